@@ -1,0 +1,39 @@
+"""WebSockets: subclass `WebSocketView`, override its hooks, and serve it.
+
+from duck.contrib.websockets import WebSocketView
+from duck.urls import path
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+urlpatterns = [path("/ws", Echo)]
+"""
+
+from duck.views import View
+
+from .exceptions import ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError
+from .extensions import Extension, PerMessageDeflate
+from .frame import Frame
+from .logging import log_message, logger
+from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
+from .view import State, WebSocketView
+
+__all__ = [
+    "CONTROL_OPCODES",
+    "DATA_OPCODES",
+    "CloseCode",
+    "ConnectionClosed",
+    "Extension",
+    "ExtensionError",
+    "Frame",
+    "OpCode",
+    "PayloadTooBig",
+    "PerMessageDeflate",
+    "ProtocolError",
+    "State",
+    "View",
+    "WebSocketView",
+    "log_message",
+    "logger",
+]

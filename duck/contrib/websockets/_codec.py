@@ -1,0 +1,88 @@
+"""The only place that chooses between the compiled codec and its pure-Python twin.
+
+DUCK_NO_EXTENSIONS=1       the twin, without a word
+DUCK_REQUIRE_SPEEDUPS=1    the compiled codec, or an ImportError
+"""
+
+import os
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from . import _fallback
+
+if TYPE_CHECKING:  # the twins share no class, only their shape
+    from ._fallback import (
+        MAX_LENGTH,
+        MessageReader,
+        apply_mask,
+        build_header,
+        parse_header,
+        serialize,
+        utf8_state,
+    )
+
+__all__ = [
+    "MAX_LENGTH",
+    "MessageReader",
+    "apply_mask",
+    "build_header",
+    "describe",
+    "new_mask",
+    "parse_header",
+    "serialize",
+    "utf8_state",
+]
+
+
+def _choose() -> tuple[ModuleType, str]:
+    """(the module, why it)."""
+    required = os.environ.get("DUCK_REQUIRE_SPEEDUPS", "") not in ("", "0")
+    if os.environ.get("DUCK_NO_EXTENSIONS", "") not in ("", "0"):
+        if required:
+            raise ImportError("DUCK_NO_EXTENSIONS and DUCK_REQUIRE_SPEEDUPS are both set: unset one")
+        return _fallback, "DUCK_NO_EXTENSIONS is set"
+    try:
+        from . import _speedups
+    except ImportError as error:
+        # Not built is one thing; built, but broken, is another, and its cause must not be hidden.
+        missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
+        why = "it was not built" if missing else f"it does not load: {error}"
+        if required:
+            raise ImportError(f"the compiled codec is required, but {why}") from error
+        warnings.warn(
+            f"duck-websockets runs on its pure-Python codec, which is many times slower than the compiled one: {why}."
+            " Reinstall with a C compiler at hand (`pip install --force-reinstall --no-cache-dir duck-websockets`),"
+            " or set DUCK_NO_EXTENSIONS=1 if this is what you want.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return _fallback, why
+    return _speedups, "it is built and loads"
+
+
+_module, _why = _choose()
+
+if not TYPE_CHECKING:
+    MAX_LENGTH = _module.MAX_LENGTH
+    MessageReader = _module.MessageReader
+    apply_mask = _module.apply_mask
+    build_header = _module.build_header
+    parse_header = _module.parse_header
+    serialize = _module.serialize
+    utf8_state = _module.utf8_state
+
+
+def new_mask() -> bytes:
+    """4 bytes that a peer's attacker cannot guess (section 5.3)."""
+    return os.urandom(4)
+
+
+def describe() -> dict[str, str]:
+    """Which codec runs, why, and on which SIMD tier."""
+    return {
+        "codec": "compiled" if _module is not _fallback else "pure Python",
+        "reason": _why,
+        "simd": _module.SIMD_TIER,
+        "simd tiers": ", ".join(_module.SIMD_TIERS) or "none",
+    }

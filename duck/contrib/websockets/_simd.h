@@ -1,0 +1,298 @@
+/* The loops over payload bytes: masking (RFC 6455, section 5.3) and UTF-8 validation (RFC 3629).
+ *
+ * Every function comes in tiers: plain 64-bit words, the vector unit that each machine of an architecture has
+ * (SSE2, NEON), and AVX2 where the processor and the operating system say so at run time. No tier needs a compiler
+ * flag, and none is chosen by the linker, so one binary runs everywhere.
+ */
+#ifndef DUCK_SIMD_H
+#define DUCK_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define DUCK_SSE2 1
+#include <immintrin.h>
+#ifdef _MSC_VER
+#include <intrin.h>
+#define DUCK_TARGET_AVX2
+#else
+#include <cpuid.h>
+#define DUCK_TARGET_AVX2 __attribute__((target("avx2")))
+#endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define DUCK_NEON 1
+#include <arm_neon.h>
+#endif
+
+enum { DUCK_WORDS, DUCK_VECTOR, DUCK_AVX2, DUCK_TIERS };
+
+/* A mask is held as the four bytes in the order they have on the wire. */
+static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
+{
+    uint8_t from[4], to[4];
+    memcpy(from, &mask, 4);
+    for (unsigned i = 0; i < 4; i++)
+        to[i] = from[(i + bytes) & 3];
+    memcpy(&mask, to, 4);
+    return mask;
+}
+
+/* ---- masking: dst = src XOR mask; dst may be src. Not zero where a byte of the result is not ASCII. ---- */
+
+typedef uint64_t (*duck_mask_function)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask);
+
+static uint64_t duck_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
+{
+    uint64_t wide = (uint64_t)mask << 32 | mask, word, seen = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, src + i, 8);
+        word ^= wide;
+        seen |= word;
+        memcpy(dst + i, &word, 8);
+    }
+    if (i < n) {
+        word = 0;
+        memcpy(&word, src + i, n - i);
+        word ^= wide;
+        memcpy(dst + i, &word, n - i);
+        uint8_t last[8];
+        memcpy(last, &word, 8);
+        for (size_t k = 0; k < n - i; k++)
+            seen |= last[k];
+    }
+    return seen & 0x8080808080808080u;
+}
+
+#if defined(DUCK_SSE2)
+static uint64_t duck_mask_vector(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
+{
+    __m128i wide = _mm_set1_epi32((int)mask), seen = _mm_setzero_si128();
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(src + i)), wide);
+        seen = _mm_or_si128(seen, v);
+        _mm_storeu_si128((__m128i *)(dst + i), v);
+    }
+    return duck_mask_words(dst + i, src + i, n - i, mask) | (uint64_t)_mm_movemask_epi8(seen);
+}
+
+DUCK_TARGET_AVX2
+static uint64_t duck_mask_avx2(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
+{
+    __m256i wide = _mm256_set1_epi32((int)mask), seen = _mm256_setzero_si256();
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        __m256i a = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i)), wide);
+        __m256i b = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i + 32)), wide);
+        seen = _mm256_or_si256(seen, _mm256_or_si256(a, b));
+        _mm256_storeu_si256((__m256i *)(dst + i), a);
+        _mm256_storeu_si256((__m256i *)(dst + i + 32), b);
+    }
+    for (; i + 32 <= n; i += 32) {
+        __m256i a = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i)), wide);
+        seen = _mm256_or_si256(seen, a);
+        _mm256_storeu_si256((__m256i *)(dst + i), a);
+    }
+    return duck_mask_words(dst + i, src + i, n - i, mask) | (uint32_t)_mm256_movemask_epi8(seen);
+}
+#elif defined(DUCK_NEON)
+static uint64_t duck_mask_vector(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
+{
+    uint8x16_t wide = vreinterpretq_u8_u32(vdupq_n_u32(mask)), seen = vdupq_n_u8(0);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        uint8x16_t v = veorq_u8(vld1q_u8(src + i), wide);
+        seen = vorrq_u8(seen, v);
+        vst1q_u8(dst + i, v);
+    }
+    return duck_mask_words(dst + i, src + i, n - i, mask) | (vmaxvq_u8(seen) & 0x80);
+}
+#endif
+
+/* ---- ASCII: the number of bytes at the start of p that are sure to be ASCII ---- */
+
+typedef size_t (*duck_ascii_function)(const uint8_t *p, size_t n);
+
+static size_t duck_ascii_words(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    uint64_t word;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, p + i, 8);
+        if (word & 0x8080808080808080u)
+            break;
+    }
+    return i;
+}
+
+#if defined(DUCK_SSE2)
+static size_t duck_ascii_vector(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        if (_mm_movemask_epi8(_mm_loadu_si128((const __m128i *)(p + i))))
+            break;
+    return i;
+}
+
+DUCK_TARGET_AVX2
+static size_t duck_ascii_avx2(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        if (_mm256_movemask_epi8(_mm256_loadu_si256((const __m256i *)(p + i))))
+            break;
+    return i;
+}
+#elif defined(DUCK_NEON)
+static size_t duck_ascii_vector(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        if (vmaxvq_u8(vld1q_u8(p + i)) & 0x80)
+            break;
+    return i;
+}
+#endif
+
+/* ---- the tiers ---- */
+
+typedef struct {
+    const char *name;
+    duck_mask_function mask;
+    duck_ascii_function ascii;
+} duck_tier;
+
+static const duck_tier duck_tiers[DUCK_TIERS] = {
+    {"words", duck_mask_words, duck_ascii_words},
+#if defined(DUCK_SSE2)
+    {"sse2", duck_mask_vector, duck_ascii_vector},
+    {"avx2", duck_mask_avx2, duck_ascii_avx2},
+#elif defined(DUCK_NEON)
+    {"neon", duck_mask_vector, duck_ascii_vector},
+#endif
+};
+
+/* The highest tier that this processor runs. */
+static int duck_best_tier(void)
+{
+#if defined(DUCK_SSE2)
+    unsigned a, b, c, d, xcr0;
+#ifdef _MSC_VER
+    int regs[4];
+    __cpuid(regs, 0);
+    if (regs[0] < 7)
+        return DUCK_VECTOR;
+    __cpuid(regs, 1);
+    c = (unsigned)regs[2];
+    __cpuidex(regs, 7, 0);
+    b = (unsigned)regs[1];
+    (void)a, (void)d;
+#else
+    if (__get_cpuid_max(0, NULL) < 7)
+        return DUCK_VECTOR;
+    __cpuid(1, a, b, c, d);
+    unsigned feature = c;
+    __cpuid_count(7, 0, a, b, c, d);
+    c = feature;
+#endif
+    if (!(c & 1u << 27) || !(c & 1u << 28) || !(b & 1u << 5)) /* OSXSAVE, AVX, AVX2 */
+        return DUCK_VECTOR;
+#ifdef _MSC_VER
+    xcr0 = (unsigned)_xgetbv(0);
+#else
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
+#endif
+    return (xcr0 & 6) == 6 ? DUCK_AVX2 : DUCK_VECTOR; /* the system saves XMM and YMM */
+#elif defined(DUCK_NEON)
+    return DUCK_VECTOR;
+#else
+    return DUCK_WORDS;
+#endif
+}
+
+/* ---- UTF-8 ----
+ *
+ * A state says what may follow: how many continuation bytes are missing (bits 0-7) and the range of the next one
+ * (bits 8-15 and 16-23). 0 stands between characters, DUCK_UTF8_REJECT is final.
+ */
+
+#define DUCK_UTF8_REJECT 1u
+#define DUCK_UTF8(missing, low, high) ((uint32_t)(missing) | (uint32_t)(low) << 8 | (uint32_t)(high) << 16)
+
+static inline uint32_t duck_utf8_step(uint32_t state, uint8_t byte)
+{
+    if (state == 0) {
+        if (byte < 0x80) return 0;
+        if (byte < 0xC2) return DUCK_UTF8_REJECT; /* a continuation, or an overlong form of ASCII */
+        if (byte < 0xE0) return DUCK_UTF8(1, 0x80, 0xBF);
+        if (byte == 0xE0) return DUCK_UTF8(2, 0xA0, 0xBF); /* overlong below */
+        if (byte == 0xED) return DUCK_UTF8(2, 0x80, 0x9F); /* surrogates above */
+        if (byte < 0xF0) return DUCK_UTF8(2, 0x80, 0xBF);
+        if (byte == 0xF0) return DUCK_UTF8(3, 0x90, 0xBF); /* overlong below */
+        if (byte < 0xF4) return DUCK_UTF8(3, 0x80, 0xBF);
+        if (byte == 0xF4) return DUCK_UTF8(3, 0x80, 0x8F); /* beyond U+10FFFF above */
+        return DUCK_UTF8_REJECT;
+    }
+    if (state == DUCK_UTF8_REJECT || byte < (state >> 8 & 0xFF) || byte > (state >> 16))
+        return DUCK_UTF8_REJECT;
+    uint32_t missing = (state & 0xFF) - 1;
+    return missing ? DUCK_UTF8(missing, 0x80, 0xBF) : 0;
+}
+
+static inline int duck_continues(uint8_t byte) { return (byte & 0xC0) == 0x80; }
+
+static uint32_t duck_utf8(const duck_tier *tier, const uint8_t *p, size_t n, uint32_t state)
+{
+    size_t i = 0;
+    while (state > DUCK_UTF8_REJECT && i < n)
+        state = duck_utf8_step(state, p[i++]);
+    if (state == DUCK_UTF8_REJECT)
+        return state;
+    while (n - i >= 4) {
+        uint8_t lead = p[i];
+        if (lead < 0x80) {
+            size_t ascii = n - i >= 32 ? tier->ascii(p + i, n - i) : 0;
+            i += ascii;
+            while (i < n && p[i] < 0x80)
+                i++;
+        } else if (lead < 0xE0) {
+            if (lead < 0xC2 || !duck_continues(p[i + 1]))
+                return DUCK_UTF8_REJECT;
+            i += 2;
+        } else if (lead < 0xF0) {
+            uint8_t next = p[i + 1];
+            if (!duck_continues(next) || !duck_continues(p[i + 2]) || (lead == 0xE0 && next < 0xA0) ||
+                (lead == 0xED && next > 0x9F))
+                return DUCK_UTF8_REJECT;
+            i += 3;
+        } else {
+            uint8_t next = p[i + 1];
+            if (lead > 0xF4 || !duck_continues(next) || !duck_continues(p[i + 2]) || !duck_continues(p[i + 3]) ||
+                (lead == 0xF0 && next < 0x90) || (lead == 0xF4 && next > 0x8F))
+                return DUCK_UTF8_REJECT;
+            i += 4;
+        }
+    }
+    while (i < n && state != DUCK_UTF8_REJECT)
+        state = duck_utf8_step(state, p[i++]);
+    return state;
+}
+
+/* Masks and validates while the bytes are in the first-level cache; the new state. */
+static uint32_t duck_mask_utf8(const duck_tier *tier, uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask,
+                               uint32_t state)
+{
+    const size_t block = 8192; /* a multiple of 4, so that the mask needs no turn */
+    for (size_t i = 0; i < n && state != DUCK_UTF8_REJECT; i += block) {
+        size_t some = n - i < block ? n - i : block;
+        if (tier->mask(dst + i, src + i, some, mask) || state)
+            state = duck_utf8(tier, dst + i, some, state);
+    }
+    return state;
+}
+
+#endif

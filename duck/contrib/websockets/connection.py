@@ -1,0 +1,310 @@
+"""One WebSocket connection without I/O: bytes in, messages out, and bytes to send (RFC 6455), for both roles.
+
+How it moves:
+
+    OPEN  -- a close frame of ours leaves ------> `close_sent`
+    OPEN  -- a close frame of the peer comes ---> answered at once: `close_sent` and `close_received`
+    any   -- the peer breaks a rule ------------> `failed`, and a close frame that says why, if none has left
+    any   -- the stream ends -------------------> `ended`
+
+Once a close frame has left, nothing else leaves and data messages that still come are dropped (section 5.5.1); once one
+has come, or the connection has failed, nothing more is read. `is_over` tells that there is nothing left to wait for but
+the end of the stream. Whoever owns the connection sends what `take_outgoing` gives.
+"""
+
+from collections.abc import Sequence
+
+from . import _codec
+from .exceptions import (
+    BaseException,
+    ConnectionClosed,
+    ExtensionError,
+    ProtocolError,
+    codec_error,
+)
+from .extensions import Extension
+from .frame import Frame
+from .opcodes import CloseCode, OpCode
+
+__all__ = ["Connection", "check_close_code", "parse_close"]
+
+# Payloads from here on leave as an object of their own behind their header, and are not copied.
+_LARGE = 16384
+
+_NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
+
+
+def _may_be_sent(code: int) -> bool:
+    return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code <= 4999
+
+
+def check_close_code(code: int) -> None:
+    """Raises ValueError for a code that no close frame may carry (section 7.4)."""
+    if not _may_be_sent(code):
+        raise ValueError(f"close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999")
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a close frame (section 5.5.1); 1005 where there is none.
+
+    Raises:
+        ProtocolError: The payload is one byte, the code may not be sent, or the reason is not UTF-8 (1007).
+    """
+    if not payload:
+        return CloseCode.NO_STATUS_RCVD, ""
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or not _may_be_sent(code):
+        raise ProtocolError("invalid close code")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("close reason is not UTF-8", CloseCode.INVALID_DATA) from None
+
+
+def _close_payload(code: int, reason: str) -> bytes:
+    """The payload of a close frame; a reason too long for it is cut at a character (section 5.5)."""
+    words = reason.encode()[:123]
+    return code.to_bytes(2) + words.decode(errors="ignore").encode()
+
+
+class Connection:
+    """A connection after its opening handshake.
+
+    Args:
+        client: Which end this is: a client masks what it sends and takes only frames without mask.
+        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit.
+        extensions: As negotiated, in the order in which they encode.
+
+    Attributes:
+        needs_response: Whether `respond` has something to do.
+        fragmenting: Whether a message of ours is under way in fragments.
+        outgoing_size: About how many bytes are to be sent.
+        close_code: How the connection ended: the peer's code, else ours, 1006 if there was no close frame; None before.
+        close_reason: The words that came with it.
+        close_received: The peer's close frame.
+        failed: What the peer did wrong.
+    """
+
+    __slots__ = (
+        "_breach",
+        "_client",
+        "_closing",
+        "_extensions",
+        "_max_size",
+        "_outgoing",
+        "_reader",
+        "close_code",
+        "close_reason",
+        "close_received",
+        "close_sent",
+        "ended",
+        "failed",
+        "fragmenting",
+        "needs_response",
+        "outgoing_size",
+    )
+
+    def __init__(
+        self,
+        *,
+        client: bool = False,
+        max_size: int | None = None,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        self._client = client
+        self._max_size = max_size
+        self._extensions = extensions
+        limit = _codec.MAX_LENGTH if max_size is None else max_size
+        self._reader = _codec.MessageReader(limit, not client, bool(extensions))
+        self._outgoing: list[bytes] = []
+        self.outgoing_size = 0
+        self._closing: bytes | None = None
+        self._breach: BaseException | None = None
+        self.needs_response = False
+        self.fragmenting = False
+        self.close_sent = False
+        self.close_received: Frame | None = None
+        self.failed: BaseException | None = None
+        self.ended = False
+        self.close_code: int | None = None
+        self.close_reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent."""
+        return not (self.close_sent or self.ended)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to exchange: the stream may be closed once what is outgoing has left."""
+        return self.ended or self.failed is not None or (self.close_sent and self.close_received is not None)
+
+    @property
+    def control(self) -> bool:
+        """Whether the last receiving call gave control frames."""
+        return self._reader.control
+
+    # Receiving
+
+    def receive(self, data: bytes) -> list[tuple[int, bytes]]:
+        """What the next bytes of the stream complete; `respond` is to follow once it has been handed on.
+
+        Returns:
+            (opcode, payload) of each message and control frame. Pings have been answered.
+        """
+        return self._received(self._reader.receive(data))
+
+    def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
+        """Where the next bytes should be received, `spare` unless a large payload is coming; then `buffer_updated`."""
+        return self._reader.get_buffer(spare)
+
+    def buffer_updated(self, spare: bytearray, size: int) -> list[tuple[int, bytes]]:
+        """`receive` for the first `size` bytes of what `get_buffer` gave."""
+        return self._received(self._reader.buffer_updated(spare, size))
+
+    def respond(self) -> None:
+        """Answers the close frame of the last receiving call, or the breach of a rule in it.
+
+        Apart from receiving, so that replies to the messages before a close frame or a breach still leave.
+        """
+        self.needs_response = False
+        if self._closing is not None:
+            self._receive_close(self._closing)
+            self._closing = None
+        if self._breach is not None and self.failed is None:
+            self.fail(self._breach)
+
+    def receive_eof(self) -> None:
+        """The stream has ended, in whatever way."""
+        self.ended = True
+        if self.close_code is None:
+            self.close_code = CloseCode.ABNORMAL_CLOSURE
+
+    def _received(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        if self.failed is not None:
+            return []
+        reader = self._reader
+        if reader.error:
+            self._breach = codec_error(reader.error)
+            self.needs_response = True
+        if self._extensions:
+            messages = self._decode(messages)
+        if reader.control:
+            for opcode, payload in messages:
+                if opcode == OpCode.PING and not self.close_sent:
+                    self._write(0b10000000 | OpCode.PONG, payload)
+                elif opcode == OpCode.CLOSE:
+                    self._closing = payload
+                    self.needs_response = True
+        if self.close_sent:
+            return [message for message in messages if message[0] >= OpCode.CLOSE]
+        return messages
+
+    def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        decoded = []
+        try:
+            for opcode, payload in messages:
+                if OpCode.TEXT <= opcode & 0b1111 <= OpCode.BINARY:
+                    opcode, payload = self._decode_message(opcode, payload)
+                decoded.append((opcode, payload))
+        except (ExtensionError, ProtocolError) as error:
+            self._breach = error
+            self.needs_response = True
+        return decoded
+
+    def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
+        frame = Frame(opcode & 0b1111, payload=payload, rsv1=bool(opcode & 0b01000000))
+        for extension in reversed(self._extensions):
+            frame = extension.decode(frame, self._max_size)
+        if frame.opcode == OpCode.TEXT and _codec.utf8_state(frame.payload):
+            raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
+        return frame.opcode, frame.payload
+
+    def _receive_close(self, payload: bytes) -> None:
+        try:
+            code, reason = parse_close(payload)
+        except ProtocolError as error:
+            self.fail(error)
+            return
+        self.close_received = Frame(OpCode.CLOSE, payload=payload)
+        self.close_code, self.close_reason = code, reason
+        if not self.close_sent:
+            self._write(0b10000000 | OpCode.CLOSE, payload[:2])
+            self.close_sent = True
+
+    # Sending
+
+    def send(self, opcode: int, payload: bytes, fin: bool = True) -> None:
+        """Queues a message, a fragment of one, a ping or a pong.
+
+        Args:
+            opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others.
+            payload: Not copied where it is large.
+            fin: Whether it ends its message.
+
+        Raises:
+            ConnectionClosed: A close frame has left, or the stream has ended.
+            ValueError: A control frame is over 125 bytes or not final.
+            RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
+        """
+        if self.close_sent or self.ended:
+            raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        if opcode >= OpCode.CLOSE:
+            if len(payload) > 125 or not fin:
+                raise ValueError(
+                    f"a control frame is final and has at most 125 bytes, not {len(payload)}: shorten its payload"
+                )
+        else:
+            if self.fragmenting is not (opcode == OpCode.CONTINUATION):
+                raise RuntimeError(
+                    "a fragmented message is not finished" if self.fragmenting else "no message to continue"
+                )
+            self.fragmenting = not fin
+        first = opcode | fin << 7
+        if self._extensions and fin and OpCode.CONTINUATION < opcode < OpCode.CLOSE:
+            frame = Frame(opcode, fin, payload)
+            for extension in self._extensions:
+                frame = extension.encode(frame)
+            first, payload = first | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4, frame.payload
+        self._write(first, payload)
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Queues a close frame, unless one has left already.
+
+        Args:
+            code: See `check_close_code`; 1005 for a close frame without code.
+            reason: Cut to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: The code may not be sent.
+        """
+        payload = b""
+        if code != CloseCode.NO_STATUS_RCVD:
+            check_close_code(code)
+            payload = _close_payload(code, reason)
+        if self.is_open:
+            self._write(0b10000000 | OpCode.CLOSE, payload)
+            self.close_sent = True
+            self.close_code, self.close_reason = code, reason
+
+    def take_outgoing(self) -> tuple[list[bytes], int]:
+        """What is to be sent, in order, and about how many bytes it is; they are not given again."""
+        taken = self._outgoing, self.outgoing_size
+        self._outgoing, self.outgoing_size = [], 0
+        return taken
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the connection for what the peer did, and tells it (section 7.1.7)."""
+        self.failed = error
+        self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
+
+    def _write(self, first: int, payload: bytes) -> None:
+        size = len(payload)
+        if self._client:
+            self._outgoing.append(_codec.serialize(first, payload, _codec.new_mask()))
+        elif size < _LARGE:
+            self._outgoing.append(_codec.serialize(first, payload))
+        else:
+            self._outgoing.append(_codec.build_header(first, size))
+            self._outgoing.append(payload)
+        self.outgoing_size += size + 14

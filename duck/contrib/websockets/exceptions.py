@@ -1,0 +1,95 @@
+"""What can go wrong with a connection, each with the close code that tells the peer (RFC 6455, section 7.4.1)."""
+
+from .opcodes import CloseCode
+
+__all__ = [
+    "BaseException",
+    "ConnectionClosed",
+    "ExtensionError",
+    "HandshakeError",
+    "PayloadTooBig",
+    "ProtocolError",
+]
+
+
+class BaseException(Exception):  # the name is part of the API
+    """Base of every error of this package."""
+
+
+class ExtensionError(BaseException):
+    """An extension could not encode or decode a frame."""
+
+    close_code = CloseCode.PROTOCOL_ERROR
+
+
+class ProtocolError(BaseException):
+    """The peer broke RFC 6455.
+
+    Attributes:
+        close_code: What the peer is told.
+    """
+
+    def __init__(self, message: str = "", close_code: int = CloseCode.PROTOCOL_ERROR) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class PayloadTooBig(ProtocolError):
+    """A frame or a message is larger than the limit (close code 1009)."""
+
+    def __init__(self, message: str = "", close_code: int = CloseCode.MESSAGE_TOO_BIG) -> None:
+        super().__init__(message, close_code)
+
+
+class ConnectionClosed(BaseException, ConnectionError):
+    """A message cannot be sent or awaited: the connection is closing or gone.
+
+    Attributes:
+        code: The close code of the connection, 1006 if it went without one.
+        reason: The peer's words.
+    """
+
+    def __init__(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
+        super().__init__(f"the connection is closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class HandshakeError(BaseException):
+    """An opening handshake is refused.
+
+    Attributes:
+        status: The HTTP status of the answer.
+        headers: What the answer carries beside the usual.
+    """
+
+    def __init__(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+# What the codec's error numbers mean, in words that go to the peer as the reason of the close frame.
+_CODEC_ERRORS: dict[int, tuple[CloseCode, str]] = {
+    1: (CloseCode.PROTOCOL_ERROR, "reserved bits set"),
+    2: (CloseCode.PROTOCOL_ERROR, "reserved opcode"),
+    3: (CloseCode.PROTOCOL_ERROR, "frame not masked"),
+    4: (CloseCode.PROTOCOL_ERROR, "frame masked by a server"),
+    5: (CloseCode.PROTOCOL_ERROR, "fragmented control frame"),
+    6: (CloseCode.PROTOCOL_ERROR, "control frame over 125 bytes"),
+    7: (CloseCode.PROTOCOL_ERROR, "length not in its shortest form"),
+    8: (CloseCode.PROTOCOL_ERROR, "length with its top bit set"),
+    9: (CloseCode.MESSAGE_TOO_BIG, "message too big"),
+    10: (CloseCode.PROTOCOL_ERROR, "continuation without a message"),
+    11: (CloseCode.PROTOCOL_ERROR, "new message inside a fragmented one"),
+    12: (CloseCode.INVALID_DATA, "text is not UTF-8"),
+    13: (CloseCode.POLICY_VIOLATION, "too many empty fragments"),
+}
+
+
+def codec_error(number: int) -> ProtocolError:
+    """The exception for an error number of the codec."""
+    code, message = _CODEC_ERRORS[number]
+    if code is CloseCode.MESSAGE_TOO_BIG:
+        return PayloadTooBig(message)
+    return ProtocolError(message, code)

@@ -1,0 +1,122 @@
+"""One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests; the hot path makes none."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
+
+from . import _codec
+from .exceptions import ProtocolError, codec_error
+from .extensions import Extension
+from .opcodes import CONTROL_OPCODES, OpCode
+
+__all__ = ["Frame", "apply_mask"]
+
+
+def apply_mask(data: bytes, mask: bytes) -> bytes:
+    """`data` XOR the 4 bytes of `mask`, over and over (section 5.3): masks, and unmasks what was masked."""
+    return _codec.apply_mask(data, mask)
+
+
+class Frame:
+    """A frame, or a message whose fragments have been joined.
+
+    Args:
+        opcode: See `OpCode`.
+        fin: Whether it ends its message.
+        payload: Unmasked, any contiguous bytes-like.
+        rsv1: Given a meaning by extensions, as are `rsv2` and `rsv3`.
+
+    Raises:
+        TypeError: The payload is not bytes-like.
+        ValueError: There is no such opcode.
+    """
+
+    __slots__ = ("fin", "opcode", "payload", "rsv1", "rsv2", "rsv3")
+
+    def __init__(
+        self,
+        opcode: int,
+        fin: bool = True,
+        payload: bytes | bytearray | memoryview = b"",
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+    ) -> None:
+        if not isinstance(payload, bytes):
+            payload = memoryview(payload).tobytes()
+        self.opcode = OpCode(opcode)
+        self.fin = fin
+        self.payload = payload
+        self.rsv1 = rsv1
+        self.rsv2 = rsv2
+        self.rsv3 = rsv3
+
+    def __repr__(self) -> str:
+        bits = "".join(f" {name}" for name in ("fin", "rsv1", "rsv2", "rsv3") if getattr(self, name))
+        return f"<Frame {self.opcode.name}{bits} {len(self.payload)} bytes>"
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some attributes changed."""
+        return type(self)(**{name: getattr(self, name) for name in Frame.__slots__} | changes)
+
+    def check(self) -> None:
+        """Raises ProtocolError for what no endpoint may send: reserved bits, a long or fragmented control frame."""
+        if self.rsv1 or self.rsv2 or self.rsv3:
+            raise ProtocolError("reserved bits set")
+        if self.opcode in CONTROL_OPCODES:
+            if len(self.payload) > 125:
+                raise ProtocolError("control frame over 125 bytes")
+            if not self.fin:
+                raise ProtocolError("fragmented control frame")
+
+    @classmethod
+    async def parse(
+        cls,
+        read_exact: Callable[[int], Awaitable[bytes]],
+        mask_required: bool = True,
+        max_size: int | None = None,
+        extensions: Sequence[Extension] | None = None,
+    ) -> Self:
+        """Reads one frame.
+
+        Args:
+            read_exact: Coroutine function that gives just so many bytes.
+            mask_required: Refuse a frame without mask, as a server must.
+            max_size: Largest payload allowed, in bytes.
+            extensions: Decode the frame, the last one first.
+
+        Raises:
+            ProtocolError: The header is not allowed; nothing of the payload has been read.
+            PayloadTooBig: The payload is larger than `max_size`.
+        """
+        limit = _codec.MAX_LENGTH if max_size is None else max_size
+        head = await read_exact(2)
+        masked = mask_required or bool(head[1] & 0b10000000)
+        try:
+            header = _codec.parse_header(head, masked, bool(extensions), limit)
+            if header is None:
+                more = {126: 2, 127: 8}.get(head[1] & 0b01111111, 0) + 4 * masked
+                header = _codec.parse_header(head + await read_exact(more), masked, bool(extensions), limit)
+                assert header is not None
+        except ValueError as error:
+            raise codec_error(error.args[0]) from None
+        _, first, length, mask = header
+        payload = await read_exact(length) if length else b""
+        if masked:
+            payload = apply_mask(payload, mask)
+        frame = cls(first & 0b1111, bool(first & 0b10000000), payload, rsv1=bool(first & 0b01000000))
+        for extension in reversed(extensions or ()):
+            frame = extension.decode(frame, max_size)  # type: ignore[assignment]
+        return frame
+
+    def serialize(self, mask: bool = False, extensions: Sequence[Extension] | None = None) -> bytes:
+        """The frame as it goes to the wire.
+
+        Args:
+            mask: Mask it with fresh random bytes, as a client must.
+            extensions: Encode the frame, the first one first.
+        """
+        frame: Frame = self
+        for extension in extensions or ():
+            frame = extension.encode(frame)
+        first = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
+        return _codec.serialize(first, frame.payload, _codec.new_mask() if mask else None)

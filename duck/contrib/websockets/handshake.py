@@ -1,0 +1,149 @@
+"""The opening handshake without I/O (RFC 6455, section 4): a request in, the 101 or a refusal out."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from .exceptions import HandshakeError
+
+if TYPE_CHECKING:
+    from duck.http.request import HttpRequest
+
+__all__ = ["MAGIC_STRING", "VERSION", "Acceptance", "accept", "accept_key", "refusal"]
+
+MAGIC_STRING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+VERSION = 13
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Acceptance(NamedTuple):
+    """What was agreed.
+
+    Attributes:
+        response: The head of the 101 response.
+        subprotocol: The one chosen, or None.
+    """
+
+    response: bytes
+    subprotocol: str | None
+
+
+def accept_key(key: str) -> str:
+    """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (section 4.2.2)."""
+    digest = hashlib.sha1((key + MAGIC_STRING).encode(), usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
+def accept(
+    request: "HttpRequest",
+    *,
+    subprotocols: Sequence[str] = (),
+    allowed_origins: Sequence[str] | None = None,
+) -> Acceptance:
+    """Checks a request and agrees to it.
+
+    Args:
+        request: Only its method, HTTP version, headers and `secure` are looked at.
+        subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
+        allowed_origins: Origins such as `https://example.org` from which browsers may connect, `*` for all; None for
+            the origin of the host itself. A request without Origin comes from no browser and is not checked.
+
+    Raises:
+        HandshakeError: 400, 403, 405 or 426.
+    """
+    if request.method != "GET":
+        raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
+    if request.http_version != "1.1":
+        raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
+    if "websocket" not in _tokens(request, "upgrade"):
+        upgrade = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
+        raise HandshakeError(426, "this is a WebSocket endpoint: missing Upgrade: websocket", upgrade)
+    if "upgrade" not in _tokens(request, "connection"):
+        raise HandshakeError(400, "missing Connection: Upgrade")
+    if _single(request, "sec-websocket-version") != str(VERSION):
+        version = (("Sec-WebSocket-Version", str(VERSION)),)
+        raise HandshakeError(426, f"only WebSocket version {VERSION} is spoken here", version)
+    key = _single(request, "sec-websocket-key")
+    if not _is_key(key):
+        raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    _check_origin(request, allowed_origins)
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_key(key)}",
+    ]
+    subprotocol = _choose_subprotocol(request, subprotocols)
+    if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    return Acceptance("\r\n".join([*lines, "", ""]).encode("latin-1"), subprotocol)
+
+
+def refusal(error: HandshakeError) -> bytes:
+    """The response to a refused request; the connection ends with it."""
+    body = f"{error}\n".encode()
+    lines = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "Connection: close",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in error.headers),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def _tokens(request: "HttpRequest", name: str) -> list[str]:
+    """The members of a comma-separated header, lower case."""
+    value = request.get_header(name, "")
+    return [token.strip(" \t").lower() for token in value.split(",")]
+
+
+def _single(request: "HttpRequest", name: str) -> str:
+    """The value of a header that may come only once; a second one makes it a list, which no check here passes."""
+    return request.get_header(name, "").strip(" \t")
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _choose_subprotocol(request: "HttpRequest", spoken: Sequence[str]) -> str | None:
+    offered = request.get_header("sec-websocket-protocol", "").split(",")
+    return next((name for name in (o.strip(" \t") for o in offered) if name in spoken), None)
+
+
+def _check_origin(request: "HttpRequest", allowed: Sequence[str] | None) -> None:
+    """Refuses pages of foreign origins, which could act in their visitor's name (section 10.2; CWE-1385)."""
+    origin = request.get_header("origin", "").strip(" \t").lower()
+    if not origin:
+        return
+    if allowed is None:
+        if _is_same_origin(origin, request):
+            return
+    elif "*" in allowed or origin in (item.lower().rstrip("/") for item in allowed):
+        return
+    raise HandshakeError(403, "connections from this origin are not allowed")
+
+
+def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
+    """Whether a page of this origin was served by the host that the request goes to.
+
+    A page may be served over TLS that ends at a proxy, so `https` may meet a plain connection, but never the reverse.
+    """
+    try:
+        page = urlsplit(origin)
+        host = urlsplit("//" + request.get_header("host", "").strip(" \t").lower())
+        default = _DEFAULT_PORTS.get(page.scheme)
+        if default is None or page.hostname is None or (request.secure and page.scheme != "https"):
+            return False
+        return (page.hostname, page.port or default) == (host.hostname, host.port or default)
+    except ValueError:  # a port that is none
+        return False

@@ -1,0 +1,112 @@
+"""Whether the peer is still there: pings, and silence that lasts too long.
+
+    quiet --PING_INTERVAL--> ping sent --PONG_TIMEOUT--> a sign of life? --yes--> quiet
+                                 ^                                       --no---> missed --backoff--> ping sent
+                                 |________________________________________________________________________|
+
+Anything received is a sign of life. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the
+connection. There is one timer for each connection, and receiving a message costs it nothing but a flag.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .opcodes import CloseCode
+
+if TYPE_CHECKING:
+    from .protocol import WebSocketProtocol
+
+__all__ = ["Heartbeat"]
+
+_MISSES = 3
+_LATE = 1.0  # seconds by which a timer shows that the loop was busy, and that a pong may wait unread
+
+
+class Heartbeat:
+    """The heartbeat of one connection, with the times of its view.
+
+    Attributes:
+        latency: Seconds that the last ping took to come back; None before the first.
+    """
+
+    __slots__ = ("_due", "_loop", "_misses", "_pinged", "_protocol", "_silent_since", "_timer", "latency")
+
+    def __init__(self, protocol: "WebSocketProtocol", loop: asyncio.AbstractEventLoop) -> None:
+        self._protocol = protocol
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._misses = 0
+        self._pinged: float | None = None  # when, while its answer is awaited
+        self._silent_since = 0.0
+        self.latency: float | None = None
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._silent_since = self._loop.time()
+        self._quiet()
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pong(self, payload: bytes) -> None:
+        """A pong has come."""
+        if self._pinged is not None and payload == self._payload():
+            self.latency = self._loop.time() - self._pinged
+
+    def _payload(self) -> bytes:
+        return b"%d" % int((self._pinged or 0.0) * 1e6)
+
+    def _wait(self, seconds: float) -> None:
+        """Looks again after so long, or when the peer will have been silent for too long."""
+        self._due = self._loop.time() + seconds
+        limit = self._protocol.view.RECEIVE_TIMEOUT
+        wake = min(self._due, self._silent_since + limit) if limit else self._due
+        if wake != float("inf"):
+            self._timer = self._loop.call_at(wake, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        view = self._protocol.view
+        if self._protocol.take_sign_of_life():
+            self._silent_since = now
+            self._misses = 0
+        elif view.RECEIVE_TIMEOUT and now - self._silent_since >= view.RECEIVE_TIMEOUT:
+            self._protocol.close(CloseCode.GOING_AWAY, "nothing received for too long")
+            return
+        if now < self._due:
+            self._wait(self._due - now)
+        elif self._pinged is None:
+            self._ping(now)
+        elif now - self._due > _LATE:
+            self._wait(view.PONG_TIMEOUT)
+        elif self._silent_since >= self._pinged:
+            self._quiet()
+        else:
+            self._missed()
+
+    def _ping(self, now: float) -> None:
+        self._pinged = now
+        self._protocol.ping(self._payload())
+        self._wait(self._protocol.view.PONG_TIMEOUT)
+
+    def _quiet(self) -> None:
+        """Until the next ping is due, PING_INTERVAL after the last."""
+        view = self._protocol.view
+        interval = view.PING_INTERVAL or float("inf")
+        if self._pinged is not None:
+            interval = max(interval - view.PONG_TIMEOUT, 0)
+        self._pinged = None
+        self._wait(interval)
+
+    def _missed(self) -> None:
+        self._misses += 1
+        if self._misses >= _MISSES:
+            self._protocol.close(CloseCode.GOING_AWAY, "no pong")
+            return
+        view = self._protocol.view
+        self._pinged = None
+        self._wait(min(view.PING_INTERVAL * 2**self._misses, view.MAX_BACKOFF))

@@ -1,0 +1,408 @@
+"""The class that users write: hooks to override, methods to send, limits to set."""
+
+import asyncio
+import enum
+import json
+import threading
+from collections.abc import AsyncIterable, Awaitable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from duck.http.request import HttpRequest
+from duck.views import View
+
+from . import handshake, transport
+from .connection import Connection
+from .exceptions import HandshakeError
+from .extensions import Extension
+from .frame import Frame
+from .logging import log_message
+from .opcodes import CloseCode, OpCode
+from .protocol import WebSocketProtocol
+from .sent import SENT
+
+__all__ = ["State", "WebSocketView"]
+
+Data = str | bytes | bytearray | memoryview
+
+
+class State(enum.IntEnum):
+    """Where a view stands."""
+
+    INITIATING = -1  # the handshake is being looked at
+    CLOSED = 0  # not begun, refused, or over
+    OPEN = 1  # from `on_open` to the end
+    INITIATED = 2  # the 101 response has been sent
+
+
+class WebSocketView(View):
+    """One WebSocket connection; override `on_receive`, and `on_open` and `on_close` where they are of use.
+
+    Handlers start in the order in which messages came. One that waits does not stop those behind it, which start while
+    it waits, up to MAX_CONCURRENT_MESSAGES at a time.
+
+    Args:
+        upgrade_request: What the peer asked to begin with.
+        kwargs: The parameters of the URL.
+
+    Attributes:
+        request: The upgrade request.
+        kwargs: The parameters of the URL.
+        state: See `State`.
+        subprotocol: The one agreed on, or None.
+        extensions: Those agreed on.
+        initiated_upgrade: Whether the 101 response has been sent.
+    """
+
+    MAGIC_STRING = handshake.MAGIC_STRING
+    """What `Sec-WebSocket-Accept` proves to know (RFC 6455, section 1.3)."""
+
+    PING_INTERVAL: float | None = 20
+    """Seconds between pings; None or 0 for none."""
+
+    PONG_TIMEOUT: float = 10
+    """Seconds in which a ping must be answered. Anything received counts as an answer."""
+
+    MAX_BACKOFF: float = 45
+    """Seconds between pings, at most, while they are not answered. The third in a row ends the connection."""
+
+    RECEIVE_TIMEOUT: float | None = 120
+    """Seconds without a byte after which the connection ends; None or 0 for no limit."""
+
+    CLOSE_TIMEOUT: float = 10
+    """Seconds that the peer has to answer our close frame, and handlers to end once the connection is gone."""
+
+    MAX_FRAME_SIZE: int | None = 1024 * 1024
+    """Bytes of the largest frame and message taken. Larger ones are sent in fragments of this size."""
+
+    MAX_CONCURRENT_MESSAGES: int = 128
+    """Handlers that may run at a time before reading is put on hold; 1 for strictly one after the other."""
+
+    SUBPROTOCOLS: Sequence[str] = ()
+    """The subprotocols spoken; the first of the client's that is one of them is chosen."""
+
+    ALLOWED_ORIGINS: Sequence[str] | None = None
+    """Origins such as `https://example.org` whose pages may connect, `*` for all; None for the host's own."""
+
+    min_websocket_version = handshake.VERSION
+
+    def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
+        self.request = upgrade_request
+        self.kwargs = kwargs
+        self.state = State.CLOSED
+        self.client_websocket_version: int | None = None
+        self.initiated_upgrade = False
+        self.subprotocol: str | None = None
+        self.extensions: Sequence[Extension] = []
+        self._protocol: WebSocketProtocol | None = None
+        self._early = b""
+
+    # What is known of the connection
+
+    @property
+    def server(self) -> Any:
+        """The server that runs this view."""
+        return self.request.application.server
+
+    @property
+    def sock(self) -> Any:
+        """The socket of the connection."""
+        return self.request.client_socket
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last ping took to come back; None before the first did."""
+        return self._protocol.heartbeat.latency if self._protocol else None
+
+    @property
+    def close_code(self) -> int | None:
+        """How the connection ended: the peer's close code, else ours, 1006 if neither came; None while it is open."""
+        return self._protocol.connection.close_code if self._protocol else None
+
+    @property
+    def close_reason(self) -> str:
+        """The words that came with `close_code`."""
+        return self._protocol.connection.close_reason if self._protocol else ""
+
+    def strictly_async(self) -> bool:
+        """True: `run` is a coroutine."""
+        return True
+
+    # Hooks
+
+    async def on_open(self) -> None:
+        """The connection is open. No message is handled before this ends."""
+
+    async def on_receive(self, message: bytes, opcode: OpCode, **kwargs: Any) -> None:
+        """A message has come whole.
+
+        An exception is logged and closes the connection with 1011.
+
+        Args:
+            message: A text is valid UTF-8: `message.decode()`.
+            opcode: TEXT or BINARY.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement on_receive()")
+
+    async def on_close(self, frame: Frame | None = None) -> None:
+        """The connection has ended, in whatever way. Called once, after the last message has gone to `on_receive`.
+
+        Args:
+            frame: The peer's close frame, or None. See `close_code` and `close_reason` for how it ended.
+        """
+
+    # Serving
+
+    async def run(self, *_: Any, **__: Any) -> None:
+        """Serves the connection from its upgrade request to its end; called by the host."""
+        await self.run_forever()
+
+    async def run_forever(self) -> None:
+        """Upgrades the connection and serves it until it is closed and every hook has ended.
+
+        Cancelled, it closes the connection with 1001 and cancels the handlers, and ends after `on_close`.
+        """
+        if not await self.initiate_upgrade_to_ws():
+            return
+        protocol = self._protocol
+        assert protocol is not None
+        log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
+        self.state = State.OPEN
+        early, self._early = self._early, b""
+        protocol.start(early, self._heartbeat_loop if self._overrides("_heartbeat_loop") else None)
+        try:
+            await protocol.until_closed()
+        except asyncio.CancelledError:
+            protocol.terminate()
+            await protocol.until_closed()
+            raise
+
+    async def initiate_upgrade_to_ws(self) -> bool:
+        """Answers the upgrade request.
+
+        Returns:
+            True once the 101 response has been sent, False after a refusal.
+        """
+        request = self.request
+        self.state = State.INITIATING
+        try:
+            acceptance = handshake.accept(request, subprotocols=self.SUBPROTOCOLS, allowed_origins=self.ALLOWED_ORIGINS)
+        except HandshakeError as error:
+            request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
+            log_message(request, f"{request.path} [WebSocket] [REFUSED] {error.status} {error}")
+            transport.refuse(request, handshake.refusal(error))
+            self.state = State.CLOSED
+            return False
+        self.client_websocket_version = handshake.VERSION
+        self.subprotocol = acceptance.subprotocol
+        connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        self._protocol = protocol = WebSocketProtocol(
+            self,
+            connection,
+            handle=self._receive_frame if self._overrides("on_new_frame") else self.on_receive,
+            pull=self._receive_loop if self._overrides("read_frame", "_receive_loop") else None,
+            by_frame=self._overrides("send_frame"),
+        )
+        self._early = transport.attach(request, protocol, acceptance.response)
+        self.initiated_upgrade = True
+        self.state = State.INITIATED
+        return True
+
+    def get_sec_accept_key(self, sec_websocket_key: str) -> str:
+        """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
+        return handshake.accept_key(sec_websocket_key)
+
+    # Steps of serving that may be overridden; where they are not, messages take a shorter way
+
+    async def _receive_loop(self) -> None:
+        """Calls `on_open`, then pulls frames and hands messages on, until the connection closes."""
+        await self.on_open()
+        while True:
+            frame = await self.read_frame()
+            if frame.opcode == OpCode.CLOSE:
+                return
+            if frame.opcode < OpCode.CLOSE:
+                self._open_protocol().dispatcher.deliver_soon([(frame.opcode, frame.payload)])
+
+    async def read_frame(self) -> Frame:
+        """The next message, its fragments joined, or control frame. Pings and close frames have been answered already.
+
+        Only for a view that overrides this method or `_receive_loop`.
+
+        Raises:
+            ConnectionClosed: There is none any more.
+            RuntimeError: Messages go to `on_receive` by themselves.
+        """
+        frames = self._open_protocol().frames
+        if frames is None:
+            raise RuntimeError(
+                "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"
+            )
+        return await frames.get()
+
+    async def on_new_frame(self, frame: Frame) -> None:
+        """Hands a message to `on_receive`.
+
+        Args:
+            frame: The message, its fragments joined.
+        """
+        await self.on_receive(frame.payload, frame.opcode)
+
+    async def _heartbeat_loop(self) -> None:
+        """Pings the peer each PING_INTERVAL, and closes a connection whose peer does not answer."""
+        protocol = self._open_protocol()
+        protocol.heartbeat.start()
+        await protocol.until_closed()
+
+    # Sending
+
+    def send(
+        self,
+        data: Data | Iterable[Data] | AsyncIterable[Data],
+        opcode: int = OpCode.TEXT,
+    ) -> Awaitable[None]:
+        """Sends a message; to be awaited.
+
+        It is queued at once and leaves in the order of calls. Awaiting it takes a while only if the peer reads slowly.
+
+        Args:
+            data: A str or bytes-like; or an iterable or async iterable of them, each of which leaves as a fragment of
+                one message as soon as it is made.
+            opcode: TEXT or BINARY; PING, PONG or CLOSE with their payload. Bytes sent as TEXT must be UTF-8.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone.
+            RuntimeError: It is not open yet.
+            TypeError: There is no way to send such data.
+            ValueError: A control frame is over 125 bytes.
+        """
+        protocol = self._protocol
+        if protocol is None:
+            raise RuntimeError("the connection is not open yet: send from on_open on")
+        if protocol.thread != threading.get_ident():
+            return _hop(protocol, self.send, data, opcode)
+        payload = _payload(data)
+        if payload is None:
+            return protocol.send_stream(opcode, data)  # type: ignore[arg-type]
+        if protocol.by_frame:
+            return self._send_by_frame(opcode, payload)
+        if opcode == OpCode.CLOSE:
+            protocol.close_with(payload)
+            return SENT
+        return protocol.send(opcode, payload)
+
+    def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Awaitable[None]:
+        """Sends a text message; see `send`."""
+        return self.send(data, OpCode.TEXT)
+
+    def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> Awaitable[None]:
+        """Sends a binary message; see `send`."""
+        return self.send(data, OpCode.BINARY)
+
+    def send_json(self, data: Any) -> Awaitable[None]:
+        """Sends an object as a text message of JSON; see `send`."""
+        return self.send(json.dumps(data), OpCode.TEXT)
+
+    def send_ping(self, data: Data = b"") -> Awaitable[None]:
+        """Sends a ping of at most 125 bytes; see `send`."""
+        return self.send(data, OpCode.PING)
+
+    def send_pong(self, data: Data = b"") -> Awaitable[None]:
+        """Sends a pong of at most 125 bytes; see `send`."""
+        return self.send(data, OpCode.PONG)
+
+    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Awaitable[None]:
+        """Begins to close the connection; does nothing if that has begun.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            reason: Cut where it is over 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: The code may not be sent.
+        """
+        protocol = self._protocol
+        if protocol is not None:
+            if protocol.thread != threading.get_ident():
+                return _hop(protocol, self.send_close, code, reason)
+            protocol.close(code, reason)
+        return SENT
+
+    def send_frame(self, frame: Frame) -> Awaitable[None]:
+        """Sends one frame as it is. Where this is overridden, every `send` comes through it.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone.
+            ValueError: A control frame is over 125 bytes or not final.
+        """
+        protocol = self._open_protocol()
+        if protocol.thread != threading.get_ident():
+            return _hop(protocol, self.send_frame, frame)
+        if frame.opcode == OpCode.CLOSE:
+            protocol.close_with(frame.payload)
+            return SENT
+        return protocol.send(frame.opcode, frame.payload, frame.fin)
+
+    async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
+        """Closes the connection and waits until it is gone; may be called at any time, and again.
+
+        Args:
+            disable_logging: Do not log the end.
+            call_on_close_handler: Whether `on_close` is to be called.
+        """
+        protocol = self._protocol
+        if protocol is None:
+            self.state = State.CLOSED
+        elif protocol.thread != threading.get_ident():
+            await _hop(protocol, self.safe_close, disable_logging, call_on_close_handler)
+        else:
+            protocol.close()
+            await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
+
+    def connection_ended(self) -> None:
+        """The transport is gone; called before `on_close`."""
+        self.state = State.CLOSED
+
+    def _overrides(self, *methods: str) -> bool:
+        return any(getattr(type(self), name) is not getattr(WebSocketView, name) for name in methods)
+
+    async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
+        await self.on_new_frame(Frame(opcode, payload=payload))
+
+    def _open_protocol(self) -> WebSocketProtocol:
+        if self._protocol is None:
+            raise RuntimeError("the connection is not open yet")
+        return self._protocol
+
+    async def _send_by_frame(self, opcode: int, payload: bytes) -> None:
+        size = self.MAX_FRAME_SIZE if opcode < OpCode.CLOSE else None
+        size = size or len(payload) or 1
+        for start in range(0, len(payload) or 1, size):
+            piece = payload[start : start + size]
+            await self.send_frame(Frame(opcode, start + size >= len(payload), piece))
+            opcode = OpCode.CONTINUATION
+
+
+def _payload(data: Any) -> bytes | None:
+    """The bytes of str and bytes-like data; None for what gives them piece by piece."""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        if isinstance(data, dict):
+            raise TypeError("a dict is no message: use send_json") from None
+        if isinstance(data, (Iterable, AsyncIterable)):
+            return None
+        raise TypeError(f"a message is str, bytes-like or an iterable of them, not {type(data).__name__}") from None
+
+
+async def _hop(protocol: WebSocketProtocol, method: Any, *args: Any) -> None:
+    """Calls a method of the view in its own thread, and waits for it in this one."""
+
+    async def call() -> None:
+        await method(*args)
+
+    coroutine: Coroutine[Any, Any, None] = call()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, protocol.loop))
