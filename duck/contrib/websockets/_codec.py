@@ -9,11 +9,12 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _fallback
+from . import _fallback, _fallback_hotpath
 
 if TYPE_CHECKING:  # the twins share no class, only their shape
     from ._fallback import (
         MAX_LENGTH,
+        FrameWriter,
         MessageReader,
         apply_mask,
         build_header,
@@ -21,9 +22,14 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         serialize,
         utf8_state,
     )
+    from ._fallback_hotpath import SENT, Dispatcher, HotPath
 
 __all__ = [
     "MAX_LENGTH",
+    "SENT",
+    "Dispatcher",
+    "FrameWriter",
+    "HotPath",
     "MessageReader",
     "apply_mask",
     "build_header",
@@ -62,10 +68,15 @@ def _choose() -> tuple[ModuleType, str]:
 
 
 _module, _why = _choose()
+_hotpath = _fallback_hotpath if _module is _fallback else _module
 
 if not TYPE_CHECKING:
     MAX_LENGTH = _module.MAX_LENGTH
     MessageReader = _module.MessageReader
+    FrameWriter = _module.FrameWriter
+    SENT = _hotpath.SENT
+    Dispatcher = _hotpath.Dispatcher
+    HotPath = _hotpath.HotPath
     apply_mask = _module.apply_mask
     build_header = _module.build_header
     parse_header = _module.parse_header

@@ -34,6 +34,7 @@ UTF8_REJECT: Final = 1
 
 _DIRECT = 65536  # bytes still missing from which a payload is worth receiving in place
 _DIRECT_STEP = 262144  # and how many of them at a time, so that they are unmasked while in cache
+_LARGE = 16384  # payloads from here on leave as they are, behind their header, and are not copied
 _TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
 
 _XOR = [bytes(key ^ byte for byte in range(256)) for key in range(256)]
@@ -370,6 +371,7 @@ class MessageReader:
         size = max(size, 0)
         if not self._direct:
             return self.receive(memoryview(spare)[:size])
+        size = min(size, _DIRECT_STEP)
         with memoryview(self._message)[self._size : self._size + size] as view:
             return self.receive(view)
 
@@ -426,3 +428,43 @@ class MessageReader:
                 messages.append((self._kind, bytes(view[: self._size])))
             self._message = bytearray()
             self._kind = self._size = self._empty = 0
+
+
+# Writing
+
+
+class FrameWriter:
+    """Frames in, bytes to send out, in order.
+
+    Attributes:
+        size: About how many bytes there are to take.
+        closed: Whether a close frame has been written. Nothing may follow it; the caller sees to that.
+        fragmenting: Whether a message has been begun and not finished.
+    """
+
+    __slots__ = ("_chunks", "closed", "fragmenting", "size")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self.size = 0
+        self.closed = False
+        self.fragmenting = False
+
+    def write(self, first: int, payload: Buffer, mask: Buffer | None = None) -> None:
+        """Adds a frame; arguments and errors of `serialize`. A large payload without mask is not copied."""
+        if mask is None and isinstance(payload, bytes) and len(payload) >= _LARGE:
+            self._chunks += (build_header(first, len(payload)), payload)
+            self.size += 14 + len(payload)
+        else:
+            self._chunks.append(serialize(first, payload, mask))
+            self.size += len(self._chunks[-1])
+        if first & 0b1000:
+            self.closed = self.closed or first & 0b1111 == 8
+        else:
+            self.fragmenting = not first & 0b10000000
+
+    def take(self) -> list[bytes]:
+        """What has been added, in order, as bytes objects to be sent one behind the other."""
+        taken, self._chunks = self._chunks, []
+        self.size = 0
+        return taken

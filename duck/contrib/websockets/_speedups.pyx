@@ -370,7 +370,7 @@ cdef class MessageReader:
             if self.direct:
                 self.direct = self.control = False
                 p = <uint8_t *>bytes_data(self.message) + self.size
-                self.add_payload(p, p, min(<uint64_t>size, self.left, self.room - self.size))
+                self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>DIRECT_STEP))
                 if self.left == 0 and self.error == 0:
                     self.end_frame(messages)
             else:
@@ -539,3 +539,7 @@ cdef class MessageReader:
             return 0
         PyList_Append(messages, (kind, payload))  # last: a tuple can start the garbage collector, and that anything
         return 0
+
+
+include "_writer.pxi"
+include "_hotpath.pxi"

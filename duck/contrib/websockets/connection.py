@@ -28,9 +28,6 @@ from .opcodes import CloseCode, OpCode
 
 __all__ = ["Connection", "check_close_code", "parse_close"]
 
-# Payloads from here on leave as an object of their own behind their header, and are not copied.
-_LARGE = 16384
-
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 
@@ -77,8 +74,8 @@ class Connection:
 
     Attributes:
         needs_response: Whether `respond` has something to do.
-        fragmenting: Whether a message of ours is under way in fragments.
-        outgoing_size: About how many bytes are to be sent.
+        reader: Reads the stream. Whoever feeds it past `receive` hands what it gives to `received`.
+        writer: Holds what is to be sent. Plain messages may be written past `send` while nothing forbids it.
         close_code: How the connection ended: the peer's code, else ours, 1006 if there was no close frame; None before.
         close_reason: The words that came with it.
         close_received: The peer's close frame.
@@ -89,19 +86,16 @@ class Connection:
         "_breach",
         "_client",
         "_closing",
-        "_extensions",
         "_max_size",
-        "_outgoing",
-        "_reader",
         "close_code",
         "close_reason",
         "close_received",
-        "close_sent",
         "ended",
+        "extensions",
         "failed",
-        "fragmenting",
         "needs_response",
-        "outgoing_size",
+        "reader",
+        "writer",
     )
 
     def __init__(
@@ -113,16 +107,13 @@ class Connection:
     ) -> None:
         self._client = client
         self._max_size = max_size
-        self._extensions = extensions
+        self.extensions = extensions
         limit = _codec.MAX_LENGTH if max_size is None else max_size
-        self._reader = _codec.MessageReader(limit, not client, bool(extensions))
-        self._outgoing: list[bytes] = []
-        self.outgoing_size = 0
+        self.reader = _codec.MessageReader(limit, not client, bool(extensions))
+        self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
         self.needs_response = False
-        self.fragmenting = False
-        self.close_sent = False
         self.close_received: Frame | None = None
         self.failed: BaseException | None = None
         self.ended = False
@@ -130,19 +121,24 @@ class Connection:
         self.close_reason = ""
 
     @property
+    def close_sent(self) -> bool:
+        """Whether a close frame has left."""
+        return self.writer.closed
+
+    @property
     def is_open(self) -> bool:
         """Whether messages may be sent."""
-        return not (self.close_sent or self.ended)
+        return not (self.writer.closed or self.ended)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a plain message may go straight to `writer` while that is not closed nor fragmenting."""
+        return not (self.extensions or self._client or self.ended)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to exchange: the stream may be closed once what is outgoing has left."""
         return self.ended or self.failed is not None or (self.close_sent and self.close_received is not None)
-
-    @property
-    def control(self) -> bool:
-        """Whether the last receiving call gave control frames."""
-        return self._reader.control
 
     # Receiving
 
@@ -152,15 +148,7 @@ class Connection:
         Returns:
             (opcode, payload) of each message and control frame. Pings have been answered.
         """
-        return self._received(self._reader.receive(data))
-
-    def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
-        """Where the next bytes should be received, `spare` unless a large payload is coming; then `buffer_updated`."""
-        return self._reader.get_buffer(spare)
-
-    def buffer_updated(self, spare: bytearray, size: int) -> list[tuple[int, bytes]]:
-        """`receive` for the first `size` bytes of what `get_buffer` gave."""
-        return self._received(self._reader.buffer_updated(spare, size))
+        return self.received(self.reader.receive(data))
 
     def respond(self) -> None:
         """Answers the close frame of the last receiving call, or the breach of a rule in it.
@@ -180,14 +168,15 @@ class Connection:
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
-    def _received(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    def received(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Applies the rules to what `reader` gave; as `receive`."""
         if self.failed is not None:
             return []
-        reader = self._reader
+        reader = self.reader
         if reader.error:
             self._breach = codec_error(reader.error)
             self.needs_response = True
-        if self._extensions:
+        if self.extensions:
             messages = self._decode(messages)
         if reader.control:
             for opcode, payload in messages:
@@ -214,7 +203,7 @@ class Connection:
 
     def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
         frame = Frame(opcode & 0b1111, payload=payload, rsv1=bool(opcode & 0b01000000))
-        for extension in reversed(self._extensions):
+        for extension in reversed(self.extensions):
             frame = extension.decode(frame, self._max_size)
         if frame.opcode == OpCode.TEXT and _codec.utf8_state(frame.payload):
             raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
@@ -230,7 +219,6 @@ class Connection:
         self.close_code, self.close_reason = code, reason
         if not self.close_sent:
             self._write(0b10000000 | OpCode.CLOSE, payload[:2])
-            self.close_sent = True
 
     # Sending
 
@@ -247,7 +235,7 @@ class Connection:
             ValueError: A control frame is over 125 bytes or not final.
             RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
         """
-        if self.close_sent or self.ended:
+        if not self.is_open:
             raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
         if opcode >= OpCode.CLOSE:
             if len(payload) > 125 or not fin:
@@ -255,15 +243,13 @@ class Connection:
                     f"a control frame is final and has at most 125 bytes, not {len(payload)}: shorten its payload"
                 )
         else:
-            if self.fragmenting is not (opcode == OpCode.CONTINUATION):
-                raise RuntimeError(
-                    "a fragmented message is not finished" if self.fragmenting else "no message to continue"
-                )
-            self.fragmenting = not fin
+            fragmenting = self.writer.fragmenting
+            if fragmenting is not (opcode == OpCode.CONTINUATION):
+                raise RuntimeError("a fragmented message is not finished" if fragmenting else "no message to continue")
         first = opcode | fin << 7
-        if self._extensions and fin and OpCode.CONTINUATION < opcode < OpCode.CLOSE:
+        if self.extensions and fin and OpCode.CONTINUATION < opcode < OpCode.CLOSE:
             frame = Frame(opcode, fin, payload)
-            for extension in self._extensions:
+            for extension in self.extensions:
                 frame = extension.encode(frame)
             first, payload = first | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4, frame.payload
         self._write(first, payload)
@@ -284,14 +270,11 @@ class Connection:
             payload = _close_payload(code, reason)
         if self.is_open:
             self._write(0b10000000 | OpCode.CLOSE, payload)
-            self.close_sent = True
             self.close_code, self.close_reason = code, reason
 
-    def take_outgoing(self) -> tuple[list[bytes], int]:
-        """What is to be sent, in order, and about how many bytes it is; they are not given again."""
-        taken = self._outgoing, self.outgoing_size
-        self._outgoing, self.outgoing_size = [], 0
-        return taken
+    def take_outgoing(self) -> list[bytes]:
+        """What is to be sent, in order; it is not given again."""
+        return self.writer.take()
 
     def fail(self, error: BaseException) -> None:
         """Ends the connection for what the peer did, and tells it (section 7.1.7)."""
@@ -299,12 +282,4 @@ class Connection:
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
 
     def _write(self, first: int, payload: bytes) -> None:
-        size = len(payload)
-        if self._client:
-            self._outgoing.append(_codec.serialize(first, payload, _codec.new_mask()))
-        elif size < _LARGE:
-            self._outgoing.append(_codec.serialize(first, payload))
-        else:
-            self._outgoing.append(_codec.build_header(first, size))
-            self._outgoing.append(payload)
-        self.outgoing_size += size + 14
+        self.writer.write(first, payload, _codec.new_mask() if self._client else None)

@@ -108,7 +108,7 @@ class PerMessageDeflate(Extension):
         inflater = self._inflater or zlib.decompressobj(wbits=-self.client_max_window_bits)
         try:
             # One byte of room more than allowed tells a message that fits from one that is cut.
-            payload = inflater.decompress(frame.payload + _TAIL, (max_size + 1) if max_size else 0)
+            payload = inflater.decompress(frame.payload + _TAIL, 0 if max_size is None else max_size + 1)
         except zlib.error as error:
             raise ExtensionError(f"compressed data is broken: {error}") from None
         if max_size is not None and len(payload) > max_size:

@@ -4,13 +4,14 @@ import asyncio
 import enum
 import json
 import threading
-from collections.abc import AsyncIterable, Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
 from typing import Any
 
 from duck.http.request import HttpRequest
 from duck.views import View
 
 from . import handshake, transport
+from ._codec import SENT
 from .connection import Connection
 from .exceptions import HandshakeError
 from .extensions import Extension
@@ -18,11 +19,9 @@ from .frame import Frame
 from .logging import log_message
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
-from .sent import SENT
+from .sending import Data, hop
 
 __all__ = ["State", "WebSocketView"]
-
-Data = str | bytes | bytearray | memoryview
 
 
 class State(enum.IntEnum):
@@ -215,13 +214,15 @@ class WebSocketView(View):
 
     async def _receive_loop(self) -> None:
         """Calls `on_open`, then pulls frames and hands messages on, until the connection closes."""
+        protocol = self._open_protocol()
         await self.on_open()
         while True:
             frame = await self.read_frame()
             if frame.opcode == OpCode.CLOSE:
                 return
             if frame.opcode < OpCode.CLOSE:
-                self._open_protocol().dispatcher.deliver_soon([(frame.opcode, frame.payload)])
+                message = (int(frame.opcode), frame.payload)
+                protocol.loop.call_soon(protocol.dispatcher.deliver, [message])
 
     async def read_frame(self) -> Frame:
         """The next message, its fragments joined, or control frame. Pings and close frames have been answered already.
@@ -278,17 +279,7 @@ class WebSocketView(View):
         protocol = self._protocol
         if protocol is None:
             raise RuntimeError("the connection is not open yet: send from on_open on")
-        if protocol.thread != threading.get_ident():
-            return _hop(protocol, self.send, data, opcode)
-        payload = _payload(data)
-        if payload is None:
-            return protocol.send_stream(opcode, data)  # type: ignore[arg-type]
-        if protocol.by_frame:
-            return self._send_by_frame(opcode, payload)
-        if opcode == OpCode.CLOSE:
-            protocol.close_with(payload)
-            return SENT
-        return protocol.send(opcode, payload)
+        return protocol.send(data, opcode)
 
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Awaitable[None]:
         """Sends a text message; see `send`."""
@@ -323,7 +314,7 @@ class WebSocketView(View):
         protocol = self._protocol
         if protocol is not None:
             if protocol.thread != threading.get_ident():
-                return _hop(protocol, self.send_close, code, reason)
+                return hop(protocol, self.send_close, code, reason)
             protocol.close(code, reason)
         return SENT
 
@@ -336,11 +327,11 @@ class WebSocketView(View):
         """
         protocol = self._open_protocol()
         if protocol.thread != threading.get_ident():
-            return _hop(protocol, self.send_frame, frame)
+            return hop(protocol, self.send_frame, frame)
         if frame.opcode == OpCode.CLOSE:
             protocol.close_with(frame.payload)
             return SENT
-        return protocol.send(frame.opcode, frame.payload, frame.fin)
+        return protocol.sender.send_frame(frame.opcode, frame.payload, frame.fin)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
         """Closes the connection and waits until it is gone; may be called at any time, and again.
@@ -353,7 +344,7 @@ class WebSocketView(View):
         if protocol is None:
             self.state = State.CLOSED
         elif protocol.thread != threading.get_ident():
-            await _hop(protocol, self.safe_close, disable_logging, call_on_close_handler)
+            await hop(protocol, self.safe_close, disable_logging, call_on_close_handler)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
@@ -372,37 +363,3 @@ class WebSocketView(View):
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol
-
-    async def _send_by_frame(self, opcode: int, payload: bytes) -> None:
-        size = self.MAX_FRAME_SIZE if opcode < OpCode.CLOSE else None
-        size = size or len(payload) or 1
-        for start in range(0, len(payload) or 1, size):
-            piece = payload[start : start + size]
-            await self.send_frame(Frame(opcode, start + size >= len(payload), piece))
-            opcode = OpCode.CONTINUATION
-
-
-def _payload(data: Any) -> bytes | None:
-    """The bytes of str and bytes-like data; None for what gives them piece by piece."""
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        return data.encode()
-    try:
-        return memoryview(data).tobytes()
-    except TypeError:
-        if isinstance(data, dict):
-            raise TypeError("a dict is no message: use send_json") from None
-        if isinstance(data, (Iterable, AsyncIterable)):
-            return None
-        raise TypeError(f"a message is str, bytes-like or an iterable of them, not {type(data).__name__}") from None
-
-
-async def _hop(protocol: WebSocketProtocol, method: Any, *args: Any) -> None:
-    """Calls a method of the view in its own thread, and waits for it in this one."""
-
-    async def call() -> None:
-        await method(*args)
-
-    coroutine: Coroutine[Any, Any, None] = call()
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, protocol.loop))
