@@ -34,7 +34,7 @@ UTF8_REJECT: Final = 1
 
 _DIRECT = 65536  # bytes still missing from which a payload is worth receiving in place
 _DIRECT_STEP = 262144  # and how many of them at a time, so that they are unmasked while in cache
-_LARGE = 16384  # payloads from here on leave as they are, behind their header, and are not copied
+_LARGE = 65536  # payloads from here on leave as they are, behind their header, and are not copied
 _TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
 
 _XOR = [bytes(key ^ byte for byte in range(256)) for key in range(256)]
@@ -63,7 +63,7 @@ def _turn(mask: Buffer, offset: int) -> bytes:
     return key[turn:] + key[:turn]
 
 
-def _mask(view: memoryview, key: bytes) -> bytes:
+def _mask(view: memoryview, key: bytes) -> bytes | bytearray:
     size = len(view)
     if size < _TRANSLATE:
         wide = (key * (size // 4 + 1))[:size]
@@ -72,7 +72,7 @@ def _mask(view: memoryview, key: bytes) -> bytes:
     masked = bytearray(view)
     for i in range(4):
         masked[i::4] = masked[i::4].translate(_XOR[key[i]])
-    return bytes(masked)
+    return masked
 
 
 def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
@@ -86,7 +86,7 @@ def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
     Raises:
         ValueError: The mask has not 4 bytes.
     """
-    return _mask(_view(data), _turn(mask, offset))
+    return bytes(_mask(_view(data), _turn(mask, offset)))
 
 
 def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int = 0) -> None:
@@ -96,7 +96,7 @@ def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int =
         BufferError: `data` is read-only.
         ValueError: The mask has not 4 bytes.
     """
-    masked = apply_mask(data, mask, offset)
+    masked = _mask(_view(data), _turn(mask, offset))
     if memoryview(data).readonly:
         raise BufferError("Object is not writable.")
     struct.pack_into(f"{len(masked)}s", data, 0, masked)

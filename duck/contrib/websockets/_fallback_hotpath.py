@@ -209,7 +209,7 @@ class Worker:
             try:
                 if self._begin(dispatcher.take_message()):
                     if self.task is not None:
-                        dispatcher.workers.add(self.task)
+                        dispatcher.join(self.task)
                     return self._take_awaited()
             except BaseException as error:
                 self.failed(error)
@@ -219,6 +219,9 @@ class Worker:
         dispatcher.idle = self
         self._asyncio_future_blocking = True
         return self
+
+
+NO_WORKERS: frozenset[Any] = frozenset()
 
 
 class Dispatcher:
@@ -241,6 +244,7 @@ class Dispatcher:
         "_enter_task",
         "_leave_task",
         "_limit",
+        "_new_deque",
         "_start_task",
         "cancelled_error",
         "handle",
@@ -277,8 +281,10 @@ class Dispatcher:
         self.opened = False
         self.stopped = False
         self.idle: Worker | None = None
-        self.inbox: Any = tasks.deque()
-        self.workers: set[Any] = set()
+        self._new_deque = tasks.deque
+        # Most connections never need these, so they are made when they do.
+        self.inbox: Any = ()
+        self.workers: set[Any] | frozenset[Any] = NO_WORKERS
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
         """Runs `on_open`, if there is one, then lets messages through."""
@@ -292,6 +298,8 @@ class Dispatcher:
         at = 0
         while at < len(messages) and not self.stopped:
             if self.inbox or not self.opened or (self.idle is None and len(self.workers) >= self._limit):
+                if not self.inbox:
+                    self.inbox = self._new_deque()
                 self.inbox.extend(messages[at:])
                 self.owner.hold_inbox()
                 return
@@ -302,7 +310,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Nothing more is to be handled: drops what no handler has got, and lets the idle worker go."""
         self.stopped = True
-        self.inbox.clear()
+        self.inbox = ()
         if self.idle is not None:
             self.loop.call_soon(self.idle.wake)
             self.idle = None
@@ -315,7 +323,7 @@ class Dispatcher:
             self._leave_task(self.loop, worker.task)
         if waits:
             self.idle = None
-            self.workers.add(worker.task)
+            self.join(worker.task)
             worker.wake()
         return at
 
@@ -324,19 +332,27 @@ class Dispatcher:
         worker = Worker(self, context, self.iterator(on_open()) if on_open is not None else None)
         worker.task = task = self._start_task(self.loop, worker, context)
         if worker.handler is not None and not task.done():
-            self.workers.add(task)
+            self.join(task)
         return worker
 
     def take_message(self) -> tuple[int, bytes]:
         """The first message of the inbox."""
         message: tuple[int, bytes] = self.inbox.popleft()
         if not self.inbox:
+            self.inbox = ()
             self.owner.release_inbox()
         return message
 
+    def join(self, task: Any) -> None:
+        """The task is busy with a handler that waits."""
+        if not isinstance(self.workers, set):
+            self.workers = set()
+        self.workers.add(task)
+
     def leave(self, worker: Worker) -> None:
         """The worker is not busy any more, nor idle."""
-        self.workers.discard(worker.task)
+        if isinstance(self.workers, set):
+            self.workers.discard(worker.task)
         if self.idle is worker:
             self.idle = None
 
@@ -359,6 +375,8 @@ class HotPath:
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that leaves in one frame.
         thread: The one that the loop runs in.
+        fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
+        queued: Whether the transport may have bytes queued.
     """
 
     reader: MessageReader
@@ -375,6 +393,8 @@ class HotPath:
     writes_paused: bool
     max_size: int
     thread: int
+    fd: int
+    queued: bool
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""

@@ -10,6 +10,10 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
 
 
+cdef extern from "_socket.h":
+    Py_ssize_t duck_send(int fd, const void *p, size_t n) noexcept nogil
+
+
 cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
     CORK_LIMIT = 65536  # bytes gathered at most before they are written
@@ -175,7 +179,7 @@ cdef class Worker:
             try:
                 if self.begin(dispatcher.take_message()):
                     if self.task is not None:
-                        dispatcher.workers.add(self.task)
+                        dispatcher.join(self.task)
                     return self.take_awaited()
             except BaseException as error:
                 self.failed(error)
@@ -187,6 +191,9 @@ cdef class Worker:
         return self
 
 
+NO_WORKERS = frozenset()
+
+
 cdef class Dispatcher:
     cdef object owner
     cdef object handle
@@ -196,6 +203,7 @@ cdef class Dispatcher:
     cdef object copy_context
     cdef object cancelled_error
     cdef object iterator
+    cdef object new_deque
     cdef tuple opcodes
     cdef Py_ssize_t limit
     cdef bint opened
@@ -203,7 +211,7 @@ cdef class Dispatcher:
     cdef Worker idle
     cdef readonly object loop
     cdef readonly object inbox
-    cdef readonly set workers
+    cdef readonly object workers
 
     def __init__(self, owner, loop, handle, Py_ssize_t limit, tasks):
         self.owner = owner
@@ -217,8 +225,9 @@ cdef class Dispatcher:
         self.cancelled_error = tasks.CancelledError
         self.iterator = tasks.iterator
         self.opcodes = tasks.OPCODES
-        self.inbox = tasks.deque()
-        self.workers = set()
+        self.new_deque = tasks.deque
+        self.inbox = ()
+        self.workers = NO_WORKERS
 
     def open(self, on_open):
         if on_open is None:
@@ -230,6 +239,8 @@ cdef class Dispatcher:
         cdef Py_ssize_t at = 0, end = len(messages)
         while at < end and not self.stopped:
             if self.inbox or not self.opened or (self.idle is None and len(self.workers) >= self.limit):
+                if not self.inbox:
+                    self.inbox = self.new_deque()
                 self.inbox.extend(messages[at:])
                 self.owner.hold_inbox()
                 return
@@ -239,7 +250,7 @@ cdef class Dispatcher:
 
     def stop(self):
         self.stopped = True
-        self.inbox.clear()
+        self.inbox = ()
         if self.idle is not None:
             self.loop.call_soon(self.idle.wake)
             self.idle = None
@@ -261,7 +272,7 @@ cdef class Dispatcher:
             self.leave_task(self.loop, worker.task)
         if waits:
             self.idle = None
-            self.workers.add(worker.task)
+            self.join(worker.task)
             worker.wake()
         return at
 
@@ -271,18 +282,27 @@ cdef class Dispatcher:
         worker = Worker.__new__(Worker, self, context, self.iterator(on_open()) if on_open is not None else None)
         worker.task = task = self.start_task(self.loop, worker, context)
         if worker.handler is not None and not task.done():
-            self.workers.add(task)
+            self.join(task)
         return worker
 
     cdef object take_message(self):
         message = self.inbox.popleft()
         if not self.inbox:
+            self.inbox = ()
             self.owner.release_inbox()
         return message
 
+    cdef int join(self, task) except -1:
+        """The task is busy with a handler that waits."""
+        if self.workers is NO_WORKERS:
+            self.workers = set()
+        (<set>self.workers).add(task)
+        return 0
+
     cdef int leave(self, Worker worker) except -1:
         """The worker is not busy any more, nor idle."""
-        self.workers.discard(worker.task)
+        if self.workers is not NO_WORKERS:
+            (<set>self.workers).discard(worker.task)
         if self.idle is worker:
             self.idle = None
         return 0
@@ -303,6 +323,8 @@ cdef class HotPath:
     cdef public bint writes_paused
     cdef public Py_ssize_t max_size
     cdef public unsigned long thread
+    cdef public int fd
+    cdef public bint queued
 
     def get_buffer(self, sizehint):
         return self.reader.get_buffer(self.buffer)
@@ -352,6 +374,20 @@ cdef class HotPath:
         if self.lost:
             writer.take()
         elif writer.chunks is None:
-            self.transport.write(writer.take_gathered())
+            self.write(writer.take_gathered())
         else:
+            self.queued = True
             self.write_chunks(writer.take())
+
+    cdef int write(self, bytes data) except -1:
+        """Past the transport while that has nothing queued: the system call is made here, not in a later callback."""
+        cdef Py_ssize_t size = len(data), sent = 0
+        if self.fd >= 0:
+            if self.queued:
+                self.queued = self.transport.get_write_buffer_size() != 0
+            if not self.queued:
+                sent = duck_send(self.fd, PyBytes_AS_STRING(data), size)
+        if sent < size:
+            self.queued = True
+            self.transport.write(data if sent == 0 else data[sent:])
+        return 0

@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    LARGE = 16384  # payloads from here on leave as they are, behind their header, and are not copied
+    LARGE = 65536  # payloads from here on leave as they are, behind their header, and are not copied
     GATHER = 4096  # room made when a second frame joins the first
 
 

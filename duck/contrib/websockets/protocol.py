@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +29,7 @@ from .heartbeat import Heartbeat
 from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
 from .sending import Sender
-from .transport import receive_buffer
+from .transport import plain_socket, receive_buffer
 
 if TYPE_CHECKING:
     from .view import WebSocketView
@@ -59,20 +58,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_call_on_close",
-        "_closed",
         "_deadline",
         "_emptied",
         "_holds",
         "_log_close",
         "_loops",
-        "_plain_out",
         "_pull",
+        "_sender",
         "_waiters",
+        "closed",
         "connection",
         "frames",
         "heartbeat",
         "loop",
-        "sender",
         "view",
     )
 
@@ -93,28 +91,35 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.buffer = receive_buffer(loop)
         self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
         self.frames = FrameQueue(self, loop) if pull is not None else None
-        self.sender = Sender(self, by_frame)
+        self._sender = Sender(self, True) if by_frame else None
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
+        self.fd = -1
         self.max_size = sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE
         self.alive = self.corked = self.lost = self.writes_paused = False
         self.direct_in = pull is None and not connection.extensions
         self.direct_out = False
         self._pull = pull
         self._holds = _HOLD_START
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._emptied: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._closed: asyncio.Future[None] = loop.create_future()
-        self._loops: list[asyncio.Task[None]] = []  # the view's own
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._loops: tuple[asyncio.Task[None], ...] = ()  # the view's own
         self._call_on_close = False
         self._log_close = True
 
-    def start(self, early: bytes, heartbeat: Callable[[], Awaitable[None]] | None) -> None:
+    def start(
+        self,
+        early: bytes,
+        on_open: Callable[[], Awaitable[None]] | None = None,
+        heartbeat: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Begins: `on_open`, then messages.
 
         Args:
             early: What has been received already.
+            on_open: The view's hook, unless it does nothing.
             heartbeat: The view's own heartbeat loop.
         """
         self._call_on_close = True
@@ -126,14 +131,18 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             else:
                 self._run_loop(heartbeat)
             if self._pull is None:
-                self.dispatcher.open(self.view.on_open)
+                self.dispatcher.open(on_open)
             else:
                 self.dispatcher.open(None)
                 self._run_loop(self._pull)
         finally:
             self.corked = False
             self.flush()
-        self.loop.call_soon(self._start_reading, early)
+        if early:
+            # In a callback of its own, for messages must not be delivered while a task is running.
+            self.loop.call_soon(self._start_reading, early)
+        else:
+            self._start_reading(early)
 
     def _start_reading(self, early: bytes) -> None:
         if early and not self.lost:
@@ -150,6 +159,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
+        self.fd = plain_socket(transport)
+        self.queued = True
 
     def eof_received(self) -> None:
         self.connection.receive_eof()
@@ -172,7 +183,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._deadline.cancel()
         self.heartbeat.stop()
         self._wake_waiters()
-        self.sender.lost(self._closed_error())
+        if self._sender is not None:
+            self._sender.lost(self._closed_error())
         if self.frames is not None:
             self.frames.end()
         tasks.start_task(self.loop, self._finish())
@@ -225,7 +237,14 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def update_direct(self) -> None:
         """Sees whether plain messages may go straight to the writer."""
-        self.direct_out = self.connection.is_plain and self.sender.is_direct
+        self.direct_out = self.connection.is_plain and (self._sender is None or self._sender.is_direct)
+
+    @property
+    def sender(self) -> Sender:
+        """The longer way out; most connections never need it, so it is made when they do."""
+        if self._sender is None:
+            self._sender = Sender(self, False)
+        return self._sender
 
     def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
         """Sends what is no plain message on an open connection."""
@@ -255,12 +274,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Until writing is resumed or the transport lost."""
         if not self.lost:
             waiter = self.loop.create_future()
-            self._waiters.append(waiter)
+            self._waiters += (waiter,)
             await waiter
 
     def _wake_waiters(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -316,7 +335,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def until_closed(self) -> None:
         """Until the transport is gone and every hook has ended."""
-        await asyncio.shield(self._closed)
+        await asyncio.shield(self.closed)
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
         """Until the transport is gone; `on_close` is not called and nothing logged unless wished."""
@@ -359,7 +378,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 if self.hook_failed(error):
                     raise
 
-        self._loops.append(tasks.start_task(self.loop, run()))
+        self._loops += (tasks.start_task(self.loop, run()),)
 
     def _hook_tasks(self) -> set["asyncio.Task[None]"]:
         running = {*self.dispatcher.workers, *self._loops}
@@ -387,8 +406,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        if not self._closed.done():
-            self._closed.set_result(None)
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     async def _until_started(self, deadline: float) -> None:
         """Until every message that came before the end has been handed to its handler."""

@@ -162,18 +162,29 @@ class WebSocketView(View):
         """
         if not await self.initiate_upgrade_to_ws():
             return
-        protocol = self._protocol
-        assert protocol is not None
-        log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
-        self.state = State.OPEN
-        early, self._early = self._early, b""
-        protocol.start(early, self._heartbeat_loop if self._overrides("_heartbeat_loop") else None)
+        closed = self._serve()
         try:
-            await protocol.until_closed()
+            await asyncio.shield(closed)
         except asyncio.CancelledError:
-            protocol.terminate()
-            await protocol.until_closed()
+            self.terminate()
+            await asyncio.shield(closed)
             raise
+
+    def start(self) -> "asyncio.Future[None] | None":
+        """What `run` does, without a task that lives as long as the connection; for hosts that can wait for a future.
+
+        Returns:
+            A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
+            a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
+        """
+        if self._overrides("run", "run_forever", "initiate_upgrade_to_ws"):
+            return asyncio.get_running_loop().create_task(self.run())
+        return self._serve() if self._upgrade() else None
+
+    def terminate(self) -> None:
+        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
+        if self._protocol is not None:
+            self._protocol.terminate()
 
     async def initiate_upgrade_to_ws(self) -> bool:
         """Answers the upgrade request.
@@ -181,6 +192,9 @@ class WebSocketView(View):
         Returns:
             True once the 101 response has been sent, False after a refusal.
         """
+        return self._upgrade()
+
+    def _upgrade(self) -> bool:
         request = self.request
         self.state = State.INITIATING
         try:
@@ -205,6 +219,18 @@ class WebSocketView(View):
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True
+
+    def _serve(self) -> "asyncio.Future[None]":
+        protocol = self._open_protocol()
+        log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
+        self.state = State.OPEN
+        early, self._early = self._early, b""
+        protocol.start(
+            early,
+            on_open=self.on_open if self._overrides("on_open") else None,
+            heartbeat=self._heartbeat_loop if self._overrides("_heartbeat_loop") else None,
+        )
+        return protocol.closed
 
     def get_sec_accept_key(self, sec_websocket_key: str) -> str:
         """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
