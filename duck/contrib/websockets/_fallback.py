@@ -34,7 +34,7 @@ UTF8_REJECT: Final = 1
 
 _DIRECT = 65536  # bytes still missing from which a payload is worth receiving in place
 _DIRECT_STEP = 262144  # and how many of them at a time, so that they are unmasked while in cache
-_LARGE = 65536  # payloads from here on leave as they are, behind their header, and are not copied
+_LARGE = 8192  # payloads from here on leave as they are, behind their header, and are not copied
 _TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
 
 _XOR = [bytes(key ^ byte for byte in range(256)) for key in range(256)]

@@ -17,7 +17,7 @@ What asyncio is needed for comes in as `tasks`, so that nothing here depends on 
 """
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Never, Self
 
 from ._fallback import FrameWriter, MessageReader
@@ -450,5 +450,5 @@ class HotPath:
     def until_writable(self) -> Awaitable[None]:
         raise NotImplementedError
 
-    def write_chunks(self, chunks: list[bytes]) -> None:
+    def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         raise NotImplementedError

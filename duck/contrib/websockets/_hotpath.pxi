@@ -11,11 +11,16 @@ cdef extern from "Python.h":
 
 
 cdef extern from "_socket.h":
-    Py_ssize_t duck_send(int fd, const void *p, size_t n) noexcept nogil
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    Py_ssize_t duck_send(int fd, iovec *pieces, int n) noexcept
 
 
 cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
+    PIECES = 64  # DUCK_PIECES
     CORK_LIMIT = 65536  # bytes gathered at most before they are written
 
 
@@ -369,25 +374,51 @@ cdef class HotPath:
 
     def flush(self):
         cdef FrameWriter writer = self.writer
+        cdef Py_ssize_t sent
         if writer.size == 0:
             return
         if self.lost:
             writer.take()
-        elif writer.chunks is None:
-            self.write(writer.take_gathered())
+            return
+        if self.fd >= 0 and self.queued:
+            self.queued = self.transport.get_write_buffer_size() != 0
+        if writer.chunks is None:
+            data = writer.take_gathered()
+            sent = self.write_past((data,))
+            if sent < len(<bytes>data):
+                self.queued = True
+                self.transport.write(data[sent:] if sent else data)
         else:
-            self.queued = True
-            self.write_chunks(writer.take())
+            chunks = writer.take()
+            sent = self.write_past(tuple(chunks))
+            if sent:
+                chunks = unsent(chunks, sent)
+            if chunks:
+                self.queued = True
+                self.write_chunks(chunks)
 
-    cdef int write(self, bytes data) except -1:
-        """Past the transport while that has nothing queued: the system call is made here, not in a later callback."""
-        cdef Py_ssize_t size = len(data), sent = 0
-        if self.fd >= 0:
-            if self.queued:
-                self.queued = self.transport.get_write_buffer_size() != 0
-            if not self.queued:
-                sent = duck_send(self.fd, PyBytes_AS_STRING(data), size)
-        if sent < size:
-            self.queued = True
-            self.transport.write(data if sent == 0 else data[sent:])
-        return 0
+    cdef Py_ssize_t write_past(self, tuple chunks) except -1:
+        """Writes past the transport while that has nothing queued: now, and not in a later callback; how much went."""
+        cdef iovec pieces[PIECES]
+        cdef int n = 0
+        if self.fd < 0 or self.queued:
+            return 0
+        for chunk in chunks:
+            if n == PIECES:
+                break
+            pieces[n].iov_base = PyBytes_AS_STRING(<bytes>chunk)
+            pieces[n].iov_len = len(<bytes>chunk)
+            n += 1
+        return duck_send(self.fd, pieces, n)
+
+
+cdef list unsent(list chunks, Py_ssize_t sent):
+    """What is left of chunks of which so many bytes have gone."""
+    cdef Py_ssize_t at = 0
+    while at < len(chunks) and sent >= len(<bytes>chunks[at]):
+        sent -= len(<bytes>chunks[at])
+        at += 1
+    rest = chunks[at:]
+    if sent:
+        rest[0] = memoryview(<bytes>rest[0])[sent:]
+    return rest

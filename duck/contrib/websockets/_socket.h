@@ -4,23 +4,42 @@
 
 #include <stddef.h>
 
+/* The most pieces that one call sends. */
+#define DUCK_PIECES 64
+
 #ifdef _WIN32
-static inline ptrdiff_t duck_send(int fd, const void *p, size_t n)
+struct iovec {
+    void *iov_base;
+    size_t iov_len;
+};
+
+static inline ptrdiff_t duck_send(int fd, struct iovec *pieces, int n)
 {
-    (void)fd, (void)p, (void)n;
+    (void)fd, (void)pieces, (void)n;
     return 0;
 }
 #else
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* macOS has none; Python ignores SIGPIPE */
 #endif
 
 /* The bytes that went at once. An error shows when the transport tries the rest. */
-static inline ptrdiff_t duck_send(int fd, const void *p, size_t n)
+static inline ptrdiff_t duck_send(int fd, struct iovec *pieces, int n)
 {
-    ptrdiff_t sent = send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ptrdiff_t sent;
+    if (n == 1) {
+        sent = send(fd, pieces->iov_base, pieces->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        struct msghdr message;
+        memset(&message, 0, sizeof message);
+        message.msg_iov = pieces;
+        message.msg_iovlen = (size_t)n;
+        sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
     return sent < 0 ? 0 : sent;
 }
 #endif

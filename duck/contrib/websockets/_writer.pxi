@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    LARGE = 65536  # payloads from here on leave as they are, behind their header, and are not copied
+    LARGE = 8192  # payloads from here on leave as they are, behind their header, and are not copied
     GATHER = 4096  # room made when a second frame joins the first
 
 
@@ -22,15 +22,8 @@ cdef class FrameWriter:
         cdef Py_buffer view
         cdef uint32_t key = 0
         cdef uint8_t start = check_first(first)
-        cdef uint8_t header[MAX_HEADER]
         if mask is None and type(payload) is bytes and len(payload) >= LARGE:
-            self.note(start)
-            self.seal()
-            self.chunks.append(
-                PyBytes_FromStringAndSize(<char *>header, write_header(header, start, len(payload), False, 0))
-            )
-            self.chunks.append(payload)
-            self.size += MAX_HEADER + len(payload)
+            self.append_large(start, payload)
             return
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         try:
@@ -57,36 +50,50 @@ cdef class FrameWriter:
         """Writes a frame behind those that are gathered already."""
         cdef uint8_t header[MAX_HEADER]
         cdef int head = write_header(header, first, n, masked, mask)
-        cdef Py_ssize_t needed = self.used + head + n
-        cdef Py_ssize_t used
-        cdef uint8_t *target
-        if self.gathered == NULL:
-            self.gathered = new_bytes(NULL, needed)
-            self.room = needed
-        elif needed > self.room:
-            needed = max(needed + needed // 2, GATHER)
-            used, self.used, self.room = self.used, 0, 0  # and stay so if memory runs out
-            resize_bytes(&self.gathered, needed)
-            self.used, self.room = used, needed
-        target = <uint8_t *>bytes_data(self.gathered) + self.used
+        cdef uint8_t *target = self.make_room(head + n)
         memcpy(target, header, head)
         if masked:
             simd.mask(target + head, p, n, mask)
         else:
             memcpy(target + head, p, n)
-        self.used += head + n
-        self.size += head + n
         self.note(first)
         return 0
 
+    cdef int append_large(self, uint8_t first, bytes payload) except -1:
+        """Writes a frame whose payload becomes a chunk of its own, behind what is gathered and its header."""
+        cdef uint8_t header[MAX_HEADER]
+        cdef int head = write_header(header, first, len(payload), False, 0)
+        memcpy(self.make_room(head), header, head)
+        self.seal()
+        self.chunks.append(payload)
+        self.size += len(payload)
+        self.note(first)
+        return 0
+
+    cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
+        """Where the next bytes are to be written, which count as written."""
+        cdef Py_ssize_t used = self.used, needed = self.used + some
+        if self.gathered == NULL:
+            self.gathered = new_bytes(NULL, needed)
+            self.room = needed
+        elif needed > self.room:
+            needed = max(needed * 2, GATHER)
+            self.used = self.room = 0  # and stay so if memory runs out
+            resize_bytes(&self.gathered, needed)
+            self.room = needed
+        self.used = used + some
+        self.size += some
+        return <uint8_t *>bytes_data(self.gathered) + used
+
     cdef bytes take_gathered(self):
-        """What `take` would give, as one bytes object; only while `chunks` is None and something is gathered."""
+        """What is gathered, which there must be."""
         cdef object taken
         if self.room != self.used:
             resize_bytes(&self.gathered, self.used)
         taken = <object>self.gathered
         Py_CLEAR(self.gathered)
-        self.used = self.room = self.size = 0
+        self.size -= self.used
+        self.used = self.room = 0
         return <bytes>taken
 
     cdef int seal(self) except -1:

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _codec, tasks
@@ -256,7 +256,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.flush()
         return self.until_writable() if self.writes_paused else SENT
 
-    def write_chunks(self, chunks: list[bytes]) -> None:
+    def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
         if len(chunks) > 1 and sum(map(len, chunks)) > _CORK_LIMIT:
             self.transport.writelines(chunks)

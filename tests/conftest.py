@@ -1,0 +1,26 @@
+"""What all tests share: the two codecs, and a word in the header on what is being tested."""
+
+import importlib
+import sys
+import warnings
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that the codec was not built is said in the header
+    from duck.contrib.websockets import _codec  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
+
+
+def pytest_report_header():
+    gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
+    facts = [f"{name}: {fact}" for name, fact in _codec.describe().items()]
+    return "duck: " + "; ".join([*facts, f"GIL: {gil}"])
+
+
+@pytest.fixture(scope="session", params=["_fallback", "_speedups"], ids=["python", "compiled"])
+def codec(request):
+    """Each of the two codecs; skips the compiled one where it was not built."""
+    try:
+        return importlib.import_module(f"duck.contrib.websockets.{request.param}")
+    except ImportError as error:
+        pytest.skip(f"the compiled codec does not load: {error}")
