@@ -365,6 +365,7 @@ class HotPath:
         writer: and what is sent out of here.
         dispatcher: Hands messages to the hooks.
         buffer: Where to receive.
+        window: A memoryview of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
         transport: Where to write.
         sent: What `send` gives when there is nothing to wait for.
         alive: Set by every read.
@@ -383,6 +384,7 @@ class HotPath:
     writer: FrameWriter
     dispatcher: Dispatcher
     buffer: bytearray
+    window: memoryview
     transport: Any
     sent: Any
     alive: bool
@@ -398,7 +400,8 @@ class HotPath:
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""
-        return self.reader.get_buffer(self.buffer)
+        target = self.reader.get_buffer(self.buffer)
+        return self.window if target is self.buffer else target
 
     def buffer_updated(self, nbytes: int) -> None:
         """The loop has received."""

@@ -318,6 +318,7 @@ cdef class HotPath:
     cdef public FrameWriter writer
     cdef public Dispatcher dispatcher
     cdef public bytearray buffer
+    cdef public object window
     cdef public object transport
     cdef public object sent
     cdef public bint alive
@@ -332,7 +333,8 @@ cdef class HotPath:
     cdef public bint queued
 
     def get_buffer(self, sizehint):
-        return self.reader.get_buffer(self.buffer)
+        target = self.reader.get_buffer(self.buffer)
+        return self.window if target is self.buffer else target
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef MessageReader reader = self.reader

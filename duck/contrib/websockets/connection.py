@@ -28,6 +28,7 @@ from .opcodes import CloseCode, OpCode
 
 __all__ = ["Connection", "check_close_code", "parse_close"]
 
+_SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 
@@ -232,11 +233,13 @@ class Connection:
 
         Raises:
             ConnectionClosed: A close frame has left, or the stream has ended.
-            ValueError: A control frame is over 125 bytes or not final.
+            ValueError: The opcode is none of these, or a control frame is over 125 bytes or not final.
             RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
         """
         if not self.is_open:
             raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        if opcode not in _SENDABLE:
+            raise ValueError(f"opcode {opcode} cannot be sent: use TEXT, BINARY, PING or PONG")
         if opcode >= OpCode.CLOSE:
             if len(payload) > 125 or not fin:
                 raise ValueError(

@@ -42,7 +42,6 @@ _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for
 # Why reading is on hold.
 _HOLD_INBOX = 1
 _HOLD_WRITES = 2
-_HOLD_START = 4
 
 
 class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
@@ -88,7 +87,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.connection = connection
         self.reader = connection.reader
         self.writer = connection.writer
-        self.buffer = receive_buffer(loop)
+        self.window = receive_buffer(loop)
+        self.buffer = cast(bytearray, self.window.obj)
         self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
         self.frames = FrameQueue(self, loop) if pull is not None else None
         self._sender = Sender(self, True) if by_frame else None
@@ -100,7 +100,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.direct_in = pull is None and not connection.extensions
         self.direct_out = False
         self._pull = pull
-        self._holds = _HOLD_START
+        self._holds = 0
         self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._emptied: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -140,19 +140,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.flush()
         if early:
             # In a callback of its own, for messages must not be delivered while a task is running.
-            self.loop.call_soon(self._start_reading, early)
-        else:
-            self._start_reading(early)
+            self.loop.call_soon(self._receive_early, early)
 
-    def _start_reading(self, early: bytes) -> None:
-        if early and not self.lost:
-            self.corked = True
-            try:
-                self.received(self.reader.receive(early))
-            finally:
-                self.corked = False
-                self.flush()
-        self._release(_HOLD_START)
+    def _receive_early(self, early: bytes) -> None:
+        self.corked = True
+        try:
+            self.received(self.reader.receive(early))
+        finally:
+            self.corked = False
+            self.flush()
         self.move_on()
 
     # From the transport

@@ -98,9 +98,9 @@ class Sender:
     async def _send_stream(self, parts: Iterable[Data] | AsyncIterable[Data], opcode: int) -> None:
         """As one message, each part a fragment that leaves when it is made.
 
-        If making one fails, the message cannot be finished, and the connection ends with 1011.
+        If making one fails, a message that has begun cannot be finished, and the connection ends with 1011.
         """
-        if not OpCode.CONTINUATION < opcode < OpCode.CLOSE:
+        if opcode not in (OpCode.TEXT, OpCode.BINARY):
             raise ValueError("only a text or binary message can be sent in parts")
         await self._take_turn()
         self._streaming = True
@@ -116,7 +116,8 @@ class Sender:
                     opcode = OpCode.CONTINUATION
             await self._send_part(b"", opcode, True)
         except BaseException:
-            self._protocol.close(CloseCode.INTERNAL_ERROR, "message not finished")
+            if opcode == OpCode.CONTINUATION:
+                self._protocol.close(CloseCode.INTERNAL_ERROR, "message not finished")
             raise
         finally:
             self._streaming = False
@@ -130,12 +131,13 @@ class Sender:
         if self._by_frame:
             await self._protocol.view.send_frame(Frame(opcode, fin, payload))
         else:
-            self._protocol.connection.send(opcode, payload, fin)
+            self._write(opcode, payload, fin)
             await self._protocol.written()
 
     @property
     def _must_wait(self) -> bool:
-        return bool(self._line) or self._is_occupied
+        """Whether others come first; where the connection has closed, nobody comes any more."""
+        return (bool(self._line) or self._is_occupied) and self._protocol.connection.is_open
 
     @property
     def _is_occupied(self) -> bool:

@@ -1,7 +1,8 @@
 """The seam to hosts: how a view gets from the request that a host hands it to the asyncio transport below.
 
-A host gives requests whose `transport` is an asyncio transport with reading paused, and whose `content` is what was
-read behind the head. From `attach` or `refuse` on the transport belongs to the view.
+A host gives requests whose `transport` is an asyncio transport and whose `content` is what was read behind the head. It
+hands them to `WebSocketView.start`, or awaits `WebSocketView.run`; then the transport is the view's. To await `run` it
+must have paused reading, for nothing that comes in between may be lost.
 """
 
 import asyncio
@@ -9,10 +10,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from .exceptions import ConnectionClosed
+
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["attach", "plain_socket", "receive_buffer", "refuse"]
+__all__ = ["attach", "pause", "plain_socket", "receive_buffer", "refuse"]
 
 _BUFFER_SIZE = 262144  # the most that one read gives; stays in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep at hand
@@ -23,14 +26,14 @@ _LINGER = 2.0  # seconds for a refused peer to read why
 _scratch = threading.local()
 
 
-def receive_buffer(loop: asyncio.AbstractEventLoop) -> bytearray:
-    """Where the connections of `loop` receive, unless `Connection.get_buffer` knows better."""
+def receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Where the connections of `loop` receive, unless the codec knows better: a view of a bytearray."""
     if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
-        return bytearray(_BUFFER_SIZE)  # a proactor reads while other callbacks run
+        return memoryview(bytearray(_BUFFER_SIZE))  # a proactor reads while other callbacks run
     try:
-        buffer: bytearray = _scratch.buffer
+        buffer: memoryview = _scratch.buffer
     except AttributeError:
-        buffer = _scratch.buffer = bytearray(_BUFFER_SIZE)
+        buffer = _scratch.buffer = memoryview(bytearray(_BUFFER_SIZE))
         # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this one, the pages of
         # each large message go back to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
         bytes(_KEEP)
@@ -46,18 +49,25 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:
-    """Answers an upgrade request and hands its transport over; reading stays paused.
+    """Answers an upgrade request and hands its transport over to a protocol.
 
     Args:
         response: The head of the 101 response.
 
     Returns:
         What the peer sent right behind its request.
+
+    Raises:
+        ConnectionClosed: The peer has gone meanwhile, and the protocol would not hear of it.
     """
     transport = _transport(request)
+    if transport.is_closing():
+        raise ConnectionClosed
     transport.write(response)
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
+    if not transport.is_reading():
+        transport.resume_reading()
     early, request.content = request.content, b""
     return early
 
@@ -73,7 +83,13 @@ def refuse(request: "HttpRequest", response: bytes) -> None:
     transport.write_eof()
     loop = asyncio.get_running_loop()
     transport.set_protocol(_Discarding(receive_buffer(loop), loop.call_later(_LINGER, transport.abort)))
-    transport.resume_reading()
+    if not transport.is_reading():
+        transport.resume_reading()
+
+
+def pause(request: "HttpRequest") -> None:
+    """Lets nothing come until `attach` or `refuse`."""
+    _transport(request).pause_reading()
 
 
 def _transport(request: "HttpRequest") -> asyncio.Transport:
@@ -85,11 +101,11 @@ def _transport(request: "HttpRequest") -> asyncio.Transport:
 class _Discarding(asyncio.BufferedProtocol):
     """Reads until the peer has closed."""
 
-    def __init__(self, buffer: bytearray, deadline: asyncio.TimerHandle) -> None:
+    def __init__(self, buffer: memoryview, deadline: asyncio.TimerHandle) -> None:
         self._buffer = buffer
         self._deadline = deadline
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -13,7 +13,7 @@ from duck.views import View
 from . import handshake, transport
 from ._codec import SENT
 from .connection import Connection
-from .exceptions import HandshakeError
+from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .frame import Frame
 from .logging import log_message
@@ -178,6 +178,7 @@ class WebSocketView(View):
             a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
         """
         if self._overrides("run", "run_forever", "initiate_upgrade_to_ws"):
+            transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         return self._serve() if self._upgrade() else None
 
@@ -190,7 +191,7 @@ class WebSocketView(View):
         """Answers the upgrade request.
 
         Returns:
-            True once the 101 response has been sent, False after a refusal.
+            True once the 101 response has been sent, False after a refusal or if the peer has gone.
         """
         return self._upgrade()
 
@@ -215,7 +216,12 @@ class WebSocketView(View):
             pull=self._receive_loop if self._overrides("read_frame", "_receive_loop") else None,
             by_frame=self._overrides("send_frame"),
         )
-        self._early = transport.attach(request, protocol, acceptance.response)
+        try:
+            self._early = transport.attach(request, protocol, acceptance.response)
+        except ConnectionClosed:
+            self._protocol = None
+            self.state = State.CLOSED
+            return False
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True

@@ -1,0 +1,113 @@
+"""Header fields in one block of bytes: an idle connection keeps them for as long as it lives."""
+
+from collections.abc import Iterable, Iterator
+from typing import overload
+
+__all__ = ["HeaderField", "Headers"]
+
+HeaderField = tuple[str, str] | tuple[bytes, bytes]
+
+# Tab is allowed inside a value (RFC 9110, section 5.5). NUL and LF are missing here because the block uses them as
+# separators: the constructor finds strays by counting.
+_CONTROL = bytes({*range(0x20), *range(0x7F, 0xA0)} - set(b"\0\t\n"))
+
+
+class Headers:
+    r"""The header fields of a request: immutable, in the order they came, names of any case.
+
+    They are held as `\n name NUL value \n name NUL value \n`, names in lower case. That is one
+    object where a dict would need dozens, and a look-up is one search for `\n name NUL`.
+    """
+
+    __slots__ = ("_block",)
+
+    def __init__(self, fields: Iterable[HeaderField] = ()) -> None:
+        """Take the fields of a request.
+
+        Args:
+            fields: Pairs of name and value, str or bytes. White space around a value is dropped.
+
+        Raises:
+            ValueError: A control character in a name or value, or one outside of Latin-1.
+        """
+        lines = [b""]
+        for name, value in fields:
+            lines.append(_encode(name).lower() + b"\0" + _encode(value).strip(b" \t"))
+        block = b"\n".join(lines) + b"\n"
+        separators = (block.count(b"\n"), block.count(b"\0"))
+        if separators != (len(lines), len(lines) - 1) or len(block.translate(None, _CONTROL)) != len(block):
+            raise ValueError("control character in a header field")
+        self._block = block
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get(self, name: str, default: str | None = None) -> str | None: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The value of a field; the values of repeated lines are joined by a comma and a space.
+
+        Joining is what RFC 9110, section 5.3, makes of a repeated list; a field that may come only
+        once, such as Origin, then has a value that no check accepts.
+
+        Args:
+            name: The field's name, in any case.
+            default: What is returned when the field is not there.
+        """
+        key = b"\n%b\0" % _encode(name).lower()
+        block = self._block
+        start = block.find(key) + len(key)
+        if start < len(key):
+            return default
+        end = block.index(b"\n", start)
+        if block.find(key, end) >= 0:
+            return ", ".join(self.getall(name))
+        return block[start:end].decode("latin-1")
+
+    def getall(self, name: str) -> list[str]:
+        """The values of every line of that name, in order; empty when there is none."""
+        key = b"\n%b\0" % _encode(name).lower()
+        block = self._block
+        values = []
+        start = block.find(key)
+        while start >= 0:
+            end = block.index(b"\n", start + len(key))
+            values.append(block[start + len(key) : end].decode("latin-1"))
+            start = block.find(key, end)
+        return values
+
+    def items(self) -> list[tuple[str, str]]:
+        """Every line as (name in lower case, value), in order, repeated ones too."""
+        lines = self._block.decode("latin-1").split("\n")[1:-1]
+        return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and b"\n%b\0" % _encode(name).lower() in self._block
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in lower case and in the order of their first lines."""
+        return iter(dict(self.items()))
+
+    def __len__(self) -> int:
+        """How many lines there are, repeated ones counted each."""
+        return self._block.count(b"\0")
+
+    def __eq__(self, other: object) -> bool:
+        return self._block == other._block if isinstance(other, Headers) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._block)
+
+    def __repr__(self) -> str:
+        return f"Headers({self.items()!r})"
+
+
+def _encode(text: str | bytes) -> bytes:
+    return text.encode("latin-1") if isinstance(text, str) else text

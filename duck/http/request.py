@@ -1,0 +1,119 @@
+"""An HTTP request as a view sees it, small enough to be kept for the life of a WebSocket."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, overload
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from .headers import HeaderField, Headers
+
+__all__ = ["Headers", "HttpRequest"]
+
+ClientAddress = tuple[str, int] | str | None
+
+
+class HttpRequest:
+    """The head of a request, and the connection it came on.
+
+    Attributes:
+        method: In upper case, as sent.
+        target: The request target as sent, undecoded.
+        path: The target's path, percent-decoded as UTF-8.
+        query_string: What follows the target's "?", undecoded.
+        http_version: "1.1" or "1.0".
+        headers: The header fields.
+        client_address: (host, port); the path of a Unix socket; None when the peer has no name.
+        secure: Whether the connection is encrypted.
+        transport: The connection, or None when the host owns it.
+        content: The bytes that were read behind the head.
+        application: Has the running server as its `server`.
+    """
+
+    __slots__ = (
+        "_meta",
+        "application",
+        "client_address",
+        "content",
+        "headers",
+        "http_version",
+        "method",
+        "path",
+        "query_string",
+        "secure",
+        "target",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        method: str = "GET",
+        target: str = "/",
+        headers: Headers | Iterable[HeaderField] = (),
+        *,
+        http_version: str = "1.1",
+        client_address: ClientAddress = None,
+        secure: bool = False,
+        transport: asyncio.Transport | None = None,
+        content: bytes = b"",
+        application: Any = None,
+    ) -> None:
+        """Describe a request.
+
+        Args:
+            headers: `Headers`, or pairs of name and value, str or bytes.
+
+        Raises:
+            ValueError: The target is no URL, or a header field has a control character.
+        """
+        self.method = method
+        self.target = target
+        self.path, self.query_string = _split(target)
+        self.http_version = http_version
+        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self.client_address = client_address
+        self.secure = secure
+        self.transport = transport
+        self.content = content
+        self.application = application
+        self._meta: dict[str, Any] | None = None
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query string decoded: each name with its values, in order. Parsed at every use."""
+        return parse_qs(self.query_string, keep_blank_values=True)
+
+    @property
+    def META(self) -> dict[str, Any]:
+        """What a host or a view notes about this request; empty at first."""
+        if self._meta is None:
+            self._meta = {}
+        return self._meta
+
+    @property
+    def client_socket(self) -> Any:
+        """The transport's socket; None without a transport."""
+        return self.transport.get_extra_info("socket") if self.transport else None
+
+    @overload
+    def get_header(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get_header(self, name: str, default: str | None = None) -> str | None: ...
+
+    def get_header(self, name: str, default: str | None = None) -> str | None:
+        """The value of a header field, as `Headers.get` gives it."""
+        return self.headers.get(name, default)
+
+    def __repr__(self) -> str:
+        return f"<HttpRequest {self.method} {self.target!r}>"
+
+
+def _split(target: str) -> tuple[str, str]:
+    """The decoded path and the raw query of a request target (RFC 9112, section 3.2)."""
+    if "://" in target and not target.startswith("/"):
+        url = urlsplit(target)
+        path, query = url.path or "/", url.query
+    else:
+        # urlsplit() would take "//name/..." for a host.
+        path, _, query = target.partition("#")[0].partition("?")
+    return unquote(path, errors="replace"), query

@@ -1,0 +1,83 @@
+"""An HTTP response, and its bytes."""
+
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+
+__all__ = ["HttpResponse"]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+# They say where the message ends and what becomes of the connection: only the host knows.
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+
+
+class HttpResponse:
+    """What a view answers.
+
+    Attributes:
+        content: The body.
+        status: The status code.
+        headers: Pairs of name and value, the content type first.
+    """
+
+    __slots__ = ("content", "headers", "status")
+
+    def __init__(
+        self,
+        content: str | bytes = b"",
+        status: int = 200,
+        content_type: str = "text/html; charset=utf-8",
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Make a response.
+
+        Args:
+            content: The body; a str is sent as UTF-8.
+            status: 200 to 599.
+            content_type: The Content-Type; "" for none.
+            headers: Further header fields; one name may come several times (Set-Cookie).
+
+        Raises:
+            ValueError: A status that is no final one, a name that is no token, a value with a
+                control character or outside of Latin-1, or a field that only the host may set.
+        """
+        if not 200 <= status <= 599:
+            raise ValueError(f"{status} is not the status of a final response")
+        self.content = content.encode() if isinstance(content, str) else bytes(content)
+        self.status = status
+        self.headers = (("Content-Type", content_type), *headers) if content_type else (*headers,)
+        for name, value in self.headers:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a header field")
+            if name.lower() in _FRAMING:
+                raise ValueError(f"{name} is set by the server")
+            if _CONTROL.search(value):
+                raise ValueError(f"control character in {name}: {value!r}")
+            value.encode("latin-1")
+
+    def to_bytes(self, head_only: bool = False, close: bool = False) -> bytes:
+        """The response as it goes out.
+
+        Args:
+            head_only: Leave the body out but not its length, as for HEAD.
+            close: Tell the peer that the connection ends with this response.
+        """
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        lines = [f"HTTP/1.1 {self.status} {phrase}", f"Date: {formatdate(usegmt=True)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        has_body = self.status not in {204, 304}
+        if has_body:
+            lines.append(f"Content-Length: {len(self.content)}")
+        if close:
+            lines.append("Connection: close")
+        head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+        return head + self.content if has_body and not head_only else head
+
+    def __repr__(self) -> str:
+        return f"<HttpResponse {self.status}, {len(self.content)} bytes>"

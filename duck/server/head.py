@@ -1,0 +1,253 @@
+"""Sans-I/O reader of HTTP/1 requests: bytes in, heads and refusals out; httptools does the grammar.
+
+The reader parses in steps and stops behind the first step in which a request became whole, so of a
+thousand requests sent at once a few are parsed and the rest is kept as bytes. It stops for good
+after a refusal, and after a request whose connection cannot go on; then `stopped` is true.
+"""
+
+import re
+from collections import deque
+from typing import NamedTuple
+
+import httptools
+
+from duck.http.headers import Headers
+
+from .limits import Limits
+
+__all__ = ["Refusal", "RequestHead", "RequestReader"]
+
+# Bytes that are parsed between two looks at the limits: what a head may pass its limit by before
+# the reader notices that it does not end.
+_STEP = 4096
+
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.2
+
+
+class RequestHead(NamedTuple):
+    """A request that has arrived as a whole, or as much of it as will be read.
+
+    Attributes:
+        keep_alive: Whether another request may follow on the connection.
+    """
+
+    method: str
+    target: str
+    http_version: str
+    headers: Headers
+    keep_alive: bool
+
+
+class Refusal(NamedTuple):
+    """What came in the place of a request, as the status to answer."""
+
+    status: int
+
+
+class _Stop(Exception):
+    """Ends the parser's run from inside a callback; httptools has no other way."""
+
+
+class RequestReader:
+    """Reads the requests of one connection, and throws their bodies away."""
+
+    __slots__ = (
+        "_fields",
+        "_head",
+        "_head_size",
+        "_in_head",
+        "_limits",
+        "_parser",
+        "_ready",
+        "_rest",
+        "_room",
+        "_stopped",
+        "_target",
+        "_turns",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._ready: deque[RequestHead | Refusal] = deque()
+        self._rest = b""
+        self._in_head = False
+        self._head: RequestHead | None = None  # whose body is on its way
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._room = 0
+        self._turns = 0
+        self._stopped = False
+        # Made when there is something to parse. It holds bound methods of this object: a cycle, which stop() breaks.
+        self._parser: httptools.HttpRequestParser | None = None
+
+    @property
+    def in_request(self) -> bool:
+        """Whether a part of a request has arrived, and the rest has not."""
+        return self._in_head or self._head is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further request will be read."""
+        return self._stopped
+
+    def feed(self, data: memoryview) -> None:
+        """Take bytes from the connection; what is not parsed now is copied."""
+        if self._ready or self._stopped:
+            self._rest += data
+        else:
+            self._parse(data)
+
+    def next_request(self) -> RequestHead | Refusal | None:
+        """The next request in order of arrival; None while it is incomplete."""
+        if self._rest and not self._ready and not self._stopped:
+            self._parse(memoryview(self._rest))
+        return self._ready.popleft() if self._ready else None
+
+    def take_rest(self) -> bytes:
+        """Stop, and give away the bytes that were not parsed."""
+        rest, self._rest = self._rest, b""
+        self.stop()
+        return rest
+
+    def stop(self) -> None:
+        """Read no further request."""
+        self._stopped = True
+        self._parser = None
+
+    def _parse(self, data: memoryview) -> None:
+        position = 0
+        while position < len(data) and not self._ready and not self._stopped:
+            step = data[position : position + _STEP]
+            turns = self._turns
+            if self._parser is None:
+                self._parser = httptools.HttpRequestParser(self)
+            try:
+                self._parser.feed_data(step)
+            except httptools.HttpParserUpgrade as upgrade:
+                position += upgrade.args[0]
+                self._start_over()
+                break
+            except httptools.HttpParserCallbackError:
+                self.stop()
+            except httptools.HttpParserError:
+                self._refuse(400)
+            else:
+                if turns == self._turns:
+                    self._take_room(len(step))
+            position += len(step)
+        self._rest = bytes(data[position:])
+
+    def _start_over(self) -> None:
+        """Go on behind a request to upgrade, or to CONNECT.
+
+        httptools takes what follows for another protocol, and skips no body. Where there is one,
+        the reader must stop, or the body would be read as the next request.
+        """
+        head = self._ready.pop()
+        assert isinstance(head, RequestHead)
+        has_body = "content-length" in head.headers or "transfer-encoding" in head.headers
+        keep_alive = head.keep_alive and not has_body and head.method != "CONNECT"
+        if head.keep_alive is not keep_alive:
+            head = head._replace(keep_alive=keep_alive)
+        self._ready.append(head)
+        self._stopped = not keep_alive
+        self._parser = None
+
+    def _take_room(self, size: int) -> None:
+        """Note a step that went by inside one head or one body, and end what is too long.
+
+        This bounds what httptools keeps to itself: a field that does not end, chunk extensions.
+        """
+        self._room -= size
+        if self._room >= 0:
+            return
+        if self._in_head:
+            self._refuse(431)
+        elif self._head is not None:
+            self._cut_short(self._head)
+
+    def _refuse(self, status: int) -> None:
+        self._in_head = False
+        self._head = None
+        self._ready.append(Refusal(status))
+        self.stop()
+
+    def _cut_short(self, head: RequestHead) -> None:
+        """Take a request for whole without its body; nothing behind it can be told from that."""
+        self._head = None
+        self._ready.append(head._replace(keep_alive=False))
+        self.stop()
+
+    # What httptools calls, in this order.
+
+    def on_message_begin(self) -> None:
+        self._turns += 1
+        self._room = self._limits.head_size
+        self._in_head = True
+        self._head_size = len("GET  HTTP/1.1\r\n\r\n")
+        self._target = b""
+        self._fields = []
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer
+        self._fields.append((name, value))
+        self._head_size += len(name) + len(value) + len(": \r\n")
+        if (
+            len(self._target) + self._head_size > self._limits.head_size
+            or len(self._fields) > self._limits.header_count
+        ):
+            self._refuse(431)
+            raise _Stop
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        self._turns += 1
+        self._room = self._limits.body_size
+        self._in_head = False
+        version = parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            self._refuse(505)
+            raise _Stop
+        try:
+            headers = Headers(self._fields)
+            _check_host(headers, required=version == "1.1")
+        except ValueError:
+            self._refuse(400)
+            raise _Stop from None
+        self._head = RequestHead(
+            method=parser.get_method().decode("ascii"),
+            target=self._target.decode("latin-1"),
+            http_version=version,
+            headers=headers,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+        )
+        self._fields = []
+        if "expect" in headers and not parser.should_upgrade():
+            # The client waits for a word before it sends the body: the answer is that word.
+            self._cut_short(self._head)
+            raise _Stop
+
+    def on_message_complete(self) -> None:
+        self._turns += 1
+        if self._head is not None:
+            self._ready.append(self._head)
+            self._head = None
+
+
+def _check_host(headers: Headers, required: bool) -> None:
+    """Look for exactly one well-formed Host (RFC 9112, section 3.2).
+
+    Raises:
+        ValueError: There is none where one is required, or several, or a malformed one.
+    """
+    hosts = headers.getall("host")
+    if len(hosts) > 1 or (required and not hosts):
+        raise ValueError(f"{len(hosts)} Host fields")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise ValueError(f"malformed Host: {hosts[0]!r}")

@@ -1,0 +1,309 @@
+"""The HTTP side of a connection: answers requests in order, and hands WebSockets to their views.
+
+A connection is in one of four phases:
+
+    READING    waits for a request, or for the rest of one
+    ANSWERING  a view works on a response; reading is paused, so there is one request at a time
+    ENDING     the last response is written; whatever still arrives is thrown away
+    GONE       the connection is lost, or belongs to a WebSocket view
+
+READING and ENDING have a deadline. One timer serves them all: it is armed when a deadline comes
+before the one it waits for, and looks again when it fires early, so a read costs no timer.
+"""
+
+import asyncio
+import enum
+import inspect
+import logging
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from duck.http.request import ClientAddress, HttpRequest
+from duck.http.response import HttpResponse
+
+from .head import Refusal, RequestHead, RequestReader
+from .routes import Match
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["HttpProtocol"]
+
+logger = logging.getLogger("duck.server")
+
+_NEVER = float("inf")
+
+
+class Phase(enum.Enum):
+    """Who has the connection; see the module."""
+
+    READING = enum.auto()
+    ANSWERING = enum.auto()
+    ENDING = enum.auto()
+    GONE = enum.auto()
+
+
+class HttpProtocol(asyncio.BufferedProtocol):
+    """Speaks HTTP/1.1 on one connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_loop",
+        "_phase",
+        "_reader",
+        "_server",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_writing_paused",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+        """Wait for a connection.
+
+        Args:
+            server: Has the routes and the limits, and keeps account of what runs.
+            loop: The loop of the connection.
+            buffer: What is read into. It may be shared by all connections of the loop: it is used
+                from `get_buffer` to the end of `buffer_updated`, and no loop runs anything else in
+                between (the Windows proactor reads elsewhere and copies). It must be a memoryview,
+                as asyncio's TLS slices it to read more behind what it has.
+        """
+        self._server = server
+        self._loop = loop
+        self._buffer = buffer
+        self._reader = RequestReader(server.limits)
+        self._phase = Phase.READING
+        self._deadline = _NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing_paused = False
+        self._unsent = 0
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connection_opened(self)
+        self._set_deadline(self._server.limits.head_timeout)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._phase is not Phase.READING:
+            return
+        was_idle = not self._reader.in_request
+        self._reader.feed(self._buffer[:nbytes])
+        self._advance(was_idle)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._phase is Phase.READING:
+            self._advance(was_idle=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._phase is not Phase.GONE:
+            self._leave()
+
+    # What the server calls.
+
+    def shut_down(self) -> None:
+        """Close the connection now, or behind the response that is being made."""
+        if self._phase is Phase.READING:
+            self._end()
+
+    def abort(self) -> None:
+        """Close the connection, whatever it is at."""
+        if self._phase is not Phase.GONE:
+            self._transport.abort()
+
+    # From one request to the next.
+
+    def _advance(self, was_idle: bool) -> None:
+        """Start to answer the next request, if it is here as a whole.
+
+        Args:
+            was_idle: Whether no part of that request had been looked at before.
+        """
+        if self._writing_paused:
+            # Someone who asks and does not read the answers may not ask for more.
+            self._transport.pause_reading()
+            return
+        request = self._reader.next_request()
+        if request is None:
+            if was_idle and self._reader.in_request:
+                self._set_deadline(self._server.limits.head_timeout)
+            self._transport.resume_reading()
+        elif isinstance(request, Refusal):
+            self._refuse(request.status)
+        else:
+            self._dispatch(request)
+
+    def _dispatch(self, head: RequestHead) -> None:
+        self._set_deadline(_NEVER)
+        try:
+            request = self._request(head)
+        except ValueError:
+            self._refuse(400)
+            return
+        match = self._server.routes.match(request.path)
+        if match is not None and match.route.is_websocket:
+            self._hand_over(request, match)
+        else:
+            self._transport.pause_reading()
+            self._phase = Phase.ANSWERING
+            self._server.start_answer(self._answer(request, match, head.keep_alive))
+
+    def _request(self, head: RequestHead) -> HttpRequest:
+        peer = self._transport.get_extra_info("peername")
+        address: ClientAddress = peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")
+        return HttpRequest(
+            method=head.method,
+            target=head.target,
+            headers=head.headers,
+            http_version=head.http_version,
+            client_address=address or None,
+            secure=self._transport.get_extra_info("sslcontext") is not None,
+            transport=self._transport,
+            application=self._server.application,
+        )
+
+    def _hand_over(self, request: HttpRequest, match: Match) -> None:
+        """Give the connection to a WebSocket view, and never touch the transport again."""
+        request.content = self._reader.take_rest()
+        try:
+            view = match.route.handler(request, **match.kwargs)
+        except Exception:
+            logger.exception("cannot make the view for %r", request)
+            self._refuse(500)
+            return
+        self._leave()
+        self._server.start_view(view)
+
+    async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
+        try:
+            response = await _respond(request, match)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        if self._phase is Phase.GONE or self._transport.is_closing():
+            return
+        close = not keep_alive or self._server.closing
+        self._unsent = 0
+        self._transport.write(response.to_bytes(head_only=request.method == "HEAD", close=close))
+        if close:
+            self._end(linger=self._reader.stopped)
+        else:
+            self._phase = Phase.READING
+            self._set_deadline(self._server.limits.keep_alive_timeout)
+            self._advance(was_idle=True)
+
+    # The end.
+
+    def _refuse(self, status: int) -> None:
+        """Answer what cannot be taken for a request, and end the connection."""
+        logger.debug("%s refused with %d", self._transport.get_extra_info("peername"), status)
+        self._transport.write(_plain(status).to_bytes(close=True))
+        self._end(linger=True)
+
+    def _end(self, linger: bool = False) -> None:
+        """Close the connection once all is sent.
+
+        Args:
+            linger: Read on for a while. Bytes that arrive unread at a closed socket reset the
+                connection, and the client might never see the response.
+        """
+        self._phase = Phase.ENDING
+        self._reader.stop()
+        if linger:
+            self._set_deadline(self._server.limits.linger_timeout)
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._set_deadline(self._server.limits.keep_alive_timeout)
+            self._transport.close()
+
+    def _leave(self) -> None:
+        """Let go of the connection."""
+        self._phase = Phase.GONE
+        self._reader.stop()
+        self._drop_timer()
+        self._server.connection_closed(self)
+        # TLS transports hold methods of their protocol: a cycle.
+        del self._transport
+
+    def _set_deadline(self, seconds: float) -> None:
+        """Let `_expire` be called, unless another deadline is set before.
+
+        Args:
+            seconds: From now; `_NEVER` for no deadline.
+        """
+        self._deadline = self._loop.time() + seconds
+        if seconds == _NEVER:
+            return
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._drop_timer()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self._deadline:
+            self._expire()
+        elif self._deadline != _NEVER:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _drop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent and (not self._unsent or unsent < self._unsent):
+            # Slow, but the client does read.
+            self._unsent = unsent
+            self._set_deadline(self._server.limits.keep_alive_timeout)
+        elif unsent:
+            self._transport.abort()
+        elif self._phase is Phase.READING and self._reader.in_request:
+            self._refuse(408)
+        elif self._transport.is_closing():
+            self._transport.abort()
+        else:
+            self._end()
+
+
+async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
+    """Ask the view for its response; a view that fails is logged and answered for with 500."""
+    if match is None:
+        return _plain(404)
+    route, kwargs = match
+    if request.method not in route.methods:
+        return _plain(405, headers=[("Allow", ", ".join(route.methods))])
+    try:
+        result = route.handler(request, **kwargs)
+        if isinstance(route.handler, type):
+            result = result.run(request, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, HttpResponse):
+            return result
+        if isinstance(result, str | bytes):
+            return HttpResponse(result)
+        raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
+    except Exception:
+        logger.exception("the view for %r failed", request)
+        return _plain(500)
+
+
+def _plain(status: int, **kwargs: Any) -> HttpResponse:
+    """A response that is all in its status."""
+    return HttpResponse(f"{status}\n", status, "text/plain; charset=utf-8", **kwargs)

@@ -1,0 +1,28 @@
+"""How much of anything a client gets from the embedded server before it is refused."""
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits for one connection, while it speaks HTTP.
+
+    Attributes:
+        head_timeout: Seconds in which a TLS handshake must be done, the first request begin, and
+            any request arrive as a whole, its body included.
+        keep_alive_timeout: Seconds that a connection may idle between two requests.
+        linger_timeout: Seconds that a refused client has to read the refusal, while what it still
+            sends is thrown away.
+        head_size: Bytes of a request's head.
+        header_count: Header fields of a request.
+        body_size: Bytes of a request's body that are read, and thrown away, to keep the connection.
+    """
+
+    head_timeout: float = 10.0
+    keep_alive_timeout: float = 20.0
+    linger_timeout: float = 2.0
+    head_size: int = 32 * 1024
+    header_count: int = 100
+    body_size: int = 64 * 1024

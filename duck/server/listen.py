@@ -1,0 +1,72 @@
+"""Opens the sockets that a server listens on, and says where they are."""
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["UnixListener", "url"]
+
+
+class UnixListener:
+    """A listening Unix socket, and its place in the file system.
+
+    The file's permissions are what the process's umask leaves.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Bind to a path; a socket there that nobody listens on any more is replaced.
+
+        Raises:
+            OSError: Another process listens there, or it is not a socket, or not ours to make.
+        """
+        self.path = path
+        _remove_stale(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.socket.bind(path)
+        except OSError:
+            self.socket.close()
+            raise
+        self._inode = os.stat(path).st_ino
+
+    def unlink(self) -> None:
+        """Remove the file, unless another server has put its own there."""
+        with suppress(FileNotFoundError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a server that is gone.
+
+    Raises:
+        OSError: A server answers there, or there is something that is no socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                os.unlink(path)
+                return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
+
+
+def url(listener: Any, secure: bool) -> str:
+    """Where a listening socket is to be found, as a URL.
+
+    Args:
+        listener: The socket.
+        secure: Whether it expects TLS.
+    """
+    address = listener.getsockname()
+    scheme = "wss" if secure else "ws"
+    if not isinstance(address, tuple):
+        return f"{scheme}+unix:{os.fsdecode(address)}"
+    host, port = address[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,92 @@
+"""Finds the view for a path."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from duck.contrib.websockets import WebSocketView
+from duck.urls import Converters, compile_url
+from duck.views import View
+
+__all__ = ["Match", "Route", "Routes"]
+
+OFFERED_METHODS = ("GET", "HEAD")
+
+
+class Route(NamedTuple):
+    """A view, and the paths that are its own.
+
+    Attributes:
+        methods: The HTTP methods it answers; a WebSocket view answers, or refuses, any.
+    """
+
+    expression: re.Pattern[str]
+    converters: Converters
+    handler: Callable[..., Any]
+    methods: tuple[str, ...]
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the handler takes the connection over."""
+        return isinstance(self.handler, type) and issubclass(self.handler, WebSocketView)
+
+
+class Match(NamedTuple):
+    """The route of a path, and the URL parameters that the path gives."""
+
+    route: Route
+    kwargs: dict[str, Any]
+
+
+class Routes:
+    """The routes of an application, in the order in which they are tried."""
+
+    def __init__(self, urlpatterns: Iterable[Mapping[str, Any]] | type[View]) -> None:
+        """Compile the patterns.
+
+        Args:
+            urlpatterns: What `duck.urls.path` and `re_path` return, or a view for every path.
+
+        Raises:
+            TypeError: It is neither, or a handler is neither a `View` class nor a function.
+            ValueError: A url is malformed, or a route answers no method that the server offers.
+        """
+        if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
+            everything = re.compile(".*", re.DOTALL)
+            self._routes = [Route(everything, {}, urlpatterns, OFFERED_METHODS)]
+        elif isinstance(urlpatterns, list | tuple):
+            self._routes = [_compile(pattern) for pattern in urlpatterns]
+        else:
+            raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class")
+
+    def match(self, path: str) -> Match | None:
+        """The first route for a decoded path, or None."""
+        for route in self._routes:
+            found = route.expression.fullmatch(path)
+            if found is not None:
+                kwargs = {
+                    name: convert(found[name]) for name, convert in route.converters.items() if found[name] is not None
+                }
+                return Match(route, kwargs)
+        return None
+
+
+def _compile(pattern: Mapping[str, Any]) -> Route:
+    if not isinstance(pattern, Mapping):
+        raise TypeError(f"{pattern!r} is not a route: make it with duck.urls.path()")
+    url, handler = pattern["url"], pattern["handler"]
+    if not callable(handler) or (isinstance(handler, type) and not issubclass(handler, View)):
+        raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
+    expression, converters = compile_url(url, regex=pattern["regex"])
+    route = Route(expression, converters, handler, _offered(pattern["methods"]))
+    if not route.methods and not route.is_websocket:
+        raise ValueError(f"{url!r}: the server offers {' and '.join(OFFERED_METHODS)} only")
+    return route
+
+
+def _offered(methods: Iterable[str]) -> tuple[str, ...]:
+    """Those of a route's methods that the server offers; GET brings HEAD, none means all."""
+    wanted = set(methods) or {"GET"}
+    if "GET" in wanted:
+        return OFFERED_METHODS
+    return ("HEAD",) if "HEAD" in wanted else ()

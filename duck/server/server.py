@@ -1,0 +1,249 @@
+"""A running server: its listening sockets, and account of everything that goes on behind them."""
+
+import asyncio
+import contextlib
+import logging
+import ssl as tls
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.views import View
+
+from .http import HttpProtocol
+from .limits import Limits
+from .listen import UnixListener, url
+from .routes import Routes
+
+__all__ = ["Server", "serve"]
+
+logger = logging.getLogger("duck.server")
+
+BACKLOG = 4096
+"""Connections that the kernel holds until they are accepted; it caps the figure at its own."""
+
+RECEIVE_BUFFER_SIZE = 256 * 1024
+"""Bytes that one read takes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What requests name as their `application`; a framework's has more to it."""
+
+    server: "Server"
+
+
+class Server:
+    """Serves an application; made by `serve` or `run`.
+
+    Attributes:
+        limits: What clients may ask for.
+        routes: The application.
+        application: What requests name as their application.
+        receive_buffer: What connections that have no buffer of their own are read into.
+        closing: Whether the server is shutting down.
+        addresses: Where it listens, as URLs.
+        port: The port of the first socket; None before it listens, and on a Unix socket.
+    """
+
+    def __init__(
+        self,
+        urlpatterns: Iterable[Mapping[str, Any]] | type[View],
+        *,
+        limits: Limits | None = None,
+        shutdown_timeout: float = 10.0,
+    ) -> None:
+        """Prepare an application.
+
+        Args:
+            urlpatterns: The routes, or one view for every path.
+            limits: What clients may ask for.
+            shutdown_timeout: Seconds that `close` waits for views to end.
+
+        Raises:
+            TypeError, ValueError: The routes are malformed.
+        """
+        self.limits = limits or Limits()
+        self.routes = Routes(urlpatterns)
+        self.application = Application(self)
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+        self.closing = False
+        self.addresses: list[str] = []
+        self.port: int | None = None
+        self._shutdown_timeout = shutdown_timeout
+        self._listener: asyncio.Server | None = None
+        self._unix_listener: UnixListener | None = None
+        self._protocols: set[HttpProtocol] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._views: dict[asyncio.Future[None], WebSocketView] = {}
+        self._no_protocols = asyncio.Event()
+        self._closed: asyncio.Task[None] | None = None
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The listening sockets."""
+        return tuple(self._listener.sockets) if self._listener else ()
+
+    @property
+    def connections(self) -> list[WebSocketView]:
+        """The WebSocket views that run now."""
+        return list(self._views.values())
+
+    async def listen(
+        self,
+        host: str | None,
+        port: int,
+        *,
+        uds: str | None = None,
+        ssl: tls.SSLContext | None = None,
+    ) -> None:
+        """Begin to serve, on the running loop.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if ssl is not None:
+            options |= {"ssl": ssl, "ssl_handshake_timeout": self.limits.head_timeout}
+
+        def protocol() -> HttpProtocol:
+            return HttpProtocol(self, loop, self.receive_buffer)
+
+        if uds is None:
+            self._listener = await loop.create_server(protocol, host, port, **options)
+            self.port = self._listener.sockets[0].getsockname()[1]
+        else:
+            self._unix_listener = UnixListener(uds)
+            self._listener = await loop.create_unix_server(protocol, sock=self._unix_listener.socket, **options)
+        self.addresses = [url(sock, secure=ssl is not None) for sock in self._listener.sockets]
+
+    async def close(self) -> None:
+        """Shut down: tell every client, wait for the views to end, and in the end cancel them."""
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_task(self._shut_down())
+        await asyncio.shield(self._closed)
+
+    async def _shut_down(self) -> None:
+        self.closing = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._unix_listener is not None:
+            self._unix_listener.unlink()
+        for protocol in list(self._protocols):
+            protocol.shut_down()
+        try:
+            async with asyncio.timeout(self._shutdown_timeout):
+                await asyncio.gather(*map(_say_goodbye, self._views.values()))
+                await self._wait_for_all()
+        except TimeoutError:
+            for task in self._answers:
+                task.cancel()
+            for ended, view in list(self._views.items()):
+                if isinstance(ended, asyncio.Task):
+                    ended.cancel()
+                else:
+                    view.terminate()
+            for protocol in list(self._protocols):
+                protocol.abort()
+            await self._wait_for_all()
+        if self._listener is not None:
+            # Since Python 3.12 this waits for connections too, so for what a view left unsent.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._shutdown_timeout):
+                    await self._listener.wait_closed()
+
+    async def _wait_for_all(self) -> None:
+        while running := {*self._answers, *self._views}:
+            await asyncio.wait(running)
+        while self._protocols:
+            self._no_protocols.clear()
+            await self._no_protocols.wait()
+
+    # What connections call.
+
+    def connection_opened(self, protocol: HttpProtocol) -> None:
+        """Account for a connection that speaks HTTP."""
+        self._protocols.add(protocol)
+        if self.closing:
+            protocol.abort()
+
+    def connection_closed(self, protocol: HttpProtocol) -> None:
+        """Forget a connection that is gone, or does not speak HTTP any more."""
+        self._protocols.discard(protocol)
+        if not self._protocols:
+            self._no_protocols.set()
+
+    def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Run what answers a request."""
+        task = asyncio.get_running_loop().create_task(answer)
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    def start_view(self, view: WebSocketView) -> None:
+        """Run a WebSocket view, which has its connection to itself."""
+        try:
+            ended = view.start()
+        except Exception as error:
+            _view_failed(view, error)
+            return
+        if ended is not None:
+            self._views[ended] = view
+            ended.add_done_callback(self._view_ended)
+
+    def _view_ended(self, ended: asyncio.Future[None]) -> None:
+        view = self._views.pop(ended)
+        if ended.cancelled():
+            _view_failed(view, None)
+        elif (error := ended.exception()) is not None:
+            _view_failed(view, error)
+        # Else the view has closed its transport, or will once the client has its answer.
+
+
+def _view_failed(view: WebSocketView, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the view for %r failed", view.request, exc_info=error)
+    if view.request.transport is not None:
+        view.request.transport.abort()
+
+
+async def _say_goodbye(view: WebSocketView) -> None:
+    try:
+        await view.send_close(CloseCode.GOING_AWAY, "server shutting down")
+    except Exception:
+        logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    urlpatterns: Iterable[Mapping[str, Any]] | type[View],
+    host: str | None = "127.0.0.1",
+    port: int = 8000,
+    *,
+    uds: str | None = None,
+    ssl: tls.SSLContext | None = None,
+    shutdown_timeout: float = 10.0,
+    limits: Limits | None = None,
+) -> AsyncIterator[Server]:
+    """Serve an application for as long as the block runs.
+
+    Args:
+        urlpatterns: The routes, or one `View` class for every path.
+        host: A name or an address; None for every interface.
+        port: 0 for a free one, which is then the server's `port`.
+        uds: The path of a Unix socket to listen on instead.
+        ssl: How to encrypt.
+        shutdown_timeout: Seconds that views have to end when the block is left.
+        limits: What clients may ask for.
+
+    Raises:
+        OSError: The address cannot be had.
+        TypeError, ValueError: The routes are malformed.
+    """
+    server = Server(urlpatterns, limits=limits, shutdown_timeout=shutdown_timeout)
+    await server.listen(host, port, uds=uds, ssl=ssl)
+    try:
+        yield server
+    finally:
+        await server.close()

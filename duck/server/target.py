@@ -1,0 +1,101 @@
+"""Finds the application that a command line names: in a file, or in a module."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from duck.views import View
+
+__all__ = ["TargetError", "load"]
+
+_OURS = (str(Path(__file__).parents[1]), "<frozen importlib")
+
+
+class TargetError(Exception):
+    """A target does not name an application; the message says what to do."""
+
+
+def load(target: str) -> Any:
+    """Import what a target names.
+
+    Args:
+        target: The path of a Python file, or `module` or `module:attribute`. Without an attribute
+            it is `urlpatterns`, or else the only `View` class that the module defines.
+
+    Raises:
+        TargetError: There is no such thing, or importing it fails.
+    """
+    if target.endswith(".py"):
+        return _default(_import_file(Path(target)), target)
+    module_name, _, attribute = target.partition(":")
+    module = _import_module(module_name, target)
+    if not attribute:
+        return _default(module, target)
+    try:
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        raise TargetError(f"{module_name} has no {attribute!r}; check the name behind the colon") from None
+
+
+def _default(module: ModuleType, target: str) -> Any:
+    if hasattr(module, "urlpatterns"):
+        return module.urlpatterns
+    views = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, View) and value.__module__ == module.__name__
+    ]
+    if len(views) == 1:
+        return views[0]
+    raise TargetError(
+        f"{target} has no urlpatterns and defines {len(views)} views; "
+        "define urlpatterns, or name what to serve as module:attribute"
+    )
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetError(f"{path}: no such file; give the path of a Python file, or a module's name")
+    sys.path.insert(0, str(path.parent.resolve()))
+    # Not under the file's own name, which may be that of a module in use.
+    spec = importlib.util.spec_from_file_location("__duck_target__", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TargetError(_failure(str(path), error)) from error
+    return module
+
+
+def _import_module(name: str, target: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise TargetError(
+                f"{target}: no module {error.name!r}; "
+                "run this from the folder that holds it, or give the path of a .py file"
+            ) from None
+        raise TargetError(_failure(name, error)) from error
+    except Exception as error:
+        raise TargetError(_failure(name, error)) from error
+
+
+def _failure(name: str, error: Exception) -> str:
+    """One line about an error in somebody's code, with the place there that it came from."""
+    words = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        words, place, line = error.msg, error.filename, error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+        place, line = (theirs or frames)[-1].filename, (theirs or frames)[-1].lineno
+    return f"{name} cannot be imported: {type(error).__name__}: {words} ({place}, line {line})"

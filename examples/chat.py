@@ -1,0 +1,97 @@
+"""A chat between all who have its page open: `duck serve examples/chat.py`, and visit the port."""
+
+import asyncio
+from contextlib import suppress
+
+from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
+from duck.http.request import HttpRequest
+from duck.server import run
+from duck.urls import path
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Chat</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: auto; padding: 1rem }
+  #log { min-height: 16rem; padding: 0; list-style: none }
+  #log li { border-bottom: 1px solid #ddd; overflow-wrap: anywhere }
+  #state { color: #777 }
+  form { display: flex; gap: .5rem }
+  input { flex: 1; font: inherit }
+</style>
+<h1>Chat</h1>
+<ul id="log"></ul>
+<form>
+  <input autofocus autocomplete="off" maxlength="1000" aria-label="Message"><button>Send</button>
+</form>
+<p id="state" role="status"></p>
+<script>
+  const [log, form, input, state] =
+    ["#log", "form", "input", "#state"].map(selector => document.querySelector(selector));
+  let socket;
+
+  function connect() {
+    state.textContent = "Connecting…";
+    socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/chat");
+    socket.onopen = () => { state.textContent = "Connected." };
+    socket.onmessage = event => {
+      const line = document.createElement("li");
+      line.textContent = event.data;
+      log.append(line);
+      line.scrollIntoView();
+    };
+    socket.onclose = () => {
+      state.textContent = "Connection lost. Trying again in two seconds…";
+      setTimeout(connect, 2000);
+    };
+  }
+
+  form.onsubmit = event => {
+    event.preventDefault();
+    if (input.value && socket.readyState === WebSocket.OPEN) {
+      socket.send(input.value);
+      input.value = "";
+    }
+  };
+
+  connect();
+</script>
+"""
+
+
+everyone: set["ChatView"] = set()
+
+
+def page(request: HttpRequest) -> str:
+    return PAGE
+
+
+class ChatView(WebSocketView):
+    """Passes on what one says to all."""
+
+    MAX_FRAME_SIZE = 4096  # bytes; the page lets nobody type more
+
+    async def on_open(self) -> None:
+        everyone.add(self)
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        if opcode == OpCode.TEXT:
+            await asyncio.gather(*(view.hear(message) for view in everyone))
+        else:
+            await self.send_close(CloseCode.UNSUPPORTED_DATA, "text only")
+
+    async def hear(self, message: bytes) -> None:
+        with suppress(ConnectionError):  # just left
+            await self.send(message)
+
+    async def on_close(self, frame: Frame | None = None) -> None:
+        everyone.discard(self)
+        await super().on_close(frame)
+
+
+urlpatterns = [path("/", page), path("/chat", ChatView)]
+
+if __name__ == "__main__":
+    run(urlpatterns)

@@ -1,0 +1,307 @@
+"""The `duck` command in processes of its own: what it serves, how it stops, and what it says when it cannot."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect, unix_connect
+
+from duck.server import cli
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+
+ROOT = Path(cli.__file__).parents[2]
+
+ECHO = """
+from duck.contrib.websockets import WebSocketView
+from duck.urls import path
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+class Stubborn(Echo):
+    async def on_receive(self, message, opcode):
+        import asyncio
+        await self.send(message, opcode)
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+urlpatterns = [path("/", Echo), path("/stubborn", Stubborn)]
+"""
+
+ONE_VIEW = """
+from duck.contrib.websockets import WebSocketView
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+"""
+
+
+def command(*arguments):
+    return [sys.executable, "-W", "error", "-m", "duck.server", *map(str, arguments)]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
+
+
+class Process:
+    """A command that serves; ended at the end of the test, if need be."""
+
+    def __init__(self, folder, *arguments, words=None):
+        self.process = subprocess.Popen(
+            words or command("serve", *arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        match = re.fullmatch(r"listening on (\S+)\n", line)
+        assert match, line + self.process.stderr.read()
+        self.address = match[1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self, signum):
+        """Sends a signal and waits; gives the exit status and what was written to stderr."""
+        self.process.send_signal(signum)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "one_view.py").write_text(ONE_VIEW)
+    return tmp_path
+
+
+def run(folder, *arguments):
+    """Runs a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def echo(address, **options):
+    with connect(address, **options) as client:
+        client.send("hello")
+        return client.recv()
+
+
+@pytest.mark.parametrize(
+    "target", ["echo.py", "./echo.py", "echo", "echo:urlpatterns", "echo:Echo", "one_view.py", "one_view"]
+)
+def test_targets(folder, target):
+    with Process(folder, target, "--port", 0) as process:
+        assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9]\d*", process.address)
+        assert echo(process.address) == "hello"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "auto"])
+def test_signals(folder, signum, loop):
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    with Process(folder, "echo.py", "--port", 0, "--loop", loop) as process:
+        with connect(process.address) as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+            process.process.send_signal(signum)
+            with pytest.raises(Exception, match=r"1001.*server shutting down"):
+                client.recv()
+        _, errors = process.process.communicate(timeout=30)
+        assert process.process.returncode == 0
+        assert "Traceback" not in errors
+        assert "Warning" not in errors
+
+
+def test_a_second_signal_ends_it_at_once(folder):
+    arguments = ("echo.py", "--port", 0, "--shutdown-timeout", 1000)
+    with (
+        Process(folder, *arguments) as process,
+        connect(process.address + "/stubborn") as client,
+    ):
+        client.send("hello")
+        assert client.recv() == "hello"
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Exception, match="1001"):
+            client.recv()
+        assert process.process.poll() is None
+        returncode, _ = process.stop(signal.SIGTERM)
+        assert returncode == -signal.SIGTERM
+
+
+def test_uds(folder):
+    with Process(folder, "echo.py", "--uds", "duck.sock") as process:
+        assert process.address == "ws+unix:duck.sock"
+        with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+        assert process.stop(signal.SIGTERM)[0] == 0
+    assert not (folder / "duck.sock").exists()
+
+
+def test_tls(folder, tls):
+    options = ["--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile]
+    with Process(folder, "echo.py", "--port", 0, *options) as process:
+        assert process.address.startswith("wss://127.0.0.1:")
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+
+
+def test_errors_of_hooks_are_logged(folder):
+    (folder / "broken.py").write_text(ONE_VIEW.replace("await self.send(", "await self.sned("))
+    with Process(folder, "broken.py", "--port", 0, "--log-level", "error") as process:
+        with pytest.raises(Exception, match="1011"):
+            echo(process.address)
+        assert "has no attribute 'sned'" in process.stop(signal.SIGTERM)[1]
+
+
+def fails(folder, *arguments):
+    """The one line in which a command says what to do."""
+    result = run(folder, *arguments)
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("missing.py", "missing.py: no such file; give the path"),
+        (".py", "no such file"),
+        ("missing", "no module 'missing'; run this from the folder that holds it"),
+        ("missing.inner:x", "no module 'missing'"),
+        ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
+        ("echo:path", "is neither a list of routes nor a View class"),
+        ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
+        ("two.py", "has no urlpatterns and defines 2 views"),
+        ("syntax.py", "/syntax.py, line 2)"),
+        ("raising.py", "cannot be imported: ValueError: no luck ("),
+        ("raising", "cannot be imported: ValueError: no luck ("),
+        ("importing", "cannot be imported: ModuleNotFoundError: No module named 'missing' ("),
+        ("pattern.py", "ValueError: 'a' does not start with a slash ("),
+        ("pattern.py", "/pattern.py, line 2)"),
+        ("lines.py", "cannot be imported: Exception: one two ("),
+        ("methods.py", "'/': the server offers GET and HEAD only"),
+    ],
+)
+def test_bad_targets(folder, target, words):
+    (folder / "empty.py").write_text("")
+    (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
+    (folder / "syntax.py").write_text("\nx = (\n")
+    (folder / "raising.py").write_text("raise ValueError('no luck')\n")
+    (folder / "lines.py").write_text("raise Exception('one\\ntwo')\n")
+    (folder / "importing.py").write_text("import missing\n")
+    (folder / "pattern.py").write_text("from duck.urls import path\npath('a', print)\n")
+    (folder / "methods.py").write_text(
+        "from duck.urls import path\nurlpatterns = [path('/', print, methods=['POST'])]\n"
+    )
+    line = fails(folder, "serve", target)
+    assert line.startswith("duck: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "required"),
+        (("serve",), "required: TARGET"),
+        (("dance",), "invalid choice: 'dance'"),
+        (("serve", "echo.py", "--port", "x"), "--port"),
+        (("serve", "echo.py", "--port", "65536"), "65536 is not a port, 0 to 65535"),
+        (("serve", "echo.py", "--loop", "x"), "--loop"),
+        (("serve", "echo.py", "--shutdown-timeout", "-1"), "-1"),
+        (("serve", "echo.py", "--shutdown-timeout", "nan"), "nan is not a number of seconds"),
+    ],
+)
+def test_bad_usage(folder, arguments, words):
+    line = fails(folder, *arguments)
+    assert words in line
+    assert line.rstrip().endswith("--help")
+
+
+def test_a_port_in_use(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = fails(folder, "serve", "echo.py", "--port", port)
+    assert line == (
+        f"duck: cannot listen on 127.0.0.1:{port}: Address already in use; choose another --host or --port\n"
+    )
+
+
+def test_a_host_that_is_not_there(folder):
+    line = fails(folder, "serve", "echo.py", "--host", "name.invalid")
+    assert line.startswith("duck: cannot listen on name.invalid:8000: ")
+
+
+def test_a_socket_that_cannot_be_made(folder):
+    line = fails(folder, "serve", "echo.py", "--uds", "missing/duck.sock")
+    assert "cannot listen on missing/duck.sock: No such file or directory" in line
+
+
+def test_bad_certificates(folder, tls):
+    (folder / "nonsense.pem").write_text("nonsense")
+    serve = ("serve", "echo.py", "--port", "0")
+    key, certificate = "--ssl-keyfile", "--ssl-certfile"
+    assert "without --ssl-certfile" in fails(folder, *serve, key, tls.keyfile)
+    assert "cannot read missing.pem" in fails(folder, *serve, certificate, "missing.pem")
+    assert "cannot use nonsense.pem" in fails(folder, *serve, certificate, "nonsense.pem")
+    assert "cannot use" in fails(folder, *serve, certificate, tls.certfile)
+    swapped = (certificate, tls.keyfile, key, tls.certfile)
+    assert "give a certificate and its own key" in fails(folder, *serve, *swapped)
+
+
+def test_uvloop_that_is_not_installed(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert cli.main(["serve", "echo.py", "--loop", "uvloop"]) == 2
+    assert "uvloop is not installed; install it, or use --loop auto" in capsys.readouterr().err
+    factory = cli.loop_factory("auto")
+    assert factory is asyncio.new_event_loop
+
+
+def test_version(folder):
+    result = run(folder, "--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"duck-websockets \S.*\n", result.stdout)
+
+
+def test_info(folder):
+    result = run(folder, "info")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_help_names_every_option(folder):
+    result = run(folder, "serve", "--help")
+    assert result.returncode == 0
+    for option in ["host", "port", "uds", "ssl-certfile", "ssl-keyfile", "loop", "log-level", "shutdown-timeout"]:
+        assert f"--{option}" in result.stdout

@@ -1,0 +1,74 @@
+"""The examples, as their readers will run them."""
+
+import re
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from websockets.sync.client import connect
+
+from duck.server import target
+
+ROOT = Path(target.__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+if not EXAMPLES.is_dir():
+    pytest.skip("the examples are not installed", allow_module_level=True)
+
+
+@pytest.fixture
+def serve():
+    """Serves an example with `duck serve`; gives its address."""
+    with ExitStack() as stack:
+
+        def start(name):
+            words = [sys.executable, "-m", "duck.server", "serve", EXAMPLES / name, "--port", "0"]
+            process = stack.enter_context(
+                subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
+            )
+            stack.callback(process.send_signal, signal.SIGTERM)
+            return process.stdout.readline().removeprefix("listening on ").strip()
+
+        yield start
+
+
+def test_echo(serve):
+    with connect(serve("echo.py"), max_size=None) as client:
+        for message in ("text", b"binary", "", "x" * (16 << 20)):
+            client.send(message)
+            assert client.recv() == message
+
+
+def test_chat(serve):
+    address = serve("chat.py")
+    with urlopen(address.replace("ws://", "http://")) as response:
+        page = response.read().decode()
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert "innerHTML" not in page
+    origin = address.replace("ws://", "http://")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(address + "/chat", origin=origin)) for _ in range(3)]
+        clients[0].send("<b>hello</b>")
+        assert [client.recv() for client in clients] == ["<b>hello</b>"] * 3
+        clients[1].close()
+        clients[2].send("still here")
+        assert [clients[0].recv(), clients[2].recv()] == ["still here"] * 2
+        clients[0].send(b"binary")
+        with pytest.raises(Exception, match=r"1003.*text only"):
+            clients[0].recv()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["echo.py", "chat.py"])
+def test_run_as_a_script(name):
+    source = (EXAMPLES / name).read_text().replace("run(urlpatterns)", "run(urlpatterns, port=0)")
+    words = [sys.executable, "-c", source]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}) as process:
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+\n", line)
+        assert process.wait(30) == 0

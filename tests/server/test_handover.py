@@ -1,0 +1,283 @@
+"""From a request to a WebSocket view: what the view finds, and that not a byte is lost on the way."""
+
+import asyncio
+import gc
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import Limits, serve
+from duck.server.head import RequestReader
+from duck.server.http import HttpProtocol
+from duck.urls import path
+
+UPGRADE = b"GET /a/7?b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+class Collector(asyncio.BufferedProtocol):
+    """Collects what arrives, until the end."""
+
+    def __init__(self):
+        self.buffer = memoryview(bytearray(65536))
+        self.received = bytearray()
+        self.lost = asyncio.get_running_loop().create_future()
+        self.waiting = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.take(self.buffer[:nbytes])
+
+    def take(self, data):
+        self.received += data
+        if self.waiting is not None and len(self.received) >= self.waiting[0]:
+            self.waiting[1].set_result(None)
+            self.waiting = None
+
+    async def until(self, size):
+        if len(self.received) < size:
+            self.waiting = (size, asyncio.get_running_loop().create_future())
+            await self.waiting[1]
+        return bytes(self.received)
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+class RawView(WebSocketView):
+    """Takes the connection over and speaks no WebSocket on it."""
+
+    views = None  # a queue of those that run
+    hold = None  # an event to wait for before the switch
+
+    async def run(self, *_, **__):
+        if self.hold is not None:
+            self.views.put_nowait(self)
+            await self.hold.wait()
+        transport = self.request.transport
+        if transport.is_closing():
+            return  # nobody would be told of the end
+        self.protocol = protocol = Collector()
+        transport.write(SWITCH)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.take(self.request.content)
+        if self.hold is None:
+            self.views.put_nowait(self)
+        transport.resume_reading()
+        await protocol.lost
+
+    async def send_close(self, code=1000, reason=""):
+        self.protocol.transport.close()
+
+
+@pytest.fixture
+def view_class():
+    return type("View", (RawView,), {"views": asyncio.Queue()})
+
+
+@pytest.fixture
+def serve_view(view_class, either_tls):
+    def start(**options):
+        ssl = either_tls and either_tls.server
+        return serve([path("/a/<int:n>", view_class)], port=0, ssl=ssl, **options)
+
+    return start
+
+
+def test_what_the_view_finds(run, connect, serve_view, view_class, either_tls):
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            request = view.request
+            assert view.kwargs == {"n": 7}
+            assert (request.method, request.path, request.query_string) == ("GET", "/a/7", "b")
+            assert request.get_header("upgrade") == "websocket"
+            assert request.application.server is server
+            assert request.secure is (either_tls is not None)
+            assert request.client_address == client.writer.get_extra_info("sockname")
+            assert server.connections == [view]
+            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+            client.writer.transport.abort()
+            await view.protocol.lost
+            await asyncio.sleep(0)
+            assert server.connections == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 4096, 300_000, 3_000_000])
+def test_early_bytes(run, connect, serve_view, view_class, either_tls, size):
+    """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
+    early = bytes(index * index % 251 for index in range(size))
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE + early)
+            view = await view_class.views.get()
+            assert await view.protocol.until(size) == early
+            client.send(b"more")
+            assert await view.protocol.until(size + 4) == early + b"more"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 3_000_000])
+def test_bytes_that_come_while_reading_is_paused(run, connect, serve_view, view_class, either_tls, size):
+    view_class.hold = asyncio.Event()
+    early = bytes(index * index % 251 for index in range(size))
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            assert not view.request.transport.is_reading()
+            client.send(early)
+            await asyncio.sleep(0.05)  # let the loop come to the socket, which it must not read
+            assert view.request.transport.get_protocol().__class__ is HttpProtocol
+            view_class.hold.set()
+            await client.reader.readexactly(len(SWITCH))
+            assert await view.protocol.until(size) == early
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+def test_head_and_early_bytes_in_small_pieces(run, connect, serve_view, view_class, either_tls, step):
+    data = UPGRADE + bytes(range(64))
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            for start in range(0, len(data), step):
+                client.send(data[start : start + step])
+                await asyncio.sleep(0)
+            view = await view_class.views.get()
+            assert await view.protocol.until(64) == bytes(range(64))
+
+    run(scenario())
+
+
+def test_behind_pipelined_requests(run, connect, view_class, either_tls):
+    async def page(request):
+        await asyncio.sleep(0)
+        return "page"
+
+    async def scenario():
+        patterns = [path("/", page), path("/a/<int:n>", view_class)]
+        ssl = either_tls and either_tls.server
+        async with serve(patterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 300 + UPGRADE + b"early")
+            for _ in range(300):
+                assert (await client.response()).body == b"page"
+            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+            view = await view_class.views.get()
+            assert await view.protocol.until(5) == b"early"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /a/7 HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"HEAD /a/7 HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"POST /a/7 HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET /a/7 HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
+def test_any_request_to_the_route_goes_to_the_view(run, connect, serve_view, view_class, either_tls, data):
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(data)
+            view = await view_class.views.get()
+            assert view.request.method == data.split()[0].decode()
+            assert view.request.content == b""
+
+    run(scenario())
+
+
+def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
+    async def scenario():
+        limits = Limits(head_timeout=0.5, keep_alive_timeout=0.1)
+        async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            await asyncio.sleep(0.8)
+            client.send(b"still there")
+            assert await view.protocol.until(11) == b"still there"
+
+    run(scenario())
+
+
+def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, either_tls):
+    """An idle WebSocket must not keep the parser, and no garbage collection be needed for that."""
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            await view_class.views.get()
+            await client.reader.readexactly(len(SWITCH))
+            http = HttpProtocol | RequestReader
+            assert [each for each in gc.get_objects() if isinstance(each, http)] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
+
+
+def test_a_view_that_cannot_be_made(run, connect, serve_view, view_class, either_tls, caplog):
+    def fail(self, request, **kwargs):
+        raise RuntimeError("a secret")
+
+    view_class.__init__ = fail
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            response = await client.response()
+            assert (response.status, response.body) == (500, b"500\n")
+            assert response.headers["connection"] == "close"
+
+    run(scenario())
+    assert "a secret" in caplog.text
+
+
+def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_class, either_tls, caplog):
+    async def fail(self, *_, **__):
+        raise RuntimeError("not in the plan")
+
+    view_class.run = fail
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            assert await client.end() == b""
+            assert server.connections == []
+
+    run(scenario())
+    assert "not in the plan" in caplog.text
+
+
+def test_a_client_that_is_gone_before_the_switch(run, connect, serve_view, view_class, either_tls, until):
+    view_class.hold = asyncio.Event()
+
+    async def scenario():
+        async with serve_view() as server:
+            async with connect(server, either_tls) as client:
+                client.send(UPGRADE)
+                view = await view_class.views.get()
+            view_class.hold.set()
+            await until(lambda: not server.connections)
+            assert view.request.transport.is_closing()
+
+    run(scenario())

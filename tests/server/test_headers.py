@@ -1,0 +1,101 @@
+"""Headers: look-ups in any case, order, repeated lines, and what is refused."""
+
+import pytest
+
+from duck.http import Headers
+
+FIELDS = [
+    ("Host", "example.org"),
+    ("X-Empty", ""),
+    ("Accept", "a"),
+    ("Cookie", "a=b; c=d"),
+    ("accept", " b\t"),
+    ("X-Latin", "caf\xe9"),
+]
+
+
+@pytest.fixture(params=["str", "bytes"])
+def headers(request):
+    if request.param == "str":
+        return Headers(FIELDS)
+    return Headers((name.encode("latin-1"), value.encode("latin-1")) for name, value in FIELDS)
+
+
+def test_names_match_in_any_case(headers):
+    assert headers.get("HOST") == headers["host"] == headers.get("Host") == "example.org"
+    assert "hOsT" in headers
+
+
+def test_values_are_latin_1(headers):
+    assert headers["x-latin"] == "caf\xe9"
+
+
+def test_missing(headers):
+    assert headers.get("origin") is None
+    assert headers.get("origin", "?") == "?"
+    assert headers.getall("origin") == []
+    assert "origin" not in headers
+    with pytest.raises(KeyError):
+        headers["origin"]
+
+
+def test_empty_value_is_there(headers):
+    assert headers.get("x-empty", "?") == ""
+    assert headers.getall("x-empty") == [""]
+
+
+def test_repeated_lines(headers):
+    assert headers.getall("Accept") == ["a", "b"]
+    assert headers["accept"] == "a, b"
+
+
+def test_items_keep_order_and_repeated_lines(headers):
+    assert headers.items() == [(name.lower(), value.strip()) for name, value in FIELDS]
+    assert list(headers) == ["host", "x-empty", "accept", "cookie", "x-latin"]
+    assert len(headers) == 6
+
+
+def test_a_name_is_not_found_inside_another_or_inside_a_value():
+    headers = Headers([("X-Host", "1"), ("A", "host: 2"), ("B", "host")])
+    assert headers.get("host") is None
+    assert headers.get("") is None
+
+
+def test_empty():
+    headers = Headers()
+    assert headers.items() == []
+    assert len(headers) == 0
+    assert headers.get("host") is None
+
+
+def test_equal_by_content():
+    assert Headers([("A", "1")]) == Headers([(b"a", b"1")])
+    assert hash(Headers([("A", "1")])) == hash(Headers([("a", "1")]))
+    assert Headers([("A", "1")]) != Headers([("A", "2")])
+    assert Headers() != []
+
+
+@pytest.mark.parametrize("code", [*range(9), *range(10, 32), *range(127, 160)])
+def test_control_characters_are_refused(code):
+    with pytest.raises(ValueError, match="control character"):
+        Headers([("Host", "a"), ("X", f"a{chr(code)}b"), ("Y", "c")])
+    with pytest.raises(ValueError, match="control character"):
+        Headers([(f"a{chr(code)}b", "c")])
+
+
+def test_a_value_cannot_pose_as_another_line():
+    with pytest.raises(ValueError):
+        Headers([("X", "a\nhost\0evil")])
+
+
+def test_tab_inside_a_value_is_allowed():
+    assert Headers([("X", "a\tb")])["x"] == "a\tb"
+
+
+def test_outside_of_latin_1_is_refused():
+    with pytest.raises(ValueError):
+        Headers([("X", "\u20ac")])
+
+
+def test_repr_shows_the_fields():
+    assert repr(Headers([("A", "1")])) == "Headers([('a', '1')])"

@@ -1,0 +1,72 @@
+"""HttpRequest: the target taken apart, and what it is made of."""
+
+import pytest
+
+from duck.http import Headers, HttpRequest
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query_string"),
+    [
+        ("/", "/", ""),
+        ("/chat", "/chat", ""),
+        ("/a%20b/%C3%A9", "/a b/\xe9", ""),
+        ("/a?b=c?d", "/a", "b=c?d"),
+        ("/a?b#c", "/a", "b"),
+        ("/a%3Fb", "/a?b", ""),
+        ("/%ff", "/\ufffd", ""),
+        ("//evil/a", "//evil/a", ""),
+        ("/to?url=http://other/", "/to", "url=http://other/"),
+        ("http://host:1/a%20b?c", "/a b", "c"),
+        ("http://host", "/", ""),
+        ("http://host?a", "/", "a"),
+        ("*", "*", ""),
+        ("host:443", "host:443", ""),
+    ],
+)
+def test_target(target, path, query_string):
+    request = HttpRequest(target=target)
+    assert (request.target, request.path) == (target, path)
+    assert request.query_string == query_string
+
+
+def test_malformed_target():
+    with pytest.raises(ValueError):
+        HttpRequest(target="http://[::1/")
+
+
+def test_query():
+    request = HttpRequest(target="/?a=1&b=%C3%A9+x&a=2&c=")
+    assert request.query == {"a": ["1", "2"], "b": ["\xe9 x"], "c": [""]}
+    assert HttpRequest().query == {}
+
+
+def test_headers_from_pairs_or_as_they_are():
+    headers = Headers([("Host", "a")])
+    assert HttpRequest(headers=headers).headers is headers
+    assert HttpRequest(headers=[("Host", "a")]).headers == headers
+    assert HttpRequest(headers=[(b"Host", b"a")]).get_header("HOST") == "a"
+    assert HttpRequest().get_header("host", "-") == "-"
+    assert HttpRequest().get_header("host") is None
+
+
+def test_meta_is_made_once():
+    request = HttpRequest()
+    request.META["DEBUG_MESSAGE"] = "refused"
+    assert request.META == {"DEBUG_MESSAGE": "refused"}
+    assert HttpRequest().META == {}
+
+
+def test_a_request_without_a_connection():
+    request = HttpRequest()
+    assert request.method == "GET"
+    assert request.http_version == "1.1"
+    assert request.client_address is None
+    assert request.client_socket is None
+    assert request.transport is None
+    assert request.content == b""
+    assert request.secure is False
+
+
+def test_repr_does_not_let_a_client_write_log_lines():
+    assert repr(HttpRequest(target="/\n")) == r"<HttpRequest GET '/\n'>"

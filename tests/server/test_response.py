@@ -1,0 +1,81 @@
+"""HttpResponse: its bytes, and what it refuses to send."""
+
+from email.utils import parsedate_to_datetime
+
+import pytest
+
+from duck.http import HttpResponse
+
+
+def parse(data):
+    head, _, body = data.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    return status_line, [tuple(line.split(": ", 1)) for line in lines], body
+
+
+def test_bytes_of_a_page():
+    status_line, headers, body = parse(HttpResponse("h\xe9").to_bytes())
+    assert status_line == "HTTP/1.1 200 OK"
+    assert body == "h\xe9".encode()
+    assert parsedate_to_datetime(dict(headers)["Date"]) is not None
+    assert headers[1:] == [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", "3")]
+
+
+def test_head_only_keeps_the_length():
+    _, headers, body = parse(HttpResponse(b"abc").to_bytes(head_only=True))
+    assert body == b""
+    assert ("Content-Length", "3") in headers
+
+
+def test_close():
+    assert ("Connection", "close") in parse(HttpResponse().to_bytes(close=True))[1]
+    assert "Connection" not in dict(parse(HttpResponse().to_bytes())[1])
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_no_body_where_none_may_be(status):
+    _, headers, body = parse(HttpResponse("x", status).to_bytes())
+    assert body == b""
+    assert "Content-Length" not in dict(headers)
+
+
+def test_repeated_headers_and_no_content_type():
+    cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    _, headers, _ = parse(HttpResponse(content_type="", headers=cookies).to_bytes())
+    assert [header for header in headers if header[0] == "Set-Cookie"] == cookies
+    assert "Content-Type" not in dict(headers)
+
+
+def test_status_without_a_phrase():
+    assert HttpResponse(status=299).to_bytes().startswith(b"HTTP/1.1 299 \r\n")
+
+
+@pytest.mark.parametrize("status", [0, 101, 199, 600])
+def test_status_that_is_not_final(status):
+    with pytest.raises(ValueError, match=str(status)):
+        HttpResponse(status=status)
+
+
+@pytest.mark.parametrize("character", ["\r", "\n", "\0", "\x0b", "\x1f", "\x7f", "\x85"])
+def test_control_character_in_a_header(character):
+    with pytest.raises(ValueError, match="control character in X"):
+        HttpResponse(headers=[("X", f"a{character}b")])
+    with pytest.raises(ValueError, match="control character in Content-Type"):
+        HttpResponse(content_type=f"a{character}b")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "\xe9"])
+def test_name_that_is_no_token(name):
+    with pytest.raises(ValueError, match="cannot name"):
+        HttpResponse(headers=[(name, "x")])
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Connection"])
+def test_framing_belongs_to_the_server(name):
+    with pytest.raises(ValueError, match="set by the server"):
+        HttpResponse(headers=[(name, "1")])
+
+
+def test_value_outside_of_latin_1():
+    with pytest.raises(ValueError):
+        HttpResponse(headers=[("X", "\u20ac")])

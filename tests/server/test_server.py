@@ -1,0 +1,379 @@
+"""A server's life: where it listens, what it keeps account of, and how it shuts down."""
+
+import asyncio
+import errno
+import os
+import socket
+
+import pytest
+from websockets.asyncio.client import connect as ws_connect
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import Limits, Server, serve
+from duck.urls import path
+from duck.views import View
+
+needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+class Page(View):
+    def run(self, request, **kwargs):
+        return request.path
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+def test_where_it_listens(run, connect):
+    async def scenario():
+        async with serve(Page, port=0) as server:
+            assert isinstance(server, Server)
+            assert server.addresses == [f"ws://127.0.0.1:{server.port}"]
+            (sock,) = server.sockets
+            assert sock.getsockname() == ("127.0.0.1", server.port)
+            async with connect(server) as client:
+                assert (await client.get("/any/path")).body == b"/any/path"
+        assert server.sockets == ()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+
+    run(scenario())
+
+
+def test_tls_address(run, tls):
+    async def scenario():
+        async with serve(Page, port=0, ssl=tls.server) as server:
+            assert server.addresses == [f"wss://127.0.0.1:{server.port}"]
+
+    run(scenario())
+
+
+def test_ipv6(run):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    clients = []
+
+    def view(request):
+        clients.append(request.client_address)
+        return ""
+
+    async def scenario():
+        async with serve([path("/", view)], "::1", 0) as server:
+            assert server.addresses == [f"ws://[::1]:{server.port}"]
+            reader, writer = await asyncio.open_connection("::1", server.port)
+            name = writer.get_extra_info("sockname")
+            writer.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            await writer.wait_closed()
+            assert clients == [name[:2]]
+
+    run(scenario())
+
+
+def test_an_address_in_use(run):
+    async def scenario():
+        async with serve(Page, port=0) as server:
+            with pytest.raises(OSError) as caught:
+                async with serve(Page, port=server.port):
+                    pass
+            assert caught.value.errno == errno.EADDRINUSE
+
+    run(scenario())
+
+
+def test_malformed_routes(run):
+    async def scenario():
+        with pytest.raises(TypeError):
+            async with serve(None, port=0):
+                pass
+
+    run(scenario())
+
+
+@needs_unix_sockets
+def test_unix_socket(run, connect, either_tls, tmp_path):
+    place = str(tmp_path / "duck.sock")
+    clients = []
+
+    def view(request):
+        clients.append(request.client_address)
+        return "page"
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve([path("/", view)], uds=place, ssl=ssl) as server:
+            assert server.port is None
+            assert server.addresses == [f"{'wss' if ssl else 'ws'}+unix:{place}"]
+            async with connect(server, either_tls) as client:
+                assert (await client.get()).body == b"page"
+        assert clients == [None]
+
+    run(scenario())
+    assert not os.path.exists(place)
+
+
+@needs_unix_sockets
+def test_unix_socket_of_a_dead_server_is_replaced(run, connect, tmp_path):
+    place = str(tmp_path / "duck.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(place)
+
+    async def scenario():
+        async with serve(Page, uds=place) as server, connect(server) as client:
+            assert (await client.get()).status == 200
+
+    run(scenario())
+
+
+@needs_unix_sockets
+def test_unix_socket_in_use(run, connect, tmp_path):
+    place = str(tmp_path / "duck.sock")
+
+    async def scenario():
+        async with serve(Page, uds=place) as server:
+            with pytest.raises(OSError) as caught:
+                async with serve(Page, uds=place):
+                    pass
+            assert caught.value.errno == errno.EADDRINUSE
+            async with connect(server) as client:
+                assert (await client.get()).status == 200
+
+    run(scenario())
+
+
+@needs_unix_sockets
+def test_unix_socket_where_a_file_is(run, tmp_path):
+    place = tmp_path / "precious"
+    place.write_text("words")
+
+    async def scenario():
+        with pytest.raises(OSError):
+            async with serve(Page, uds=str(place)):
+                pass
+
+    run(scenario())
+    assert place.read_text() == "words"
+
+
+@needs_unix_sockets
+def test_unix_socket_of_a_successor_is_left_alone(run, tmp_path):
+    place = str(tmp_path / "duck.sock")
+
+    async def scenario():
+        async with serve(Page, uds=place):
+            os.rename(place, place + ".old")
+            with socket.socket(socket.AF_UNIX) as successor:
+                successor.bind(place)
+
+    run(scenario())
+    assert os.path.exists(place)
+
+
+def test_a_failing_block_closes_the_server(run):
+    async def scenario():
+        with pytest.raises(KeyError):
+            async with serve(Page, port=0) as server:
+                raise KeyError
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+
+    run(scenario())
+
+
+def test_closing_ends_connections_that_wait(run, connect, either_tls):
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with (
+            serve(Page, port=0, ssl=ssl) as server,
+            connect(server, either_tls) as fresh,
+            connect(server, either_tls) as idle,
+            connect(server, either_tls) as partial,
+        ):
+            partial.send(GET[:-1])
+            assert (await idle.get()).status == 200
+            closing = asyncio.create_task(server.close())
+            for client in (fresh, idle, partial):
+                assert await client.rest() == b""
+            await closing
+
+    run(scenario())
+
+
+def test_closing_waits_for_answers(run, connect, until):
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def view(request):
+        started.set()
+        await release.wait()
+        return "done"
+
+    async def scenario():
+        async with serve([path("/", view)], port=0) as server, connect(server) as client:
+            client.send(GET + GET)
+            await started.wait()
+            closing = asyncio.create_task(server.close())
+            await until(lambda: server.closing)
+            release.set()
+            response = await client.response()
+            assert (response.body, response.headers["connection"]) == (b"done", "close")
+            assert await client.rest() == b""
+            await closing
+
+    run(scenario())
+
+
+def test_closing_cancels_answers_that_take_too_long(run, connect):
+    started = asyncio.Event()
+    ended = []
+
+    async def view(request):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(request)
+
+    async def scenario():
+        async with serve([path("/", view)], port=0, shutdown_timeout=0.1) as server, connect(server) as client:
+            client.send(GET)
+            await started.wait()
+            await server.close()
+            assert len(ended) == 1
+            assert await client.end() == b""
+
+    run(scenario())
+
+
+def test_closing_twice(run):
+    async def scenario():
+        async with serve(Page, port=0) as server:
+            await asyncio.gather(server.close(), server.close())
+            await server.close()
+
+    run(scenario())
+
+
+def test_closing_says_goodbye_to_websockets(run, either_tls):
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(Echo, port=0, ssl=ssl) as server:
+            options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
+            clients = [await ws_connect(server.addresses[0], **options) for _ in range(5)]
+            for client in clients:
+                await client.send("hello")
+                assert await client.recv() == "hello"
+            assert len(server.connections) == 5
+            receiving = [asyncio.create_task(client.recv()) for client in clients]
+            await server.close()
+            assert server.connections == []
+            for client, message in zip(clients, receiving, strict=True):
+                with pytest.raises(ConnectionClosedOK):
+                    await message
+                assert (client.close_code, client.close_reason) == (1001, "server shutting down")
+
+    run(scenario())
+
+
+def test_closing_does_not_wait_for_ever_for_websockets(run, connect):
+    upgrade = (
+        b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+
+    async def scenario():
+        async with serve(Echo, port=0, shutdown_timeout=0.1) as server, connect(server) as client:
+            client.send(upgrade)
+            assert (await client.response(head_only=True)).status == 101
+            await server.close()
+            assert server.connections == []
+            assert (await client.rest())[:4] == b"\x88\x16\x03\xe9"
+
+    run(scenario())
+
+
+def test_connections_are_those_that_are_open(run, until):
+    async def scenario():
+        async with serve(Echo, port=0) as server:
+            assert server.connections == []
+            async with ws_connect(server.addresses[0]) as client:
+                (view,) = server.connections
+                assert isinstance(view, Echo)
+                assert view.server is server
+                await client.send("hello")
+                await client.recv()
+            await until(lambda: not server.connections)
+
+    run(scenario())
+
+
+def test_a_websocket_is_refused_on_a_page(run):
+    async def scenario():
+        async with serve(Page, port=0) as server:
+            with pytest.raises(Exception, match="HTTP 200"):
+                await ws_connect(server.addresses[0])
+
+    run(scenario())
+
+
+def test_large_messages_in_many_tls_records(run, either_tls):
+    messages = [bytes([number]) * size for number, size in enumerate((1, 40_000, 700_000, 16, 900_000))]
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(Echo, port=0, ssl=ssl) as server:
+            options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
+            async with ws_connect(server.addresses[0], **options) as client:
+                for _ in range(3):
+                    sending = [asyncio.create_task(client.send(message)) for message in messages]
+                    assert [await client.recv() for _ in messages] == messages
+                    await asyncio.gather(*sending)
+
+    run(scenario())
+
+
+def test_a_tls_handshake_that_does_not_end(run, connect, tls):
+    async def scenario():
+        limits = Limits(head_timeout=0.1)
+        async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server) as client:
+            assert await client.end() == b""
+
+    run(scenario())
+
+
+def test_http_to_a_tls_port(run, connect, tls):
+    async def scenario():
+        async with serve(Page, port=0, ssl=tls.server) as server:
+            async with connect(server) as client:
+                client.send(GET)
+                assert b"HTTP" not in await client.end()
+            async with connect(server, tls) as client:
+                assert (await client.get()).status == 200
+
+    run(scenario())
+
+
+def test_an_abnormal_end_is_seen(run):
+    ended = asyncio.Event()
+
+    class View(Echo):
+        async def on_close(self, frame=None):
+            ended.set()
+
+    async def scenario():
+        async with serve(View, port=0) as server:
+            client = await ws_connect(server.addresses[0])
+            client.transport.abort()
+            await ended.wait()
+            with pytest.raises(ConnectionClosedError):
+                await client.recv()
+
+    run(scenario())
