@@ -244,6 +244,19 @@ def test_utf8_state_at_the_edges_of_longer_sequences(codec, lead):
         assert kind_of_state(state) == expected, sequence
 
 
+@pytest.mark.parametrize("filler", ["é", "漢", "𝄞", "é漢a𝄞"])
+def test_utf8_state_of_blocks(codec, filler):
+    """Long text that is not ASCII is judged a block at a time: each sequence at each place in two blocks."""
+    sequences = [*map(str.encode, CHARACTERS), b"\x80", b"\xbf\x80", b"\xc1\xbf", b"\xc3\x28", b"\xc3\xc3\xa9"]
+    sequences += [b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xe1\x80", b"\xe1\x80\xc0", b"\xf0\x8f\xbf\xbf"]
+    sequences += [b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xf1\x80\x80\x80\x80", b"\xf1\x80\x80", b"\xf1", b"\xff"]
+    for sequence in sequences:
+        for before in range(40):
+            start = (filler * 40).encode()[:64].decode(errors="ignore").encode() + b"a" * before
+            for text in (start + sequence, start + sequence + (filler * 40).encode()):
+                assert kind_of_state(codec.utf8_state(text)) == kind_of(text), (sequence, before)
+
+
 def test_utf8_state_goes_on_from_every_split_point(codec):
     text = f"{CHARACTERS} ascii, long enough for every vector loop to run once {CHARACTERS}".encode()
     for i in range(len(text) + 1):

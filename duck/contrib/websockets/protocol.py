@@ -64,6 +64,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_loops",
         "_pull",
         "_sender",
+        "_unsent",
         "_waiters",
         "closed",
         "connection",
@@ -101,6 +102,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.direct_out = False
         self._pull = pull
         self._holds = 0
+        self._unsent = 0
         self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._emptied: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -161,6 +163,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         self.connection.receive_eof()
         self.update_direct()
+        self.move_on()
 
     def pause_writing(self) -> None:
         self.writes_paused = True
@@ -169,6 +172,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writes_paused = False
+        self.alive = True
         self._wake_waiters()
         self._release(_HOLD_WRITES)
 
@@ -203,7 +207,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             connection.respond()
 
     def _hold(self, reason: int) -> None:
-        if not self._holds and not self.lost and not self.connection.is_over:
+        if not self._holds and not self.lost and self.connection.is_open:
             self.transport.pause_reading()
         self._holds |= reason
 
@@ -225,8 +229,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._release(_HOLD_INBOX)
 
     def take_sign_of_life(self) -> bool:
-        """Whether anything came since the last call; while reading is on hold nobody can tell, and that counts."""
+        """Whether anything came since the last call.
+
+        While reading is on hold nobody can tell, and that counts; but where it is because the peer does not read, it
+        has to take some of what waits for it.
+        """
         alive, self.alive = self.alive, False
+        if self._holds & _HOLD_WRITES:
+            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+            return alive or self._unsent < before
         return alive or self._holds != 0
 
     # Sending
@@ -254,10 +265,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
-        if len(chunks) > 1 and sum(map(len, chunks)) > _CORK_LIMIT:
-            self.transport.writelines(chunks)
-        else:
-            self.transport.write(b"".join(chunks))
+        if sum(map(len, chunks)) <= _CORK_LIMIT:
+            chunks = (b"".join(chunks),)
+        for chunk in chunks:
+            # Not by writelines(), which forgets the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
+            self.transport.write(chunk)
 
     async def until_writable(self) -> None:
         """Until the transport's buffer is below its low-water mark."""
@@ -306,18 +318,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def move_on(self) -> None:
         """Takes a connection that is closing one step further to its end."""
         connection, transport = self.connection, self.transport
-        if connection.is_open or self.lost or transport.is_closing():
+        if connection.is_open or self.lost:
             return
-        waits_for_eof = connection.failed is not None and transport.can_write_eof()
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.view.CLOSE_TIMEOUT, transport.abort)
             self.heartbeat.stop()
             self._release(_HOLD_INBOX | _HOLD_WRITES)
-            if waits_for_eof:
-                transport.write_eof()
-        # After a failure the peer is waited for: closed with bytes of it unread, the connection would be reset, and our
-        # close frame lost on its way.
-        if connection.is_over and not waits_for_eof:
+        if transport.is_closing() or not connection.is_over:
+            return
+        if connection.failed is not None and not connection.ended and transport.can_write_eof():
+            # The peer is waited for: closed with bytes of it unread, the connection would be reset, and our close frame
+            # lost on its way.
+            transport.write_eof()
+        else:
             transport.close()
 
     def terminate(self) -> None:

@@ -87,12 +87,12 @@ class Sender:
         self._write(opcode, payload, fin)
         await self._protocol.written()
 
-    async def _send_by_frame(self, payload: bytes, opcode: int) -> None:
+    async def _send_by_frame(self, payload: bytes, opcode: int, fin: bool = True) -> None:
         """As frames through the view's `send_frame`."""
-        size = self._protocol.max_size if opcode < OpCode.CLOSE else 125
+        size = self._protocol.max_size if opcode < OpCode.CLOSE else len(payload) or 1
         for start in range(0, len(payload) or 1, size):
             piece = payload[start : start + size]
-            await self._protocol.view.send_frame(Frame(opcode, start + size >= len(payload), piece))
+            await self._protocol.view.send_frame(Frame(opcode, fin and start + size >= len(payload), piece))
             opcode = OpCode.CONTINUATION
 
     async def _send_stream(self, parts: Iterable[Data] | AsyncIterable[Data], opcode: int) -> None:
@@ -102,18 +102,21 @@ class Sender:
         """
         if opcode not in (OpCode.TEXT, OpCode.BINARY):
             raise ValueError("only a text or binary message can be sent in parts")
-        await self._take_turn()
-        self._streaming = True
-        self._protocol.update_direct()
+        if not self._by_frame:  # else each `send_frame` sees to that
+            await self._take_turn()
+            self._streaming = True
+            self._protocol.update_direct()
         try:
             if isinstance(parts, AsyncIterable):
                 async for part in parts:
-                    await self._send_part(part, opcode, False)
+                    sending = self._send_part(part, opcode, False)
                     opcode = OpCode.CONTINUATION
+                    await sending
             else:
                 for part in parts:
-                    await self._send_part(part, opcode, False)
+                    sending = self._send_part(part, opcode, False)
                     opcode = OpCode.CONTINUATION
+                    await sending
             await self._send_part(b"", opcode, True)
         except BaseException:
             if opcode == OpCode.CONTINUATION:
@@ -124,15 +127,14 @@ class Sender:
             self._pass_turn()
             self._protocol.update_direct()
 
-    async def _send_part(self, part: Data, opcode: int, fin: bool) -> None:
+    def _send_part(self, part: Data, opcode: int, fin: bool) -> Awaitable[None]:
         payload = payload_of(part)
         if payload is None:
             raise TypeError(f"a part of a message is str or bytes-like, not {type(part).__name__}")
         if self._by_frame:
-            await self._protocol.view.send_frame(Frame(opcode, fin, payload))
-        else:
-            self._write(opcode, payload, fin)
-            await self._protocol.written()
+            return self._send_by_frame(payload, opcode, fin)
+        self._write(opcode, payload, fin)
+        return self._protocol.written()
 
     @property
     def _must_wait(self) -> bool:

@@ -24,6 +24,19 @@ from .sending import Data, hop
 __all__ = ["State", "WebSocketView"]
 
 
+_STEPS = (
+    "_heartbeat_loop",
+    "_receive_loop",
+    "initiate_upgrade_to_ws",
+    "on_new_frame",
+    "on_open",
+    "read_frame",
+    "run",
+    "run_forever",
+    "send_frame",
+)
+
+
 class State(enum.IntEnum):
     """Where a view stands."""
 
@@ -83,6 +96,12 @@ class WebSocketView(View):
     """Origins such as `https://example.org` whose pages may connect, `*` for all; None for the host's own."""
 
     min_websocket_version = handshake.VERSION
+
+    _overridden: frozenset[str] = frozenset()  # which steps of serving a subclass has of its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._overridden = frozenset(name for name in _STEPS if getattr(cls, name) is not getattr(WebSocketView, name))
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
@@ -177,7 +196,7 @@ class WebSocketView(View):
             A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
             a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
         """
-        if self._overrides("run", "run_forever", "initiate_upgrade_to_ws"):
+        if self._overridden & {"run", "run_forever", "initiate_upgrade_to_ws"}:
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         return self._serve() if self._upgrade() else None
@@ -208,13 +227,14 @@ class WebSocketView(View):
             return False
         self.client_websocket_version = handshake.VERSION
         self.subprotocol = acceptance.subprotocol
+        overridden = self._overridden
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = WebSocketProtocol(
             self,
             connection,
-            handle=self._receive_frame if self._overrides("on_new_frame") else self.on_receive,
-            pull=self._receive_loop if self._overrides("read_frame", "_receive_loop") else None,
-            by_frame=self._overrides("send_frame"),
+            handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
+            pull=self._receive_loop if overridden & {"read_frame", "_receive_loop"} else None,
+            by_frame="send_frame" in overridden,
         )
         try:
             self._early = transport.attach(request, protocol, acceptance.response)
@@ -233,8 +253,8 @@ class WebSocketView(View):
         early, self._early = self._early, b""
         protocol.start(
             early,
-            on_open=self.on_open if self._overrides("on_open") else None,
-            heartbeat=self._heartbeat_loop if self._overrides("_heartbeat_loop") else None,
+            on_open=self.on_open if "on_open" in self._overridden else None,
+            heartbeat=self._heartbeat_loop if "_heartbeat_loop" in self._overridden else None,
         )
         return protocol.closed
 
@@ -384,9 +404,6 @@ class WebSocketView(View):
     def connection_ended(self) -> None:
         """The transport is gone; called before `on_close`."""
         self.state = State.CLOSED
-
-    def _overrides(self, *methods: str) -> bool:
-        return any(getattr(type(self), name) is not getattr(WebSocketView, name) for name in methods)
 
     async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
         await self.on_new_frame(Frame(opcode, payload=payload))
