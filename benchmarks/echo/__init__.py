@@ -1,0 +1,1 @@
+"""Whole servers, measured side by side: `python -m benchmarks.echo --help`."""

@@ -1,0 +1,137 @@
+"""The command line of `python -m benchmarks.echo`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import chart, cores, programs, registry, report, workloads
+from .run import Settings, run
+
+__all__ = ["main"]
+
+OUT = Path("build") / "echo"
+BUSY = 0.5  # load average from which on others are in the way
+QUICK = Settings(rounds=1, seconds=0.3, warmup=0.1, rest=0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints the report on standard output, and writes it with the raw figures and a chart.
+
+    Returns:
+        0; 1 if something that was measured failed; 2 if nothing could be measured.
+    """
+    options = _parse(argv)
+    try:
+        servers, chosen = registry.named(options.servers), workloads.named(options.workloads)
+    except ValueError as error:
+        return _refuse(str(error))
+    if options.list:
+        _list()
+        return 0
+    if options.results:
+        results = json.loads(options.results.read_text())
+    elif sys.platform != "linux":
+        return _refuse("the load client needs Linux, for epoll and to pin processes to cores")
+    else:
+        try:
+            for name in ("load", "floor"):
+                programs.build(name)
+        except programs.BuildError as error:
+            return _refuse(str(error))
+        if options.quick:
+            chosen = [workload.small() for workload in chosen]
+        results = _measure(servers, chosen, _settings(options))
+    if not results["samples"]:
+        return _refuse("nothing was measured")
+    text = report.markdown(results, _baselines(options.baseline, results))
+    print(text)
+    _write(options.out, results, text)
+    return int(any("error" in sample for sample in results["samples"]))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.echo",
+        description="Measures WebSocket servers side by side: each in turn is started on a core of its own, and loaded "
+        "from another by a client that checks every byte of every echo.",
+    )
+    parser.add_argument("--servers", metavar="A,B", help="which servers, or all; see --list")
+    parser.add_argument("--workloads", metavar="X,Y", help="which workloads; see --list")
+    parser.add_argument("--baseline", metavar="A,B", help="compare with these (picows, or the first measured)")
+    parser.add_argument("--rounds", type=int, help=f"how often ({Settings.rounds})")
+    parser.add_argument("--seconds", type=float, help=f"how long to measure each time ({Settings.seconds:g})")
+    parser.add_argument("--quick", action="store_true", help="a short look: one round, few connections")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="where to write (%(default)s)")
+    parser.add_argument("--results", metavar="FILE", type=Path, help="report on these, and measure nothing")
+    parser.add_argument("--list", action="store_true", help="name servers and workloads")
+    options = parser.parse_args(argv)
+    if (options.rounds or 1) < 1 or (options.seconds or 1) <= 0:
+        parser.error("--rounds and --seconds must be over 0")
+    return options
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = QUICK if options.quick else Settings()
+    given = {name: vars(options)[name] for name in ("rounds", "seconds") if vars(options)[name]}
+    return Settings(**{**vars(settings), **given})
+
+
+def _measure(
+    servers: Sequence[registry.Server], chosen: Sequence[workloads.Workload], settings: Settings
+) -> dict[str, Any]:
+    pair = cores.choose()
+    if pair.shared:
+        _say("there is one core only: server and load client share it, and figures are lower than they could be")
+    if (load := os.getloadavg()[0]) > BUSY:
+        _say(f"the machine is busy (load average {load:.1f}): figures will be noisy")
+    files = cores.raise_file_limit()
+    needed = max(workload.connections for workload in chosen) + 64
+    if files < needed:
+        _say(f"only {files} files may be open, {needed} are needed: workloads will fail; raise ulimit -n")
+    return run(servers, chosen, pair, settings, _say)
+
+
+def _baselines(names: str | None, results: dict[str, Any]) -> list[str]:
+    """The servers to compare with, as far as they were measured."""
+    measured = list(dict.fromkeys(sample["server"] for sample in results["samples"] if "value" in sample))
+    if names is None:
+        return ["picows"] if "picows" in measured else measured[:1]
+    for name in names.split(","):
+        if name not in measured:
+            _say(f"nothing is compared with {name}, which was not measured")
+    return [name for name in names.split(",") if name in measured]
+
+
+def _write(folder: Path, results: dict[str, Any], text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "echo.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "echo.md").write_text(text)
+    try:
+        chart.draw(results, folder / "echo.svg")
+    except ModuleNotFoundError:
+        _say("without a chart: pip install matplotlib")
+    _say(f"written to {folder}")
+
+
+def _list() -> None:
+    print("Servers:")
+    for server in registry.SERVERS:
+        versions = ", ".join(f"{name} {version}" for name, version in server.versions().items())
+        mark = " " if server.default else "+"
+        print(f"  {mark} {server.name:<28}{server.missing() or versions}")
+    print("\n  + takes part only when named, or with --servers all\n\nWorkloads:")
+    for workload in workloads.WORKLOADS:
+        print(f"    {workload.name:<28}{workload.title}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _refuse(reason: str) -> int:
+    _say(f"benchmarks.echo: {reason}")
+    return 2

@@ -1,0 +1,82 @@
+"""Runs the load client and reads what it measured."""
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from . import cores, programs
+from .workloads import Workload
+
+__all__ = ["Client", "LoadError", "running"]
+
+GRACE = 30.0
+"""Seconds that opening connections and everything else may take, beside the load itself."""
+
+
+class LoadError(Exception):
+    """The load client failed, most likely because the server did; the message says how."""
+
+
+class Client:
+    """A load client that runs."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def report(self) -> dict[str, Any]:
+        """What it says next.
+
+        Raises:
+            LoadError: It failed, or took too long.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            raise LoadError("it took too long and was ended" if status == -9 else f"it ended with status {status}")
+        report: dict[str, Any] = json.loads(line)
+        if "error" in report:
+            raise LoadError(report["error"])
+        return report
+
+    def finish(self) -> None:
+        """Ends one that holds idle connections.
+
+        Raises:
+            LoadError: It has failed meanwhile.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if self._process.wait() != 0:
+            self.report()
+
+
+@contextlib.contextmanager
+def running(workload: Workload, port: int, core: int, *, seconds: float, warmup: float) -> Iterator[Client]:
+    """Puts a workload on a server while the block runs.
+
+    Args:
+        core: Where the client runs.
+        seconds: How long to measure.
+        warmup: How long to load the server before.
+    """
+    words = [str(programs.build("load")), "--port", str(port), "--mode", workload.mode, "--path", workload.path]
+    words += ["--connections", str(workload.connections), "--depth", str(workload.depth)]
+    words += ["--size", str(workload.size), "--seconds", str(seconds), "--warmup", str(warmup)]
+    words += ["--text"] * workload.text + ["--tls"] * workload.tls
+    with cores.pinned(core):
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = threading.Timer(seconds + warmup + GRACE, process.kill)
+    deadline.start()
+    try:
+        with process:  # closes its pipes
+            try:
+                yield Client(process)
+            finally:
+                process.kill()
+    finally:
+        deadline.cancel()

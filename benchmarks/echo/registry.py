@@ -1,0 +1,127 @@
+"""Which servers can be compared, and what each of them needs."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["SERVERS", "Server", "named"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that can be measured.
+
+    Attributes:
+        name: On the command line and in results.
+        title: In tables and charts.
+        module: In `benchmarks.echo.servers`; empty for the floor, which is a C program.
+        packages: What has to be installed, by their names for pip.
+        loop: Its event loop, see `servers.options`.
+        variant: Which of the module's several servers.
+        environment: What is added to its environment.
+        default: Whether it takes part when nobody says which servers should.
+        tls: Whether it can encrypt.
+    """
+
+    name: str
+    title: str
+    module: str
+    packages: tuple[str, ...] = ()
+    loop: str = "uvloop"
+    variant: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    default: bool = True
+    tls: bool = True
+
+    def missing(self) -> str | None:
+        """How to install what is not installed; None if nothing is missing."""
+        missing = [package for package in self.packages if _version(package) is None]
+        return f"not installed: pip install {' '.join(missing)}" if missing else None
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of its packages."""
+        versions = {package: _version(package) for package in self.packages}
+        return {package: version for package, version in versions.items() if version is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+_COMPILED = {"DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": ""}
+_PURE = {"DUCK_REQUIRE_SPEEDUPS": "", "DUCK_NO_EXTENSIONS": "1"}
+
+SERVERS: tuple[Server, ...] = (
+    Server("duck", "duck", "duck", ("uvloop", "httptools"), environment=_COMPILED),
+    Server("duck-pure", "duck, pure Python", "duck", ("uvloop", "httptools"), environment=_PURE),
+    Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
+    Server("picows-websockets", "picows.websockets", "picows_websockets", ("picows", "aiofastnet", "uvloop")),
+    Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),
+    Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop")),
+    *(
+        Server(
+            f"uvicorn-{variant}",
+            f"uvicorn, {variant}",
+            "uvicorn",
+            ("uvicorn", variant.removesuffix("-sansio"), "httptools", "uvloop"),
+            variant=variant,
+        )
+        for variant in ("websockets", "websockets-sansio", "wsproto")
+    ),
+    Server("granian", "Granian", "granian", ("granian", "uvloop")),
+    Server("socketify", "socketify", "socketify", ("socketify",)),
+    Server("floor", "C floor", "", tls=False),
+    # On other event loops, for who asks for them.
+    Server("duck-asyncio", "duck, asyncio", "duck", ("httptools",), "asyncio", environment=_COMPILED, default=False),
+    Server(
+        "duck-aiofastnet",
+        "duck, aiofastnet",
+        "duck",
+        ("aiofastnet", "uvloop", "httptools"),
+        "aiofastnet",
+        environment=_COMPILED,
+        default=False,
+    ),
+    Server(
+        "picows-uvloop",
+        "picows core, uvloop's transports",
+        "picows",
+        ("picows", "uvloop"),
+        variant="native-transports",
+        default=False,
+    ),
+    Server("picows-asyncio", "picows core, asyncio", "picows", ("picows", "aiofastnet"), "asyncio", default=False),
+    Server("websockets-asyncio", "websockets, asyncio", "websockets", ("websockets",), "asyncio", default=False),
+    Server(
+        "websockets-aiofastnet",
+        "websockets, aiofastnet",
+        "websockets",
+        ("websockets", "aiofastnet", "uvloop"),
+        "aiofastnet",
+        default=False,
+    ),
+    Server("aiohttp-asyncio", "aiohttp, asyncio", "aiohttp", ("aiohttp",), "asyncio", default=False),
+)
+
+
+def named(names: str | None) -> list[Server]:
+    """Servers by their names, in that order.
+
+    Args:
+        names: With commas between; "all" for all; None for the default ones.
+
+    Raises:
+        ValueError: There is no such server.
+    """
+    if names is None:
+        return [server for server in SERVERS if server.default]
+    if names == "all":
+        return list(SERVERS)
+    by_name = {server.name: server for server in SERVERS}
+    unknown = [name for name in names.split(",") if name not in by_name]
+    if unknown:
+        raise ValueError(f"no server is named {' or '.join(unknown)}: see --list")
+    return [by_name[name] for name in dict.fromkeys(names.split(","))]

@@ -1,0 +1,162 @@
+"""Runs every workload on every server, several times over, in turn."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import launch, machine
+from .client import LoadError
+from .cores import Cores
+from .launch import ServerError
+from .measure import Sample, measure
+from .registry import Server
+from .workloads import Workload
+
+__all__ = ["Settings", "run"]
+
+Say = Callable[[str], None]
+
+FORMAT = 1
+"""Of the results; a higher number for what older readers would misread."""
+
+STARTING = 1.0
+"""Seconds that it takes, about, to start a server and open connections; for the estimate only."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        rounds: How often each workload meets each server.
+        seconds: How long to measure each time.
+        warmup: How long to load the server before.
+        rest: Seconds between two measurements.
+    """
+
+    rounds: int = 5
+    seconds: float = 2.0
+    warmup: float = 0.5
+    rest: float = 0.2
+
+
+def run(
+    servers: Sequence[Server],
+    workloads: Sequence[Workload],
+    cores: Cores,
+    settings: Settings,
+    say: Say,
+) -> dict[str, Any]:
+    """Measures; what has been measured when it is interrupted is not lost.
+
+    The rounds of a workload go through the servers in turn, A B C A B C, so that a machine that gets slower or
+    faster meanwhile does so for all of them.
+
+    Args:
+        say: Called with lines on how it goes.
+
+    Returns:
+        The results, made of what JSON knows.
+    """
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv[1:],
+        "settings": vars(settings),
+        "machine": machine.describe(cores),
+        "servers": [_described_server(server) for server in servers],
+        "workloads": [_described_workload(workload) for workload in workloads],
+        "samples": [],
+        "interrupted": False,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tls = _certificate(Path(folder), workloads, say)
+            present = []
+            for server, described in zip(servers, results["servers"], strict=True):
+                described["missing"] = _reason_to_miss(server, cores, say)
+                if not described["missing"]:
+                    present.append(server)
+            turns = [
+                (workload, number, server)
+                for workload in workloads
+                for number in range(1, settings.rounds + 1)
+                for server in present
+                if not workload.tls or (tls and server.tls)
+            ]
+            for index, (workload, number, server) in enumerate(turns):
+                sample = _sample(server, workload, cores, settings, tls)
+                turn = {"workload": workload.name, "server": server.name, "round": number}
+                results["samples"].append(turn | sample)
+                say(_progress(index, turns, sample, settings))
+                time.sleep(settings.rest)
+        except KeyboardInterrupt:
+            results["interrupted"] = True
+    return results
+
+
+def _described_server(server: Server) -> dict[str, Any]:
+    return {"name": server.name, "title": server.title, "versions": server.versions(), "missing": None}
+
+
+def _described_workload(workload: Workload) -> dict[str, Any]:
+    return {
+        **vars(workload),
+        "title": workload.title,
+        "unit": workload.unit,
+        "lower_is_better": workload.lower_is_better,
+    }
+
+
+def _certificate(folder: Path, workloads: Sequence[Workload], say: Say) -> tuple[str, str] | None:
+    """A certificate and its key, if a workload needs them and they can be had."""
+    if any(workload.tls for workload in workloads):
+        try:
+            return launch.certificate(folder)
+        except OSError as error:
+            say(f"without TLS: {error}")
+    return None
+
+
+def _reason_to_miss(server: Server, cores: Cores, say: Say) -> str | None:
+    """Why a server cannot take part; None if it can. It is started once to find out."""
+    reason = server.missing()
+    if reason is None:
+        try:
+            measure(server, Workload("probe"), cores, seconds=0.05, warmup=0)
+        except (LoadError, ServerError) as error:
+            reason = _explained(error)
+    if reason:
+        say(f"without {server.name}: {reason}")
+    return reason
+
+
+def _sample(
+    server: Server, workload: Workload, cores: Cores, settings: Settings, tls: tuple[str, str] | None
+) -> Sample:
+    try:
+        return measure(server, workload, cores, seconds=settings.seconds, warmup=settings.warmup, tls=tls)
+    except (LoadError, ServerError) as error:
+        return {"error": _explained(error)}
+
+
+def _explained(error: Exception) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+
+
+def _progress(
+    index: int,
+    turns: Sequence[tuple[Workload, int, Server]],
+    sample: Sample,
+    settings: Settings,
+) -> str:
+    workload, number, server = turns[index]
+    left = (len(turns) - index - 1) * (settings.seconds + settings.warmup + settings.rest + STARTING)
+    figure = f"failed: {sample['error']}" if "error" in sample else f"{sample['value']:,.1f} {workload.unit}"
+    return (
+        f"[{index + 1}/{len(turns)}, {left / 60:.0f} min left] {workload.name}, round {number}, {server.name}: {figure}"
+    )

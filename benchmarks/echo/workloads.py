@@ -1,0 +1,102 @@
+"""What is measured."""
+
+from dataclasses import dataclass, replace
+
+__all__ = ["WORKLOADS", "Workload", "named"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of load.
+
+    Attributes:
+        name: On the command line and in results.
+        mode: Of the load client: "echo", "connect", "broadcast" or "idle".
+        connections: How many at a time.
+        depth: Messages on their way on each; those that an idle connection has echoed before.
+        size: Bytes of a message.
+        text: Whether messages are text, mostly ASCII; else they are binary.
+        tls: Whether connections are encrypted.
+    """
+
+    name: str
+    mode: str = "echo"
+    connections: int = 1
+    depth: int = 1
+    size: int = 32
+    text: bool = False
+    tls: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        if self.mode == "connect":
+            return f"handshakes and closes, {self.connections} at a time"
+        if self.mode == "broadcast":
+            return f"broadcast to {self.connections:,}, {_bytes(self.size)}"
+        if self.mode == "idle":
+            used = f" that echoed {_bytes(self.size)}" if self.depth else ""
+            return f"memory of an idle connection{used}, {self.connections:,} open"
+        parts = ["1 connection" if self.connections == 1 else f"{self.connections:,} connections"]
+        parts.append(_bytes(self.size) + (" of text" if self.text else ""))
+        if self.depth > 1:
+            parts.append(f"{self.depth} in flight")
+        return ("TLS: " if self.tls else "") + ", ".join(parts)
+
+    @property
+    def unit(self) -> str:
+        """Of its figures."""
+        return {"connect": "connects/s", "broadcast": "deliveries/s", "idle": "KiB"}.get(self.mode, "messages/s")
+
+    @property
+    def path(self) -> str:
+        """Where servers serve it."""
+        return "/broadcast" if self.mode == "broadcast" else "/"
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.mode == "idle"
+
+    def small(self) -> "Workload":
+        """The same with fewer connections, for a quick look."""
+        return replace(self, connections=max(self.connections // 10, 1))
+
+
+def _bytes(size: int) -> str:
+    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor} {unit}"
+    return f"{size} B"
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    Workload("ping"),
+    Workload("pipeline", depth=64),
+    Workload("c100", connections=100),
+    Workload("c1000", connections=1000),
+    Workload("1k", depth=4, size=1024),
+    Workload("16k", depth=4, size=16 * 1024),
+    Workload("1m", depth=2, size=1024 * 1024),
+    Workload("text", depth=4, size=1024, text=True),
+    Workload("tls", tls=True),
+    Workload("tls-16k", depth=4, size=16 * 1024, tls=True),
+    Workload("connect", "connect", connections=16),
+    Workload("broadcast", "broadcast", connections=100),
+    Workload("idle", "idle", connections=2000, depth=0),
+    Workload("idle-used", "idle", connections=2000),
+)
+
+
+def named(names: str | None) -> list[Workload]:
+    """Workloads by their names, in that order; all of them for None.
+
+    Raises:
+        ValueError: There is no such workload.
+    """
+    if names is None or names == "all":
+        return list(WORKLOADS)
+    by_name = {workload.name: workload for workload in WORKLOADS}
+    unknown = [name for name in names.split(",") if name not in by_name]
+    if unknown:
+        raise ValueError(f"no workload is named {' or '.join(unknown)}: see --list")
+    return [by_name[name] for name in dict.fromkeys(names.split(","))]

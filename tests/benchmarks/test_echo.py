@@ -1,0 +1,318 @@
+"""`python -m benchmarks.echo` from end to end, and that its load client is not to be deceived."""
+
+import base64
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks.echo import cli, client, cores, launch, programs, report, run, summary
+from benchmarks.echo.measure import measure
+from benchmarks.echo.registry import Server, named
+from benchmarks.echo.workloads import Workload
+from duck.contrib.websockets.handshake import accept_key
+from duck.contrib.websockets.opcodes import OpCode
+
+ROOT = Path(__file__).parents[2]
+FLOOR = Server("floor", "C floor", "", tls=False)
+SHORT = {"seconds": 0.05, "warmup": 0.01}
+
+
+def has_compiler():
+    try:
+        programs.compiler()
+    except programs.BuildError:
+        return False
+    return True
+
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the load client needs Linux"),
+    pytest.mark.skipif(not has_compiler(), reason="the load client needs a C compiler"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return cores.choose()
+
+
+# The whole
+
+
+def benchmark(*arguments):
+    words = [sys.executable, "-m", "benchmarks.echo", *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("duck.contrib.websockets._speedups") is None, reason="the codec is not compiled"
+)
+def test_measures_duck_and_the_floor(tmp_path):
+    names = ["ping", "pipeline", "tls", "connect", "broadcast", "idle-used"]
+    done = benchmark(
+        *("--quick", "--seconds", "0.1", "--servers", "duck-asyncio,floor", "--baseline", "floor"),
+        *("--workloads", ",".join(names), "--out", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| 1 connection, 32 B (messages/s) |" in done.stdout
+    assert "As multiples of C floor in the same round" in done.stdout
+    results = json.loads((tmp_path / "echo.json").read_text())
+    assert results["format"] == run.FORMAT
+    assert results["machine"]["duck"]["codec"] == "compiled"
+    assert [server["name"] for server in results["servers"]] == ["duck-asyncio", "floor"]
+    assert [workload["name"] for workload in results["workloads"]] == names
+    samples = {(sample["workload"], sample["server"]): sample for sample in results["samples"]}
+    assert set(samples) == {(name, "duck-asyncio") for name in names} | {(name, "floor") for name in names} - {
+        ("tls", "floor")
+    }
+    for (workload, _), sample in samples.items():
+        assert sample["value"] > 0, sample
+        if workload != "idle-used":
+            assert 0 < sample["p50_us"] <= sample["p99_us"] <= sample["max_us"]
+            assert sample["server_cpu"] >= 0
+            assert sample["others_cpu"] >= 0
+
+
+def test_reports_on_results_it_is_given(tmp_path, capsys):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(made_up_results()))
+    assert (
+        cli.main(["--results", str(file), "--baseline", "slow,other", "--out", str(tmp_path)]) == 1
+    )  # it has a failure
+    said = capsys.readouterr()
+    assert "As multiples of Slow" in said.out
+    assert "nothing is compared with other" in said.err
+    assert (tmp_path / "echo.md").read_text() in said.out
+
+
+def test_unknown_names_are_refused(capsys):
+    assert cli.main(["--servers", "duck,goose"]) == 2
+    assert "no server is named goose" in capsys.readouterr().err
+    assert cli.main(["--workloads", "pong"]) == 2
+    assert "no workload is named pong" in capsys.readouterr().err
+
+
+def test_lists_servers_and_workloads(capsys):
+    assert cli.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(server.name in listed for server in named("all"))
+    assert "1,000 connections" in listed
+
+
+def test_without_a_working_compiler_it_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert cli.main(["--servers", "floor"]) == 2
+    assert "the C compiler no-such-compiler does not run" in capsys.readouterr().err
+
+
+# Rounds
+
+
+def test_what_is_missing_or_broken_stops_nothing(pair):
+    absent = Server("absent", "Absent", "duck", ("no-such-package-as-this",))
+    broken = Server("broken", "Broken", "no_such_module")
+    said = []
+    settings = run.Settings(rounds=2, rest=0, **SHORT)
+    results = run.run([absent, broken, FLOOR], [Workload("ping")], pair, settings, said.append)
+    missing = [server["missing"] for server in results["servers"]]
+    assert missing[0] == "not installed: pip install no-such-package-as-this"
+    assert missing[1].startswith("it ended with status 1 before it answered")
+    assert "No module named" in missing[1]
+    assert missing[2] is None
+    assert [(sample["server"], sample["round"]) for sample in results["samples"]] == [("floor", 1), ("floor", 2)]
+    assert len(said) == 4
+    assert "Not measured: Absent" in report.markdown(results, ["absent", "floor"])
+
+
+def test_a_server_leaves_no_process_behind(pair):
+    with launch.running(FLOOR, pair.server) as running:
+        os.kill(running.session, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(running.session, 0)
+
+
+def made_up_results():
+    rates = {"slow": [100, 200, 100], "fast": [300, 400, 500]}
+    return {
+        "format": run.FORMAT,
+        "begun": "2026-01-02T03:04:05+0000",
+        "settings": vars(run.Settings()),
+        "machine": {
+            **dict.fromkeys(["cpu", "system", "python", "openssl", "compiler"], "some"),
+            "virtual": False,
+            "server_core": 1,
+            "client_core": 0,
+            "duck": {"commit": None},
+        },
+        "servers": [
+            {"name": name, "title": name.title(), "versions": {"some": "1"}, "missing": None}
+            for name in ("slow", "fast", "failing")
+        ],
+        "workloads": [run._described_workload(Workload("ping"))],
+        "samples": [
+            *(
+                {
+                    "workload": "ping",
+                    "server": name,
+                    "round": number,
+                    "value": value,
+                    "client_cpu": 0.5,
+                    "others_cpu": 0.01,
+                }
+                for name, values in rates.items()
+                for number, value in enumerate(values, 1)
+            ),
+            {"workload": "ping", "server": "failing", "round": 1, "error": "wrong echo\n    its last words"},
+        ],
+        "interrupted": False,
+    }
+
+
+def test_ratios_are_of_the_same_round():
+    results = made_up_results()
+    assert summary.ratios(results, "slow")["ping", "fast"] == summary.Spread(3.0, 2.0, 5.0)
+    assert summary.figures(results)["ping", "slow"].value == summary.Spread(100, 100, 200)
+
+
+def test_the_report_shows_failures():
+    text = report.markdown(made_up_results(), ["slow"])
+    assert "| Fast | 400 | 300 - 500 | 3.00 (2.00 - 5.00) |" in text
+    assert "| Failing | failed |" in text
+    assert "Failed: failing under ping: wrong echo\n" in text
+
+
+# The floor and the load client, against each other and against others
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 125, 126, 65535, 65536, 300_000])
+@pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
+def test_every_length_is_echoed(pair, size, text):
+    workload = Workload("echo", connections=3, depth=5, size=size, text=text)
+    assert measure(FLOOR, workload, pair, **SHORT)["value"] > 0
+
+
+def test_the_floor_proves_itself_to_any_key(pair):
+    with launch.running(FLOOR, pair.server) as running:
+        for _ in range(5):
+            key = base64.b64encode(os.urandom(16)).decode()
+            with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
+                connection.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nsec-websocket-key:  {key}\r\n\r\n".encode())
+                answer = connection.recv(4096).decode()
+            assert f"Sec-WebSocket-Accept: {accept_key(key)}\r\n" in answer
+
+
+def frame(payload, opcode=OpCode.BINARY, first=0x80, second=0):
+    return bytes([first | opcode, second | len(payload)]) + payload
+
+
+class Liar:
+    """A server for one connection and messages of 32 bytes, which answers as it is told.
+
+    Args:
+        answer: Makes what is sent back of a payload.
+        accept: Makes Sec-WebSocket-Accept of Sec-WebSocket-Key.
+        pong_size: Bytes of the pong that is awaited after each answer.
+    """
+
+    def __init__(self, answer, accept=accept_key, pong_size=0):
+        self._answer = answer
+        self._accept = accept
+        self._pong_size = pong_size
+        self.pongs = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self):
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as received, contextlib.suppress(OSError):
+            key = None
+            while (line := received.readline().decode().strip()) != "":
+                name, _, value = line.partition(": ")
+                key = value if name == "Sec-WebSocket-Key" else key
+            connection.sendall(
+                f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {self._accept(key)}\r\n\r\n".encode()
+            )
+            while len(request := received.read(6 + 32)) == 6 + 32:
+                mask = int.from_bytes(request[2:6] * 8)
+                payload = (int.from_bytes(request[6:]) ^ mask).to_bytes(32)
+                connection.sendall(self._answer(payload))
+                if pong := received.read(self._pong_size):
+                    self.pongs.append(pong)
+
+
+def deceive(liar, pair):
+    with liar, client.running(Workload("lie"), liar.port, pair.client, **SHORT) as load:
+        load.report()
+        return load.report()
+
+
+def test_an_honest_answer_is_taken(pair):
+    assert deceive(Liar(frame), pair)["messages"] > 0
+
+
+def test_fragments_and_pings_are_taken(pair):
+    def answer(payload):
+        first, last = frame(payload[:10], first=0), frame(payload[10:], OpCode.CONTINUATION)
+        return first + frame(b"?", OpCode.PING) + last
+
+    liar = Liar(answer, pong_size=6 + 1)
+    assert deceive(liar, pair)["messages"] > 0
+    assert {pong[0] for pong in liar.pongs} == {0x80 | OpCode.PONG}
+
+
+LIES = {
+    "a wrong byte": (lambda payload: frame(payload[:-1] + bytes([payload[-1] ^ 1])), "has a wrong byte"),
+    "always the same": (lambda payload: frame(bytes(32)), "has a wrong byte"),
+    "too short": (lambda payload: frame(payload[:-1]), "31 bytes instead of 32"),
+    "too long": (lambda payload: frame(payload + b"!"), "more than 32 bytes"),
+    "twice": (lambda payload: frame(payload) * 2, "has a wrong byte"),
+    "as text": (lambda payload: frame(payload, OpCode.TEXT), "opcode 1 instead of 2"),
+    "masked": (lambda payload: frame(bytes(4) + payload, second=0x80), "is masked"),
+    "compressed": (lambda payload: frame(payload, first=0xC0), "reserved bits"),
+    "a close frame": (lambda payload: frame(b"\x03\xf3oops", OpCode.CLOSE), "closed the connection: 1011 oops"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_found_out(lie, pair):
+    answer, complaint = LIES[lie]
+    with pytest.raises(client.LoadError, match=complaint):
+        deceive(Liar(answer), pair)
+
+
+def test_a_wrong_proof_is_found_out(pair):
+    with pytest.raises(client.LoadError, match="wrong Sec-WebSocket-Accept"):
+        deceive(Liar(frame, accept=lambda key: accept_key("another")), pair)
+
+
+def test_a_server_that_hangs_up_is_found_out(pair):
+    def hang_up(payload):
+        raise OSError
+
+    with pytest.raises(client.LoadError, match="hung up on an open connection"):
+        deceive(Liar(hang_up), pair)
