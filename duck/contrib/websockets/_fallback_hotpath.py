@@ -191,6 +191,7 @@ class Worker:
     def failed(self, error: BaseException) -> None:
         """A handler has raised; raises on if it was the task that was cancelled."""
         if self._dispatcher.owner.hook_failed(error):
+            self._ended()
             self._dispatcher.leave(self)
             raise error
 
@@ -355,6 +356,13 @@ class Dispatcher:
             self.workers.discard(worker.task)
         if self.idle is worker:
             self.idle = None
+        if self.inbox:  # it was cancelled
+            self.loop.call_soon(self.replace_worker)
+
+    def replace_worker(self) -> None:
+        """Has what is in the inbox handled, if nobody is about to."""
+        if self.inbox and self.opened and len(self.workers) < self._limit:
+            self._new_worker(None)
 
 
 class HotPath:

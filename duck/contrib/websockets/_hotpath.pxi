@@ -164,6 +164,7 @@ cdef class Worker:
     cdef int failed(self, object error) except -1:
         """A handler has raised; raises on if it was the task that was cancelled."""
         if self.dispatcher.owner.hook_failed(error):
+            self.ended()
             self.dispatcher.leave(self)
             raise error
         return 0
@@ -310,7 +311,14 @@ cdef class Dispatcher:
             (<set>self.workers).discard(worker.task)
         if self.idle is worker:
             self.idle = None
+        if self.inbox:  # it was cancelled
+            self.loop.call_soon(self.replace_worker)
         return 0
+
+    def replace_worker(self):
+        """Has what is in the inbox handled, if nobody is about to."""
+        if self.inbox and self.opened and len(self.workers) < self.limit:
+            self.new_worker(None)
 
 
 cdef class HotPath:

@@ -42,6 +42,7 @@ _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for
 # Why reading is on hold.
 _HOLD_INBOX = 1
 _HOLD_WRITES = 2
+_HOLD_EARLY = 4
 
 
 class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
@@ -56,6 +57,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_beating",
         "_call_on_close",
         "_deadline",
         "_emptied",
@@ -63,7 +65,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_log_close",
         "_loops",
         "_pull",
+        "_pulling",
         "_sender",
+        "_terminated",
         "_unsent",
         "_waiters",
         "closed",
@@ -107,7 +111,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._emptied: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._loops: tuple[asyncio.Task[None], ...] = ()  # the view's own
+        self._loops: tuple[asyncio.Task[None], ...] = ()  # the view's own, and in the end `on_close`
+        self._beating: asyncio.Task[None] | None = None
+        self._pulling: asyncio.Task[None] | None = None
+        self._terminated = False
         self._call_on_close = False
         self._log_close = True
 
@@ -131,18 +138,27 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             if heartbeat is None:
                 self.heartbeat.start()
             else:
-                self._run_loop(heartbeat)
+                self._beating = self._run_loop(heartbeat)
             if self._pull is None:
-                self.dispatcher.open(on_open)
+                try:
+                    self.dispatcher.open(on_open)
+                except Exception as error:  # it is no coroutine function
+                    self.hook_failed(error)
             else:
                 self.dispatcher.open(None)
-                self._run_loop(self._pull)
+                self._pulling = self._run_loop(self._pull_frames)
         finally:
             self.corked = False
             self.flush()
         if early:
-            # In a callback of its own, for messages must not be delivered while a task is running.
+            # In a callback of its own, for messages must not be delivered while a task is running; and nothing that is
+            # read may overtake it.
+            self._holds |= _HOLD_EARLY
+            self.transport.pause_reading()
             self.loop.call_soon(self._receive_early, early)
+        elif not self._holds and not self.transport.is_reading():
+            self.transport.resume_reading()
+        self.move_on()
 
     def _receive_early(self, early: bytes) -> None:
         self.corked = True
@@ -151,6 +167,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         finally:
             self.corked = False
             self.flush()
+        self._release(_HOLD_EARLY)
         self.move_on()
 
     # From the transport
@@ -182,6 +199,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self.heartbeat.stop()
+        if self._beating is not None:
+            self._beating.cancel()
         self._wake_waiters()
         if self._sender is not None:
             self._sender.lost(self._closed_error())
@@ -335,6 +354,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def terminate(self) -> None:
         """Closes without waiting for the peer; handlers that run are cancelled."""
+        self._terminated = True
+        self.dispatcher.stop()
+        self.release_inbox()
         self.close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
@@ -375,7 +397,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
         return False
 
-    def _run_loop(self, loop: Callable[[], Awaitable[None]]) -> None:
+    async def _pull_frames(self) -> None:
+        assert self._pull is not None
+        await self._pull()
+        self.close()  # nobody would read on
+
+    def _run_loop(self, loop: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         """Runs a receive or heartbeat loop that the view has overridden; an error in it ends the connection."""
 
         async def run() -> None:
@@ -387,7 +414,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 if self.hook_failed(error):
                     raise
 
-        self._loops += (tasks.start_task(self.loop, run()),)
+        task = tasks.start_task(self.loop, run())
+        self._loops += (task,)
+        return task
 
     def _hook_tasks(self) -> set["asyncio.Task[None]"]:
         running = {*self.dispatcher.workers, *self._loops}
@@ -396,18 +425,18 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     async def _finish(self) -> None:
         """The transport is gone: what had come is handled, then `on_close` runs, then the handlers end."""
         view, connection = self.view, self.connection
-        deadline = self.loop.time() + view.CLOSE_TIMEOUT
+        patience = _FLUSH_TIMEOUT if self._terminated else view.CLOSE_TIMEOUT
+        deadline = self.loop.time() + patience
         await self._until_started(deadline)
         view.connection_ended()
         if self._log_close:
             words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
             log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
         if self._call_on_close:
-            try:
-                await view.on_close(connection.close_received)
-            except (Exception, asyncio.CancelledError) as error:
-                path, name = view.request.path, type(view).__name__
-                logger.error("%s: error in on_close of %s", path, name, exc_info=error)
+            last_hook = tasks.start_task(self.loop, self._close_hook())
+            if not last_hook.done():
+                self._loops += (last_hook,)
+                await asyncio.wait([last_hook], timeout=patience)
         hooks = self._hook_tasks()
         if hooks:
             _, late = await asyncio.wait(hooks, timeout=max(deadline - self.loop.time(), 0))
@@ -418,17 +447,28 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
+    async def _close_hook(self) -> None:
+        view = self.view
+        try:
+            await view.on_close(self.connection.close_received)
+        except (Exception, asyncio.CancelledError) as error:
+            logger.error("%s: error in on_close of %s", view.request.path, type(view).__name__, exc_info=error)
+
     async def _until_started(self, deadline: float) -> None:
         """Until every message that came before the end has been handed to its handler."""
-        inbox = self.dispatcher.inbox
-        if inbox:
+        if self._pulling is not None:
+            # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
+            await asyncio.wait([self._pulling], timeout=deadline - self.loop.time())
+        dispatcher = self.dispatcher
+        if dispatcher.inbox:
             self._emptied = self.loop.create_future()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._emptied
-            if inbox:
-                logger.warning("%s: %d messages were not handled in time", self.view.request.path, len(inbox))
-        self.dispatcher.stop()
+            if dispatcher.inbox:
+                left = len(dispatcher.inbox)
+                logger.warning("%s: %d messages were not handled in time", self.view.request.path, left)
+        dispatcher.stop()
 
     def _closed_error(self) -> ConnectionClosed:
         connection = self.connection

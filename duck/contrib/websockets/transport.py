@@ -49,7 +49,7 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:
-    """Answers an upgrade request and hands its transport over to a protocol.
+    """Answers an upgrade request and hands its transport over to a protocol, which has to see that it reads.
 
     Args:
         response: The head of the 101 response.
@@ -66,8 +66,6 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
     transport.write(response)
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
-    if not transport.is_reading():
-        transport.resume_reading()
     early, request.content = request.content, b""
     return early
 

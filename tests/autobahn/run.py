@@ -1,0 +1,266 @@
+"""Runs the Autobahn test suite, some 500 cases of good and bad WebSocket clients, against `duck serve`.
+
+python tests/autobahn/run.py [--cases '1.*,2.*'] [--venv DIR] [--pure]
+
+The suite is a Python 2.7 program. An environment for it is made at the first run, with the Python that $PYTHON27 names,
+or pyenv's, or `python2.7` of the path.
+
+Exit status: 0 when every case passed, 1 when one did not, 2 when the suite could not be run.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+CASES = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*"
+"""All but 12 and 13, which are about compression."""
+
+# INFORMATIONAL is for cases in which RFC 6455 leaves the choice.
+PASSED = {"OK", "INFORMATIONAL"}
+MISSING = {"behavior": "MISSING", "behaviorClose": "MISSING"}
+
+TIMEOUT = 1800
+
+TITLES = {
+    1: "Framing",
+    2: "Pings and pongs",
+    3: "Reserved bits",
+    4: "Opcodes",
+    5: "Fragmentation",
+    6: "UTF-8",
+    7: "Closing",
+    9: "Limits, performance",
+    10: "Auto-fragmentation",
+    12: "Compression, different sizes",
+    13: "Compression, different parameters",
+}
+
+Case = dict[str, Any]
+
+
+class CannotRun(Exception):
+    """The suite cannot be run; the message says what is missing."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=CASES, help="ids, with * for anything, and commas between (%(default)s)")
+    parser.add_argument(
+        "--venv", type=Path, default=ROOT / "build/autobahn", help="the suite's environment, made if it is not there"
+    )
+    parser.add_argument("--pure", action="store_true", help="test the pure-Python codec")
+    options = parser.parse_args()
+    try:
+        python = environment(options.venv.resolve())
+        cases = select(python, options.cases)
+        with tempfile.TemporaryDirectory(prefix="autobahn-") as folder:
+            with serving(options.pure) as port:
+                results = run(python, cases, port, Path(folder))
+            return report(results, Path(folder))
+    except CannotRun as error:
+        print(f"cannot run the Autobahn suite: {error}", file=sys.stderr)
+        return 2
+
+
+# The suite
+
+
+def environment(venv: Path) -> Path:
+    """The Python of the suite's environment, which is made if it is not there."""
+    python = venv / "bin/python"
+    complete = venv / "complete"
+    requirements = (HERE / "requirements.txt").read_text()
+    if complete.exists() and complete.read_text() == requirements:
+        return python
+    python27 = find_python27()
+    print(f"making an environment with {python27} in {venv}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        # The last virtualenv that can make one for Python 2.7.
+        call(sys.executable, "-m", "venv", folder)
+        call(f"{folder}/bin/python", "-m", "pip", "install", "-q", "virtualenv==20.21.1")
+        call(f"{folder}/bin/python", "-m", "virtualenv", "-q", "--clear", "-p", python27, venv)
+    # Python 2 says at every start that its time is over.
+    pip = (python, "-W", "ignore", "-m", "pip", "-q", "--disable-pip-version-check", "--no-python-version-warning")
+    call(*pip, "install", "--no-deps", "-r", HERE / "requirements.txt")
+    try:
+        call(*pip, "install", "--no-deps", "wsaccel==0.6.6")
+    except CannotRun:
+        print("without a C compiler for wsaccel the suite takes longer", file=sys.stderr)
+    complete.write_text(requirements)
+    return python
+
+
+def find_python27() -> str:
+    """A Python 2.7 with all that the suite imports."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [
+        os.environ.get("PYTHON27"),
+        *map(str, sorted(pyenv.glob("versions/2.7.*/bin/python2.7"), reverse=True)),
+        shutil.which("python2.7"),
+    ]
+    for python in filter(None, found):
+        try:
+            subprocess.run([python, "-c", "import ctypes, ssl, zlib"], check=True, capture_output=True, env=clean())
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python
+    raise CannotRun(
+        "it needs Python 2.7, with ctypes, ssl and zlib, and there is none: "
+        "install one (`pyenv install 2.7.18`), or name it in PYTHON27"
+    )
+
+
+def select(python: Path, patterns: str) -> list[str]:
+    """The suite's cases whose ids match, in its order.
+
+    wstest's own patterns are prefixes, and it never ends when there is no such case.
+    """
+    names = call(
+        python,
+        *("-W", "ignore", "-c"),
+        "from autobahntestsuite.case import Cases, CaseBasename\n"
+        "for case in Cases: print(case.__name__[len(CaseBasename):].replace('_', '.'))",
+    ).split()
+    wanted = set()
+    for pattern in patterns.split(","):
+        expression = re.escape(pattern.strip()).replace(r"\*", ".*")
+        matching = [name for name in names if re.fullmatch(expression, name)]
+        if not matching:
+            raise CannotRun(f"it has no case {pattern!r}")
+        wanted.update(matching)
+    return [name for name in names if name in wanted]
+
+
+def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Case]:
+    """Run cases against the server on a port.
+
+    Args:
+        folder: For the suite's reports.
+
+    Returns:
+        What the suite says of each case.
+    """
+    specification = {
+        "outdir": str(folder),
+        "servers": [{"agent": "duck", "url": f"ws://127.0.0.1:{port}"}],
+        "cases": cases,
+        "exclude-cases": [],
+        "exclude-agent-cases": {},
+    }
+    file = folder / "specification.json"
+    file.write_text(json.dumps(specification))
+    said = call(python.parent / "wstest", "-m", "fuzzingclient", "-s", file, timeout=TIMEOUT)
+    try:
+        results = json.loads((folder / "index.json").read_text())["duck"]
+    except (FileNotFoundError, KeyError):
+        raise CannotRun(f"it left no results:\n{said[-3000:]}") from None
+    return {case: results.get(case, MISSING) for case in cases}
+
+
+# The server
+
+
+@contextmanager
+def serving(pure: bool) -> Iterator[int]:
+    """Run the echo example, and give its port."""
+    variables = {"DUCK_NO_EXTENSIONS": "1"} if pure else {}
+    # -P, or the source tree in the working directory would come before what is installed.
+    duck = [sys.executable, "-P", "-m", "duck.server"]
+    server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]
+    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=os.environ | variables) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            port = urlsplit(line.removeprefix("listening on ").strip()).port
+            if port is None:
+                raise CannotRun("`duck serve` did not start")
+            yield port
+        finally:
+            process.terminate()
+
+
+# The outcome
+
+
+def report(results: dict[str, Case], folder: Path) -> int:
+    """Print a table of the sections, and every case that did not pass.
+
+    Returns:
+        The exit status.
+    """
+    sections: dict[int, Counter[str]] = {}
+    failed = {}
+    for name, case in results.items():
+        outcome = {case["behavior"], case["behaviorClose"]}
+        bad = sorted(outcome - PASSED)
+        if bad:
+            failed[name] = ", ".join(bad)
+        word = bad[0] if bad else "INFORMATIONAL" if "INFORMATIONAL" in outcome else "OK"
+        sections.setdefault(int(name.split(".")[0]), Counter())[word] += 1
+    print("| section | cases | OK | informational | failed |")
+    print("| --- | --: | --: | --: | --: |")
+    rows = [(f"{number} {TITLES[number]}", count) for number, count in sections.items()]
+    for title, count in [*rows, ("all", sum(sections.values(), Counter()))]:
+        passed = [count["OK"], count["INFORMATIONAL"]]
+        print(f"| {title} | {count.total()} | {passed[0]} | {passed[1]} | {count.total() - sum(passed)} |")
+    for name, words in failed.items():
+        print(f"{name}: {words}{explanation(results[name], folder)}")
+    return 1 if failed else 0
+
+
+def explanation(case: Case, folder: Path) -> str:
+    """The suite's own words on a case that went wrong."""
+    if "reportfile" not in case:
+        return ""
+    details = json.loads((folder / case["reportfile"]).read_text())
+    return f": {details['result']} {details['resultClose']}"
+
+
+def call(*command: str | Path, timeout: float | None = None) -> str:
+    """Run a command of the suite.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        CannotRun: It failed, or took too long.
+    """
+    try:
+        process = subprocess.run(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=clean(),
+            timeout=timeout,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotRun(f"it did not end within {timeout} seconds") from None
+    except subprocess.CalledProcessError as error:
+        raise CannotRun(f"{command[0]} failed:\n{error.stdout[-3000:]}") from None
+    return process.stdout
+
+
+def clean() -> dict[str, str]:
+    """The environment without what leads another Python to our modules."""
+    return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

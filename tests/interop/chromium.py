@@ -1,0 +1,151 @@
+"""A headless Chromium, driven over its DevTools protocol: as much of that as the tests need."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+__all__ = ["Page", "find", "launch", "open_page"]
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+FLAGS = (
+    "--headless",
+    "--remote-debugging-port=0",
+    "--no-sandbox",  # does not work for root; nothing but the tests' own pages is loaded
+    "--ignore-certificate-errors",  # the tests' authority is in no browser's list
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    # Without these it looks for updates on the network.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+_ANNOUNCEMENT = "DevTools listening on "
+
+
+def find() -> str | None:
+    """The browser's path, None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def launch(executable: str, profile: Path) -> Iterator[str]:
+    """Run a browser.
+
+    Args:
+        executable: Its path.
+        profile: A folder for its files.
+
+    Yields:
+        The URL of its DevTools.
+    """
+    command = [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith(_ANNOUNCEMENT):
+                break
+        else:
+            raise RuntimeError(f"{executable} did not start:\n{''.join(said)}")
+        # It goes on to complain about what the machine lacks, and must not wait for a reader.
+        drain = threading.Thread(target=deque, args=(process.stderr, 0))
+        drain.start()
+        try:
+            yield line.removeprefix(_ANNOUNCEMENT).strip()
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            drain.join()
+
+
+class Page:
+    """A tab."""
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        self._devtools = devtools
+        self._numbers = itertools.count()
+        self._session: dict[str, str] = {}
+
+    async def open(self, url: str) -> None:
+        """Make the tab, and load a page in it."""
+        target = await self._command("Target.createTarget", url="about:blank")
+        session = await self._command("Target.attachToTarget", **target, flatten=True)
+        self._session = session
+        loaded = await self._command("Page.navigate", url=url)
+        assert "errorText" not in loaded, f"{url}: {loaded['errorText']}"
+        await self.evaluate(
+            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', () => done()))"
+        )
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression; that of a promise is waited for.
+
+        Raises:
+            RuntimeError: It threw, or the promise was rejected.
+        """
+        result = await self._command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(result["exceptionDetails"]["exception"]["description"])
+        return result["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait until changes to the document make a JavaScript expression true."""
+        await self.evaluate(
+            f"""new Promise(done => {{
+                const observer = new MutationObserver(look);
+                function look() {{ if ({condition}) {{ observer.disconnect(); done() }} }}
+                observer.observe(document, {{ childList: true, characterData: true, subtree: true }});
+                look();
+            }})"""
+        )
+
+    async def close(self) -> None:
+        """Close the tab, and with it its connections."""
+        await self._command("Page.close")
+
+    async def _command(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        await self._devtools.send(json.dumps({"id": number, "method": method, "params": params, **self._session}))
+        async for message in self._devtools:
+            answer = json.loads(message)
+            if answer.get("id") == number:
+                break
+        else:
+            raise RuntimeError("the browser has closed")
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+
+@asynccontextmanager
+async def open_page(devtools: str, url: str) -> AsyncIterator[Page]:
+    """Load a page in a tab of its own.
+
+    Args:
+        devtools: What `launch` gave.
+    """
+    async with connect(devtools, max_size=None, compression=None, ping_interval=None) as connection:
+        page = Page(connection)
+        await page.open(url)
+        try:
+            yield page
+        finally:
+            await page.close()

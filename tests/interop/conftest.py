@@ -1,0 +1,115 @@
+"""Servers that are processes of their own, clients that others wrote, and a limit to how long anything may take."""
+
+import asyncio
+import importlib.util
+import os
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+
+from . import chromium
+from .peers import Peer, aiohttp_peer, chromium_peer, websockets_peer
+from .serving import Server, serving
+
+SECONDS = 60
+"""How long a test may wait for anything before it has failed."""
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Kind(NamedTuple):
+    """How a server is run."""
+
+    loop: str
+    secure: bool
+
+
+KINDS = [Kind(loop, secure) for secure in (False, True) for loop in ("asyncio", "uvloop")]
+
+
+class Tls(NamedTuple):
+    """A certificate for localhost, and what trusts it."""
+
+    options: tuple[str, ...]
+    trust: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    options = ("--ssl-certfile", f"{folder}/cert.pem", "--ssl-keyfile", f"{folder}/key.pem")
+    return Tls(options, trust)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{'wss' if kind.secure else 'ws'}-{kind.loop}")
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    if kind.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    return kind
+
+
+def _serving(target: Path, kind: Kind, tls: Tls) -> AbstractContextManager[Server]:
+    options = ("--loop", kind.loop, "--log-level", "warning")
+    return serving(target, *options, *(tls.options if kind.secure else ()), trust=tls.trust if kind.secure else None)
+
+
+@pytest.fixture(scope="module")
+def server(kind: Kind, tls: Tls) -> Iterator[Server]:
+    """Serves `app.py`."""
+    with _serving(Path(__file__).with_name("app.py"), kind, tls) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chat_server(kind: Kind, tls: Tls) -> Iterator[Server]:
+    """Serves the chat among the examples."""
+    with _serving(EXAMPLES / "chat.py", kind, tls) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running Chromium; the test is skipped without one, unless DUCK_REQUIRE_CHROMIUM is set."""
+    executable = chromium.find()
+    if executable is None:
+        why = f"none of {', '.join(chromium.NAMES)} is on the path"
+        if os.environ.get("DUCK_REQUIRE_CHROMIUM", "") not in ("", "0"):
+            pytest.fail(f"DUCK_REQUIRE_CHROMIUM is set: {why}")
+        pytest.skip(why)
+    with chromium.launch(executable, tmp_path_factory.mktemp("chromium")) as url:
+        yield url
+
+
+@pytest.fixture(params=["websockets", "aiohttp", "chromium"])
+def connect(request: pytest.FixtureRequest, server: Server) -> Callable[..., AbstractAsyncContextManager[Peer]]:
+    """What connects to a path of `server`, with each of the clients in turn."""
+    if request.param == "websockets":
+        return partial(websockets_peer, server)
+    if request.param == "aiohttp":
+        return partial(aiohttp_peer, server)
+    return partial(chromium_peer, request.getfixturevalue("devtools"), server)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Runs a coroutine."""
+
+    async def limited(scenario: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(SECONDS):
+            await scenario
+
+    with asyncio.Runner() as runner:
+        yield lambda scenario: runner.run(limited(scenario))

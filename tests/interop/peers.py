@@ -1,0 +1,145 @@
+"""The clients that the server is tried with, each behind the same few methods."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import aiohttp
+import websockets
+from aiohttp.connector import Connection
+from websockets.asyncio.client import ClientConnection
+
+from .chromium import Page, open_page
+from .serving import Server
+
+__all__ = ["Peer", "aiohttp_peer", "chromium_peer", "websockets_peer"]
+
+
+class Peer(Protocol):
+    """One end of a connection."""
+
+    subprotocol: str | None
+
+    async def send(self, message: str | bytes) -> None: ...
+
+    async def receive(self) -> str | bytes: ...
+
+    async def close(self, code: int, reason: str) -> None: ...
+
+    async def closed(self) -> tuple[int, str]:
+        """Code and reason of the other end, once it has closed the connection."""
+        ...
+
+
+class WebsocketsPeer:
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self.subprotocol = socket.subprotocol
+        self.send = socket.send
+        self.receive = socket.recv
+        self.close = socket.close
+
+    async def closed(self) -> tuple[int, str]:
+        await self._socket.wait_closed()
+        return self._socket.close_code, self._socket.close_reason
+
+
+@asynccontextmanager
+async def websockets_peer(server: Server, path: str, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebsocketsPeer]:
+    url = server.url(path)
+    async with websockets.connect(url, ssl=server.trust, subprotocols=subprotocols or None, max_size=None) as socket:
+        yield WebsocketsPeer(socket)
+
+
+class AiohttpPeer:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self.subprotocol = socket.protocol
+
+    async def send(self, message: str | bytes) -> None:
+        await (self._socket.send_str(message) if isinstance(message, str) else self._socket.send_bytes(message))
+
+    async def receive(self) -> str | bytes:
+        message = await self._socket.receive()
+        assert message.type in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}, message
+        return message.data
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._socket.close(code=code, message=reason.encode())
+
+    async def closed(self) -> tuple[int, str]:
+        message = await self._socket.receive()
+        assert message.type is aiohttp.WSMsgType.CLOSE, message
+        return message.data, message.extra
+
+
+class AiohttpConnector(aiohttp.TCPConnector):
+    """Can wait until its connections are closed; those over TLS are not when a session is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._closings: list[asyncio.Future[None] | None] = []
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        connection = await super().connect(*args, **kwargs)
+        assert connection.protocol is not None
+        self._closings.append(connection.protocol.closed)
+        return connection
+
+    async def until_closed(self) -> None:
+        await asyncio.gather(*filter(None, self._closings), return_exceptions=True)
+
+
+@asynccontextmanager
+async def aiohttp_peer(server: Server, path: str, subprotocols: Sequence[str] = ()) -> AsyncIterator[AiohttpPeer]:
+    connector = AiohttpConnector()
+    options = {"ssl": server.trust or True, "protocols": subprotocols, "max_msg_size": 0}
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.ws_connect(server.url(path), **options) as socket,
+    ):
+        yield AiohttpPeer(socket)
+    await connector.until_closed()
+
+
+class ChromiumPeer:
+    """A WebSocket of a page; the JavaScript is in the page that `app.py` serves."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.subprotocol: str | None = None
+
+    async def open(self, url: str, subprotocols: Sequence[str]) -> None:
+        arguments = f"{json.dumps(url)}, {json.dumps(subprotocols)}"
+        await self._page.evaluate(f"globalThis.peer = new Peer({arguments}); peer.opened")
+        self.subprotocol = await self._page.evaluate("peer.socket.protocol") or None
+
+    async def send(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self._page.evaluate(f"peer.socket.send({json.dumps(message)})")
+        else:
+            await self._page.evaluate(f"peer.sendBinary('{base64.b64encode(message).decode()}')")
+
+    async def receive(self) -> str | bytes:
+        message = await self._page.evaluate("peer.receive()")
+        return message["text"] if "text" in message else base64.b64decode(message["base64"])
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._page.evaluate(f"peer.socket.close({code}, {json.dumps(reason)})")
+
+    async def closed(self) -> tuple[int, str]:
+        code, reason = await self._page.evaluate("peer.closed")
+        return code, reason
+
+
+@asynccontextmanager
+async def chromium_peer(
+    devtools: str, server: Server, path: str, subprotocols: Sequence[str] = ()
+) -> AsyncIterator[ChromiumPeer]:
+    async with open_page(devtools, server.page("/")) as page:
+        peer = ChromiumPeer(page)
+        await peer.open(server.url(path), subprotocols)
+        yield peer

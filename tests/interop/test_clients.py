@@ -1,0 +1,183 @@
+"""Every client against every kind of server: what one end sends is what the other gets, and both agree on the end."""
+
+import json
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+import websockets
+
+from . import chromium
+from .peers import websockets_peer
+from .serving import serving
+
+MIB = 1024 * 1024
+
+TEXTS = ["", "duck", "mixed: é ✓ 🦆\0", "🦆" * 20_000]
+BINARIES = [b"", bytes(range(256)), b"\xff\0" * 40_000]
+
+APP = Path(__file__).with_name("app.py")
+
+
+@pytest.mark.parametrize("message", TEXTS + BINARIES, ids=lambda message: f"{type(message).__name__}-{len(message)}")
+def test_a_message_comes_back(connect, run, message):
+    async def scenario():
+        async with connect("/echo") as peer:
+            await peer.send(message)
+            assert await peer.receive() == message
+
+    run(scenario())
+
+
+def test_messages_keep_their_order(connect, run):
+    messages = [message for i in range(50) for message in (f"text {i}", b"binary %d" % i)]
+
+    async def scenario():
+        async with connect("/echo") as peer:
+            for message in messages:
+                await peer.send(message)
+            assert [await peer.receive() for _ in messages] == messages
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("unit", ["0123456789é🦆", b"0123456789\xff\0\x80\n"], ids=["text", "binary"])
+def test_a_message_of_5_mib(connect, run, unit):
+    size = len(unit.encode() if isinstance(unit, str) else unit)
+    message = unit * (5 * MIB // size)
+
+    async def scenario():
+        async with connect("/echo") as peer:
+            await peer.send(message)
+            # No diff of a failure this long.
+            assert (await peer.receive() == message) is True
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("message", ["a🦆" * 1000, b"\xf0" * 2999], ids=["text", "binary"])
+def test_fragments_of_the_server(connect, run, message):
+    async def scenario():
+        async with connect("/fragments") as peer:
+            await peer.send(message)
+            assert await peer.receive() == message
+
+    run(scenario())
+
+
+def test_fragments_on_the_wire(server, run):
+    async def scenario():
+        async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
+            await socket.send(["dr", "", "ake"] * 1000)
+            fragments = [fragment async for fragment in socket.recv_streaming()]
+            assert [len(fragment) for fragment in fragments] == [1000] * 5 + [0]
+            assert "".join(fragments) == "drake" * 1000
+
+    run(scenario())
+
+
+def test_ping_between_fragments(server, run):
+    async def scenario():
+        async with websockets.connect(server.url("/echo"), ssl=server.trust) as socket:
+
+            async def parts():
+                yield b"one, "
+                await (await socket.ping(b"in between"))
+                yield b"two"
+
+            await socket.send(parts())
+            assert await socket.recv() == b"one, two"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("code", [1000, 3000, 4999])
+def test_the_client_closes(connect, server, run, code):
+    name = str(uuid.uuid4())
+
+    async def scenario():
+        async with websockets_peer(server, f"/ending/{name}") as witness:
+            async with connect(f"/echo/{name}") as peer:
+                await peer.close(code, "the cliént's reason")
+            assert json.loads(await witness.receive()) == [code, "the cliént's reason"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4999])
+def test_the_server_closes(connect, run, code):
+    async def scenario():
+        async with connect(f"/close/{code}") as peer:
+            assert await peer.closed() == (code, "the sërver's reason")
+
+    run(scenario())
+
+
+def test_a_client_that_vanishes(server, run):
+    name = str(uuid.uuid4())
+
+    async def scenario():
+        async with websockets_peer(server, f"/ending/{name}") as witness:
+            async with websockets.connect(server.url(f"/echo/{name}"), ssl=server.trust) as socket:
+                socket.transport.abort()
+            assert json.loads(await witness.receive()) == [1006, ""]
+
+    run(scenario())
+
+
+def test_a_message_over_the_limit(connect, run):
+    async def scenario():
+        async with connect("/fail") as peer:  # 1 MiB
+            await peer.send(bytes(2 * MIB))
+            assert await peer.closed() == (1009, "message too big")
+
+    run(scenario())
+
+
+def test_a_handler_that_fails(connect, run):
+    async def scenario():
+        async with connect("/fail") as peer:
+            await peer.send("anything")
+            assert await peer.closed() == (1011, "internal error")
+
+    run(scenario())
+
+
+def test_a_subprotocol_is_agreed_on(connect, run):
+    async def scenario():
+        async with connect("/echo", ["goose", "chat", "duck"]) as peer:
+            assert peer.subprotocol == "chat"
+
+    run(scenario())
+
+
+def test_no_subprotocol(connect, run):
+    async def scenario():
+        async with connect("/echo") as peer:
+            assert peer.subprotocol is None
+
+    run(scenario())
+
+
+def test_a_page_of_another_origin_is_refused(devtools, server, run):
+    elsewhere = server.page("/").replace("localhost", "127.0.0.1")
+
+    async def scenario():
+        async with chromium.open_page(devtools, elsewhere) as page:
+            with pytest.raises(RuntimeError, match="no connection"):
+                await page.evaluate(f"globalThis.peer = new Peer({server.url('/echo')!r}); peer.opened")
+
+    run(scenario())
+
+
+def test_a_server_that_is_told_to_stop_says_so(run):
+    async def scenario():
+        with serving(APP) as server:
+            async with websockets.connect(server.url("/echo")) as socket:
+                server.process.send_signal(signal.SIGTERM)
+                await socket.wait_closed()
+                assert (socket.close_code, socket.close_reason) == (1001, "server shutting down")
+            assert server.process.wait(15) == 0
+
+    run(scenario())

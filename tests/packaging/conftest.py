@@ -1,0 +1,49 @@
+"""Runs the package in processes of its own, where it can be set up in every way that it may be found in."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SETTINGS = ("DUCK_NO_EXTENSIONS", "DUCK_REQUIRE_SPEEDUPS", "DUCK_BUILD_EXTENSION")
+
+Process = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The source tree."""
+    return ROOT
+
+
+@pytest.fixture
+def python() -> Callable[..., Process]:
+    """Runs Python with arguments and environment variables, and none of ours that may be set by chance."""
+
+    def run(*arguments: str, **variables: str) -> Process:
+        environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        # -P, or the source tree in the working directory would come before what is installed.
+        command = [sys.executable, "-P", *arguments]
+        return subprocess.run(
+            command, env=environment | variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    return run
+
+
+@pytest.fixture
+def info(python: Callable[..., Process]) -> Callable[..., dict[str, str]]:
+    """What `duck info` says, with environment variables."""
+
+    def run(**variables: str) -> dict[str, str]:
+        process = python("-m", "duck.server", "info", **variables)
+        assert process.returncode == 0, process.stderr
+        facts = (line.partition(":") for line in process.stdout.splitlines())
+        return {name: value.strip() for name, _, value in facts} | {"stderr": process.stderr}
+
+    return run

@@ -1,0 +1,106 @@
+"""Which codec runs, and what is said of it: built, switched off, required, missing, broken."""
+
+import os
+import shutil
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import duck
+
+INFO = ("-m", "duck.contrib.websockets")
+
+
+def is_required():
+    return os.environ.get("DUCK_REQUIRE_SPEEDUPS", "") not in ("", "0")
+
+
+@pytest.fixture
+def compiled():
+    """Skips where the codec is not built; with DUCK_REQUIRE_SPEEDUPS it must be."""
+    if find_spec("duck.contrib.websockets._speedups") is None:
+        (pytest.fail if is_required() else pytest.skip)("the codec is not compiled here")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the package without its compiled module; the folder is for PYTHONPATH."""
+    source = Path(duck.__file__).parent
+    shutil.copytree(source, tmp_path / "duck", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [INFO, ("-m", "duck.server", "info")], ids=" ".join)
+def test_info_has_a_line_for_each_fact(python, command):
+    process = python(*command, DUCK_NO_EXTENSIONS="1")
+    assert process.returncode == 0
+    names = [line.partition(":")[0] for line in process.stdout.splitlines()]
+    assert names == ["duck-websockets", "python", "codec", "reason", "simd", "simd tiers"]
+
+
+def test_compiled(info, compiled):
+    facts = info()
+    assert facts["codec"] == "compiled"
+    assert facts["simd"] in facts["simd tiers"].split(", ")
+    assert facts["stderr"] == ""
+
+
+def test_required_and_there(info, compiled):
+    assert info(DUCK_REQUIRE_SPEEDUPS="1")["codec"] == "compiled"
+
+
+@pytest.mark.parametrize("off", ["", "0"])
+def test_settings_that_are_off(info, compiled, off):
+    assert info(DUCK_NO_EXTENSIONS=off, DUCK_REQUIRE_SPEEDUPS=off)["codec"] == "compiled"
+
+
+def test_switched_off_without_a_warning(info):
+    facts = info(DUCK_NO_EXTENSIONS="1")
+    assert facts["codec"] == "pure Python"
+    assert facts["reason"] == "DUCK_NO_EXTENSIONS is set"
+    assert facts["stderr"] == ""
+
+
+def test_switched_off_and_required(python):
+    process = python(*INFO, DUCK_NO_EXTENSIONS="1", DUCK_REQUIRE_SPEEDUPS="1")
+    assert process.returncode == 1
+    assert "ImportError: DUCK_NO_EXTENSIONS and DUCK_REQUIRE_SPEEDUPS are both set" in process.stderr
+
+
+def test_missing_is_warned_of(info, tree):
+    facts = info(PYTHONPATH=str(tree))
+    assert facts["codec"] == "pure Python"
+    assert facts["reason"] == "it was not built"
+    assert "RuntimeWarning: duck-websockets runs on its pure-Python codec" in facts["stderr"]
+    assert "it was not built" in facts["stderr"]
+
+
+def test_missing_and_required(python, tree):
+    process = python(*INFO, DUCK_REQUIRE_SPEEDUPS="1", PYTHONPATH=str(tree))
+    assert process.returncode == 1
+    assert "ImportError: the compiled codec is required, but it was not built" in process.stderr
+
+
+def test_broken_is_warned_of_with_the_cause(info, tree):
+    broken(tree)
+    facts = info(PYTHONPATH=str(tree))
+    assert facts["codec"] == "pure Python"
+    assert facts["reason"].startswith("it does not load: ")
+    assert "RuntimeWarning: duck-websockets runs on its pure-Python codec" in facts["stderr"]
+    # The loader's own words have the file's name in them.
+    assert "_speedups" in facts["reason"]
+    assert facts["reason"] in facts["stderr"]
+
+
+def test_broken_and_required(python, tree):
+    broken(tree)
+    process = python(*INFO, DUCK_REQUIRE_SPEEDUPS="1", PYTHONPATH=str(tree))
+    assert process.returncode == 1
+    assert "ImportError: the compiled codec is required, but it does not load: " in process.stderr
+
+
+def broken(tree):
+    module = f"_speedups{EXTENSION_SUFFIXES[0]}"
+    (tree / "duck/contrib/websockets" / module).write_bytes(b"this is no shared library")

@@ -1,0 +1,64 @@
+"""What is installed: which files, where from, and one version for all who ask."""
+
+import json
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+import duck
+
+
+@pytest.fixture
+def installed():
+    """The installed distribution; the test is skipped when it is used in place."""
+    try:
+        found = distribution("duck-websockets")
+    except PackageNotFoundError:
+        pytest.skip("duck-websockets is not installed")
+    if json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
+        pytest.skip("duck-websockets is installed in place")
+    return found
+
+
+@pytest.fixture
+def project(root):
+    with open(root / "pyproject.toml", "rb") as file:
+        return tomllib.load(file)["project"]
+
+
+def test_what_is_tested_is_what_is_installed(installed):
+    """And not a source tree that lies in the way."""
+    assert Path(duck.__file__).samefile(installed.locate_file("duck/__init__.py"))
+
+
+def test_types_are_installed(installed):
+    files = {str(PurePosixPath(file)) for file in installed.files}
+    assert {"duck/py.typed", "duck/contrib/websockets/_speedups.pyi"} <= files
+
+
+def test_neither_sources_of_the_codec_nor_tests_are_installed(installed):
+    files = [PurePosixPath(file) for file in installed.files]
+    assert [str(file) for file in files if file.suffix in {".pyx", ".pxi", ".pxd", ".c", ".h"}] == []
+    assert {file.parts[0] for file in files if file.suffix in {".py", ".pyi"}} == {"duck"}
+
+
+def test_one_version(installed, project, info, python):
+    version = project["version"]
+    assert installed.version == version
+    assert info(DUCK_NO_EXTENSIONS="1")["duck-websockets"] == version
+    process = python("-m", "duck.server", "--version", DUCK_NO_EXTENSIONS="1")
+    assert process.stdout == f"duck-websockets {version}\n"
+
+
+def test_the_changelog_tells_of_the_version(root, project):
+    assert f"\n## [{project['version']}]" in (root / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("wish", ["1", "Yes", "maybe"])
+def test_a_wish_that_setup_does_not_know(python, wish):
+    pytest.importorskip("setuptools")
+    process = python("setup.py", "--name", DUCK_BUILD_EXTENSION=wish)
+    assert process.returncode == 1
+    assert process.stderr == f"DUCK_BUILD_EXTENSION={wish!r}: set it to yes or no, or unset it\n"

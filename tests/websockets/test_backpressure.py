@@ -1,0 +1,311 @@
+"""A peer that does not read: whoever sends to it waits, and memory stays bounded."""
+
+import asyncio
+import socket
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
+
+KIB = 2**10
+MIB = 2**20
+
+
+class Quiet(WebSocketView):
+    PING_INTERVAL = None
+
+    async def on_receive(self, message, opcode):
+        raise AssertionError("nothing is sent to this view")
+
+
+def slow(connect, view_class, **options):
+    """A peer that takes little before it has to read."""
+    return connect(view_class, receive_buffer=4 * KIB, read_limit=4 * KIB, **options)
+
+
+async def fill(view, size=64 * KIB):
+    """Sends until a send has to wait: how many there were, and the one that waits."""
+    count = 0
+    while True:
+        sending = asyncio.ensure_future(view.send_binary(bytes(size)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if not sending.done():
+            return count, sending
+        count += 1
+        assert count < 1000, "whatever is sent is taken"
+
+
+def buffered(view):
+    return view.request.transport.get_write_buffer_size()
+
+
+def test_a_send_waits_for_a_peer_that_does_not_read(run, connect):
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer = session.view, session.peer
+            count, sending = await fill(view)
+            assert buffered(view) < MIB
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(sending), 0.05)
+            # It goes on once the peer reads, and everything arrives.
+            for _ in range(count + 1):
+                assert await peer.message() == bytes(64 * KIB)
+            assert await sending is None
+            await view.send("next")
+            assert await peer.message() == "next"
+
+    run(scenario())
+
+
+def test_everybody_who_sends_waits_and_order_holds(run, connect):
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer = session.view, session.peer
+            count, sending = await fill(view)
+            senders = [asyncio.create_task(view.send(str(i))) for i in range(20)]
+            stream = asyncio.create_task(view.send(["a", "b"]))
+            await asyncio.sleep(0)
+            assert not any(sender.done() for sender in senders)
+            for _ in range(count + 1):
+                await peer.message()
+            assert [await peer.message() for _ in senders] == [str(i) for i in range(20)]
+            assert [(await peer.frame()).payload for _ in range(3)] == [b"a", b"b", b""]
+            await asyncio.gather(sending, stream, *senders)
+
+    run(scenario())
+
+
+def test_whoever_waits_may_give_up(run, connect):
+    """The message has been queued all the same."""
+
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer = session.view, session.peer
+            count, sending = await fill(view)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(view.send("queued"), 0.01)
+            for _ in range(count + 1):
+                await peer.message()
+            assert await peer.message() == "queued"
+            await sending
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["leave", "reset"])
+def test_whoever_waits_is_told_that_the_connection_is_lost(run, connect, end):
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            _, sending = await fill(session.view)
+            senders = [asyncio.create_task(session.view.send("x")) for _ in range(3)]
+            await asyncio.sleep(0)
+            getattr(session.peer, end)()
+            for sender in (sending, *senders):
+                with pytest.raises(ConnectionClosed) as caught:
+                    await sender
+                assert caught.value.code == 1006
+            with pytest.raises(ConnectionClosed):
+                await session.view.send("x")
+
+    run(scenario())
+
+
+def test_a_handler_that_sends_waits_too(run, connect):
+    """And while nothing of its replies is read, no more is handled: neither side piles up."""
+
+    class View(WebSocketView):
+        MAX_FRAME_SIZE = None
+        handled = 0
+
+        async def on_receive(self, message, opcode):
+            self.handled += 1
+            await self.send(message, opcode)
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            view, peer = session.view, session.peer
+            peer.writer.transport.set_write_buffer_limits(high=0)
+            frame = peer.serialize(bytes(64 * KIB))
+            count = 0
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    while True:
+                        peer.write(frame)
+                        count += 1
+                        await peer.writer.drain()
+            assert buffered(view) < MIB
+            assert view.handled < count < 500
+            for _ in range(count):
+                assert await peer.message() == bytes(64 * KIB)
+            assert view.handled == count
+
+    run(scenario())
+
+
+def test_replies_in_tasks_of_their_own_do_not_flood_memory(run, connect):
+    """Of what has been read at once everything is handled; what comes behind that is not read."""
+
+    class View(WebSocketView):
+        handled = 0
+
+        async def on_receive(self, message, opcode):
+            self.handled += 1
+            self.replies.append(asyncio.create_task(self.send(bytes(64 * KIB), OpCode.BINARY)))
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            view, peer = session.view, session.peer
+            view.replies = []
+            for _ in range(100):
+                peer.send(*["x"] * 8)
+                await asyncio.sleep(0)
+            assert view.handled < 400
+            assert buffered(view) < 4 * MIB
+            for _ in range(800):
+                assert await peer.message() == bytes(64 * KIB)
+            await asyncio.gather(*view.replies)
+
+    run(scenario())
+
+
+def test_a_large_message_is_not_copied_on_its_way(run, connect):
+    class View(Quiet):
+        MAX_FRAME_SIZE = None
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            payload = bytes(8 * MIB)
+            sending = asyncio.ensure_future(session.view.send_binary(payload))
+            await asyncio.sleep(0)
+            assert not sending.done()
+            assert await session.peer.message() == payload
+            await sending
+
+    run(scenario())
+
+
+def test_a_connection_that_closes_while_its_peer_does_not_read(run, connect):
+    """What was sent before, and the close frame behind it, arrive when the peer reads at last."""
+
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer = session.view, session.peer
+            count, sending = await fill(view)
+            await view.send_close(1001, "bye")
+            with pytest.raises(ConnectionClosed):
+                await view.send("x")
+            for _ in range(count + 1):
+                await peer.message()
+            await sending
+            assert await peer.closing() == (1001, "bye")
+            peer.close(1001)
+            assert await peer.rest() == []
+            await session.ended()
+
+    run(scenario())
+
+
+def test_a_peer_that_never_reads_is_dropped_in_the_end(run, connect):
+    class View(Quiet):
+        CLOSE_TIMEOUT = 0.1
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            _, sending = await fill(session.view)
+            await session.view.send_close(1001)
+            await session.ended()
+            with pytest.raises(ConnectionClosed):
+                await sending
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["close frame", "end of stream"])
+def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect, end):
+    class View(Quiet):
+        CLOSE_TIMEOUT = 0.1
+        RECEIVE_TIMEOUT = 0.2
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            _, sending = await fill(session.view)
+            if end == "close frame":
+                session.peer.close()
+            session.peer.shut()
+            await session.ended()
+            with pytest.raises(ConnectionClosed):
+                await sending
+
+    run(scenario())
+
+
+def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
+    """It takes nothing, and so nothing is read from it, and no pong either: that is no sign of life for ever."""
+
+    class View(Quiet):
+        PING_INTERVAL = 0.02
+        PONG_TIMEOUT = 0.02
+        RECEIVE_TIMEOUT = 0.2
+        CLOSE_TIMEOUT = 0.1
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            _, sending = await fill(session.view)
+            with pytest.raises(ConnectionClosed):
+                await sending
+            await session.ended()
+            assert session.view.close_code == 1001
+
+    run(scenario())
+
+
+def test_a_peer_that_reads_slowly_is_kept(run, connect):
+    """It takes a little from time to time, for longer than it may be silent."""
+
+    class View(Quiet):
+        PING_INTERVAL = PONG_TIMEOUT = MAX_BACKOFF = 0.1
+        RECEIVE_TIMEOUT = 0.3
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            view, peer = session.view, session.peer
+            await fill(view)
+
+            async def send():
+                while True:
+                    await view.send_binary(bytes(64 * KIB))
+
+            sending = asyncio.create_task(send())
+            start = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < start + 0.6:
+                for _ in range(8):
+                    await peer.frame()
+                await asyncio.sleep(0.01)
+            assert view.close_code is None
+            assert buffered(view) > 0
+            sending.cancel()
+
+    run(scenario())
+
+
+def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
+    """Even with so little waiting for it that nobody has been asked to wait."""
+
+    class View(Quiet):
+        CLOSE_TIMEOUT = 0.1
+        RECEIVE_TIMEOUT = None
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            view = session.view
+            view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+            sending = asyncio.ensure_future(view.send_binary(bytes(60_000)))
+            await asyncio.sleep(0)
+            assert sending.done()
+            assert buffered(view) > 0
+            session.peer.shut()
+            await session.ended()
+            assert view.close_code == 1006
+
+    run(scenario())

@@ -1,0 +1,292 @@
+"""How a connection ends, whoever ends it: once, with a close frame that the peer can read, and one `on_close`."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+
+MIB = 2**20
+
+
+class Recorder(WebSocketView):
+    """Notes what happens to it."""
+
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        assert self.state is State.CLOSED
+        self.events.append(("close", frame and frame.payload))
+
+
+BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
+
+
+# Who closes
+
+
+@BY
+def test_the_peer_closes(run, connect, by_run):
+    async def scenario():
+        async with connect(Recorder, by_run=by_run) as session:
+            session.peer.close(4000, "bye")
+            assert await session.peer.closing() == (4000, "")
+            # The server ends the stream first, as section 7.1.1 has it.
+            assert await session.peer.rest() == []
+            assert await session.ended() is None
+            assert session.view.events == ["open", ("close", b"\x0f\xa0bye")]
+            assert (session.view.close_code, session.view.close_reason) == (4000, "bye")
+
+    run(scenario())
+
+
+def test_the_peer_closes_without_a_code(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.send(Frame(OpCode.CLOSE))
+            assert await session.peer.closing() == (1005, "")
+            await session.ended()
+            assert session.view.events == ["open", ("close", b"")]
+            assert session.view.close_code == 1005
+
+    run(scenario())
+
+
+@BY
+def test_the_view_closes(run, connect, by_run):
+    async def scenario():
+        async with connect(Recorder, by_run=by_run) as session:
+            view, peer = session.view, session.peer
+            await view.send("last")
+            await view.send_close(4001, "enough")
+            assert await peer.message() == "last"
+            assert await peer.closing() == (4001, "enough")
+            # What crosses it is not handled, and not answered.
+            peer.send("late", Frame(OpCode.PING, payload=b"?"))
+            peer.close(4001)
+            assert await peer.rest() == []
+            await session.ended()
+            assert view.events == ["open", ("close", b"\x0f\xa1")]
+            assert view.close_code == 4001
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", ["nothing", "end of stream", "reset"])
+def test_the_view_closes_and_the_peer_does_not_answer(run, connect, answer):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.1 if answer == "nothing" else 30
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            await view.send_close(4001, "enough")
+            assert await peer.closing() == (4001, "enough")
+            if answer == "end of stream":
+                peer.shut()
+            elif answer == "reset":
+                peer.reset()
+            await session.ended()
+            assert view.events == ["open", ("close", None)]
+            assert (view.close_code, view.close_reason) == (4001, "enough")
+
+    run(scenario())
+
+
+def test_both_close(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.close(4002)
+            await session.view.send_close(4001)
+            assert await session.peer.closing() == (4001, "")
+            assert await session.peer.rest() == []
+            await session.ended()
+            assert session.view.events == ["open", ("close", b"\x0f\xa2")]
+            assert session.view.close_code == 4002
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
+@BY
+def test_the_peer_goes_without_a_word(run, connect, leave, by_run, log):
+    async def scenario():
+        async with connect(Recorder, by_run=by_run) as session:
+            getattr(session.peer, leave)()
+            assert await session.ended() is None
+            assert session.view.events == ["open", ("close", None)]
+            assert (session.view.close_code, session.view.close_reason) == (1006, "")
+
+    run(scenario())
+    assert not log()
+
+
+BREACHES = {
+    "reserved opcode": (b"\x83\x80", 1002),
+    "no mask": (b"\x81\x01x", 1002),
+    "text that is not UTF-8": (Frame(OpCode.TEXT, payload=b"\xff").serialize(mask=True), 1007),
+    "close code 1006": (Frame(OpCode.CLOSE, payload=b"\x03\xee").serialize(mask=True), 1002),
+    "close reason that is not UTF-8": (Frame(OpCode.CLOSE, payload=b"\x03\xe8\xff").serialize(mask=True), 1007),
+    "too big": (Frame(OpCode.BINARY, payload=bytes(MIB + 1)).serialize(mask=True), 1009),
+    "reserved bits": (Frame(OpCode.TEXT, rsv1=True).serialize(mask=True), 1002),
+}
+
+
+@pytest.mark.parametrize("case", BREACHES)
+@pytest.mark.parametrize("behind", [0, 4 * MIB], ids=["", "with bytes behind"])
+def test_a_breach(run, connect, case, behind):
+    """The peer gets to read why: closed with bytes of it unread, the connection would be reset."""
+    data, code = BREACHES[case]
+
+    async def scenario():
+        async with connect(Recorder) as session:
+            view, peer = session.view, session.peer
+            peer.send("before")
+            peer.write(data + bytes(behind))
+            assert await peer.message() == "before"
+            told, reason = await peer.closing()
+            assert told == code
+            assert reason
+            # Nothing else comes, and what is still on its way is taken without a reset.
+            assert await peer.reader.read() == b""
+            await peer.writer.drain()
+            peer.shut()
+            await session.ended()
+            assert view.events == ["open", b"before", ("close", None)]
+            assert (view.close_code, view.close_reason) == (code, reason)
+
+    run(scenario())
+
+
+def test_a_breach_by_a_peer_that_stays(run, connect):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.1
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.write(b"\x83\x80")
+            assert await session.peer.closing() == (1002, "reserved opcode")
+            await session.ended()
+            assert session.view.events == ["open", ("close", None)]
+
+    run(scenario())
+
+
+def test_a_breach_in_the_place_of_an_answer_to_our_close_frame(run, connect):
+    """It waits for us to end the stream, and we are not to wait for it until the deadline."""
+
+    async def scenario():
+        async with connect(Recorder) as session:
+            await session.view.send_close(4001)
+            assert await session.peer.closing() == (4001, "")
+            session.peer.write(b"\x83\x80")
+            assert await session.peer.rest() == []
+            session.peer.shut()
+            await session.ended()
+            assert session.view.events == ["open", ("close", None)]
+            assert session.view.close_code == 4001
+
+    run(scenario())
+
+
+def test_a_close_frame_with_more_behind_it(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.send("one", Frame(OpCode.CLOSE, payload=b"\x03\xe8"), "two", Frame(OpCode.CLOSE), "three")
+            assert await session.peer.message() == "one"
+            assert await session.peer.closing() == (1000, "")
+            assert await session.peer.rest() == []
+            await session.ended()
+            assert session.view.events == ["open", b"one", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+# At every step
+
+
+SCRIPT = [
+    frame.serialize(mask=True)
+    for frame in (
+        Frame(OpCode.TEXT, payload=b"one"),
+        Frame(OpCode.PING, payload=b"?"),
+        Frame(OpCode.BINARY, False, b"t"),
+        Frame(OpCode.PING),
+        Frame(OpCode.CONTINUATION, True, b"wo"),
+        Frame(OpCode.BINARY, payload=bytes(200)),
+        Frame(OpCode.CLOSE, payload=b"\x03\xe8"),
+        Frame(OpCode.TEXT, payload=b"behind"),
+    )
+]
+ENDS = list(itertools.accumulate(map(len, SCRIPT)))
+STEPS = [*range(0, ENDS[4] + 10, 3), *range(ENDS[5] - 5, ENDS[-1] + 1, 3)]
+
+
+@pytest.mark.parametrize("end", ["leave", "reset", "shut"])
+def test_a_peer_that_goes_at_any_step(run, serving, dial, end, log):
+    """`on_close` runs once, behind every handler, and nothing is logged as an error."""
+
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            self.events.append(message)
+            await asyncio.sleep(0)
+            await self.send(message, opcode)
+
+    script = b"".join(SCRIPT)
+    expected = {ENDS[0]: b"one", ENDS[4]: b"two", ENDS[5]: bytes(200)}
+
+    async def scenario():
+        async with serving(View) as server:
+            for step in STEPS:
+                async with dial(server) as peer:
+                    view, ended = await server.views.get()
+                    await peer.head()
+                    peer.write(script[:step])
+                    if step % 2:
+                        await asyncio.sleep(0)
+                    getattr(peer, end)()
+                    async with asyncio.timeout(5):
+                        await ended
+                *messages, last = view.events[1:]
+                assert view.events[0] == "open"
+                assert messages == list(expected.values())[: len(messages)]
+                assert last[0] == "close"
+                assert view.state is State.CLOSED
+                assert view.close_code in (1000, 1006)
+                assert (view.close_code == 1000) is (last[1] == b"\x03\xe8")
+                if end == "shut":
+                    # Nothing of what was sent is lost, and so it is known how far it came.
+                    assert messages == [message for size, message in expected.items() if step >= size]
+                    assert (view.close_code == 1000) is (step >= ENDS[6])
+
+    run(scenario())
+    assert not log()
+
+
+@pytest.mark.parametrize("end", ["leave", "reset", "shut"])
+def test_a_peer_that_goes_during_the_handshake(run, serving, dial, end, log):
+    async def scenario():
+        async with serving(Recorder) as server:
+            for size in (0, 1, 20, 100, -1):
+                async with dial(server, cut=size) as peer:
+                    getattr(peer, end)()
+            assert server.views.empty()
+            async with dial(server) as peer:
+                peer.send("next")
+                assert (await peer.head())[0] == 101
+                assert await peer.message() == "next"
+
+    run(scenario())
+    assert not log()

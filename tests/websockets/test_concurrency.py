@@ -1,0 +1,236 @@
+"""How many handlers run at a time, what happens at the limit, and how what they send is gathered."""
+
+import asyncio
+import asyncio.sslproto
+
+import pytest
+
+from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets.protocol import WebSocketProtocol
+
+MIB = 2**20
+
+
+class Gates(WebSocketView):
+    """Handles a message `name` until `name` is opened; notes who starts and who ends."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+        self.noted = asyncio.Event()
+        self.gates = {}
+        self.running = self.most = 0
+
+    def gate(self, name):
+        return self.gates.setdefault(name, asyncio.Event())
+
+    def note(self, event):
+        self.events.append(event)
+        self.noted.set()
+
+    async def until(self, condition):
+        """Until a note makes it true."""
+        while not condition():
+            self.noted.clear()
+            await self.noted.wait()
+
+    async def on_receive(self, message, opcode):
+        name = message.decode()
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.note(f"{name} starts")
+        try:
+            await self.gate(name).wait()
+        finally:
+            self.running -= 1
+        self.note(f"{name} ends")
+        await self.send(name)
+
+    async def on_close(self, frame=None):
+        self.note("close")
+
+
+# The limit
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_no_more_handlers_run_than_allowed(run, connect, limit):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = limit
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            names = [str(i) for i in range(30)]
+            peer.send(*names)
+            await view.until(lambda: view.running == limit)
+            for i, name in enumerate(names):
+                # Every one that ends makes room for exactly one.
+                await view.until(lambda i=i: view.running == min(limit, 30 - i))
+                await asyncio.sleep(0)
+                assert view.running == min(limit, 30 - i)
+                view.gate(name).set()
+                assert await peer.message() == name
+            assert view.most == limit
+            starts = [event for event in view.events if event.endswith("starts")]
+            assert starts == [f"{name} starts" for name in names]
+
+    run(scenario())
+
+
+def test_one_at_a_time_is_strictly_one_behind_the_other(run, connect):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View) as session:
+            names = [str(i) for i in range(20)]
+            for name in names:
+                session.view.gate(name)
+            for name in names[::2]:
+                session.view.gate(name).set()
+            session.peer.send(*names)
+            for name in names:
+                session.view.gate(name).set()
+                assert await session.peer.message() == name
+            expected = [f"{name} {what}" for name in names for what in ("starts", "ends")]
+            assert session.view.events == expected
+
+    run(scenario())
+
+
+def test_reading_is_on_hold_at_the_limit_and_all_is_handled_in_the_end(run, connect):
+    """Someone who sends on while nothing is handled is not read on: it backs up to the sender."""
+
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 2
+
+        async def on_receive(self, message, opcode):
+            await super().on_receive(message[:1], opcode)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            frame = peer.serialize("a" + "x" * 65_000)
+            count = 0
+            peer.writer.transport.set_write_buffer_limits(high=0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    while True:
+                        peer.write(frame)
+                        count += 1
+                        await peer.writer.drain()
+            assert view.running == 2
+            # What is sent is in the sockets' buffers, of some MiB, or waits here; the server holds a few messages.
+            assert count < 500
+            view.gate("a").set()
+            assert [await peer.message() for _ in range(count)] == ["a"] * count
+
+    run(scenario())
+
+
+def test_a_connection_on_hold_sees_its_peer_go_in_the_end(run, connect):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b")
+            await view.until(lambda: view.events)
+            peer.close()
+            peer.shut()
+            view.gate("b").set()
+            view.gate("a").set()
+            await session.ended()
+            assert view.events[-1] == "close"
+            assert view.events[:3] == ["a starts", "a ends", "b starts"]
+
+    run(scenario())
+
+
+def test_on_open_counts_as_a_handler(run, connect):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 1
+
+        async def on_open(self):
+            self.note("opening")
+            await self.gate("open").wait()
+            self.note("open")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.view.gate("a").set()
+            session.peer.send("a")
+            await session.view.until(lambda: session.view.events)
+            session.view.gate("open").set()
+            assert await session.peer.message() == "a"
+            assert session.view.events == ["opening", "open", "a starts", "a ends"]
+
+    run(scenario())
+
+
+# Writing
+
+
+def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeypatch):
+    """In one write for all of them ("corking"); counted where writes can be, on asyncio's transport for TLS."""
+    writes = []
+    write = asyncio.sslproto._SSLProtocolTransport.write
+
+    def counting(self, data):
+        if isinstance(self.get_protocol(), WebSocketProtocol):
+            writes.append(data)
+        return write(self, data)
+
+    monkeypatch.setattr(asyncio.sslproto._SSLProtocolTransport, "write", counting)
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+
+    async def scenario():
+        async with asyncio.timeout(10), connect(View, tls=tls) as session:
+            for _ in range(3):
+                writes.clear()
+                session.peer.send(*["x"] * 100)
+                for _ in range(100):
+                    assert await session.peer.message() == "x"
+                assert len(writes) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_is_sent_outside_of_a_read_leaves_at_once(run, connect):
+    class View(Gates):
+        async def on_receive(self, message, opcode):
+            await self.send("one")
+            await self.gate("go").wait()
+            await self.send("two")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "one"
+            session.view.gate("go").set()
+            assert await session.peer.message() == "two"
+            await session.view.send("three")
+            assert await session.peer.message() == "three"
+
+    run(scenario())
+
+
+def test_large_replies_do_not_pile_up_until_the_end_of_a_read(run, connect):
+    class View(WebSocketView):
+        MAX_FRAME_SIZE = None
+
+        async def on_receive(self, message, opcode):
+            await self.send(bytes(MIB), OpCode.BINARY)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send(*["x"] * 8)
+            for _ in range(8):
+                assert await session.peer.message() == bytes(MIB)
+
+    run(scenario())

@@ -1,0 +1,395 @@
+"""`Connection` without I/O: what goes in comes out at the other end, however the stream is cut."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import ConnectionClosed, Extension, Frame, OpCode, PayloadTooBig, PerMessageDeflate
+from duck.contrib.websockets.connection import Connection
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+MIB = 2**20
+
+
+def taken(connection):
+    return b"".join(connection.take_outgoing())
+
+
+def frame(opcode, payload=b"", fin=True, **bits):
+    """A client's frame."""
+    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
+
+
+def pieces(data, sizes):
+    """`data` cut into pieces of these sizes; the last size repeats."""
+    at = 0
+    for size in itertools.chain(sizes, itertools.repeat(sizes[-1])):
+        if at >= len(data):
+            return
+        yield data[at : at + size]
+        at += size
+
+
+def by_receive(connection, data, sizes):
+    """Hands a stream to a connection in pieces."""
+    return [message for piece in pieces(data, sizes) for message in connection.receive(piece)]
+
+
+def by_buffer(connection, data, sizes):
+    """The same, by the way that a transport takes."""
+    spare = bytearray(4096)
+    received = []
+    for piece in pieces(data, sizes):
+        while piece:
+            buffer = memoryview(connection.reader.get_buffer(spare))
+            size = min(len(piece), len(buffer))
+            buffer[:size] = piece[:size]
+            del buffer
+            received += connection.received(connection.reader.buffer_updated(spare, size))
+            piece = piece[size:]
+    return received
+
+
+WAYS = pytest.mark.parametrize("way", [by_receive, by_buffer])
+ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+
+
+# There and back
+
+
+@ROLES
+@WAYS
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 300_000])
+def test_a_message_arrives(client, way, opcode, size):
+    sender, receiver = Connection(client=not client), Connection(client=client)
+    payload = b"x" * size
+    sender.send(opcode, payload)
+    assert way(receiver, taken(sender), [60_000]) == [(opcode, payload)]
+    assert taken(receiver) == b""
+
+
+contents = st.binary(max_size=150) | st.integers(0, 300_000).map(bytes)
+texts = st.text(max_size=60).map(str.encode)
+messages = st.one_of(
+    st.tuples(st.just(TEXT), st.lists(texts, min_size=1, max_size=4)),
+    st.tuples(st.just(BINARY), st.lists(contents, min_size=1, max_size=4)),
+    st.tuples(st.sampled_from([PING, PONG]), st.lists(st.binary(max_size=125), min_size=1, max_size=1)),
+)
+controls = st.tuples(st.sampled_from([PING, PONG]), st.binary(max_size=125))
+
+
+@ROLES
+@WAYS
+@given(data=st.data())
+def test_a_conversation_arrives_however_it_is_cut(client, way, data):
+    """Fragmented messages with control frames between the fragments, in a stream cut anywhere."""
+    sender, receiver = Connection(client=not client), Connection(client=client)
+    expected, pings = [], []
+
+    def control(opcode, payload):
+        sender.send(opcode, payload)
+        expected.append((opcode, payload))
+        if opcode == PING:
+            pings.append(payload)
+
+    for opcode, parts in data.draw(st.lists(messages, max_size=6)):
+        if opcode >= CLOSE:
+            control(opcode, parts[0])
+            continue
+        last = len(parts) - 1
+        for i, part in enumerate(parts):
+            sender.send(CONTINUATION if i else opcode, part, fin=i == last)
+            if i < last:
+                for between in data.draw(st.lists(controls, max_size=2)):
+                    control(*between)
+        expected.append((opcode, b"".join(parts)))
+    stream = taken(sender)
+    sizes = [*data.draw(st.lists(st.integers(1, 3000), min_size=1, max_size=20)), len(stream) or 1]
+    assert way(receiver, stream, sizes) == expected
+    # Every ping has been answered, in order and with its payload.
+    answers = sender.receive(taken(receiver))
+    assert answers == [(PONG, payload) for payload in pings]
+    assert receiver.is_open
+    assert receiver.failed is None
+
+
+def test_a_stream_of_single_bytes():
+    server = Connection()
+    stream = frame(TEXT, b"Hel", fin=False) + frame(PING, b"?") + frame(CONTINUATION, b"lo")
+    assert by_receive(server, stream, [1]) == [(PING, b"?"), (TEXT, b"Hello")]
+
+
+def test_opcodes_are_told_by_number_or_name():
+    server = Connection()
+    ((opcode, _),) = server.receive(frame(TEXT, b"x"))
+    assert opcode == OpCode.TEXT == 1
+
+
+@WAYS
+@pytest.mark.parametrize("size", [0, 1, 200_000])
+def test_what_is_received_is_bytes(way, size):
+    ((_, payload),) = way(Connection(), frame(BINARY, bytes(size)), [50_000])
+    assert type(payload) is bytes
+
+
+# Control frames
+
+
+def test_a_pong_is_not_answered():
+    server = Connection()
+    assert server.receive(frame(PONG, b"unasked")) == [(PONG, b"unasked")]
+    assert taken(server) == b""
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_ping_is_answered_with_its_payload(size):
+    server = Connection()
+    server.receive(frame(PING, b"p" * size))
+    assert taken(server) == Frame(PONG, payload=b"p" * size).serialize()
+
+
+def test_a_pong_leaves_inside_a_fragmented_message_of_ours():
+    server, client = Connection(), Connection(client=True)
+    server.send(TEXT, b"Hel", fin=False)
+    server.receive(frame(PING, b"?"))
+    server.send(CONTINUATION, b"lo")
+    assert client.receive(taken(server)) == [(PONG, b"?"), (TEXT, b"Hello")]
+
+
+def test_pings_behind_our_close_frame_are_not_answered():
+    server = Connection()
+    server.close()
+    taken(server)
+    server.receive(frame(PING, b"?"))
+    assert taken(server) == b""
+
+
+# Sending
+
+
+def test_a_server_does_not_mask():
+    server = Connection()
+    server.send(TEXT, b"Hello")
+    assert taken(server) == b"\x81\x05Hello"
+
+
+def test_a_client_masks_each_frame_with_a_mask_of_its_own():
+    client = Connection(client=True)
+    masks = set()
+    for _ in range(20):
+        client.send(TEXT, b"\0" * 8)
+        data = taken(client)
+        assert data[:2] == b"\x81\x88"
+        assert data[6:] == data[2:6] * 2
+        masks.add(data[2:6])
+    assert len(masks) == 20
+
+
+def test_fragments():
+    server = Connection()
+    server.send(TEXT, b"a", fin=False)
+    server.send(CONTINUATION, b"b", fin=False)
+    server.send(PING, b"?")
+    server.send(CONTINUATION, b"c")
+    assert taken(server) == b"\x01\x01a\x00\x01b\x89\x01?\x80\x01c"
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_no_message_begins_inside_a_fragmented_one(opcode):
+    server = Connection()
+    server.send(TEXT, b"a", fin=False)
+    with pytest.raises(RuntimeError, match="not finished"):
+        server.send(opcode, b"b")
+    server.send(CONTINUATION, b"c")
+    assert taken(server) == b"\x01\x01a\x80\x01c"
+
+
+@pytest.mark.parametrize("fin", [True, False])
+def test_no_message_goes_on_where_none_has_begun(fin):
+    server = Connection()
+    with pytest.raises(RuntimeError, match="no message to continue"):
+        server.send(CONTINUATION, b"a", fin=fin)
+    assert taken(server) == b""
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+@pytest.mark.parametrize(("payload", "fin"), [(bytes(126), True), (b"", False)])
+def test_a_control_frame_is_short_and_whole(opcode, payload, fin):
+    server = Connection()
+    with pytest.raises(ValueError, match="125 bytes"):
+        server.send(opcode, payload, fin)
+    assert taken(server) == b""
+
+
+@pytest.mark.parametrize("opcode", [3, 7, CLOSE, 11, 15, 16, 129, -1])
+def test_other_opcodes_are_not_sent(opcode):
+    """A close frame is sent by `close`, which knows what follows from it."""
+    server = Connection()
+    with pytest.raises(ValueError, match="opcode"):
+        server.send(opcode, b"")
+    assert taken(server) == b""
+    assert server.is_open
+
+
+@pytest.mark.parametrize("end", ["closed", "answered", "failed", "eof"])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, PONG])
+def test_nothing_is_sent_once_the_connection_closes(end, opcode):
+    server = Connection()
+    if end == "closed":
+        server.close(1001, "bye")
+    elif end == "eof":
+        server.receive_eof()
+    else:
+        server.receive(frame(CLOSE, b"\x03\xe9bye") if end == "answered" else b"\xff\xff")
+        server.respond()
+    data = taken(server)
+    with pytest.raises(ConnectionClosed) as caught:
+        server.send(opcode, b"x")
+    assert caught.value.code == {"closed": 1001, "answered": 1001, "failed": 1002, "eof": 1006}[end]
+    assert caught.value.code == server.close_code
+    assert caught.value.reason == server.close_reason
+    assert taken(server) == b""
+    assert data.count(b"\x88") == (end != "eof")
+
+
+def test_a_large_payload_is_not_copied():
+    server = Connection()
+    payload = bytes(MIB)
+    server.send(BINARY, payload)
+    assert any(chunk is payload for chunk in server.take_outgoing())
+
+
+def test_what_is_taken_is_not_given_again():
+    server = Connection()
+    server.send(TEXT, b"a")
+    assert taken(server) == b"\x81\x01a"
+    assert taken(server) == b""
+
+
+# Extensions
+
+
+def deflating(client=False, max_size=MIB):
+    return Connection(client=client, max_size=max_size, extensions=[PerMessageDeflate("permessage-deflate")])
+
+
+def compressed(payload):
+    return PerMessageDeflate("permessage-deflate").encode(Frame(TEXT, payload=payload)).payload
+
+
+def test_compressed_messages_arrive():
+    server, client = deflating(), deflating(client=True)
+    for payload in (b"hello " * 50, b"", b"x", b"hello " * 50):
+        server.send(TEXT, payload)
+        data = taken(server)
+        assert data[0] == 0b11000001
+        assert client.receive(data) == [(TEXT, payload)]
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_compressed_message_in_fragments_with_a_ping_between(cut):
+    server = deflating()
+    payload = compressed(b"Hello, Hello")
+    stream = frame(TEXT, payload[:cut], False, rsv1=True) + frame(PING) + frame(CONTINUATION, payload[cut:])
+    assert by_receive(server, stream, [1]) == [(PING, b""), (TEXT, b"Hello, Hello")]
+
+
+def test_a_compressed_message_whose_last_fragment_is_one_zero_byte():
+    """RFC 7692, section 7.2.3.6."""
+    server = deflating()
+    stream = frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", False, rsv1=True) + frame(CONTINUATION, b"\x00")
+    assert server.receive(stream) == [(TEXT, b"Hello")]
+
+
+def test_messages_may_come_without_compression_where_there_is_an_extension():
+    server = deflating()
+    assert server.receive(frame(TEXT, b"plain")) == [(TEXT, b"plain")]
+    assert server.receive(frame(TEXT, compressed(b"not plain"), rsv1=True)) == [(TEXT, b"not plain")]
+
+
+def test_control_frames_are_never_compressed():
+    server = deflating()
+    server.send(PING, b"hello " * 20)
+    server.receive(frame(PING, b"hello " * 20))
+    server.close(1000, "hello " * 20)
+    client = Connection(client=True)
+    assert [opcode for opcode, _ in client.receive(taken(server))] == [PING, PONG, CLOSE]
+
+
+def test_fragments_of_ours_leave_as_they_are():
+    server, client = deflating(), Connection(client=True)
+    server.send(TEXT, b"Hel", fin=False)
+    server.send(CONTINUATION, b"lo")
+    assert client.receive(taken(server)) == [(TEXT, b"Hello")]
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_a_bomb_is_refused_and_nothing_of_it_delivered(fragmented):
+    server = deflating(max_size=1000)
+    bomb = compressed(b"a" * 1001)
+    assert len(bomb) < 50
+    stream = frame(TEXT, bomb, rsv1=True)
+    if fragmented:
+        stream = frame(TEXT, bomb[:9], False, rsv1=True) + frame(CONTINUATION, bomb[9:])
+    assert server.receive(frame(TEXT, b"before") + stream + frame(TEXT, b"behind")) == [(TEXT, b"before")]
+    server.respond()
+    assert isinstance(server.failed, PayloadTooBig)
+    assert taken(server)[2:4] == (1009).to_bytes(2)
+    assert server.receive(frame(TEXT, b"later")) == []
+
+
+@pytest.mark.parametrize("size", [999, 1000])
+def test_a_message_that_inflates_to_the_limit_is_taken(size):
+    assert deflating(max_size=1000).receive(frame(TEXT, compressed(b"a" * size), rsv1=True)) == [(TEXT, b"a" * size)]
+
+
+def test_the_limit_holds_for_messages_without_compression_too():
+    server = deflating(max_size=1000)
+    server.receive(frame(TEXT, b"a" * 1001))
+    server.respond()
+    assert server.failed.close_code == 1009
+
+
+@pytest.mark.parametrize(
+    ("payload", "opcode", "code"),
+    [(b"\xff\xff\xff", TEXT, 1002), (b"\xff\xff\xff", BINARY, 1002), (compressed(b"caf\xe9"), TEXT, 1007)],
+    ids=["broken text", "broken bytes", "text that is not UTF-8"],
+)
+def test_what_cannot_be_decoded_ends_the_connection(payload, opcode, code):
+    server = deflating()
+    assert server.receive(frame(opcode, payload, rsv1=True)) == []
+    server.respond()
+    assert server.failed.close_code == code
+    assert taken(server)[2:4] == code.to_bytes(2)
+
+
+def test_compressed_bytes_need_not_be_utf8():
+    assert deflating().receive(frame(BINARY, compressed(b"caf\xe9"), rsv1=True)) == [(BINARY, b"caf\xe9")]
+
+
+def test_an_extension_may_use_all_reserved_bits_on_the_way_out():
+    class Bits(Extension):
+        def encode(self, frame):
+            return frame.replace(rsv1=True, rsv2=True, rsv3=True)
+
+    server = Connection(extensions=[Bits("x-bits")])
+    server.send(TEXT, b"")
+    assert taken(server) == b"\xf1\x00"
+
+
+def test_extensions_encode_in_order_and_decode_in_reverse():
+    class Wrap(Extension):
+        def encode(self, frame):
+            return frame.replace(payload=self.name.encode() + frame.payload)
+
+        def decode(self, frame, max_size=None):
+            return frame.replace(payload=frame.payload.removeprefix(self.name.encode()))
+
+    ends = [Connection(client=client, extensions=[Wrap("a"), Wrap("b")]) for client in (False, True)]
+    ends[0].send(TEXT, b"x")
+    data = taken(ends[0])
+    assert data == b"\x81\x03bax"
+    assert ends[1].receive(data) == [(TEXT, b"x")]

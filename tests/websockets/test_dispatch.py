@@ -1,0 +1,338 @@
+"""How messages reach `on_receive`: in order, side by side where handlers wait, and no more at a time than allowed."""
+
+import asyncio
+import asyncio.sslproto
+import contextvars
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.server import serve
+
+MIB = 2**20
+
+
+class Gates(WebSocketView):
+    """Handles a message `name` until `name` is opened; notes who starts and who ends."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+        self.noted = asyncio.Event()
+        self.gates = {}
+        self.running = self.most = 0
+
+    def gate(self, name):
+        return self.gates.setdefault(name, asyncio.Event())
+
+    def note(self, event):
+        self.events.append(event)
+        self.noted.set()
+
+    async def until(self, condition):
+        """Until a note makes it true."""
+        while not condition():
+            self.noted.clear()
+            await self.noted.wait()
+
+    async def on_receive(self, message, opcode):
+        name = message.decode()
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.note(f"{name} starts")
+        try:
+            await self.gate(name).wait()
+        finally:
+            self.running -= 1
+        self.note(f"{name} ends")
+        await self.send(name)
+
+    async def on_close(self, frame=None):
+        self.note("close")
+
+
+# Order
+
+
+def test_handlers_start_in_order_and_wait_side_by_side(run, connect):
+    async def scenario():
+        async with connect(Gates) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b", "c")
+            await view.until(lambda: len(view.events) == 3)
+            assert view.events == ["a starts", "b starts", "c starts"]
+            for name in "cab":
+                view.gate(name).set()
+                assert await peer.message() == name
+            assert view.events[3:] == ["c ends", "a ends", "b ends"]
+
+    run(scenario())
+
+
+def test_a_handler_may_wait_for_a_later_message(run, connect):
+    """And that one for a later one still."""
+
+    class View(Gates):
+        async def on_receive(self, message, opcode):
+            if message.startswith(b"go "):
+                self.gate(message[3:].decode()).set()
+                await super().on_receive(message, opcode)
+            else:
+                await super().on_receive(message, opcode)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            view.gate("go go a").set()
+            peer.send("a", "go a", "go go a")
+            assert {await peer.message() for _ in range(3)} == {"a", "go a", "go go a"}
+            assert view.events[:3] == ["a starts", "go a starts", "go go a starts"]
+
+    run(scenario())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_order_holds_whoever_waits(loop_name, run, data):
+    """Any mix of handlers that wait for a while or not at all, of messages that come together or apart."""
+    waits = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+    groups = data.draw(st.lists(st.integers(1, 10), min_size=1, max_size=30))
+    limit = data.draw(st.sampled_from([1, 2, 5, 128]))
+
+    class View(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = limit
+        running = most = 0
+
+        async def on_receive(self, message, opcode):
+            self.running += 1
+            self.most = max(self.most, self.running)
+            started.append(int(message))
+            for _ in range(waits[int(message)]):
+                await asyncio.sleep(0)
+            self.running -= 1
+            await self.send(message)
+
+        async def on_close(self, frame=None):
+            started.append("close")
+            assert self.most <= limit
+
+    started = []
+
+    async def scenario():
+        async with serve(View, port=0) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(REQUEST)
+            await reader.readuntil(b"\r\n\r\n")
+            frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(len(waits))]
+            for size in groups:
+                writer.write(b"".join(frames[:size]))
+                del frames[:size]
+                await asyncio.sleep(0)
+            writer.write(b"".join(frames))
+            replies = [(await Frame.parse(reader.readexactly, mask_required=False)).payload for _ in waits]
+            assert sorted(map(int, replies)) == list(range(len(waits)))
+            writer.close()
+            await writer.wait_closed()
+        assert started == [*range(len(waits)), "close"]
+
+    run(scenario())
+
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_replies_of_handlers_that_do_not_wait_come_in_order(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+            await self.send(message + b"!")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send(*map(str, range(500)))
+            for i in range(500):
+                assert await session.peer.message() == str(i)
+                assert await session.peer.message() == f"{i}!"
+
+    run(scenario())
+
+
+# Tasks and contexts
+
+
+variable = contextvars.ContextVar("variable", default=None)
+
+
+def test_handlers_that_wait_have_tasks_and_contexts_of_their_own(run, connect):
+    class View(Gates):
+        async def on_receive(self, message, opcode):
+            before = asyncio.current_task()
+            variable.set(message)
+            await super().on_receive(message, opcode)
+            assert variable.get() == message
+            assert asyncio.current_task() is before
+            self.tasks.append(before)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            view.tasks = []
+            names = [str(i) for i in range(10)]
+            peer.send(*names)
+            await view.until(lambda: len(view.events) == 10)
+            for name in names:
+                view.gate(name).set()
+            assert [await peer.message() for _ in names] == names
+            assert len(set(view.tasks)) == 10
+            assert None not in view.tasks
+            assert session.end not in view.tasks
+
+    run(scenario())
+
+
+def test_what_needs_a_task_works_in_a_handler(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.send("from a group"))
+                group.create_task(asyncio.sleep(0))
+            await asyncio.wait_for(self.send("in time"), 1)
+            await asyncio.gather(self.send("one"), self.send("two"))
+            await asyncio.shield(asyncio.ensure_future(asyncio.sleep(0)))
+            assert await asyncio.to_thread(lambda: 5) == 5
+            await self.send("done")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            expected = ["from a group", "in time", "one", "two", "done"]
+            assert [await session.peer.message() for _ in expected] == expected
+
+    run(scenario())
+
+
+def test_a_handler_may_be_cancelled_by_another(run, connect, log):
+    """Which ends that handler, and neither the connection nor what comes behind."""
+
+    class View(WebSocketView):
+        tasks = ()
+
+        async def on_receive(self, message, opcode):
+            if message == b"stop":
+                for task in self.tasks:
+                    task.cancel()
+                await self.send("stopped")
+                return
+            self.tasks = (*self.tasks, asyncio.current_task())
+            await self.send("started")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await self.send("cancelled")
+                raise
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            for _ in range(3):
+                peer.send("wait")
+                assert await peer.message() == "started"
+                peer.send("stop")
+                assert [await peer.message(), await peer.message()] == ["stopped", "cancelled"]
+            assert await peer.settled() == []
+
+    run(scenario())
+    assert not log()
+
+
+def test_messages_behind_a_handler_that_was_cancelled_are_handled(run, connect, log):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 1
+        task = None
+
+        async def on_receive(self, message, opcode):
+            self.task = self.task or asyncio.current_task()
+            await super().on_receive(message, opcode)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b", "c")
+            await view.until(lambda: view.events)
+            view.gate("b").set()
+            view.gate("c").set()
+            view.task.cancel()
+            assert [await peer.message(), await peer.message()] == ["b", "c"]
+            peer.send("b")
+            assert await peer.message() == "b"
+
+    run(scenario())
+    assert not log()
+
+
+@pytest.mark.parametrize("by", ["nobody", "a later handler", "a later handler that then waits"])
+def test_cancelling_the_task_of_a_handler_that_has_ended(run, connect, log, by):
+    """It may be the task of others by now; they are as they would be if it were theirs alone."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message == b"first":
+                self.task = asyncio.current_task()
+            elif message == b"cancel":
+                self.task.cancel()
+                if by == "a later handler that then waits" and self.task is asyncio.current_task():
+                    with pytest.raises(asyncio.CancelledError):
+                        await asyncio.sleep(0)
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            for _ in range(3):
+                peer.send("first")
+                assert await peer.message() == "first"
+                if by == "nobody":
+                    session.view.task.cancel()
+                    peer.send("between")
+                    await asyncio.sleep(0)
+                    assert await peer.message() == "between"
+                else:
+                    peer.send("cancel", "behind")
+                    assert {await peer.message(), await peer.message()} == {"cancel", "behind"}
+            peer.send("last")
+            assert await peer.message() == "last"
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_handler_that_swallows_its_cancellation_goes_on(run, connect, log):
+    class View(Gates):
+        async def on_receive(self, message, opcode):
+            self.task = asyncio.current_task()
+            try:
+                await super().on_receive(message, opcode)
+            except asyncio.CancelledError:
+                await self.send("survived")
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("a")
+            await view.until(lambda: view.events)
+            view.task.cancel()
+            assert await peer.message() == "survived"
+            view.gate("b").set()
+            peer.send("b")
+            assert await peer.message() == "b"
+
+    run(scenario())
+    assert not log()

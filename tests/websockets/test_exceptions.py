@@ -1,0 +1,82 @@
+"""Errors, and the close codes that they carry."""
+
+import pytest
+
+from duck.contrib.websockets import _fallback, exceptions
+from duck.contrib.websockets.exceptions import (
+    ConnectionClosed,
+    ExtensionError,
+    HandshakeError,
+    PayloadTooBig,
+    ProtocolError,
+    codec_error,
+)
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_all_errors_have_one_base(name):
+    assert issubclass(getattr(exceptions, name), exceptions.BaseException)
+    assert issubclass(exceptions.BaseException, Exception)
+
+
+def test_close_codes():
+    assert ProtocolError().close_code == 1002
+    assert ProtocolError("why", 1007).close_code == 1007
+    assert PayloadTooBig().close_code == 1009
+    assert ExtensionError().close_code == 1002
+    assert str(PayloadTooBig("why")) == "why"
+
+
+def test_payload_too_big_is_a_protocol_error():
+    assert issubclass(PayloadTooBig, ProtocolError)
+
+
+def test_connection_closed_says_how():
+    error = ConnectionClosed(4000, "enough")
+    assert (error.code, error.reason) == (4000, "enough")
+    assert str(error) == "the connection is closed: 4000 enough"
+    assert str(ConnectionClosed()) == "the connection is closed: 1006"
+
+
+def test_connection_closed_is_what_python_calls_it():
+    assert issubclass(ConnectionClosed, ConnectionError)
+
+
+def test_handshake_error_is_an_http_answer():
+    error = HandshakeError(405, "GET only", (("Allow", "GET"),))
+    assert (error.status, str(error), error.headers) == (405, "GET only", (("Allow", "GET"),))
+
+
+NUMBERS = {
+    "RESERVED_BITS": 1002,
+    "RESERVED_OPCODE": 1002,
+    "FRAME_NOT_MASKED": 1002,
+    "FRAME_MASKED": 1002,
+    "FRAGMENTED_CONTROL": 1002,
+    "LONG_CONTROL": 1002,
+    "LENGTH_NOT_MINIMAL": 1002,
+    "LENGTH_TOP_BIT": 1002,
+    "TOO_BIG": 1009,
+    "UNEXPECTED_CONTINUATION": 1002,
+    "UNFINISHED_MESSAGE": 1002,
+    "INVALID_UTF8": 1007,
+    "TOO_MANY_EMPTY_FRAGMENTS": 1008,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_codec_error_has_its_close_code_and_words_for_the_peer(name):
+    error = codec_error(getattr(_fallback, name))
+    assert error.close_code == NUMBERS[name]
+    assert isinstance(error, PayloadTooBig) is (NUMBERS[name] == 1009)
+    assert 0 < len(str(error).encode()) <= 123
+
+
+def test_no_two_codec_errors_have_the_same_words():
+    words = {str(codec_error(number)) for number in range(1, len(NUMBERS) + 1)}
+    assert len(words) == len(NUMBERS)
+
+
+def test_there_is_no_further_codec_error():
+    with pytest.raises(KeyError):
+        codec_error(len(NUMBERS) + 1)

@@ -1,0 +1,299 @@
+"""The opening handshake without I/O: which requests are agreed to, and how the others are refused."""
+
+import base64
+
+import pytest
+
+from duck.contrib.websockets import handshake
+from duck.contrib.websockets.exceptions import HandshakeError
+from duck.http.request import HttpRequest
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+GOOD = {
+    "Host": "example.org",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def request(headers=(), /, *, without=(), method="GET", http_version="1.1", secure=False, also=()):
+    """A good request but for what is given; `also` are further lines of headers that are there."""
+    fields = {**GOOD, **dict(headers)}
+    lines = [(name, value) for name, value in fields.items() if name not in without]
+    return HttpRequest(method, "/", [*lines, *also], http_version=http_version, secure=secure)
+
+
+def accept(*args, subprotocols=(), allowed_origins=None, **kwargs):
+    return handshake.accept(request(*args, **kwargs), subprotocols=subprotocols, allowed_origins=allowed_origins)
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(HandshakeError) as caught:
+        accept(*args, **kwargs)
+    return caught.value
+
+
+def parsed(response):
+    """Status line, headers by their names in lower case, and body."""
+    head, _, body = response.decode("latin-1").partition("\r\n\r\n")
+    line, *fields = head.split("\r\n")
+    headers = [tuple(field.split(": ", 1)) for field in fields]
+    assert len({name.lower() for name, _ in headers}) == len(headers)
+    return line, {name.lower(): value for name, value in headers}, body
+
+
+# Agreed to
+
+
+def test_the_example_of_the_rfc():
+    """RFC 6455, section 1.3."""
+    line, headers, body = parsed(accept().response)
+    assert line == "HTTP/1.1 101 Switching Protocols"
+    assert headers == {
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    }
+    assert body == ""
+
+
+def test_accept_key():
+    assert handshake.accept_key(KEY) == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert handshake.MAGIC_STRING == "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+ODD_BUT_GOOD = {
+    "several connection options": {"Connection": "keep-alive, Upgrade"},
+    "connection options without spaces": {"Connection": "keep-alive,upgrade,x"},
+    "connection in capitals": {"Connection": "UPGRADE"},
+    "upgrade in mixed case": {"Upgrade": "WebSocket"},
+    "several upgrades": {"Upgrade": "h2c, websocket"},
+    "tabs around a token": {"Connection": "\tUpgrade\t,\tx"},
+    "empty list members": {"Connection": ",,Upgrade,"},
+    "space around the version": {"Sec-WebSocket-Version": " 13 "},
+    "space around the key": {"Sec-WebSocket-Key": f" {KEY} "},
+    "extensions nobody knows": {"Sec-WebSocket-Extensions": "x-permessage-deflate-frame, foo; bar=1"},
+    "a subprotocol nobody speaks": {"Sec-WebSocket-Protocol": "soap"},
+}
+
+
+@pytest.mark.parametrize("case", ODD_BUT_GOOD)
+def test_odd_but_good(case):
+    _, headers, _ = parsed(accept(ODD_BUT_GOOD[case]).response)
+    assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert "sec-websocket-extensions" not in headers
+    assert "sec-websocket-protocol" not in headers
+
+
+def test_connection_options_may_be_on_several_lines():
+    accept({"Connection": "keep-alive"}, also=[("Connection", "Upgrade")])
+
+
+# Refused
+
+REFUSED = {
+    "no upgrade": (426, {"without": ["Upgrade"]}),
+    "empty upgrade": (426, {"headers": {"Upgrade": ""}}),
+    "another upgrade": (426, {"headers": {"Upgrade": "h2c"}}),
+    "an upgrade that contains the word": (426, {"headers": {"Upgrade": "notupgrade, websocket2, xwebsocket"}}),
+    "no connection": (400, {"without": ["Connection"]}),
+    "connection: keep-alive": (400, {"headers": {"Connection": "keep-alive"}}),
+    "a connection option that contains the word": (400, {"headers": {"Connection": "notupgrade, upgrade-insecure"}}),
+    "no version": (426, {"without": ["Sec-WebSocket-Version"]}),
+    "two versions": (426, {"also": [("Sec-WebSocket-Version", "13")]}),
+    **{
+        f"version {version!r}": (426, {"headers": {"Sec-WebSocket-Version": version}})
+        for version in ("0", "7", "8", "12", "14", "99", "-13", "+13", "013", "13.0", "1 3", "13, 8", "abc", "")
+    },
+    "no key": (400, {"without": ["Sec-WebSocket-Key"]}),
+    "two keys": (400, {"also": [("Sec-WebSocket-Key", KEY)]}),
+    "an empty key": (400, {"headers": {"Sec-WebSocket-Key": ""}}),
+    "a key that is no base64": (400, {"headers": {"Sec-WebSocket-Key": "abc"}}),
+    "a key with a character outside of base64": (400, {"headers": {"Sec-WebSocket-Key": KEY[:5] + "!" + KEY[5:]}}),
+    "a key without padding": (400, {"headers": {"Sec-WebSocket-Key": KEY.rstrip("=")}}),
+    "a key of 15 bytes": (400, {"headers": {"Sec-WebSocket-Key": base64.b64encode(bytes(15)).decode()}}),
+    "a key of 17 bytes": (400, {"headers": {"Sec-WebSocket-Key": base64.b64encode(bytes(17)).decode()}}),
+    "a key in Latin-1": (400, {"headers": {"Sec-WebSocket-Key": "é" * 24}}),
+    "HTTP/1.0": (400, {"http_version": "1.0"}),
+    **{method: (405, {"method": method}) for method in ("POST", "HEAD", "OPTIONS", "CONNECT", "get")},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    status, change = REFUSED[case]
+    change = dict(change)
+    error = refused(change.pop("headers", {}), **change)
+    line, headers, body = parsed(handshake.refusal(error))
+    assert error.status == status
+    assert line.startswith(f"HTTP/1.1 {status} ")
+    assert headers["connection"] == "close"
+    assert headers["content-length"] == str(len(body))
+    assert body == f"{error}\n"
+    if status == 426:
+        assert headers["sec-websocket-version"] == "13"
+    if status == 405:
+        assert headers["allow"] == "GET"
+
+
+def test_a_plain_request_is_told_what_to_upgrade_to():
+    """RFC 9110, section 15.5.22: a 426 has an Upgrade field."""
+    error = refused(without=["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+    _, headers, _ = parsed(handshake.refusal(error))
+    assert (error.status, headers["upgrade"]) == (426, "websocket")
+
+
+def test_a_refusal_repeats_nothing_of_the_request():
+    error = refused({"Sec-WebSocket-Version": "<script>"})
+    assert b"script" not in handshake.refusal(error)
+
+
+def test_headers_with_control_characters_do_not_become_a_request():
+    for value in ("a\r\nX: y", "a\nb", "a\x00b", "a\x0bb", "a\x0cb", "a\x1cb", "a\x85b"):
+        with pytest.raises(ValueError, match="control character"):
+            request({"Sec-WebSocket-Protocol": value})
+
+
+# Subprotocols
+
+
+@pytest.mark.parametrize(
+    ("offered", "spoken", "chosen"),
+    [
+        ("chat", ["chat"], "chat"),
+        ("v1, v2", ["v2", "v1"], "v1"),
+        ("soap, v2", ["v1", "v2"], "v2"),
+        ("soap , v2\t", ["v2"], "v2"),
+        ("v1,,v2", ["v2"], "v2"),
+        ("Chat", ["chat"], None),
+        ("cha", ["chat"], None),
+        ("chat2", ["chat"], None),
+        ("", ["chat"], None),
+        ("soap", ["chat"], None),
+        ("chat", [], None),
+        ("v1; v2", ["v1"], None),
+    ],
+)
+def test_the_first_of_the_clients_subprotocols_that_is_spoken_is_chosen(offered, spoken, chosen):
+    acceptance = accept({"Sec-WebSocket-Protocol": offered}, subprotocols=spoken)
+    assert acceptance.subprotocol == chosen
+    _, headers, _ = parsed(acceptance.response)
+    assert headers.get("sec-websocket-protocol") == chosen
+
+
+def test_subprotocols_on_several_lines_are_one_list():
+    lines = [("Sec-WebSocket-Protocol", "v2"), ("Sec-WebSocket-Protocol", "v3")]
+    assert accept(also=lines, subprotocols=["v3", "v2"]).subprotocol == "v2"
+
+
+def test_no_subprotocol_is_answered_where_none_is_offered():
+    assert accept(subprotocols=["chat"]).subprotocol is None
+
+
+# Origin
+
+HTTPS = {"secure": True}
+SAME = [
+    ("http://example.org", "example.org", {}),
+    ("http://example.org:80", "example.org", {}),
+    ("http://example.org", "example.org:80", {}),
+    ("http://example.org:8000", "example.org:8000", {}),
+    ("HTTP://EXAMPLE.org", "Example.ORG", {}),
+    ("https://example.org", "example.org", HTTPS),
+    ("https://example.org", "example.org:443", HTTPS),
+    ("https://example.org:8443", "example.org:8443", HTTPS),
+    ("https://example.org", "example.org", {}),
+    ("https://example.org:8443", "example.org:8443", {}),
+    ("http://[::1]:8000", "[::1]:8000", {}),
+    ("http://127.0.0.1:8000", "127.0.0.1:8000", {}),
+]
+FOREIGN = [
+    ("http://evil.example", "example.org", {}),
+    ("http://example.org.evil.example", "example.org", {}),
+    ("http://evil.example/example.org", "example.org", {}),
+    ("http://example.org@evil.example", "example.org", {}),
+    ("http://sub.example.org", "example.org", {}),
+    ("http://example.org:8000", "example.org", {}),
+    ("http://example.org", "example.org:8000", {}),
+    ("https://example.org", "example.org:8443", {}),
+    ("http://example.org", "example.org", HTTPS),
+    ("http://example.org:443", "example.org:443", HTTPS),
+    ("null", "example.org", {}),
+    ("null", "null", {}),
+    ("example.org", "example.org", {}),
+    ("file://", "", {}),
+    ("file://example.org", "example.org", {}),
+    ("chrome-extension://example.org", "example.org", {}),
+    ("http://example.org:port", "example.org:port", {}),
+    ("http://example.org:99999", "example.org:99999", {}),
+    ("http://[::1", "[::1", {}),
+    ("http://", "", {}),
+    ("http://example.org, http://evil.example", "example.org", {}),
+]
+
+
+@pytest.mark.parametrize(("origin", "host", "options"), SAME)
+def test_a_page_of_the_host_itself_may_connect(origin, host, options):
+    accept({"Origin": origin, "Host": host}, **options)
+
+
+@pytest.mark.parametrize(("origin", "host", "options"), FOREIGN)
+def test_a_foreign_page_may_not(origin, host, options):
+    assert refused({"Origin": origin, "Host": host}, **options).status == 403
+
+
+def test_two_origins_are_none_that_is_allowed():
+    twice = [("Origin", "http://example.org")]
+    assert refused({"Origin": "http://example.org"}, also=twice).status == 403
+    allowed = ["http://example.org"]
+    assert refused({"Origin": "http://example.org"}, also=twice, allowed_origins=allowed).status == 403
+
+
+@pytest.mark.parametrize("allowed", [None, [], ["http://other.example"], ["*"]])
+def test_whoever_sends_no_origin_is_no_browser(allowed):
+    accept(allowed_origins=allowed)
+
+
+@pytest.mark.parametrize("origin", [origin for origin, _, _ in FOREIGN])
+def test_all_origins_can_be_allowed(origin):
+    accept({"Origin": origin}, allowed_origins=["*"])
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://app.example", ["https://app.example"]),
+        ("https://app.example", ["http://a.example", "https://app.example"]),
+        ("HTTPS://App.Example", ["https://app.example/"]),
+        ("https://app.example", ["https://APP.example"]),
+        ("https://app.example:8443", ["https://app.example:8443"]),
+        ("null", ["null"]),
+        ("http://example.org", ["http://example.org", "*"]),
+    ],
+)
+def test_a_listed_origin_may_connect(origin, allowed):
+    accept({"Origin": origin}, allowed_origins=allowed)
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://other.example", ["https://app.example"]),
+        ("http://app.example", ["https://app.example"]),
+        ("https://app.example:8443", ["https://app.example"]),
+        ("https://app.example.evil.example", ["https://app.example"]),
+        ("null", ["https://app.example"]),
+        ("https://app.example", []),
+        ("http://example.org", ["https://app.example"]),
+    ],
+)
+def test_a_list_of_origins_is_all_that_may_connect(origin, allowed):
+    """The host's own origin has to be in it too."""
+    assert refused({"Origin": origin}, allowed_origins=allowed).status == 403
+
+
+def test_the_origin_is_looked_at_last():
+    """So a broken request is told what is wrong with it, wherever it is from."""
+    assert refused({"Origin": "http://evil.example", "Sec-WebSocket-Key": "abc"}).status == 400

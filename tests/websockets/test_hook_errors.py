@@ -1,0 +1,230 @@
+"""What becomes of an error in a hook: logged once, 1011 for the peer, and no word of what it was."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
+
+
+class Recorder(WebSocketView):
+    """Notes what happens to it, and answers every message."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append((opcode.name, message))
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.events.append(frame.payload if frame else None)
+
+
+def errors(log):
+    return [entry for entry in log() if entry.level == "ERROR"]
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
+def test_an_error_in_on_receive(run, connect, log, waits):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            await super().on_receive(message, opcode)
+            if message == b"bad":
+                await asyncio.sleep(0) if waits else None
+                raise Boom("internal detail")
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            peer.send("good", "bad")
+            assert await peer.message() == "good"
+            assert await peer.message() == "bad"
+            code, reason = await peer.closing()
+            assert code == 1011
+            assert "detail" not in reason and "Boom" not in reason
+            # What comes meanwhile is not handled.
+            peer.send("late")
+            peer.close(1011)
+            assert await peer.rest() == []
+            await session.ended()
+            assert session.view.close_code == 1011
+            assert session.view.events == ["open", ("TEXT", b"good"), ("TEXT", b"bad"), b"\x03\xf3"]
+
+    run(scenario())
+    (entry,) = log()
+    assert entry.level == "ERROR"
+    assert isinstance(entry.error, Boom)
+    assert entry.error.__traceback__ is not None
+    assert entry.message.startswith("/: ")
+    assert "View" in entry.message
+
+
+def test_messages_behind_an_error_are_not_handled(run, connect, log):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            self.events.append(message)
+            raise Boom
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one", "two", "three")
+            assert (await session.peer.closing())[0] == 1011
+            session.peer.leave()
+            await session.ended()
+            assert session.view.events == ["open", b"one", None]
+
+    run(scenario())
+    assert len(log()) == 1
+
+
+def test_an_error_in_on_open(run, connect, log):
+    class View(Recorder):
+        async def on_open(self):
+            raise Boom("internal detail")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            code, reason = await session.peer.closing()
+            assert code == 1011
+            assert "detail" not in reason
+            session.peer.close(1011)
+            await session.ended()
+            assert session.view.events == [b"\x03\xf3"]
+
+    run(scenario())
+    (entry,) = log()
+    assert isinstance(entry.error, Boom)
+
+
+@pytest.mark.parametrize("error", [Boom("x"), asyncio.CancelledError()], ids=["error", "cancelled"])
+def test_an_error_in_on_close(run, connect, log, error):
+    class View(Recorder):
+        async def on_close(self, frame=None):
+            self.events.append("close")
+            raise error
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close()
+            assert await session.peer.closing() == (1000, "")
+            assert await session.ended() is None
+            assert session.view.events == ["open", "close"]
+            assert session.view.state is State.CLOSED
+
+    run(scenario())
+    (entry,) = log()
+    assert entry.error is error
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
+def test_a_cancelled_error_out_of_a_handler_is_an_error(run, connect, log, waits):
+    """As of something the handler waited for that others have cancelled; the handler's task itself was not."""
+
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            future = asyncio.get_running_loop().create_future()
+            if waits:
+                asyncio.get_running_loop().call_soon(future.cancel)
+            else:
+                future.cancel()
+            await future
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.closing())[0] == 1011
+            session.peer.close(1011)
+            await session.ended()
+            assert session.view.events == ["open", b"\x03\xf3"]
+
+    run(scenario())
+    (entry,) = log()
+    assert isinstance(entry.error, asyncio.CancelledError)
+
+
+def test_sending_to_a_peer_that_has_gone_is_no_error(run, connect, log):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            self.gone = asyncio.Event()
+            self.waiting = asyncio.Event()
+            self.waiting.set()
+            await self.gone.wait()
+            try:
+                await self.send("are you there?")
+            except ConnectionClosed as error:
+                self.events.append(error)
+                raise
+
+    async def scenario():
+        async with connect(View) as session:
+            view = session.view
+            session.peer.send("x")
+            await session.peer.settled()
+            await view.waiting.wait()
+            session.peer.close(4001, "gone")
+            assert await session.peer.closing() == (4001, "")
+            view.gone.set()
+            await session.ended()
+            (error,) = [event for event in view.events if isinstance(event, ConnectionClosed)]
+            assert (error.code, error.reason) == (4001, "gone")
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_connection_closed_of_another_connection_is_an_error(run, connect, log):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            raise ConnectionClosed(1006)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.closing())[0] == 1011
+
+    run(scenario())
+    assert len(log()) == 1
+
+
+def test_a_view_that_does_not_implement_on_receive(run, connect, log):
+    class View(WebSocketView):
+        pass
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.closing())[0] == 1011
+
+    run(scenario())
+    (entry,) = log()
+    assert "View does not implement on_receive()" in str(entry.error)
+
+
+def test_an_error_ends_its_own_connection_only(run, serving, dial, log):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            if message == b"bad":
+                raise Boom
+            await self.send(message)
+
+    async def scenario():
+        async with serving(View) as server, dial(server) as one, dial(server) as two:
+            await one.head()
+            await two.head()
+            one.send("bad")
+            assert (await one.closing())[0] == 1011
+            two.send("good")
+            assert await two.message() == "good"
+
+    run(scenario())
+    assert len(log()) == 1

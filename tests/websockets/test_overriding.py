@@ -1,0 +1,304 @@
+"""Steps of serving that a subclass may take into its own hands; the rest goes on as ever."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+
+
+class Recorder(WebSocketView):
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.events.append(("close", frame and frame.payload))
+
+
+CLOSED = ("close", b"\x03\xe8")
+
+
+# on_new_frame
+
+
+def test_on_new_frame(run, connect):
+    class View(Recorder):
+        async def on_new_frame(self, frame):
+            assert type(frame) is Frame
+            assert frame.fin
+            self.events.append(frame.opcode.name)
+            await super().on_new_frame(frame)
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            peer.send("one", Frame(TEXT, False, b"t"), Frame(PING), Frame(CONTINUATION, payload=b"wo"), b"three")
+            frames = [await peer.frame() for _ in range(4)]
+            assert sorted(frame.payload for frame in frames) == [b"", b"one", b"three", b"two"]
+            peer.close()
+            await session.ended()
+            assert session.view.events == ["open", "TEXT", b"one", "TEXT", b"two", "BINARY", b"three", CLOSED]
+
+    run(scenario())
+
+
+def test_on_new_frame_may_keep_messages_to_itself(run, connect):
+    class View(Recorder):
+        async def on_new_frame(self, frame):
+            if frame.payload != b"secret":
+                await super().on_new_frame(frame)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("secret", "x", "secret", "y")
+            assert [await session.peer.message(), await session.peer.message()] == ["x", "y"]
+            assert b"secret" not in session.view.events
+
+    run(scenario())
+
+
+def test_an_error_in_on_new_frame(run, connect, log):
+    class View(Recorder):
+        async def on_new_frame(self, frame):
+            raise ValueError("internal detail")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.closing())[0] == 1011
+
+    run(scenario())
+    assert len(log()) == 1
+
+
+# send_frame
+
+
+class Sending(Recorder):
+    """All that it sends goes through its own send_frame."""
+
+    MAX_FRAME_SIZE = 10
+
+    async def send_frame(self, frame):
+        assert type(frame) is Frame
+        self.events.append((frame.opcode.name, frame.fin, frame.payload))
+        await super().send_frame(frame)
+
+
+def test_send_frame(run, connect):
+    async def scenario():
+        async with connect(Sending) as session:
+            view, peer = session.view, session.peer
+            view.events.clear()
+            await view.send("text")
+            await view.send(bytearray(b"bytes"), BINARY)
+            await view.send_json([1])
+            await view.send_ping(b"?")
+            await view.send_pong(b"!")
+            await view.send("larger than a frame")
+            await view.send("")
+            assert [
+                (frame.opcode.name, frame.fin, frame.payload) for frame in [await peer.frame() for _ in range(8)]
+            ] == [
+                ("TEXT", True, b"text"),
+                ("BINARY", True, b"bytes"),
+                ("TEXT", True, b"[1]"),
+                ("PING", True, b"?"),
+                ("PONG", True, b"!"),
+                ("TEXT", False, b"larger tha"),
+                ("CONTINUATION", True, b"n a frame"),
+                ("TEXT", True, b""),
+            ]
+            assert len(view.events) == 8
+            assert view.events[5] == ("TEXT", False, b"larger tha")
+
+    run(scenario())
+
+
+def test_replies_go_through_send_frame(run, connect):
+    async def scenario():
+        async with connect(Sending) as session:
+            session.peer.send("one", "two")
+            assert [await session.peer.message(), await session.peer.message()] == ["one", "two"]
+            assert session.view.events[1:] == [
+                b"one",
+                ("TEXT", True, b"one"),
+                b"two",
+                ("TEXT", True, b"two"),
+            ]
+
+    run(scenario())
+
+
+def test_send_frame_may_change_what_is_sent(run, connect):
+    class View(Recorder):
+        async def send_frame(self, frame):
+            if frame.payload != b"secret":
+                await super().send_frame(frame.replace(payload=frame.payload.upper()))
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one", "secret", "two")
+            assert [await session.peer.message(), await session.peer.message()] == ["ONE", "TWO"]
+
+    run(scenario())
+
+
+def test_streams_go_through_send_frame(run, connect):
+    async def scenario():
+        async with connect(Sending) as session:
+            view, peer = session.view, session.peer
+
+            async def parts():
+                yield "one"
+                yield "more than ten bytes"
+
+            sends = [asyncio.create_task(view.send(data)) for data in (parts(), ["two"], "three", "four and more")]
+            await asyncio.gather(*sends)
+            messages = []
+            while len(messages) < 4:
+                frame = await peer.frame()
+                assert len(frame.payload) <= 10
+                assert (frame.opcode == CONTINUATION) is (messages[-1:] != [] and messages[-1][1] is False)
+                if frame.opcode == CONTINUATION:
+                    messages[-1] = (messages[-1][0] + frame.payload, frame.fin)
+                else:
+                    messages.append((frame.payload, frame.fin))
+            while not messages[-1][1]:
+                frame = await peer.frame()
+                messages[-1] = (messages[-1][0] + frame.payload, frame.fin)
+            assert {message for message, _ in messages} == {
+                b"onemore than ten bytes",
+                b"two",
+                b"three",
+                b"four and more",
+            }
+            frames = [event for event in view.events if isinstance(event, tuple)]
+            assert len(frames) >= 8
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("data", "opcode"), [(bytes(126), PING), (bytes(126), PONG)])
+def test_control_frames_are_as_short_as_ever(run, connect, data, opcode):
+    async def scenario():
+        async with connect(Sending) as session:
+            with pytest.raises(ValueError, match="not 126"):
+                await session.view.send(data, opcode)
+            assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+def test_what_is_no_message_does_not_reach_send_frame(run, connect):
+    async def scenario():
+        async with connect(Sending) as session:
+            for data in (5, None, {"a": 1}):
+                with pytest.raises(TypeError):
+                    await session.view.send(data)
+            with pytest.raises(TypeError):
+                await session.view.send([5])
+            with pytest.raises(ValueError, match=r"(?i)opcode"):
+                await session.view.send("x", 3)
+            assert [event for event in session.view.events if isinstance(event, tuple)] == []
+
+    run(scenario())
+
+
+def test_closing_goes_as_ever(run, connect):
+    async def scenario():
+        async with connect(Sending) as session:
+            await session.view.send_close(4000, "a reason longer than a frame may be")
+            assert await session.peer.closing() == (4000, "a reason longer than a frame may be")
+            with pytest.raises(ConnectionClosed):
+                await session.view.send("x")
+
+    run(scenario())
+
+
+# Others
+
+
+def test_initiate_upgrade_to_ws(run, serving, dial):
+    class View(Recorder):
+        async def initiate_upgrade_to_ws(self):
+            await asyncio.sleep(0)
+            return await super().initiate_upgrade_to_ws()
+
+    async def scenario():
+        async with serving(View) as server:
+            async with dial(server) as peer:
+                peer.send("early")
+                assert (await peer.head())[0] == 101
+                assert await peer.message() == "early"
+            async with dial(server, without=["Sec-WebSocket-Key"]) as peer:
+                assert (await peer.head())[0] == 400
+
+    run(scenario())
+
+
+def test_run_and_run_forever(run, connect):
+    class View(Recorder):
+        async def run(self, *args, **kwargs):
+            self.events.append("run")
+            await super().run(*args, **kwargs)
+            self.events.append("ran")
+
+        async def run_forever(self):
+            await super().run_forever()
+            self.events.append("ran forever")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close()
+            await session.ended()
+            assert session.view.events == ["run", "open", CLOSED, "ran forever", "ran"]
+
+    run(scenario())
+
+
+def test_methods_of_a_mixin_count(run, connect):
+    class Upper:
+        async def on_new_frame(self, frame):
+            await super().on_new_frame(frame.replace(payload=frame.payload.upper()))
+
+    class View(Upper, Recorder):
+        pass
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one")
+            assert await session.peer.message() == "ONE"
+
+    run(scenario())
+
+
+def test_a_view_may_have_slots_a_request_of_its_own_and_more_attributes(run, connect):
+    """As Duck's own Lively view has."""
+
+    class Lively(Recorder):
+        __slots__ = ("request",)
+
+        def __init__(self, upgrade_request, **kwargs):
+            super().__init__(upgrade_request, **kwargs)
+            self.anything = 1
+
+    async def scenario():
+        async with connect(Lively) as session:
+            session.peer.send("one")
+            assert await session.peer.message() == "one"
+            assert session.view.request.path == "/"
+
+    run(scenario())

@@ -1,0 +1,294 @@
+"""A view that overrides `read_frame` or `_receive_loop`: frames are pulled by it, and not pushed to its handlers."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+
+
+class Recorder(WebSocketView):
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.events.append(("close", frame and frame.payload))
+
+
+CLOSED = ("close", b"\x03\xe8")
+
+
+# read_frame
+
+
+def test_read_frame(run, connect):
+    """It sees control frames too, which have been answered."""
+
+    class View(Recorder):
+        async def read_frame(self):
+            frame = await super().read_frame()
+            self.events.append(frame.opcode.name)
+            return frame
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            peer.send("one", Frame(TEXT, False, b"t"), Frame(PING), Frame(CONTINUATION, payload=b"wo"), Frame(PONG))
+            frames = [await peer.frame() for _ in range(3)]
+            assert sorted(frame.payload for frame in frames) == [b"", b"one", b"two"]
+            peer.close()
+            assert await peer.closing() == (1000, "")
+            await session.ended()
+            opcodes = [event for event in session.view.events if isinstance(event, str)]
+            assert opcodes == ["open", "TEXT", "PING", "TEXT", "PONG", "CLOSE"]
+            assert [event for event in session.view.events if event not in opcodes] == [b"one", b"two", CLOSED]
+
+    run(scenario())
+
+
+def test_read_frame_may_change_what_is_read(run, connect):
+    class View(Recorder):
+        async def read_frame(self):
+            frame = await super().read_frame()
+            return frame.replace(payload=frame.payload.upper()) if frame.opcode == TEXT else frame
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one", "two")
+            assert [await session.peer.message(), await session.peer.message()] == ["ONE", "TWO"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("passes", [0, 1, 5])
+def test_messages_right_before_the_end_are_handled_before_on_close(run, connect, passes):
+    """However slowly they are read."""
+
+    class View(Recorder):
+        async def read_frame(self):
+            frame = await super().read_frame()
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            return frame
+
+        async def on_receive(self, message, opcode):
+            self.events.append(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            names = [str(i) for i in range(10)]
+            session.peer.send(*names, Frame(CLOSE, payload=b"\x03\xe8"))
+            assert await session.peer.closing() == (1000, "")
+            session.peer.leave()
+            await session.ended()
+            assert session.view.events == ["open", *(name.encode() for name in names), CLOSED]
+
+    run(scenario())
+
+
+def test_handlers_of_frames_that_are_pulled_wait_side_by_side(run, connect):
+    class View(Recorder):
+        async def read_frame(self):
+            return await super().read_frame()
+
+        async def on_receive(self, message, opcode):
+            if message == b"wait":
+                self.go_on = asyncio.Event()
+                await self.go_on.wait()
+            else:
+                self.go_on.set()
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("wait", "go")
+            assert {await session.peer.message(), await session.peer.message()} == {"wait", "go"}
+
+    run(scenario())
+
+
+def test_frames_that_are_not_pulled_are_not_read(run, connect):
+    """They back up to the sender, and are all there in the end."""
+
+    class View(Recorder):
+        async def read_frame(self):
+            await self.may_read.wait()
+            return await super().read_frame()
+
+        async def on_open(self):
+            self.may_read = asyncio.Event()
+
+        async def on_receive(self, message, opcode):
+            await self.send(str(len(message)))
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            peer.writer.transport.set_write_buffer_limits(high=0)
+            frame = peer.serialize("x" * 65_000)
+            count = 0
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    while True:
+                        peer.write(frame)
+                        count += 1
+                        await peer.writer.drain()
+            assert count < 1000
+            session.view.may_read.set()
+            assert [await peer.message() for _ in range(count)] == ["65000"] * count
+
+    run(scenario())
+
+
+def test_an_error_in_read_frame(run, connect, log):
+    class View(Recorder):
+        async def read_frame(self):
+            await super().read_frame()
+            raise ValueError("internal detail")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            code, reason = await session.peer.closing()
+            assert code == 1011
+            assert "detail" not in reason
+            session.peer.leave()
+            await session.ended()
+            assert session.view.events == ["open", ("close", None)]
+
+    run(scenario())
+    assert len(log()) == 1
+
+
+def test_read_frame_raises_when_there_is_nothing_more(run, connect, log):
+    class View(Recorder):
+        async def read_frame(self):
+            try:
+                return await super().read_frame()
+            except ConnectionClosed as error:
+                self.events.append(error.code)
+                raise
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "x"
+            session.peer.leave()
+            await session.ended()
+            assert session.view.events == ["open", b"x", 1006, ("close", None)]
+
+    run(scenario())
+    assert not log()
+
+
+# _receive_loop
+
+
+def test_a_receive_loop_of_the_views_own(run, connect):
+    class View(Recorder):
+        async def _receive_loop(self):
+            await self.on_open()
+            while True:
+                frame = await self.read_frame()
+                if frame.opcode in (TEXT, BINARY):
+                    await self.send(b"loop: " + frame.payload)
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            peer.send("one", Frame(PING), "two")
+            replies = [await peer.frame() for _ in range(3)]
+            assert sorted(frame.payload for frame in replies) == [b"", b"loop: one", b"loop: two"]
+            peer.close()
+            assert await peer.closing() == (1000, "")
+            await session.ended()
+            assert session.view.events == ["open", CLOSED]
+
+    run(scenario())
+
+
+def test_a_receive_loop_that_calls_the_usual_one(run, connect):
+    class View(Recorder):
+        async def _receive_loop(self):
+            self.events.append("begin")
+            try:
+                await super()._receive_loop()
+            finally:
+                self.events.append("end")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one", "two")
+            assert [await session.peer.message(), await session.peer.message()] == ["one", "two"]
+            session.peer.close()
+            await session.ended()
+            assert session.view.events == ["begin", "open", b"one", b"two", "end", CLOSED]
+
+    run(scenario())
+
+
+def test_a_receive_loop_that_ends_ends_the_connection(run, connect, log):
+    """Nobody would read on."""
+
+    class View(Recorder):
+        async def _receive_loop(self):
+            frame = await self.read_frame()
+            await self.send(frame.payload)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one", "two")
+            assert await session.peer.message() == "one"
+            assert await session.peer.closing() == (1000, "")
+            session.peer.close()
+            assert await session.peer.rest() == []
+            await session.ended()
+            assert session.view.events == [CLOSED]
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_receive_loop_that_times_out(run, connect, log):
+    class View(Recorder):
+        async def _receive_loop(self):
+            while True:
+                await asyncio.wait_for(self.read_frame(), 0.05)
+
+    async def scenario():
+        async with connect(View) as session:
+            code, _ = await session.peer.closing()
+            assert code == 1001
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_breach_in_a_receive_loop_of_the_views_own(run, connect):
+    class View(Recorder):
+        async def _receive_loop(self):
+            while True:
+                self.events.append((await self.read_frame()).payload)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("one")
+            session.peer.write(b"\x83\x80")
+            assert await session.peer.closing() == (1002, "reserved opcode")
+            session.peer.shut()
+            await session.ended()
+            assert session.view.events == [b"one", ("close", None)]
+
+    run(scenario())

@@ -1,0 +1,135 @@
+"""`safe_close`: closes from anywhere, and waits until the connection is gone."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
+
+
+class Recorder(WebSocketView):
+    """Notes what happens to it."""
+
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.events.append(("close", frame and frame.payload))
+
+
+@pytest.mark.parametrize("place", ["on_open", "on_receive", "on_close", "outside"])
+def test_safe_close_anywhere(run, connect, place):
+    class View(Recorder):
+        async def close_in(self, where):
+            if where == place:
+                await self.safe_close()
+                await self.safe_close()
+                self.events.append(self.state.name)
+
+        async def on_open(self):
+            await super().on_open()
+            await self.close_in("on_open")
+
+        async def on_receive(self, message, opcode):
+            self.events.append(message)
+            await self.close_in("on_receive")
+
+        async def on_close(self, frame=None):
+            await super().on_close(frame)
+            await self.close_in("on_close")
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("x")
+            if place == "on_close":
+                peer.close()
+            closing = asyncio.create_task(view.close_in("outside"))
+            assert await peer.closing() == (1000, "")
+            if place != "on_close":
+                peer.close()
+            assert await peer.rest() == []
+            await session.ended()
+            await closing
+            assert view.events.count(("close", b"\x03\xe8")) == 1
+            assert view.events[0] == "open"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["send_close", "safe_close", "error"])
+def test_on_open_closes_and_the_peer_does_not_answer(run, connect, how):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.1
+        PING_INTERVAL = None
+
+        async def on_open(self):
+            if how == "send_close":
+                await self.send_close()
+            elif how == "safe_close":
+                await self.safe_close()
+            else:
+                raise ValueError
+
+    async def scenario():
+        async with connect(View) as session:
+            assert (await session.peer.closing())[0] == (1011 if how == "error" else 1000)
+            await session.ended()
+            assert session.view.events == [("close", None)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("call", "expected"), [(True, [("close", b"\x03\xe8")]), (False, [])])
+def test_safe_close_without_on_close(run, connect, call, expected):
+    async def scenario():
+        async with connect(Recorder) as session:
+            closing = asyncio.create_task(session.view.safe_close(call_on_close_handler=call))
+            assert await session.peer.closing() == (1000, "")
+            assert not closing.done()
+            session.peer.close()
+            await closing
+            await session.ended()
+            assert session.view.events == ["open", *expected]
+            assert session.view.state is State.CLOSED
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_safe_close_without_a_log_line(run, connect, quiet, caplog):
+    caplog.set_level("INFO", "duck.contrib.websockets")
+
+    async def scenario():
+        async with connect(Recorder) as session:
+            closing = asyncio.create_task(session.view.safe_close(quiet))
+            await session.peer.closing()
+            session.peer.leave()
+            await closing
+            await session.ended()
+
+    run(scenario())
+    assert [("[CLOSE]" in record.getMessage()) for record in caplog.records] == [False, True][: 2 - quiet]
+
+
+def test_whoever_waits_in_safe_close_may_send_no_more(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            closing = asyncio.create_task(session.view.safe_close())
+            await asyncio.sleep(0)
+            with pytest.raises(ConnectionClosed):
+                await session.view.send("x")
+            session.peer.close()
+            await closing
+
+    run(scenario())

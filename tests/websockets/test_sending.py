@@ -1,0 +1,341 @@
+"""`send` and its kin: what may be sent, how it leaves, and in which order."""
+
+import array
+import asyncio
+import enum
+import random
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+
+
+class Quiet(WebSocketView):
+    """Is told by the test what to send."""
+
+    async def on_receive(self, message, opcode):
+        raise AssertionError("nothing is sent to this view")
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Octets(bytes):
+    __slots__ = ()
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+# What may be sent
+
+DATA = {
+    "str": ("grüße 🦆", "grüße 🦆".encode()),
+    "empty str": ("", b""),
+    "non-ASCII str": ("ÿ", b"\xc3\xbf"),
+    "subclass of str": (Text("x"), b"x"),
+    "enum of str": (Color.RED, b"red"),
+    "bytes": (b"\x00\x01", b"\x00\x01"),
+    "empty bytes": (b"", b""),
+    "subclass of bytes": (Octets(b"x"), b"x"),
+    "bytearray": (bytearray(b"ab"), b"ab"),
+    "empty bytearray": (bytearray(), b""),
+    "memoryview": (memoryview(b"abcd")[1:3], b"bc"),
+    "strided memoryview": (memoryview(b"a1b2c3")[::2], b"abc"),
+    "reversed memoryview": (memoryview(b"abc")[::-1], b"cba"),
+    "memoryview of shorts": (memoryview(b"abcd").cast("H"), b"abcd"),
+    "two-dimensional memoryview": (memoryview(b"abcdef").cast("B", (2, 3)), b"abcdef"),
+    "array of doubles": (array.array("d", [1.5, -2.0]), array.array("d", [1.5, -2.0]).tobytes()),
+    "empty array": (array.array("i"), b""),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_data(run, connect, kind, opcode):
+    data, expected = DATA[kind]
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            await session.view.send(data, opcode)
+            frame = await session.peer.frame()
+            assert (frame.opcode, frame.fin, frame.payload) == (opcode, True, expected)
+
+    run(scenario())
+
+
+def test_text_is_the_default(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            await session.view.send(b"x")
+            assert await session.peer.message() == "x"
+
+    run(scenario())
+
+
+def test_each_kind_of_message_has_a_method(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            await view.send_text("text")
+            await view.send_binary(b"binary")
+            await view.send_json({"a": [1, None, "é"]})
+            await view.send_json([])
+            await view.send_ping(b"ping")
+            await view.send_ping()
+            await view.send_pong("pong")
+            await view.send(b"?", PING)
+            await view.send_frame(Frame(BINARY, payload=b"frame"))
+            frames = [await session.peer.frame() for _ in range(9)]
+            assert [(frame.opcode, frame.payload) for frame in frames] == [
+                (TEXT, b"text"),
+                (BINARY, b"binary"),
+                (TEXT, b'{"a": [1, null, "\\u00e9"]}'),
+                (TEXT, b"[]"),
+                (PING, b"ping"),
+                (PING, b""),
+                (PONG, b"pong"),
+                (PING, b"?"),
+                (BINARY, b"frame"),
+            ]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("data", [5, 1.5, None, True, object(), print])
+def test_what_is_no_message(run, connect, data):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(TypeError, match=f"not {type(data).__name__}"):
+                await session.view.send(data)
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+def test_a_dict_is_told_where_to_go(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(TypeError, match="use send_json"):
+                await session.view.send({"a": 1})
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+def test_what_cannot_be_encoded_is_not_sent(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(UnicodeEncodeError):
+                await session.view.send("\ud800")
+            with pytest.raises(TypeError, match="not JSON serializable"):
+                await session.view.send_json({"a": object()})
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("opcode", [3, 7, 11, 15, 16, 129, -1])
+def test_an_opcode_is_one_of_the_six(run, connect, opcode):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(ValueError, match="opcode"):
+                await session.view.send("x", opcode)
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+def test_a_message_does_not_begin_with_a_continuation(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(RuntimeError, match="no message to continue"):
+                await session.view.send("x", CONTINUATION)
+            assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_a_control_frame_has_at_most_125_bytes(run, connect, opcode):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            for send in (view.send, lambda data, opcode: view.send_frame(Frame(opcode, payload=data))):
+                await send(bytes(125), opcode)
+                with pytest.raises(ValueError, match="125 bytes"):
+                    await send(bytes(126), opcode)
+                assert len((await session.peer.frame()).payload) == 125
+            with pytest.raises(ValueError, match="125 bytes"):
+                await view.send_ping("é" * 63)
+            with pytest.raises(ValueError, match="final"):
+                await view.send_frame(Frame(opcode, fin=False))
+            assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+def test_what_was_sent_may_be_changed_afterwards(run, connect):
+    async def scenario():
+        async with connect(Quiet, receive_buffer=4096) as session:
+            data = bytearray(b"a" * 900_000)
+            sending = asyncio.ensure_future(session.view.send_binary(data))
+            data[:] = b"b" * len(data)
+            del data[10:]
+            assert await session.peer.message() == b"a" * 900_000
+            await sending
+
+    run(scenario())
+
+
+# Size
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(99, [99]), (100, [100]), (101, [100, 1]), (300, [100] * 3), (0, [0])])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_message_larger_than_a_frame_may_be_leaves_in_fragments(run, connect, size, sizes, opcode):
+    class View(Quiet):
+        MAX_FRAME_SIZE = 100
+
+    async def scenario():
+        async with connect(View) as session:
+            payload = bytes(i % 128 for i in range(size))
+            await session.view.send(payload, opcode)
+            frames = [await session.peer.frame() for _ in sizes]
+            assert [len(frame.payload) for frame in frames] == sizes
+            assert b"".join(frame.payload for frame in frames) == payload
+            assert [frame.fin for frame in frames] == [False] * (len(sizes) - 1) + [True]
+            assert [frame.opcode for frame in frames] == [opcode] + [CONTINUATION] * (len(sizes) - 1)
+            assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [None, 2**20])
+def test_large_messages(run, connect, size):
+    class View(Quiet):
+        MAX_FRAME_SIZE = size
+
+    async def scenario():
+        async with connect(View) as session:
+            payload = random.Random(1).randbytes(5_000_001)
+            sending = asyncio.ensure_future(session.view.send_binary(payload))
+            frames = []
+            while not frames or not frames[-1].fin:
+                frames.append(await session.peer.frame())
+            await sending
+            assert b"".join(frame.payload for frame in frames) == payload
+            assert len(frames) == (1 if size is None else 5)
+
+    run(scenario())
+
+
+# Once it is closing
+
+
+@pytest.mark.parametrize("end", ["ours", "theirs", "breach", "gone"])
+def test_sending_to_a_closed_connection(run, connect, end):
+    class View(Quiet):
+        async def on_close(self, frame=None):
+            for send in (self.send, self.send_text, self.send_binary, self.send_json, self.send_ping, self.send_pong):
+                with pytest.raises(ConnectionClosed) as caught:
+                    await send("x")
+                assert caught.value.code == self.close_code
+                assert caught.value.reason == self.close_reason
+            with pytest.raises(ConnectionClosed):
+                await self.send_frame(Frame(TEXT))
+            with pytest.raises(ConnectionClosed):
+                await self.send(iter("x"))
+            await self.send_close()  # is no message, and is done already
+            self.tried = True
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            if end == "ours":
+                await view.send_close(4000, "ours")
+                with pytest.raises(ConnectionClosed, match="4000 ours"):
+                    await view.send("x")
+                peer.close(4000, "ours")
+            elif end == "theirs":
+                peer.close(4001, "theirs")
+            elif end == "breach":
+                peer.write(b"\xff\xff")
+                await peer.rest()
+                with pytest.raises(ConnectionClosed, match="1002 reserved bits set"):
+                    await view.send("x")
+            peer.shut()
+            await session.ended()
+            assert view.tried
+            expected = {"ours": 4000, "theirs": 4001, "breach": 1002, "gone": 1006}
+            assert view.close_code == expected[end]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65536, -1])
+def test_a_close_code_that_may_not_be_sent(run, connect, code):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(ValueError, match=f"close code {code} cannot be sent"):
+                await session.view.send_close(code)
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["send_close", "send", "send_frame"])
+def test_ways_to_close(run, connect, way):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            if way == "send_close":
+                await view.send_close(4000, "bye")
+            elif way == "send":
+                await view.send(b"\x0f\xa0bye", CLOSE)
+            else:
+                await view.send_frame(Frame(CLOSE, payload=b"\x0f\xa0bye"))
+            assert await session.peer.closing() == (4000, "bye")
+            await view.send_close(4001)
+            session.peer.close(4000)
+            assert await session.peer.rest() == []
+            await session.ended()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["send_close", "send", "send_frame"])
+def test_closing_without_a_code(run, connect, way):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            if way == "send_close":
+                await view.send_close(1005)
+            elif way == "send":
+                await view.send(b"", CLOSE)
+            else:
+                await view.send_frame(Frame(CLOSE))
+            assert await session.peer.closing() == (1005, "")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xee", b"\x00\x00why"])
+def test_a_close_frame_that_may_not_be_sent(run, connect, payload):
+    async def scenario():
+        async with connect(Quiet) as session:
+            for send in (session.view.send, lambda data, opcode: session.view.send_frame(Frame(opcode, payload=data))):
+                with pytest.raises(ValueError, match="cannot be sent"):
+                    await send(payload, CLOSE)
+            assert await session.peer.settled() == []
+
+    run(scenario())

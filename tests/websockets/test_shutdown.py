@@ -1,0 +1,319 @@
+"""The end of handlers: with the peer gone, the host shutting down, or `run` cancelled; and `on_close` behind them."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+
+
+class Waiting(WebSocketView):
+    """Waits in its handlers until it is let go; notes what happens to it."""
+
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+        self.started = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+        self.started.set()
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.events.append("cancelled")
+            raise
+        self.events.append("done")
+
+    async def on_close(self, frame=None):
+        assert self.state is State.CLOSED
+        self.events.append(("close", frame and frame.payload))
+
+
+async def until_gone(view):
+    """Until the transport is lost, which nobody sees where nothing is read before something is written."""
+    while view.close_code is None:
+        view.send_ping()
+        await asyncio.sleep(0)
+
+
+BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
+
+
+# The host closes
+
+
+@BY
+def test_the_server_shuts_down(run, serving, dial, by_run):
+    async def scenario():
+        async with serving(Waiting, by_run=by_run) as server, dial(server) as peer:
+            view, _ = await server.views.get()
+            await peer.head()
+            closing = asyncio.create_task(server.close())
+            assert await peer.closing() == (1001, "server shutting down")
+            peer.close(1001)
+            assert await peer.rest() == []
+            await closing
+            assert view.events == [("close", b"\x03\xe9")]
+
+    run(scenario())
+
+
+@BY
+def test_the_server_shuts_down_and_nobody_ends(run, serving, dial, by_run, monkeypatch):
+    """Neither a peer that is silent, nor a handler or an on_close that waits for ever, holds it up."""
+    monkeypatch.setattr("duck.contrib.websockets.protocol._FLUSH_TIMEOUT", 0.1)
+
+    class Stuck(Waiting):
+        async def on_close(self, frame=None):
+            await super().on_close(frame)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.events.append("on_close ended")
+
+    async def scenario():
+        async with serving(Stuck, by_run=by_run, shutdown_timeout=0.1) as server, dial(server) as peer:
+            view, end = await server.views.get()
+            await peer.head()
+            peer.send("x")
+            await view.started.wait()
+            async with asyncio.timeout(5):
+                await server.close()
+            assert end.done()
+            assert sorted(view.events[1:], key=str) == [("close", None), "cancelled", "on_close ended"]
+
+    run(scenario())
+
+
+# run() is cancelled
+
+
+def test_run_is_cancelled(run, connect):
+    async def scenario():
+        async with connect(Waiting, by_run=True) as session:
+            view, peer = session.view, session.peer
+            peer.send("x")
+            await view.started.wait()
+            session.end.cancel()
+            assert await peer.closing() == (1001, "")
+            with pytest.raises(asyncio.CancelledError):
+                await session.ended()
+            assert view.events.count("cancelled") == 1
+            assert [event for event in view.events if event[0] == "close"] == [("close", None)]
+            assert view.state is State.CLOSED
+
+    run(scenario())
+
+
+def test_run_is_cancelled_while_messages_wait_for_handlers(run, connect, log):
+    """They will not be handled, and nobody waits for that."""
+
+    class View(Waiting):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View, by_run=True) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b", "c")
+            await view.started.wait()
+            session.end.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await session.ended()
+            assert view.events.count("cancelled") == 1
+            assert b"b" not in view.events
+
+    run(scenario())
+    assert not log()
+
+
+def test_run_is_cancelled_while_on_open_waits(run, connect, log):
+    class View(Waiting):
+        async def on_open(self):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.events.append("on_open ended")
+
+    async def scenario():
+        async with connect(View, by_run=True) as session:
+            session.peer.send("x")
+            await asyncio.sleep(0.01)
+            session.end.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await session.ended()
+            assert sorted(session.view.events, key=str) == [("close", None), "on_open ended"]
+
+    run(scenario())
+    assert not log()
+
+
+def test_run_is_cancelled_when_the_peer_has_gone_and_handlers_have_not_ended(run, connect):
+    class View(Waiting):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View, by_run=True) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b")
+            await view.started.wait()
+            peer.leave()
+            await until_gone(view)
+            assert not session.end.done()
+            session.end.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await session.ended()
+            assert view.events.count("cancelled") == 1
+            assert view.events.count(("close", None)) == 1
+
+    run(scenario())
+
+
+def test_a_view_that_is_started_can_be_terminated(run, connect):
+    async def scenario():
+        async with connect(Waiting) as session:
+            session.peer.send("x")
+            await session.view.started.wait()
+            session.view.terminate()
+            session.view.terminate()
+            assert await session.peer.closing() == (1001, "")
+            await session.ended()
+            assert session.view.events.count("cancelled") == 1
+            assert session.view.events.count(("close", None)) == 1
+
+    run(scenario())
+
+
+# Handlers at the end
+
+
+def test_a_handler_is_not_cancelled_by_the_peers_close(run, connect):
+    async def scenario():
+        async with connect(Waiting) as session:
+            view, peer = session.view, session.peer
+            peer.send("x")
+            await view.started.wait()
+            peer.close()
+            assert await peer.closing() == (1000, "")
+            assert await peer.rest() == []
+            await asyncio.sleep(0.05)
+            assert view.events == [b"x", ("close", b"\x03\xe8")]
+            assert not session.end.done()
+            view.let_go.set()
+            await session.ended()
+            assert view.events[-1] == "done"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["close", "leave", "reset"])
+def test_a_handler_is_cancelled_at_the_deadline(run, connect, end):
+    class View(Waiting):
+        CLOSE_TIMEOUT = 0.1
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            await session.view.started.wait()
+            getattr(session.peer, end)()
+            await session.ended()
+            closed = ("close", b"\x03\xe8" if end == "close" else None)
+            assert session.view.events == [b"x", closed, "cancelled"]
+
+    run(scenario())
+
+
+def test_on_close_runs_behind_the_last_handler_that_starts(run, connect):
+    """Messages that had come are handled even if the peer has gone meanwhile."""
+
+    class View(Waiting):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b", "c", Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            await view.started.wait()
+            assert await peer.closing() == (1000, "")
+            assert await peer.rest() == []
+            assert view.events == [b"a"]
+            view.let_go.set()
+            await session.ended()
+            assert view.events == [b"a", "done", b"b", "done", b"c", "done", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+def test_messages_that_are_not_handled_in_time_are_told_of(run, connect, log):
+    class View(Waiting):
+        CLOSE_TIMEOUT = 0.1
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("a", "b", "c")
+            await session.view.started.wait()
+            # Nothing is read at the limit, so that the peer has gone is seen by the next write.
+            session.peer.reset()
+            await until_gone(session.view)
+            await session.ended()
+            assert session.view.events == [b"a", ("close", None), "cancelled"]
+
+    run(scenario())
+    (entry,) = log()
+    assert "2 messages were not handled in time" in entry.message
+
+
+def test_a_peer_that_goes_while_nothing_is_read_is_missed_by_the_heartbeat(run, connect):
+    class View(Waiting):
+        CLOSE_TIMEOUT = 0.1
+        MAX_CONCURRENT_MESSAGES = 1
+        PING_INTERVAL = PONG_TIMEOUT = 0.02
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("a", "b")
+            await session.view.started.wait()
+            session.peer.reset()
+            await session.ended()
+            assert session.view.close_code == 1006
+
+    run(scenario())
+
+
+def test_the_end_waits_for_on_close(run, connect):
+    class View(Waiting):
+        async def on_close(self, frame=None):
+            await asyncio.sleep(0.05)
+            await super().on_close(frame)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close()
+            await session.ended()
+            assert session.view.events == [("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+def test_on_close_may_be_declared_with_its_argument(run, connect):
+    """As subclasses in the wild do: `on_close(self, frame)` with a call of `super().on_close(frame)`."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            pass
+
+        async def on_close(self, frame):
+            await super().on_close(frame)
+            self.frame = frame
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close(4000)
+            await session.ended()
+            assert session.view.frame.opcode is OpCode.CLOSE
+
+    run(scenario())

@@ -1,0 +1,388 @@
+"""Messages that are made piece by piece: each piece leaves as a fragment, as soon as it is there."""
+
+import asyncio
+import gc
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+
+
+class Quiet(WebSocketView):
+    async def on_receive(self, message, opcode):
+        raise AssertionError("nothing is sent to this view")
+
+
+async def asynchronous(parts):
+    for part in parts:
+        await asyncio.sleep(0)
+        yield part
+
+
+class Failed(Exception):
+    pass
+
+
+async def fragments(peer):
+    """The frames of the next message."""
+    frames = [await peer.frame()]
+    while not frames[-1].fin:
+        frames.append(await peer.frame())
+    opcode, *others = [frame.opcode for frame in frames]
+    assert opcode in (TEXT, BINARY)
+    assert set(others) <= {CONTINUATION}
+    return frames
+
+
+KINDS = {
+    "generator": lambda parts: (part for part in parts),
+    "list": list,
+    "tuple": tuple,
+    "iterator": iter,
+    "async generator": asynchronous,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_each_part_is_a_fragment(run, connect, kind, opcode):
+    async def scenario():
+        async with connect(Quiet) as session:
+            await session.view.send(KINDS[kind]([b"one", b"two", b"three"]), opcode)
+            frames = await fragments(session.peer)
+            assert frames[0].opcode == opcode
+            payloads = [frame.payload for frame in frames]
+            assert payloads[:3] == [b"one", b"two", b"three"]
+            assert b"".join(payloads) == b"onetwothree"
+            await session.view.send("next")
+            assert await session.peer.message() == "next"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_what_a_message_may_be(run, connect, kind):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            await view.send_text(KINDS[kind](["grü", "ße", ""]))
+            assert b"".join(frame.payload for frame in await fragments(peer)).decode() == "grüße"
+            await view.send_binary(KINDS[kind]([b"a", bytearray(b"b"), memoryview(b"c-d-")[::2], "é"]))
+            assert b"".join(frame.payload for frame in await fragments(peer)) == b"abcd\xc3\xa9"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parts", [[], [b""], [b"", b""]], ids=["none", "one", "two"])
+def test_no_parts_are_an_empty_message(run, connect, kind, parts):
+    async def scenario():
+        async with connect(Quiet) as session:
+            await session.view.send(KINDS[kind](parts), TEXT)
+            frames = await fragments(session.peer)
+            assert frames[0].opcode == TEXT
+            assert not any(frame.payload for frame in frames)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_no_larger_than_a_frame_may_be(run, connect, kind):
+    class View(Quiet):
+        MAX_FRAME_SIZE = 100
+
+    async def scenario():
+        async with connect(View) as session:
+            await session.view.send_binary(KINDS[kind]([bytes(250), bytes(3)]))
+            frames = await fragments(session.peer)
+            assert sum(len(frame.payload) for frame in frames) == 253
+            assert max(len(frame.payload) for frame in frames) == 100
+
+    run(scenario())
+
+
+def test_a_part_leaves_before_the_next_one_is_made(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            read = asyncio.Event()
+
+            async def parts():
+                yield "one"
+                await read.wait()
+                yield "two"
+
+            sending = asyncio.create_task(session.view.send_text(parts()))
+            frame = await session.peer.frame()
+            assert (frame.opcode, frame.fin, frame.payload) == (TEXT, False, b"one")
+            read.set()
+            await sending
+            assert (await session.peer.frame()).payload == b"two"
+
+    run(scenario())
+
+
+def test_other_messages_wait_and_control_frames_do_not(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            go_on = asyncio.Event()
+
+            async def parts():
+                yield "a"
+                await go_on.wait()
+                yield "b"
+
+            sends = [asyncio.create_task(view.send(parts()))]
+            assert (await peer.frame()).payload == b"a"
+            sends += [asyncio.create_task(view.send(data)) for data in ("second", ["third ", "message"], "fourth")]
+            await view.send_ping(b"ping")
+            assert (await peer.frame()).opcode == PING
+            # A pong too is answered inside of the message, and nothing else has come.
+            assert await peer.settled() == []
+            go_on.set()
+            await asyncio.gather(*sends)
+            frames = [await peer.frame() for _ in range(2)]
+            assert frames[0].payload == b"b"
+            assert await peer.message() == "second"
+            assert b"".join(frame.payload for frame in await fragments(peer)) == b"third message"
+            assert await peer.message() == "fourth"
+
+    run(scenario())
+
+
+def test_streams_of_two_handlers_do_not_mix(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(asynchronous([message] * 10), opcode)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send(*"abcdefgh")
+            for name in "abcdefgh":
+                frames = await fragments(session.peer)
+                assert b"".join(frame.payload for frame in frames).decode() == name * 10
+
+    run(scenario())
+
+
+# What goes wrong
+
+
+def failing(parts):
+    yield from parts
+    raise Failed
+
+
+async def failing_asynchronously(parts):
+    for part in parts:
+        yield part
+    raise Failed
+
+
+@pytest.mark.parametrize("make", [failing, failing_asynchronously])
+def test_a_stream_that_fails_midway(run, connect, log, make):
+    """What has begun cannot be finished, so the connection ends; the error is the sender's."""
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            sending = asyncio.create_task(view.send(make(["one", "two"])))
+            with pytest.raises(Failed):
+                await sending
+            frames = [await peer.frame(), await peer.frame()]
+            assert [(frame.payload, frame.fin) for frame in frames] == [(b"one", False), (b"two", False)]
+            code, reason = await peer.closing()
+            assert code == 1011
+            assert "Failed" not in reason
+            with pytest.raises(ConnectionClosed):
+                await view.send("later")
+            peer.close(1011)
+            await session.ended()
+
+    run(scenario())
+    assert not log()
+
+
+@pytest.mark.parametrize("make", [failing, failing_asynchronously])
+def test_a_stream_that_fails_before_its_first_part(run, connect, log, make):
+    """Nothing has begun, so nothing need end."""
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            sending = asyncio.create_task(session.view.send(make([])))
+            waiting = asyncio.create_task(session.view.send(["behind"]))
+            with pytest.raises(Failed):
+                await sending
+            await waiting
+            assert b"".join(frame.payload for frame in await fragments(session.peer)) == b"behind"
+            await session.view.send("later")
+            assert await session.peer.message() == "later"
+
+    run(scenario())
+    assert not log()
+
+
+@pytest.mark.parametrize("part", [1, None, ["nested"], {"a": 1}])
+def test_a_part_that_is_no_data(run, connect, part):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            with pytest.raises(TypeError):
+                await view.send([part])
+            assert await peer.settled() == []
+            with pytest.raises(TypeError):
+                await view.send(["one", part])
+            assert (await peer.frame()).payload == b"one"
+            assert (await peer.closing())[0] == 1011
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG, CONTINUATION, 3])
+def test_only_messages_have_parts(run, connect, opcode):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises((ValueError, RuntimeError)):
+                await session.view.send(["one", "two"], opcode)
+            await session.view.send("still open")
+            assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+def test_a_stream_that_fails_in_a_handler_is_logged_once(run, connect, log):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(failing(["one"]))
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.frame()).payload == b"one"
+            assert (await session.peer.closing())[0] == 1011
+
+    run(scenario())
+    (entry,) = log()
+    assert isinstance(entry.error, Failed)
+
+
+def test_a_stream_that_is_cancelled(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+
+            async def parts():
+                yield "one"
+                await asyncio.Event().wait()
+
+            sending = asyncio.create_task(session.view.send(parts()))
+            assert (await session.peer.frame()).payload == b"one"
+            waiting = asyncio.create_task(session.view.send("behind"))
+            await asyncio.sleep(0)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert (await session.peer.closing())[0] == 1011
+            session.peer.close(1011)
+            with pytest.raises(ConnectionClosed):
+                await waiting
+
+    run(scenario())
+
+
+def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run, connect):
+    async def scenario():
+        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+            sending = asyncio.create_task(session.view.send([bytes(2**24), b"more"]))
+            await asyncio.sleep(0)
+            assert not sending.done()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            frame = await session.peer.frame()
+            while frame.opcode != CLOSE:
+                assert not frame.fin
+                frame = await session.peer.frame()
+            assert frame.payload[:2] == (1011).to_bytes(2)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["their close", "our close", "gone"])
+def test_a_stream_whose_connection_ends(run, connect, end):
+    """It ends at its next part; whatever is sent afterwards raises at once, and waits for no turn."""
+
+    class View(Quiet):
+        async def on_close(self, frame=None):
+            with pytest.raises(ConnectionClosed):
+                await self.send("in on_close")
+            with pytest.raises(ConnectionClosed):
+                await self.send(["in", "on_close"])
+            self.tried = True
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            closed = asyncio.Event()
+            made = []
+
+            async def parts():
+                yield "one"
+                await closed.wait()
+                for i in range(1000):
+                    made.append(i)
+                    yield "more"
+
+            sending = asyncio.create_task(view.send(parts()))
+            assert (await peer.frame()).payload == b"one"
+            waiting = asyncio.create_task(view.send("behind"))
+            await asyncio.sleep(0)
+            if end == "their close":
+                peer.close()
+                assert (await peer.closing())[0] == 1000
+            elif end == "our close":
+                await view.send_close()
+                assert (await peer.closing())[0] == 1000
+                peer.close()
+            else:
+                peer.leave()
+            await session.ended()
+            assert view.tried
+            closed.set()
+            for send in (sending, waiting):
+                with pytest.raises(ConnectionClosed):
+                    await send
+            assert made == [0]
+            with pytest.raises(ConnectionClosed):
+                await view.send("later")
+
+    run(scenario())
+
+
+def test_a_fragmented_message_that_is_never_finished_holds_up_nobody_at_the_end(run, connect):
+    class View(Quiet):
+        async def on_close(self, frame=None):
+            with pytest.raises(ConnectionClosed):
+                await self.send("in on_close")
+            self.tried = True
+
+    async def scenario():
+        async with connect(View) as session:
+            await session.view.send_frame(Frame(TEXT, False, b"never finished"))
+            session.peer.leave()
+            await session.ended()
+            assert session.view.tried
+
+    run(scenario())
+
+
+def test_a_stream_that_is_not_awaited_says_so(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.warns(RuntimeWarning, match="never awaited"):
+                session.view.send(["one", "two"])
+                gc.collect()
+            assert await session.peer.settled() == []
+
+    run(scenario())

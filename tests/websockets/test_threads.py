@@ -1,0 +1,153 @@
+"""Sending from other threads and other event loops: it hops to the connection's own."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
+
+
+class Quiet(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(threading.current_thread().name)
+
+
+async def elsewhere(function, *args):
+    """Calls a function in a thread that has no event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def in_another_loop(make):
+    """Runs what `make` gives, a coroutine or another awaitable, on the event loop of another thread."""
+
+    async def main():
+        return await make()
+
+    return await elsewhere(lambda: asyncio.run(main()))
+
+
+def test_send_from_another_loop(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            assert await in_another_loop(lambda: view.send("text")) is None
+            await in_another_loop(lambda: view.send_binary(bytearray(b"bytes")))
+            await in_another_loop(lambda: view.send_json({"a": 1}))
+            await in_another_loop(lambda: view.send_ping(b"?"))
+            await in_another_loop(lambda: view.send_pong(b"!"))
+            await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"frame")))
+            await in_another_loop(lambda: view.send(["one", "two"]))
+            frames = [await peer.frame() for _ in range(8)]
+            assert [frame.payload for frame in frames[:6]] == [b"text", b"bytes", b'{"a": 1}', b"?", b"!", b"frame"]
+            assert [frame.payload for frame in frames[6:]] == [b"one", b"two"]
+
+    run(scenario())
+
+
+def test_send_from_a_thread_without_a_loop(run, connect):
+    """As `asyncio.run_coroutine_threadsafe` has it."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with connect(Quiet) as session:
+
+            def send():
+                asyncio.run_coroutine_threadsafe(session.view.send("from a thread"), loop).result(5)
+
+            await elsewhere(send)
+            assert await session.peer.message() == "from a thread"
+
+    run(scenario())
+
+
+def test_close_from_another_loop(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            await in_another_loop(lambda: session.view.send_close(4000, "from afar"))
+            assert await session.peer.closing() == (4000, "from afar")
+            closing = asyncio.create_task(in_another_loop(session.view.safe_close))
+            session.peer.close()
+            await closing
+            await session.ended()
+            assert session.view.state is State.CLOSED
+
+    run(scenario())
+
+
+def test_errors_come_back(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            with pytest.raises(TypeError):
+                await in_another_loop(lambda: view.send(5))
+            with pytest.raises(ValueError, match="125 bytes"):
+                await in_another_loop(lambda: view.send_ping(bytes(126)))
+            with pytest.raises(ValueError, match="cannot be sent"):
+                await in_another_loop(lambda: view.send_close(1005 + 1))
+            session.peer.close()
+            await session.ended()
+            with pytest.raises(ConnectionClosed):
+                await in_another_loop(lambda: view.send("x"))
+
+    run(scenario())
+
+
+def test_many_threads_at_once(run, connect):
+    """Their messages arrive whole, and those of each in order."""
+    threads, count = 8, 50
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+
+            def send(name):
+                async def main():
+                    for i in range(count):
+                        size = 70_000 if i % 10 == 0 else 10
+                        await view.send(f"{name}:{i}:" + "x" * size)
+
+                asyncio.run(main())
+
+            with ThreadPoolExecutor(threads) as pool:
+                sending = [asyncio.get_running_loop().run_in_executor(pool, send, name) for name in range(threads)]
+                seen = {str(name): [] for name in range(threads)}
+                for _ in range(threads * count):
+                    name, i, rest = (await peer.message()).split(":")
+                    seen[name].append(int(i))
+                    assert len(rest) == (70_000 if int(i) % 10 == 0 else 10)
+                await asyncio.gather(*sending)
+            assert all(numbers == list(range(count)) for numbers in seen.values())
+
+    run(scenario())
+
+
+def test_hooks_run_in_the_thread_of_the_connection(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == threading.current_thread().name
+
+    run(scenario())
+
+
+def test_back_pressure_reaches_other_threads(run, connect):
+    async def scenario():
+        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+            sent = []
+
+            async def flood():
+                for i in range(200):
+                    await session.view.send_binary(bytes(65536))
+                    sent.append(i)
+
+            sending = asyncio.create_task(in_another_loop(flood))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(sending), 0.2)
+            assert 0 < len(sent) < 200
+            for _ in range(200):
+                await session.peer.message()
+            await sending
+
+    run(scenario())

@@ -1,0 +1,119 @@
+"""The same over TLS, where the transport is another one: its reads may be smaller or larger than records."""
+
+import asyncio
+import random
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+
+MIB = 2**20
+
+
+class Echo(WebSocketView):
+    MAX_FRAME_SIZE = None
+    CLOSE_TIMEOUT = 30
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.closed = 0
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.closed += 1
+
+
+def test_messages_of_many_sizes(run, connect, tls):
+    chance = random.Random(3)
+    sizes = [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 262_144, MIB, 3 * MIB + 1]
+    messages = [chance.randbytes(size) for size in sizes]
+
+    async def scenario():
+        async with connect(Echo, tls=tls) as session:
+            for message in messages:
+                session.peer.send(message)
+                assert await session.peer.message() == message
+            # And all at once, read while they are written.
+            session.peer.send(*messages)
+            for message in messages:
+                assert await session.peer.message() == message
+
+    run(scenario())
+
+
+def test_many_small_messages_at_once(run, connect, tls):
+    async def scenario():
+        async with connect(Echo, tls=tls) as session:
+            session.peer.send(*map(str, range(5000)))
+            for i in range(5000):
+                assert await session.peer.message() == str(i)
+
+    run(scenario())
+
+
+def test_frames_behind_the_request(run, connect, tls):
+    async def scenario():
+        behind = b"".join(Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(50))
+        async with connect(Echo, tls=tls, behind=behind + b"\x81\x84\0\0") as session:
+            session.peer.write(b"\0\0last")
+            expected = [*map(str, range(50)), "last"]
+            assert [await session.peer.message() for _ in expected] == expected
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["peer", "view", "breach", "gone"])
+def test_ends(run, connect, tls, end):
+    async def scenario():
+        async with connect(Echo, tls=tls) as session:
+            view, peer = session.view, session.peer
+            if end == "peer":
+                peer.send("last")
+                peer.close(4000, "bye")
+                assert await peer.message() == "last"
+                assert await peer.closing() == (4000, "")
+            elif end == "view":
+                await view.send_close(4000, "bye")
+                assert await peer.closing() == (4000, "bye")
+                peer.close(4000)
+            elif end == "breach":
+                peer.send("last")
+                peer.write(b"\x83\x80")
+                assert await peer.message() == "last"
+                assert await peer.closing() == (1002, "reserved opcode")
+            else:
+                peer.leave()
+            if end != "gone":
+                assert await peer.rest() == []
+            await session.ended()
+            assert view.closed == 1
+            assert view.close_code == {"breach": 1002, "gone": 1006}.get(end, 4000)
+
+    run(scenario())
+
+
+def test_back_pressure(run, connect, tls):
+    async def scenario():
+        async with connect(Echo, tls=tls, receive_buffer=4096, read_limit=4096) as session:
+            view, peer = session.view, session.peer
+            count = 0
+            while True:
+                sending = asyncio.ensure_future(view.send_binary(bytes(65_536)))
+                await asyncio.sleep(0.001)
+                if not sending.done():
+                    break
+                count += 1
+                assert count < 1000
+            for _ in range(count + 1):
+                assert await peer.message() == bytes(65_536)
+            await sending
+            # And once more, for a peer that goes.
+            senders = [asyncio.create_task(view.send_binary(bytes(4 * MIB))) for _ in range(4)]
+            await asyncio.sleep(0.01)
+            peer.leave()
+            results = await asyncio.gather(*senders, return_exceptions=True)
+            assert isinstance(results[-1], ConnectionClosed)
+
+    run(scenario())

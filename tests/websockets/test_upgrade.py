@@ -1,0 +1,340 @@
+"""The opening handshake on a socket: what a view knows after it, and that nothing is lost on the way."""
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.http.request import HttpRequest
+
+MIB = 2**20
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+def test_the_answer(run, serving, dial):
+    key = base64.b64encode(bytes(range(16))).decode()
+    digest = hashlib.sha1((key + WebSocketView.MAGIC_STRING).encode()).digest()
+
+    async def scenario():
+        async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Key": key}) as peer:
+            status, headers = await peer.head()
+            assert status == 101
+            assert headers == {
+                "upgrade": "websocket",
+                "connection": "Upgrade",
+                "sec-websocket-accept": base64.b64encode(digest).decode(),
+            }
+            view, _ = await server.views.get()
+            assert view.get_sec_accept_key(key) == headers["sec-websocket-accept"]
+
+    run(scenario())
+
+
+def test_what_a_view_knows(run, connect):
+    class View(Echo):
+        SUBPROTOCOLS = ("v2", "v1")
+
+        async def on_open(self):
+            self.state_in_on_open = self.state
+
+        async def on_close(self, frame=None):
+            self.state_in_on_close = self.state
+
+    async def scenario():
+        async with connect(View, headers={"Sec-WebSocket-Protocol": "v0, v1, v2"}) as session:
+            view = session.view
+            assert view.subprotocol == "v1"
+            assert view.extensions == []
+            assert view.initiated_upgrade
+            assert view.client_websocket_version == view.min_websocket_version == 13
+            assert view.state is State.OPEN
+            assert view.state_in_on_open is State.OPEN
+            assert view.kwargs == {}
+            assert view.server is session.server
+            assert view.sock.getpeername() == session.peer.writer.get_extra_info("sockname")
+            assert view.request.client_address == view.sock.getpeername()[:2]
+            assert (view.close_code, view.close_reason) == (None, "")
+            assert view.strictly_async() is True
+            session.peer.close(4000, "enough")
+            await session.ended()
+            assert view.state is view.state_in_on_close is State.CLOSED
+            assert (view.close_code, view.close_reason) == (4000, "enough")
+
+    run(scenario())
+
+
+def test_what_a_view_knows_before():
+    """A framework may make a view in a thread without a loop."""
+    view = Echo(HttpRequest(), name="x")
+    assert view.state is State.CLOSED
+    assert view.kwargs == {"name": "x"}
+    assert view.subprotocol is None
+    assert not view.initiated_upgrade
+    assert view.latency is None
+    assert view.close_code is None
+    assert view.close_reason == ""
+    assert view.client_websocket_version is None
+
+
+# Refusals
+
+REFUSED = {
+    "plain request": ({}, ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"], 426),
+    "no key": ({}, ["Sec-WebSocket-Key"], 400),
+    "version 8": ({"Sec-WebSocket-Version": "8"}, [], 426),
+    "foreign origin": ({"Origin": "http://evil.example"}, [], 403),
+    "no connection": ({}, ["Connection"], 400),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("behind", [0, 3 * MIB], ids=["", "with bytes behind"])
+def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log):
+    """Even with bytes of it unread: with a plain close() they would reset the connection, and destroy the answer."""
+    headers, without, expected = REFUSED[case]
+
+    class View(Echo):
+        async def on_open(self):
+            raise AssertionError("opened")
+
+        async def on_close(self, frame=None):
+            raise AssertionError("closed")
+
+    async def scenario():
+        async with serving(View) as server:
+            async with dial(server, headers=headers, without=without, behind=b"x" * behind) as peer:
+                view, end = await server.views.get()
+                status, headers_ = await peer.head()
+                assert status == expected
+                body = await peer.reader.read()
+                assert headers_["content-length"] == str(len(body))
+                assert headers_["connection"] == "close"
+                assert end is None
+                assert view.state is State.CLOSED
+                assert not view.initiated_upgrade
+                assert view.request.META["DEBUG_MESSAGE"] == f"WebSocket Error: {body.decode().strip()}"
+            assert not log()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("case", ["no key"])
+def test_a_refused_peer_that_does_not_go_is_let_go(run, serving, dial, case, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.transport._LINGER", 0.05)
+    headers, without, expected = REFUSED[case]
+
+    async def scenario():
+        async with serving(Echo) as server, dial(server, headers=headers, without=without) as peer:
+            status, _ = await peer.head()
+            assert status == expected
+            await peer.reader.read()
+            # The peer keeps its side open and goes on writing, until it is told that nobody listens.
+            with pytest.raises(ConnectionError):
+                while True:
+                    peer.write(b"x" * 1000)
+                    await peer.writer.drain()
+                    await asyncio.sleep(0.01)
+
+    run(scenario())
+
+
+def test_refusals_over_tls(run, serving, dial, tls):
+    async def scenario():
+        async with serving(Echo, tls=tls) as server, dial(server, tls=tls, without=["Sec-WebSocket-Key"]) as peer:
+            status, _ = await peer.head()
+            assert status == 400
+            assert b"Sec-WebSocket-Key" in await peer.reader.read()
+
+    run(scenario())
+
+
+def test_a_request_without_a_transport_is_a_mistake_of_the_host(run):
+    view = Echo(HttpRequest(headers=[("Host", "a")]))
+    with pytest.raises(RuntimeError, match="no transport"):
+        run(view.run())
+
+
+def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
+    """No hook is called, and nobody waits for an end that has been."""
+
+    class View(Echo):
+        events = ()
+
+        async def initiate_upgrade_to_ws(self):
+            self.request.transport.abort()
+            await asyncio.sleep(0.01)
+            upgraded = await super().initiate_upgrade_to_ws()
+            self.events += (upgraded,)
+            return upgraded
+
+        async def on_open(self):
+            self.events += ("open",)
+
+        async def on_close(self, frame=None):
+            self.events += ("close",)
+
+    async def scenario():
+        async with serving(View) as server, dial(server):
+            view, end = await server.views.get()
+            await asyncio.wait([end])
+            assert end.result() is None
+            assert view.events == (False,)
+            assert view.state is State.CLOSED
+            assert not view.initiated_upgrade
+            with pytest.raises(RuntimeError, match="not open yet"):
+                view.send("x")
+
+    run(scenario())
+    assert not log()
+
+
+# Origin, over both kinds of transport
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://localhost:{}", 101), ("https://localhost:{}", 101), ("http://localhost", 403), ("null", 403)],
+)
+def test_origins(run, serving, dial, origin, status):
+    async def scenario():
+        async with serving(Echo) as server:
+            port = server.port
+            headers = {"Host": f"localhost:{port}", "Origin": origin.format(port)}
+            async with dial(server, headers=headers) as peer:
+                assert (await peer.head())[0] == status
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("scheme", "status"), [("https", 101), ("http", 403)])
+def test_origins_over_tls(run, serving, dial, tls, scheme, status):
+    async def scenario():
+        async with serving(Echo, tls=tls) as server:
+            headers = {"Host": f"localhost:{server.port}", "Origin": f"{scheme}://localhost:{server.port}"}
+            async with dial(server, headers=headers, tls=tls) as peer:
+                assert (await peer.head())[0] == status
+
+    run(scenario())
+
+
+def test_origins_that_a_view_allows(run, serving, dial):
+    class Open(Echo):
+        ALLOWED_ORIGINS = ("https://app.example",)
+
+    async def scenario():
+        async with serving(Open) as server:
+            for origin, status in (("https://app.example", 101), (f"http://127.0.0.1:{server.port}", 403)):
+                async with dial(server, headers={"Origin": origin}) as peer:
+                    assert (await peer.head())[0] == status
+
+    run(scenario())
+
+
+# Bytes that come with the request
+
+
+def test_frames_behind_the_request(run, connect):
+    frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(20)]
+
+    async def scenario():
+        async with connect(Echo, behind=b"".join(frames)) as session:
+            for i in range(20):
+                assert await session.peer.message() == str(i)
+            session.peer.send("later")
+            assert await session.peer.message() == "later"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 6, 7, 100, 70_000])
+def test_a_part_of_a_frame_behind_the_request(run, connect, cut):
+    frame = Frame(OpCode.BINARY, payload=bytes(70_000)).serialize(mask=True)
+
+    async def scenario():
+        async with connect(Echo, behind=frame[:cut]) as session:
+            session.peer.write(frame[cut:])
+            assert await session.peer.message() == bytes(70_000)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
+@pytest.mark.parametrize("size", [1000, 100_000, MIB])
+def test_much_behind_the_request(run, connect, by_run, size):
+    """More than one read takes: what is read later must not overtake what was read with the request."""
+
+    class View(Echo):
+        MAX_FRAME_SIZE = None
+
+    frames = [Frame(OpCode.BINARY, payload=i.to_bytes(2) + bytes(size)).serialize(mask=True) for i in range(2)]
+    frames += [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(2 * MIB // size)]
+
+    async def scenario():
+        async with connect(View, by_run=by_run, behind=b"".join(frames)) as session:
+            for i in range(2):
+                assert await session.peer.message() == i.to_bytes(2) + bytes(size)
+            for i in range(len(frames) - 2):
+                assert await session.peer.message() == str(i)
+
+    run(scenario())
+
+
+def test_a_close_frame_behind_the_request(run, connect):
+    async def scenario():
+        closing = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
+        async with connect(Echo, behind=closing) as session:
+            assert await session.peer.closing() == (1000, "")
+            assert await session.peer.rest() == []
+            await session.ended()
+            assert session.view.close_code == 1000
+
+    run(scenario())
+
+
+def test_messages_and_a_close_frame_behind_the_request(run, connect):
+    """What would be answered if it came later is answered now, too."""
+
+    async def scenario():
+        behind = b"".join(Frame(opcode, payload=b"\x03\xe8").serialize(mask=True) for opcode in (2, 9, 2, 8))
+        async with connect(Echo, behind=behind) as session:
+            frames = await session.peer.rest()
+            opcodes = [frame.opcode for frame in frames]
+            assert sorted(opcodes) == [2, 2, 8, 10]
+            assert opcodes[-1] == OpCode.CLOSE
+
+    run(scenario())
+
+
+def test_a_breach_behind_the_request(run, connect):
+    async def scenario():
+        message = Frame(OpCode.TEXT, payload=b"first").serialize(mask=True)
+        async with connect(Echo, behind=message + b"\x83\x80") as session:
+            assert await session.peer.message() == "first"
+            assert await session.peer.closing() == (1002, "reserved opcode")
+            assert await session.peer.rest() == []
+
+    run(scenario())
+
+
+def test_on_open_comes_before_messages_that_came_with_the_request(run, connect):
+    class View(WebSocketView):
+        async def on_open(self):
+            await self.send("open")
+            await asyncio.sleep(0)
+            await self.send("ready")
+
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+
+    async def scenario():
+        behind = Frame(OpCode.TEXT, payload=b"early").serialize(mask=True)
+        async with connect(View, behind=behind) as session:
+            assert [await session.peer.message() for _ in range(3)] == ["open", "ready", "early"]
+
+    run(scenario())

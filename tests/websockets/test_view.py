@@ -1,0 +1,305 @@
+"""The hooks of a view: when they are called, with what, and what becomes of their errors."""
+
+import asyncio
+import contextvars
+import gc
+import weakref
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.http.request import HttpRequest
+
+
+class Recorder(WebSocketView):
+    """Notes what happens to it, and answers every message."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_open(self):
+        self.events.append("open")
+
+    async def on_receive(self, message, opcode):
+        self.events.append((opcode.name, message))
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.events.append(frame.payload if frame else None)
+
+
+def test_hooks_in_order(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            peer = session.peer
+            peer.send("one", b"two")
+            assert [await peer.message(), await peer.message()] == ["one", b"two"]
+            peer.close(4000, "bye")
+            assert await peer.closing() == (4000, "")
+            assert await peer.rest() == []
+            assert await session.ended() is None
+            assert session.view.events == ["open", ("TEXT", b"one"), ("BINARY", b"two"), b"\x0f\xa0bye"]
+
+    run(scenario())
+
+
+def test_what_on_receive_gets(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, *args, **kwargs):
+            message, opcode = args
+            assert type(message) is bytes
+            assert type(opcode) is OpCode
+            assert not kwargs
+            await self.send(f"{opcode!r} {len(message)}")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("", b"", "x" * 100_000, b"x" * 100_000)
+            replies = [await session.peer.message() for _ in range(4)]
+            assert replies == [f"{opcode!r} {size}" for size in (0, 100_000) for opcode in (OpCode.TEXT, OpCode.BINARY)]
+
+    run(scenario())
+
+
+def test_fragments_come_as_one_message(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.send(
+                Frame(OpCode.TEXT, False, b"Hel"), Frame(OpCode.PING, payload=b"?"), Frame(0, payload=b"lo")
+            )
+            frames = [await session.peer.frame(), await session.peer.frame()]
+            assert {(frame.opcode, frame.payload) for frame in frames} == {(OpCode.PONG, b"?"), (OpCode.TEXT, b"Hello")}
+            assert session.view.events == ["open", ("TEXT", b"Hello")]
+
+    run(scenario())
+
+
+def test_a_view_without_on_close_and_on_open(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send("got it")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "got it"
+
+    run(scenario())
+
+
+def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
+    class Custom:
+        def __await__(self):
+            yield from asyncio.sleep(0).__await__()
+
+    class View(WebSocketView):
+        def on_receive(self, message, opcode):
+            awaitables = {
+                b"send": lambda: self.send("sent"),
+                b"coroutine": lambda: asyncio.sleep(0),
+                b"task": lambda: asyncio.create_task(asyncio.sleep(0)),
+                b"gathered": lambda: asyncio.gather(self.send("one"), asyncio.sleep(0)),
+                b"custom": Custom,
+            }
+            return awaitables[message]()
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("custom", "gathered", "coroutine", "task", "send", "custom", "send")
+            assert {await session.peer.message() for _ in range(3)} == {"one", "sent"}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("hook", ["on_open", "on_receive"])
+def test_a_hook_that_gives_nothing_to_await(run, connect, log, hook):
+    View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert (await session.peer.closing())[0] == 1011
+
+    run(scenario())
+    (entry,) = log()
+    assert isinstance(entry.error, TypeError)
+    assert "async def" in str(entry.error)
+
+
+def test_no_message_is_handled_before_on_open_has_ended(run, connect):
+    class View(Recorder):
+        async def on_open(self):
+            self.may_go_on = asyncio.Event()
+            self.opening = asyncio.Event()
+            self.opening.set()
+            await self.may_go_on.wait()
+            await asyncio.sleep(0)
+            self.events.append("opened")
+
+    async def scenario():
+        async with connect(View) as session:
+            view = session.view
+            await view.opening.wait()
+            # The answer to the ping, in one piece with them, shows that the messages have come.
+            session.peer.send(*map(str, range(50)), Frame(OpCode.PING))
+            assert (await session.peer.frame()).opcode == OpCode.PONG
+            assert view.events == []
+            view.may_go_on.set()
+            assert [await session.peer.message() for _ in range(50)] == [str(i) for i in range(50)]
+            assert view.events == ["opened", *(("TEXT", b"%d" % i) for i in range(50))]
+
+    run(scenario())
+
+
+def test_on_open_may_send_and_wait_for_messages_to_be_sent(run, connect):
+    class View(Recorder):
+        async def on_open(self):
+            for i in range(3):
+                await self.send(str(i))
+
+    async def scenario():
+        async with connect(View) as session:
+            assert [await session.peer.message() for _ in range(3)] == ["0", "1", "2"]
+
+    run(scenario())
+
+
+def test_under_asyncio_debug(run, connect):
+    async def scenario():
+        asyncio.get_running_loop().set_debug(True)
+        async with connect(Recorder) as session:
+            session.peer.send(*["x"] * 100)
+            assert [await session.peer.message() for _ in range(100)] == ["x"] * 100
+
+    run(scenario())
+
+
+# Isolation
+
+
+variable = contextvars.ContextVar("variable", default=None)
+
+
+def test_connections_share_no_context(run, serving, dial):
+    """What a hook of one sets is not seen by another's, and stays for no later one."""
+
+    class View(WebSocketView):
+        async def on_open(self):
+            self.seen = [variable.get()]
+            variable.set(id(self))
+
+        async def on_receive(self, message, opcode):
+            self.seen.append(variable.get())
+            variable.set(id(self))
+            await asyncio.sleep(0)
+            await self.send(str(variable.get() == id(self)))
+
+    async def scenario():
+        async with serving(View) as server:
+            for _ in range(2):
+                async with dial(server) as one, dial(server) as two:
+                    for peer in (one, two):
+                        await peer.head()
+                    for peer in (one, two, one, two):
+                        peer.send("x")
+                        assert await peer.message() == "True"
+                    for _ in range(2):
+                        view, _ = server.views.get_nowait()
+                        assert set(view.seen) <= {None, id(view)}
+
+    run(scenario())
+
+
+def test_views_share_no_state(run, serving, dial):
+    async def scenario():
+        async with serving(Recorder) as server, dial(server) as one, dial(server) as two:
+            for peer in (one, two):
+                await peer.head()
+            one.send("to one")
+            two.send("to two")
+            assert await one.message() == "to one"
+            assert await two.message() == "to two"
+            views = [server.views.get_nowait()[0] for _ in range(2)]
+            assert sorted(view.events[1] for view in views) == [("TEXT", b"to one"), ("TEXT", b"to two")]
+            assert views[0].extensions is not views[1].extensions
+
+    run(scenario())
+
+
+def test_nothing_is_left_of_a_connection_that_has_ended(run, serving, dial):
+    async def scenario():
+        left = []
+        async with serving(Recorder) as server:
+            for end in ("close", "leave"):
+                async with dial(server) as peer:
+                    view, ended = await server.views.get()
+                    await peer.head()
+                    peer.send("x", b"y")
+                    assert [await peer.message(), await peer.message()] == ["x", b"y"]
+                    getattr(peer, end)()
+                    await ended
+                    left.append(weakref.ref(view))
+                    del view, ended
+            assert server.connections == []
+            gc.collect()
+            assert [ref() for ref in left] == [None, None]
+
+    run(scenario())
+
+
+# What is logged
+
+
+def test_a_connection_is_logged_from_open_to_close(run, connect, caplog):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.close(4000, "bye\x1b[31m\n!")
+            await session.peer.closing()
+            await session.ended()
+
+    with caplog.at_level("INFO", "duck.contrib.websockets"):
+        run(scenario())
+    opened, closed = [record.getMessage() for record in caplog.records if record.name == "duck.contrib.websockets"]
+    assert "/ [WebSocket] [OPEN]" in opened
+    assert "/ [WebSocket] [CLOSE] 4000 bye\\x1b[31m\\x0a!" in closed
+
+
+def test_a_breach_is_logged_with_its_words(run, connect, caplog):
+    async def scenario():
+        async with connect(Recorder) as session:
+            session.peer.write(b"\x83\x80")
+            await session.peer.closing()
+
+    with caplog.at_level("INFO", "duck.contrib.websockets"):
+        run(scenario())
+    assert "[CLOSE] 1002 reserved opcode" in caplog.records[-1].getMessage()
+
+
+# Before there is a connection
+
+
+def test_a_view_that_is_not_connected():
+    view = WebSocketView(HttpRequest())
+    with pytest.raises(RuntimeError, match="not open yet"):
+        view.send("x")
+    with pytest.raises(RuntimeError, match="not open yet"):
+        view.send_frame(Frame(OpCode.TEXT))
+    asyncio.run(view.safe_close())
+    assert view.state is State.CLOSED
+    view.send_close()  # there is nothing to close
+
+
+def test_what_is_not_overridden_is_documented_to_refuse(run, connect):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            with pytest.raises(RuntimeError, match="messages go to on_receive"):
+                await self.read_frame()
+            await self.send("refused")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "refused"
+
+    run(scenario())
