@@ -1,6 +1,6 @@
 """Runs the Autobahn test suite, some 500 cases of good and bad WebSocket clients, against `duck serve`.
 
-python tests/autobahn/run.py [--cases '1.*,2.*'] [--venv DIR] [--pure]
+python tests/autobahn/run.py [--cases '1.*,2.*'] [--venv DIR] [--pure | --list]
 
 The suite is a Python 2.7 program. An environment for it is made at the first run, with the Python that $PYTHON27 names,
 or pyenv's, or `python2.7` of the path.
@@ -62,11 +62,16 @@ def main() -> int:
     parser.add_argument(
         "--venv", type=Path, default=ROOT / "build/autobahn", help="the suite's environment, made if it is not there"
     )
-    parser.add_argument("--pure", action="store_true", help="test the pure-Python codec")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--pure", action="store_true", help="test the pure-Python codec")
+    what.add_argument("--list", action="store_true", help="print the ids of the cases, and run none")
     options = parser.parse_args()
     try:
         python = environment(options.venv.resolve())
         cases = select(python, options.cases)
+        if options.list:
+            print(*cases, sep="\n")
+            return 0
         with tempfile.TemporaryDirectory(prefix="autobahn-") as folder:
             with serving(options.pure) as port:
                 results = run(python, cases, port, Path(folder))
@@ -177,7 +182,7 @@ def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Ca
 @contextmanager
 def serving(pure: bool) -> Iterator[int]:
     """Run the echo example, and give its port."""
-    variables = {"DUCK_NO_EXTENSIONS": "1"} if pure else {}
+    variables = {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""} if pure else {}
     # -P, or the source tree in the working directory would come before what is installed.
     duck = [sys.executable, "-P", "-m", "duck.server"]
     server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]

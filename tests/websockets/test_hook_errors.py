@@ -64,7 +64,7 @@ def test_an_error_in_on_receive(run, connect, log, waits):
     assert entry.level == "ERROR"
     assert isinstance(entry.error, Boom)
     assert entry.error.__traceback__ is not None
-    assert entry.message.startswith("/: ")
+    assert "/" in entry.message
     assert "View" in entry.message
 
 

@@ -22,7 +22,7 @@ from typing import Any, Never, Self
 
 from ._fallback import FrameWriter, MessageReader
 
-_CORK_LIMIT = 65536  # bytes gathered at most before they are written
+_CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 
 
 class Sent:

@@ -21,7 +21,7 @@ cdef extern from "_socket.h":
 cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
     PIECES = 64  # DUCK_PIECES
-    CORK_LIMIT = 65536  # bytes gathered at most before they are written
+    CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 
 
 cdef class Sent:

@@ -24,6 +24,7 @@ from . import _codec, tasks
 from ._codec import SENT
 from .connection import Connection
 from .exceptions import ConnectionClosed
+from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .logging import log_message, logger
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
-_CORK_LIMIT = 65536  # bytes gathered at most before they are written
+_CORK_LIMIT = 16384  # bytes gathered at most before they are written
+_JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
 _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for the peer any more
 
 # Why reading is on hold.
@@ -58,12 +60,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_beating",
-        "_call_on_close",
         "_deadline",
         "_emptied",
         "_holds",
         "_log_close",
         "_loops",
+        "_on_close",
         "_pull",
         "_pulling",
         "_sender",
@@ -115,13 +117,14 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._beating: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._terminated = False
-        self._call_on_close = False
+        self._on_close: Callable[[Frame | None], Awaitable[None]] | None = None
         self._log_close = True
 
     def start(
         self,
         early: bytes,
         on_open: Callable[[], Awaitable[None]] | None = None,
+        on_close: Callable[[Frame | None], Awaitable[None]] | None = None,
         heartbeat: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Begins: `on_open`, then messages.
@@ -129,9 +132,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         Args:
             early: What has been received already.
             on_open: The view's hook, unless it does nothing.
+            on_close: The same.
             heartbeat: The view's own heartbeat loop.
         """
-        self._call_on_close = True
+        self._on_close = on_close
         self.update_direct()
         self.corked = True
         try:
@@ -284,7 +288,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
-        if sum(map(len, chunks)) <= _CORK_LIMIT:
+        if sum(map(len, chunks)) <= _JOIN_LIMIT:
             chunks = (b"".join(chunks),)
         for chunk in chunks:
             # Not by writelines(), which forgets the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
@@ -370,7 +374,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
         """Until the transport is gone; `on_close` is not called and nothing logged unless wished."""
-        self._call_on_close = self._call_on_close and call_on_close
+        if not call_on_close:
+            self._on_close = None
         self._log_close = self._log_close and log
         while not self.lost:
             await self._wait()
@@ -391,7 +396,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 return True
         if isinstance(error, ConnectionClosed) and not self.connection.is_open:
             return False  # it tried to send when the peer had gone; that is no fault of its own
-        logger.error("%s: error in a hook of %s", self.view.request.path, type(self.view).__name__, exc_info=error)
+        logger.error("%r: error in a hook of %s", self.view.request.path, type(self.view).__name__, exc_info=error)
         self.dispatcher.stop()
         self.release_inbox()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -432,8 +437,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if self._log_close:
             words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
             log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
-        if self._call_on_close:
-            last_hook = tasks.start_task(self.loop, self._close_hook())
+        if self._on_close is not None:
+            last_hook = tasks.start_task(self.loop, self._run_on_close(self._on_close))
             if not last_hook.done():
                 self._loops += (last_hook,)
                 await asyncio.wait([last_hook], timeout=patience)
@@ -447,12 +452,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
-    async def _close_hook(self) -> None:
+    async def _run_on_close(self, on_close: Callable[[Frame | None], Awaitable[None]]) -> None:
         view = self.view
         try:
-            await view.on_close(self.connection.close_received)
+            await on_close(self.connection.close_received)
         except (Exception, asyncio.CancelledError) as error:
-            logger.error("%s: error in on_close of %s", view.request.path, type(view).__name__, exc_info=error)
+            logger.error("%r: error in on_close of %s", view.request.path, type(view).__name__, exc_info=error)
 
     async def _until_started(self, deadline: float) -> None:
         """Until every message that came before the end has been handed to its handler."""
@@ -467,7 +472,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                     await self._emptied
             if dispatcher.inbox:
                 left = len(dispatcher.inbox)
-                logger.warning("%s: %d messages were not handled in time", self.view.request.path, left)
+                logger.warning("%r: %d messages were not handled in time", self.view.request.path, left)
         dispatcher.stop()
 
     def _closed_error(self) -> ConnectionClosed:

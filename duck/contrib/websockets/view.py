@@ -28,6 +28,7 @@ _STEPS = (
     "_heartbeat_loop",
     "_receive_loop",
     "initiate_upgrade_to_ws",
+    "on_close",
     "on_new_frame",
     "on_open",
     "read_frame",
@@ -254,6 +255,7 @@ class WebSocketView(View):
         protocol.start(
             early,
             on_open=self.on_open if "on_open" in self._overridden else None,
+            on_close=self.on_close if "on_close" in self._overridden else None,
             heartbeat=self._heartbeat_loop if "_heartbeat_loop" in self._overridden else None,
         )
         return protocol.closed
