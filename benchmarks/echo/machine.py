@@ -47,7 +47,8 @@ def _cpu_model() -> str:
 
 def _codec() -> dict[str, str]:
     """What `python -m duck.contrib.websockets` says of the codec."""
-    lines = _output([sys.executable, "-W", "ignore", "-m", "duck.contrib.websockets"]).splitlines()
+    code = "import benchmarks.echo; from duck.contrib.websockets.__main__ import main; main()"
+    lines = _output([sys.executable, "-W", "ignore", "-c", code]).splitlines()
     facts = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return {name: facts[name] for name in ("codec", "simd") if name in facts}
 

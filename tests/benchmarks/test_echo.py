@@ -17,6 +17,7 @@ from benchmarks.echo import cli, client, cores, launch, programs, report, run, s
 from benchmarks.echo.measure import measure
 from benchmarks.echo.registry import Server, named
 from benchmarks.echo.workloads import Workload
+from duck.contrib.websockets import _codec
 from duck.contrib.websockets.handshake import accept_key
 from duck.contrib.websockets.opcodes import OpCode
 
@@ -73,7 +74,7 @@ def test_measures_duck_and_the_floor(tmp_path):
     assert "As multiples of C floor in the same round" in done.stdout
     results = json.loads((tmp_path / "echo.json").read_text())
     assert results["format"] == run.FORMAT
-    assert results["machine"]["duck"]["codec"] == "compiled"
+    assert results["machine"]["duck"]["codec"] == _codec.describe()["codec"]
     assert [server["name"] for server in results["servers"]] == ["duck-asyncio", "floor"]
     assert [workload["name"] for workload in results["workloads"]] == names
     samples = {(sample["workload"], sample["server"]): sample for sample in results["samples"]}
