@@ -26,7 +26,7 @@ def serve():
     with ExitStack() as stack:
 
         def start(name):
-            words = [sys.executable, "-m", "duck.server", "serve", EXAMPLES / name, "--port", "0"]
+            words = [sys.executable, "-P", "-m", "duck.server", "serve", EXAMPLES / name, "--port", "0"]
             process = stack.enter_context(
                 subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
             )
@@ -66,7 +66,7 @@ def test_chat(serve):
 @pytest.mark.parametrize("name", ["echo.py", "chat.py"])
 def test_run_as_a_script(name):
     source = (EXAMPLES / name).read_text().replace("run(urlpatterns)", "run(urlpatterns, port=0)")
-    words = [sys.executable, "-c", source]
+    words = [sys.executable, "-P", "-c", source]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}) as process:
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)

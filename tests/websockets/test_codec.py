@@ -556,8 +556,10 @@ def test_the_tier_is_the_one_asked_for(codec):
 
 def run_python(*args, simd):
     return subprocess.run(
-        [sys.executable, *args],
-        env=os.environ | {"DUCK_SIMD": simd, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        [sys.executable, "-P", *args],  # the installed package, not the source beside the tests
+        env=os.environ
+        | {"DUCK_SIMD": simd, "DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": ""}
+        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
