@@ -10,11 +10,15 @@ from typing import NamedTuple
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode, _codec
 from duck.contrib.websockets.connection import Connection, parse_close
 from duck.server import serve
 from duck.server.runner import loop_factory
+
+settings.register_profile("duck", deadline=None)  # which is wall time, and a test machine may be busy
+settings.load_profile("duck")
 
 SECONDS = 15
 """How long a test may take before it has failed."""
@@ -125,6 +129,21 @@ class Peer:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             assert not getattr(error, "partial", b""), "the stream ends inside a frame"
             return frames
+
+    async def flood(self, data, most=400):
+        """Sends `data` until it is not taken any more: how often that was, which is less than `most`.
+
+        What is sent is in the buffers of the sockets then, some MiB, and of both ends.
+        """
+        self.writer.transport.set_write_buffer_limits(high=0)
+        for count in range(1, most):
+            self.write(data)
+            try:
+                async with asyncio.timeout(0.2):
+                    await self.writer.drain()
+            except TimeoutError:
+                return count
+        raise AssertionError(f"all of {most} times {len(data)} bytes have been taken")
 
     async def settled(self):
         """The frames until the server has read everything that was sent to it."""

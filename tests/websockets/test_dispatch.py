@@ -93,7 +93,7 @@ def test_a_handler_may_wait_for_a_later_message(run, connect):
     run(scenario())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_order_holds_whoever_waits(loop_name, run, data):
     """Any mix of handlers that wait for a while or not at all, of messages that come together or apart."""
@@ -271,6 +271,30 @@ def test_messages_behind_a_handler_that_was_cancelled_are_handled(run, connect, 
             view.gate("c").set()
             view.task.cancel()
             assert [await peer.message(), await peer.message()] == ["b", "c"]
+            peer.send("b")
+            assert await peer.message() == "b"
+
+    run(scenario())
+    assert not log()
+
+
+def test_messages_behind_an_on_open_that_was_cancelled_are_handled(run, connect, log):
+    class View(Gates):
+        async def on_open(self):
+            self.opening = asyncio.current_task()
+            self.note("opening")
+            await asyncio.Event().wait()
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            view.gate("a").set()
+            view.gate("b").set()
+            peer.send("a", Frame(OpCode.PING))
+            assert (await peer.frame()).opcode == OpCode.PONG
+            assert view.events == ["opening"]
+            view.opening.cancel()
+            assert await peer.message() == "a"
             peer.send("b")
             assert await peer.message() == "b"
 

@@ -209,6 +209,29 @@ def test_a_handler_is_not_cancelled_by_the_peers_close(run, connect):
     run(scenario())
 
 
+def test_the_peers_answer_is_read_even_where_reading_was_on_hold(run, connect):
+    """Nothing is read at the limit; once we have closed, everything is, as all but the close frame is dropped."""
+
+    class View(Waiting):
+        MAX_CONCURRENT_MESSAGES = 1
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("a", "b")
+            await view.started.wait()
+            await view.send_close(4000)
+            assert await peer.closing() == (4000, "")
+            peer.send("late", "later")
+            peer.close(4001)
+            assert await peer.rest() == []
+            view.let_go.set()
+            await session.ended()
+            assert view.events == [b"a", "done", b"b", "done", ("close", b"\x0f\xa1")]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("end", ["close", "leave", "reset"])
 def test_a_handler_is_cancelled_at_the_deadline(run, connect, end):
     class View(Waiting):

@@ -230,6 +230,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             connection.respond()
 
     def _hold(self, reason: int) -> None:
+        # Once a close frame has left, messages are dropped, and the peer's close frame is waited for.
         if not self._holds and not self.lost and self.connection.is_open:
             self.transport.pause_reading()
         self._holds |= reason
@@ -241,8 +242,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def hold_inbox(self) -> None:
         """No more messages for now."""
-        if not self.connection.close_sent:  # else they are dropped, and the peer's close frame is waited for
-            self._hold(_HOLD_INBOX)
+        self._hold(_HOLD_INBOX)
 
     def release_inbox(self) -> None:
         """Messages again."""
