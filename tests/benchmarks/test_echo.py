@@ -82,8 +82,10 @@ def test_measures_duck_and_the_floor(tmp_path):
         ("tls", "floor")
     }
     for (workload, _), sample in samples.items():
-        assert sample["value"] > 0, sample
-        if workload != "idle-used":
+        if workload == "idle-used":
+            assert sample["value"] >= 0  # the floor's connections cost less than a page
+        else:
+            assert sample["value"] > 0, sample
             assert 0 < sample["p50_us"] <= sample["p99_us"] <= sample["max_us"]
             assert sample["server_cpu"] >= 0
             assert sample["others_cpu"] >= 0

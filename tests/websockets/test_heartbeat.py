@@ -30,15 +30,13 @@ class View(WebSocketView):
         self.events.append(("close", frame and frame.payload))
 
 
-async def frames_for(peer, seconds, answer=None):
-    """The frames that come within some time; `answer` is called with each."""
+async def frames_for(peer, seconds):
+    """The frames that come within some time."""
     frames = []
     try:
         async with asyncio.timeout(seconds):
             while True:
                 frames.append(await peer.frame())
-                if answer is not None:
-                    answer(frames[-1])
     except TimeoutError:
         return frames
 
@@ -58,10 +56,10 @@ def test_pings_are_sent_and_their_answers_measured(run, connect):
             ping = await peer.frame()
             assert (ping.opcode, ping.fin) == (PING, True)
             assert 0 < len(ping.payload) <= 125
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # of which uvloop's clock of milliseconds may keep back one
             pong(peer)(ping)
             await peer.settled()
-            assert 0.01 <= view.latency < 0.2
+            assert 0.008 <= view.latency < 0.2
             # The next one can be told from the first.
             second = await peer.frame()
             assert second.opcode == PING

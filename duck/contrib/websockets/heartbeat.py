@@ -9,6 +9,7 @@ connection. There is one timer for each connection, and receiving a message cost
 """
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from .opcodes import CloseCode
@@ -29,7 +30,7 @@ class Heartbeat:
         latency: Seconds that the last ping took to come back; None before the first.
     """
 
-    __slots__ = ("_due", "_loop", "_misses", "_pinged", "_protocol", "_silent_since", "_timer", "latency")
+    __slots__ = ("_due", "_loop", "_misses", "_pinged", "_protocol", "_sent", "_silent_since", "_timer", "latency")
 
     def __init__(self, protocol: "WebSocketProtocol", loop: asyncio.AbstractEventLoop) -> None:
         self._protocol = protocol
@@ -38,6 +39,7 @@ class Heartbeat:
         self._due = 0.0
         self._misses = 0
         self._pinged: float | None = None  # when, while its answer is awaited
+        self._sent = 0  # the last ping's payload: when it left, in nanoseconds, for uvloop's clock counts milliseconds
         self._silent_since = 0.0
         self.latency: float | None = None
 
@@ -54,11 +56,8 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """A pong has come."""
-        if self._pinged is not None and payload == self._payload():
-            self.latency = self._loop.time() - self._pinged
-
-    def _payload(self) -> bytes:
-        return b"%d" % int((self._pinged or 0.0) * 1e6)
+        if self._pinged is not None and payload == b"%d" % self._sent:
+            self.latency = (time.perf_counter_ns() - self._sent) / 1e9
 
     def _wait(self, seconds: float) -> None:
         """Looks again after so long, or when the peer will have been silent for too long."""
@@ -90,7 +89,8 @@ class Heartbeat:
 
     def _ping(self, now: float) -> None:
         self._pinged = now
-        self._protocol.ping(self._payload())
+        self._sent = time.perf_counter_ns()
+        self._protocol.ping(b"%d" % self._sent)
         self._wait(self._protocol.view.PONG_TIMEOUT)
 
     def _quiet(self) -> None:
