@@ -4,7 +4,8 @@ import asyncio
 import enum
 import json
 import threading
-from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from duck.http.request import HttpRequest
@@ -12,11 +13,13 @@ from duck.views import View
 
 from . import handshake, transport
 from ._codec import SENT
+from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .frame import Frame
 from .logging import log_message
+from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 from .sending import Data, hop
@@ -36,6 +39,8 @@ _STEPS = (
     "run_forever",
     "send_frame",
 )
+
+_DEFAULT_COMPRESSION = Compression()
 
 
 class State(enum.IntEnum):
@@ -96,12 +101,21 @@ class WebSocketView(View):
     ALLOWED_ORIGINS: Sequence[str] | None = None
     """Origins such as `https://example.org` whose pages may connect, `*` for all; None for the host's own."""
 
+    COMPRESSION: bool | Compression = True
+    """Whether messages are compressed for clients that offer it, by permessage-deflate; or how."""
+
+    EXTENSIONS: Mapping[str, Negotiator] = MappingProxyType({})
+    """Extensions of your own, by their names: functions that take the parameters of an offer, as a sequence of
+    (name, value), and give the `Extension` for this connection, or None to decline."""
+
     min_websocket_version = handshake.VERSION
 
     _overridden: frozenset[str] = frozenset()  # which steps of serving a subclass has of its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if not isinstance(cls.COMPRESSION, (bool, Compression)):
+            raise TypeError(f"{cls.__name__}.COMPRESSION is True, False or a Compression, not {cls.COMPRESSION!r}")
         cls._overridden = frozenset(name for name in _STEPS if getattr(cls, name) is not getattr(WebSocketView, name))
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
@@ -219,7 +233,12 @@ class WebSocketView(View):
         request = self.request
         self.state = State.INITIATING
         try:
-            acceptance = handshake.accept(request, subprotocols=self.SUBPROTOCOLS, allowed_origins=self.ALLOWED_ORIGINS)
+            acceptance = handshake.accept(
+                request,
+                subprotocols=self.SUBPROTOCOLS,
+                allowed_origins=self.ALLOWED_ORIGINS,
+                extensions=self._negotiators(),
+            )
         except HandshakeError as error:
             request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
             log_message(request, f"{request.path} [WebSocket] [REFUSED] {error.status} {error}")
@@ -228,6 +247,7 @@ class WebSocketView(View):
             return False
         self.client_websocket_version = handshake.VERSION
         self.subprotocol = acceptance.subprotocol
+        self.extensions = acceptance.extensions
         overridden = self._overridden
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = WebSocketProtocol(
@@ -246,6 +266,13 @@ class WebSocketView(View):
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True
+
+    def _negotiators(self) -> Mapping[str, Negotiator]:
+        compression = self.COMPRESSION
+        if compression is False:
+            return self.EXTENSIONS
+        settings = _DEFAULT_COMPRESSION if compression is True else compression
+        return {PERMESSAGE_DEFLATE: settings.accept, **self.EXTENSIONS}
 
     def _serve(self) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
