@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from . import deflate
 from .extensions import PerMessageDeflate
 from .negotiation import Parameters
 
@@ -29,11 +28,10 @@ class Compression:
         client_max_window_bits: The same for the client's, where it lets us say so.
         server_context_takeover: Whether our messages refer to those before them.
         client_context_takeover: Whether the client's may.
-        memory_level: 1 to 9: the compressor takes 2 ** (memory_level + 9) bytes and its window four times, while it
-            works.
-        memory_limit: Bytes that a connection may keep between messages. That is a window for each direction whose
-            context is taken over; a client whose window does not fit is told not to take its context over. Where it
-            leaves room for the compressor as well, that is kept, which spares the time to make it.
+        memory_level: 1 to 9: while the compressor works, it takes 2 ** (memory_level + 9) bytes and its window four
+            times.
+        memory_limit: Bytes that a connection may keep between messages: a window for each direction whose context is
+            taken over. A client whose window does not fit is told not to take its context over.
 
     Raises:
         ValueError: A value is out of its bounds, or our window is larger than the memory limit.
@@ -98,8 +96,6 @@ class Compression:
         client_alone = (
             "client_no_context_takeover" in offered or not self.client_context_takeover or 1 << client_bits > room
         )
-        if not client_alone:
-            room -= 1 << client_bits
         agreed: list[tuple[str, str | None]] = []
         if server_alone:
             agreed.append(("server_no_context_takeover", None))
@@ -118,6 +114,5 @@ class Compression:
             level=self.level,
             memory_level=self.memory_level,
             threshold=self.threshold,
-            keep_compressor=deflate.BACKEND.deflater_size(server_bits, self.memory_level) <= room + (1 << server_bits),
             parameters=agreed,
         )

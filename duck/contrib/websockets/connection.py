@@ -71,8 +71,8 @@ class Connection:
 
     Args:
         client: Which end this is: a client masks what it sends and takes only frames without mask.
-        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit. (One that an extension has
-            encoded may be a sixteenth larger on the wire, for there is data that does not compress.)
+        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit. (On the wire one that an
+            extension has encoded may be a sixteenth larger, for there is data that does not compress.)
         extensions: As negotiated, in the order in which they encode.
 
     Attributes:
@@ -184,6 +184,8 @@ class Connection:
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
+        if self.deflate is not None:
+            self.deflate.release()
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 

@@ -1,13 +1,17 @@
 """What may change a data message on its way to the wire and back (RFC 6455, section 9; RFC 7692).
 
-A message that is compressed may refer to those before it. For that, permessage-deflate does not keep a compressor and a
-decompressor for each connection, as is usual, but no more than what they would refer to: the last bytes of what went
-out and of what came in, one window of each. A context is made of these for one message and let go behind it. With 12
-window bits that is 8 KiB for an idle connection instead of about 50, for 4 us a message. The compressor alone may be
-kept where memory matters less.
+A message that is compressed may refer to those before it. For that, a connection does not keep a compressor and a
+decompressor, as is usual, but no more than what they would refer to: the last bytes of what went out and of what came
+in, one window of each. A context is made of these for one message and let go behind it. With 12 window bits that is
+8 KiB for an idle connection instead of about 50.
+
+To make a decompressor takes next to no time, but a compressor about 5 us. So the connections of a thread that were the
+last to send keep theirs, within KEPT bytes together.
 """
 
+import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from .frame import Frame
 
 __all__ = ["Extension", "PerMessageDeflate"]
+
+KEPT = 4194304
+"""Bytes of the compressors that the connections of a thread keep."""
 
 
 class Extension:
@@ -91,7 +98,6 @@ class PerMessageDeflate(Extension):
         level: From 1, fast, to 9, small; None for the one that is worth its time most.
         memory_level: Memory of the compressor while it works: 2 ** (memory_level + 9) bytes, 1 to 9.
         threshold: Bytes from which messages are compressed.
-        keep_compressor: Keep it between messages, instead of what it would refer to.
         parameters: As for `Extension`.
         backend: Who compresses; None for the one that was chosen for the process.
 
@@ -110,7 +116,6 @@ class PerMessageDeflate(Extension):
         level: int | None = 6,
         memory_level: int = 8,
         threshold: int = 0,
-        keep_compressor: bool = True,
         parameters: Sequence[tuple[str, str | None]] = (),
         backend: deflate.Backend | None = None,
     ) -> None:
@@ -125,7 +130,6 @@ class PerMessageDeflate(Extension):
         self.level = level
         self.memory_level = memory_level
         self.threshold = threshold
-        self.keep_compressor = keep_compressor
         self._backend = backend or deflate.BACKEND
         self._compressor: deflate.Deflater | None = None
         self._sent = b""  # the end of what was compressed
@@ -169,13 +173,17 @@ class PerMessageDeflate(Extension):
         compressed = _EMPTY_BLOCK
         if payload or not fin:
             compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        if not self.server_no_context_takeover and not self.keep_compressor:
-            self._sent = _last(1 << bits, self._sent, payload)
         if not fin:
             self._compressor = compressor
-            return compressed
-        self._compressor = compressor if self.keep_compressor and not self.server_no_context_takeover else None
-        return compressed.removesuffix(_TAIL)
+            _kept.drop(self)
+        elif self.server_no_context_takeover:
+            self._compressor = None
+        else:
+            self._compressor = compressor
+            _kept.add(self)
+        if not self.server_no_context_takeover:
+            self._sent = _last(1 << bits, self._sent, payload)
+        return compressed.removesuffix(_TAIL) if fin else compressed
 
     def decompress(self, payload: bytes, max_size: int | None = None) -> bytes:
         """The payload that a message had before it was compressed.
@@ -198,6 +206,41 @@ class PerMessageDeflate(Extension):
         if not self.client_no_context_takeover:
             self._received = _last(1 << bits, self._received, message)
         return message
+
+    def release(self) -> None:
+        """Lets go of the compressor; the next message makes another."""
+        self._compressor = None
+        _kept.drop(self)
+
+    def compressor_size(self) -> int:
+        """Bytes that the compressor takes."""
+        return self._backend.deflater_size(self.server_max_window_bits, self.memory_level)
+
+
+class _Kept(threading.local):
+    """The extensions of a thread that keep their compressors, the one that was used last behind all others."""
+
+    def __init__(self) -> None:
+        self._extensions: OrderedDict[PerMessageDeflate, int] = OrderedDict()
+        self._size = 0
+
+    def add(self, extension: PerMessageDeflate) -> None:
+        """Lets it keep its compressor; those that waited longest let go of theirs where there is no room."""
+        extensions = self._extensions
+        if extension in extensions:
+            extensions.move_to_end(extension)
+            return
+        extensions[extension] = size = extension.compressor_size()
+        self._size += size
+        while self._size > KEPT:
+            next(iter(extensions)).release()
+
+    def drop(self, extension: PerMessageDeflate) -> None:
+        """It has no compressor any more, or one that is in use."""
+        self._size -= self._extensions.pop(extension, 0)
+
+
+_kept = _Kept()
 
 
 def _last(size: int, before: bytes, payload: bytes) -> bytes:
