@@ -192,6 +192,8 @@ class PerMessageDeflate(Extension):
             ExtensionError: It is not what a compressor gives.
             PayloadTooBig: It is larger than `max_size`; no more of it has been decompressed.
         """
+        if not payload:
+            return b""  # no sender does that; every receiver takes it so
         bits = self.client_max_window_bits
         inflater = self._backend.inflater(bits, self._received)
         try:
