@@ -5,7 +5,6 @@ import enum
 import json
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from duck.http.request import HttpRequest
@@ -104,7 +103,7 @@ class WebSocketView(View):
     COMPRESSION: bool | Compression = True
     """Whether messages are compressed for clients that offer it, by permessage-deflate; or how."""
 
-    EXTENSIONS: Mapping[str, Negotiator] = MappingProxyType({})
+    EXTENSIONS: Mapping[str, Negotiator] = {}
     """Extensions of your own, by their names: functions that take the parameters of an offer, as a sequence of
     (name, value), and give the `Extension` for this connection, or None to decline."""
 
