@@ -1,6 +1,7 @@
 """Who compresses: each library gives what all of them read, and none refers farther back than was agreed."""
 
 import os
+import random
 import subprocess
 import sys
 import zlib
@@ -137,6 +138,19 @@ def test_the_limit(backend, limit):
     assert end(backend).decompress(fits, limit) == bytes(limit)
     with pytest.raises(PayloadTooBig):
         end(backend).decompress(end(backend).compress(bytes(limit + 1)), limit)
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_071, 131_072, 131_073, 262_144, 300_000])
+@pytest.mark.parametrize("kind", ["zeros", "text", "random"])
+def test_large_messages(backend, size, kind):
+    text = (JSON * (size // len(JSON) + 1))[:size]
+    message = {"zeros": bytes(size), "text": text, "random": random.Random(size).randbytes(size)}[kind]
+    for writer in (end(backend), end(deflate.load("zlib"))):
+        payload = writer.compress(message)
+        for limit in (None, size, size + 1, 2 * size):
+            assert end(backend).decompress(payload, limit) == message
+        with pytest.raises(PayloadTooBig):
+            end(backend).decompress(payload, size - 1)
 
 
 # Who keeps a compressor

@@ -223,6 +223,8 @@ class Connection:
                     message = self._decode_message(opcode, payload)
                 decoded.append(message)
         except (ExtensionError, ProtocolError) as error:
+            # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
+            error.__traceback__ = error.__context__ = None
             self._breach = error
             self.needs_response = True
         return decoded

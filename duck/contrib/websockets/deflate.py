@@ -33,6 +33,7 @@ class Inflater(Protocol):
     """As `zlib.decompressobj` makes them."""
 
     eof: bool
+    unconsumed_tail: bytes
     unused_data: bytes
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...

@@ -78,6 +78,7 @@ class Extension:
 
 
 _TAIL = b"\x00\x00\xff\xff"  # what a sync flush ends with; it stays off the wire (RFC 7692, section 7.2.1)
+_FIRST_STEP = 65536  # bytes; hardly a message takes a second one
 _EMPTY_BLOCK = b"\x00" + _TAIL
 # Behind the tail, an empty block that is the last one: if the decompressor does not take it for its end, the message
 # stopped in the midst of a block.
@@ -197,12 +198,9 @@ class PerMessageDeflate(Extension):
         bits = self.client_max_window_bits
         inflater = self._backend.inflater(bits, self._received)
         try:
-            # One byte of room more than allowed tells a message that fits from one that is cut.
-            message = inflater.decompress(payload + _END, 0 if max_size is None else max_size + 1)
+            message = _inflate(inflater, payload + _END, max_size)
         except self._backend.error as error:
             raise ExtensionError(f"compressed data is broken: {error}") from None
-        if max_size is not None and len(message) > max_size:
-            raise PayloadTooBig(f"message inflates to more than {max_size} bytes")
         if not inflater.eof or inflater.unused_data not in _BEHIND_LAST_BLOCK:
             raise ExtensionError("compressed data is broken: it does not end with its last block")
         if not self.client_no_context_takeover:
@@ -243,6 +241,24 @@ class _Kept(threading.local):
 
 
 _kept = _Kept()
+
+
+def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) -> bytes:
+    """Decompresses in steps, each as large as all before it: what is too large never becomes one object."""
+    pieces: list[bytes] = []
+    size, step = 0, _FIRST_STEP
+    while True:
+        if max_size is not None:
+            step = min(step, max_size + 1 - size)
+        piece = inflater.decompress(stream, step)
+        size += len(piece)
+        if max_size is not None and size > max_size:
+            raise PayloadTooBig(f"message inflates to more than {max_size} bytes")
+        if len(piece) < step or inflater.eof:
+            return b"".join((*pieces, piece)) if pieces else piece
+        pieces.append(piece)
+        stream = inflater.unconsumed_tail
+        step = size
 
 
 def _last(size: int, before: bytes, payload: bytes) -> bytes:
