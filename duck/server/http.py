@@ -7,8 +7,8 @@ A connection is in one of four phases:
     ENDING     the last response is written; whatever still arrives is thrown away
     GONE       the connection is lost, or belongs to a WebSocket view
 
-READING and ENDING have a deadline. One timer serves them all: it is armed when a deadline comes
-before the one it waits for, and looks again when it fires early, so a read costs no timer.
+READING and ENDING have a deadline. The clock is set when a deadline comes before the one that it is
+set for, and is set again when it wakes early, so a read costs no more than a look at the time.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
+from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -47,13 +48,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """Speaks HTTP/1.1 on one connection."""
 
     __slots__ = (
+        "_alarm",
         "_buffer",
+        "_clock",
         "_deadline",
         "_loop",
         "_phase",
         "_reader",
         "_server",
-        "_timer",
+        "_tick",
         "_transport",
         "_unsent",
         "_writing_paused",
@@ -61,24 +64,21 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
 
         Args:
             server: Has the routes and the limits, and keeps account of what runs.
             loop: The loop of the connection.
-            buffer: What is read into. It may be shared by all connections of the loop: it is used
-                from `get_buffer` to the end of `buffer_updated`, and no loop runs anything else in
-                between (the Windows proactor reads elsewhere and copies). It must be a memoryview,
-                as asyncio's TLS slices it to read more behind what it has.
         """
         self._server = server
         self._loop = loop
-        self._buffer = buffer
+        self._buffer = receive_buffer(loop)
+        self._clock = clock(loop)
         self._reader = RequestReader(server.limits)
         self._phase = Phase.READING
-        self._deadline = _NEVER
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = self._alarm = _NEVER
+        self._tick = 0
         self._writing_paused = False
         self._unsent = 0
 
@@ -234,7 +234,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Let go of the connection."""
         self._phase = Phase.GONE
         self._reader.stop()
-        self._drop_timer()
+        self._drop_alarm()
         self._server.connection_closed(self)
         # TLS transports hold methods of their protocol: a cycle.
         del self._transport
@@ -245,25 +245,25 @@ class HttpProtocol(asyncio.BufferedProtocol):
         Args:
             seconds: From now; `_NEVER` for no deadline.
         """
-        self._deadline = self._loop.time() + seconds
-        if seconds == _NEVER:
-            return
-        if self._timer is not None and self._timer.when() > self._deadline:
-            self._drop_timer()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        self._deadline = deadline = self._loop.time() + seconds
+        if deadline < self._alarm:
+            self._drop_alarm()
+            self._alarm = deadline
+            self._tick = self._clock.set(self._loop, deadline, self)
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def wake(self) -> None:
+        """Looks whether the deadline has passed; the clock calls it."""
+        self._alarm = _NEVER
         if self._loop.time() >= self._deadline:
             self._expire()
         elif self._deadline != _NEVER:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            self._alarm = self._deadline
+            self._tick = self._clock.set(self._loop, self._deadline, self)
 
-    def _drop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _drop_alarm(self) -> None:
+        if self._alarm != _NEVER:
+            self._clock.drop(self._tick, self)
+            self._alarm = _NEVER
 
     def _expire(self) -> None:
         unsent = self._transport.get_write_buffer_size()

@@ -23,9 +23,6 @@ logger = logging.getLogger("duck.server")
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; it caps the figure at its own."""
 
-RECEIVE_BUFFER_SIZE = 256 * 1024
-"""Bytes that one read takes at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Application:
@@ -41,7 +38,6 @@ class Server:
         limits: What clients may ask for.
         routes: The application.
         application: What requests name as their application.
-        receive_buffer: What connections that have no buffer of their own are read into.
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
         port: The port of the first socket; None before it listens, and on a Unix socket.
@@ -67,7 +63,6 @@ class Server:
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
         self.application = Application(self)
-        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         self.closing = False
         self.addresses: list[str] = []
         self.port: int | None = None
@@ -109,7 +104,7 @@ class Server:
             options |= {"ssl": ssl, "ssl_handshake_timeout": self.limits.head_timeout}
 
         def protocol() -> HttpProtocol:
-            return HttpProtocol(self, loop, self.receive_buffer)
+            return HttpProtocol(self, loop)
 
         if uds is None:
             self._listener = await loop.create_server(protocol, host, port, **options)

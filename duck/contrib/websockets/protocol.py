@@ -15,6 +15,7 @@ closed, and when it is lost `_finish` sees to the handlers and to `on_close`.
 
 import asyncio
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _codec, tasks
 from ._codec import SENT
+from .commons import receive_buffer
 from .connection import Connection
 from .exceptions import ConnectionClosed
 from .frame import Frame
@@ -30,7 +32,7 @@ from .heartbeat import Heartbeat
 from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
 from .sending import Sender
-from .transport import plain_socket, receive_buffer
+from .transport import plain_socket
 
 if TYPE_CHECKING:
     from .view import WebSocketView
@@ -199,18 +201,25 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.eof_received()
+        self.connection.receive_eof()
+        self.direct_out = False
+        self.heartbeat.stop()
         if self._deadline is not None:
             self._deadline.cancel()
-        self.heartbeat.stop()
         if self._beating is not None:
             self._beating.cancel()
-        self._wake_waiters()
+        if self._waiters:
+            self._wake_waiters()
         if self._sender is not None:
             self._sender.lost(self._closed_error())
         if self.frames is not None:
             self.frames.end()
-        tasks.start_task(self.loop, self._finish())
+        if self._on_close is None and not (self._loops or self.dispatcher.workers or self.dispatcher.inbox):
+            self.dispatcher.stop()
+            self._ended()
+            self._report_closed()
+        else:
+            tasks.start_task(self.loop, self._finish())
 
     # Receiving
 
@@ -343,17 +352,20 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         connection, transport = self.connection, self.transport
         if connection.is_open or self.lost:
             return
+        over = connection.is_over and not transport.is_closing()
+        waits = connection.failed is not None and not connection.ended and transport.can_write_eof()
+        if over and not waits and self.fd >= 0 and not transport.get_write_buffer_size():
+            transport.close()  # and nothing is left that could take its time
+            return
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.view.CLOSE_TIMEOUT, transport.abort)
             self.heartbeat.stop()
             self._release(_HOLD_INBOX | _HOLD_WRITES)
-        if transport.is_closing() or not connection.is_over:
-            return
-        if connection.failed is not None and not connection.ended and transport.can_write_eof():
+        if over and waits:
             # The peer is waited for: closed with bytes of it unread, the connection would be reset, and our close frame
             # lost on its way.
             transport.write_eof()
-        else:
+        elif over:
             transport.close()
 
     def terminate(self) -> None:
@@ -429,14 +441,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def _finish(self) -> None:
         """The transport is gone: what had come is handled, then `on_close` runs, then the handlers end."""
-        view, connection = self.view, self.connection
+        view = self.view
         patience = _FLUSH_TIMEOUT if self._terminated else view.CLOSE_TIMEOUT
         deadline = self.loop.time() + patience
         await self._until_started(deadline)
-        view.connection_ended()
-        if self._log_close:
-            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
-            log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
+        self._ended()
         if self._on_close is not None:
             last_hook = tasks.start_task(self.loop, self._run_on_close(self._on_close))
             if not last_hook.done():
@@ -449,8 +458,26 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        self._report_closed()
+
+    def _ended(self) -> None:
+        """Every message has been handed to its handler."""
+        view, connection = self.view, self.connection
+        view.connection_ended()
+        if self._log_close and logger.isEnabledFor(logging.INFO):
+            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
+            log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
+
+    def _report_closed(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
+        if self._sender is None and self.frames is None:
+            # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
+            # collector.
+            self.heartbeat.forget()
+            self.dispatcher.forget()
+            self._on_close = None
+            del self.view
 
     async def _run_on_close(self, on_close: Callable[[Frame | None], Awaitable[None]]) -> None:
         view = self.view

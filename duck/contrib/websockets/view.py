@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import json
+import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .frame import Frame
-from .logging import log_message
+from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 from .sending import Data, hop
@@ -197,7 +198,7 @@ class WebSocketView(View):
             A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
             a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
         """
-        if self._overridden & {"run", "run_forever", "initiate_upgrade_to_ws"}:
+        if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         return self._serve() if self._upgrade() else None
@@ -234,7 +235,7 @@ class WebSocketView(View):
             self,
             connection,
             handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
-            pull=self._receive_loop if overridden & {"read_frame", "_receive_loop"} else None,
+            pull=None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             by_frame="send_frame" in overridden,
         )
         try:
@@ -249,7 +250,8 @@ class WebSocketView(View):
 
     def _serve(self) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
+        if logger.isEnabledFor(logging.INFO):
+            log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
         self.state = State.OPEN
         early, self._early = self._early, b""
         protocol.start(
