@@ -28,7 +28,7 @@ def extensions():
             Extension(
                 "duck.contrib.websockets._speedups",
                 [f"{PACKAGE}/_speedups.pyx"],
-                depends=[f"{PACKAGE}/{name}" for name in ("_simd.h", "_socket.h", "_writer.pxi", "_hotpath.pxi")],
+                depends=[f"{PACKAGE}/{name}" for name in ("_simd.h", "_simd_tier.h", "_socket.h", "_writer.pxi", "_hotpath.pxi")],
                 include_dirs=[PACKAGE],
             )
         ],
