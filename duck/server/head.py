@@ -6,7 +6,7 @@ after a refusal, and after a request whose connection cannot go on; then `stoppe
 """
 
 import re
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import httptools
 
@@ -125,7 +125,7 @@ class RequestReader:
                 # What follows is read by a new parser, if at all: this one takes it for another protocol.
                 position += upgrade.args[0]
                 self._parser = None
-                self.stopped = not cast(RequestHead, self._ready[-1]).keep_alive
+                self.stopped = not self._ready[-1].keep_alive  # type: ignore[union-attr]
                 break
             except httptools.HttpParserCallbackError:
                 self.stop()

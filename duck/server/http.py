@@ -16,7 +16,7 @@ import enum
 import inspect
 import logging
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.http.request import ClientAddress, HttpRequest
@@ -85,7 +85,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
         self._server.connection_opened(self)
         self._set_deadline(self._server.limits.head_timeout)
 

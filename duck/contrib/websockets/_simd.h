@@ -43,6 +43,9 @@ static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
 
 /* ---- masking: dst = src XOR mask; dst may be src. Not zero where a byte of the result is not ASCII. ---- */
 
+/* From so many bytes on, vectors are stored where they do not cross the lines of the cache. */
+#define DUCK_ALIGNED 1024
+
 typedef uint64_t (*duck_mask_function)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask);
 
 static uint64_t duck_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)

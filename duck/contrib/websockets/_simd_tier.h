@@ -23,8 +23,14 @@ TARGET
 static uint64_t DUCK_NAMED(duck_mask, TIER)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
 {
     const size_t width = sizeof(VECTOR);
-    VECTOR wide = WORDS(mask), seen = BYTES(0);
+    uint64_t high = 0;
     size_t i = 0;
+    if (n >= DUCK_ALIGNED) {
+        i = (0 - (uintptr_t)dst) & (width - 1);
+        high = duck_mask_words(dst, src, i, mask);
+        mask = duck_rotate(mask, i);
+    }
+    VECTOR wide = WORDS(mask), seen = BYTES(0);
     for (; i + 2 * width <= n; i += 2 * width) {
         VECTOR a = XOR(LOAD(src + i), wide), b = XOR(LOAD(src + i + width), wide);
         seen = OR(seen, OR(a, b));
@@ -37,7 +43,7 @@ static uint64_t DUCK_NAMED(duck_mask, TIER)(uint8_t *dst, const uint8_t *src, si
         STORE(dst + i, a);
         i += width;
     }
-    return duck_mask_words(dst + i, src + i, n - i, mask) | (uint64_t)NOT_ASCII(seen);
+    return high | duck_mask_words(dst + i, src + i, n - i, mask) | (uint64_t)NOT_ASCII(seen);
 }
 
 TARGET

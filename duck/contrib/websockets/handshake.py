@@ -1,6 +1,5 @@
 """The opening handshake without I/O (RFC 6455, section 4): a request in, the 101 or a refusal out."""
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ class Acceptance(NamedTuple):
 def accept_key(key: str) -> str:
     """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (section 4.2.2)."""
     digest = hashlib.sha1((key + MAGIC_STRING).encode(), usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def accept(
@@ -106,7 +105,7 @@ def _single(request: "HttpRequest", name: str) -> str:
 
 def _is_key(key: str) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == 16
+        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except (binascii.Error, ValueError):
         return False
 

@@ -19,7 +19,7 @@ import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import _codec, tasks
 from ._codec import SENT
@@ -97,7 +97,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.reader = connection.reader
         self.writer = connection.writer
         self.window = receive_buffer(loop)
-        self.buffer = cast(bytearray, self.window.obj)
+        self.buffer = self.window.obj  # type: ignore[assignment]
         self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
         self.frames = FrameQueue(self, loop) if pull is not None else None
         self._sender = Sender(self, True) if by_frame else None
@@ -179,7 +179,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
+        self.transport = transport  # uvloop's are not instances of asyncio.Transport
         self.fd = plain_socket(transport)
         self.queued = True
 
