@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from .limits import Limits
 from .routes import Routes
 from .runner import LOOPS, loop_factory, run
 from .target import TargetError, load
@@ -76,6 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long connections may take to end (%(default)s)",
     )
+    serve.add_argument(
+        "--max-connections",
+        type=_count,
+        metavar="N",
+        help="connections that may be open; further ones are answered 503 (what the limit of open files allows)",
+    )
+    serve.add_argument(
+        "--max-connections-per-address",
+        type=_count,
+        metavar="N",
+        help="connections that may be open from one address (no limit)",
+    )
     return parser
 
 
@@ -103,6 +116,10 @@ def _serve(options: argparse.Namespace) -> None:
             ssl=ssl,
             loop=options.loop,
             shutdown_timeout=options.shutdown_timeout,
+            limits=Limits(
+                connections=options.max_connections,
+                connections_per_address=options.max_connections_per_address,
+            ),
         )
     except OSError as error:
         where = options.uds or f"{options.host}:{options.port}"
@@ -141,6 +158,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
     return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -48,6 +48,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """Speaks HTTP/1.1 on one connection."""
 
     __slots__ = (
+        "_address",
         "_alarm",
         "_buffer",
         "_clock",
@@ -63,6 +64,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     )
 
     _transport: asyncio.Transport
+    _address: ClientAddress
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
@@ -86,8 +88,12 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
-        self._server.connection_opened(self)
-        self._set_deadline(self._server.limits.head_timeout)
+        peer = transport.get_extra_info("peername")
+        self._address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
+        if self._server.connection_opened(self, self._address):
+            self._set_deadline(self._server.limits.head_timeout)
+        elif not transport.is_closing():
+            self._refuse(503)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -161,14 +167,12 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._server.start_answer(self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
-        peer = self._transport.get_extra_info("peername")
-        address: ClientAddress = peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")
         return HttpRequest(
             method=head.method,
             target=head.target,
             headers=head.headers,
             http_version=head.http_version,
-            client_address=address or None,
+            client_address=self._address,
             secure=self._transport.get_extra_info("sslcontext") is not None,
             transport=self._transport,
             application=self._server.application,
@@ -183,8 +187,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             logger.exception("cannot make the view for %r", request)
             self._refuse(500)
             return
-        self._leave()
-        self._server.start_view(view)
+        self._let_go()
+        self._server.hand_over(self, view)
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
@@ -231,11 +235,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _leave(self) -> None:
-        """Let go of the connection."""
+        """The connection is lost."""
+        self._let_go()
+        self._server.connection_closed(self, self._address)
+
+    def _let_go(self) -> None:
+        """Let go of the transport."""
         self._phase = Phase.GONE
         self._reader.stop()
         self._drop_alarm()
-        self._server.connection_closed(self)
         # TLS transports hold methods of their protocol: a cycle.
         del self._transport
 

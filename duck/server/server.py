@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.http.request import ClientAddress
 from duck.views import View
 
+from .census import Census
 from .http import HttpProtocol
 from .limits import Limits
 from .listen import UnixListener, url
@@ -22,6 +24,9 @@ logger = logging.getLogger("duck.server")
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; it caps the figure at its own."""
+
+TURNED_AWAY = 32
+"""Clients that are told at a time that there is no room; further ones are told nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Server:
         self._shutdown_timeout = shutdown_timeout
         self._listener: asyncio.Server | None = None
         self._unix_listener: UnixListener | None = None
+        self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
+        self._turned_away: set[HttpProtocol] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._views: dict[asyncio.Future[None], WebSocketView] = {}
         self._no_protocols = asyncio.Event()
@@ -126,7 +133,7 @@ class Server:
             self._listener.close()
         if self._unix_listener is not None:
             self._unix_listener.unlink()
-        for protocol in list(self._protocols):
+        for protocol in [*self._protocols, *self._turned_away]:
             protocol.shut_down()
         try:
             async with asyncio.timeout(self._shutdown_timeout):
@@ -140,7 +147,7 @@ class Server:
                     ended.cancel()
                 else:
                     view.terminate()
-            for protocol in list(self._protocols):
+            for protocol in [*self._protocols, *self._turned_away]:
                 protocol.abort()
             await self._wait_for_all()
         if self._listener is not None:
@@ -152,22 +159,37 @@ class Server:
     async def _wait_for_all(self) -> None:
         while running := {*self._answers, *self._views}:
             await asyncio.wait(running)
-        while self._protocols:
+        while self._protocols or self._turned_away:
             self._no_protocols.clear()
             await self._no_protocols.wait()
 
     # What connections call.
 
-    def connection_opened(self, protocol: HttpProtocol) -> None:
-        """Account for a connection that speaks HTTP."""
-        self._protocols.add(protocol)
-        if self.closing:
-            protocol.abort()
+    def connection_opened(self, protocol: HttpProtocol, address: ClientAddress) -> bool:
+        """Account for a connection.
 
-    def connection_closed(self, protocol: HttpProtocol) -> None:
-        """Forget a connection that is gone, or does not speak HTTP any more."""
+        Returns:
+            Whether there is room for it.
+        """
+        room = self._census.enter(address)
+        if room:
+            self._protocols.add(protocol)
+        else:
+            self._turned_away.add(protocol)
+        if self.closing or len(self._turned_away) > TURNED_AWAY:
+            protocol.abort()
+        return room
+
+    def connection_closed(self, protocol: HttpProtocol, address: ClientAddress) -> None:
+        """Forget a connection that is gone."""
+        if protocol not in self._turned_away:
+            self._census.leave(address)
+        self._forget(protocol)
+
+    def _forget(self, protocol: HttpProtocol) -> None:
         self._protocols.discard(protocol)
-        if not self._protocols:
+        self._turned_away.discard(protocol)
+        if not (self._protocols or self._turned_away):
             self._no_protocols.set()
 
     def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
@@ -176,19 +198,26 @@ class Server:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    def start_view(self, view: WebSocketView) -> None:
-        """Run a WebSocket view, which has its connection to itself."""
+    def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
+        """Run a WebSocket view, which has its connection to itself from now on."""
+        self._forget(protocol)
+        address = view.request.client_address
         try:
             ended = view.start()
         except Exception as error:
+            self._census.leave(address)
             _view_failed(view, error)
             return
         if ended is not None:
             self._views[ended] = view
             ended.add_done_callback(self._view_ended)
+        else:
+            # The client was refused, and has a while to read why.
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._census.leave, address)
 
     def _view_ended(self, ended: asyncio.Future[None]) -> None:
         view = self._views.pop(ended)
+        self._census.leave(view.request.client_address)
         if ended.cancelled():
             _view_failed(view, None)
         elif (error := ended.exception()) is not None:
