@@ -28,7 +28,7 @@ LAYERS = [
     ["handshake"],
     ["connection"],
     ["tasks", "commons"],
-    ["transport", "heartbeat", "frame_queue", "sending"],
+    ["transport", "heartbeat", "frame_queue", "sending", "flow"],
     ["protocol"],
     ["view"],
     ["__init__", "__main__"],

@@ -163,6 +163,11 @@ class Connection:
         if self._breach is not None and self.failed is None:
             self.fail(self._breach)
 
+    def breach(self, error: BaseException) -> None:
+        """What the peer has sent last, behind what was received before, breaks a rule: `respond` tells it."""
+        self._breach = error
+        self.needs_response = True
+
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
@@ -174,9 +179,8 @@ class Connection:
         if self.failed is not None:
             return []
         reader = self.reader
-        if reader.error:
-            self._breach = codec_error(reader.error)
-            self.needs_response = True
+        if reader.error and self._breach is None:
+            self.breach(codec_error(reader.error))
         if self.extensions:
             messages = self._decode(messages)
         if reader.control:
@@ -198,8 +202,7 @@ class Connection:
                     opcode, payload = self._decode_message(opcode, payload)
                 decoded.append((opcode, payload))
         except (ExtensionError, ProtocolError) as error:
-            self._breach = error
-            self.needs_response = True
+            self.breach(error)
         return decoded
 
     def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:

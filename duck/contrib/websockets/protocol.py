@@ -25,7 +25,8 @@ from . import _codec, tasks
 from ._codec import SENT
 from .commons import receive_buffer
 from .connection import Connection
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, ProtocolError
+from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
@@ -41,6 +42,7 @@ __all__ = ["WebSocketProtocol"]
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
+_WRITE_LIMIT = 65536  # what transports have by themselves
 _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for the peer any more
 
 # Why reading is on hold.
@@ -70,7 +72,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_on_close",
         "_pull",
         "_pulling",
+        "_rate_limit",
         "_sender",
+        "_slow_consumer",
         "_terminated",
         "_unsent",
         "_waiters",
@@ -101,12 +105,14 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
         self.frames = FrameQueue(self, loop) if pull is not None else None
         self._sender = Sender(self, True) if by_frame else None
+        self._rate_limit = RateLimit(view.RATE_LIMIT, loop.time()) if view.RATE_LIMIT else None
+        self._slow_consumer = None if view.SLOW_CONSUMER == "wait" else SlowConsumer(self, view.SLOW_CONSUMER)
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
         self.fd = -1
         self.max_size = sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE
         self.alive = self.corked = self.lost = self.writes_paused = False
-        self.direct_in = pull is None and not connection.extensions
+        self.direct_in = pull is None and self._rate_limit is None and not connection.extensions
         self.direct_out = False
         self._pull = pull
         self._holds = 0
@@ -182,6 +188,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.transport = transport  # uvloop's are not instances of asyncio.Transport
         self.fd = plain_socket(transport)
         self.queued = True
+        if self.view.WRITE_LIMIT != _WRITE_LIMIT:
+            self.transport.set_write_buffer_limits(self.view.WRITE_LIMIT)
 
     def eof_received(self) -> None:
         self.connection.receive_eof()
@@ -189,12 +197,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.move_on()
 
     def pause_writing(self) -> None:
-        self.writes_paused = True
+        if self._slow_consumer is None:
+            self.writes_paused = True
+        else:
+            self._slow_consumer.lags = True
+            self.update_direct()
         # A peer that does not read what it is sent gets nothing handled either, so that neither side piles up.
         self._hold(_HOLD_WRITES)
 
     def resume_writing(self) -> None:
         self.writes_paused = False
+        if self._slow_consumer is not None:
+            self._slow_consumer.lags = False
+            self.update_direct()
         self.alive = True
         self._wake_waiters()
         self._release(_HOLD_WRITES)
@@ -226,6 +241,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def received(self, messages: list[tuple[int, bytes]]) -> None:
         """Takes what the reader gave, by the longer way: the connection's rules first."""
         connection = self.connection
+        if self._rate_limit is not None:
+            allowed = self._rate_limit.take(len(messages), self.loop.time())
+            if allowed < len(messages):
+                messages = messages[:allowed]
+                connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
         messages = connection.received(messages)
         if self.reader.control:
             for opcode, payload in messages:
@@ -276,7 +296,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def update_direct(self) -> None:
         """Sees whether plain messages may go straight to the writer."""
-        self.direct_out = self.connection.is_plain and (self._sender is None or self._sender.is_direct)
+        self.direct_out = (
+            self.connection.is_plain
+            and (self._sender is None or self._sender.is_direct)
+            and (self._slow_consumer is None or not self._slow_consumer.lags)
+        )
 
     @property
     def sender(self) -> Sender:
@@ -287,7 +311,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
         """Sends what is no plain message on an open connection."""
+        slow = self._slow_consumer
+        if slow is not None and opcode < OpCode.CLOSE and self.thread == threading.get_ident() and slow.drops():
+            return SENT
         return self.sender.send(data, opcode)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent, as the peer reads too slowly."""
+        return 0 if self._slow_consumer is None else self._slow_consumer.dropped
 
     def written(self) -> Awaitable[None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -16,6 +16,7 @@ from ._codec import SENT
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
+from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
@@ -91,6 +92,16 @@ class WebSocketView(View):
     MAX_CONCURRENT_MESSAGES: int = 128
     """Handlers that may run at a time before reading is put on hold; 1 for strictly one after the other."""
 
+    RATE_LIMIT: float | None = None
+    """Messages, pings and pongs that the peer may send a second; beyond them the connection ends with 1008."""
+
+    WRITE_LIMIT: int = 65536
+    """Bytes that may wait until the peer reads them, before `SLOW_CONSUMER` says what happens."""
+
+    SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
+    """What happens to a message for a peer that does not read. `wait`: awaiting `send` takes until it does. `drop`: the
+    message is not sent, see `dropped`. `close`: the connection ends with 1008."""
+
     SUBPROTOCOLS: Sequence[str] = ()
     """The subprotocols spoken; the first of the client's that is one of them is chosen."""
 
@@ -103,6 +114,10 @@ class WebSocketView(View):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.SLOW_CONSUMER not in SLOW_CONSUMER_POLICIES:
+            raise ValueError(f"SLOW_CONSUMER is one of {', '.join(SLOW_CONSUMER_POLICIES)}, not {cls.SLOW_CONSUMER!r}")
+        if cls.RATE_LIMIT is not None and not cls.RATE_LIMIT > 0:
+            raise ValueError(f"RATE_LIMIT is messages a second, or None for no limit, not {cls.RATE_LIMIT!r}")
         cls._overridden = frozenset(name for name in _STEPS if getattr(cls, name) is not getattr(WebSocketView, name))
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
@@ -132,6 +147,11 @@ class WebSocketView(View):
     def latency(self) -> float | None:
         """Seconds that the last ping took to come back; None before the first did."""
         return self._protocol.heartbeat.latency if self._protocol else None
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent, as the peer reads too slowly; see `SLOW_CONSUMER`."""
+        return self._protocol.dropped if self._protocol else 0
 
     @property
     def close_code(self) -> int | None:
