@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from .limits import Limits
+from .proxies import Proxies
 from .routes import Routes
 from .runner import LOOPS, loop_factory, run
 from .target import TargetError, load
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="connections that may be open from one address (no limit)",
     )
+    serve.add_argument(
+        "--trusted-proxies",
+        metavar="A,B",
+        default="",
+        help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
+        "whoever comes by --uds",
+    )
     return parser
 
 
@@ -107,6 +115,11 @@ def _serve(options: argparse.Namespace) -> None:
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
     ssl = _ssl(options)
+    trusted_proxies = [name.strip() for name in options.trusted_proxies.split(",") if name.strip()]
+    try:
+        Proxies(trusted_proxies)
+    except ValueError as error:
+        raise UsageError(f"--trusted-proxies: {error}") from None
     try:
         run(
             urlpatterns,
@@ -120,6 +133,7 @@ def _serve(options: argparse.Namespace) -> None:
                 connections=options.max_connections,
                 connections_per_address=options.max_connections_per_address,
             ),
+            trusted_proxies=trusted_proxies,
         )
     except OSError as error:
         where = options.uds or f"{options.host}:{options.port}"

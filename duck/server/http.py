@@ -167,13 +167,16 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._server.start_answer(self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
+        client, secure = self._address, self._transport.get_extra_info("sslcontext") is not None
+        if self._server.proxies is not None:
+            client, secure = self._server.proxies.client(client, head.headers, secure)
         return HttpRequest(
             method=head.method,
             target=head.target,
             headers=head.headers,
             http_version=head.http_version,
-            client_address=self._address,
-            secure=self._transport.get_extra_info("sslcontext") is not None,
+            client_address=client,
+            secure=secure,
             transport=self._transport,
             application=self._server.application,
         )
@@ -188,7 +191,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._refuse(500)
             return
         self._let_go()
-        self._server.hand_over(self, view)
+        self._server.hand_over(self, view, self._address)
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:

@@ -6,6 +6,7 @@ import logging
 import ssl as tls
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
@@ -16,6 +17,7 @@ from .census import Census
 from .http import HttpProtocol
 from .limits import Limits
 from .listen import UnixListener, url
+from .proxies import Proxies
 from .routes import Routes
 
 __all__ = ["Server", "serve"]
@@ -42,6 +44,7 @@ class Server:
     Attributes:
         limits: What clients may ask for.
         routes: The application.
+        proxies: Those whose word is taken for who the client is; None if nobody's is.
         application: What requests name as their application.
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
@@ -53,6 +56,7 @@ class Server:
         urlpatterns: Iterable[Mapping[str, Any]] | type[View],
         *,
         limits: Limits | None = None,
+        trusted_proxies: Iterable[str] = (),
         shutdown_timeout: float = 10.0,
     ) -> None:
         """Prepare an application.
@@ -60,6 +64,7 @@ class Server:
         Args:
             urlpatterns: The routes, or one view for every path.
             limits: What clients may ask for.
+            trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
             shutdown_timeout: Seconds that `close` waits for views to end.
 
         Raises:
@@ -67,6 +72,7 @@ class Server:
         """
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
+        self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
         self.application = Application(self)
         self.closing = False
         self.addresses: list[str] = []
@@ -198,10 +204,9 @@ class Server:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
+    def hand_over(self, protocol: HttpProtocol, view: WebSocketView, address: ClientAddress) -> None:
         """Run a WebSocket view, which has its connection to itself from now on."""
         self._forget(protocol)
-        address = view.request.client_address
         try:
             ended = view.start()
         except Exception as error:
@@ -210,14 +215,17 @@ class Server:
             return
         if ended is not None:
             self._views[ended] = view
-            ended.add_done_callback(self._view_ended)
+            # The address is kept only where it is needed again.
+            ended.add_done_callback(
+                partial(self._view_ended, address=address) if self._census.per_address else self._view_ended
+            )
         else:
             # The client was refused, and has a while to read why.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._census.leave, address)
 
-    def _view_ended(self, ended: asyncio.Future[None]) -> None:
+    def _view_ended(self, ended: asyncio.Future[None], address: ClientAddress = None) -> None:
         view = self._views.pop(ended)
-        self._census.leave(view.request.client_address)
+        self._census.leave(address)
         if ended.cancelled():
             _view_failed(view, None)
         elif (error := ended.exception()) is not None:
@@ -249,6 +257,7 @@ async def serve(
     ssl: tls.SSLContext | None = None,
     shutdown_timeout: float = 10.0,
     limits: Limits | None = None,
+    trusted_proxies: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
     """Serve an application for as long as the block runs.
 
@@ -260,12 +269,19 @@ async def serve(
         ssl: How to encrypt.
         shutdown_timeout: Seconds that views have to end when the block is left.
         limits: What clients may ask for.
+        trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+            taken for true, and `unix` for whoever comes by a Unix socket.
 
     Raises:
         OSError: The address cannot be had.
-        TypeError, ValueError: The routes are malformed.
+        TypeError, ValueError: The routes are malformed, or a trusted proxy.
     """
-    server = Server(urlpatterns, limits=limits, shutdown_timeout=shutdown_timeout)
+    server = Server(
+        urlpatterns,
+        limits=limits,
+        trusted_proxies=trusted_proxies,
+        shutdown_timeout=shutdown_timeout,
+    )
     await server.listen(host, port, uds=uds, ssl=ssl)
     try:
         yield server

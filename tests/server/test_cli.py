@@ -248,6 +248,10 @@ def test_bad_targets(folder, target, words):
         (("serve", "echo.py", "--port", "65536"), "65536 is not a port, 0 to 65535"),
         (("serve", "echo.py", "--loop", "x"), "--loop"),
         (("serve", "echo.py", "--shutdown-timeout", "-1"), "-1"),
+        (
+            ("serve", "echo.py", "--trusted-proxies", "127.0.0.1, me"),
+            "--trusted-proxies: a trusted proxy is an IP address",
+        ),
         (("serve", "echo.py", "--max-connections", "0"), "0 is not a number from 1 on"),
         (("serve", "echo.py", "--max-connections-per-address", "many"), "many"),
         (("serve", "echo.py", "--shutdown-timeout", "nan"), "nan is not a number of seconds"),
