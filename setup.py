@@ -11,6 +11,7 @@ import os
 
 from setuptools import Extension, setup
 
+PARTS = ("_simd.h", "_simd_tier.h", "_socket.h", "_writer.pxi", "_hotpath.pxi")
 PACKAGE = "duck/contrib/websockets"
 WISHES = {"": "try", "yes": "yes", "no": "no"}
 
@@ -28,7 +29,7 @@ def extensions():
             Extension(
                 "duck.contrib.websockets._speedups",
                 [f"{PACKAGE}/_speedups.pyx"],
-                depends=[f"{PACKAGE}/{name}" for name in ("_simd.h", "_socket.h", "_writer.pxi", "_hotpath.pxi")],
+                depends=[f"{PACKAGE}/{name}" for name in PARTS],
                 include_dirs=[PACKAGE],
             )
         ],

@@ -1,6 +1,7 @@
 """Header fields in one block of bytes: an idle connection keeps them for as long as it lives."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import overload
 
 __all__ = ["HeaderField", "Headers"]
@@ -30,12 +31,14 @@ class Headers:
         Raises:
             ValueError: A control character in a name or value, or one outside of Latin-1.
         """
-        lines = [b""]
-        for name, value in fields:
-            lines.append(_encode(name).lower() + b"\0" + _encode(value).strip(b" \t"))
-        block = b"\n".join(lines) + b"\n"
-        separators = (block.count(b"\n"), block.count(b"\0"))
-        if separators != (len(lines), len(lines) - 1) or len(block.translate(None, _CONTROL)) != len(block):
+        fields = list(fields)
+        try:
+            lines = [b"%b\0%b\n" % (name.lower(), value.strip(b" \t")) for name, value in fields]  # type: ignore[str-format, arg-type]
+        except TypeError:  # some are str
+            lines = [b"%b\0%b\n" % (_encode(name).lower(), _encode(value).strip(b" \t")) for name, value in fields]
+        block = b"\n" + b"".join(lines)
+        count = len(lines)
+        if block.count(b"\n") != count + 1 or block.count(b"\0") != count or block.translate(None, _CONTROL) != block:
             raise ValueError("control character in a header field")
         self._block = block
 
@@ -55,11 +58,12 @@ class Headers:
             name: The field's name, in any case.
             default: What is returned when the field is not there.
         """
-        key = b"\n%b\0" % _encode(name).lower()
+        key = _key(name)
         block = self._block
-        start = block.find(key) + len(key)
-        if start < len(key):
+        start = block.find(key)
+        if start < 0:
             return default
+        start += len(key)
         end = block.index(b"\n", start)
         if block.find(key, end) >= 0:
             return ", ".join(self.getall(name))
@@ -67,7 +71,7 @@ class Headers:
 
     def getall(self, name: str) -> list[str]:
         """The values of every line of that name, in order; empty when there is none."""
-        key = b"\n%b\0" % _encode(name).lower()
+        key = _key(name)
         block = self._block
         values = []
         start = block.find(key)
@@ -82,6 +86,11 @@ class Headers:
         lines = self._block.decode("latin-1").split("\n")[1:-1]
         return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the fields in a head, with `: ` and CRLF for each."""
+        return len(self._block) - 1 + 2 * len(self)
+
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
         if value is None:
@@ -89,7 +98,7 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and b"\n%b\0" % _encode(name).lower() in self._block
+        return isinstance(name, str) and _key(name) in self._block
 
     def __iter__(self) -> Iterator[str]:
         """The names, in lower case and in the order of their first lines."""
@@ -107,6 +116,12 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"Headers({self.items()!r})"
+
+
+@lru_cache(maxsize=128)
+def _key(name: str) -> bytes:
+    """What stands before the value of a field."""
+    return b"\n%b\0" % name.lower().encode("latin-1")
 
 
 def _encode(text: str | bytes) -> bytes:

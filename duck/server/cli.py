@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from .limits import Limits
+from .proxies import Proxies
 from .routes import Routes
 from .runner import LOOPS, loop_factory, run
 from .target import TargetError, load
@@ -76,6 +78,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long connections may take to end (%(default)s)",
     )
+    serve.add_argument(
+        "--max-connections",
+        type=_count,
+        metavar="N",
+        help="connections that may be open; further ones are answered 503 (what the limit of open files allows)",
+    )
+    serve.add_argument(
+        "--max-connections-per-address",
+        type=_count,
+        metavar="N",
+        help="connections that may be open from one address (no limit)",
+    )
+    serve.add_argument(
+        "--trusted-proxies",
+        metavar="A,B",
+        default="",
+        help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
+        "whoever comes by --uds",
+    )
     return parser
 
 
@@ -94,6 +115,11 @@ def _serve(options: argparse.Namespace) -> None:
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
     ssl = _ssl(options)
+    trusted_proxies = [name.strip() for name in options.trusted_proxies.split(",") if name.strip()]
+    try:
+        Proxies(trusted_proxies)
+    except ValueError as error:
+        raise UsageError(f"--trusted-proxies: {error}") from None
     try:
         run(
             urlpatterns,
@@ -103,6 +129,11 @@ def _serve(options: argparse.Namespace) -> None:
             ssl=ssl,
             loop=options.loop,
             shutdown_timeout=options.shutdown_timeout,
+            limits=Limits(
+                connections=options.max_connections,
+                connections_per_address=options.max_connections_per_address,
+            ),
+            trusted_proxies=trusted_proxies,
         )
     except OSError as error:
         where = options.uds or f"{options.host}:{options.port}"
@@ -141,6 +172,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
     return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -6,7 +6,6 @@ after a refusal, and after a request whose connection cannot go on; then `stoppe
 """
 
 import re
-from collections import deque
 from typing import NamedTuple
 
 import httptools
@@ -21,6 +20,7 @@ __all__ = ["Refusal", "RequestHead", "RequestReader"]
 # the reader notices that it does not end.
 _STEP = 4096
 
+_VERSIONS = frozenset({"1.0", "1.1"})
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.2
 
 
@@ -49,35 +49,37 @@ class _Stop(Exception):
 
 
 class RequestReader:
-    """Reads the requests of one connection, and throws their bodies away."""
+    """Reads the requests of one connection, and throws their bodies away.
+
+    Attributes:
+        stopped: Whether no further request will be read.
+    """
 
     __slots__ = (
         "_fields",
         "_head",
-        "_head_size",
         "_in_head",
         "_limits",
         "_parser",
         "_ready",
         "_rest",
         "_room",
-        "_stopped",
         "_target",
         "_turns",
+        "stopped",
     )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._ready: deque[RequestHead | Refusal] = deque()
+        self._ready: list[RequestHead | Refusal] = []
         self._rest = b""
         self._in_head = False
         self._head: RequestHead | None = None  # whose body is on its way
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
         self._room = 0
         self._turns = 0
-        self._stopped = False
+        self.stopped = False
         # Made when there is something to parse. It holds bound methods of this object: a cycle, which stop() breaks.
         self._parser: httptools.HttpRequestParser | None = None
 
@@ -86,23 +88,18 @@ class RequestReader:
         """Whether a part of a request has arrived, and the rest has not."""
         return self._in_head or self._head is not None
 
-    @property
-    def stopped(self) -> bool:
-        """Whether no further request will be read."""
-        return self._stopped
-
     def feed(self, data: memoryview) -> None:
         """Take bytes from the connection; what is not parsed now is copied."""
-        if self._ready or self._stopped:
+        if self._ready or self.stopped:
             self._rest += data
         else:
             self._parse(data)
 
     def next_request(self) -> RequestHead | Refusal | None:
         """The next request in order of arrival; None while it is incomplete."""
-        if self._rest and not self._ready and not self._stopped:
+        if self._rest and not self._ready and not self.stopped:
             self._parse(memoryview(self._rest))
-        return self._ready.popleft() if self._ready else None
+        return self._ready.pop(0) if self._ready else None
 
     def take_rest(self) -> bytes:
         """Stop, and give away the bytes that were not parsed."""
@@ -112,12 +109,12 @@ class RequestReader:
 
     def stop(self) -> None:
         """Read no further request."""
-        self._stopped = True
+        self.stopped = True
         self._parser = None
 
     def _parse(self, data: memoryview) -> None:
         position = 0
-        while position < len(data) and not self._ready and not self._stopped:
+        while position < len(data) and not self._ready and not self.stopped:
             step = data[position : position + _STEP]
             turns = self._turns
             if self._parser is None:
@@ -125,8 +122,10 @@ class RequestReader:
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade as upgrade:
+                # What follows is read by a new parser, if at all: this one takes it for another protocol.
                 position += upgrade.args[0]
-                self._start_over()
+                self._parser = None
+                self.stopped = not self._ready[-1].keep_alive  # type: ignore[union-attr]
                 break
             except httptools.HttpParserCallbackError:
                 self.stop()
@@ -136,23 +135,7 @@ class RequestReader:
                 if turns == self._turns:
                     self._take_room(len(step))
             position += len(step)
-        self._rest = bytes(data[position:])
-
-    def _start_over(self) -> None:
-        """Go on behind a request to upgrade, or to CONNECT.
-
-        httptools takes what follows for another protocol, and skips no body. Where there is one,
-        the reader must stop, or the body would be read as the next request.
-        """
-        head = self._ready.pop()
-        assert isinstance(head, RequestHead)
-        has_body = "content-length" in head.headers or "transfer-encoding" in head.headers
-        keep_alive = head.keep_alive and not has_body and head.method != "CONNECT"
-        if head.keep_alive is not keep_alive:
-            head = head._replace(keep_alive=keep_alive)
-        self._ready.append(head)
-        self._stopped = not keep_alive
-        self._parser = None
+        self._rest = bytes(data[position:]) if position < len(data) else b""
 
     def _take_room(self, size: int) -> None:
         """Note a step that went by inside one head or one body, and end what is too long.
@@ -160,7 +143,7 @@ class RequestReader:
         This bounds what httptools keeps to itself: a field that does not end, chunk extensions.
         """
         self._room -= size
-        if self._room >= 0:
+        if self._room >= 0 and len(self._fields) <= self._limits.header_count:
             return
         if self._in_head:
             self._refuse(431)
@@ -185,7 +168,6 @@ class RequestReader:
         self._turns += 1
         self._room = self._limits.head_size
         self._in_head = True
-        self._head_size = len("GET  HTTP/1.1\r\n\r\n")
         self._target = b""
         self._fields = []
 
@@ -193,16 +175,7 @@ class RequestReader:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer
         self._fields.append((name, value))
-        self._head_size += len(name) + len(value) + len(": \r\n")
-        if (
-            len(self._target) + self._head_size > self._limits.head_size
-            or len(self._fields) > self._limits.header_count
-        ):
-            self._refuse(431)
-            raise _Stop
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -211,27 +184,31 @@ class RequestReader:
         self._room = self._limits.body_size
         self._in_head = False
         version = parser.get_http_version()
-        if version not in {"1.0", "1.1"}:
+        if version not in _VERSIONS:
             self._refuse(505)
             raise _Stop
+        fields, self._fields = self._fields, []
         try:
-            headers = Headers(self._fields)
+            headers = Headers(fields)
             _check_host(headers, required=version == "1.1")
         except ValueError:
             self._refuse(400)
             raise _Stop from None
-        self._head = RequestHead(
-            method=parser.get_method().decode("ascii"),
-            target=self._target.decode("latin-1"),
-            http_version=version,
-            headers=headers,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-        )
-        self._fields = []
-        if "expect" in headers and not parser.should_upgrade():
-            # The client waits for a word before it sends the body: the answer is that word.
-            self._cut_short(self._head)
+        if len(fields) > self._limits.header_count or _size(self._target, headers) > self._limits.head_size:
+            self._refuse(431)
             raise _Stop
+        upgrade = parser.should_upgrade()
+        keep_alive = version == "1.1" and parser.should_keep_alive()
+        method = parser.get_method().decode("ascii")
+        if upgrade and ("content-length" in headers or "transfer-encoding" in headers or method == "CONNECT"):
+            # httptools skips no body of such a request: it would be read as the next one.
+            keep_alive = False
+        head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
+        if "expect" in headers and not upgrade:
+            # The client waits for a word before it sends the body: the answer is that word.
+            self._cut_short(head)
+            raise _Stop
+        self._head = head
 
     def on_message_complete(self) -> None:
         self._turns += 1
@@ -240,14 +217,17 @@ class RequestReader:
             self._head = None
 
 
+def _size(target: bytes, headers: Headers) -> int:
+    """Bytes of a head."""
+    return len("GET  HTTP/1.1\r\n\r\n") + len(target) + headers.size
+
+
 def _check_host(headers: Headers, required: bool) -> None:
     """Look for exactly one well-formed Host (RFC 9112, section 3.2).
 
     Raises:
         ValueError: There is none where one is required, or several, or a malformed one.
     """
-    hosts = headers.getall("host")
-    if len(hosts) > 1 or (required and not hosts):
-        raise ValueError(f"{len(hosts)} Host fields")
-    if hosts and not _HOST.fullmatch(hosts[0]):
-        raise ValueError(f"malformed Host: {hosts[0]!r}")
+    host = headers.get("host", "")  # two are joined by a comma and a space, which makes them malformed
+    if not _HOST.fullmatch(host) or (required and not host and "host" not in headers):
+        raise ValueError(f"no Host, or a malformed one: {host!r}")

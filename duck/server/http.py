@@ -7,8 +7,8 @@ A connection is in one of four phases:
     ENDING     the last response is written; whatever still arrives is thrown away
     GONE       the connection is lost, or belongs to a WebSocket view
 
-READING and ENDING have a deadline. One timer serves them all: it is armed when a deadline comes
-before the one it waits for, and looks again when it fires early, so a read costs no timer.
+READING and ENDING have a deadline. The clock is set when a deadline comes before the one that it is
+set for, and is set again when it wakes early, so a read costs no more than a look at the time.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ import enum
 import inspect
 import logging
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -47,47 +48,52 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """Speaks HTTP/1.1 on one connection."""
 
     __slots__ = (
+        "_address",
+        "_alarm",
         "_buffer",
+        "_clock",
         "_deadline",
         "_loop",
         "_phase",
         "_reader",
         "_server",
-        "_timer",
+        "_tick",
         "_transport",
         "_unsent",
         "_writing_paused",
     )
 
     _transport: asyncio.Transport
+    _address: ClientAddress
 
-    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
 
         Args:
             server: Has the routes and the limits, and keeps account of what runs.
             loop: The loop of the connection.
-            buffer: What is read into. It may be shared by all connections of the loop: it is used
-                from `get_buffer` to the end of `buffer_updated`, and no loop runs anything else in
-                between (the Windows proactor reads elsewhere and copies). It must be a memoryview,
-                as asyncio's TLS slices it to read more behind what it has.
         """
         self._server = server
         self._loop = loop
-        self._buffer = buffer
+        self._buffer = receive_buffer(loop)
+        self._clock = clock(loop)
         self._reader = RequestReader(server.limits)
         self._phase = Phase.READING
-        self._deadline = _NEVER
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = self._alarm = _NEVER
+        self._tick = 0
         self._writing_paused = False
         self._unsent = 0
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._server.connection_opened(self)
-        self._set_deadline(self._server.limits.head_timeout)
+        self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
+        peer = transport.get_extra_info("peername")
+        self._address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
+        if self._server.connection_opened(self, self._address):
+            self._set_deadline(self._server.limits.head_timeout)
+        elif not transport.is_closing():
+            self._refuse(503)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -161,15 +167,16 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._server.start_answer(self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
-        peer = self._transport.get_extra_info("peername")
-        address: ClientAddress = peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")
+        client, secure = self._address, self._transport.get_extra_info("sslcontext") is not None
+        if self._server.proxies is not None:
+            client, secure = self._server.proxies.client(client, head.headers, secure)
         return HttpRequest(
             method=head.method,
             target=head.target,
             headers=head.headers,
             http_version=head.http_version,
-            client_address=address or None,
-            secure=self._transport.get_extra_info("sslcontext") is not None,
+            client_address=client,
+            secure=secure,
             transport=self._transport,
             application=self._server.application,
         )
@@ -183,8 +190,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             logger.exception("cannot make the view for %r", request)
             self._refuse(500)
             return
-        self._leave()
-        self._server.start_view(view)
+        self._let_go()
+        self._server.hand_over(self, view, self._address)
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
@@ -231,11 +238,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _leave(self) -> None:
-        """Let go of the connection."""
+        """The connection is lost."""
+        self._let_go()
+        self._server.connection_closed(self, self._address)
+
+    def _let_go(self) -> None:
+        """Let go of the transport."""
         self._phase = Phase.GONE
         self._reader.stop()
-        self._drop_timer()
-        self._server.connection_closed(self)
+        self._drop_alarm()
         # TLS transports hold methods of their protocol: a cycle.
         del self._transport
 
@@ -245,25 +256,25 @@ class HttpProtocol(asyncio.BufferedProtocol):
         Args:
             seconds: From now; `_NEVER` for no deadline.
         """
-        self._deadline = self._loop.time() + seconds
-        if seconds == _NEVER:
-            return
-        if self._timer is not None and self._timer.when() > self._deadline:
-            self._drop_timer()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        self._deadline = deadline = self._loop.time() + seconds
+        if deadline < self._alarm:
+            self._drop_alarm()
+            self._alarm = deadline
+            self._tick = self._clock.set(self._loop, deadline, self)
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def wake(self) -> None:
+        """Looks whether the deadline has passed; the clock calls it."""
+        self._alarm = _NEVER
         if self._loop.time() >= self._deadline:
             self._expire()
         elif self._deadline != _NEVER:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            self._alarm = self._deadline
+            self._tick = self._clock.set(self._loop, self._deadline, self)
 
-    def _drop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _drop_alarm(self) -> None:
+        if self._alarm != _NEVER:
+            self._clock.drop(self._tick, self)
+            self._alarm = _NEVER
 
     def _expire(self) -> None:
         unsent = self._transport.get_write_buffer_size()

@@ -1,4 +1,4 @@
-"""How much of anything a client gets from the embedded server before it is refused."""
+"""How much of anything clients get from the embedded server before they are refused."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,13 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits for one connection, while it speaks HTTP.
+    """The limits of a server, and of one connection while it speaks HTTP.
 
     Attributes:
+        connections: Connections that may be open, of any kind; further ones are answered 503. None
+            for what the process's limit of open files leaves room for.
+        connections_per_address: Those from one IPv4 address or one IPv6 network of 64 bits; None
+            for no limit, as behind a proxy all come from one address.
         head_timeout: Seconds in which a TLS handshake must be done, the first request begin, and
             any request arrive as a whole, its body included.
         keep_alive_timeout: Seconds that a connection may idle between two requests.
@@ -20,6 +24,8 @@ class Limits:
         body_size: Bytes of a request's body that are read, and thrown away, to keep the connection.
     """
 
+    connections: int | None = None
+    connections_per_address: int | None = None
     head_timeout: float = 10.0
     keep_alive_timeout: float = 20.0
     linger_timeout: float = 2.0

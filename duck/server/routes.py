@@ -18,17 +18,14 @@ class Route(NamedTuple):
 
     Attributes:
         methods: The HTTP methods it answers; a WebSocket view answers, or refuses, any.
+        is_websocket: Whether the handler takes the connection over.
     """
 
     expression: re.Pattern[str]
     converters: Converters
     handler: Callable[..., Any]
     methods: tuple[str, ...]
-
-    @property
-    def is_websocket(self) -> bool:
-        """Whether the handler takes the connection over."""
-        return isinstance(self.handler, type) and issubclass(self.handler, WebSocketView)
+    is_websocket: bool
 
 
 class Match(NamedTuple):
@@ -53,7 +50,7 @@ class Routes:
         """
         if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
             everything = re.compile(".*", re.DOTALL)
-            self._routes = [Route(everything, {}, urlpatterns, OFFERED_METHODS)]
+            self._routes = [Route(everything, {}, urlpatterns, OFFERED_METHODS, _is_websocket(urlpatterns))]
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
@@ -64,9 +61,8 @@ class Routes:
         for route in self._routes:
             found = route.expression.fullmatch(path)
             if found is not None:
-                kwargs = {
-                    name: convert(found[name]) for name, convert in route.converters.items() if found[name] is not None
-                }
+                converters = route.converters
+                kwargs = {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
                 return Match(route, kwargs)
         return None
 
@@ -78,10 +74,14 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     if not callable(handler) or (isinstance(handler, type) and not issubclass(handler, View)):
         raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
     expression, converters = compile_url(url, regex=pattern["regex"])
-    route = Route(expression, converters, handler, _offered(pattern["methods"]))
+    route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler))
     if not route.methods and not route.is_websocket:
         raise ValueError(f"{url!r}: the server offers {' and '.join(OFFERED_METHODS)} only")
     return route
+
+
+def _is_websocket(handler: Callable[..., Any]) -> bool:
+    return isinstance(handler, type) and issubclass(handler, WebSocketView)
 
 
 def _offered(methods: Iterable[str]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ def run(
     loop: str = "auto",
     shutdown_timeout: float = 10.0,
     limits: Limits | None = None,
+    trusted_proxies: Iterable[str] = (),
 ) -> None:
     """Serve an application until the process is told to stop by SIGINT or SIGTERM.
 
@@ -58,6 +59,7 @@ def run(
                 ssl=ssl,
                 shutdown_timeout=shutdown_timeout,
                 limits=limits,
+                trusted_proxies=trusted_proxies,
             ) as server:
                 for address in server.addresses:
                     print(f"listening on {address}", flush=True)

@@ -6,14 +6,18 @@ import logging
 import ssl as tls
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.http.request import ClientAddress
 from duck.views import View
 
+from .census import Census
 from .http import HttpProtocol
 from .limits import Limits
 from .listen import UnixListener, url
+from .proxies import Proxies
 from .routes import Routes
 
 __all__ = ["Server", "serve"]
@@ -23,8 +27,8 @@ logger = logging.getLogger("duck.server")
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; it caps the figure at its own."""
 
-RECEIVE_BUFFER_SIZE = 256 * 1024
-"""Bytes that one read takes at most."""
+TURNED_AWAY = 32
+"""Clients that are told at a time that there is no room; further ones are told nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class Server:
     Attributes:
         limits: What clients may ask for.
         routes: The application.
+        proxies: Those whose word is taken for who the client is; None if nobody's is.
         application: What requests name as their application.
-        receive_buffer: What connections that have no buffer of their own are read into.
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
         port: The port of the first socket; None before it listens, and on a Unix socket.
@@ -52,6 +56,7 @@ class Server:
         urlpatterns: Iterable[Mapping[str, Any]] | type[View],
         *,
         limits: Limits | None = None,
+        trusted_proxies: Iterable[str] = (),
         shutdown_timeout: float = 10.0,
     ) -> None:
         """Prepare an application.
@@ -59,6 +64,7 @@ class Server:
         Args:
             urlpatterns: The routes, or one view for every path.
             limits: What clients may ask for.
+            trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
             shutdown_timeout: Seconds that `close` waits for views to end.
 
         Raises:
@@ -66,15 +72,17 @@ class Server:
         """
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
+        self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
         self.application = Application(self)
-        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         self.closing = False
         self.addresses: list[str] = []
         self.port: int | None = None
         self._shutdown_timeout = shutdown_timeout
         self._listener: asyncio.Server | None = None
         self._unix_listener: UnixListener | None = None
+        self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
+        self._turned_away: set[HttpProtocol] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._views: dict[asyncio.Future[None], WebSocketView] = {}
         self._no_protocols = asyncio.Event()
@@ -109,7 +117,7 @@ class Server:
             options |= {"ssl": ssl, "ssl_handshake_timeout": self.limits.head_timeout}
 
         def protocol() -> HttpProtocol:
-            return HttpProtocol(self, loop, self.receive_buffer)
+            return HttpProtocol(self, loop)
 
         if uds is None:
             self._listener = await loop.create_server(protocol, host, port, **options)
@@ -131,7 +139,7 @@ class Server:
             self._listener.close()
         if self._unix_listener is not None:
             self._unix_listener.unlink()
-        for protocol in list(self._protocols):
+        for protocol in [*self._protocols, *self._turned_away]:
             protocol.shut_down()
         try:
             async with asyncio.timeout(self._shutdown_timeout):
@@ -145,7 +153,7 @@ class Server:
                     ended.cancel()
                 else:
                     view.terminate()
-            for protocol in list(self._protocols):
+            for protocol in [*self._protocols, *self._turned_away]:
                 protocol.abort()
             await self._wait_for_all()
         if self._listener is not None:
@@ -157,22 +165,37 @@ class Server:
     async def _wait_for_all(self) -> None:
         while running := {*self._answers, *self._views}:
             await asyncio.wait(running)
-        while self._protocols:
+        while self._protocols or self._turned_away:
             self._no_protocols.clear()
             await self._no_protocols.wait()
 
     # What connections call.
 
-    def connection_opened(self, protocol: HttpProtocol) -> None:
-        """Account for a connection that speaks HTTP."""
-        self._protocols.add(protocol)
-        if self.closing:
-            protocol.abort()
+    def connection_opened(self, protocol: HttpProtocol, address: ClientAddress) -> bool:
+        """Account for a connection.
 
-    def connection_closed(self, protocol: HttpProtocol) -> None:
-        """Forget a connection that is gone, or does not speak HTTP any more."""
+        Returns:
+            Whether there is room for it.
+        """
+        room = self._census.enter(address)
+        if room:
+            self._protocols.add(protocol)
+        else:
+            self._turned_away.add(protocol)
+        if self.closing or len(self._turned_away) > TURNED_AWAY:
+            protocol.abort()
+        return room
+
+    def connection_closed(self, protocol: HttpProtocol, address: ClientAddress) -> None:
+        """Forget a connection that is gone."""
+        if protocol not in self._turned_away:
+            self._census.leave(address)
+        self._forget(protocol)
+
+    def _forget(self, protocol: HttpProtocol) -> None:
         self._protocols.discard(protocol)
-        if not self._protocols:
+        self._turned_away.discard(protocol)
+        if not (self._protocols or self._turned_away):
             self._no_protocols.set()
 
     def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
@@ -181,19 +204,28 @@ class Server:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    def start_view(self, view: WebSocketView) -> None:
-        """Run a WebSocket view, which has its connection to itself."""
+    def hand_over(self, protocol: HttpProtocol, view: WebSocketView, address: ClientAddress) -> None:
+        """Run a WebSocket view, which has its connection to itself from now on."""
+        self._forget(protocol)
         try:
             ended = view.start()
         except Exception as error:
+            self._census.leave(address)
             _view_failed(view, error)
             return
         if ended is not None:
             self._views[ended] = view
-            ended.add_done_callback(self._view_ended)
+            # The address is kept only where it is needed again.
+            ended.add_done_callback(
+                partial(self._view_ended, address=address) if self._census.per_address else self._view_ended
+            )
+        else:
+            # The client was refused, and has a while to read why.
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._census.leave, address)
 
-    def _view_ended(self, ended: asyncio.Future[None]) -> None:
+    def _view_ended(self, ended: asyncio.Future[None], address: ClientAddress = None) -> None:
         view = self._views.pop(ended)
+        self._census.leave(address)
         if ended.cancelled():
             _view_failed(view, None)
         elif (error := ended.exception()) is not None:
@@ -225,6 +257,7 @@ async def serve(
     ssl: tls.SSLContext | None = None,
     shutdown_timeout: float = 10.0,
     limits: Limits | None = None,
+    trusted_proxies: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
     """Serve an application for as long as the block runs.
 
@@ -236,12 +269,19 @@ async def serve(
         ssl: How to encrypt.
         shutdown_timeout: Seconds that views have to end when the block is left.
         limits: What clients may ask for.
+        trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+            taken for true, and `unix` for whoever comes by a Unix socket.
 
     Raises:
         OSError: The address cannot be had.
-        TypeError, ValueError: The routes are malformed.
+        TypeError, ValueError: The routes are malformed, or a trusted proxy.
     """
-    server = Server(urlpatterns, limits=limits, shutdown_timeout=shutdown_timeout)
+    server = Server(
+        urlpatterns,
+        limits=limits,
+        trusted_proxies=trusted_proxies,
+        shutdown_timeout=shutdown_timeout,
+    )
     await server.listen(host, port, uds=uds, ssl=ssl)
     try:
         yield server

@@ -173,6 +173,16 @@ def test_tls(folder, tls):
         assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
 
 
+@pytest.mark.parametrize("option", ["--max-connections", "--max-connections-per-address"])
+def test_limits(folder, option):
+    with (
+        Process(folder, "echo.py", "--port", 0, option, 1) as process,
+        connect(process.address),
+        pytest.raises(Exception, match="503"),
+    ):
+        connect(process.address)
+
+
 def test_errors_of_hooks_are_logged(folder):
     (folder / "broken.py").write_text(ONE_VIEW.replace("await self.send(", "await self.sned("))
     with Process(folder, "broken.py", "--port", 0, "--log-level", "error") as process:
@@ -238,6 +248,12 @@ def test_bad_targets(folder, target, words):
         (("serve", "echo.py", "--port", "65536"), "65536 is not a port, 0 to 65535"),
         (("serve", "echo.py", "--loop", "x"), "--loop"),
         (("serve", "echo.py", "--shutdown-timeout", "-1"), "-1"),
+        (
+            ("serve", "echo.py", "--trusted-proxies", "127.0.0.1, me"),
+            "--trusted-proxies: a trusted proxy is an IP address",
+        ),
+        (("serve", "echo.py", "--max-connections", "0"), "0 is not a number from 1 on"),
+        (("serve", "echo.py", "--max-connections-per-address", "many"), "many"),
         (("serve", "echo.py", "--shutdown-timeout", "nan"), "nan is not a number of seconds"),
     ],
 )
@@ -303,5 +319,16 @@ def test_info(folder):
 def test_help_names_every_option(folder):
     result = run(folder, "serve", "--help")
     assert result.returncode == 0
-    for option in ["host", "port", "uds", "ssl-certfile", "ssl-keyfile", "loop", "log-level", "shutdown-timeout"]:
+    for option in [
+        "host",
+        "port",
+        "uds",
+        "ssl-certfile",
+        "ssl-keyfile",
+        "loop",
+        "log-level",
+        "shutdown-timeout",
+        "max-connections",
+        "max-connections-per-address",
+    ]:
         assert f"--{option}" in result.stdout

@@ -2,16 +2,18 @@
 
 import asyncio
 import gc
+import weakref
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import Limits, serve
 from duck.server.head import RequestReader
 from duck.server.http import HttpProtocol
 from duck.urls import path
 
 UPGRADE = b"GET /a/7?b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+HANDSHAKE = UPGRADE[:-2] + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
@@ -226,6 +228,35 @@ def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, eith
             await client.reader.readexactly(len(SWITCH))
             http = HttpProtocol | RequestReader
             assert [each for each in gc.get_objects() if isinstance(each, http)] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
+
+
+def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
+    """Memory that waits for the collector is cold when it is used again, and the collector has work."""
+    views = weakref.WeakSet()
+
+    class Echo(WebSocketView):
+        async def on_receive(self, message, opcode):
+            views.add(self)
+            await self.send(message, opcode)
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(Echo, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE + Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
+                await client.reader.readuntil(b"Hi!")
+                assert len(views) == 1
+                client.send(Frame(OpCode.CLOSE).serialize(mask=True))
+                assert await client.rest() == b"\x88\x00"
+            await until(lambda: not server.connections)
+            await until(lambda: not views)
 
     gc.collect()
     gc.disable()

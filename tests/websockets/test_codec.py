@@ -541,7 +541,7 @@ def test_every_error_number_has_its_exception(codec):
         assert str(codec_error(number))
 
 
-TIERS = ["words", "sse2", "avx2", "neon"]
+TIERS = ["words", "sse2", "ssse3", "avx2", "neon"]
 
 
 def test_the_tier_is_the_one_asked_for(codec):

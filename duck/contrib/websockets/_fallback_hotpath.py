@@ -316,6 +316,10 @@ class Dispatcher:
             self.loop.call_soon(self.idle.wake)
             self.idle = None
 
+    def forget(self) -> None:
+        """Lets the connection go, which is over."""
+        del self.owner, self.handle
+
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
         self._enter_task(self.loop, worker.task)
         try:

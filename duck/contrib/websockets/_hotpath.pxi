@@ -261,6 +261,9 @@ cdef class Dispatcher:
             self.loop.call_soon(self.idle.wake)
             self.idle = None
 
+    def forget(self):
+        self.owner = self.handle = None
+
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
         """Hands messages to handlers within the worker's task, until one waits; where to go on."""
         cdef bint waits = False

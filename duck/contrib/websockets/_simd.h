@@ -1,8 +1,8 @@
 /* The loops over payload bytes: masking (RFC 6455, section 5.3) and UTF-8 validation (RFC 3629).
  *
- * Every function comes in tiers: plain 64-bit words, the vector unit that each machine of an architecture has
- * (SSE2, NEON), and AVX2 where the processor and the operating system say so at run time. No tier needs a compiler
- * flag, and none is chosen by the linker, so one binary runs everywhere.
+ * Every loop comes in tiers: plain 64-bit words; the vector unit that each machine of an architecture has (SSE2, NEON);
+ * SSSE3 and AVX2 where the processor and the operating system say so at run time. _simd_tier.h has the loops in vectors.
+ * No tier needs a compiler flag, and none is chosen by the linker, so one binary runs everywhere.
  */
 #ifndef DUCK_SIMD_H
 #define DUCK_SIMD_H
@@ -12,21 +12,23 @@
 #include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
-#define DUCK_SSE2 1
+#define DUCK_X86 1
 #include <immintrin.h>
 #ifdef _MSC_VER
 #include <intrin.h>
-#define DUCK_TARGET_AVX2
+#define DUCK_TARGET(instructions)
 #else
 #include <cpuid.h>
-#define DUCK_TARGET_AVX2 __attribute__((target("avx2")))
+#define DUCK_TARGET(instructions) __attribute__((target(instructions)))
 #endif
+enum { DUCK_WORDS, DUCK_SSE2, DUCK_SSSE3, DUCK_AVX2, DUCK_TIERS };
 #elif defined(__aarch64__) || defined(_M_ARM64)
-#define DUCK_NEON 1
+#define DUCK_ARM 1
 #include <arm_neon.h>
+enum { DUCK_WORDS, DUCK_NEON, DUCK_TIERS };
+#else
+enum { DUCK_WORDS, DUCK_TIERS };
 #endif
-
-enum { DUCK_WORDS, DUCK_VECTOR, DUCK_AVX2, DUCK_TIERS };
 
 /* A mask is held as the four bytes in the order they have on the wire. */
 static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
@@ -40,6 +42,9 @@ static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
 }
 
 /* ---- masking: dst = src XOR mask; dst may be src. Not zero where a byte of the result is not ASCII. ---- */
+
+/* From so many bytes on, vectors are stored where they do not cross the lines of the cache. */
+#define DUCK_ALIGNED 1024
 
 typedef uint64_t (*duck_mask_function)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask);
 
@@ -66,52 +71,6 @@ static uint64_t duck_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint
     return seen & 0x8080808080808080u;
 }
 
-#if defined(DUCK_SSE2)
-static uint64_t duck_mask_vector(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
-{
-    __m128i wide = _mm_set1_epi32((int)mask), seen = _mm_setzero_si128();
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(src + i)), wide);
-        seen = _mm_or_si128(seen, v);
-        _mm_storeu_si128((__m128i *)(dst + i), v);
-    }
-    return duck_mask_words(dst + i, src + i, n - i, mask) | (uint64_t)_mm_movemask_epi8(seen);
-}
-
-DUCK_TARGET_AVX2
-static uint64_t duck_mask_avx2(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
-{
-    __m256i wide = _mm256_set1_epi32((int)mask), seen = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + 64 <= n; i += 64) {
-        __m256i a = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i)), wide);
-        __m256i b = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i + 32)), wide);
-        seen = _mm256_or_si256(seen, _mm256_or_si256(a, b));
-        _mm256_storeu_si256((__m256i *)(dst + i), a);
-        _mm256_storeu_si256((__m256i *)(dst + i + 32), b);
-    }
-    for (; i + 32 <= n; i += 32) {
-        __m256i a = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(src + i)), wide);
-        seen = _mm256_or_si256(seen, a);
-        _mm256_storeu_si256((__m256i *)(dst + i), a);
-    }
-    return duck_mask_words(dst + i, src + i, n - i, mask) | (uint32_t)_mm256_movemask_epi8(seen);
-}
-#elif defined(DUCK_NEON)
-static uint64_t duck_mask_vector(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
-{
-    uint8x16_t wide = vreinterpretq_u8_u32(vdupq_n_u32(mask)), seen = vdupq_n_u8(0);
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        uint8x16_t v = veorq_u8(vld1q_u8(src + i), wide);
-        seen = vorrq_u8(seen, v);
-        vst1q_u8(dst + i, v);
-    }
-    return duck_mask_words(dst + i, src + i, n - i, mask) | (vmaxvq_u8(seen) & 0x80);
-}
-#endif
-
 /* ---- ASCII: the number of bytes at the start of p that are sure to be ASCII ---- */
 
 typedef size_t (*duck_ascii_function)(const uint8_t *p, size_t n);
@@ -127,36 +86,6 @@ static size_t duck_ascii_words(const uint8_t *p, size_t n)
     }
     return i;
 }
-
-#if defined(DUCK_SSE2)
-static size_t duck_ascii_vector(const uint8_t *p, size_t n)
-{
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        if (_mm_movemask_epi8(_mm_loadu_si128((const __m128i *)(p + i))))
-            break;
-    return i;
-}
-
-DUCK_TARGET_AVX2
-static size_t duck_ascii_avx2(const uint8_t *p, size_t n)
-{
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32)
-        if (_mm256_movemask_epi8(_mm256_loadu_si256((const __m256i *)(p + i))))
-            break;
-    return i;
-}
-#elif defined(DUCK_NEON)
-static size_t duck_ascii_vector(const uint8_t *p, size_t n)
-{
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        if (vmaxvq_u8(vld1q_u8(p + i)) & 0x80)
-            break;
-    return i;
-}
-#endif
 
 /* ---- UTF-8 in blocks: whole blocks of p, which begins at a character, are valid as far as they go ----
  *
@@ -177,57 +106,31 @@ static size_t duck_blocks_none(const uint8_t *p, size_t n)
     return 0;
 }
 
-#if defined(DUCK_SSE2)
-#define SHORT 1       /* a lead without its continuation: 11______ 0_______, 11______ 11______ */
-#define LONG 2        /* a continuation without a lead: 0_______ 10______ */
-#define OVER3 4       /* 11100000 100_____ */
-#define LARGE 8       /* above U+10FFFF: 11110100 1001____, and leads above */
-#define SURROGATE 16  /* 11101101 101_____ */
-#define OVER2 32      /* 1100000_ 10______ */
-#define OVER4 64      /* 11110000 1000____, and above U+10FFFF: 11110101 1000____ and so on */
-#define TWO 128       /* 10______ 10______, right only where a longer sequence goes on */
+#if defined(DUCK_X86) || defined(DUCK_ARM)
+#define SHORT 1      /* a lead without its continuation: 11______ 0_______, 11______ 11______ */
+#define LONG 2       /* a continuation without a lead: 0_______ 10______ */
+#define OVER3 4      /* 11100000 100_____ */
+#define LARGE 8      /* above U+10FFFF: 11110100 1001____, and leads above */
+#define SURROGATE 16 /* 11101101 101_____ */
+#define OVER2 32     /* 1100000_ 10______ */
+#define OVER4 64     /* 11110000 1000____, and above U+10FFFF: 11110101 1000____ and so on */
+#define TWO 128      /* 10______ 10______, right only where a longer sequence goes on */
 #define CARRY (SHORT | LONG | TWO)
+#define ABOVE (CARRY | LARGE | OVER4)
 
-#define DUCK_TABLE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                                                     \
-    _mm256_setr_epi8((char)(a), (char)(b), (char)(c), (char)(d), (char)(e), (char)(f), (char)(g), (char)(h), (char)(i), \
-                     (char)(j), (char)(k), (char)(l), (char)(m), (char)(n), (char)(o), (char)(p), (char)(a), (char)(b), \
-                     (char)(c), (char)(d), (char)(e), (char)(f), (char)(g), (char)(h), (char)(i), (char)(j), (char)(k), \
-                     (char)(l), (char)(m), (char)(n), (char)(o), (char)(p))
-
-DUCK_TARGET_AVX2
-static size_t duck_blocks_avx2(const uint8_t *p, size_t n)
-{
-    const __m256i before_high = DUCK_TABLE(LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, TWO, TWO, TWO, TWO,
-                                           SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | OVER4);
-    const __m256i before_low =
-        DUCK_TABLE(CARRY | OVER3 | OVER2 | OVER4, CARRY | OVER2, CARRY, CARRY, CARRY | LARGE, CARRY | LARGE | OVER4,
-                   CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4,
-                   CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4,
-                   CARRY | LARGE | OVER4 | SURROGATE, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4);
-    const __m256i own_high =
-        DUCK_TABLE(SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, LONG | OVER2 | TWO | OVER3 | OVER4,
-                   LONG | OVER2 | TWO | OVER3 | LARGE, LONG | OVER2 | TWO | SURROGATE | LARGE,
-                   LONG | OVER2 | TWO | SURROGATE | LARGE, SHORT, SHORT, SHORT, SHORT);
-    const __m256i nibble = _mm256_set1_epi8(15), lead3 = _mm256_set1_epi8((char)(0xE0 - 0x80)),
-                  lead4 = _mm256_set1_epi8((char)(0xF0 - 0x80)), high = _mm256_set1_epi8((char)0x80);
-    __m256i last = _mm256_setzero_si256(), wrong = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(p + i));
-        __m256i joint = _mm256_permute2x128_si256(last, v, 0x21);
-        __m256i one = _mm256_alignr_epi8(v, joint, 15), two = _mm256_alignr_epi8(v, joint, 14),
-                three = _mm256_alignr_epi8(v, joint, 13);
-        __m256i ways = _mm256_and_si256(
-            _mm256_and_si256(_mm256_shuffle_epi8(before_high, _mm256_and_si256(_mm256_srli_epi16(one, 4), nibble)),
-                             _mm256_shuffle_epi8(before_low, _mm256_and_si256(one, nibble))),
-            _mm256_shuffle_epi8(own_high, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble)));
-        __m256i goes_on = _mm256_and_si256(
-            _mm256_or_si256(_mm256_subs_epu8(two, lead3), _mm256_subs_epu8(three, lead4)), high);
-        wrong = _mm256_or_si256(wrong, _mm256_xor_si256(ways, goes_on));
-        last = v;
-    }
-    return _mm256_testz_si256(wrong, wrong) ? i : DUCK_INVALID;
-}
+static const uint8_t duck_before_high[16] = {
+    LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, TWO, TWO, TWO, TWO,
+    SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | OVER4,
+};
+static const uint8_t duck_before_low[16] = {
+    CARRY | OVER3 | OVER2 | OVER4, CARRY | OVER2, CARRY, CARRY, CARRY | LARGE, ABOVE, ABOVE, ABOVE,
+    ABOVE, ABOVE, ABOVE, ABOVE, ABOVE, ABOVE | SURROGATE, ABOVE, ABOVE,
+};
+static const uint8_t duck_own_high[16] = {
+    SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT,
+    LONG | OVER2 | TWO | OVER3 | OVER4, LONG | OVER2 | TWO | OVER3 | LARGE,
+    LONG | OVER2 | TWO | SURROGATE | LARGE, LONG | OVER2 | TWO | SURROGATE | LARGE, SHORT, SHORT, SHORT, SHORT,
+};
 
 #undef SHORT
 #undef LONG
@@ -238,9 +141,85 @@ static size_t duck_blocks_avx2(const uint8_t *p, size_t n)
 #undef OVER4
 #undef TWO
 #undef CARRY
+#undef ABOVE
 #endif
 
-/* ---- the tiers ---- */
+/* ---- the tiers: the same loops, in the vectors of each ---- */
+
+#define DUCK_JOIN(a, b) a##_##b
+#define DUCK_NAMED(a, b) DUCK_JOIN(a, b)
+
+#if defined(DUCK_X86)
+#define TIER sse2
+#define TARGET
+#define VECTOR __m128i
+#define LOAD(p) _mm_loadu_si128((const __m128i *)(p))
+#define STORE(p, v) _mm_storeu_si128((__m128i *)(p), v)
+#define WORDS(w) _mm_set1_epi32((int)(w))
+#define BYTES(b) _mm_set1_epi8((char)(b))
+#define AND _mm_and_si128
+#define OR _mm_or_si128
+#define XOR _mm_xor_si128
+#define NOT_ASCII(v) _mm_movemask_epi8(v)
+#include "_simd_tier.h"
+
+#define TIER ssse3
+#define TARGET DUCK_TARGET("ssse3")
+#define VECTOR __m128i
+#define LOAD(p) _mm_loadu_si128((const __m128i *)(p))
+#define STORE(p, v) _mm_storeu_si128((__m128i *)(p), v)
+#define WORDS(w) _mm_set1_epi32((int)(w))
+#define BYTES(b) _mm_set1_epi8((char)(b))
+#define AND _mm_and_si128
+#define OR _mm_or_si128
+#define XOR _mm_xor_si128
+#define NOT_ASCII(v) _mm_movemask_epi8(v)
+#define TABLE(p) LOAD(p)
+#define LOOKUP(table, v) _mm_shuffle_epi8(table, v)
+#define HIGH_NIBBLES(v) _mm_and_si128(_mm_srli_epi16(v, 4), BYTES(0x0F))
+#define MINUS(v, w) _mm_subs_epu8(v, w)
+#define BACK(last, v, n) _mm_alignr_epi8(v, last, 16 - (n))
+#define IS_ZERO(v) (_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())) == 0xFFFF)
+#include "_simd_tier.h"
+
+#define TIER avx2
+#define TARGET DUCK_TARGET("avx2")
+#define VECTOR __m256i
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define WORDS(w) _mm256_set1_epi32((int)(w))
+#define BYTES(b) _mm256_set1_epi8((char)(b))
+#define AND _mm256_and_si256
+#define OR _mm256_or_si256
+#define XOR _mm256_xor_si256
+#define NOT_ASCII(v) (uint32_t)_mm256_movemask_epi8(v)
+#define TABLE(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p))) /* one for each half */
+#define LOOKUP(table, v) _mm256_shuffle_epi8(table, v)
+#define HIGH_NIBBLES(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), BYTES(0x0F))
+#define MINUS(v, w) _mm256_subs_epu8(v, w)
+#define BACK(last, v, n) _mm256_alignr_epi8(v, _mm256_permute2x128_si256(last, v, 0x21), 16 - (n))
+#define IS_ZERO(v) _mm256_testz_si256(v, v)
+#include "_simd_tier.h"
+#elif defined(DUCK_ARM)
+#define TIER neon
+#define TARGET
+#define VECTOR uint8x16_t
+#define LOAD(p) vld1q_u8(p)
+#define STORE(p, v) vst1q_u8(p, v)
+#define WORDS(w) vreinterpretq_u8_u32(vdupq_n_u32(w))
+#define BYTES(b) vdupq_n_u8(b)
+#define AND vandq_u8
+#define OR vorrq_u8
+#define XOR veorq_u8
+#define NOT_ASCII(v) (vmaxvq_u8(v) & 0x80)
+#define TABLE(p) LOAD(p)
+#define LOOKUP(table, v) vqtbl1q_u8(table, v)
+#define HIGH_NIBBLES(v) vshrq_n_u8(v, 4)
+#define MINUS(v, w) vqsubq_u8(v, w)
+#define BACK(last, v, n) vextq_u8(last, v, 16 - (n))
+#define IS_ZERO(v) (vmaxvq_u8(v) == 0)
+#include "_simd_tier.h"
+#endif
 
 typedef struct {
     const char *name;
@@ -251,47 +230,51 @@ typedef struct {
 
 static const duck_tier duck_tiers[DUCK_TIERS] = {
     {"words", duck_mask_words, duck_ascii_words, duck_blocks_none},
-#if defined(DUCK_SSE2)
-    {"sse2", duck_mask_vector, duck_ascii_vector, duck_blocks_none},
+#if defined(DUCK_X86)
+    {"sse2", duck_mask_sse2, duck_ascii_sse2, duck_blocks_none},
+    {"ssse3", duck_mask_ssse3, duck_ascii_ssse3, duck_blocks_ssse3},
     {"avx2", duck_mask_avx2, duck_ascii_avx2, duck_blocks_avx2},
-#elif defined(DUCK_NEON)
-    {"neon", duck_mask_vector, duck_ascii_vector, duck_blocks_none},
+#elif defined(DUCK_ARM)
+    {"neon", duck_mask_neon, duck_ascii_neon, duck_blocks_neon},
 #endif
 };
 
 /* The highest tier that this processor runs. */
 static int duck_best_tier(void)
 {
-#if defined(DUCK_SSE2)
-    unsigned a, b, c, d, xcr0;
+#if defined(DUCK_X86)
+    unsigned features, extended = 0, saved;
 #ifdef _MSC_VER
     int regs[4];
     __cpuid(regs, 0);
-    if (regs[0] < 7)
-        return DUCK_VECTOR;
+    const int leaves = regs[0];
     __cpuid(regs, 1);
-    c = (unsigned)regs[2];
-    __cpuidex(regs, 7, 0);
-    b = (unsigned)regs[1];
-    (void)a, (void)d;
+    features = (unsigned)regs[2];
+    if (leaves >= 7) {
+        __cpuidex(regs, 7, 0);
+        extended = (unsigned)regs[1];
+    }
 #else
-    if (__get_cpuid_max(0, NULL) < 7)
-        return DUCK_VECTOR;
+    unsigned a, b, c, d;
     __cpuid(1, a, b, c, d);
-    unsigned feature = c;
-    __cpuid_count(7, 0, a, b, c, d);
-    c = feature;
+    features = c;
+    if (__get_cpuid_max(0, NULL) >= 7) {
+        __cpuid_count(7, 0, a, b, c, d);
+        extended = b;
+    }
 #endif
-    if (!(c & 1u << 27) || !(c & 1u << 28) || !(b & 1u << 5)) /* OSXSAVE, AVX, AVX2 */
-        return DUCK_VECTOR;
+    if (!(features & 1u << 9)) /* SSSE3 */
+        return DUCK_SSE2;
+    if (!(features & 1u << 27) || !(features & 1u << 28) || !(extended & 1u << 5)) /* OSXSAVE, AVX, AVX2 */
+        return DUCK_SSSE3;
 #ifdef _MSC_VER
-    xcr0 = (unsigned)_xgetbv(0);
+    saved = (unsigned)_xgetbv(0);
 #else
-    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
 #endif
-    return (xcr0 & 6) == 6 ? DUCK_AVX2 : DUCK_VECTOR; /* the system saves XMM and YMM */
-#elif defined(DUCK_NEON)
-    return DUCK_VECTOR;
+    return (saved & 6) == 6 ? DUCK_AVX2 : DUCK_SSSE3; /* the system saves XMM and YMM */
+#elif defined(DUCK_ARM)
+    return DUCK_NEON;
 #else
     return DUCK_WORDS;
 #endif

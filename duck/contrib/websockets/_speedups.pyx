@@ -105,6 +105,9 @@ cdef const duck_tier *simd = &duck_tiers[<int>SIMD_TIERS.index(SIMD_TIER)]
 
 cdef int take_mask(object mask, uint32_t *value) except -1:
     cdef Py_buffer key
+    if type(mask) is bytes and len(<bytes>mask) == 4:
+        memcpy(value, PyBytes_AS_STRING(<bytes>mask), 4)
+        return 0
     PyObject_GetBuffer(mask, &key, PyBUF_SIMPLE)
     try:
         if key.len != 4:

@@ -181,6 +181,11 @@ class Connection:
         if self._breach is not None and self.failed is None:
             self.fail(self._breach)
 
+    def breach(self, error: BaseException) -> None:
+        """What the peer has sent last, behind what was received before, breaks a rule: `respond` tells it."""
+        self._breach = error
+        self.needs_response = True
+
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
@@ -194,9 +199,8 @@ class Connection:
         if self.failed is not None:
             return []
         reader = self.reader
-        if reader.error:
-            self._breach = codec_error(reader.error)
-            self.needs_response = True
+        if reader.error and self._breach is None:
+            self.breach(codec_error(reader.error))
         if self.extensions:
             messages = self._decode(messages)
         if reader.control:
@@ -225,8 +229,7 @@ class Connection:
         except (ExtensionError, ProtocolError) as error:
             # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
             error.__traceback__ = error.__context__ = None
-            self._breach = error
-            self.needs_response = True
+            self.breach(error)
         return decoded
 
     def _inflate(self, deflate: PerMessageDeflate, opcode: int, payload: bytes) -> bytes:

@@ -43,7 +43,7 @@ class Frame:
     ) -> None:
         if not isinstance(payload, bytes):
             payload = memoryview(payload).tobytes()
-        self.opcode = OpCode(opcode)
+        self.opcode = opcode if type(opcode) is OpCode else OpCode(opcode)
         self.fin = fin
         self.payload = payload
         self.rsv1 = rsv1

@@ -1,6 +1,5 @@
 """The opening handshake without I/O (RFC 6455, section 4): a request in, the 101 or a refusal out."""
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ __all__ = ["MAGIC_STRING", "VERSION", "Acceptance", "accept", "accept_key", "ref
 MAGIC_STRING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = 13
 
+_SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -40,7 +40,7 @@ class Acceptance(NamedTuple):
 def accept_key(key: str) -> str:
     """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (section 4.2.2)."""
     digest = hashlib.sha1((key + MAGIC_STRING).encode(), usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def accept(
@@ -66,10 +66,10 @@ def accept(
         raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.http_version != "1.1":
         raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
-    if "websocket" not in _tokens(request, "upgrade"):
+    if not _has_token(request.get_header("upgrade", ""), "websocket"):
         upgrade = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
         raise HandshakeError(426, "this is a WebSocket endpoint: missing Upgrade: websocket", upgrade)
-    if "upgrade" not in _tokens(request, "connection"):
+    if not _has_token(request.get_header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade")
     if _single(request, "sec-websocket-version") != str(VERSION):
         version = (("Sec-WebSocket-Version", str(VERSION)),)
@@ -78,20 +78,15 @@ def accept(
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     _check_origin(request, allowed_origins)
-    lines = [
-        "HTTP/1.1 101 Switching Protocols",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Accept: {accept_key(key)}",
-    ]
-    subprotocol = _choose_subprotocol(request, subprotocols)
+    subprotocol = _choose_subprotocol(request, subprotocols) if subprotocols else None
+    response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
     if subprotocol is not None:
-        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
     agreed = negotiate(request.get_header("sec-websocket-extensions", ""), extensions)
     if agreed:
         answer = ", ".join(format_extension(extension.name, extension.parameters) for extension in agreed)
-        lines.append(f"Sec-WebSocket-Extensions: {answer}")
-    return Acceptance("\r\n".join([*lines, "", ""]).encode("latin-1"), subprotocol, agreed)
+        response += f"Sec-WebSocket-Extensions: {answer}\r\n"
+    return Acceptance(f"{response}\r\n".encode("latin-1"), subprotocol, agreed)
 
 
 def refusal(error: HandshakeError) -> bytes:
@@ -107,10 +102,10 @@ def refusal(error: HandshakeError) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def _tokens(request: "HttpRequest", name: str) -> list[str]:
-    """The members of a comma-separated header, lower case."""
-    value = request.get_header(name, "")
-    return [token.strip(" \t").lower() for token in value.split(",")]
+def _has_token(value: str, token: str) -> bool:
+    """Whether a comma-separated header has a member, in any case."""
+    value = value.lower()
+    return value == token or token in [member.strip(" \t") for member in value.split(",")]
 
 
 def _single(request: "HttpRequest", name: str) -> str:
@@ -120,7 +115,7 @@ def _single(request: "HttpRequest", name: str) -> str:
 
 def _is_key(key: str) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == 16
+        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except (binascii.Error, ValueError):
         return False
 

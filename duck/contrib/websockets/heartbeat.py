@@ -5,13 +5,14 @@
                                  |________________________________________________________________________|
 
 Anything received is a sign of life. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the
-connection. There is one timer for each connection, and receiving a message costs it nothing but a flag.
+connection. All connections share a clock, and receiving a message costs nothing but a flag.
 """
 
 import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from .commons import clock
 from .opcodes import CloseCode
 
 if TYPE_CHECKING:
@@ -30,12 +31,24 @@ class Heartbeat:
         latency: Seconds that the last ping took to come back; None before the first.
     """
 
-    __slots__ = ("_due", "_loop", "_misses", "_pinged", "_protocol", "_sent", "_silent_since", "_timer", "latency")
+    __slots__ = (
+        "_clock",
+        "_due",
+        "_loop",
+        "_misses",
+        "_pinged",
+        "_protocol",
+        "_sent",
+        "_silent_since",
+        "_tick",
+        "latency",
+    )
 
     def __init__(self, protocol: "WebSocketProtocol", loop: asyncio.AbstractEventLoop) -> None:
         self._protocol = protocol
         self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock = clock(loop)
+        self._tick = 0
         self._due = 0.0
         self._misses = 0
         self._pinged: float | None = None  # when, while its answer is awaited
@@ -50,9 +63,11 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Ends the watch."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._clock.drop(self._tick, self)
+
+    def forget(self) -> None:
+        """Lets the connection go."""
+        del self._protocol
 
     def pong(self, payload: bytes) -> None:
         """A pong has come."""
@@ -65,9 +80,10 @@ class Heartbeat:
         limit = self._protocol.view.RECEIVE_TIMEOUT
         wake = min(self._due, self._silent_since + limit) if limit else self._due
         if wake != float("inf"):
-            self._timer = self._loop.call_at(wake, self._look)
+            self._tick = self._clock.set(self._loop, wake, self)
 
-    def _look(self) -> None:
+    def wake(self) -> None:
+        """Looks whether the peer is still there; the clock calls it."""
         now = self._loop.time()
         view = self._protocol.view
         if self._protocol.take_sign_of_life():

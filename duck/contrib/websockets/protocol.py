@@ -15,22 +15,25 @@ closed, and when it is lost `_finish` sees to the handlers and to `on_close`.
 
 import asyncio
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import _codec, tasks
 from ._codec import SENT
+from .commons import receive_buffer
 from .connection import Connection
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, ProtocolError
+from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
 from .sending import Sender
-from .transport import plain_socket, receive_buffer
+from .transport import plain_socket
 
 if TYPE_CHECKING:
     from .view import WebSocketView
@@ -39,6 +42,7 @@ __all__ = ["WebSocketProtocol"]
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
+_WRITE_LIMIT = 65536  # what transports have by themselves
 _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for the peer any more
 
 # Why reading is on hold.
@@ -68,7 +72,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_on_close",
         "_pull",
         "_pulling",
+        "_rate_limit",
         "_sender",
+        "_slow_consumer",
         "_terminated",
         "_unsent",
         "_waiters",
@@ -95,10 +101,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.reader = connection.reader
         self.writer = connection.writer
         self.window = receive_buffer(loop)
-        self.buffer = cast(bytearray, self.window.obj)
+        self.buffer = self.window.obj  # type: ignore[assignment]
         self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
         self.frames = FrameQueue(self, loop) if pull is not None else None
         self._sender = Sender(self, True) if by_frame else None
+        self._rate_limit = RateLimit(view.RATE_LIMIT, loop.time()) if view.RATE_LIMIT else None
+        self._slow_consumer = None if view.SLOW_CONSUMER == "wait" else SlowConsumer(self, view.SLOW_CONSUMER)
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
         self.fd = -1
@@ -107,7 +115,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         deflate = connection.deflate
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
-        self.direct_in = pull is None and not connection.extensions
+        self.direct_in = pull is None and self._rate_limit is None and not connection.extensions
         self.direct_out = False
         self._pull = pull
         self._holds = 0
@@ -180,9 +188,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
+        self.transport = transport  # uvloop's are not instances of asyncio.Transport
         self.fd = plain_socket(transport)
         self.queued = True
+        if self.view.WRITE_LIMIT != _WRITE_LIMIT:
+            self.transport.set_write_buffer_limits(self.view.WRITE_LIMIT)
 
     def eof_received(self) -> None:
         self.connection.receive_eof()
@@ -190,36 +200,55 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.move_on()
 
     def pause_writing(self) -> None:
-        self.writes_paused = True
+        if self._slow_consumer is None:
+            self.writes_paused = True
+        else:
+            self._slow_consumer.lags = True
+            self.update_direct()
         # A peer that does not read what it is sent gets nothing handled either, so that neither side piles up.
         self._hold(_HOLD_WRITES)
 
     def resume_writing(self) -> None:
         self.writes_paused = False
+        if self._slow_consumer is not None:
+            self._slow_consumer.lags = False
+            self.update_direct()
         self.alive = True
         self._wake_waiters()
         self._release(_HOLD_WRITES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.eof_received()
+        self.connection.receive_eof()
+        self.direct_out = False
+        self.heartbeat.stop()
         if self._deadline is not None:
             self._deadline.cancel()
-        self.heartbeat.stop()
         if self._beating is not None:
             self._beating.cancel()
-        self._wake_waiters()
+        if self._waiters:
+            self._wake_waiters()
         if self._sender is not None:
             self._sender.lost(self._closed_error())
         if self.frames is not None:
             self.frames.end()
-        tasks.start_task(self.loop, self._finish())
+        if self._on_close is None and not (self._loops or self.dispatcher.workers or self.dispatcher.inbox):
+            self.dispatcher.stop()
+            self._ended()
+            self._report_closed()
+        else:
+            tasks.start_task(self.loop, self._finish())
 
     # Receiving
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
         """Takes what the reader gave, by the longer way: the connection's rules first."""
         connection = self.connection
+        if self._rate_limit is not None:
+            allowed = self._rate_limit.take(len(messages), self.loop.time())
+            if allowed < len(messages):
+                messages = messages[:allowed]
+                connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
         messages = connection.received(messages)
         if self.reader.control:
             for opcode, payload in messages:
@@ -270,7 +299,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def update_direct(self) -> None:
         """Sees whether plain messages may go straight to the writer."""
-        self.direct_out = self.connection.is_plain and (self._sender is None or self._sender.is_direct)
+        self.direct_out = (
+            self.connection.is_plain
+            and (self._sender is None or self._sender.is_direct)
+            and (self._slow_consumer is None or not self._slow_consumer.lags)
+        )
 
     @property
     def sender(self) -> Sender:
@@ -281,7 +314,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
         """Sends what is no plain message on an open connection."""
+        slow = self._slow_consumer
+        if slow is not None and opcode < OpCode.CLOSE and self.thread == threading.get_ident() and slow.drops():
+            return SENT
         return self.sender.send(data, opcode)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent, as the peer reads too slowly."""
+        return 0 if self._slow_consumer is None else self._slow_consumer.dropped
 
     def written(self) -> Awaitable[None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
@@ -346,17 +387,20 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         connection, transport = self.connection, self.transport
         if connection.is_open or self.lost:
             return
+        over = connection.is_over and not transport.is_closing()
+        waits = connection.failed is not None and not connection.ended and transport.can_write_eof()
+        if over and not waits and self.fd >= 0 and not transport.get_write_buffer_size():
+            transport.close()  # and nothing is left that could take its time
+            return
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.view.CLOSE_TIMEOUT, transport.abort)
             self.heartbeat.stop()
             self._release(_HOLD_INBOX | _HOLD_WRITES)
-        if transport.is_closing() or not connection.is_over:
-            return
-        if connection.failed is not None and not connection.ended and transport.can_write_eof():
+        if over and waits:
             # The peer is waited for: closed with bytes of it unread, the connection would be reset, and our close frame
             # lost on its way.
             transport.write_eof()
-        else:
+        elif over:
             transport.close()
 
     def terminate(self) -> None:
@@ -432,14 +476,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def _finish(self) -> None:
         """The transport is gone: what had come is handled, then `on_close` runs, then the handlers end."""
-        view, connection = self.view, self.connection
+        view = self.view
         patience = _FLUSH_TIMEOUT if self._terminated else view.CLOSE_TIMEOUT
         deadline = self.loop.time() + patience
         await self._until_started(deadline)
-        view.connection_ended()
-        if self._log_close:
-            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
-            log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
+        self._ended()
         if self._on_close is not None:
             last_hook = tasks.start_task(self.loop, self._run_on_close(self._on_close))
             if not last_hook.done():
@@ -452,8 +493,26 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        self._report_closed()
+
+    def _ended(self) -> None:
+        """Every message has been handed to its handler."""
+        view, connection = self.view, self.connection
+        view.connection_ended()
+        if self._log_close and logger.isEnabledFor(logging.INFO):
+            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
+            log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
+
+    def _report_closed(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
+        if self._sender is None and self.frames is None:
+            # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
+            # collector.
+            self.heartbeat.forget()
+            self.dispatcher.forget()
+            self._on_close = None
+            del self.view
 
     async def _run_on_close(self, on_close: Callable[[Frame | None], Awaitable[None]]) -> None:
         view = self.view

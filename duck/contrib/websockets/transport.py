@@ -7,37 +7,17 @@ must have paused reading, for nothing that comes in between may be lost.
 
 import asyncio
 import sys
-import threading
 from typing import TYPE_CHECKING
 
+from .commons import receive_buffer
 from .exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["attach", "pause", "plain_socket", "receive_buffer", "refuse"]
+__all__ = ["attach", "pause", "plain_socket", "refuse"]
 
-_BUFFER_SIZE = 262144  # the most that one read gives; stays in the second-level cache
-_KEEP = 4194304  # bytes of freed memory that the allocator should keep at hand
 _LINGER = 2.0  # seconds for a refused peer to read why
-
-# One buffer serves all connections of a thread, because a loop that waits for readiness fills and empties it within
-# one callback. It holds nothing between callbacks.
-_scratch = threading.local()
-
-
-def receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """Where the connections of `loop` receive, unless the codec knows better: a view of a bytearray."""
-    if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
-        return memoryview(bytearray(_BUFFER_SIZE))  # a proactor reads while other callbacks run
-    try:
-        buffer: memoryview = _scratch.buffer
-    except AttributeError:
-        buffer = _scratch.buffer = memoryview(bytearray(_BUFFER_SIZE))
-        # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this one, the pages of
-        # each large message go back to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
-        bytes(_KEEP)
-    return buffer
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:

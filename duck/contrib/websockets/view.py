@@ -3,9 +3,10 @@
 import asyncio
 import enum
 import json
+import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -16,8 +17,9 @@ from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
+from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
-from .logging import log_message
+from .logging import log_message, logger
 from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
@@ -94,6 +96,16 @@ class WebSocketView(View):
     MAX_CONCURRENT_MESSAGES: int = 128
     """Handlers that may run at a time before reading is put on hold; 1 for strictly one after the other."""
 
+    RATE_LIMIT: float | None = None
+    """Messages, pings and pongs that the peer may send a second; beyond them the connection ends with 1008."""
+
+    WRITE_LIMIT: int = 65536
+    """Bytes that may wait until the peer reads them, before `SLOW_CONSUMER` says what happens."""
+
+    SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
+    """What happens to a message for a peer that does not read. `wait`: awaiting `send` takes until it does. `drop`: the
+    message is not sent, see `dropped`. `close`: the connection ends with 1008."""
+
     SUBPROTOCOLS: Sequence[str] = ()
     """The subprotocols spoken; the first of the client's that is one of them is chosen."""
 
@@ -115,6 +127,10 @@ class WebSocketView(View):
         super().__init_subclass__(**kwargs)
         if not isinstance(cls.COMPRESSION, (bool, Compression)):
             raise TypeError(f"{cls.__name__}.COMPRESSION is True, False or a Compression, not {cls.COMPRESSION!r}")
+        if cls.SLOW_CONSUMER not in SLOW_CONSUMER_POLICIES:
+            raise ValueError(f"SLOW_CONSUMER is one of {', '.join(SLOW_CONSUMER_POLICIES)}, not {cls.SLOW_CONSUMER!r}")
+        if cls.RATE_LIMIT is not None and not cls.RATE_LIMIT > 0:
+            raise ValueError(f"RATE_LIMIT is messages a second, or None for no limit, not {cls.RATE_LIMIT!r}")
         cls._overridden = frozenset(name for name in _STEPS if getattr(cls, name) is not getattr(WebSocketView, name))
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
@@ -144,6 +160,11 @@ class WebSocketView(View):
     def latency(self) -> float | None:
         """Seconds that the last ping took to come back; None before the first did."""
         return self._protocol.heartbeat.latency if self._protocol else None
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent, as the peer reads too slowly; see `SLOW_CONSUMER`."""
+        return self._protocol.dropped if self._protocol else 0
 
     @property
     def close_code(self) -> int | None:
@@ -210,7 +231,7 @@ class WebSocketView(View):
             A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
             a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
         """
-        if self._overridden & {"run", "run_forever", "initiate_upgrade_to_ws"}:
+        if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         return self._serve() if self._upgrade() else None
@@ -253,7 +274,7 @@ class WebSocketView(View):
             self,
             connection,
             handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
-            pull=self._receive_loop if overridden & {"read_frame", "_receive_loop"} else None,
+            pull=None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             by_frame="send_frame" in overridden,
         )
         try:
@@ -275,7 +296,8 @@ class WebSocketView(View):
 
     def _serve(self) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
+        if logger.isEnabledFor(logging.INFO):
+            log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
         self.state = State.OPEN
         early, self._early = self._early, b""
         protocol.start(

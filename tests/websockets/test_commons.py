@@ -1,0 +1,107 @@
+"""What the connections of one loop share."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets.commons import Clock, clock, receive_buffer
+
+
+class Sleeper:
+    def __init__(self, woken, fails=False):
+        self.woken = woken
+        self.fails = fails
+        self.time = asyncio.get_running_loop().time
+
+    def wake(self):
+        self.woken.put_nowait((self, self.time()))
+        if self.fails:
+            raise RuntimeError("slept badly")
+
+
+def test_nobody_is_woken_early(run):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Queue()
+        times = {Sleeper(woken): loop.time() + delay for delay in (0.0, 0.001, 0.02, 0.021, 0.05, -1.0)}
+        for sleeper, when in times.items():
+            clock(loop).set(loop, when, sleeper)
+        while times:
+            sleeper, time = await woken.get()
+            assert time >= times.pop(sleeper) - 0.001  # uvloop's clock counts milliseconds
+
+    run(scenario())
+
+
+def test_who_is_dropped_sleeps_on(run):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        ours, woken = Clock(), asyncio.Queue()
+        first, second, third = (Sleeper(woken) for _ in range(3))
+        when = loop.time() + 0.02
+        ticks = [ours.set(loop, when, sleeper) for sleeper in (first, second, third)]
+        ours.drop(ticks[1], second)
+        ours.drop(ticks[1], second)
+        assert {(await woken.get())[0] for _ in range(2)} == {first, third}
+        assert woken.empty()
+        ours.drop(ticks[0], first)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_who_fails_keeps_nobody_from_being_woken(run, failing):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        errors = asyncio.Queue()
+        loop.set_exception_handler(lambda _, context: errors.put_nowait(context["exception"]))
+        ours, woken = Clock(), asyncio.Queue()
+        when = loop.time() + 0.02
+        for number in range(3):
+            ours.set(loop, when, Sleeper(woken, fails=number == failing))
+        for _ in range(3):
+            await woken.get()
+        assert str(await errors.get()) == "slept badly"
+
+    run(scenario())
+
+
+def test_one_timer_serves_a_tick(run):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        ours, woken = Clock(), asyncio.Queue()
+        armed = []
+
+        class Loop:
+            def call_at(self, when, callback, *args):
+                armed.append(loop.call_at(when, callback, *args))
+
+        when = loop.time() + 3600
+        ticks = {ours.set(Loop(), when, Sleeper(woken)) for _ in range(100)}
+        assert len(ticks) == len(armed) == 1
+        armed[0].cancel()
+
+    run(scenario())
+
+
+def test_each_loop_has_a_clock_of_its_own():
+    async def own():
+        loop = asyncio.get_running_loop()
+        assert clock(loop) is clock(loop)
+        return clock(loop)
+
+    assert asyncio.run(own()) is not asyncio.run(own())
+
+
+def test_connections_of_a_thread_share_their_buffer():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        assert receive_buffer(loop) is receive_buffer(loop)
+        assert type(receive_buffer(loop).obj) is bytearray
+
+        def other_thread():
+            return receive_buffer(loop)
+
+        assert await asyncio.to_thread(other_thread) is not receive_buffer(loop)
+
+    asyncio.run(scenario())

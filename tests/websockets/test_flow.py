@@ -1,0 +1,245 @@
+"""Bounds to what flows: messages a second from a peer, and messages for a peer that does not read."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets.flow import RateLimit
+
+KIB = 2**10
+
+
+class Echo(WebSocketView):
+    PING_INTERVAL = None
+    CLOSE_TIMEOUT = 0.2
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+class Patient(Echo):
+    SLOW_CONSUMER = "wait"
+
+
+class Dropping(Echo):
+    SLOW_CONSUMER = "drop"
+
+
+class Closing(Echo):
+    SLOW_CONSUMER = "close"
+
+
+class Limited(Echo):
+    RATE_LIMIT = 5
+
+
+def slow(connect, view_class, **options):
+    """A peer that takes little before it has to read."""
+    return connect(view_class, receive_buffer=4 * KIB, read_limit=4 * KIB, **options)
+
+
+def buffered(view):
+    return view.request.transport.get_write_buffer_size()
+
+
+def crowd(view, peer_is_slow, count=400, size=16 * KIB):
+    """What someone does who sends to many and waits for none."""
+    for number in range(count):
+        view.send_binary(number.to_bytes(4) + bytes(size))
+        if peer_is_slow():
+            return number
+    raise AssertionError("whatever is sent is taken")
+
+
+# A peer that does not read
+
+
+def test_messages_are_dropped_for_a_peer_that_does_not_read(run, connect, log):
+    async def scenario():
+        async with slow(connect, Dropping) as session:
+            view, peer = session.view, session.peer
+            last = crowd(view, lambda: view.dropped == 1)
+            full = buffered(view)
+            for _ in range(100):
+                await view.send(bytes(16 * KIB))
+            assert view.dropped == 101
+            assert buffered(view) == full < 64 * KIB + 2 * 16 * KIB
+            # What was sent arrives, whole and in order; and so does what is sent once there is room.
+            assert [int.from_bytes((await peer.message())[:4]) for _ in range(last)] == list(range(last))
+            await view.send("next")
+            assert await peer.message() == "next"
+            assert view.dropped == 101
+
+    run(scenario())
+    assert [entry.message for entry in log()] == ["'/': the peer reads too slowly: messages are dropped"]
+
+
+def test_control_frames_are_not_dropped(run, connect):
+    async def scenario():
+        async with slow(connect, Dropping) as session:
+            view, peer = session.view, session.peer
+            last = crowd(view, lambda: view.dropped == 1)
+            ping = asyncio.ensure_future(view.send_ping(b"still there?"))
+            for _ in range(last):
+                await peer.message()
+            frame = await peer.frame()
+            assert (frame.opcode, frame.payload) == (OpCode.PING, b"still there?")
+            await ping
+
+    run(scenario())
+
+
+def test_a_stream_that_has_begun_is_not_cut(run, connect):
+    async def scenario():
+        async with slow(connect, Dropping) as session:
+            view, peer = session.view, session.peer
+            parts = [bytes([number]) * 16 * KIB for number in range(100)]
+            stream = asyncio.ensure_future(view.send_binary(parts))
+            payload = b"".join([(await peer.frame()).payload for _ in parts])
+            assert payload == b"".join(parts)
+            last = await peer.frame()
+            assert (last.fin, last.payload) == (True, b"")
+            await stream
+            crowd(view, lambda: view.dropped == 1)
+            await view.send(["not", "sent"])
+            assert view.dropped == 2
+
+    run(scenario())
+
+
+def test_a_peer_that_does_not_read_is_closed(run, connect, log):
+    async def scenario():
+        async with slow(connect, Closing) as session:
+            view, peer = session.view, session.peer
+            with pytest.raises(ConnectionClosed) as caught:
+                crowd(view, lambda: False)
+            assert caught.value.code == 1008
+            assert buffered(view) < 64 * KIB + 2 * 16 * KIB
+            with pytest.raises(ConnectionClosed):
+                view.send("x")
+            frames = await peer.rest()
+            assert (frames[-1].opcode, frames[-1].payload) == (OpCode.CLOSE, b"\x03\xf0too slow to read")
+
+    run(scenario())
+    assert [entry.message for entry in log()] == ["'/': closed, as the peer reads too slowly"]
+
+
+def test_a_peer_that_never_reads_is_gone_in_the_end(run, connect, log):
+    async def scenario():
+        async with slow(connect, Closing) as session:
+            with pytest.raises(ConnectionClosed):
+                crowd(session.view, lambda: False)
+            await session.ended()
+            assert session.view.close_code == 1008
+            with pytest.raises(ConnectionClosed):
+                session.view.send("x")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
+def test_a_peer_that_reads_gets_everything(run, connect, view_class):
+    async def scenario():
+        async with slow(connect, view_class) as session:
+            view, peer = session.view, session.peer
+            for number in range(200):
+                view.send(str(number))
+                assert await peer.message() == str(number)
+            peer.send("a", b"b")
+            assert [await peer.message(), await peer.message()] == ["a", b"b"]
+            assert view.dropped == 0
+
+    run(scenario())
+
+
+def test_the_bytes_that_may_wait(run, connect):
+    class Roomy(Dropping):
+        WRITE_LIMIT = 512 * KIB
+
+    async def scenario():
+        async with slow(connect, Roomy) as session:
+            crowd(session.view, lambda: session.view.dropped == 1)
+            assert 512 * KIB < buffered(session.view) < 512 * KIB + 2 * 16 * KIB
+
+    run(scenario())
+
+
+# A peer that sends too much
+
+
+def test_a_peer_that_sends_too_much_is_closed(run, connect, log):
+    async def scenario():
+        async with connect(Limited) as session:
+            peer = session.peer
+            peer.send(*map(str, range(10)))
+            assert [await peer.message() for _ in range(5)] == list("01234")
+            assert await peer.closing() == (1008, "too many messages")
+            await session.ended()
+            assert session.view.close_code == 1008
+
+    run(scenario())
+    assert log() == []
+
+
+def test_pings_count(run, connect):
+    async def scenario():
+        async with connect(Limited) as session:
+            session.peer.send(*[Frame(OpCode.PING)] * 6)
+            frames = await session.peer.rest()
+            assert frames[-1].payload == b"\x03\xf0too many messages"
+
+    run(scenario())
+
+
+def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
+    class Brisk(Echo):
+        RATE_LIMIT = 200
+
+    async def scenario():
+        async with connect(Brisk) as session:
+            for number in range(300):
+                session.peer.send(str(number))
+                assert await session.peer.message() == str(number)
+                await asyncio.sleep(0.005)
+            session.peer.close()
+            assert await session.peer.closing() == (1000, "")
+
+    run(scenario())
+
+
+@given(
+    rate=st.floats(0.01, 1000),
+    reads=st.lists(st.tuples(st.floats(0, 10), st.integers(0, 2000)), max_size=30),
+)
+def test_no_more_than_the_rate_and_its_burst(rate, reads):
+    limit = RateLimit(rate, 0.0)
+    now = taken = 0
+    for pause, count in reads:
+        now += pause
+        some = limit.take(count, now)
+        assert 0 <= some <= count
+        taken += some
+        assert taken <= max(rate, 1) + rate * now + 1e-6
+
+
+def test_the_burst_of_a_second_is_never_refused():
+    limit = RateLimit(10, 0.0)
+    for second in range(100):
+        assert limit.take(10, float(second)) == 10
+    assert RateLimit(0.1, 0.0).take(1, 0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"SLOW_CONSUMER": "wair"}, "SLOW_CONSUMER is one of wait, drop, close, not 'wair'"),
+        ({"RATE_LIMIT": 0}, "RATE_LIMIT is messages a second, or None for no limit, not 0"),
+        ({"RATE_LIMIT": -1}, "not -1"),
+    ],
+)
+def test_settings_that_make_no_sense(setting, words):
+    with pytest.raises(ValueError, match=words):
+        type("Wrong", (WebSocketView,), setting)
