@@ -40,7 +40,7 @@ CASES = ",".join(
 PASSED = {"OK", "INFORMATIONAL"}
 MISSING = {"behavior": "MISSING", "behaviorClose": "MISSING"}
 
-TIMEOUT = 1800
+TIMEOUT = 3600
 
 TITLES = {
     1: "Framing",
