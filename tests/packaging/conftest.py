@@ -15,7 +15,7 @@ SETTINGS = ("DUCK_NO_EXTENSIONS", "DUCK_REQUIRE_SPEEDUPS", "DUCK_BUILD_EXTENSION
 Process = subprocess.CompletedProcess[str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The source tree."""
     return ROOT
