@@ -62,7 +62,7 @@ def test_there_are_both():
 def test_wheels_hold_the_package_and_nothing_else(wheel, root, version):
     modules = {name for name in checkout(root, "duck") if name.endswith((".py", ".pyi", "py.typed"))}
     info = f"duck_websockets-{version}.dist-info/"
-    names = {name for name in wheel.namelist() if not name.startswith(info)}
+    names = {name for name in wheel.namelist() if not name.startswith(info) and not name.endswith("/")}
     assert names - set(compiled(wheel)) == modules
     assert {"duck/py.typed", "duck/contrib/websockets/_speedups.pyi"} <= modules
     assert f"{info}licenses/LICENSE" in wheel.namelist()
