@@ -16,6 +16,12 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def _python() -> str:
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    name = f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}"
+    return name if has_gil else f"{name}, without the GIL"
+
+
 def _neighbour(framework: str) -> str:
     """What it means that Duck Framework is here; see README, "Beside Duck Framework"."""
     if _version("duck-websockets") is None:
@@ -27,7 +33,7 @@ def main() -> int:
     """Prints version, codec, why this codec, the SIMD tier, and who compresses; exit code 0."""
     facts = {
         "duck-websockets": _version("duck-websockets") or "unknown (not installed)",
-        "python": f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}",
+        "python": _python(),
         **_codec.describe(),
         "compression": deflate.BACKEND.name,
     }
