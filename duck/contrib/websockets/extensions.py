@@ -253,7 +253,7 @@ def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) ->
         piece = inflater.decompress(stream, step)
         size += len(piece)
         if max_size is not None and size > max_size:
-            raise PayloadTooBig(f"message inflates to more than {max_size} bytes")
+            raise PayloadTooBig("message too big")
         if len(piece) < step or inflater.eof:
             return b"".join((*pieces, piece)) if pieces else piece
         pieces.append(piece)
