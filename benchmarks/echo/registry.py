@@ -57,6 +57,14 @@ _PURE = {"DUCK_REQUIRE_SPEEDUPS": "", "DUCK_NO_EXTENSIONS": "1"}
 SERVERS: tuple[Server, ...] = (
     Server("duck", "duck", "duck", ("uvloop", "httptools"), environment=_COMPILED),
     Server("duck-pure", "duck, pure Python", "duck", ("uvloop", "httptools"), environment=_PURE),
+    Server(
+        "uvicorn-duck",
+        "uvicorn, duck",
+        "uvicorn",
+        ("uvicorn", "httptools", "uvloop"),
+        variant="duck.contrib.websockets.uvicorn:WebSocketProtocol",
+        environment=_COMPILED,
+    ),
     Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
     Server("picows-websockets", "picows.websockets", "picows_websockets", ("picows", "aiofastnet", "uvloop")),
     Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),

@@ -30,7 +30,9 @@ LAYERS = [
     ["tasks", "commons"],
     ["transport", "heartbeat", "frame_queue", "sending", "flow"],
     ["protocol"],
-    ["view"],
+    ["asgi_session"],
+    ["asgi", "view"],
+    ["uvicorn"],
     ["__init__", "__main__"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -22,6 +22,9 @@ from .logging import log_message, logger
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 from .sending import Data, hop
+
+if TYPE_CHECKING:
+    from .asgi import Application
 
 __all__ = ["State", "WebSocketView"]
 
@@ -74,8 +77,8 @@ class WebSocketView(View):
     PING_INTERVAL: float | None = 20
     """Seconds between pings; None or 0 for none."""
 
-    PONG_TIMEOUT: float = 10
-    """Seconds in which a ping must be answered. Anything received counts as an answer."""
+    PONG_TIMEOUT: float | None = 10
+    """Seconds in which a ping must be answered; None for any time. Anything received counts as an answer."""
 
     MAX_BACKOFF: float = 45
     """Seconds between pings, at most, while they are not answered. The third in a row ends the connection."""
@@ -191,6 +194,20 @@ class WebSocketView(View):
         """
 
     # Serving
+
+    @classmethod
+    def as_asgi(cls, **kwargs: Any) -> "Application":
+        """The view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
+
+        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives a view the whole connection. Any
+        other server gives it messages: then pings are the server's, and a message leaves as a whole.
+
+        Args:
+            kwargs: For the view, beside the parameters of the route.
+        """
+        from .asgi import Application
+
+        return Application(cls, kwargs)
 
     async def run(self, *_: Any, **__: Any) -> None:
         """Serves the connection from its upgrade request to its end; called by the host."""
