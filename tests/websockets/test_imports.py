@@ -28,7 +28,7 @@ LAYERS = [
     ["handshake"],
     ["connection"],
     ["tasks", "commons"],
-    ["transport", "heartbeat", "frame_queue", "sending", "flow"],
+    ["framework", "transport", "heartbeat", "frame_queue", "sending", "flow"],
     ["protocol"],
     ["asgi_session"],
     ["asgi", "view"],

@@ -212,6 +212,7 @@ class WebSocketView(View):
     async def run(self, *_: Any, **__: Any) -> None:
         """Serves the connection from its upgrade request to its end; called by the host."""
         await self.run_forever()
+        await transport.leave(self.request)
 
     async def run_forever(self) -> None:
         """Upgrades the connection and serves it until it is closed and every hook has ended.
@@ -238,7 +239,7 @@ class WebSocketView(View):
         if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
-        return self._serve() if self._upgrade() else None
+        return self._serve() if self._upgrade(self.request) else None
 
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
@@ -251,10 +252,13 @@ class WebSocketView(View):
         Returns:
             True once the 101 response has been sent, False after a refusal or if the peer has gone.
         """
-        return self._upgrade()
+        try:
+            request = await transport.adopt(self.request)
+        except ConnectionClosed:
+            return False
+        return self._upgrade(request)
 
-    def _upgrade(self) -> bool:
-        request = self.request
+    def _upgrade(self, request: HttpRequest) -> bool:
         self.state = State.INITIATING
         try:
             acceptance = handshake.accept(request, subprotocols=self.SUBPROTOCOLS, allowed_origins=self.ALLOWED_ORIGINS)
