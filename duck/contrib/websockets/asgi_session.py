@@ -117,7 +117,7 @@ class Session:
         self, loop: asyncio.AbstractEventLoop, host: Host, max_queue: int | None, max_bytes: int | None
     ) -> None:
         self._loop = loop
-        self._host = host
+        self._host: Host | None = host
         self._max_queue = max_queue or sys.maxsize
         self._max_bytes = max_bytes or sys.maxsize
         self._stage = _CONNECTING
@@ -191,21 +191,22 @@ class Session:
 
     async def _answer(self, event: Event) -> None:
         kind = event["type"]
-        if self._disconnect is not None:
+        host = self._host
+        if host is None or self._disconnect is not None:
             raise ConnectionClosed
         if kind == "websocket.accept":
-            self._wire = self._host.accept(event.get("subprotocol"), event.get("headers") or ())
+            self._wire = host.accept(event.get("subprotocol"), event.get("headers") or ())
             self._stage = _ACCEPTED
         elif kind == "websocket.close":
             self._stage = Stage.CLOSED
-            self._host.deny(403, ())
-            await self._host.deny_body(b"", False)
+            host.deny(403, ())
+            await host.deny_body(b"", False)
             self.disconnected()
         elif kind == "websocket.http.response.start":
             status = event["status"]
             if not 200 <= status < 600:
                 raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
-            self._host.deny(status, event.get("headers") or ())
+            host.deny(status, event.get("headers") or ())
             self._stage = Stage.DENYING
         else:
             raise RuntimeError(
@@ -217,12 +218,13 @@ class Session:
         kind = event["type"]
         if kind != "websocket.http.response.body":
             raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got {kind!r}.")
-        if self._disconnect is not None:
+        host = self._host
+        if host is None or self._disconnect is not None:
             raise ConnectionClosed
         more = bool(event.get("more_body", False))
         if not more:
             self._stage = Stage.CLOSED
-        await self._host.deny_body(event.get("body", b""), more)
+        await host.deny_body(event.get("body", b""), more)
         if not more:
             self.disconnected()
 
@@ -293,8 +295,16 @@ class Session:
         """Messages that have come are still to be received."""
 
     def lost(self) -> None:
-        """The wire is gone."""
-        self._host.ended()
+        """The connection is gone."""
+        self.disconnected()
+        host, self._host = self._host, None
+        if host is not None:
+            host.ended()
+
+    def forget(self) -> None:
+        """Lets the wire be freed as soon as the application has ended, and not by the collector."""
+        if self._wire is not None:
+            self._wire.dispatcher = None
 
 
 class KeepAlive(Heartbeat):
@@ -314,22 +324,21 @@ class KeepAlive(Heartbeat):
 class Wire(WebSocketProtocol):
     """The asyncio side of a connection that an ASGI application has accepted."""
 
-    __slots__ = ("_session",)
+    __slots__ = ()
 
     def __init__(self, session: Session, settings: Settings, connection: Connection) -> None:
         super().__init__(cast(Any, settings), connection, dispatcher=session)
-        self._session = session
         self.heartbeat = KeepAlive(self, self.loop)
         self.max_size = sys.maxsize  # what an application sends leaves in one frame
 
     def move_on(self) -> None:
         """As the base; and the application learns of the end."""
         super().move_on()
-        if not self.connection.is_open:
-            self._session.disconnected()
+        if not (self.lost or self.connection.is_open):
+            self.dispatcher.disconnected()
 
-    async def _finish(self) -> None:
-        self._session.lost()
+    def _ended(self) -> None:
+        self.dispatcher.lost()
 
 
 class Turn:

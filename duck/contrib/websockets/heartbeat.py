@@ -103,10 +103,12 @@ class Heartbeat:
             self._wait(self._due - now)
         elif self._pinged is None or view.PONG_TIMEOUT is None:
             self._ping(now)
-        elif now - self._due > _LATE:
-            self._wait(view.PONG_TIMEOUT)
         elif self._silent_since >= self._pinged:
             self._quiet()
+        elif now < self._pinged + view.PONG_TIMEOUT:
+            self._wait(self._pinged + view.PONG_TIMEOUT - now)
+        elif now - self._due > _LATE:
+            self._wait(view.PONG_TIMEOUT)
         else:
             self._missed()
 
@@ -115,15 +117,15 @@ class Heartbeat:
         self._sent = time.perf_counter_ns()
         self._protocol.ping(b"%d" % self._sent)
         view = self._protocol.view
-        patience = view.PONG_TIMEOUT if view.PONG_TIMEOUT is not None else view.PING_INTERVAL
-        self._wait(patience or 0)
+        interval = view.PING_INTERVAL or 0
+        self._wait(interval if view.PONG_TIMEOUT is None else min(view.PONG_TIMEOUT, interval))
 
     def _quiet(self) -> None:
         """Until the next ping is due, PING_INTERVAL after the last."""
         view = self._protocol.view
         interval = view.PING_INTERVAL or float("inf")
         if self._pinged is not None:
-            interval = max(interval - (view.PONG_TIMEOUT or 0), 0)
+            interval = max(interval - (self._loop.time() - self._pinged), 0)
         self._pinged = None
         self._wait(interval)
 

@@ -132,8 +132,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.resume_writing()
-        self._session.disconnected()
-        self.ended()
+        self._session.lost()
 
     def shutdown(self) -> None:
         """The server stops."""
@@ -237,15 +236,15 @@ class WebSocketProtocol(asyncio.Protocol):
         client = self._scope["client"]
         request.client_address = (client[0], client[1]) if client else None
         request.secure = self._scope["scheme"] == "wss"
+        self._view = view = make_view(request)
         self._request, self._accepted, self._scope = None, b"", {}
         self._session.hand_over()
         self.transport.pause_reading()
         try:
-            self._view = make_view(request)
-            await self._view.run()
+            await view.run()
         finally:
             self.transport.abort()  # which does nothing where it is closed already
-            self.ended()
+            self._session.lost()
 
     # For the session: 101
 
