@@ -41,8 +41,7 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-_HIGH_WATER = 65536  # bytes for `send` above which the view is to wait
-_LOW_WATER = 16384
+_HIGH_WATER = 65536  # bytes for `send` above which the view is to wait, by itself
 _OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
 
 # Of the handshake, which the server has done.
@@ -151,6 +150,7 @@ class Bridge(asyncio.Transport):
         self._reading.set()
         self._events: deque[tuple[Event, int]] = deque()  # for `send`, with their sizes
         self._unsent = 0
+        self._high_water = _HIGH_WATER
         self._written = asyncio.Event()
         self._paused = False
         self._closing = False
@@ -244,7 +244,7 @@ class Bridge(asyncio.Transport):
                 self._lose()
                 return
             self._unsent -= size
-            if self._paused and self._unsent <= _LOW_WATER:
+            if self._paused and self._unsent <= self._high_water // 4:
                 self._paused = False
                 self._protocol.resume_writing()
         self._lose()
@@ -253,7 +253,7 @@ class Bridge(asyncio.Transport):
         self._events.append((event, size))
         self._unsent += size
         self._written.set()
-        if self._unsent > _HIGH_WATER and not self._paused and self._protocol is not None:
+        if self._unsent > self._high_water and not self._paused and self._protocol is not None:
             self._paused = True
             self._protocol.pause_writing()
 
@@ -346,6 +346,9 @@ class Bridge(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return self._unsent
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high_water = _HIGH_WATER if high is None else high
 
 
 class _ResponseHead:

@@ -41,6 +41,9 @@ class Settings:
 
     __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT")
 
+    RATE_LIMIT = None
+    WRITE_LIMIT = 65536
+    SLOW_CONSUMER = "wait"
     RECEIVE_TIMEOUT: float | None = None
     CLOSE_TIMEOUT: float = 10
 
