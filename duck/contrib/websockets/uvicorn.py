@@ -65,7 +65,7 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_accepted",
+        "_acceptance",
         "_config",
         "_denial",
         "_loop",
@@ -98,7 +98,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._view: WebSocketView | None = None  # that has taken the connection
         # Until the connection is accepted or denied:
         self._request: HttpRequest | None = None
-        self._accepted = b""  # the head of the 101 response
+        self._acceptance: handshake.Acceptance | None = None  # for the case that the application accepts
         self._scope: dict[str, Any] = {}
         self._denial: bytes | None = None  # the head of another response, while it has not been sent
         self._writable: asyncio.Future[None] | None = None
@@ -112,7 +112,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes the head of the request; later, what a client sends before it is answered."""
-        if not self._accepted and self._session.stage is Stage.CONNECTING:
+        if self._acceptance is None and self._session.stage is Stage.CONNECTING:
             self._begin(data)
         elif self._request is not None:
             self._request.content += data
@@ -158,15 +158,15 @@ class WebSocketProtocol(asyncio.Protocol):
             transport=self.transport,
         )
         try:
-            # Whose pages may connect is for the application to say, and what `ws_per_message_deflate` allows is to be
-            # agreed on here.
+            # Whose pages may connect is for the application to say. `ws_per_message_deflate` is to be passed on here,
+            # and what was agreed on to the `Connection` in `accept`.
             acceptance = handshake.accept(request, allowed_origins=("*",))
         except HandshakeError as error:
             logger.info("%s - WebSocket refused: %d %s", request.client_address, error.status, error)
             self.transport.write(handshake.refusal(error))
             self.transport.close()
             return
-        self._accepted = acceptance.response
+        self._acceptance = acceptance
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
         task = self._loop.create_task(self._run(), context=context)
@@ -237,7 +237,8 @@ class WebSocketProtocol(asyncio.Protocol):
         request.client_address = (client[0], client[1]) if client else None
         request.secure = self._scope["scheme"] == "wss"
         self._view = view = make_view(request)
-        self._request, self._accepted, self._scope = None, b"", {}
+        self._log(f"[{type(view).__name__}]")
+        self._request, self._acceptance, self._scope = None, None, {}
         self._session.hand_over()
         self.transport.pause_reading()
         try:
@@ -250,19 +251,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
         """Sends the 101 response, and has a new wire take the transport."""
-        request = self._request
-        assert request is not None
+        request, acceptance = self._request, self._acceptance
+        assert request is not None and acceptance is not None
         lines = [*self._server_state.default_headers, *headers]
         if subprotocol:
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
-        response = self._accepted[:-2] + _serialize(lines) + b"\r\n"
+        response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
         config = self._config
         settings = Settings(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
         wire = Wire(self._session, settings, Connection(max_size=config.ws_max_size))
         early = transport.attach(request, wire, response)
         self._log("[accepted]")
-        self._accepted, self._scope = b"", {}
-        self._request = None
+        self._request, self._acceptance, self._scope = None, None, {}
         wire.start(early)
         return wire
 
