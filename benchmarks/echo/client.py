@@ -68,6 +68,7 @@ def running(workload: Workload, port: int, core: int, *, seconds: float, warmup:
     words += ["--connections", str(workload.connections), "--depth", str(workload.depth)]
     words += ["--size", str(workload.size), "--seconds", str(seconds), "--warmup", str(warmup)]
     words += ["--text"] * workload.text + ["--tls"] * workload.tls
+    words += ["--deflate"] * workload.deflate
     with cores.pinned(core):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = threading.Timer(seconds + warmup + GRACE, process.kill)

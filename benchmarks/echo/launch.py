@@ -48,12 +48,20 @@ class Running:
     session: int
 
 
-def command(server: Server, port: int, *, heartbeat: bool = False, tls: tuple[str, str] | None = None) -> list[str]:
+def command(
+    server: Server,
+    port: int,
+    *,
+    heartbeat: bool = False,
+    tls: tuple[str, str] | None = None,
+    deflate: bool = False,
+) -> list[str]:
     """How to start a server.
 
     Args:
         heartbeat: Whether it must ping idle connections.
         tls: Files with a certificate and its key, to encrypt.
+        deflate: Whether it is to compress for a client that offers it.
     """
     if not server.module:
         return [str(programs.build("floor")), str(port)]
@@ -61,6 +69,8 @@ def command(server: Server, port: int, *, heartbeat: bool = False, tls: tuple[st
     words += ["--port", str(port), "--loop", server.loop, "--variant", server.variant]
     if heartbeat:
         words.append("--heartbeat")
+    if deflate:
+        words.append("--deflate")
     if tls:
         words += ["--certfile", tls[0], "--keyfile", tls[1]]
     return words
@@ -68,7 +78,12 @@ def command(server: Server, port: int, *, heartbeat: bool = False, tls: tuple[st
 
 @contextlib.contextmanager
 def running(
-    server: Server, core: int, *, heartbeat: bool = False, tls: tuple[str, str] | None = None
+    server: Server,
+    core: int,
+    *,
+    heartbeat: bool = False,
+    tls: tuple[str, str] | None = None,
+    deflate: bool = False,
 ) -> Iterator[Running]:
     """Runs a server on a core while the block runs. See `command` for the other arguments.
 
@@ -78,7 +93,7 @@ def running(
         ServerError: It does not start.
     """
     port = _free_port()
-    words = command(server, port, heartbeat=heartbeat, tls=tls)
+    words = command(server, port, heartbeat=heartbeat, tls=tls, deflate=deflate)
     with tempfile.TemporaryFile() as output:
         with cores.pinned(core):
             process = subprocess.Popen(

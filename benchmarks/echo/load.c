@@ -12,6 +12,9 @@
  * that a reply that is late, doubled, torn or out of order is as wrong as one with a wrong byte. Replies are compared as
  * they arrive and stored nowhere.
  *
+ * With --deflate, messages are JSON, and compressed beforehand so that each stands for itself; what comes back is
+ * decompressed, and then compared.
+ *
  * It prints one line of JSON when it begins to measure, which is after the warm-up, and one with the result. Whatever
  * goes wrong is {"error": ...} and exit status 1.
  */
@@ -33,11 +36,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "deflate.h"
 #include "handshake.h"
 #include "histogram.h"
 #include "tls.h"
 
 enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
+enum { RSV1 = 0x40 };
 enum { EVENTS = 512, BUFFER = 1 << 18, HEAD = 8192, CONTROL = 125, TLS_RECORD = 1 << 14 };
 enum { DIALS_AT_ONCE = 64, READS_AT_ONCE = 32 };
 enum { STALL_MS = 10000, BROADCAST_SETTLES_US = 500000 };
@@ -50,11 +55,12 @@ typedef struct {
     bool wants_output; /* the socket took less than there is to write */
     bool closed;       /* the server's close frame came */
 
-    bool in_payload, in_message, final; /* where in a frame and message it is being received */
+    bool in_payload, in_message, final, compressed; /* where in a frame and message it is being received */
     uint8_t header[10];
     unsigned header_size, opcode;
     uint64_t frame_left, message_size; /* bytes to come; bytes of the message that were checked */
 
+    z_stream *inflater;
     unsigned first;                   /* of the ring's frames, where its messages begin */
     unsigned reply_size, reply_done;  /* of `reply` */
     uint64_t asked, written, checked; /* messages, in the order in which they pass */
@@ -74,8 +80,8 @@ static struct {
     const char *mode, *path;
     int port, connections, depth, size;
     double seconds, warmup;
-    bool text, tls;
-} options = {"echo", "/", 0, 1, 1, 32, 2.0, 0.5, false, false};
+    bool text, tls, deflate;
+} options = {"echo", "/", 0, 1, 1, 32, 2.0, 0.5, false, false, false};
 
 static int epoll;
 static conn *conns;
@@ -84,7 +90,7 @@ static uint8_t buffer[BUFFER];
 
 static uint8_t *payloads, *frames; /* the ring: all payloads, and all frames */
 static unsigned ring;
-static size_t frame_size;
+static size_t *frame_at; /* where each frame begins, and behind the last */
 
 static uint64_t now; /* when what is at hand came, in ns */
 static bool measuring, over;
@@ -156,6 +162,31 @@ static void fill_text(uint8_t *to, size_t size) {
     }
 }
 
+/* A list of trades, as servers send them, of an exact size; random bytes choose what is in it. */
+static void fill_json(uint8_t *to, size_t size, unsigned number) {
+    static const char *const sides[] = {"buy", "sell"}, *const words[] = {"limit", "market", "stop", "iceberg"};
+    uint32_t any[3];
+    char piece[160];
+    size_t at = 0;
+    int length = snprintf(piece, sizeof piece, "{\"type\": \"trades\", \"id\": %u, \"trades\": [", number + 100000);
+    for (;;) {
+        if (at + (size_t)length + 2 > size)
+            break;
+        memcpy(to + at, piece, (size_t)length);
+        at += (size_t)length;
+        fill_random((uint8_t *)any, sizeof any);
+        length = snprintf(piece, sizeof piece,
+                          "{\"symbol\": \"%c%c%c%c\", \"price\": %u.%02u, \"volume\": %u, \"side\": \"%s\", "
+                          "\"order\": \"%s\"}, ",
+                          'A' + any[0] % 10, 'A' + any[0] / 10 % 10, 'A' + any[0] / 100 % 10, 'A' + any[0] / 1000 % 10,
+                          any[1] % 1000, any[1] / 1000 % 100, any[2] % 100000, sides[any[0] / 10000 % 2],
+                          words[any[1] / 100000 % 4]);
+    }
+    memset(to + at, ' ', size - at);
+    if (size >= 2)
+        memcpy(to + size - 2, "]}", 2);
+}
+
 static size_t build_header(uint8_t *to, unsigned opcode, uint64_t size) {
     to[0] = (uint8_t)(0x80 | opcode);
     if (size < 126) {
@@ -186,14 +217,28 @@ static void build_ring(void) {
     if (ring <= (unsigned)options.depth)
         ring = (unsigned)options.depth + 1;
     payloads = checked(malloc(ring * size + 1));
-    frames = checked(malloc(ring * (size + 14)));
+    frames = checked(malloc(ring * (deflate_bound(size) + 14)));
+    frame_at = checked(calloc(ring + 1, sizeof *frame_at));
     fill_random(payloads, ring * size);
+    uint8_t *compressed = checked(malloc(deflate_bound(size)));
     for (unsigned i = 0; i < ring; i++) {
-        uint8_t *payload = payloads + i * size;
-        if (options.text)
-            fill_text(payload, size);
-        frame_size = build_frame(frames + i * frame_size, options.text ? TEXT : BINARY, payload, size);
+        uint8_t *payload = payloads + i * size, *frame = frames + frame_at[i];
+        unsigned opcode = options.text ? TEXT : BINARY;
+        size_t length;
+        if (options.deflate) {
+            fill_json(payload, size, i);
+            size_t some = deflate_message(compressed, payload, size);
+            if (!some)
+                fail("a message cannot be compressed");
+            length = build_frame(frame, RSV1 | opcode, compressed, some);
+        } else {
+            if (options.text)
+                fill_text(payload, size);
+            length = build_frame(frame, opcode, payload, size);
+        }
+        frame_at[i + 1] = frame_at[i] + length;
     }
+    free(compressed);
 }
 
 /* The socket, encrypted or not */
@@ -262,10 +307,14 @@ static void flush(conn *c) {
         uint64_t run = c->asked - c->written;
         if (run > ring - index)
             run = ring - index;
-        size_t size = run * frame_size - c->part;
-        size_t wrote = put(c, frames + index * frame_size + c->part, size);
-        c->written += (c->part + wrote) / frame_size;
-        c->part = (c->part + wrote) % frame_size;
+        size_t size = frame_at[index + run] - frame_at[index] - c->part;
+        size_t wrote = put(c, frames + frame_at[index] + c->part, size);
+        c->part += wrote;
+        while (index < ring && c->part >= frame_at[index + 1] - frame_at[index]) {
+            c->part -= frame_at[index + 1] - frame_at[index];
+            c->written++;
+            index++;
+        }
         if (wrote < size && !(c->ssl && wrote)) {
             watch(c, true);
             return;
@@ -297,8 +346,11 @@ static void send_request(conn *c) {
     accept_for(key, c->accept);
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        options.path, options.port, key);
+                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
+                        options.path, options.port, key,
+                        options.deflate /* as a browser offers it */
+                            ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+                            : "");
     if (put(c, (uint8_t *)request, (size_t)size) != (size_t)size)
         fail("a new connection does not take %d bytes", size);
     c->state = UPGRADING;
@@ -356,8 +408,29 @@ static void drop(conn *c) {
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
     if (c->ssl)
         tls.free_session(c->ssl);
+    if (c->inflater) {
+        zlib.inflate_end(c->inflater);
+        free(c->inflater);
+    }
     close(c->fd);
     c->fd = -1;
+}
+
+static void check_extensions(conn *c) {
+    char *extensions = strcasestr(c->head, "\r\nsec-websocket-extensions:");
+    if (!options.deflate) {
+        if (extensions)
+            fail("the server uses an extension that was not offered");
+        return;
+    }
+    if (!extensions || !strstr(extensions, "permessage-deflate"))
+        fail("the server does not compress");
+    char *bits = strstr(extensions, "client_max_window_bits=");
+    if (bits && atoi(bits + strlen("client_max_window_bits=")) < DEFLATE_BITS)
+        fail("the server wants a window of less than %d bits", DEFLATE_BITS);
+    c->inflater = checked(calloc(1, sizeof *c->inflater));
+    if (zlib.inflate_init(c->inflater, -15, zlib.version(), (int)sizeof(z_stream)))
+        fail("zlib gives no decompressor");
 }
 
 /* Takes the response's head; returns how many bytes of `data` belong to it. */
@@ -384,8 +457,7 @@ static size_t take_response(conn *c, const uint8_t *data, size_t size) {
     }
     if (!accept || strncmp(accept, c->accept, ACCEPT_LENGTH))
         fail("wrong Sec-WebSocket-Accept");
-    if (strcasestr(c->head, "\r\nsec-websocket-extensions:"))
-        fail("the server uses an extension that was not offered");
+    check_extensions(c);
     free(c->head);
     c->head = NULL;
     c->state = OPEN;
@@ -396,7 +468,33 @@ static size_t take_response(conn *c, const uint8_t *data, size_t size) {
 
 /* Receiving */
 
+static void compare(conn *c, const uint8_t *data, size_t size) {
+    size_t index = (c->first + c->checked) % ring;
+    if (size > (uint64_t)options.size - c->message_size)
+        fail("wrong echo: more than %d bytes", options.size);
+    if (memcmp(data, payloads + index * (size_t)options.size + c->message_size, size))
+        fail("wrong echo: message %llu of its connection has a wrong byte", (unsigned long long)c->checked);
+    c->message_size += size;
+}
+
+static void inflate_and_compare(conn *c, const uint8_t *data, size_t size) {
+    static uint8_t inflated[1 << 16];
+    z_stream *stream = c->inflater;
+    stream->next_in = data;
+    stream->avail_in = (unsigned)size;
+    do {
+        stream->next_out = inflated;
+        stream->avail_out = sizeof inflated;
+        int result = zlib.inflate(stream, Z_SYNC_FLUSH);
+        if (result != Z_OK && result != Z_BUF_ERROR)
+            fail("wrong echo: message %llu of its connection does not inflate", (unsigned long long)c->checked);
+        compare(c, inflated, sizeof inflated - stream->avail_out);
+    } while (stream->avail_in || !stream->avail_out);
+}
+
 static void end_message(conn *c) {
+    if (c->compressed)
+        inflate_and_compare(c, (const uint8_t *)"\x00\x00\xff\xff", DEFLATE_TAIL);
     if (c->message_size != (uint64_t)options.size)
         fail("wrong echo: %llu bytes instead of %d", (unsigned long long)c->message_size, options.size);
     c->message_size = 0;
@@ -437,7 +535,7 @@ static void begin_frame(conn *c) {
     c->opcode = c->header[0] & 15;
     c->frame_left = size;
     c->in_payload = true;
-    if (c->header[0] & 0x70)
+    if (c->header[0] & (options.deflate && (c->opcode == TEXT || c->opcode == BINARY) ? 0x30 : 0x70))
         fail("reserved bits are set");
     if (c->opcode >= CLOSE) {
         if (size > CONTROL || !c->final)
@@ -449,7 +547,9 @@ static void begin_frame(conn *c) {
             fail("wrong echo: opcode %u instead of %u", c->opcode, wanted);
         if (c->state != OPEN)
             fail("a message that nobody asked for");
-        if (size > (uint64_t)options.size - c->message_size)
+        if (!c->in_message)
+            c->compressed = c->header[0] & RSV1;
+        if (!c->compressed && size > (uint64_t)options.size - c->message_size)
             fail("wrong echo: more than %d bytes", options.size);
         c->in_message = true;
     }
@@ -479,12 +579,10 @@ static size_t take_payload(conn *c, const uint8_t *data, size_t size) {
     if (c->opcode >= CLOSE) {
         memcpy(c->control + c->control_size, data, size);
         c->control_size += (unsigned)size;
+    } else if (c->compressed) {
+        inflate_and_compare(c, data, size);
     } else {
-        size_t index = (c->first + c->checked) % ring;
-        const uint8_t *wanted = payloads + index * (size_t)options.size + c->message_size;
-        if (memcmp(data, wanted, size))
-            fail("wrong echo: message %llu of its connection has a wrong byte", (unsigned long long)c->checked);
-        c->message_size += size;
+        compare(c, data, size);
     }
     c->frame_left -= size;
     if (!c->frame_left)
@@ -727,6 +825,8 @@ static void parse(int argc, char **argv) {
             options.text = true;
         else if (!strcmp(name, "--tls"))
             options.tls = true;
+        else if (!strcmp(name, "--deflate"))
+            options.deflate = true;
         else if (!strcmp(name, "--mode"))
             options.mode = value_of(argc, argv, &i);
         else if (!strcmp(name, "--path"))
@@ -760,6 +860,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */
     const char *problem = options.tls ? tls_load() : NULL;
+    if (!problem && options.deflate)
+        problem = deflate_load();
     if (problem)
         fail("%s", problem);
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -42,7 +42,9 @@ def measure(
         ServerError: The server did not start.
     """
     idle = workload.mode == "idle"
-    with launch.running(server, cores.server, heartbeat=idle, tls=tls if workload.tls else None) as running:
+    with launch.running(
+        server, cores.server, heartbeat=idle, tls=tls if workload.tls else None, deflate=workload.deflate
+    ) as running:
         if idle:
             return _measure_memory(running, workload, cores)
         return _measure_speed(running, workload, cores, seconds, warmup)
@@ -75,7 +77,7 @@ def _seconds(cores: Cores) -> float:
 def _measure_memory(server: launch.Running, workload: Workload, cores: Cores) -> Sample:
     """KiB that one more idle connection takes."""
     # What is set up once, for the first connections, is none of what one more of them costs.
-    first = Workload("first", "idle", max(workload.connections // 100, 1))
+    first = Workload("first", "idle", max(workload.connections // 100, 1), deflate=workload.deflate)
     with client.running(first, server.port, cores.client, seconds=0, warmup=0) as load:
         load.report()
         load.finish()

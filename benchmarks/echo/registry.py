@@ -21,6 +21,8 @@ class Server:
         environment: What is added to its environment.
         default: Whether it takes part when nobody says which servers should.
         tls: Whether it can encrypt.
+        deflate: Whether it can compress messages.
+        plain: Whether it takes part where messages are not compressed.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     default: bool = True
     tls: bool = True
+    deflate: bool = False
+    plain: bool = True
 
     def missing(self) -> str | None:
         """How to install what is not installed; None if nothing is missing."""
@@ -51,12 +55,24 @@ def _version(package: str) -> str | None:
         return None
 
 
-_COMPILED = {"DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": ""}
-_PURE = {"DUCK_REQUIRE_SPEEDUPS": "", "DUCK_NO_EXTENSIONS": "1"}
+_COMPILED = {"DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": "", "DUCK_DEFLATE": "zlib"}
+_PURE = {"DUCK_REQUIRE_SPEEDUPS": "", "DUCK_NO_EXTENSIONS": "1", "DUCK_DEFLATE": "zlib"}
 
 SERVERS: tuple[Server, ...] = (
-    Server("duck", "duck", "duck", ("uvloop", "httptools"), environment=_COMPILED),
-    Server("duck-pure", "duck, pure Python", "duck", ("uvloop", "httptools"), environment=_PURE),
+    Server("duck", "duck", "duck", ("uvloop", "httptools"), environment=_COMPILED, deflate=True),
+    Server("duck-pure", "duck, pure Python", "duck", ("uvloop", "httptools"), environment=_PURE, deflate=True),
+    *(
+        Server(
+            f"duck-{library}",
+            f"duck, {library}",
+            "duck",
+            ("uvloop", "httptools", library),
+            environment=_COMPILED | {"DUCK_DEFLATE": library},
+            deflate=True,
+            plain=False,
+        )
+        for library in ("isal", "zlib-ng")
+    ),
     Server(
         "uvicorn-duck",
         "uvicorn, duck",
@@ -64,11 +80,12 @@ SERVERS: tuple[Server, ...] = (
         ("uvicorn", "httptools", "uvloop"),
         variant="duck.contrib.websockets.uvicorn:WebSocketProtocol",
         environment=_COMPILED,
+        deflate=True,
     ),
     Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
     Server("picows-websockets", "picows.websockets", "picows_websockets", ("picows", "aiofastnet", "uvloop")),
-    Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),
-    Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop")),
+    Server("websockets", "websockets", "websockets", ("websockets", "uvloop"), deflate=True),
+    Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop"), deflate=True),
     *(
         Server(
             f"uvicorn-{variant}",
@@ -76,6 +93,7 @@ SERVERS: tuple[Server, ...] = (
             "uvicorn",
             ("uvicorn", variant.removesuffix("-sansio"), "httptools", "uvloop"),
             variant=variant,
+            deflate=True,
         )
         for variant in ("websockets", "websockets-sansio", "wsproto")
     ),

@@ -86,7 +86,7 @@ def run(
                 for workload in workloads
                 for number in range(1, settings.rounds + 1)
                 for server in present
-                if not workload.tls or (tls and server.tls)
+                if _can_take_part(server, workload, bool(tls))
             ]
             for index, (workload, number, server) in enumerate(turns):
                 sample = _sample(server, workload, cores, settings, tls)
@@ -97,6 +97,12 @@ def run(
         except KeyboardInterrupt:
             results["interrupted"] = True
     return results
+
+
+def _can_take_part(server: Server, workload: Workload, tls: bool) -> bool:
+    if workload.tls and not (tls and server.tls):
+        return False
+    return server.deflate if workload.deflate else server.plain
 
 
 def _described_server(server: Server) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Workload:
         size: Bytes of a message.
         text: Whether messages are text, mostly ASCII; else they are binary.
         tls: Whether connections are encrypted.
+        deflate: Whether messages are compressed; they are JSON then.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Workload:
     size: int = 32
     text: bool = False
     tls: bool = False
+    deflate: bool = False
 
     @property
     def title(self) -> str:
@@ -35,10 +37,12 @@ class Workload:
         if self.mode == "broadcast":
             return f"broadcast to {self.connections:,}, {_bytes(self.size)}"
         if self.mode == "idle":
-            used = f" that echoed {_bytes(self.size)}" if self.depth else ""
+            times = f" {self.depth} times" if self.depth > 1 else ""
+            used = f" that echoed {_bytes(self.size)}{times}" if self.depth else ""
+            used += ", compressed" if self.deflate else ""
             return f"memory of an idle connection{used}, {self.connections:,} open"
         parts = ["1 connection" if self.connections == 1 else f"{self.connections:,} connections"]
-        parts.append(_bytes(self.size) + (" of text" if self.text else ""))
+        parts.append(_bytes(self.size) + (" of JSON, compressed" if self.deflate else " of text" if self.text else ""))
         if self.depth > 1:
             parts.append(f"{self.depth} in flight")
         return ("TLS: " if self.tls else "") + ", ".join(parts)
@@ -78,12 +82,15 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("16k", depth=4, size=16 * 1024),
     Workload("1m", depth=2, size=1024 * 1024),
     Workload("text", depth=4, size=1024, text=True),
+    Workload("deflate", connections=20, size=1024, text=True, deflate=True),
+    Workload("deflate-16k", connections=20, size=16 * 1024, text=True, deflate=True),
     Workload("tls", tls=True),
     Workload("tls-16k", depth=4, size=16 * 1024, tls=True),
     Workload("connect", "connect", connections=16),
     Workload("broadcast", "broadcast", connections=100),
     Workload("idle", "idle", connections=2000, depth=0),
     Workload("idle-used", "idle", connections=2000),
+    Workload("idle-deflate", "idle", connections=1000, depth=10, size=1024, text=True, deflate=True),
 )
 
 

@@ -58,6 +58,7 @@ class AiohttpPeer:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self.subprotocol = socket.protocol
+        self.compress = socket.compress
 
     async def send(self, message: str | bytes) -> None:
         await (self._socket.send_str(message) if isinstance(message, str) else self._socket.send_bytes(message))
@@ -94,9 +95,11 @@ class AiohttpConnector(aiohttp.TCPConnector):
 
 
 @asynccontextmanager
-async def aiohttp_peer(server: Server, path: str, subprotocols: Sequence[str] = ()) -> AsyncIterator[AiohttpPeer]:
+async def aiohttp_peer(
+    server: Server, path: str, subprotocols: Sequence[str] = (), compress: int = 0
+) -> AsyncIterator[AiohttpPeer]:
     connector = AiohttpConnector()
-    options = {"ssl": server.trust or True, "protocols": subprotocols, "max_msg_size": 0}
+    options = {"ssl": server.trust or True, "protocols": subprotocols, "max_msg_size": 0, "compress": compress}
     async with (
         aiohttp.ClientSession(connector=connector) as session,
         session.ws_connect(server.url(path), **options) as socket,

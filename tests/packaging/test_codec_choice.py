@@ -37,7 +37,7 @@ def test_info_has_a_line_for_each_fact(python, command):
     process = python(*command, DUCK_NO_EXTENSIONS="1")
     assert process.returncode == 0
     names = [line.partition(":")[0] for line in process.stdout.splitlines()]
-    assert names == ["duck-websockets", "python", "codec", "reason", "simd", "simd tiers"]
+    assert names == ["duck-websockets", "python", "codec", "reason", "simd", "simd tiers", "compression"]
 
 
 def test_compiled(info, compiled):

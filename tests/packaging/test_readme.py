@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView, handshake
+from duck.contrib.websockets import Compression, WebSocketView, handshake
 from duck.server import Limits
 
 
@@ -24,6 +24,11 @@ def test_every_setting_of_a_view_has_its_default(defaults):
     settings = {name: value for name, value in vars(WebSocketView).items() if name.isupper()}
     assert settings.pop("MAGIC_STRING") == handshake.MAGIC_STRING
     assert {name: defaults.get(name) for name in settings} == {name: repr(value) for name, value in settings.items()}
+
+
+def test_every_setting_of_compression_has_its_default(defaults):
+    settings = {name: repr(value) for name, value in dataclasses.asdict(Compression()).items()}
+    assert {name: defaults.get(name) for name in settings} == settings
 
 
 def test_every_limit_of_the_server_has_its_default(defaults):

@@ -319,11 +319,47 @@ def test_control_frames_are_never_compressed():
     assert [opcode for opcode, _ in client.receive(taken(server))] == [PING, PONG, CLOSE]
 
 
-def test_fragments_of_ours_leave_as_they_are():
-    server, client = deflating(), Connection(client=True)
+def test_a_message_of_ours_in_fragments_is_compressed_as_one():
+    server, client = deflating(), deflating(client=True)
+    for _ in range(2):
+        frames = []
+        for opcode, part in ((TEXT, b"Hello, "), (CONTINUATION, b"Hello, "), (CONTINUATION, b"")):
+            server.send(opcode, part, fin=not part)
+            server.send(PING, b"between")
+            frames.append(taken(server))
+        assert [data[0] for data in frames] == [0b01000001, 0b00000000, 0b10000000]
+        assert frames[2].startswith(b"\x80\x01\x00")
+        data = b"".join(frames)
+        assert [message for message in client.receive(data) if message[0] < PING] == [(TEXT, b"Hello, Hello, ")]
+
+
+def test_the_first_fragment_of_ours_tells_whether_a_message_is_compressed():
+    extension = PerMessageDeflate("permessage-deflate", threshold=4)
+    server, client = Connection(extensions=[extension]), deflating(client=True)
+    for parts, first in (((b"Hel", b"lo, hello"), 0b00000001), ((b"Hello", b"!"), 0b01000001)):
+        server.send(TEXT, parts[0], fin=False)
+        server.send(CONTINUATION, parts[1])
+        data = taken(server)
+        assert data[0] == first
+        assert client.receive(data) == [(TEXT, b"".join(parts))]
+
+
+def test_fragments_for_another_extension_are_gathered():
+    class Reverse(Extension):
+        def encode(self, frame):
+            return frame.replace(payload=frame.payload[::-1], rsv1=True)
+
+    server = Connection(extensions=[Reverse("x-reverse")])
     server.send(TEXT, b"Hel", fin=False)
-    server.send(CONTINUATION, b"lo")
-    assert client.receive(taken(server)) == [(TEXT, b"Hello")]
+    assert taken(server) == b""
+    assert server.fragmenting
+    server.send(PING, b"between")
+    with pytest.raises(RuntimeError, match="not finished"):
+        server.send(TEXT, b"another")
+    server.send(CONTINUATION, b"lo", fin=False)
+    server.send(CONTINUATION, b"!")
+    assert taken(server) == b"\x89\x07between" + b"\xc1\x06!olleH"
+    assert not server.fragmenting
 
 
 @pytest.mark.parametrize("fragmented", [False, True])

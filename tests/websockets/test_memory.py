@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
+from duck.contrib.websockets import Compression, Frame, OpCode, PerMessageDeflate, deflate, extensions
 from duck.contrib.websockets.connection import Connection
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
@@ -143,8 +143,30 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(fragments):
         for data in frames:
             assert server.receive(data) == []
     assert memory.peak < 4 * MIB
+    assert memory.kept < 64 * KIB  # while the peer takes its time to close
     server.respond()
     assert server.failed.close_code == 1009
+
+
+@pytest.mark.parametrize("name", deflate.BACKENDS)
+def test_a_connection_that_has_compressed(name, monkeypatch):
+    """Elsewhere 48 KiB for the compressor and the decompressor alone; here a window of 4 KiB for each direction."""
+    try:
+        monkeypatch.setattr(deflate, "BACKEND", deflate.load(name))
+    except ImportError:
+        pytest.skip(f"{name} is not installed")
+    monkeypatch.setattr(extensions, "KEPT", 0)
+    offer = [("client_max_window_bits", None)]
+    text = b"".join(b'{"id": %d, "price": %d}, ' % (i, i * 7919 % 1000) for i in range(60))
+    payload = PerMessageDeflate("permessage-deflate", server_max_window_bits=12).compress(text)
+    with allocated() as memory:
+        servers = [Connection(max_size=MIB, extensions=[Compression().accept(offer)]) for _ in range(50)]
+        for server in servers:
+            for _ in range(10):
+                assert server.receive(frame(TEXT, payload, rsv1=True)) == [(TEXT, text)]
+                server.send(TEXT, text)
+                assert len(taken(server)) < len(text)
+    assert memory.kept / len(servers) < 12 * KIB
 
 
 # What must pass all the same

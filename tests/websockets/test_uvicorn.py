@@ -766,3 +766,22 @@ def test_trace_logging(run, serving_asgi, dial, caplog):
     run(scenario())
     assert any(message.endswith(" - WebSocket connection made") for message in caplog.messages)
     assert any(message.endswith("WebSocket connection lost") for message in caplog.messages)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_compression(run, serving_asgi, allowed):
+    websockets = pytest.importorskip("websockets")
+    messages = ["text " * 1000, b"binary" * 1000, "", b""]
+
+    async def scenario():
+        async with (
+            serving_asgi(App(), ws_per_message_deflate=allowed) as server,
+            websockets.connect(f"ws://127.0.0.1:{server.port}") as client,
+        ):
+            agreed = [extension.name for extension in client.protocol.extensions]
+            assert agreed == (["permessage-deflate"] if allowed else [])
+            for message in messages:
+                await client.send(message)
+                assert await client.recv() == message
+
+    run(scenario())

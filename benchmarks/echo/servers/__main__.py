@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "aiofastnet"), default="uvloop")
     parser.add_argument("--variant", default="")
     parser.add_argument("--heartbeat", action="store_true")
+    parser.add_argument("--deflate", action="store_true")
     parser.add_argument("--certfile")
     parser.add_argument("--keyfile")
     options = vars(parser.parse_args())

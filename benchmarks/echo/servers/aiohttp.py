@@ -9,11 +9,14 @@ from .options import BACKLOG, HEARTBEAT, HOST, MAX_SIZE, Options
 __all__ = ["run"]
 
 heartbeat = web.AppKey("heartbeat", float)
+deflate = web.AppKey("deflate", bool)
 everyone: set[web.WebSocketResponse] = set()
 
 
 async def accept(request: web.Request) -> web.WebSocketResponse:
-    websocket = web.WebSocketResponse(compress=False, max_msg_size=MAX_SIZE, heartbeat=request.app.get(heartbeat))
+    websocket = web.WebSocketResponse(
+        compress=request.app[deflate], max_msg_size=MAX_SIZE, heartbeat=request.app.get(heartbeat)
+    )
     await websocket.prepare(request)
     return websocket
 
@@ -49,6 +52,7 @@ async def broadcast(request: web.Request) -> web.WebSocketResponse:
 
 async def main(options: Options) -> None:
     app = web.Application()
+    app[deflate] = options.deflate
     app.add_routes([web.get("/", echo), web.get("/broadcast", broadcast)])
     if options.heartbeat:
         app[heartbeat] = HEARTBEAT

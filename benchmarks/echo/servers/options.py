@@ -28,6 +28,7 @@ class Options:
         loop: "asyncio", "uvloop", or "aiofastnet" for its transports on uvloop.
         variant: Which of a module's several servers.
         heartbeat: Whether idle connections must be pinged; a server whose default that is may do so anyway.
+        deflate: Whether messages are compressed, with each server's own settings.
         certfile: The certificate for TLS; None for none.
         keyfile: Its key.
     """
@@ -36,6 +37,7 @@ class Options:
     loop: str = "uvloop"
     variant: str = ""
     heartbeat: bool = False
+    deflate: bool = False
     certfile: str | None = None
     keyfile: str | None = None
 

@@ -51,7 +51,7 @@ def run(options: Options) -> None:
         http="httptools",
         ws=options.variant,
         ws_max_size=MAX_SIZE,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=options.deflate,
         backlog=BACKLOG,
         lifespan="off",
         access_log=False,

@@ -33,7 +33,7 @@ async def main(options: Options) -> None:
         options.port,
         backlog=BACKLOG,
         ssl=options.ssl_context(),
-        compression=None,
+        compression="deflate" if options.deflate else None,
         max_size=MAX_SIZE,
     ) as server:
         await server.serve_forever()

@@ -12,6 +12,7 @@ urlpatterns = [path("/ws", Echo)]
 
 from duck.views import View
 
+from .compression import Compression
 from .exceptions import ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError
 from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
@@ -23,6 +24,7 @@ __all__ = [
     "CONTROL_OPCODES",
     "DATA_OPCODES",
     "CloseCode",
+    "Compression",
     "ConnectionClosed",
     "Extension",
     "ExtensionError",

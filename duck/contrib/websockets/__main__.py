@@ -4,7 +4,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from . import _codec
+from . import _codec, deflate
 
 __all__ = ["main"]
 
@@ -17,11 +17,12 @@ def _version() -> str:
 
 
 def main() -> int:
-    """Prints version, codec, why this codec, and the SIMD tier; exit code 0."""
+    """Prints version, codec, why this codec, the SIMD tier, and who compresses; exit code 0."""
     facts = {
         "duck-websockets": _version(),
         "python": f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}",
         **_codec.describe(),
+        "compression": deflate.BACKEND.name,
     }
     for name, value in facts.items():
         print(f"{name + ':':<17}{value}")

@@ -262,7 +262,8 @@ class MessageReader:
     """Bytes in, messages and control frames out (sections 5.2 to 5.6, 8.1).
 
     Args:
-        max_size: Largest message allowed, in bytes; holds for a frame and for the fragments of a message together.
+        max_size: Largest message allowed, in bytes; holds for a frame and for the fragments of a message together. One
+            with RSV1 may have a sixteenth and 64 bytes more, for whoever decodes it to judge.
         masked: Whether the peer must mask: true at a server, false at a client.
         rsv1: Whether an extension gives RSV1 a meaning. Such a message comes with `0b01000000` added to its opcode and
             is not validated as UTF-8.
@@ -384,7 +385,10 @@ class MessageReader:
             if opcode and self._kind:
                 self.error = UNFINISHED_MESSAGE
                 return
-            if length > self._max_size - self._size:
+            limit = self._max_size
+            if (self._kind | first) & 0b01000000:
+                limit += (limit >> 4) + 64  # what does not compress gets a little larger
+            if length > limit - self._size:
                 self.error = TOO_BIG
                 return
             if opcode:

@@ -387,6 +387,8 @@ class HotPath:
         direct_out: Whether messages go to the writer as the view gives them.
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that leaves in one frame.
+        compress: What compresses messages, or None.
+        threshold: Bytes from which it does.
         thread: The one that the loop runs in.
         fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
         queued: Whether the transport may have bytes queued.
@@ -406,6 +408,8 @@ class HotPath:
     direct_out: bool
     writes_paused: bool
     max_size: int
+    compress: Callable[[bytes], bytes] | None
+    threshold: int
     thread: int
     fd: int
     queued: bool
@@ -438,8 +442,11 @@ class HotPath:
             payload = data.encode() if type(data) is str else data
             writer = self.writer
             if type(payload) is bytes and len(payload) <= self.max_size and not (writer.closed or writer.fragmenting):
-                self.writer.write(0b10000000 | opcode, payload)
-                if not self.corked or self.writer.size > _CORK_LIMIT:
+                if self.compress is not None and len(payload) >= self.threshold:
+                    writer.write(0b11000000 | opcode, self.compress(payload))
+                else:
+                    writer.write(0b10000000 | opcode, payload)
+                if not self.corked or writer.size > _CORK_LIMIT:
                     self.flush()
                 return self.until_writable() if self.writes_paused else self.sent
         return self.send_otherwise(data, opcode)

@@ -339,6 +339,8 @@ cdef class HotPath:
     cdef public bint direct_out
     cdef public bint writes_paused
     cdef public Py_ssize_t max_size
+    cdef public object compress
+    cdef public Py_ssize_t threshold
     cdef public unsigned long thread
     cdef public int fd
     cdef public bint queued
@@ -376,7 +378,10 @@ cdef class HotPath:
             elif type(data) is str:
                 p = <const uint8_t *>PyUnicode_AsUTF8AndSize(data, &size)
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
-                if size >= LARGE and type(data) is bytes:
+                if self.compress is not None and size >= self.threshold:
+                    payload = self.compress(data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
+                    self.writer.write(0xC0 | kind, payload)
+                elif size >= LARGE and type(data) is bytes:
                     self.writer.write(0x80 | kind, data)
                 else:
                     self.writer.append(0x80 | kind, p, size, False, 0)

@@ -430,6 +430,7 @@ cdef class MessageReader:
 
     cdef inline int begin_frame(self, Header *header) except -1:
         cdef uint8_t opcode = header.first & 0x0F
+        cdef uint64_t limit = self.max_size
         if opcode < 8:
             if opcode == 0:
                 if not self.kind:
@@ -438,7 +439,9 @@ cdef class MessageReader:
             elif self.kind:
                 self.error = ERR_UNFINISHED_MESSAGE
                 return 0
-            if header.length > self.max_size - self.size:
+            if (self.kind | header.first) & 0x40:
+                limit += (limit >> 4) + 64
+            if header.length > limit - self.size:
                 self.error = ERR_TOO_BIG
                 return 0
             if opcode:

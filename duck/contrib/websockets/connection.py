@@ -22,13 +22,14 @@ from .exceptions import (
     ProtocolError,
     codec_error,
 )
-from .extensions import Extension
+from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .opcodes import CloseCode, OpCode
 
 __all__ = ["Connection", "check_close_code", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
+_RSV1 = 0b01000000
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 
@@ -70,13 +71,15 @@ class Connection:
 
     Args:
         client: Which end this is: a client masks what it sends and takes only frames without mask.
-        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit.
+        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit. (On the wire one that an
+            extension has encoded may be a sixteenth larger, for there is data that does not compress.)
         extensions: As negotiated, in the order in which they encode.
 
     Attributes:
         needs_response: Whether `respond` has something to do.
         reader: Reads the stream. Whoever feeds it past `receive` hands what it gives to `received`.
         writer: Holds what is to be sent. Plain messages may be written past `send` while nothing forbids it.
+        deflate: The only extension, where that is permessage-deflate: messages then take a shorter way.
         close_code: How the connection ended: the peer's code, else ours, 1006 if there was no close frame; None before.
         close_reason: The words that came with it.
         close_received: The peer's close frame.
@@ -87,10 +90,13 @@ class Connection:
         "_breach",
         "_client",
         "_closing",
+        "_compressing",
+        "_gathered",
         "_max_size",
         "close_code",
         "close_reason",
         "close_received",
+        "deflate",
         "ended",
         "extensions",
         "failed",
@@ -109,8 +115,12 @@ class Connection:
         self._client = client
         self._max_size = max_size
         self.extensions = extensions
+        self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None
+        self._compressing = False
+        self._gathered: list[Frame] | None = None
         limit = _codec.MAX_LENGTH if max_size is None else max_size
-        self.reader = _codec.MessageReader(limit, not client, bool(extensions))
+        rsv1 = any(extension.uses_rsv1 for extension in extensions)
+        self.reader = _codec.MessageReader(limit, not client, rsv1)
         self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
@@ -133,8 +143,16 @@ class Connection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a plain message may go straight to `writer` while that is not closed nor fragmenting."""
-        return not (self.extensions or self._client or self.ended)
+        """Whether a message may go straight to `writer` while that is not closed nor fragmenting.
+
+        As it is, or as `deflate` makes it.
+        """
+        return not (self._client or self.ended or (self.extensions and self.deflate is None))
+
+    @property
+    def fragmenting(self) -> bool:
+        """Whether a message of ours has begun and is not finished."""
+        return self.writer.fragmenting or self._gathered is not None
 
     @property
     def is_over(self) -> bool:
@@ -171,6 +189,8 @@ class Connection:
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
+        if self.deflate is not None:
+            self.deflate.release()
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
@@ -196,17 +216,30 @@ class Connection:
 
     def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         decoded = []
+        deflate = self.deflate
         try:
-            for opcode, payload in messages:
-                if OpCode.TEXT <= opcode & 0b1111 <= OpCode.BINARY:
-                    opcode, payload = self._decode_message(opcode, payload)
-                decoded.append((opcode, payload))
+            for message in messages:
+                opcode, payload = message
+                if deflate is not None:
+                    if opcode & _RSV1:
+                        message = (opcode & 0b1111, self._inflate(deflate, opcode, payload))
+                elif opcode & 0b1111 < 8:
+                    message = self._decode_message(opcode, payload)
+                decoded.append(message)
         except (ExtensionError, ProtocolError) as error:
+            # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
+            error.__traceback__ = error.__context__ = None
             self.breach(error)
         return decoded
 
+    def _inflate(self, deflate: PerMessageDeflate, opcode: int, payload: bytes) -> bytes:
+        payload = deflate.decompress(payload, self._max_size)
+        if opcode & 0b1111 == 1 and _codec.utf8_state(payload):
+            raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
+        return payload
+
     def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
-        frame = Frame(opcode & 0b1111, payload=payload, rsv1=bool(opcode & 0b01000000))
+        frame = Frame(opcode & 0b1111, payload=payload, rsv1=bool(opcode & _RSV1))
         for extension in reversed(self.extensions):
             frame = extension.decode(frame, self._max_size)
         if frame.opcode == OpCode.TEXT and _codec.utf8_state(frame.payload):
@@ -229,6 +262,9 @@ class Connection:
     def send(self, opcode: int, payload: bytes, fin: bool = True) -> None:
         """Queues a message, a fragment of one, a ping or a pong.
 
+        Whether a message in fragments is compressed depends on the size of the first. Another extension takes only
+        whole messages, so that its fragments are gathered, and leave as one frame.
+
         Args:
             opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others.
             payload: Not copied where it is large.
@@ -249,16 +285,33 @@ class Connection:
                     f"a control frame is final and has at most 125 bytes, not {len(payload)}: shorten its payload"
                 )
         else:
-            fragmenting = self.writer.fragmenting
+            fragmenting = self.fragmenting
             if fragmenting is not (opcode == OpCode.CONTINUATION):
                 raise RuntimeError("a fragmented message is not finished" if fragmenting else "no message to continue")
         first = opcode | fin << 7
-        if self.extensions and fin and OpCode.CONTINUATION < opcode < OpCode.CLOSE:
-            frame = Frame(opcode, fin, payload)
-            for extension in self.extensions:
-                frame = extension.encode(frame)
-            first, payload = first | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4, frame.payload
+        if self.deflate is not None and opcode < OpCode.CLOSE:
+            if opcode != OpCode.CONTINUATION:
+                self._compressing = len(payload) >= self.deflate.threshold
+                first |= self._compressing << 6
+            if self._compressing:
+                payload = self.deflate.compress(payload, fin)
+        elif self.extensions and opcode < OpCode.CLOSE:
+            gathered = self._gathered = self._gathered or []
+            gathered.append(Frame(opcode, fin, payload))
+            if not fin:
+                return
+            self._gathered = None
+            first, payload = self._encode(gathered)
         self._write(first, payload)
+
+    def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
+        """First byte and payload of the one frame that the fragments of a message become."""
+        frame = gathered[0]
+        if len(gathered) > 1:
+            frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
+        for extension in self.extensions:
+            frame = extension.encode(frame)
+        return 0b10000000 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Queues a close frame, unless one has left already.

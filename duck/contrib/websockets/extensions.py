@@ -1,8 +1,21 @@
-"""What may change a data message on its way to the wire and back (RFC 6455, section 9; RFC 7692)."""
+"""What may change a data message on its way to the wire and back (RFC 6455, section 9; RFC 7692).
 
+A message that is compressed may refer to those before it. For that, a connection does not keep a compressor and a
+decompressor, as is usual, but no more than what they would refer to: the last bytes of what went out and of what came
+in, one window of each. A context is made of these for one message and let go behind it. With 12 window bits that is
+8 KiB for an idle connection instead of about 50.
+
+To make a decompressor takes next to no time, but a compressor about 5 us. So the connections of a thread that were the
+last to send keep theirs, within KEPT bytes together.
+"""
+
+import threading
 import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import deflate
 from .exceptions import ExtensionError, PayloadTooBig
 from .opcodes import CONTROL_OPCODES
 
@@ -10,6 +23,9 @@ if TYPE_CHECKING:
     from .frame import Frame
 
 __all__ = ["Extension", "PerMessageDeflate"]
+
+KEPT = 4194304
+"""Bytes of the compressors that the connections of a thread keep."""
 
 
 class Extension:
@@ -19,15 +35,22 @@ class Extension:
 
     Args:
         name: The token of `Sec-WebSocket-Extensions`.
+        parameters: What stands behind it in the response, as (name, value), or (name, None) for one without value.
+
+    Attributes:
+        uses_rsv1: Whether frames it encodes may have RSV1 set. Of those that do, a connection has one.
 
     Raises:
         ValueError: The name is not a non-empty string.
     """
 
-    def __init__(self, name: str) -> None:
+    uses_rsv1 = True
+
+    def __init__(self, name: str, parameters: Sequence[tuple[str, str | None]] = ()) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an extension's name is a non-empty string")
         self.name = name.strip()
+        self.parameters = parameters
 
     def check_frame(self, frame: "Frame") -> None:
         """Raises ExtensionError unless `frame` is a Frame."""
@@ -55,6 +78,13 @@ class Extension:
 
 
 _TAIL = b"\x00\x00\xff\xff"  # what a sync flush ends with; it stays off the wire (RFC 7692, section 7.2.1)
+_FIRST_STEP = 65536  # bytes; hardly a message takes a second one
+_EMPTY_BLOCK = b"\x00" + _TAIL
+# Behind the tail, an empty block that is the last one: if the decompressor does not take it for its end, the message
+# stopped in the midst of a block.
+_END = _TAIL + b"\x03\x00"
+# What is left of that behind a block of the peer's own that is the last one (section 7.2.3.4).
+_BEHIND_LAST_BLOCK = (b"", _END, b"\x00" + _END)
 
 
 class PerMessageDeflate(Extension):
@@ -65,6 +95,15 @@ class PerMessageDeflate(Extension):
         client_no_context_takeover: The client compresses each message on its own.
         server_no_context_takeover: So do we.
         client_max_window_bits: Base-2 logarithm of the client's LZ77 window, 8 to 15.
+        server_max_window_bits: Of ours.
+        level: From 1, fast, to 9, small; None for the one that is worth its time most.
+        memory_level: Memory of the compressor while it works: 2 ** (memory_level + 9) bytes, 1 to 9.
+        threshold: Bytes from which messages are compressed.
+        parameters: As for `Extension`.
+        backend: Who compresses; None for the one that was chosen for the process.
+
+    Raises:
+        ValueError: A number is out of its bounds.
     """
 
     def __init__(
@@ -73,45 +112,157 @@ class PerMessageDeflate(Extension):
         client_no_context_takeover: bool = False,
         server_no_context_takeover: bool = False,
         client_max_window_bits: int = 15,
+        *,
+        server_max_window_bits: int = 15,
+        level: int | None = 6,
+        memory_level: int = 8,
+        threshold: int = 0,
+        parameters: Sequence[tuple[str, str | None]] = (),
+        backend: deflate.Backend | None = None,
     ) -> None:
-        super().__init__(name)
-        if not 8 <= client_max_window_bits <= 15:
-            raise ValueError(f"client_max_window_bits is 8 to 15, not {client_max_window_bits}")
+        super().__init__(name, parameters)
+        for side, bits in (("client", client_max_window_bits), ("server", server_max_window_bits)):
+            if not 8 <= bits <= 15:
+                raise ValueError(f"{side}_max_window_bits is 8 to 15, not {bits}")
         self.client_no_context_takeover = client_no_context_takeover
         self.server_no_context_takeover = server_no_context_takeover
         self.client_max_window_bits = client_max_window_bits
-        self._deflater: zlib._Compress | None = None
-        self._inflater: zlib._Decompress | None = None
+        self.server_max_window_bits = server_max_window_bits
+        self.level = level
+        self.memory_level = memory_level
+        self.threshold = threshold
+        self._backend = backend or deflate.BACKEND
+        self._compressor: deflate.Deflater | None = None
+        self._sent = b""  # the end of what was compressed
+        self._received = b""  # the end of what was decompressed
 
     def __repr__(self) -> str:
-        return (
-            f"<PerMessageDeflate client_no_context_takeover={self.client_no_context_takeover}"
-            f" server_no_context_takeover={self.server_no_context_takeover}"
-            f" client_max_window_bits={self.client_max_window_bits}>"
+        names = (
+            "client_no_context_takeover",
+            "server_no_context_takeover",
+            "client_max_window_bits",
+            "server_max_window_bits",
         )
+        return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
 
     def encode(self, frame: "Frame") -> "Frame":
-        """Compresses a data message (RFC 7692, section 7.2.1); a control frame stays as it is."""
+        """Compresses a data message (RFC 7692, section 7.2.1); a control frame or a small one stays as it is."""
         self.check_frame(frame)
-        if frame.opcode in CONTROL_OPCODES:
+        if frame.opcode in CONTROL_OPCODES or len(frame.payload) < self.threshold:
             return frame
-        deflater = self._deflater or zlib.compressobj(wbits=-15)
-        payload = deflater.compress(frame.payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
-        self._deflater = None if self.server_no_context_takeover else deflater
-        return frame.replace(payload=payload.removesuffix(_TAIL) or b"\x00", rsv1=True)
+        return frame.replace(payload=self.compress(frame.payload), rsv1=True)
 
     def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
         """Decompresses a data message that has RSV1 set (RFC 7692, section 7.2.2)."""
         self.check_frame(frame)
         if frame.opcode in CONTROL_OPCODES or not frame.rsv1:
             return frame
-        inflater = self._inflater or zlib.decompressobj(wbits=-self.client_max_window_bits)
+        return frame.replace(payload=self.decompress(frame.payload, max_size), rsv1=False)
+
+    def compress(self, payload: bytes, fin: bool = True) -> bytes:
+        """The compressed payload of a message.
+
+        Args:
+            payload: Of the message, or of a fragment.
+            fin: Whether the message ends with it. What follows a fragment belongs to the same message.
+        """
+        bits = self.server_max_window_bits
+        compressor = self._compressor
+        if compressor is None:
+            compressor = self._backend.deflater(self.level, bits, self.memory_level, self._sent)
+        # An empty message or last fragment is an empty block without its tail (section 7.2.3.6).
+        compressed = _EMPTY_BLOCK
+        if payload or not fin:
+            compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        if not fin:
+            self._compressor = compressor
+            _kept.drop(self)
+        elif self.server_no_context_takeover:
+            self._compressor = None
+        else:
+            self._compressor = compressor
+            _kept.add(self)
+        if not self.server_no_context_takeover:
+            self._sent = _last(1 << bits, self._sent, payload)
+        return compressed.removesuffix(_TAIL) if fin else compressed
+
+    def decompress(self, payload: bytes, max_size: int | None = None) -> bytes:
+        """The payload that a message had before it was compressed.
+
+        Raises:
+            ExtensionError: It is not what a compressor gives.
+            PayloadTooBig: It is larger than `max_size`; no more of it has been decompressed.
+        """
+        if not payload:
+            return b""  # no sender does that; every receiver takes it so
+        bits = self.client_max_window_bits
+        inflater = self._backend.inflater(bits, self._received)
         try:
-            # One byte of room more than allowed tells a message that fits from one that is cut.
-            payload = inflater.decompress(frame.payload + _TAIL, 0 if max_size is None else max_size + 1)
-        except zlib.error as error:
+            message = _inflate(inflater, payload + _END, max_size)
+        except self._backend.error as error:
             raise ExtensionError(f"compressed data is broken: {error}") from None
-        if max_size is not None and len(payload) > max_size:
+        if not inflater.eof or inflater.unused_data not in _BEHIND_LAST_BLOCK:
+            raise ExtensionError("compressed data is broken: it does not end with its last block")
+        if not self.client_no_context_takeover:
+            self._received = _last(1 << bits, self._received, message)
+        return message
+
+    def release(self) -> None:
+        """Lets go of the compressor; the next message makes another."""
+        self._compressor = None
+        _kept.drop(self)
+
+    def compressor_size(self) -> int:
+        """Bytes that the compressor takes."""
+        return self._backend.deflater_size(self.server_max_window_bits, self.memory_level)
+
+
+class _Kept(threading.local):
+    """The extensions of a thread that keep their compressors, the one that was used last behind all others."""
+
+    def __init__(self) -> None:
+        self._extensions: OrderedDict[PerMessageDeflate, int] = OrderedDict()
+        self._size = 0
+
+    def add(self, extension: PerMessageDeflate) -> None:
+        """Lets it keep its compressor; those that waited longest let go of theirs where there is no room."""
+        extensions = self._extensions
+        if extension in extensions:
+            extensions.move_to_end(extension)
+            return
+        extensions[extension] = size = extension.compressor_size()
+        self._size += size
+        while self._size > KEPT:
+            next(iter(extensions)).release()
+
+    def drop(self, extension: PerMessageDeflate) -> None:
+        """It has no compressor any more, or one that is in use."""
+        self._size -= self._extensions.pop(extension, 0)
+
+
+_kept = _Kept()
+
+
+def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) -> bytes:
+    """Decompresses in steps, each as large as all before it: what is too large never becomes one object."""
+    pieces: list[bytes] = []
+    size, step = 0, _FIRST_STEP
+    while True:
+        if max_size is not None:
+            step = min(step, max_size + 1 - size)
+        piece = inflater.decompress(stream, step)
+        size += len(piece)
+        if max_size is not None and size > max_size:
             raise PayloadTooBig(f"message inflates to more than {max_size} bytes")
-        self._inflater = None if self.client_no_context_takeover or inflater.eof else inflater
-        return frame.replace(payload=payload, rsv1=False)
+        if len(piece) < step or inflater.eof:
+            return b"".join((*pieces, piece)) if pieces else piece
+        pieces.append(piece)
+        stream = inflater.unconsumed_tail
+        step = size
+
+
+def _last(size: int, before: bytes, payload: bytes) -> bytes:
+    """The last bytes of what went before and of a payload behind it."""
+    if len(payload) >= size:
+        return payload[-size:]
+    return before[len(payload) - size :] + payload if len(before) + len(payload) > size else before + payload

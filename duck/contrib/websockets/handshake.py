@@ -2,12 +2,14 @@
 
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from .exceptions import HandshakeError
+from .extensions import Extension
+from .negotiation import Negotiator, format_extension, negotiate
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
@@ -27,10 +29,12 @@ class Acceptance(NamedTuple):
     Attributes:
         response: The head of the 101 response.
         subprotocol: The one chosen, or None.
+        extensions: In the order in which they encode.
     """
 
     response: bytes
     subprotocol: str | None
+    extensions: Sequence[Extension] = ()
 
 
 def accept_key(key: str) -> str:
@@ -44,6 +48,7 @@ def accept(
     *,
     subprotocols: Sequence[str] = (),
     allowed_origins: Sequence[str] | None = None,
+    extensions: Mapping[str, Negotiator] = {},
 ) -> Acceptance:
     """Checks a request and agrees to it.
 
@@ -52,6 +57,7 @@ def accept(
         subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
         allowed_origins: Origins such as `https://example.org` from which browsers may connect, `*` for all; None for
             the origin of the host itself. A request without Origin comes from no browser and is not checked.
+        extensions: Those that the server has, by their names.
 
     Raises:
         HandshakeError: 400, 403, 405 or 426.
@@ -76,7 +82,11 @@ def accept(
     response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
     if subprotocol is not None:
         response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
-    return Acceptance(f"{response}\r\n".encode("latin-1"), subprotocol)
+    agreed = negotiate(request.get_header("sec-websocket-extensions", ""), extensions)
+    if agreed:
+        answer = ", ".join(format_extension(extension.name, extension.parameters) for extension in agreed)
+        response += f"Sec-WebSocket-Extensions: {answer}\r\n"
+    return Acceptance(f"{response}\r\n".encode("latin-1"), subprotocol, agreed)
 
 
 def refusal(error: HandshakeError) -> bytes:

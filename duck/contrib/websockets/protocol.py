@@ -117,6 +117,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.fd = -1
         self.max_size = sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE
         self.alive = self.corked = self.lost = self.writes_paused = False
+        deflate = connection.deflate
+        self.compress = None if deflate is None else deflate.compress
+        self.threshold = 0 if deflate is None else deflate.threshold
         self.direct_in = pull is None and self._rate_limit is None and not connection.extensions
         self.direct_out = False
         self._pull = pull

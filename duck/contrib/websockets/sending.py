@@ -144,7 +144,7 @@ class Sender:
     @property
     def _is_occupied(self) -> bool:
         """Whether a message is under way, into which no other may come."""
-        return self._streaming or self._protocol.writer.fragmenting
+        return self._streaming or self._protocol.connection.fragmenting
 
     async def _take_turn(self) -> None:
         """Waits until the data messages that were sent before are finished."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from duck.http.request import HttpRequest
 from . import handshake, transport
 from .asgi import EXTENSION
 from .asgi_session import Headers, Session, Settings, Stage, Wire
+from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .opcodes import CloseCode
@@ -41,10 +42,15 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from .negotiation import Negotiator
+
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
 _SHUTDOWN_TIMEOUT = 1.0  # seconds for clients to answer the close frame of a server that stops
+
+_PLAIN: "Mapping[str, Negotiator]" = {}
+_COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -158,9 +164,12 @@ class WebSocketProtocol(asyncio.Protocol):
             transport=self.transport,
         )
         try:
-            # Whose pages may connect is for the application to say. `ws_per_message_deflate` is to be passed on here,
-            # and what was agreed on to the `Connection` in `accept`.
-            acceptance = handshake.accept(request, allowed_origins=("*",))
+            # Whose pages may connect is for the application to say.
+            acceptance = handshake.accept(
+                request,
+                allowed_origins=("*",),
+                extensions=_COMPRESSED if self._config.ws_per_message_deflate else _PLAIN,
+            )
         except HandshakeError as error:
             logger.info("%s - WebSocket refused: %d %s", request.client_address, error.status, error)
             self.transport.write(handshake.refusal(error))
@@ -259,7 +268,7 @@ class WebSocketProtocol(asyncio.Protocol):
         response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
         config = self._config
         settings = Settings(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
-        wire = Wire(self._session, settings, Connection(max_size=config.ws_max_size))
+        wire = Wire(self._session, settings, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
         early = transport.attach(request, wire, response)
         self._log("[accepted]")
         self._request, self._acceptance, self._scope = None, None, {}

@@ -5,7 +5,7 @@ import enum
 import json
 import logging
 import threading
-from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from duck.http.request import HttpRequest
@@ -13,12 +13,14 @@ from duck.views import View
 
 from . import handshake, transport
 from ._codec import SENT
+from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
 from .logging import log_message, logger
+from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 from .sending import Data, hop
@@ -41,6 +43,8 @@ _STEPS = (
     "run_forever",
     "send_frame",
 )
+
+_DEFAULT_COMPRESSION = Compression()
 
 
 class State(enum.IntEnum):
@@ -111,12 +115,21 @@ class WebSocketView(View):
     ALLOWED_ORIGINS: Sequence[str] | None = None
     """Origins such as `https://example.org` whose pages may connect, `*` for all; None for the host's own."""
 
+    COMPRESSION: bool | Compression = True
+    """Whether messages are compressed for clients that offer it, by permessage-deflate; or how."""
+
+    EXTENSIONS: Mapping[str, Negotiator] = {}
+    """Extensions of your own, by their names: functions that take the parameters of an offer, as a sequence of
+    (name, value), and give the `Extension` for this connection, or None to decline."""
+
     min_websocket_version = handshake.VERSION
 
     _overridden: frozenset[str] = frozenset()  # which steps of serving a subclass has of its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if not isinstance(cls.COMPRESSION, (bool, Compression)):
+            raise TypeError(f"{cls.__name__}.COMPRESSION is True, False or a Compression, not {cls.COMPRESSION!r}")
         if cls.SLOW_CONSUMER not in SLOW_CONSUMER_POLICIES:
             raise ValueError(f"SLOW_CONSUMER is one of {', '.join(SLOW_CONSUMER_POLICIES)}, not {cls.SLOW_CONSUMER!r}")
         if cls.RATE_LIMIT is not None and not cls.RATE_LIMIT > 0:
@@ -261,7 +274,12 @@ class WebSocketView(View):
     def _upgrade(self, request: HttpRequest) -> bool:
         self.state = State.INITIATING
         try:
-            acceptance = handshake.accept(request, subprotocols=self.SUBPROTOCOLS, allowed_origins=self.ALLOWED_ORIGINS)
+            acceptance = handshake.accept(
+                request,
+                subprotocols=self.SUBPROTOCOLS,
+                allowed_origins=self.ALLOWED_ORIGINS,
+                extensions=self._negotiators(),
+            )
         except HandshakeError as error:
             request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
             log_message(request, f"{request.path} [WebSocket] [REFUSED] {error.status} {error}")
@@ -270,6 +288,7 @@ class WebSocketView(View):
             return False
         self.client_websocket_version = handshake.VERSION
         self.subprotocol = acceptance.subprotocol
+        self.extensions = acceptance.extensions
         overridden = self._overridden
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = WebSocketProtocol(
@@ -288,6 +307,13 @@ class WebSocketView(View):
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True
+
+    def _negotiators(self) -> Mapping[str, Negotiator]:
+        compression = self.COMPRESSION
+        if compression is False:
+            return self.EXTENSIONS
+        settings = _DEFAULT_COMPRESSION if compression is True else compression
+        return {PERMESSAGE_DEFLATE: settings.accept, **self.EXTENSIONS}
 
     def _serve(self) -> "asyncio.Future[None]":
         protocol = self._open_protocol()

@@ -1,0 +1,118 @@
+"""Settings of permessage-deflate, and what they make of a client's offer (RFC 7692, section 7.1)."""
+
+from dataclasses import dataclass
+
+from .extensions import PerMessageDeflate
+from .negotiation import Parameters
+
+__all__ = ["PERMESSAGE_DEFLATE", "Compression"]
+
+PERMESSAGE_DEFLATE = "permessage-deflate"
+
+_WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
+_FLAGS = frozenset({"client_no_context_takeover", "server_no_context_takeover"})
+_SIZES = frozenset({"client_max_window_bits", "server_max_window_bits"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compression:
+    """How messages are compressed. A client that asks for less gets less, never more.
+
+    The defaults are measured: on JSON messages of 1 KB after one another, windows of 12 bits save 77 % of the bytes
+    where 15 bits save 79 %, and a connection keeps 8 KiB instead of 64.
+
+    Args:
+        level: From 1, fast, to 9, small; None for the one that is worth its time.
+        threshold: Bytes from which a message is compressed; smaller ones are sent as they are.
+        server_max_window_bits: Base-2 logarithm of the bytes that a message of ours may refer back to, 8 to 15.
+        client_max_window_bits: The same for the client's, where it lets us say so.
+        server_context_takeover: Whether our messages refer to those before them.
+        client_context_takeover: Whether the client's may.
+        memory_level: 1 to 9: while the compressor works, it takes 2 ** (memory_level + 9) bytes and its window four
+            times.
+        memory_limit: Bytes that a connection may keep between messages: a window for each direction whose context is
+            taken over. A client whose window does not fit is told not to take its context over.
+
+    Raises:
+        ValueError: A value is out of its bounds, or our window is larger than the memory limit.
+    """
+
+    level: int | None = None
+    threshold: int = 256
+    server_max_window_bits: int = 12
+    client_max_window_bits: int = 12
+    server_context_takeover: bool = True
+    client_context_takeover: bool = True
+    memory_level: int = 5
+    memory_limit: int = 16384
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "level": (1, 9),
+            "server_max_window_bits": (8, 15),
+            "client_max_window_bits": (8, 15),
+            "memory_level": (1, 9),
+        }
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not (value is None and name == "level") and not (isinstance(value, int) and least <= value <= most):
+                raise ValueError(f"{name} is {least} to {most}, not {value!r}")
+        for name in ("threshold", "memory_limit"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} is a number of bytes, not {value!r}")
+        if self.server_context_takeover and 1 << self.server_max_window_bits > self.memory_limit:
+            raise ValueError(
+                f"a window of {self.server_max_window_bits} bits does not fit into memory_limit={self.memory_limit}:"
+                " raise that, lower server_max_window_bits, or set server_context_takeover=False"
+            )
+
+    def accept(self, parameters: Parameters) -> PerMessageDeflate | None:
+        """The extension for a client that offers permessage-deflate with these parameters; None to decline.
+
+        Declined is what section 7.1 does not know: a parameter of another name, or twice; a flag with a value; window
+        bits other than 8 to 15.
+        """
+        offered = dict(parameters)
+        if len(offered) < len(parameters) or not offered.keys() <= _FLAGS | _SIZES:
+            return None
+        if any(offered.get(name) is not None for name in _FLAGS):
+            return None
+        if any(
+            value not in _WINDOW_BITS
+            for name, value in offered.items()
+            if name in _SIZES and (value is not None or name == "server_max_window_bits")
+        ):
+            return None
+        return self._agree(offered)
+
+    def _agree(self, offered: dict[str, str | None]) -> PerMessageDeflate:
+        server_bits = min(self.server_max_window_bits, _WINDOW_BITS[offered.get("server_max_window_bits") or "15"])
+        client_bits = 15
+        if "client_max_window_bits" in offered:
+            client_bits = min(self.client_max_window_bits, _WINDOW_BITS[offered["client_max_window_bits"] or "15"])
+        server_alone = "server_no_context_takeover" in offered or not self.server_context_takeover
+        room = self.memory_limit - (0 if server_alone else 1 << server_bits)
+        client_alone = (
+            "client_no_context_takeover" in offered or not self.client_context_takeover or 1 << client_bits > room
+        )
+        agreed: list[tuple[str, str | None]] = []
+        if server_alone:
+            agreed.append(("server_no_context_takeover", None))
+        if client_alone:
+            agreed.append(("client_no_context_takeover", None))
+        if server_bits < 15 or "server_max_window_bits" in offered:
+            agreed.append(("server_max_window_bits", str(server_bits)))
+        if "client_max_window_bits" in offered:
+            agreed.append(("client_max_window_bits", str(client_bits)))
+        return PerMessageDeflate(
+            PERMESSAGE_DEFLATE,
+            client_no_context_takeover=client_alone,
+            server_no_context_takeover=server_alone,
+            client_max_window_bits=client_bits,
+            server_max_window_bits=server_bits,
+            level=self.level,
+            memory_level=self.memory_level,
+            threshold=self.threshold,
+            parameters=agreed,
+        )

@@ -1,0 +1,110 @@
+"""Which extensions a connection has, without I/O: the client's offers in, the extensions and our answer out.
+
+(RFC 6455, section 9.1)
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from .exceptions import HandshakeError
+from .extensions import Extension
+
+__all__ = ["Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
+
+Parameters = Sequence[tuple[str, str | None]]
+"""(name, value) as they came, or (name, None) for one without value."""
+
+Negotiator = Callable[[Parameters], Extension | None]
+"""Takes the parameters of an offer; gives the extension for this connection, or None to decline the offer."""
+
+
+class Offer(NamedTuple):
+    """One extension with one set of parameters; a client may offer the same with others."""
+
+    name: str
+    parameters: Parameters
+
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(rf"[ \t]*({_TOKEN})[ \t]*")
+_PARAMETER = re.compile(rf';[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*)?', re.DOTALL)
+_NOTHING = re.compile(r"[ \t]*")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def parse_offers(header: str) -> list[Offer]:
+    """The offers in the value of Sec-WebSocket-Extensions, the one that the client likes best first.
+
+    Several fields are one with commas between. A list may have empty members (RFC 9110, section 5.6.1).
+
+    Raises:
+        ValueError: That is not the grammar; says where.
+    """
+    offers = []
+    at = 0
+    while at < len(header):
+        name = _NAME.match(header, at)
+        if name is None:
+            at = _NOTHING.match(header, at).end()  # type: ignore[union-attr]
+        else:
+            at = name.end()
+            parameters = []
+            while parameter := _PARAMETER.match(header, at):
+                at = parameter.end()
+                parameters.append((parameter[1], _value(parameter[2], parameter[3], at)))
+            offers.append(Offer(name[1], parameters))
+        if at < len(header):
+            if header[at] != ",":
+                raise ValueError(f"character {at + 1} of Sec-WebSocket-Extensions is out of place")
+            at += 1
+    return offers
+
+
+def _value(token: str | None, quoted: str | None, at: int) -> str | None:
+    """What a value means; one in quotes must be a token without them."""
+    if quoted is None:
+        return token
+    value = _ESCAPE.sub(r"\1", quoted)
+    if re.fullmatch(_TOKEN, value) is None:
+        raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is no token")
+    return value
+
+
+def format_extension(name: str, parameters: Parameters) -> str:
+    """A member of Sec-WebSocket-Extensions.
+
+    Raises:
+        ValueError: A name or value is no token.
+    """
+    for word in (name, *(word for parameter in parameters for word in parameter)):
+        if word is not None and re.fullmatch(_TOKEN, word) is None:
+            raise ValueError(f"{word!r} is no token (RFC 9110, section 5.6.2), as Sec-WebSocket-Extensions needs")
+    return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)])
+
+
+def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extension]:
+    """What is agreed to: of each extension the first offer that is not declined, in the client's order.
+
+    Args:
+        header: The value of Sec-WebSocket-Extensions.
+        negotiators: Of the extensions that the server has, by their names.
+
+    Raises:
+        HandshakeError: 400, for what is not the grammar.
+    """
+    try:
+        offers = parse_offers(header)
+    except ValueError as error:
+        raise HandshakeError(400, str(error)) from None
+    agreed: dict[str, Extension] = {}
+    rsv1_is_taken = False
+    for name, parameters in offers:
+        negotiator = negotiators.get(name)
+        if negotiator is None or name in agreed:
+            continue
+        extension = negotiator(parameters)
+        if extension is not None and not (rsv1_is_taken and extension.uses_rsv1):
+            agreed[name] = extension
+            rsv1_is_taken = rsv1_is_taken or extension.uses_rsv1
+    return list(agreed.values())

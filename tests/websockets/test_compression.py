@@ -1,0 +1,371 @@
+"""What is agreed on compression (RFC 7692, section 7.1), and that it is kept to."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from duck.contrib.websockets import Compression, Extension, Frame, OpCode, PerMessageDeflate, WebSocketView
+
+JSON = b'{"symbol": "ABCD", "price": 123.45, "side": "buy"}, ' * 20
+
+BROWSER = [("client_max_window_bits", None)]
+
+
+def agreed(parameters, **settings):
+    extension = Compression(**settings).accept(parameters)
+    return None if extension is None else dict(extension.parameters)
+
+
+# The offer
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        ([], {"server_max_window_bits": "12", "client_no_context_takeover": None}),
+        (BROWSER, {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
+        ([("client_max_window_bits", "15")], {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
+        ([("client_max_window_bits", "9")], {"server_max_window_bits": "12", "client_max_window_bits": "9"}),
+        (
+            [*BROWSER, ("server_max_window_bits", "8")],
+            {"server_max_window_bits": "8", "client_max_window_bits": "12"},
+        ),
+        (
+            [*BROWSER, ("server_no_context_takeover", None), ("client_no_context_takeover", None)],
+            {
+                "server_no_context_takeover": None,
+                "client_no_context_takeover": None,
+                "server_max_window_bits": "12",
+                "client_max_window_bits": "12",
+            },
+        ),
+    ],
+)
+def test_the_answer_says_what_was_agreed(offer, answer):
+    assert agreed(offer) == answer
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        *[
+            (name, value)
+            for name in ("server_max_window_bits", "client_max_window_bits")
+            for value in ("", "0", "7", "16", "08", "012", "+9", "-9", "9.0", "1e1", "true", "٩")
+        ],
+        ("server_max_window_bits", None),
+        ("server_no_context_takeover", "true"),
+        ("client_no_context_takeover", "1"),
+        ("client_no_context_takeover", ""),
+        ("unknown", None),
+        ("Server_max_window_bits", "9"),
+    ],
+)
+def test_what_is_declined(parameter):
+    assert agreed([parameter]) is None
+    assert agreed([*BROWSER[:0], parameter, ("server_no_context_takeover", None)]) is None
+
+
+@pytest.mark.parametrize("value", [None, "9"])
+def test_a_parameter_twice_is_declined(value):
+    assert agreed([("client_max_window_bits", value)] * 2) is None
+    assert agreed([("client_no_context_takeover", None)] * 2) is None
+
+
+def test_settings_bound_what_is_agreed():
+    answer = agreed([("server_max_window_bits", "11"), *BROWSER], server_max_window_bits=10, client_max_window_bits=9)
+    assert answer == {"server_max_window_bits": "10", "client_max_window_bits": "9"}
+    answer = agreed(BROWSER, server_context_takeover=False, client_context_takeover=False)
+    assert {"server_no_context_takeover", "client_no_context_takeover"} <= answer.keys()
+
+
+def test_a_window_that_does_not_fit_is_not_taken_over():
+    assert "client_no_context_takeover" in agreed([], memory_limit=4096 + 32767)
+    assert "client_no_context_takeover" not in agreed([], memory_limit=4096 + 32768)
+    assert "client_no_context_takeover" in agreed(BROWSER, memory_limit=4096 + 4095)
+    assert "client_no_context_takeover" not in agreed(BROWSER, memory_limit=4096 + 4096)
+    assert "client_no_context_takeover" not in agreed([], server_context_takeover=False, memory_limit=32768)
+    # Nothing said means 15 bits, in both directions.
+    assert agreed([], server_max_window_bits=15, memory_limit=65536) == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"level": 0},
+        {"level": 10},
+        {"level": "6"},
+        {"server_max_window_bits": 7},
+        {"server_max_window_bits": 16},
+        {"client_max_window_bits": None},
+        {"memory_level": 0},
+        {"memory_level": 10},
+        {"threshold": -1},
+        {"memory_limit": None},
+        {"memory_limit": 4095},
+        {"server_max_window_bits": 15},
+    ],
+)
+def test_settings_have_bounds(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Compression(**settings)
+
+
+def test_settings_are_not_changed():
+    with pytest.raises(AttributeError):
+        Compression().level = 1
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "on", {"level": 1}])
+def test_a_view_says_what_it_wants(wrong):
+    with pytest.raises(TypeError, match=r"View\.COMPRESSION is True, False or a Compression"):
+        type("View", (WebSocketView,), {"COMPRESSION": wrong})
+
+
+# Both ends keep to it
+
+
+@pytest.mark.parametrize("bits", [*itertools.product(range(8, 16), (8, 15))])
+@pytest.mark.parametrize("alone", [*itertools.product((False, True), repeat=2)])
+def test_two_ends_understand_each_other(bits, alone):
+    server = PerMessageDeflate("permessage-deflate", *alone, bits[1], server_max_window_bits=bits[0])
+    client = PerMessageDeflate("permessage-deflate", *alone[::-1], bits[0], server_max_window_bits=bits[1])
+    for number in range(30):
+        message = b"%d" % number + JSON[: number * 50]
+        assert client.decompress(server.compress(message)) == message
+        assert server.decompress(client.compress(message)) == message
+
+
+# On a connection
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+
+
+def compressed(client, payload, opcode=OpCode.TEXT):
+    return client.encode(Frame(opcode, payload=payload)).serialize(mask=True)
+
+
+async def raw_frame(peer, client):
+    return await Frame.parse(peer.reader.readexactly, mask_required=False, extensions=[client])
+
+
+def far_end(answer="12"):
+    return PerMessageDeflate("permessage-deflate", client_max_window_bits=int(answer), server_max_window_bits=12)
+
+
+def test_a_view_compresses_what_is_worth_it(run, serving, dial):
+    async def scenario():
+        async with serving(Echo) as server, dial(server, headers=OFFER) as peer:
+            status, headers = await peer.head()
+            assert status == 101
+            assert headers["sec-websocket-extensions"] == (
+                "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+            )
+            view, _ = await server.views.get()
+            assert [extension.name for extension in view.extensions] == ["permessage-deflate"]
+            client = far_end()
+            sizes = []
+            for payload in (JSON, b"small", b"", JSON, b"x" * 255, b"x" * 256):
+                peer.write(compressed(client, payload))
+                first, length = await peer.reader.readexactly(2)
+                if length == 126:
+                    length = int.from_bytes(await peer.reader.readexactly(2))
+                got = await peer.reader.readexactly(length)
+                sizes.append(length)
+                assert first == (0b11000001 if len(payload) >= 256 else 0b10000001)
+                assert (client.decompress(got) if first & 0b01000000 else got) == payload
+            assert sizes[0] < len(JSON) / 8
+            assert sizes[3] < sizes[0] / 2  # it refers to the first
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        (False, None),
+        (True, "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"),
+        (
+            Compression(server_max_window_bits=9, client_context_takeover=False),
+            "permessage-deflate; client_no_context_takeover; server_max_window_bits=9; client_max_window_bits=12",
+        ),
+    ],
+    ids=["off", "on", "settings"],
+)
+def test_the_settings_of_a_view(run, serving, dial, setting, answer):
+    class View(Echo):
+        COMPRESSION = setting
+
+    async def scenario():
+        async with serving(View) as server, dial(server, headers=OFFER) as peer:
+            _, headers = await peer.head()
+            assert headers.get("sec-websocket-extensions") == answer
+            peer.send("plain")
+            assert await peer.message() == "plain"
+
+    run(scenario())
+
+
+def test_the_next_offer_is_taken_where_one_is_declined(run, serving, dial):
+    offers = (
+        "permessage-deflate; server_max_window_bits=7, x-unknown, permessage-deflate; foo,"
+        ' permessage-deflate; server_max_window_bits="10"; client_max_window_bits=15, permessage-deflate'
+    )
+
+    async def scenario():
+        async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Extensions": offers}) as peer:
+            _, headers = await peer.head()
+            assert headers["sec-websocket-extensions"] == (
+                "permessage-deflate; server_max_window_bits=10; client_max_window_bits=12"
+            )
+
+    run(scenario())
+
+
+def test_a_malformed_offer_is_refused(run, serving, dial):
+    async def scenario():
+        headers = {"Sec-WebSocket-Extensions": "permessage-deflate; ="}
+        async with serving(Echo) as server, dial(server, headers=headers) as peer:
+            status, _ = await peer.head()
+            assert status == 400
+
+    run(scenario())
+
+
+def test_rsv1_without_an_agreement(run, connect):
+    async def scenario():
+        async with connect(Echo) as session:
+            session.peer.write(compressed(far_end(), JSON))
+            code, _ = await session.peer.closing()
+            assert code == 1002
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("payload", "opcode", "code"),
+    [
+        (b"\xff\xff\xff", OpCode.TEXT, 1002),
+        (far_end().compress(JSON)[:-3], OpCode.TEXT, 1002),
+        (b"", OpCode.BINARY, None),
+        (far_end().compress(b"caf\xe9"), OpCode.TEXT, 1007),
+        (far_end().compress(bytes(2**20)), OpCode.BINARY, None),
+        (far_end().compress(bytes(2**20 + 1)), OpCode.BINARY, 1009),
+    ],
+    ids=["garbage", "cut off", "nothing", "not UTF-8", "as large as allowed", "too large"],
+)
+def test_what_may_come(run, connect, payload, opcode, code):
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            frame = Frame(opcode, payload=payload, rsv1=True)
+            session.peer.send(frame)
+            if code is None:
+                echo = await raw_frame(session.peer, far_end())
+                assert echo.payload == far_end().decompress(payload)
+            else:
+                assert (await session.peer.closing())[0] == code
+
+    run(scenario())
+
+
+def test_messages_out_of_fragments_with_others_between(run, connect):
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            client, peer = far_end(), session.peer
+            for _ in range(3):
+                payload = client.compress(JSON)
+                peer.send(
+                    Frame(OpCode.TEXT, False, payload[:10], rsv1=True),
+                    Frame(OpCode.PING, payload=b"between"),
+                    Frame(OpCode.CONTINUATION, False, b""),
+                    Frame(OpCode.CONTINUATION, False, payload[10:]),
+                    Frame(OpCode.CONTINUATION),
+                    "uncompressed",
+                )
+                assert (await raw_frame(peer, client)).opcode == OpCode.PONG
+                assert (await raw_frame(peer, client)).payload == JSON
+                assert (await raw_frame(peer, client)).payload == b"uncompressed"
+
+    run(scenario())
+
+
+def test_messages_of_all_kinds_leave_in_order(run, connect):
+    """Small ones, ones that are compressed, ones over MAX_FRAME_SIZE, and streams."""
+
+    class View(Echo):
+        MAX_FRAME_SIZE = 300
+
+        async def on_open(self):
+            for number in range(20):
+                small, large = f"small {number}", JSON * 3 + b"%d" % number
+                stream = [f"stream {number}, ", "x" * 280, "", "y" * 290]
+                await asyncio.gather(self.send(small), self.send(JSON[:290]), self.send(stream), self.send(large))
+
+    async def message(peer, client):
+        payload, first = b"", None
+        while True:
+            head, length = await peer.reader.readexactly(2)
+            if length == 126:
+                length = int.from_bytes(await peer.reader.readexactly(2))
+            if first is None:
+                first = head
+            else:
+                assert head & 0b01111111 == 0
+            payload += await peer.reader.readexactly(length)
+            if head & 0b10000000:
+                return client.decompress(payload) if first & 0b01000000 else payload
+
+    async def scenario():
+        async with connect(View, headers=OFFER) as session:
+            client = far_end()
+            for number in range(20):
+                assert await message(session.peer, client) == b"small %d" % number
+                assert await message(session.peer, client) == JSON[:290]
+                assert await message(session.peer, client) == JSON * 3 + b"%d" % number
+                assert await message(session.peer, client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
+
+    run(scenario())
+
+
+# Extensions of users
+
+
+class Shout(Extension):
+    """Sends capitals, and says so by RSV1."""
+
+    def encode(self, frame):
+        return frame.replace(payload=frame.payload.upper(), rsv1=True)
+
+    def decode(self, frame, max_size=None):
+        return frame.replace(payload=frame.payload.lower(), rsv1=False) if frame.rsv1 else frame
+
+
+def shout(parameters):
+    return Shout("x-shout", parameters) if dict(parameters) in ({}, {"volume": "11"}) else None
+
+
+def test_a_view_may_have_extensions_of_its_own(run, serving, dial):
+    class View(Echo):
+        EXTENSIONS = {"x-shout": shout}  # noqa: RUF012
+
+    offers = "x-shout; volume=12, x-shout; volume=11, permessage-deflate"
+
+    async def scenario():
+        async with serving(View) as server, dial(server, headers={"Sec-WebSocket-Extensions": offers}) as peer:
+            _, headers = await peer.head()
+            assert headers["sec-websocket-extensions"] == "x-shout; volume=11"
+            peer.send(Frame(OpCode.TEXT, payload=b"QUACK", rsv1=True))
+            peer.send("quack")
+            for _ in range(2):
+                head = await peer.reader.readexactly(2)
+                assert head == b"\xc1\x05"
+                assert await peer.reader.readexactly(5) == b"QUACK"
+
+    run(scenario())

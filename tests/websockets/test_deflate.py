@@ -1,0 +1,229 @@
+"""Who compresses: each library gives what all of them read, and none refers farther back than was agreed."""
+
+import os
+import random
+import subprocess
+import sys
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import ExtensionError, PayloadTooBig, PerMessageDeflate, deflate, extensions
+
+TAIL = b"\x00\x00\xff\xff"
+JSON = b"".join(b'{"id": %d, "price": %d.%02d, "side": "buy"}, ' % (i, i * 7919 % 1000, i % 100) for i in range(500))
+
+
+@pytest.fixture(scope="module", params=deflate.BACKENDS)
+def backend(request):
+    try:
+        return deflate.load(request.param)
+    except ImportError:
+        pytest.skip(f"{request.param} is not installed")
+
+
+def end(backend, **options):
+    return PerMessageDeflate("permessage-deflate", backend=backend, **options)
+
+
+pieces = st.sampled_from([JSON[:100], JSON[:3000], JSON[2500:9000], bytes(500), b""]) | st.binary(max_size=400)
+
+
+@given(
+    st.lists(st.lists(pieces, min_size=1, max_size=3), max_size=6),
+    st.integers(8, 15),
+    st.integers(1, 9),
+    st.integers(1, 9) | st.none(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_zlib_reads_what_it_writes(backend, messages, bits, memory_level, level, alone, forgetful):
+    sender = end(
+        backend,
+        server_max_window_bits=bits,
+        memory_level=memory_level,
+        level=level,
+        server_no_context_takeover=alone,
+    )
+    reader = zlib.decompressobj(-max(bits, 9))
+    for fragments in messages:
+        parts = [sender.compress(fragment, False) for fragment in fragments[:-1]]
+        parts.append(sender.compress(fragments[-1]))
+        assert parts[-1]
+        if alone:
+            reader = zlib.decompressobj(-max(bits, 9))
+        assert reader.decompress(b"".join(parts) + TAIL) == b"".join(fragments)
+        if forgetful:
+            sender.release()
+
+
+@given(
+    st.lists(pieces, max_size=6),
+    st.integers(9, 15),
+    st.integers(1, 9),
+    st.sampled_from([zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH]),
+)
+def test_it_reads_what_zlib_writes(backend, messages, bits, level, flush):
+    writer = zlib.compressobj(level, wbits=-bits)
+    reader = end(backend, client_max_window_bits=bits)
+    for message in messages:
+        payload = writer.compress(message) + writer.flush(flush)
+        assert reader.decompress(payload.removesuffix(TAIL) or b"\x00") == message
+
+
+@pytest.mark.parametrize("bits", range(8, 16))
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_nothing_refers_farther_back_than_the_window(backend, bits, forgetful):
+    sender = end(backend, server_max_window_bits=bits, memory_level=9)
+    stream = b""
+    for at in range(0, len(JSON), 1000):
+        stream += sender.compress(JSON[at : at + 1000]) + TAIL
+        if forgetful:
+            sender.release()
+    # Byte by byte, zlib can look no farther back than its window.
+    reader = zlib.decompressobj(-bits)
+    got = bytearray()
+    while len(got) < len(JSON):
+        got += reader.decompress(stream, 1)
+        stream = reader.unconsumed_tail
+    assert got == JSON
+
+
+def test_that_test_finds_what_refers_too_far():
+    writer = zlib.compressobj(wbits=-12)
+    stream = writer.compress(JSON) + writer.flush(zlib.Z_SYNC_FLUSH)
+    reader = zlib.decompressobj(-9)
+    with pytest.raises(zlib.error, match="too far back"):
+        while stream:
+            reader.decompress(stream, 1)
+            stream = reader.unconsumed_tail
+
+
+@given(st.binary(max_size=60), st.integers(0, 1000))
+def test_broken_data_is_an_error_or_a_message_within_the_limit(backend, payload, limit):
+    try:
+        message = end(backend).decompress(payload, limit)
+    except (ExtensionError, PayloadTooBig):
+        return
+    assert len(message) <= limit
+
+
+def test_a_message_that_is_cut_off_is_an_error(backend):
+    payload = end(backend).compress(JSON[:3000])
+    unnoticed = 0
+    for cut in range(1, len(payload) - 1):
+        try:
+            end(backend).decompress(payload[:cut], 100_000)
+        except ExtensionError as error:
+            assert "broken" in str(error)
+        else:
+            unnoticed += 1  # by chance the bits that are added for the check can make a last block
+    assert unnoticed <= len(payload) // 100
+
+
+def test_nothing_may_stand_behind_the_last_block(backend):
+    final = b"\xf3\x48\xcd\xc9\xc9\x07\x00"  # "Hello", with BFINAL set
+    for payload in (final, final + b"\x00"):
+        assert end(backend).decompress(payload) == b"Hello"
+    for payload in (final + b"more", final + final, final + b"\x00\x00"):
+        with pytest.raises(ExtensionError, match="last block"):
+            end(backend).decompress(payload)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 1000, 2**20])
+def test_the_limit(backend, limit):
+    fits = end(backend).compress(bytes(limit))
+    assert end(backend).decompress(fits, limit) == bytes(limit)
+    with pytest.raises(PayloadTooBig):
+        end(backend).decompress(end(backend).compress(bytes(limit + 1)), limit)
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_071, 131_072, 131_073, 262_144, 300_000])
+@pytest.mark.parametrize("kind", ["zeros", "text", "random"])
+def test_large_messages(backend, size, kind):
+    text = (JSON * (size // len(JSON) + 1))[:size]
+    message = {"zeros": bytes(size), "text": text, "random": random.Random(size).randbytes(size)}[kind]
+    for writer in (end(backend), end(deflate.load("zlib"))):
+        payload = writer.compress(message)
+        for limit in (None, size, size + 1, 2 * size):
+            assert end(backend).decompress(payload, limit) == message
+        with pytest.raises(PayloadTooBig):
+            end(backend).decompress(payload, size - 1)
+
+
+# Who keeps a compressor
+
+
+def test_connections_that_sent_last_keep_theirs(backend, monkeypatch):
+    ends = [end(backend, server_max_window_bits=12, memory_level=5) for _ in range(4)]
+    monkeypatch.setattr(extensions, "KEPT", 2 * ends[0].compressor_size())
+    readers = [zlib.decompressobj(-12) for _ in ends]
+
+    def send(number):
+        payload = ends[number].compress(JSON[:500])
+        assert len(payload) < 400
+        assert readers[number].decompress(payload + TAIL) == JSON[:500]
+
+    def keep():
+        return [number for number in range(4) if ends[number]._compressor is not None]
+
+    for number in (0, 1, 0, 2):
+        send(number)
+    assert keep() == [0, 2]
+    ends[0].release()
+    assert keep() == [2]
+    for number in (3, 2, 1, 0):
+        send(number)
+    assert keep() == [0, 1]
+    for one in ends:
+        one.release()
+
+
+def test_a_compressor_amid_a_message_is_kept_whatever_others_do(backend, monkeypatch):
+    one, other = end(backend), end(backend)
+    monkeypatch.setattr(extensions, "KEPT", one.compressor_size())
+    one.compress(b"before")
+    payload = one.compress(JSON[:1000], False)
+    other.compress(b"x")
+    payload += one.compress(JSON[1000:2000])
+    reader = end(backend)
+    reader._received = b"before"
+    assert reader.decompress(payload) == JSON[:2000]
+    one.release()
+    other.release()
+
+
+def test_without_context_takeover_nothing_is_kept(backend):
+    one = end(backend, server_no_context_takeover=True, client_no_context_takeover=True)
+    assert one.decompress(one.compress(JSON)) == JSON
+    assert (one._compressor, one._sent, one._received) == (None, b"", b"")
+
+
+# The choice
+
+
+def chosen(wish):
+    code = "from duck.contrib.websockets.deflate import BACKEND; print(BACKEND.name)"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DUCK_DEFLATE": wish, "DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_environment_chooses(backend):
+    assert chosen(backend.name).stdout == f"{backend.name}\n"
+
+
+def test_without_a_wish_the_fastest_that_is_installed():
+    assert chosen("").stdout.strip() in deflate.BACKENDS
+
+
+def test_a_wish_that_cannot_be_met():
+    done = chosen("gzip")
+    assert done.returncode != 0
+    assert "set it to isal, zlib-ng, zlib" in done.stderr
