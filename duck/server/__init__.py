@@ -1,5 +1,11 @@
 """The embedded server: hosts WebSocket views, and the few pages that belong to them, on asyncio."""
 
+import duck
+from duck import _duckframework
+
+if getattr(duck, "__distribution__", None) != "duck-websockets":  # then what follows would fail for no plain reason
+    raise ImportError(_duckframework.EXPLANATION)
+
 from .limits import Limits
 from .runner import run
 from .server import Server, serve

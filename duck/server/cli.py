@@ -92,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--trusted-proxies",
+        type=_proxies,
         metavar="A,B",
-        default="",
+        default=(),
         help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
         "whoever comes by --uds",
     )
@@ -115,11 +116,6 @@ def _serve(options: argparse.Namespace) -> None:
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
     ssl = _ssl(options)
-    trusted_proxies = [name.strip() for name in options.trusted_proxies.split(",") if name.strip()]
-    try:
-        Proxies(trusted_proxies)
-    except ValueError as error:
-        raise UsageError(f"--trusted-proxies: {error}") from None
     try:
         run(
             urlpatterns,
@@ -133,7 +129,7 @@ def _serve(options: argparse.Namespace) -> None:
                 connections=options.max_connections,
                 connections_per_address=options.max_connections_per_address,
             ),
-            trusted_proxies=trusted_proxies,
+            trusted_proxies=options.trusted_proxies,
         )
     except OSError as error:
         where = options.uds or f"{options.host}:{options.port}"
@@ -179,6 +175,15 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
     return count
+
+
+def _proxies(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    try:
+        Proxies(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
 
 
 def _seconds(text: str) -> float:

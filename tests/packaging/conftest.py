@@ -1,12 +1,15 @@
 """Runs the package in processes of its own, where it can be set up in every way that it may be found in."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import duck
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +18,7 @@ SETTINGS = ("DUCK_NO_EXTENSIONS", "DUCK_REQUIRE_SPEEDUPS", "DUCK_BUILD_EXTENSION
 Process = subprocess.CompletedProcess[str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The source tree."""
     return ROOT
@@ -47,3 +50,11 @@ def info(python: Callable[..., Process]) -> Callable[..., dict[str, str]]:
         return {name: value.strip() for name, _, value in facts} | {"stderr": process.stderr}
 
     return run
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the package without its compiled module; the folder is for PYTHONPATH."""
+    source = Path(duck.__file__).parent
+    shutil.copytree(source, tmp_path / "duck", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd"))
+    return tmp_path

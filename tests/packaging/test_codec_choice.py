@@ -1,14 +1,10 @@
 """Which codec runs, and what is said of it: built, switched off, required, missing, broken."""
 
 import os
-import shutil
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-
-import duck
 
 INFO = ("-m", "duck.contrib.websockets")
 
@@ -22,14 +18,6 @@ def compiled():
     """Skips where the codec is not built; with DUCK_REQUIRE_SPEEDUPS it must be."""
     if find_spec("duck.contrib.websockets._speedups") is None:
         (pytest.fail if is_required() else pytest.skip)("the codec is not compiled here")
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """A copy of the package without its compiled module; the folder is for PYTHONPATH."""
-    source = Path(duck.__file__).parent
-    shutil.copytree(source, tmp_path / "duck", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd"))
-    return tmp_path
 
 
 @pytest.mark.parametrize("command", [INFO, ("-m", "duck.server", "info")], ids=" ".join)

@@ -33,7 +33,7 @@ def in_threads():
     """Calls a function with 0, 1, ... in so many threads, which begin together; what each gave."""
 
     def run(function, count=THREADS):
-        barrier = threading.Barrier(count)
+        barrier = threading.Barrier(count, timeout=60)
 
         def begin(number):
             barrier.wait()
@@ -134,7 +134,7 @@ def test_a_server_in_each_thread(in_loops, serving, dial):
 def test_messages_that_go_round_all_loops(in_loops, serving, dial):
     """Each view hands what it receives to that of the next thread, while others do so to it."""
     views = [None] * THREADS
-    ready, done = threading.Barrier(THREADS), threading.Barrier(THREADS)
+    ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
     count = 300
 
     class Relay(WebSocketView):
@@ -166,7 +166,8 @@ def test_messages_that_go_round_all_loops(in_loops, serving, dial):
 
 def test_sending_to_views_that_end(in_loops, serving, dial):
     """From other threads: until the end it works, afterwards it is refused, and nothing hangs."""
-    views, ready = [], threading.Barrier(THREADS)
+    views = []
+    ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
     home = 4
 
     async def at_home():
@@ -186,6 +187,7 @@ def test_sending_to_views_that_end(in_loops, serving, dial):
                     peer.close()
                     await peer.rest()
             await asyncio.wait([end for _, end in pairs])
+            await asyncio.to_thread(done.wait)  # a loop that is closed takes what was handed to it along
 
     async def abroad(number):
         await asyncio.to_thread(ready.wait)
@@ -193,5 +195,6 @@ def test_sending_to_views_that_end(in_loops, serving, dial):
             with pytest.raises(ConnectionClosed):
                 for i in itertools.count():
                     await view.send(f"from {number}: {i}")
+        await asyncio.to_thread(done.wait)
 
     in_loops(lambda number: abroad(number) if number else at_home())

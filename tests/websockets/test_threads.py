@@ -135,14 +135,17 @@ def test_hooks_run_in_the_thread_of_the_connection(run, connect):
 def test_back_pressure_reaches_other_threads(run, connect):
     async def scenario():
         async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
-            sent = []
+            sent, begun = [], asyncio.Event()
+            loop = asyncio.get_running_loop()
 
             async def flood():
                 for i in range(200):
                     await session.view.send_binary(bytes(65536))
                     sent.append(i)
+                    loop.call_soon_threadsafe(begun.set)
 
             sending = asyncio.create_task(in_another_loop(flood))
+            await begun.wait()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(sending), 0.2)
             assert 0 < len(sent) < 200

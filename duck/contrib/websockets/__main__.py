@@ -9,21 +9,37 @@ from . import _codec, deflate
 __all__ = ["main"]
 
 
-def _version() -> str:
+def _version(distribution: str) -> str | None:
     try:
-        return version("duck-websockets")
+        return version(distribution)
     except PackageNotFoundError:
-        return "unknown (not installed)"
+        return None
+
+
+def _python() -> str:
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    name = f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}"
+    return name if has_gil else f"{name}, without the GIL"
+
+
+def _neighbour(framework: str) -> str:
+    """What it means that Duck Framework is here; see README, "Beside Duck Framework"."""
+    if _version("duck-websockets") is None:
+        return f"{framework}, whose WebSockets are replaced by these"
+    return f"{framework} is installed too, and owns the package `duck` as well: give each an environment of its own"
 
 
 def main() -> int:
     """Prints version, codec, why this codec, the SIMD tier, and who compresses; exit code 0."""
     facts = {
-        "duck-websockets": _version(),
-        "python": f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}",
+        "duck-websockets": _version("duck-websockets") or "unknown (not installed)",
+        "python": _python(),
         **_codec.describe(),
         "compression": deflate.BACKEND.name,
     }
+    framework = _version("duckframework")
+    if framework is not None:
+        facts["duckframework"] = _neighbour(framework)
     for name, value in facts.items():
         print(f"{name + ':':<17}{value}")
     return 0

@@ -58,7 +58,8 @@ def _choose() -> tuple[ModuleType, str]:
             raise ImportError(f"the compiled codec is required, but {why}") from error
         warnings.warn(
             f"duck-websockets runs on its pure-Python codec, which is many times slower than the compiled one: {why}."
-            " Reinstall with a C compiler at hand (`pip install --force-reinstall --no-cache-dir duck-websockets`),"
+            " Reinstall with a C compiler at hand (`pip install --force-reinstall --no-cache-dir --no-binary"
+            " duck-websockets duck-websockets`),"
             " or set DUCK_NO_EXTENSIONS=1 if this is what you want.",
             RuntimeWarning,
             stacklevel=2,

@@ -1,0 +1,57 @@
+"""Duck Framework in the same environment, which owns the package `duck` as well: it is found out and explained."""
+
+import os
+
+import pytest
+
+EXPLAINED = "duck-websockets and duckframework are installed in the same environment"
+SERVER = ("-c", "import duck.server")
+
+
+@pytest.fixture
+def beside(tree):
+    """The package, and a folder of the framework's that we have not."""
+    (tree / "duck/settings").mkdir()
+    (tree / "duck/settings/__init__.py").touch()
+    return tree
+
+
+@pytest.fixture
+def metadata(tmp_path):
+    """Says what is installed, to those who look for it in this folder."""
+
+    def write(name, version):
+        folder = tmp_path / "metadata" / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n")
+        return str(folder.parent)
+
+    return write
+
+
+def test_alone(python, tree):
+    process = python(*SERVER, PYTHONPATH=str(tree), DUCK_NO_EXTENSIONS="1")
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_ours_came_last(python, beside):
+    """Our files are whole: they work, with a warning."""
+    code = "import duck.server; from duck.contrib.websockets import WebSocketView"
+    process = python("-c", code, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
+    assert process.returncode == 0
+    assert process.stderr.count(f"RuntimeWarning: {EXPLAINED}") == 1
+
+
+def test_the_framework_came_last(python, beside):
+    """Its files have replaced ours: to go on would fail somewhere, or run its WebSockets."""
+    (beside / "duck/__init__.py").write_text("__version__ = '2.3.2'\n")
+    process = python(*SERVER, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
+    assert process.returncode == 1
+    assert f"ImportError: {EXPLAINED}" in process.stderr
+
+
+def test_info(info, tree, metadata):
+    metadata("duck-websockets", "0.1.0")
+    folders = [str(tree), metadata("duckframework", "2.3.2")]
+    facts = info(DUCK_NO_EXTENSIONS="1", PYTHONPATH=os.pathsep.join(folders))
+    assert facts["duckframework"].startswith("2.3.2 is installed too, and owns the package `duck` as well")
