@@ -73,6 +73,15 @@ SERVERS: tuple[Server, ...] = (
         )
         for library in ("isal", "zlib-ng")
     ),
+    Server(
+        "uvicorn-duck",
+        "uvicorn, duck",
+        "uvicorn",
+        ("uvicorn", "httptools", "uvloop"),
+        variant="duck.contrib.websockets.uvicorn:WebSocketProtocol",
+        environment=_COMPILED,
+        deflate=True,
+    ),
     Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
     Server("picows-websockets", "picows.websockets", "picows_websockets", ("picows", "aiofastnet", "uvloop")),
     Server("websockets", "websockets", "websockets", ("websockets", "uvloop"), deflate=True),

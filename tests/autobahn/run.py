@@ -1,6 +1,6 @@
-"""Runs the Autobahn test suite, some 500 cases of good and bad WebSocket clients, against `duck serve`.
+"""Runs the Autobahn test suite, some 500 cases of good and bad WebSocket clients, against `duck serve` or uvicorn.
 
-python tests/autobahn/run.py [--cases '1.*,2.*' | --cases '*'] [--venv DIR] [--pure | --list]
+python tests/autobahn/run.py [--cases '1.*,2.*' | --cases '*'] [--venv DIR] [--host uvicorn] [--pure | --list]
 
 The suite is a Python 2.7 program. An environment for it is made at the first run, with the Python that $PYTHON27 names,
 or pyenv's, or `python2.7` of the path.
@@ -13,9 +13,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +73,7 @@ def main() -> int:
     parser.add_argument(
         "--venv", type=Path, default=ROOT / "build/autobahn", help="the suite's environment, made if it is not there"
     )
+    parser.add_argument("--host", choices=HOSTS, default="duck", help="what serves (%(default)s)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--pure", action="store_true", help="test the pure-Python codec")
     what.add_argument("--list", action="store_true", help="print the ids of the cases, and run none")
@@ -82,7 +85,7 @@ def main() -> int:
             print(*cases, sep="\n")
             return 0
         with tempfile.TemporaryDirectory(prefix="autobahn-") as folder:
-            with serving(options.pure) as port:
+            with HOSTS[options.host](options.pure) as port:
                 results = run(python, cases, port, Path(folder))
             return report(results, Path(folder))
     except CannotRun as error:
@@ -189,13 +192,12 @@ def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Ca
 
 
 @contextmanager
-def serving(pure: bool) -> Iterator[int]:
+def serving_duck(pure: bool) -> Iterator[int]:
     """Run the echo example, and give its port."""
-    variables = {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""} if pure else {}
     # -P, or the source tree in the working directory would come before what is installed.
     duck = [sys.executable, "-P", "-m", "duck.server"]
     server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]
-    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=os.environ | variables) as process:
+    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=environment_for(pure)) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -205,6 +207,37 @@ def serving(pure: bool) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
+
+
+@contextmanager
+def serving_uvicorn(pure: bool) -> Iterator[int]:
+    """Run an ASGI application on uvicorn with our protocol, and give its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    uvicorn = [sys.executable, "-P", "-m", "uvicorn", "app:app", "--app-dir", str(HERE), "--lifespan", "off"]
+    options = ["--port", str(port), "--ws", "duck.contrib.websockets.uvicorn:WebSocketProtocol", "--log-level", "error"]
+    with subprocess.Popen([*uvicorn, *options], env=environment_for(pure)) as process:
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionRefusedError:
+                    if process.poll() is not None:
+                        raise CannotRun("uvicorn did not start") from None
+                    time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+
+
+def environment_for(pure: bool) -> dict[str, str]:
+    """Of a server on either codec."""
+    variables = {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""} if pure else {}
+    return os.environ | variables
+
+
+HOSTS = {"duck": serving_duck, "uvicorn": serving_uvicorn}
 
 
 # The outcome

@@ -2,8 +2,10 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -72,3 +74,33 @@ def test_run_as_a_script(name):
         process.send_signal(signal.SIGINT)
         assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+\n", line)
         assert process.wait(30) == 0
+
+
+def test_aiohttp_as_the_host():
+    pytest.importorskip("aiohttp")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    source = (EXAMPLES / "aiohttp_host.py").read_text().replace("port=8080", f"port={port}")
+    words = [sys.executable, "-P", "-c", source]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env={"PYTHONPATH": str(ROOT)}) as process:
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionRefusedError:
+                    assert process.poll() is None
+                    time.sleep(0.05)
+            with urlopen(f"http://127.0.0.1:{port}/") as response:
+                assert b"new WebSocket" in response.read()
+            address = f"ws://127.0.0.1:{port}/echo/visitor"
+            with pytest.raises(Exception, match="403"):
+                connect(address, origin="http://example.org")
+            with connect(address, origin=f"http://127.0.0.1:{port}") as client:
+                client.send("hello")
+                assert client.recv() == "visitor: hello"
+                process.terminate()
+                with pytest.raises(Exception, match="1001"):
+                    client.recv()
+        finally:
+            process.terminate()

@@ -193,7 +193,16 @@ class Session:
 
 @asynccontextmanager
 async def _dial(
-    server, *, headers=(), without=(), behind=b"", read_limit=2**16, receive_buffer=None, tls=None, cut=None
+    server,
+    *,
+    target="/",
+    headers=(),
+    without=(),
+    behind=b"",
+    read_limit=2**16,
+    receive_buffer=None,
+    tls=None,
+    cut=None,
 ):
     """A peer that has sent its request up to the `cut`, and what is `behind` it, in one piece."""
     sock = socket.socket()
@@ -205,7 +214,7 @@ async def _dial(
     reader, writer = await asyncio.open_connection(sock=sock, limit=read_limit, **options)
     fields = {**HEAD, **dict(headers)}
     lines = [f"{name}: {value}" for name, value in fields.items() if name not in without]
-    request = "\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode("latin-1")
+    request = "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
     writer.write(request[:cut] + behind)
     try:
         yield Peer(reader, writer)
@@ -307,3 +316,71 @@ def log(caplog):
         ]
 
     return entries
+
+
+class AsgiServer:
+    """uvicorn without its main loop: its protocols, as its settings have them, on a port.
+
+    Attributes:
+        state: Where uvicorn keeps account of connections and tasks.
+    """
+
+    def __init__(self, config, state, port):
+        self.config = config
+        self.state = state
+        self.port = port
+
+    async def shut_down(self):
+        """What uvicorn does to end."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        while self.state.connections or self.state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def serving_asgi():
+    """Serves an ASGI application: `async with serving_asgi(app) as server`, with uvicorn's settings as options.
+
+    In the end no connection and no task may be left over.
+    """
+    config = pytest.importorskip("uvicorn.config")
+    server_module = pytest.importorskip("uvicorn.server")
+
+    @asynccontextmanager
+    async def serving_asgi(app, *, tls=None, ws="duck.contrib.websockets.uvicorn:WebSocketProtocol", **options):
+        settings = config.Config(app, ws=ws, lifespan="off", log_config=None, **options)
+        settings.load()
+        state = server_module.ServerState()
+        state.default_headers = [(b"server", b"uvicorn")]
+        loop = asyncio.get_running_loop()
+
+        def protocol():
+            return settings.http_protocol_class(settings, state, {"from": "lifespan"}, loop)
+
+        listener = await loop.create_server(protocol, "127.0.0.1", 0, ssl=tls and tls.server)
+        try:
+            server = AsgiServer(settings, state, listener.sockets[0].getsockname()[1])
+            yield server
+            async with asyncio.timeout(ENDING):
+                while state.connections or state.tasks:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        finally:
+            listener.close()
+            for task in state.tasks:
+                task.cancel()
+            for connection in state.connections:
+                connection.transport.abort()
+
+    return serving_asgi
+
+
+@pytest.fixture
+def until():
+    """Waits for what nothing tells of."""
+
+    async def wait(condition):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    return wait

@@ -30,9 +30,11 @@ LAYERS = [
     ["compression", "handshake"],
     ["connection"],
     ["tasks", "commons"],
-    ["transport", "heartbeat", "frame_queue", "sending", "flow"],
+    ["framework", "transport", "heartbeat", "frame_queue", "sending", "flow"],
     ["protocol"],
-    ["view"],
+    ["asgi_session"],
+    ["asgi", "view"],
+    ["uvicorn"],
     ["__init__", "__main__"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -90,6 +92,8 @@ def test_no_import_runs_up(path):
             # All that Duck Framework has too, and only the view needs it.
             assert LAYER[path.stem] >= LAYER["view"], f"{path.name} imports {name}"
             continue
+        if (path.stem, name) == ("framework", "duck.exceptions.all"):
+            continue  # is there where it is called
         assert name == PACKAGE or name.startswith(f"{PACKAGE}."), f"{path.name} imports {name}"
         other = name.removeprefix(PACKAGE).lstrip(".") or "__init__"
         assert LAYER[other] <= LAYER[path.stem], f"{path.name} imports {other}, which is above it"

@@ -375,7 +375,7 @@ class HotPath:
     Attributes:
         reader: What was received goes in here,
         writer: and what is sent out of here.
-        dispatcher: Hands messages to the hooks.
+        dispatcher: Hands messages to the hooks; a host may have something else in its place.
         buffer: Where to receive.
         window: A memoryview of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
         transport: Where to write.
@@ -396,7 +396,7 @@ class HotPath:
 
     reader: MessageReader
     writer: FrameWriter
-    dispatcher: Dispatcher
+    dispatcher: Any
     buffer: bytearray
     window: memoryview
     transport: Any

@@ -327,7 +327,7 @@ cdef class Dispatcher:
 cdef class HotPath:
     cdef public MessageReader reader
     cdef public FrameWriter writer
-    cdef public Dispatcher dispatcher
+    cdef public object dispatcher  # a Dispatcher, or what a host has in its place
     cdef public bytearray buffer
     cdef public object window
     cdef public object transport

@@ -5,7 +5,8 @@
                                  |________________________________________________________________________|
 
 Anything received is a sign of life. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the
-connection. All connections share a clock, and receiving a message costs nothing but a flag.
+connection. With PONG_TIMEOUT None there is no miss. All connections share a clock, and receiving a message costs
+nothing but a flag.
 """
 
 import asyncio
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Heartbeat"]
 
-_MISSES = 3
 _LATE = 1.0  # seconds by which a timer shows that the loop was busy, and that a pong may wait unread
 
 
@@ -28,8 +28,15 @@ class Heartbeat:
     """The heartbeat of one connection, with the times of its view.
 
     Attributes:
+        MISSES: Pings in a row that may not be answered; the last of them ends the connection,
+        CODE: with this close code
+        REASON: and these words.
         latency: Seconds that the last ping took to come back; None before the first.
     """
+
+    MISSES = 3
+    CODE = CloseCode.GOING_AWAY
+    REASON = "no pong"
 
     __slots__ = (
         "_clock",
@@ -94,12 +101,14 @@ class Heartbeat:
             return
         if now < self._due:
             self._wait(self._due - now)
-        elif self._pinged is None:
+        elif self._pinged is None or view.PONG_TIMEOUT is None:
             self._ping(now)
-        elif now - self._due > _LATE:
-            self._wait(view.PONG_TIMEOUT)
         elif self._silent_since >= self._pinged:
             self._quiet()
+        elif now < self._pinged + view.PONG_TIMEOUT:
+            self._wait(self._pinged + view.PONG_TIMEOUT - now)
+        elif now - self._due > _LATE:
+            self._wait(view.PONG_TIMEOUT)
         else:
             self._missed()
 
@@ -107,22 +116,27 @@ class Heartbeat:
         self._pinged = now
         self._sent = time.perf_counter_ns()
         self._protocol.ping(b"%d" % self._sent)
-        self._wait(self._protocol.view.PONG_TIMEOUT)
+        view = self._protocol.view
+        interval = view.PING_INTERVAL or 0
+        self._wait(interval if view.PONG_TIMEOUT is None else min(view.PONG_TIMEOUT, interval))
 
     def _quiet(self) -> None:
         """Until the next ping is due, PING_INTERVAL after the last."""
         view = self._protocol.view
         interval = view.PING_INTERVAL or float("inf")
         if self._pinged is not None:
-            interval = max(interval - view.PONG_TIMEOUT, 0)
+            interval = max(interval - (self._loop.time() - self._pinged), 0)
         self._pinged = None
         self._wait(interval)
 
     def _missed(self) -> None:
         self._misses += 1
-        if self._misses >= _MISSES:
-            self._protocol.close(CloseCode.GOING_AWAY, "no pong")
+        if self._misses >= self.MISSES:
+            self._give_up()
             return
         view = self._protocol.view
         self._pinged = None
         self._wait(min(view.PING_INTERVAL * 2**self._misses, view.MAX_BACKOFF))
+
+    def _give_up(self) -> None:
+        self._protocol.close(self.CODE, self.REASON)

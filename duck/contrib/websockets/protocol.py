@@ -60,6 +60,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         handle: Takes (payload, opcode) of each message.
         pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
         by_frame: Whether all that the view sends goes through its own `send_frame`.
+        dispatcher: Takes the messages instead of a `Dispatcher` that calls `handle`.
     """
 
     __slots__ = (
@@ -90,9 +91,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self,
         view: "WebSocketView",
         connection: Connection,
-        handle: Callable[[bytes, OpCode], Awaitable[None]],
+        handle: Callable[[bytes, OpCode], Awaitable[None]] | None = None,
         pull: Callable[[], Awaitable[None]] | None = None,
         by_frame: bool = False,
+        dispatcher: Any = None,
     ) -> None:
         self.view = view
         self.loop = loop = asyncio.get_running_loop()
@@ -102,7 +104,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.writer = connection.writer
         self.window = receive_buffer(loop)
         self.buffer = self.window.obj  # type: ignore[assignment]
-        self.dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
+        if dispatcher is None:
+            assert handle is not None
+            dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
+        self.dispatcher = dispatcher
         self.frames = FrameQueue(self, loop) if pull is not None else None
         self._sender = Sender(self, True) if by_frame else None
         self._rate_limit = RateLimit(view.RATE_LIMIT, loop.time()) if view.RATE_LIMIT else None
@@ -229,7 +234,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if self._waiters:
             self._wake_waiters()
         if self._sender is not None:
-            self._sender.lost(self._closed_error())
+            self._sender.lost(self.closed_error())
         if self.frames is not None:
             self.frames.end()
         if self._on_close is None and not (self._loops or self.dispatcher.workers or self.dispatcher.inbox):
@@ -343,7 +348,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         while self.writes_paused:
             await self._wait()
             if self.lost:
-                raise self._closed_error()
+                raise self.closed_error()
 
     async def _wait(self) -> None:
         """Until writing is resumed or the transport lost."""
@@ -537,6 +542,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 logger.warning("%r: %d messages were not handled in time", self.view.request.path, left)
         dispatcher.stop()
 
-    def _closed_error(self) -> ConnectionClosed:
+    def closed_error(self) -> ConnectionClosed:
+        """What tells a sender that the connection has ended."""
         connection = self.connection
         return ConnectionClosed(connection.close_code or CloseCode.ABNORMAL_CLOSURE, connection.close_reason)

@@ -3,19 +3,22 @@
 A host gives requests whose `transport` is an asyncio transport and whose `content` is what was read behind the head. It
 hands them to `WebSocketView.start`, or awaits `WebSocketView.run`; then the transport is the view's. To await `run` it
 must have paused reading, for nothing that comes in between may be lost.
+
+One host is different: the requests of Duck Framework have a socket. `adopt` and `leave` see to that.
 """
 
 import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from . import framework
 from .commons import receive_buffer
 from .exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["attach", "pause", "plain_socket", "refuse"]
+__all__ = ["adopt", "attach", "leave", "pause", "plain_socket", "refuse"]
 
 _LINGER = 2.0  # seconds for a refused peer to read why
 
@@ -26,6 +29,21 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
         return -1
     socket = transport.get_extra_info("socket")
     return socket.fileno() if socket is not None else -1
+
+
+async def adopt(request: "HttpRequest") -> "HttpRequest":
+    """The request with its transport, from whatever host it is."""
+    return request if _has_transport(request) else await framework.adopt(request)
+
+
+async def leave(request: "HttpRequest") -> None:
+    """What is to be done when the connection has ended, before `run` does."""
+    if not _has_transport(request):
+        await framework.leave(request)
+
+
+def _has_transport(request: "HttpRequest") -> bool:
+    return hasattr(request, "transport")
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:

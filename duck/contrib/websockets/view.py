@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -24,6 +24,9 @@ from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 from .sending import Data, hop
+
+if TYPE_CHECKING:
+    from .asgi import Application
 
 __all__ = ["State", "WebSocketView"]
 
@@ -78,8 +81,8 @@ class WebSocketView(View):
     PING_INTERVAL: float | None = 20
     """Seconds between pings; None or 0 for none."""
 
-    PONG_TIMEOUT: float = 10
-    """Seconds in which a ping must be answered. Anything received counts as an answer."""
+    PONG_TIMEOUT: float | None = 10
+    """Seconds in which a ping must be answered; None for any time. Anything received counts as an answer."""
 
     MAX_BACKOFF: float = 45
     """Seconds between pings, at most, while they are not answered. The third in a row ends the connection."""
@@ -205,9 +208,24 @@ class WebSocketView(View):
 
     # Serving
 
+    @classmethod
+    def as_asgi(cls, **kwargs: Any) -> "Application":
+        """The view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
+
+        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives a view the whole connection. Any
+        other server gives it messages: then pings are the server's, and a message leaves as a whole.
+
+        Args:
+            kwargs: For the view, beside the parameters of the route.
+        """
+        from .asgi import Application
+
+        return Application(cls, kwargs)
+
     async def run(self, *_: Any, **__: Any) -> None:
         """Serves the connection from its upgrade request to its end; called by the host."""
         await self.run_forever()
+        await transport.leave(self.request)
 
     async def run_forever(self) -> None:
         """Upgrades the connection and serves it until it is closed and every hook has ended.
@@ -234,7 +252,7 @@ class WebSocketView(View):
         if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
-        return self._serve() if self._upgrade() else None
+        return self._serve() if self._upgrade(self.request) else None
 
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
@@ -247,10 +265,13 @@ class WebSocketView(View):
         Returns:
             True once the 101 response has been sent, False after a refusal or if the peer has gone.
         """
-        return self._upgrade()
+        try:
+            request = await transport.adopt(self.request)
+        except ConnectionClosed:
+            return False
+        return self._upgrade(request)
 
-    def _upgrade(self) -> bool:
-        request = self.request
+    def _upgrade(self, request: HttpRequest) -> bool:
         self.state = State.INITIATING
         try:
             acceptance = handshake.accept(

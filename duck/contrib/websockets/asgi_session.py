@@ -1,0 +1,391 @@
+"""One connection as an ASGI application sees it: `receive` and `send`, by the ASGI WebSocket specification 2.4.
+
+    CONNECTING -- websocket.accept --------------> ACCEPTED -- websocket.close --> CLOSED
+    CONNECTING -- websocket.close: 403 ----------> CLOSED
+    CONNECTING -- websocket.http.response.start -> DENYING -- the last body -----> CLOSED
+
+That is what the application has asked for. How the WebSocket itself stands is known to its `Connection`.
+
+Messages go from the read callback into the session. An application that waits for one is resumed there and then, and
+what it sends meanwhile is corked, as with the handlers of a view.
+"""
+
+import asyncio
+import enum
+import sys
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
+from contextvars import Context
+from typing import Any, Protocol, cast
+
+from .connection import Connection
+from .exceptions import ConnectionClosed
+from .heartbeat import Heartbeat
+from .opcodes import CloseCode, OpCode
+from .protocol import WebSocketProtocol
+
+__all__ = ["Event", "Headers", "Host", "Session", "Settings", "Wire"]
+
+Event = MutableMapping[str, Any]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Settings:
+    """What a host sets for its connections, by the names that a view has for it.
+
+    Args:
+        max_size: Bytes of the largest message taken; None for no limit.
+        ping_interval: Seconds between pings; None or 0 for none.
+        ping_timeout: Seconds in which a ping must be answered; None for any time.
+    """
+
+    __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT")
+
+    RATE_LIMIT = None
+    WRITE_LIMIT = 65536
+    SLOW_CONSUMER = "wait"
+    RECEIVE_TIMEOUT: float | None = None
+    CLOSE_TIMEOUT: float = 10
+
+    def __init__(self, max_size: int | None, ping_interval: float | None, ping_timeout: float | None) -> None:
+        self.MAX_FRAME_SIZE = max_size
+        self.PING_INTERVAL = ping_interval
+        self.PONG_TIMEOUT = ping_timeout
+
+
+class Host(Protocol):
+    """What a session needs of its server."""
+
+    def accept(self, subprotocol: str | None, headers: Headers) -> "Wire":
+        """Sends the 101 response, and has a new wire take the transport.
+
+        Raises:
+            ConnectionClosed: The peer has gone.
+            ValueError: A header cannot be sent.
+        """
+
+    def deny(self, status: int, headers: Headers) -> None:
+        """Begins a response other than 101."""
+
+    def deny_body(self, body: bytes, more: bool) -> Awaitable[None]:
+        """Sends a part of its body; `more` tells whether others follow."""
+
+    def ended(self) -> None:
+        """The accepted connection is gone."""
+
+
+class Stage(enum.Enum):
+    """What the application has asked for; see the module."""
+
+    CONNECTING = enum.auto()
+    ACCEPTED = enum.auto()
+    DENYING = enum.auto()
+    CLOSED = enum.auto()
+
+
+_CONNECTING = Stage.CONNECTING
+_ACCEPTED = Stage.ACCEPTED
+
+
+class Session:
+    """`receive` and `send` for one application.
+
+    To its wire it is what a `Dispatcher` is to that of a view: messages are delivered to it.
+
+    Args:
+        loop: The event loop.
+        host: The server.
+        max_queue: Messages that may wait for the application before reading is put on hold; None for no limit.
+        max_bytes: Bytes that they may have; None for no limit.
+    """
+
+    __slots__ = (
+        "_connect",
+        "_disconnect",
+        "_host",
+        "_loop",
+        "_max_bytes",
+        "_max_queue",
+        "_messages",
+        "_stage",
+        "_turns",
+        "_wire",
+    )
+
+    # Of a dispatcher: nothing waits here for a handler, and no handlers run.
+    inbox = ()
+    workers: frozenset[Any] = frozenset()
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: Host, max_queue: int | None, max_bytes: int | None
+    ) -> None:
+        self._loop = loop
+        self._host: Host | None = host
+        self._max_queue = max_queue or sys.maxsize
+        self._max_bytes = max_bytes or sys.maxsize
+        self._stage = _CONNECTING
+        self._connect = True  # whether `websocket.connect` is still to be received
+        self._messages: list[tuple[int, bytes]] = []  # the next one at the end
+        self._disconnect: Event | None = None  # what is received once there are no more messages
+        self._turns: tuple[Turn, ...] = ()  # tasks that wait for a message
+        self._wire: Wire | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """What the application has asked for."""
+        return self._stage
+
+    # For the application
+
+    async def receive(self) -> Event:
+        """The next event; after the last, `websocket.disconnect` again and again."""
+        while not self._messages:
+            if self._connect:
+                self._connect = False
+                return {"type": "websocket.connect"}
+            if self._disconnect is not None:
+                return dict(self._disconnect)
+            turn = Turn(self._loop)
+            self._turns += (turn,)
+            try:
+                await turn
+            except CancelledError:
+                self._turns = tuple(other for other in self._turns if other is not turn)
+                raise
+        opcode, payload = self._messages.pop()
+        if not self._messages and self._wire is not None:
+            self._wire.release_inbox()
+        if opcode == OpCode.TEXT:
+            return {"type": "websocket.receive", "text": payload.decode()}
+        return {"type": "websocket.receive", "bytes": payload}
+
+    async def send(self, event: Event) -> None:
+        """Takes an event of the application.
+
+        Raises:
+            ConnectionClosed: The peer has gone. It is an OSError, as the specification asks for.
+            RuntimeError: The event has no place here.
+            TypeError: A message is not bytes or str.
+            ValueError: A header or a close code cannot be sent.
+        """
+        if self._stage is _ACCEPTED:
+            kind = event["type"]
+            if kind == "websocket.send":
+                data = event.get("bytes")
+                if data is None:
+                    data = event.get("text")
+                    if isinstance(data, str):
+                        await self._wire.send(data, 1)  # type: ignore[union-attr]
+                        return
+                elif isinstance(data, (bytes, bytearray, memoryview)):
+                    await self._wire.send(data, 2)  # type: ignore[union-attr]
+                    return
+                raise TypeError("'websocket.send' takes 'bytes' that are bytes, or a 'text' that is a str")
+            if kind != "websocket.close":
+                raise RuntimeError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got {kind!r}.")
+            code = event.get("code")
+            self.close(CloseCode.NORMAL_CLOSURE if code is None else code, event.get("reason") or "")
+        elif self._stage is _CONNECTING:
+            await self._answer(event)
+        elif self._stage is Stage.DENYING:
+            await self._send_body(event)
+        else:
+            raise RuntimeError(f"Unexpected ASGI message {event['type']!r}, after sending 'websocket.close'.")
+
+    async def _answer(self, event: Event) -> None:
+        kind = event["type"]
+        host = self._host
+        if host is None or self._disconnect is not None:
+            raise ConnectionClosed
+        if kind == "websocket.accept":
+            self._wire = host.accept(event.get("subprotocol"), event.get("headers") or ())
+            self._stage = _ACCEPTED
+        elif kind == "websocket.close":
+            self._stage = Stage.CLOSED
+            host.deny(403, ())
+            await host.deny_body(b"", False)
+            self.disconnected()
+        elif kind == "websocket.http.response.start":
+            status = event["status"]
+            if not 200 <= status < 600:
+                raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+            host.deny(status, event.get("headers") or ())
+            self._stage = Stage.DENYING
+        else:
+            raise RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' "
+                f"or 'websocket.http.response.start' but got {kind!r}."
+            )
+
+    async def _send_body(self, event: Event) -> None:
+        kind = event["type"]
+        if kind != "websocket.http.response.body":
+            raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got {kind!r}.")
+        host = self._host
+        if host is None or self._disconnect is not None:
+            raise ConnectionClosed
+        more = bool(event.get("more_body", False))
+        if not more:
+            self._stage = Stage.CLOSED
+        await host.deny_body(event.get("body", b""), more)
+        if not more:
+            self.disconnected()
+
+    # For the host
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Closes an accepted connection, in the name of the application.
+
+        Raises:
+            ConnectionClosed: The peer has gone.
+            ValueError: The code may not be sent.
+        """
+        wire = self._wire
+        assert wire is not None
+        if not wire.connection.is_open:
+            raise wire.closed_error()
+        wire.close(code, reason)
+        self._stage = Stage.CLOSED
+
+    def hand_over(self) -> None:
+        """The connection is no business of the session any more."""
+        self._stage = Stage.CLOSED
+
+    def shut_down(self, code: int) -> None:
+        """Closes an accepted connection, in the name of the server."""
+        assert self._wire is not None
+        self._wire.close(code)
+
+    def disconnected(self) -> None:
+        """No more messages will come."""
+        if self._disconnect is not None:
+            return
+        event: Event = {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
+        if self._wire is not None:
+            connection = self._wire.connection
+            event["code"] = int(connection.close_code or CloseCode.ABNORMAL_CLOSURE)
+            if connection.close_received is not None or connection.close_reason:
+                event["reason"] = connection.close_reason
+        self._disconnect = event
+        # Not at once, for this may happen while a task is running.
+        turns, self._turns = self._turns, ()
+        for turn in turns:
+            turn.wake_soon()
+
+    # For the wire, as a dispatcher
+
+    def open(self, on_open: None) -> None:
+        """Messages may come."""
+
+    def deliver(self, messages: list[tuple[int, bytes]]) -> None:
+        """Takes messages; to be called from a callback of the loop, while no task is running."""
+        messages.reverse()
+        if self._messages:
+            messages.extend(self._messages)
+        self._messages = messages
+        while self._messages and self._turns:
+            turn, *turns = self._turns
+            self._turns = tuple(turns)
+            turn.wake()
+        waiting = self._messages
+        if waiting and self._wire is not None and self._is_full(waiting):
+            self._wire.hold_inbox()
+
+    def _is_full(self, waiting: list[tuple[int, bytes]]) -> bool:
+        return len(waiting) >= self._max_queue or sum(len(payload) for _, payload in waiting) >= self._max_bytes
+
+    def stop(self) -> None:
+        """Messages that have come are still to be received."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.disconnected()
+        host, self._host = self._host, None
+        if host is not None:
+            host.ended()
+
+    def forget(self) -> None:
+        """Lets the wire be freed as soon as the application has ended, and not by the collector."""
+        if self._wire is not None:
+            self._wire.dispatcher = None
+
+
+class KeepAlive(Heartbeat):
+    """A heartbeat that ends the connection with the first ping that is not answered in time."""
+
+    __slots__ = ()
+
+    MISSES = 1
+    CODE = CloseCode.INTERNAL_ERROR
+    REASON = "keepalive ping timeout"
+
+    def _give_up(self) -> None:
+        super()._give_up()
+        self._protocol.transport.close()  # who does not answer a ping will hardly answer a close frame
+
+
+class Wire(WebSocketProtocol):
+    """The asyncio side of a connection that an ASGI application has accepted."""
+
+    __slots__ = ()
+
+    def __init__(self, session: Session, settings: Settings, connection: Connection) -> None:
+        super().__init__(cast(Any, settings), connection, dispatcher=session)
+        self.heartbeat = KeepAlive(self, self.loop)
+        self.max_size = sys.maxsize  # what an application sends leaves in one frame
+
+    def move_on(self) -> None:
+        """As the base; and the application learns of the end."""
+        super().move_on()
+        if not (self.lost or self.connection.is_open):
+            self.dispatcher.disconnected()
+
+    def _ended(self) -> None:
+        self.dispatcher.lost()
+
+
+class Turn:
+    """A future for one task, which is stepped where the future is resolved: not one pass of the loop later."""
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callback: Callable[[Any], object] | None = None
+        self._error: CancelledError | None = None
+
+    def wake(self) -> None:
+        """Steps the task here and now; no other task may be running."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._context.run(callback, self)
+
+    def wake_soon(self) -> None:
+        """Has the task stepped by the loop."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._loop.call_soon(callback, self, context=self._context)
+
+    # What a task calls
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        self._callback = callback
+        self._context = context
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._callback is None:
+            return False
+        self._error = CancelledError() if msg is None else CancelledError(msg)
+        self.wake_soon()
+        return True
+
+    def result(self) -> None:
+        if self._error is not None:
+            raise self._error

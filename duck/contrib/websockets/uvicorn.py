@@ -1,0 +1,360 @@
+"""A WebSocket protocol for uvicorn, which serves any ASGI application with our codec:
+
+    uvicorn app:app --ws duck.contrib.websockets.uvicorn:WebSocketProtocol
+
+uvicorn makes one for each upgrade request and gives it the request's head. The application then runs in a task of its
+own; what it says by `send` is an answer (101 or another) and, after 101, messages. From the 101 on the transport
+belongs to a `Wire`. Where the application is a view (`as_asgi`), that takes the transport itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.utils import (
+    get_client_addr,
+    get_local_addr,
+    get_path_with_query_string,
+    get_remote_addr,
+    is_ssl,
+)
+
+from duck.http.request import HttpRequest
+
+from . import handshake, transport
+from .asgi import EXTENSION
+from .asgi_session import Headers, Session, Settings, Stage, Wire
+from .compression import PERMESSAGE_DEFLATE, Compression
+from .connection import Connection
+from .exceptions import ConnectionClosed, HandshakeError
+from .opcodes import CloseCode
+from .view import WebSocketView
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from .negotiation import Negotiator
+
+__all__ = ["WebSocketProtocol"]
+
+_EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
+_SHUTDOWN_TIMEOUT = 1.0  # seconds for clients to answer the close frame of a server that stops
+
+_PLAIN: "Mapping[str, Negotiator]" = {}
+_COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """One WebSocket connection of uvicorn.
+
+    Args:
+        config: uvicorn's settings; its `ws_*` are honoured.
+        server_state: Where uvicorn keeps account of connections and tasks.
+        app_state: What the application has put into its lifespan's state.
+
+    Attributes:
+        transport: The connection.
+    """
+
+    __slots__ = (
+        "_acceptance",
+        "_config",
+        "_denial",
+        "_loop",
+        "_request",
+        "_scope",
+        "_server_state",
+        "_session",
+        "_state",
+        "_view",
+        "_writable",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        config: "Config",
+        server_state: "ServerState",
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._server_state = server_state
+        self._state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._session = Session(self._loop, self, config.ws_max_queue, config.ws_max_size)
+        self._view: WebSocketView | None = None  # that has taken the connection
+        # Until the connection is accepted or denied:
+        self._request: HttpRequest | None = None
+        self._acceptance: handshake.Acceptance | None = None  # for the case that the application accepts
+        self._scope: dict[str, Any] = {}
+        self._denial: bytes | None = None  # the head of another response, while it has not been sent
+        self._writable: asyncio.Future[None] | None = None
+
+    # What uvicorn and the transport call
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        self._trace("WebSocket connection made")
+
+    def data_received(self, data: bytes) -> None:
+        """Takes the head of the request; later, what a client sends before it is answered."""
+        if self._acceptance is None and self._session.stage is Stage.CONNECTING:
+            self._begin(data)
+        elif self._request is not None:
+            self._request.content += data
+            if len(self._request.content) > _EARLY_LIMIT:
+                self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        pass
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_writing()
+        self._session.lost()
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._session.stage is Stage.CONNECTING:
+            self._deny_500()
+            return
+        if self._view is not None:
+            self._view.send_close(CloseCode.SERVICE_RESTART)
+        elif self._session.stage is Stage.ACCEPTED:
+            self._session.shut_down(CloseCode.SERVICE_RESTART)
+        self._loop.call_later(_SHUTDOWN_TIMEOUT, self.transport.abort)
+
+    # The request
+
+    def _begin(self, data: bytes) -> None:
+        head = _Head(data)
+        self._request = request = HttpRequest(
+            head.method,
+            head.target.decode("latin-1"),
+            head.headers,
+            client_address=get_remote_addr(self.transport),
+            secure=is_ssl(self.transport),
+            transport=self.transport,
+        )
+        try:
+            # Whose pages may connect is for the application to say.
+            acceptance = handshake.accept(
+                request,
+                allowed_origins=("*",),
+                extensions=_COMPRESSED if self._config.ws_per_message_deflate else _PLAIN,
+            )
+        except HandshakeError as error:
+            logger.info("%s - WebSocket refused: %d %s", request.client_address, error.status, error)
+            self.transport.write(handshake.refusal(error))
+            self.transport.close()
+            return
+        self._acceptance = acceptance
+        self._scope = self._make_scope(head)
+        context = Context() if getattr(self._config, "reset_contextvars", False) else None
+        task = self._loop.create_task(self._run(), context=context)
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    def _make_scope(self, head: "_Head") -> dict[str, Any]:
+        raw_path, _, query_string = head.target.partition(b"?")
+        root_path = self._config.root_path
+        offered = b",".join(value for name, value in head.headers if name == b"sec-websocket-protocol")
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self.transport) else "ws",
+            "server": get_local_addr(self.transport),
+            "client": get_remote_addr(self.transport),
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path.decode("latin-1")),
+            "raw_path": root_path.encode() + raw_path,
+            "query_string": query_string,
+            "headers": head.headers,
+            "subprotocols": [name.strip() for name in offered.decode("latin-1").split(",")] if offered else [],
+            "state": self._state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: {"run": self.run_view}},
+        }
+
+    # The application
+
+    async def _run(self) -> None:
+        session = self._session
+        try:
+            result: Any = await self._config.loaded_app(self._scope, session.receive, session.send)
+        except asyncio.CancelledError:
+            self._end(CloseCode.SERVICE_RESTART)
+            raise
+        except Exception as error:
+            if not (isinstance(error, ConnectionClosed) and self.transport.is_closing()):
+                logger.error("Exception in ASGI application\n", exc_info=error)
+            self._end(CloseCode.INTERNAL_ERROR, "internal error")
+        else:
+            if session.stage is Stage.CONNECTING and not self.transport.is_closing():
+                logger.error("ASGI callable returned without completing handshake.")
+            if result is not None:
+                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                self._end(CloseCode.INTERNAL_ERROR, "internal error")
+            else:
+                self._end(CloseCode.NORMAL_CLOSURE)
+
+    def _end(self, code: CloseCode, reason: str = "") -> None:
+        """The application is done; what it has left open is closed."""
+        stage = self._session.stage
+        if stage is Stage.CONNECTING:
+            self._deny_500()
+        elif stage is Stage.ACCEPTED:
+            with contextlib.suppress(ConnectionClosed):
+                self._session.close(code, reason)
+        elif stage is Stage.DENYING:
+            self._send_denial(None)
+            self.transport.close()
+
+    async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView]) -> None:
+        """Gives the connection to a view, and runs that to its end."""
+        request = self._request
+        assert request is not None
+        # As middleware has made them out, such as that for the headers of a proxy.
+        client = self._scope["client"]
+        request.client_address = (client[0], client[1]) if client else None
+        request.secure = self._scope["scheme"] == "wss"
+        self._view = view = make_view(request)
+        self._log(f"[{type(view).__name__}]")
+        self._request, self._acceptance, self._scope = None, None, {}
+        self._session.hand_over()
+        self.transport.pause_reading()
+        try:
+            await view.run()
+        finally:
+            self.transport.abort()  # which does nothing where it is closed already
+            self._session.lost()
+
+    # For the session: 101
+
+    def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
+        """Sends the 101 response, and has a new wire take the transport."""
+        request, acceptance = self._request, self._acceptance
+        assert request is not None and acceptance is not None
+        lines = [*self._server_state.default_headers, *headers]
+        if subprotocol:
+            lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
+        response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
+        config = self._config
+        settings = Settings(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
+        wire = Wire(self._session, settings, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
+        early = transport.attach(request, wire, response)
+        self._log("[accepted]")
+        self._request, self._acceptance, self._scope = None, None, {}
+        wire.start(early)
+        return wire
+
+    def ended(self) -> None:
+        """The connection is gone."""
+        self._server_state.connections.discard(self)
+        self._trace("WebSocket connection lost")
+
+    # For the session: another response
+
+    def deny(self, status: int, headers: Headers) -> None:
+        """Begins a response other than 101; its head leaves with the first part of its body."""
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = ""
+        lines = [*self._server_state.default_headers, *headers]
+        lines = [(name, value) for name, value in lines if name.lower() != b"connection"]
+        head = b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+        self._denial = head + _serialize([*lines, (b"connection", b"close")])
+        self._log(str(status))
+
+    async def deny_body(self, body: bytes, more: bool) -> None:
+        """Sends a part of the body; without a length among the headers it ends with the connection."""
+        if self._denial is not None:
+            self._send_denial(None if more else len(body))
+        self.transport.write(body)
+        if not more:
+            self.transport.close()
+        elif self._writable is not None:
+            await self._writable
+
+    def _send_denial(self, length: int | None) -> None:
+        """Sends the head of the response, if that has not been done."""
+        head, self._denial = self._denial, None
+        if head is not None:
+            if length is not None and b"\r\ncontent-length:" not in head.lower():
+                head += b"content-length: %d\r\n" % length
+            self.transport.write(head + b"\r\n")
+
+    def _deny_500(self) -> None:
+        if not self.transport.is_closing():
+            body = b"Internal Server Error"
+            self.deny(500, [(b"content-type", b"text/plain; charset=utf-8")])
+            self._send_denial(len(body))
+            self.transport.write(body)
+            self.transport.close()
+
+    # Logging, as uvicorn does it
+
+    def _log(self, outcome: str) -> None:
+        scope: Any = self._scope
+        logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)
+
+    def _trace(self, event: str) -> None:
+        if logger.isEnabledFor(TRACE_LOG_LEVEL):
+            client = get_remote_addr(self.transport)
+            logger.log(TRACE_LOG_LEVEL, "%s%s", "{}:{} - ".format(*client) if client else "", event)
+
+
+class _Head:
+    """The head of a request, which uvicorn has checked already."""
+
+    def __init__(self, data: bytes) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(httptools.HttpParserUpgrade):
+            parser.feed_data(data)
+        self.method = parser.get_method().decode()
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+
+def _serialize(headers: Headers) -> bytes:
+    """Header lines; ValueError for what would break out of its line."""
+    lines = []
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise ValueError(f"invalid header {bytes(name)!r}: {bytes(value)!r}")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)

@@ -1,0 +1,261 @@
+"""Applications of FastAPI, Starlette and Django Channels, and a view, as uvicorn serves them with our protocol.
+
+And the view on other ASGI servers. It takes the packages of the extra `hosts`; what is not there is skipped.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import pytest
+import websockets
+
+from .peers import chromium_peer, websockets_peer
+from .serving import Server
+
+MIB = 1024 * 1024
+HERE = Path(__file__).parent
+UVICORN = ("asgi_app:app", "--port", "PORT", "--host", "localhost", "--log-level", "warning")
+UVICORN += ("--ws", "duck.contrib.websockets.uvicorn:WebSocketProtocol")
+
+for package in ("uvicorn", "fastapi", "starlette", "channels", "django"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+
+@contextmanager
+def running(tmp_path, module, *options, trust=None):
+    """Runs a server, which is told its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-P", "-m", module, *(option.replace("PORT", str(port)) for option in options)]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE)]))}
+    log = tmp_path / "log.txt"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"{module} did not start:\n{log.read_text()}")
+                    time.sleep(0.1)
+            yield Server(process, port, trust)
+            process.terminate()
+            process.wait(30)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module", params=[("uvloop", False), ("asyncio", True)], ids=["ws-uvloop", "wss-asyncio"])
+def server(request, tmp_path_factory, tls):
+    loop, secure = request.param
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    # A browser's idle connection over TLS would keep uvicorn from stopping for half a minute.
+    options = (*UVICORN, "--loop", loop, "--timeout-graceful-shutdown", "2", *(tls.options if secure else ()))
+    folder = tmp_path_factory.mktemp("uvicorn")
+    with running(folder, "uvicorn", *options, trust=tls.trust if secure else None) as server:
+        yield server
+
+
+@pytest.fixture(params=["websockets", "chromium"])
+def connect(request, server):
+    """What connects to a path of `server`, with each of the clients in turn."""
+    if request.param == "websockets":
+        return partial(websockets_peer, server)
+    return partial(chromium_peer, request.getfixturevalue("devtools"), server)
+
+
+@pytest.fixture(params=["fastapi", "channels", "view"])
+def place(request):
+    return f"/{request.param}/echo"
+
+
+async def ending(server, name):
+    """The code with which a connection has ended, as its application got to know it, once it has."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(server.page(f"/ending/{name}"), ssl=server.trust or True) as response:
+                code = await response.json()
+            if code is not None:
+                return code
+
+
+def test_messages_come_back(connect, run, place):
+    messages = ["", "mixed: é ✓ 🦆\0", b"\0" + bytes(range(256)), "🦆" * 20_000, *(f"message {i}" for i in range(50))]
+
+    async def scenario():
+        async with connect(f"{place}/messages") as peer:
+            for message in messages:
+                await peer.send(message)
+            assert [await peer.receive() for _ in messages] == messages
+
+    run(scenario())
+
+
+def test_5_mib(connect, run, place):
+    message = bytes(range(256)) * (5 * MIB // 256)
+
+    async def scenario():
+        async with connect(f"{place}/mib") as peer:
+            await peer.send(message)
+            assert (await peer.receive() == message) is True
+
+    run(scenario())
+
+
+def test_the_client_closes(connect, server, run, place):
+    name = uuid.uuid4().hex
+
+    async def scenario():
+        async with connect(f"{place}/{name}") as peer:
+            await peer.send("here")
+            assert await peer.receive() == "here"
+            await peer.close(4000, "enough")
+        assert await ending(server, name) == 4000
+
+    run(scenario())
+
+
+def test_the_application_closes(connect, run, place):
+    async def scenario():
+        async with connect(f"{place}/closes") as peer:
+            await peer.send("close")
+            assert await peer.closed() == (4001, "as asked")
+
+    run(scenario())
+
+
+def test_an_endpoint_of_starlette(connect, server, run):
+    name = uuid.uuid4().hex
+
+    async def scenario():
+        async with connect(f"/starlette/echo/{name}", ["one", "two"]) as peer:
+            assert peer.subprotocol == "two"
+            await peer.send(b"bytes")
+            assert await peer.receive() == b"bytes"
+            await peer.close(4000, "")
+        assert await ending(server, name) == 4000
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "heard"),
+    [
+        ("/fastapi/chat", json.dumps("hello"), {"said": "hello"}),
+        ("/channels/echo/group", "all: hello", "all: hello"),
+    ],
+    ids=["fastapi", "channels"],
+)
+def test_chat(connect, run, path, said, heard):
+    async def scenario():
+        async with connect(path) as one, connect(path) as two, connect(path) as three:
+            await two.send(said)
+            for peer in (one, two, three):
+                message = await peer.receive()
+                assert (json.loads(message) if isinstance(heard, dict) else message) == heard
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/fastapi/closed", 403, b""),
+        ("/fastapi/nowhere", 403, b""),
+        ("/fastapi/denied", 401, b'{"detail":"who are you?"}'),
+    ],
+)
+def test_a_refusal(server, run, path, status, body):
+    async def scenario():
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(server.url(path), ssl=server.trust)
+        assert (refused.value.response.status_code, refused.value.response.body) == (status, body)
+
+    run(scenario())
+
+
+def test_an_application_that_fails(connect, run):
+    async def scenario():
+        async with connect("/fastapi/fails") as peer:
+            await peer.send("now")
+            assert (await peer.closed())[0] == 1011
+
+    run(scenario())
+
+
+def test_a_client_that_is_killed(server, run, place):
+    name = uuid.uuid4().hex
+
+    async def scenario():
+        async with websockets.connect(server.url(f"{place}/{name}"), ssl=server.trust) as peer:
+            await peer.send("here")
+            assert await peer.recv() == "here"
+            peer.transport.abort()
+            assert await ending(server, name) == 1006
+
+    run(scenario())
+
+
+def test_uvicorn_stops(tmp_path, run):
+    async def scenario():
+        with running(tmp_path, "uvicorn", *UVICORN) as server:
+            async with (
+                websockets.connect(server.url("/fastapi/echo/stops")) as one,
+                websockets.connect(server.url("/view/echo/stops")) as two,
+            ):
+                server.process.terminate()
+                await asyncio.gather(one.wait_closed(), two.wait_closed())
+                assert (one.close_code, two.close_code) == (1012, 1012)
+                assert await asyncio.to_thread(server.process.wait, 30) is not None
+
+    run(scenario())
+
+
+OTHERS = {
+    "hypercorn": ("asgi_app:app", "--bind", "127.0.0.1:PORT"),
+    "daphne": ("--bind", "127.0.0.1", "--port", "PORT", "asgi_app:app"),
+    "granian": ("--interface", "asgi", "--host", "127.0.0.1", "--port", "PORT", "asgi_app:app"),
+    "uvicorn": ("asgi_app:app", "--port", "PORT", "--ws", "websockets-sansio"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_view_on_another_server(tmp_path, run, name):
+    pytest.importorskip(name)
+    messages = ["text", "🦆" * 1000, bytes(range(256)), *(f"message {i}" for i in range(100)), bytes(500_000)]
+
+    async def scenario():
+        with running(tmp_path, name, *OTHERS[name]) as server:
+            url = f"ws://127.0.0.1:{server.port}/view/echo"
+            async with websockets.connect(f"{url}/messages") as peer:
+                for message in messages:
+                    await peer.send(message)
+                assert [await peer.recv() for _ in messages] == messages
+            async with websockets.connect(f"{url}/closes") as peer:
+                await peer.send("close")
+                await peer.wait_closed()
+                # Daphne does not pass reasons on.
+                assert (peer.close_code, peer.close_reason) == (4001, "" if name == "daphne" else "as asked")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(f"{url}/origin", origin="http://example.org")
+            assert refused.value.response.status_code == 403
+
+    run(scenario())

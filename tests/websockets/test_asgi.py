@@ -1,0 +1,450 @@
+"""Views as ASGI applications: on our protocol for uvicorn, which gives them the connection, and on events of others."""
+
+import asyncio
+import logging
+from typing import ClassVar
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+
+pytest.importorskip("uvicorn")
+
+OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+OTHERS = "websockets-sansio"
+
+
+class Echo(WebSocketView):
+    SUBPROTOCOLS = ("duck",)
+    views: ClassVar[list] = []
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.views = []
+
+    async def on_open(self):
+        self.views.append(self)
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+@pytest.fixture(params=[OURS, OTHERS], ids=["taken over", "bridged"])
+def ws(request):
+    """The protocols of uvicorn: one that gives the connection away, and one that has events only."""
+    return request.param
+
+
+@pytest.fixture
+def serving_view(serving_asgi, ws):
+    """Serves a view as an ASGI application, `async with serving_view(View)`, behind `route` if there is one."""
+
+    def serving_view(view_class, route=None, **options):
+        app = view_class.as_asgi(given="here")
+
+        async def routed(scope, receive, send):
+            await app({**scope, **route}, receive, send)
+
+        return serving_asgi(routed if route else app, ws=ws, ws_per_message_deflate=False, **options)
+
+    return serving_view
+
+
+def test_messages_come_back(run, serving_view, dial):
+    messages = ["text", b"binary", "", b"", "mixed: é ✓ 🦆\0", *map(str, range(500)), "🦆" * 20_000]
+
+    async def scenario():
+        async with serving_view(Echo) as server, dial(server, read_limit=2**20) as peer:
+            assert (await peer.head())[0] == 101
+            peer.send(*messages)
+            assert [await peer.message() for _ in messages] == messages
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "route",
+    [{"path_params": {"room": "lobby"}}, {"url_route": {"args": (), "kwargs": {"room": "lobby"}}}],
+    ids=["starlette", "channels"],
+)
+def test_what_the_view_knows(run, serving_view, dial, route):
+    class View(Echo):
+        pass
+
+    headers = {"Sec-WebSocket-Protocol": "other, duck", "X-Name": "value", "X-Forwarded-For": "192.0.2.7"}
+
+    async def scenario():
+        async with (
+            serving_view(View, route=route) as server,
+            dial(server, target="/a%20path?q=1", headers=headers) as peer,
+        ):
+            _, fields = await peer.head()
+            assert fields["sec-websocket-protocol"] == "duck"
+            peer.send("hello")
+            assert await peer.message() == "hello"
+            (view,) = View.views
+            assert view.kwargs == {"given": "here", "room": "lobby"}
+            assert view.subprotocol == "duck"
+            request = view.request
+            assert (request.method, request.path, request.query) == ("GET", "/a path", {"q": ["1"]})
+            assert request.get_header("x-name") == "value"
+            assert request.client_address == ("192.0.2.7", 0)
+            assert not request.secure
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
+def test_the_client_closes(run, serving_view, dial, until):
+    class View(Echo):
+        frame = None
+
+        async def on_close(self, frame=None):
+            type(self).frame = frame
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.close(4000, "enough")
+            assert (await peer.closing())[0] == 4000
+            await until(lambda: View.frame)
+            (view,) = View.views
+            assert (view.close_code, view.close_reason) == (4000, "enough")
+
+    run(scenario())
+
+
+def test_the_view_closes(run, serving_view, dial, until):
+    class View(Echo):
+        closed = False
+
+        async def on_receive(self, message, opcode):
+            await self.send("bye")
+            await self.send_close(4001, "as asked")
+
+        async def on_close(self, frame=None):
+            type(self).closed = True
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("close")
+            assert await peer.message() == "bye"
+            assert await peer.closing() == (4001, "as asked")
+            peer.close(4001)
+            await until(lambda: View.closed)
+            assert View.views[0].close_code == 4001
+
+    run(scenario())
+
+
+def test_the_client_goes_without_a_word(run, serving_view, dial, until):
+    class View(Echo):
+        closed: ClassVar[list] = []
+
+        async def on_close(self, frame=None):
+            self.closed.append(self.close_code)
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("here")
+            assert await peer.message() == "here"
+            peer.leave()
+            await until(lambda: View.closed)
+
+    run(scenario())
+    assert View.closed[0] in (1005, 1006)  # 1005 is what uvicorn's own protocol says of it
+
+
+def test_a_hook_fails(run, serving_view, dial, caplog):
+    class View(Echo):
+        async def on_receive(self, message, opcode):
+            raise ValueError("as the test expects")
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("now")
+            assert await peer.closing() == (1011, "internal error")
+            peer.close(1011)
+
+    run(scenario())
+    assert "as the test expects" in caplog.text
+
+
+def test_a_message_that_is_too_large(run, serving_view, dial):
+    class View(Echo):
+        MAX_FRAME_SIZE = 1000
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send(bytes(1001))
+            assert await peer.closing() == (1009, "message too big")
+            peer.close(1009)
+
+    run(scenario())
+
+
+def test_a_foreign_origin_is_refused_with_the_words_of_the_view(run, serving_view, dial):
+    async def scenario():
+        async with serving_view(Echo) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
+            status, headers = await peer.head()
+            assert status == 403
+            body = await peer.reader.readexactly(int(headers["content-length"]))
+            assert body == b"connections from this origin are not allowed\n"
+
+    run(scenario())
+
+
+def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
+    class View(Echo):
+        sent = 0
+
+        async def on_receive(self, message, opcode):
+            for _ in range(400):
+                await self.send(bytes(65536))
+                type(self).sent += 1
+            await self.send_close()
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server, receive_buffer=4096) as peer:
+            await peer.head()
+            peer.send("flood")
+            before = -1
+            while before != View.sent:
+                before = View.sent
+                await asyncio.sleep(0.1)
+            assert View.sent < 400
+            assert [len(await peer.message()) for _ in range(400)] == [65536] * 400
+            assert await peer.closing() == (1000, "")
+            peer.close()
+
+    run(scenario())
+
+
+def test_a_view_that_cannot_be_made(run, serving_view, dial, caplog):
+    class View(Echo):
+        def __init__(self, request, **kwargs):
+            raise ValueError("as the test expects")
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 500
+
+    run(scenario())
+    assert "as the test expects" in caplog.text
+
+
+def test_a_request_without_upgrade_is_told_so(run, serving_view):
+    async def scenario():
+        async with serving_view(Echo) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
+            writer.close()
+
+    run(scenario())
+
+
+def test_another_scope(run):
+    async def scenario():
+        with pytest.raises(ValueError, match=r"Echo as an ASGI application.*'lifespan'"):
+            await Echo.as_asgi()({"type": "lifespan"}, None, None)
+
+    run(scenario())
+
+
+class Talker(Echo):
+    """Pings, or sends fragments."""
+
+    async def on_receive(self, message, opcode):
+        if message == b"ping":
+            await self.send_ping(b"ping")
+            await self.send("done")
+        else:
+            await self.send(fragments())
+
+
+async def fragments():
+    for part in ("frag", "ments"):
+        await asyncio.sleep(0)  # so that each leaves by itself
+        yield part
+
+
+def test_the_whole_connection(run, serving_asgi, dial):
+    async def scenario():
+        async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("ping")
+            assert (await peer.frame()).opcode == OpCode.PING
+            assert await peer.message() == "done"
+            peer.send(Frame(OpCode.TEXT, False, b"in "), Frame(OpCode.CONTINUATION, payload=b"parts"))
+            assert [(await peer.frame()).fin for _ in range(3)] == [False, False, True]
+            closing = asyncio.create_task(server.shut_down())
+            assert await peer.closing() == (1012, "")
+            peer.close(1012)
+            await closing
+
+    run(scenario())
+
+
+def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(run, serving_asgi, dial):
+    async def scenario():
+        async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
+            await peer.head()
+            await server.shut_down()
+            assert await peer.closing() == (1012, "")
+
+    run(scenario())
+
+
+def test_what_events_cannot_do_is_said_once(run, serving_asgi, dial, caplog):
+    caplog.set_level(logging.WARNING, "duck.contrib.websockets")
+
+    async def scenario():
+        async with (
+            serving_asgi(Talker.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
+            dial(server) as peer,
+        ):
+            await peer.head()
+            for _ in range(3):
+                peer.send("ping", "fragments")
+                assert [await peer.message(), await peer.message()] == ["done", "fragments"]
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+    first, second = (record.getMessage() for record in caplog.records if record.name == "duck.contrib.websockets")
+    assert "Talker on messages of ASGI: a ping is not sent" in first
+    assert "a message is gathered from its fragments" in second
+
+
+def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
+    class View(Echo):
+        PING_INTERVAL = 0.01
+        PONG_TIMEOUT = 0.01
+        RECEIVE_TIMEOUT = 0.05
+
+    async def scenario():
+        async with (
+            serving_asgi(View.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
+            dial(server) as peer,
+        ):
+            await peer.head()
+            await asyncio.sleep(0.3)
+            peer.send("still here")
+            assert await peer.message() == "still here"
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
+class Events:
+    """An ASGI server that gives what a test says."""
+
+    def __init__(self, *events):
+        self.scope = {
+            "type": "websocket",
+            "path": "/é",
+            "headers": [(b"host", b"test")],
+        }
+        self.events = asyncio.Queue()
+        self.sent = []
+        for event in ({"type": "websocket.connect"}, *events):
+            self.events.put_nowait(event)
+
+    async def send(self, event):
+        self.sent.append(event)
+
+
+def test_a_server_that_knows_no_more_than_it_must(run):
+    """No raw path, no client, no code of closing; and `text` and `bytes` both in one event."""
+
+    class View(Echo):
+        pass
+
+    async def scenario():
+        server = Events(
+            {"type": "websocket.receive", "text": "hello", "bytes": None},
+            {"type": "websocket.receive", "text": None, "bytes": b"hello"},
+            {"type": "websocket.disconnect"},
+        )
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent == [
+            {"type": "websocket.accept", "subprotocol": None, "headers": []},
+            {"type": "websocket.send", "text": "hello"},
+            {"type": "websocket.send", "bytes": b"hello"},
+        ]
+
+    run(scenario())
+    (view,) = View.views
+    assert (view.request.path, view.request.client_address) == ("/é", None)
+    assert view.close_code == 1005
+
+
+def test_a_server_that_cannot_send_responses_closes(run):
+    async def scenario():
+        server = Events()
+        server.scope["headers"].append((b"origin", b"http://example.org"))
+        await Echo.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent == [{"type": "websocket.close"}]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fails", ["receive", "send"])
+def test_a_server_that_raises(run, fails):
+    """As some do when the client is gone."""
+
+    class View(Echo):
+        closed: ClassVar[list] = []
+
+        async def on_close(self, frame=None):
+            self.closed.append(self.close_code)
+
+    async def raising(*_):
+        raise ConnectionError("gone")
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def receive():
+            if fails == "receive" and server.events.empty():
+                await raising()
+            return await server.events.get()
+
+        async def send(event):
+            if fails == "send" and event["type"] == "websocket.send":
+                await raising()
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, receive, send)
+
+    run(scenario())
+    assert View.closed == [1006]
+
+
+def test_an_application_that_is_cancelled(run):
+    class View(Echo):
+        closed: ClassVar[list] = []
+
+        async def on_close(self, frame=None):
+            self.closed.append(self.close_code)
+
+    async def scenario():
+        server = Events()
+        task = asyncio.create_task(View.as_asgi()(server.scope, server.events.get, server.send))
+        while not View.views:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(scenario())
+    assert View.closed == [1001]
