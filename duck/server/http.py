@@ -53,6 +53,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_buffer",
         "_clock",
         "_deadline",
+        "_has_room",
         "_loop",
         "_phase",
         "_reader",
@@ -65,6 +66,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     _transport: asyncio.Transport
     _address: ClientAddress
+    _has_room: bool  # whether the server has room for the client
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
@@ -90,10 +92,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
         peer = transport.get_extra_info("peername")
         self._address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
-        if self._server.connection_opened(self, self._address):
-            self._set_deadline(self._server.limits.head_timeout)
-        elif not transport.is_closing():
-            self._refuse(503)
+        self._has_room = self._server.connection_opened(self, self._address)
+        self._await_head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -144,12 +144,18 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request = self._reader.next_request()
         if request is None:
             if was_idle and self._reader.in_request:
-                self._set_deadline(self._server.limits.head_timeout)
+                self._await_head()
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
             self._refuse(request.status)
+        elif not self._has_room:
+            self._refuse(503)
         else:
             self._dispatch(request)
+
+    def _await_head(self) -> None:
+        limits = self._server.limits
+        self._set_deadline(limits.head_timeout if self._has_room else limits.linger_timeout)
 
     def _dispatch(self, head: RequestHead) -> None:
         self._set_deadline(_NEVER)

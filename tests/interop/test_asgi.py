@@ -43,7 +43,8 @@ def running(tmp_path, module, *options, trust=None):
     log = tmp_path / "log.txt"
     with (
         log.open("w") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables) as process,
+        # Not from the checkout: servers import from where they are started, and there the codec is not compiled.
+        subprocess.Popen(command, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, env=variables) as process,
     ):
         try:
             deadline = time.monotonic() + 60

@@ -35,6 +35,7 @@ async def upgraded(client):
 
 
 async def turned_away(client):
+    client.send(PAGE)
     response = await client.response()
     assert (response.status, response.headers["connection"]) == (503, "close")
     assert await client.end() == b""
@@ -77,6 +78,8 @@ def test_nobody_is_told_for_long_that_there_is_no_room(run, connect):
         async with serving(connections=1) as server, connect(server) as one:
             await upgraded(one)
             waiting = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(TURNED_AWAY + 10)]
+            for _, writer in waiting:
+                writer.write(PAGE)
             answers = await asyncio.gather(*(told(reader) for reader, _ in waiting))
             assert 10 <= answers.count(b"") < TURNED_AWAY + 10
             assert {answer[:13] for answer in answers} == {b"HTTP/1.1 503 ", b""}
@@ -109,6 +112,19 @@ def test_no_more_connections_from_an_address_than_there_may_be(run, connect, unt
 
     run(scenario())
     assert "127.0.0.1 has 1 connections: more from there are refused" in caplog.messages
+
+
+def test_whoever_is_turned_away_has_little_time_to_ask(run, connect):
+    async def scenario():
+        async with serving(connections=1, linger_timeout=0.05) as server, connect(server) as one:
+            await upgraded(one)
+            async with connect(server) as two:
+                assert await two.end() == b""
+            async with connect(server) as three:
+                three.send(PAGE[:10])
+                assert (await three.response()).status == 408
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("request_", [PAGE, b"no HTTP\r\n\r\n", HANDSHAKE.replace(b"13", b"12"), b"", PAGE[:10]])

@@ -55,7 +55,7 @@ def bomb():
 
 @pytest.fixture(scope="module")
 def server():
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-P", "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.pid, int(process.stdout.readline())
         finally:
