@@ -219,8 +219,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._slow_consumer.lags = False
             self.update_direct()
         self.alive = True
-        self._wake_waiters()
         self._release(_HOLD_WRITES)
+        # Not at once: handlers that send all the time would fill the buffer again, and so put reading on hold, before
+        # the loop has looked at what there is to read.
+        self.loop.call_soon(self._wake_waiters)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
