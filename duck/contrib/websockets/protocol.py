@@ -418,7 +418,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
-            self.loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self.loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
         for task in self._hook_tasks():
             task.cancel()
 
