@@ -349,14 +349,16 @@ def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypa
     class View(Waiting):
         async def on_receive(self, message, opcode):
             while True:
-                await self.send_binary(bytes(2**16))
+                sending = self.send_binary(bytes(2**16))
+                if self.request.transport.get_write_buffer_size():
+                    self.started.set()
+                await sending
 
     async def scenario():
         async with connect(View) as session:
             view, peer = session.view, session.peer
             peer.send("x")
-            while not view.request.transport.get_write_buffer_size():
-                await asyncio.sleep(0)
+            await view.started.wait()
             view.terminate()
             await peer.rest()
             await session.ended()
