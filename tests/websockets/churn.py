@@ -1,6 +1,6 @@
 """Connections that come, say something, and go in every way: `python -m tests.websockets.churn --connections 10000`.
 
-It tells the open files and the memory of the process, which is server and client in one, before and after.
+It tells the open files and the memory of the process, which is server and client in one, on the way.
 """
 
 import argparse
@@ -104,11 +104,13 @@ def _facts() -> str:
 async def _main(connections: int) -> None:
     async with serve(Echo, port=0) as server:
         assert server.port is not None
-        for count in (connections // 10, connections):
+        total = 0
+        for count in (connections // 10, connections // 2, connections // 2):
             await come_and_go(server.port, count)
             await settled(server)
             await asyncio.sleep(DEADLINES)
-            print(f"after {count} connections: {_facts()}; on_open {Echo.opened}, on_close {Echo.closed}", flush=True)
+            total += count
+            print(f"after {total} connections: {_facts()}; on_open {Echo.opened}, on_close {Echo.closed}", flush=True)
 
 
 if __name__ == "__main__":
