@@ -6,19 +6,12 @@ from hypothesis import strategies as st
 
 from .targets import TARGETS, found, load
 
-CASES = [pytest.param(name, path, id=f"{name}-{path.name[:20]}") for name in TARGETS for path in found(name)]
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds(name):
+    """Where a run begins, and what runs have found."""
     target = load(name)
-    for seed in target.seeds():
-        target.check(seed)
-
-
-@pytest.mark.parametrize(("name", "path"), CASES)
-def test_found(name, path):
-    load(name).check(path.read_bytes())
+    for data in (*target.seeds(), *(path.read_bytes() for path in found(name))):
+        target.check(data)
 
 
 @pytest.mark.parametrize("name", TARGETS)

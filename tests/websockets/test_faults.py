@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
 
 FILES = Path("/proc/self/fd")
 REQUEST = (
@@ -85,6 +85,19 @@ class View(WebSocketView):
         assert self.state is State.CLOSED
         self.closes += 1
         self.check()
+
+
+class Overriding(View):
+    """Has steps of serving of its own, which make it slower and end in other ways."""
+
+    async def read_frame(self):
+        return await super().read_frame()
+
+    async def send_frame(self, frame):
+        await super().send_frame(frame)
+
+    async def _heartbeat_loop(self):
+        await super()._heartbeat_loop()
 
 
 async def settle():
@@ -182,7 +195,8 @@ async def reset(conversation):
     view = conversation.view
     conversation.peer.reset()
     while conversation.reading_is_on_hold and view.close_code is None:
-        view.send_ping()  # as the heartbeat does; only in writing does it show that the peer has gone
+        with contextlib.suppress(ConnectionClosed):
+            await view.send_ping()  # as the heartbeat does; only in writing does it show that the peer has gone
         await asyncio.sleep(0)
 
 
@@ -214,8 +228,8 @@ async def shut_down(conversation):
 
 FAULTS = (reset, half_close, break_hooks, cancel, shut_down)
 CASES = [
-    pytest.param(fault, step, encrypted, id=f"{fault.__name__}-{step}{' with TLS' * encrypted}")
-    for encrypted in (False, True)
+    pytest.param(fault, step, view_class, encrypted, id=f"{fault.__name__}-{step}-{kind}")
+    for kind, view_class, encrypted in (("plain", View, False), ("TLS", View, True), ("overriding", Overriding, False))
     for fault in FAULTS
     for step in (STEPS if fault is not cancel else UPGRADED)
     if not encrypted or fault in (reset, cancel, shut_down)  # for TLS has no half-closed streams
@@ -240,8 +254,8 @@ def sockets():
     return sorted(link for link in links if link.startswith("socket:"))
 
 
-@pytest.mark.parametrize(("fault", "step", "encrypted"), CASES)
-def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, encrypted):
+@pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
+def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
     monkeypatch.setattr("duck.contrib.websockets.protocol._FLUSH_TIMEOUT", 0.1)
     monkeypatch.setattr(View, "broken", False)
     closes = []
@@ -249,7 +263,7 @@ def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, encrypt
     async def scenario():
         before = sockets()
         options = {"tls": tls} if encrypted else {}
-        async with serving(View, by_run=fault is cancel, shutdown_timeout=0.2, **options) as server:
+        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.2, **options) as server:
             async with dial(server, cut=0, **options) as peer:
                 conversation = Conversation(peer, server)
                 async with contextlib.aclosing(converse(conversation, step)) as steps:
