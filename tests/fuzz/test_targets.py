@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from .targets import TARGETS, found, load
 
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds(name):
     """Where a run begins, and what runs have found."""
