@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from duck.contrib.websockets import handshake
+from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.http.request import HttpRequest
 
@@ -29,7 +30,7 @@ VALUES = (
     b"dGhlIHNhbXBsZSBub25jZQ==",
     b"13",
     b"chat, superchat",
-    b"permessage-deflate; client_max_window_bits",
+    b"permessage-deflate; client_max_window_bits; server_max_window_bits=10, permessage-deflate",
     b"https://example.org",
     b"keep-alive, Upgrade",
 )
@@ -45,6 +46,7 @@ def check(data: bytes) -> None:
     secure = choices.pick((False, True))
     subprotocols = choices.pick(((), ("chat",), ("superchat", "chat", "")))
     origins = choices.pick((None, ("https://example.org",), ("*",), ()))
+    extensions = choices.pick(({}, {PERMESSAGE_DEFLATE: Compression().accept}))
     fields = []
     if choices.pick((True, False)):
         fields = list(zip(NAMES[:6], VALUES[:6], strict=True))
@@ -56,7 +58,9 @@ def check(data: bytes) -> None:
     except ValueError:
         return  # a control character, which is answered with 400 before
     try:
-        acceptance = handshake.accept(request, subprotocols=subprotocols, allowed_origins=origins)
+        acceptance = handshake.accept(
+            request, subprotocols=subprotocols, allowed_origins=origins, extensions=extensions
+        )
     except HandshakeError as error:
         assert error.status in STATUSES
         _check_head(handshake.refusal(error), error.status)
@@ -64,7 +68,8 @@ def check(data: bytes) -> None:
     lines = _check_head(acceptance.response, 101)
     assert method == "GET" and version == "1.1"
     assert acceptance.subprotocol is None or acceptance.subprotocol in subprotocols
-    assert len(lines) == 3 + (acceptance.subprotocol is not None)
+    assert [extension.name for extension in acceptance.extensions] in ([], list(extensions))
+    assert len(lines) == 3 + (acceptance.subprotocol is not None) + len(acceptance.extensions)
 
 
 def _check_head(response: bytes, status: int) -> list[bytes]:
@@ -79,10 +84,20 @@ def _check_head(response: bytes, status: int) -> list[bytes]:
 
 def seeds() -> Iterator[bytes]:
     """A good request, and one spoilt by each field in turn."""
-    yield bytes(6)
-    yield bytes([0, 0, 0, 2, 0, 0])
+    yield bytes(7)
+    start = bytes([0, 0, 0, 2, 0, 1])
+    yield start + b"\0"
     for name in range(len(NAMES)):
         for value in (b"", b",", b"\xff\xe9", b"http://[::1", b"https://example.org:99999", b"null", b"a\r\nb: c"):
-            yield bytes([0, 0, 0, 2, 0, 0, len(value)]) + value + bytes([name, 0])
+            yield start + bytes([0, len(value)]) + value + bytes([name, 0])
         for value in range(len(VALUES)):
-            yield bytes([0, 0, 0, 2, 0, 1, 0, name, value + 1])
+            yield start + bytes([1, 0, name, value + 1])
+    for offer in (
+        b"permessage-deflate; client_max_window_bits=15; server_no_context_takeover, permessage-deflate",
+        b'permessage-deflate; server_max_window_bits="1\\0"',
+        b"permessage-deflate; server_max_window_bits=8; server_max_window_bits=9",
+        b"permessage-deflate; client_max_window_bits=0",
+        b"x; a=b; c, , permessage-deflate; client_no_context_takeover",
+        b'a; b="' + rb"\c" * 20,
+    ):
+        yield start + bytes([0, len(offer)]) + offer + bytes([6, 0])

@@ -7,7 +7,7 @@ from types import ModuleType
 
 __all__ = ["FOUND", "TARGETS", "found", "load"]
 
-TARGETS = ("reader", "pieces", "connection", "handshake", "head", "server")
+TARGETS = ("reader", "pieces", "connection", "handshake", "head", "inflate", "server")
 
 FOUND = Path(__file__).parent / "found"
 """Has a folder for each target; atheris writes there what makes `check` raise."""
