@@ -236,8 +236,10 @@ class Server:
 def _view_failed(view: WebSocketView, error: BaseException | None) -> None:
     if error is not None:
         logger.error("the view for %r failed", view.request, exc_info=error)
-    if view.request.transport is not None:
-        view.request.transport.abort()
+    transport = view.request.transport
+    # One that is lost must not be aborted: asyncio's may have let go of its loop.
+    if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
+        transport.abort()
 
 
 async def _say_goodbye(view: WebSocketView) -> None:

@@ -300,3 +300,30 @@ def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
             assert view.close_code == 1006
 
     run(scenario())
+
+
+def test_what_comes_is_read_while_a_handler_sends_all_the_time(run, connect):
+    """A peer that reads slower than it is sent to can still say that it has enough."""
+
+    class View(WebSocketView):
+        enough = False
+
+        async def on_receive(self, message, opcode):
+            if message == b"enough":
+                self.enough = True
+                return
+            while not self.enough:
+                await self.send_binary(bytes(64 * KIB))
+            await self.send("done")
+
+    async def scenario():
+        async with slow(connect, View) as session:
+            peer = session.peer
+            peer.send("begin")
+            for _ in range(20):
+                await peer.message()
+            peer.send("enough")
+            while await peer.message() != "done":
+                pass
+
+    run(scenario())

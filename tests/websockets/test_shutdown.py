@@ -340,3 +340,28 @@ def test_on_close_may_be_declared_with_its_argument(run, connect):
             assert session.view.frame.opcode is OpCode.CLOSE
 
     run(scenario())
+
+
+def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypatch):
+    """Nothing is done to the transport once all has been sent and it is gone."""
+    monkeypatch.setattr("duck.contrib.websockets.protocol._FLUSH_TIMEOUT", 0.2)
+
+    class View(Waiting):
+        async def on_receive(self, message, opcode):
+            while True:
+                sending = self.send_binary(bytes(2**16))
+                if self.request.transport.get_write_buffer_size():
+                    self.started.set()
+                await sending
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("x")
+            await view.started.wait()
+            view.terminate()
+            await peer.rest()
+            await session.ended()
+            await asyncio.sleep(0.3)  # whatever was to be done after so long
+
+    run(scenario())

@@ -219,8 +219,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._slow_consumer.lags = False
             self.update_direct()
         self.alive = True
-        self._wake_waiters()
         self._release(_HOLD_WRITES)
+        # Not at once: handlers that send all the time would fill the buffer again, and so put reading on hold, before
+        # the loop has looked at what there is to read.
+        self.loop.call_soon(self._wake_waiters)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -416,7 +418,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
-            self.loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self.loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
         for task in self._hook_tasks():
             task.cancel()
 

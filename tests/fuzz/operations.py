@@ -1,0 +1,190 @@
+"""Every operation of the compiled codec, over and over, for valgrind: `.ci/sanitize` runs it.
+
+Errors are among them, for what is lost is lost on the way out of one most easily.
+"""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import threading
+
+from duck.contrib.websockets import _fallback, _speedups, tasks
+
+ROUNDS = 200
+MASK = b"mask"
+UNLIMITED = 2**63 - 1
+LENGTHS = (0, 1, 125, 126, 65535, 65536, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+
+
+def use_functions() -> None:
+    """Masking, UTF-8 and headers, right and wrong."""
+    for size in (0, 1, 3, 31, 32, 33, 200, 5000, 20_000):
+        data = bytes(size)
+        _speedups.apply_mask(data, MASK, 1)
+        _speedups.apply_mask_inplace(bytearray(data), MASK)
+        _speedups.utf8_state(b"a" * size + "Grüße, 世界 😀".encode())
+        _speedups.utf8_state(b"a" * size + b"\xff")
+        _speedups.serialize(0x81, data, MASK)
+        _speedups.serialize(0x81, memoryview(data))
+    for call in (
+        lambda: _speedups.apply_mask(b"x", b"bad"),
+        lambda: _speedups.apply_mask_inplace(b"x", MASK),
+        lambda: _speedups.apply_mask(memoryview(b"abcd")[::2], MASK),
+        lambda: _speedups.serialize(256, b"x"),
+        lambda: _speedups.serialize(1, "x"),
+        lambda: _speedups.build_header(1, 2**63),
+        lambda: _speedups.parse_header(b"\x83\x80", True, False, UNLIMITED),
+    ):
+        with contextlib.suppress(BufferError, TypeError, ValueError):
+            call()
+    for length in LENGTHS:
+        with contextlib.suppress(ValueError):
+            _speedups.parse_header(b"\x82\xff" + length.to_bytes(8) + MASK, True, False, UNLIMITED)
+        with contextlib.suppress(ValueError):
+            _speedups.build_header(0x82, length, MASK)
+
+
+def use_readers() -> None:
+    """Streams of every kind, and readers that are left in the middle of one."""
+    text = _fallback.serialize(0x81, "Grüße, 世界".encode(), MASK)
+    large = _fallback.serialize(0x82, bytes(300_000), MASK)
+    parts = b"".join(_fallback.serialize(first, bytes(5000), MASK) for first in (0x02, 0x00, 0x80))
+    bad = _fallback.serialize(0x81, b"a" * 100 + b"\xff", MASK)
+    for stream in (text, large, parts, bad, text + _fallback.serialize(0x88, b"\x03\xe8", MASK) + text):
+        for size in (7, 3000, 400_000):
+            reader = _speedups.MessageReader(UNLIMITED, True, False)
+            for at in range(0, min(len(stream), 500 * size), size):
+                reader.receive(stream[at : at + size])
+            receive_in_place(_speedups.MessageReader(UNLIMITED, True, False), stream[: 500 * size], size)
+    for first in (0x02, 0x82):
+        for length in LENGTHS:
+            head = bytes([first, 0xFF]) + length.to_bytes(8) + MASK
+            for start in (b"", _fallback.serialize(0x02, b"part", MASK)):
+                for limit in (UNLIMITED, 2**64, 1000):
+                    reader = _speedups.MessageReader(limit, True, False)
+                    with contextlib.suppress(MemoryError):  # said to be that long, and no limit set
+                        receive_in_place(reader, start + head + bytes(100), 50)
+
+
+def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) -> None:
+    """As an event loop does."""
+    spare = bytearray(4096)
+    while stream:
+        with memoryview(reader.get_buffer(spare)) as buffer:
+            some = min(size, len(buffer), len(stream))
+            buffer[:some] = stream[:some]
+        reader.buffer_updated(spare, some)
+        stream = stream[some:]
+
+
+def use_writers() -> None:
+    """Frames that are gathered, large ones, and what is never taken."""
+    writer = _speedups.FrameWriter()
+    for size in (0, 125, 126, 3000, 8192, 70_000):
+        writer.write(0x82, bytes(size))
+        writer.write(0x82, bytearray(size), MASK)
+        with contextlib.suppress(ValueError):
+            writer.write(0x82, bytes(size), b"bad")
+        if size != 3000:
+            writer.take()
+    writer.write(0x88, b"")
+
+
+class Owner:
+    """Stands in for the protocol."""
+
+    def hook_failed(self, error: BaseException) -> bool:
+        """Every error is a handler's own."""
+        return False
+
+    def hold_inbox(self) -> None:
+        """Not of interest."""
+
+    release_inbox = hold_inbox
+
+
+async def use_dispatchers() -> None:
+    """Handlers that end at once, wait, fail, and are cancelled."""
+    loop = asyncio.get_running_loop()
+
+    async def handle(payload: bytes, opcode: int) -> None:
+        if payload == b"wait":
+            await asyncio.sleep(0)
+        elif payload == b"fail":
+            raise ValueError
+        elif payload == b"stay":
+            await loop.create_future()
+
+    async def on_open() -> None:
+        await asyncio.sleep(0)
+
+    for hook in (None, on_open):
+        dispatcher = _speedups.Dispatcher(Owner(), loop, handle, 3, tasks)
+        dispatcher.open(hook)
+        messages = [(2, payload) for payload in (b"", b"wait", b"fail", b"", b"stay", b"wait", b"")]
+        loop.call_soon(dispatcher.deliver, messages)
+        for _ in range(6):
+            await asyncio.sleep(0)
+        workers = list(dispatcher.workers)
+        dispatcher.stop()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.sleep(0)
+        dispatcher.forget()
+
+
+class Transport:
+    """Takes what the socket does not."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """It is lost."""
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing is queued here."""
+        return 0
+
+
+class Path(_speedups.HotPath):
+    """Writes to a socket past its transport."""
+
+    def write_chunks(self, chunks: list[bytes | memoryview]) -> None:
+        """They are lost."""
+
+
+def use_hot_path() -> None:
+    """A socket that takes all, a part and, in the end, nothing."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        path = Path()
+        path.reader, path.writer = _speedups.MessageReader(1000, True, False), _speedups.FrameWriter()
+        path.transport, path.sent = Transport(), _speedups.SENT
+        path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
+        for _ in range(2):
+            for size in (0, 100, 10_000, 100_000):
+                path.send(bytes(size), 2)
+                path.send("ä" * size, 1)
+            path.corked = True
+            for _ in range(5):
+                path.send(bytes(9000), 2)
+            path.corked = False
+            path.flush()
+
+
+def main() -> None:
+    """Everything, many times."""
+    for round in range(ROUNDS):
+        use_functions()
+        use_writers()
+        if round % 10 == 0:
+            use_readers()
+            use_hot_path()
+            asyncio.run(use_dispatchers())
+    gc.collect()
+    # What the collector knows of is never lost to valgrind.
+    left = [item for item in gc.get_objects() if type(item).__module__ == _speedups.__name__]
+    assert left == [], left
+
+
+main()

@@ -1,0 +1,23 @@
+"""The targets by name, and the inputs that were found worth keeping."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["FOUND", "TARGETS", "found", "load"]
+
+TARGETS = ("reader", "pieces", "connection", "handshake", "head", "inflate", "server")
+
+FOUND = Path(__file__).parent / "found"
+"""Has a folder for each target; atheris writes there what makes `check` raise."""
+
+
+def load(name: str) -> ModuleType:
+    """The module of a target."""
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def found(name: str) -> Iterator[Path]:
+    """The files of what was found for a target."""
+    return (path for path in sorted((FOUND / name).glob("*")) if path.is_file())

@@ -1,0 +1,22 @@
+"""Replays what every target begins with and what fuzzing has found, and tries a few inputs of hypothesis."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .targets import TARGETS, found, load
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds(name):
+    """Where a run begins, and what runs have found."""
+    target = load(name)
+    for data in (*target.seeds(), *(path.read_bytes() for path in found(name))):
+        target.check(data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@given(data=st.binary(max_size=300))
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_anything(name, data):
+    load(name).check(data)

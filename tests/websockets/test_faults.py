@@ -1,0 +1,293 @@
+"""A conversation that is broken at every step, in every way: it ends by one path, and nothing is left of it."""
+
+import asyncio
+import contextlib
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
+
+FILES = Path("/proc/self/fd")
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+STEPS = [
+    "connected",
+    "head begun",
+    "request sent",
+    "on_open waits",
+    "open",
+    "header begun",
+    "payload begun",
+    "large payload begun",
+    "fragment sent",
+    "ping sent",
+    "handler waits",
+    "peer does not read",
+    "close frame begun",
+    "close frame sent",
+    "our close frame sent",
+]
+UPGRADED = STEPS[STEPS.index("request sent") :]
+
+
+class Boom(Exception):
+    pass
+
+
+class View(WebSocketView):
+    """Waits in its hooks where it is told to, and fails in them once it is `broken`."""
+
+    CLOSE_TIMEOUT = 0.1
+    broken = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.closes = 0
+        self.gate = asyncio.Event()
+        self.flooding = False
+        self.filled = asyncio.Event()
+
+    async def pass_gate(self):
+        await self.gate.wait()
+        self.gate.clear()
+        self.check()
+
+    def check(self):
+        if self.broken:
+            raise Boom
+
+    async def on_open(self):
+        await self.pass_gate()
+
+    async def on_receive(self, message, opcode):
+        self.check()
+        if message == b"wait":
+            await self.pass_gate()
+        elif message == b"flood":
+            self.flooding = True
+            while self.flooding:
+                sending = self.send(bytes(2**16))
+                if self.request.transport.get_write_buffer_size():
+                    self.filled.set()
+                await sending
+                self.check()
+        elif message == b"close":
+            await self.send_close(1000)
+            return
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        assert self.state is State.CLOSED
+        self.closes += 1
+        self.check()
+
+
+class Overriding(View):
+    """Has steps of serving of its own, which make it slower and end in other ways."""
+
+    async def read_frame(self):
+        return await super().read_frame()
+
+    async def send_frame(self, frame):
+        await super().send_frame(frame)
+
+    async def _heartbeat_loop(self):
+        await super()._heartbeat_loop()
+
+
+async def settle():
+    """Until the server has read and answered what was sent, which the kernel hands over at once."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def converse(conversation, wanted):
+    """The conversation; gives the name of each step when it has come to it."""
+    peer, server = conversation.peer, conversation.server
+    yield "connected"
+    peer.write(REQUEST[:40])
+    await settle()
+    yield "head begun"
+    peer.write(REQUEST[40:])
+    view, end = conversation.view, conversation.end = await server.views.get()
+    await settle()
+    yield "request sent"
+    await peer.head()
+    peer.send("early")
+    await settle()
+    conversation.reading_is_on_hold = True
+    yield "on_open waits"
+    conversation.reading_is_on_hold = False
+    view.gate.set()
+    assert await peer.message() == "early"
+    yield "open"
+    frame = peer.serialize("x" * 20)
+    for some, step in ((slice(1), "header begun"), (slice(1, 10), "payload begun")):
+        peer.write(frame[some])
+        await settle()
+        yield step
+    peer.write(frame[10:])
+    assert await peer.message() == "x" * 20
+    frame = peer.serialize(bytes(300_000))
+    peer.write(frame[:100_000])
+    await settle()
+    yield "large payload begun"
+    peer.write(frame[100_000:])
+    assert await peer.message() == bytes(300_000)
+    peer.send(Frame(OpCode.TEXT, fin=False, payload=b"one "))
+    await settle()
+    yield "fragment sent"
+    peer.send(Frame(OpCode.CONTINUATION, payload=b"message"))
+    assert await peer.message() == "one message"
+    peer.ping(b"here?")
+    await settle()
+    yield "ping sent"
+    assert (await peer.frame()).payload == b"here?"
+    peer.send("wait")
+    await settle()
+    yield "handler waits"
+    view.gate.set()
+    assert await peer.message() == "wait"
+    peer.send("flood")
+    await view.filled.wait()
+    yield "peer does not read"
+    view.flooding = False
+    while await peer.message() != "flood":
+        pass
+    if wanted == "our close frame sent":
+        peer.send("close")
+        await settle()
+        yield wanted
+    frame = peer.serialize(Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+    peer.write(frame[:3])
+    await settle()
+    yield "close frame begun"
+    peer.write(frame[3:])
+    yield "close frame sent"
+    assert not end.cancelled()
+
+
+class Conversation:
+    """A peer, its server, and the view once there is one."""
+
+    def __init__(self, peer, server):
+        self.peer = peer
+        self.server = server
+        self.view = self.end = None
+        self.reading_is_on_hold = False
+
+    async def rest(self):
+        """Reads all that is left, which may be cut anywhere."""
+        with contextlib.suppress(ConnectionError):
+            await self.peer.reader.read()
+
+
+async def reset(conversation):
+    view = conversation.view
+    conversation.peer.reset()
+    while conversation.reading_is_on_hold and view.close_code is None:
+        with contextlib.suppress(ConnectionClosed):
+            await view.send_ping()  # as the heartbeat does; only in writing does it show that the peer has gone
+        await asyncio.sleep(0)
+
+
+async def half_close(conversation):
+    conversation.peer.shut()
+    if conversation.reading_is_on_hold:
+        conversation.view.gate.set()
+    await conversation.rest()
+
+
+async def break_hooks(conversation):
+    View.broken = True
+    if conversation.view is not None:
+        conversation.view.gate.set()
+    await settle()
+    await half_close(conversation)
+
+
+async def cancel(conversation):
+    conversation.end.cancel()
+    await conversation.rest()
+
+
+async def shut_down(conversation):
+    closing = asyncio.create_task(conversation.server.close())
+    await conversation.rest()
+    await closing
+
+
+FAULTS = (reset, half_close, break_hooks, cancel, shut_down)
+CASES = [
+    pytest.param(fault, step, view_class, encrypted, id=f"{fault.__name__}-{step}-{kind}")
+    for kind, view_class, encrypted in (("plain", View, False), ("TLS", View, True), ("overriding", Overriding, False))
+    for fault in FAULTS
+    for step in (STEPS if fault is not cancel else UPGRADED)
+    if not encrypted or fault in (reset, cancel, shut_down)  # for TLS has no half-closed streams
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collection():
+    """Lets the garbage collector look at nothing but what these tests leave."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def sockets():
+    """Those that are open, where the system tells; uvloop opens other files when it likes."""
+    links = []
+    for name in os.listdir(FILES) if FILES.exists() else []:
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            links.append(os.readlink(FILES / name))
+    return sorted(link for link in links if link.startswith("socket:"))
+
+
+@pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
+def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
+    monkeypatch.setattr("duck.contrib.websockets.protocol._FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr(View, "broken", False)
+    closes = []
+
+    async def scenario():
+        before = sockets()
+        options = {"tls": tls} if encrypted else {}
+        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.1, **options) as server:
+            async with dial(server, cut=0, **options) as peer:
+                conversation = Conversation(peer, server)
+                async with contextlib.aclosing(converse(conversation, step)) as steps:
+                    async for reached in steps:
+                        if reached == step:
+                            break
+                    else:
+                        pytest.fail(f"the conversation does not come to {step!r}")
+                    await fault(conversation)
+                if conversation.end is not None:
+                    await asyncio.wait([conversation.end])
+                    assert conversation.end.cancelled() is (fault is cancel)
+                    closes.append(conversation.view.closes)
+            assert server.connections == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        del conversation, steps, server, peer
+        await settle()
+        gc.collect()
+        assert set(sockets()) <= set(before)
+
+    run(scenario())
+    gc.collect()
+    assert closes == ([1] if step in UPGRADED else [])
+    explained = log()
+    if fault is break_hooks:
+        assert all(isinstance(entry.error, Boom) for entry in explained)
+        assert len([entry for entry in explained if "on_close" in entry.message]) == len(closes)
+    elif step == "on_open waits":
+        assert all("not handled in time" in entry.message for entry in explained)
+    else:
+        assert explained == []
