@@ -111,7 +111,7 @@ def test_the_source_archive_is_the_checkout(root, version):
     with tarfile.open(SOURCES[0]) as archive:
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}
     made = {name for name in names if name.startswith("duck_websockets.egg-info/")} | {"PKG-INFO", "setup.cfg"}
-    files = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
+    files = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml", "setup.py"}
     assert names - made == files.union(
         *(checkout(root, folder) for folder in ("benchmarks", "duck", "examples", "tests"))
     )
