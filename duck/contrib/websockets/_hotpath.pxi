@@ -21,6 +21,7 @@ cdef extern from "_socket.h":
 cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
     PIECES = 64  # DUCK_PIECES
+    PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 
 
@@ -351,20 +352,29 @@ cdef class HotPath:
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef MessageReader reader = self.reader
-        cdef list messages
+        cdef Py_ssize_t at = 0
         self.alive = True
         self.corked = True
         try:
-            messages = reader.buffer_updated(self.buffer, nbytes)
-            if reader.control or reader.error or self.writer.closed or not self.direct_in:
-                self.received(messages)
-            elif messages:
-                self.dispatcher.deliver(messages)
+            if reader.direct or nbytes <= PORTION:
+                self.take(reader.buffer_updated(self.buffer, nbytes))
+            else:
+                while at < nbytes:
+                    self.take(reader.read_part(self.buffer, at, min(nbytes - at, PORTION)))
+                    at += PORTION
         finally:
             self.corked = False
             self.flush()
         if self.writer.closed:
             self.move_on()
+
+    cdef inline int take(self, list messages) except -1:
+        cdef MessageReader reader = self.reader
+        if reader.control or reader.error or self.writer.closed or not self.direct_in:
+            self.received(messages)
+        elif messages:
+            self.dispatcher.deliver(messages)
+        return 0
 
     def send(self, data, opcode):
         cdef const uint8_t *p = NULL

@@ -384,6 +384,18 @@ cdef class MessageReader:
             raise
         return messages
 
+    cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
+        """What a part of `spare` completes, where not the message itself was received into."""
+        cdef list messages = []
+        size = min(size, PyByteArray_GET_SIZE(spare) - at)
+        try:
+            if size > 0:
+                self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare) + at, size, messages)
+        except:
+            self.closed = True
+            raise
+        return messages
+
     cdef int feed(self, const uint8_t *p, size_t n, list messages) except -1:
         cdef const uint8_t *end = p + n
         cdef Header header
