@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["get_django_formatted_log", "get_duck_formatted_log", "log_message", "logger"]
+__all__ = ["get_django_formatted_log", "get_duck_formatted_log", "log_event", "log_message", "logger"]
 
 logger = logging.getLogger("duck.contrib.websockets")
 
@@ -38,3 +38,9 @@ def log_message(request: "HttpRequest | None" = None, debug_message: str | list[
     """Logs at INFO what happened to a connection; formats nothing when INFO is off."""
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s", get_duck_formatted_log(request, debug_message))
+
+
+def log_event(request: "HttpRequest", event: str, *words: object) -> None:
+    """Logs a step of a connection as `log_message` does: `/path [WebSocket] [EVENT] words`."""
+    if logger.isEnabledFor(logging.INFO):
+        log_message(request, " ".join([f"{request.path} [WebSocket] [{event}]", *map(str, words)]).rstrip())

@@ -15,7 +15,6 @@ closed, and when it is lost `_finish` sees to the handlers and to `on_close`.
 
 import asyncio
 import contextlib
-import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +29,7 @@ from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
-from .logging import log_message, logger
+from .logging import log_event, logger
 from .opcodes import CloseCode, OpCode
 from .sending import Sender
 from .transport import plain_socket
@@ -508,9 +507,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Every message has been handed to its handler."""
         view, connection = self.view, self.connection
         view.connection_ended()
-        if self._log_close and logger.isEnabledFor(logging.INFO):
-            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
-            log_message(view.request, f"{view.request.path} [WebSocket] [CLOSE] {words}")
+        if self._log_close:
+            log_event(view.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
 
     def _report_closed(self) -> None:
         if not self.closed.done():

@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import json
-import logging
 import threading
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +18,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
-from .logging import log_message, logger
+from .logging import log_event
 from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
@@ -282,7 +281,7 @@ class WebSocketView(View):
             )
         except HandshakeError as error:
             request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
-            log_message(request, f"{request.path} [WebSocket] [REFUSED] {error.status} {error}")
+            log_event(request, "REFUSED", error.status, error)
             transport.refuse(request, handshake.refusal(error))
             self.state = State.CLOSED
             return False
@@ -317,8 +316,7 @@ class WebSocketView(View):
 
     def _serve(self) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        if logger.isEnabledFor(logging.INFO):
-            log_message(self.request, f"{self.request.path} [WebSocket] [OPEN]")
+        log_event(self.request, "OPEN")
         self.state = State.OPEN
         early, self._early = self._early, b""
         protocol.start(
