@@ -45,15 +45,18 @@ class Phase(enum.Enum):
 
 
 class HttpProtocol(asyncio.BufferedProtocol):
-    """Speaks HTTP/1.1 on one connection."""
+    """Speaks HTTP/1.1 on one connection.
+
+    Attributes:
+        address: Who is connected.
+        has_room: Whether the server has room for the client, which is told otherwise when it asks.
+    """
 
     __slots__ = (
-        "_address",
         "_alarm",
         "_buffer",
         "_clock",
         "_deadline",
-        "_has_room",
         "_loop",
         "_phase",
         "_reader",
@@ -62,11 +65,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "_writing_paused",
+        "address",
+        "has_room",
     )
 
     _transport: asyncio.Transport
-    _address: ClientAddress
-    _has_room: bool  # whether the server has room for the client
+    address: ClientAddress
+    has_room: bool
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
@@ -91,8 +96,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
         peer = transport.get_extra_info("peername")
-        self._address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
-        self._has_room = self._server.connection_opened(self, self._address)
+        self.address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
+        self.has_room = self._server.connection_opened(self)
         self._await_head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -148,14 +153,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
             self._refuse(request.status)
-        elif not self._has_room:
+        elif not self.has_room:
             self._refuse(503)
         else:
             self._dispatch(request)
 
     def _await_head(self) -> None:
         limits = self._server.limits
-        self._set_deadline(limits.head_timeout if self._has_room else limits.linger_timeout)
+        self._set_deadline(limits.head_timeout if self.has_room else limits.linger_timeout)
 
     def _dispatch(self, head: RequestHead) -> None:
         self._set_deadline(_NEVER)
@@ -173,7 +178,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._server.start_answer(self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
-        client, secure = self._address, self._transport.get_extra_info("sslcontext") is not None
+        client, secure = self.address, self._transport.get_extra_info("sslcontext") is not None
         if self._server.proxies is not None:
             client, secure = self._server.proxies.client(client, head.headers, secure)
         return HttpRequest(
@@ -197,7 +202,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._refuse(500)
             return
         self._let_go()
-        self._server.hand_over(self, view, self._address)
+        self._server.hand_over(self, view)
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
@@ -246,7 +251,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _leave(self) -> None:
         """The connection is lost."""
         self._let_go()
-        self._server.connection_closed(self, self._address)
+        self._server.connection_closed(self)
 
     def _let_go(self) -> None:
         """Let go of the transport."""
@@ -265,8 +270,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._deadline = deadline = self._loop.time() + seconds
         if deadline < self._alarm:
             self._drop_alarm()
-            self._alarm = deadline
-            self._tick = self._clock.set(self._loop, deadline, self)
+            self._set_alarm()
 
     def wake(self) -> None:
         """Looks whether the deadline has passed; the clock calls it."""
@@ -274,8 +278,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._loop.time() >= self._deadline:
             self._expire()
         elif self._deadline != _NEVER:
-            self._alarm = self._deadline
-            self._tick = self._clock.set(self._loop, self._deadline, self)
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        self._alarm = self._deadline
+        self._tick = self._clock.set(self._loop, self._alarm, self)
 
     def _drop_alarm(self) -> None:
         if self._alarm != _NEVER:

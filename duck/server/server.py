@@ -82,7 +82,7 @@ class Server:
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
-        self._turned_away: set[HttpProtocol] = set()
+        self._turned_away = 0  # how many of them there is no room for
         self._answers: set[asyncio.Task[None]] = set()
         self._views: dict[asyncio.Future[None], WebSocketView] = {}
         self._no_protocols = asyncio.Event()
@@ -139,7 +139,7 @@ class Server:
             self._listener.close()
         if self._unix_listener is not None:
             self._unix_listener.unlink()
-        for protocol in [*self._protocols, *self._turned_away]:
+        for protocol in list(self._protocols):
             protocol.shut_down()
         try:
             async with asyncio.timeout(self._shutdown_timeout):
@@ -153,7 +153,7 @@ class Server:
                     ended.cancel()
                 else:
                     view.terminate()
-            for protocol in [*self._protocols, *self._turned_away]:
+            for protocol in list(self._protocols):
                 protocol.abort()
             await self._wait_for_all()
         if self._listener is not None:
@@ -165,37 +165,36 @@ class Server:
     async def _wait_for_all(self) -> None:
         while running := {*self._answers, *self._views}:
             await asyncio.wait(running)
-        while self._protocols or self._turned_away:
+        while self._protocols:
             self._no_protocols.clear()
             await self._no_protocols.wait()
 
     # What connections call.
 
-    def connection_opened(self, protocol: HttpProtocol, address: ClientAddress) -> bool:
+    def connection_opened(self, protocol: HttpProtocol) -> bool:
         """Account for a connection.
 
         Returns:
             Whether there is room for it.
         """
-        room = self._census.enter(address)
-        if room:
-            self._protocols.add(protocol)
-        else:
-            self._turned_away.add(protocol)
-        if self.closing or len(self._turned_away) > TURNED_AWAY:
+        room = self._census.enter(protocol.address)
+        self._protocols.add(protocol)
+        self._turned_away += not room
+        if self.closing or self._turned_away > TURNED_AWAY:
             protocol.abort()
         return room
 
-    def connection_closed(self, protocol: HttpProtocol, address: ClientAddress) -> None:
+    def connection_closed(self, protocol: HttpProtocol) -> None:
         """Forget a connection that is gone."""
-        if protocol not in self._turned_away:
-            self._census.leave(address)
+        if protocol.has_room:
+            self._census.leave(protocol.address)
+        else:
+            self._turned_away -= 1
         self._forget(protocol)
 
     def _forget(self, protocol: HttpProtocol) -> None:
         self._protocols.discard(protocol)
-        self._turned_away.discard(protocol)
-        if not (self._protocols or self._turned_away):
+        if not self._protocols:
             self._no_protocols.set()
 
     def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
@@ -204,9 +203,10 @@ class Server:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    def hand_over(self, protocol: HttpProtocol, view: WebSocketView, address: ClientAddress) -> None:
+    def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
         """Run a WebSocket view, which has its connection to itself from now on."""
         self._forget(protocol)
+        address = protocol.address
         try:
             ended = view.start()
         except Exception as error:
