@@ -8,6 +8,7 @@ from typing import Any
 
 from duck.http.request import ClientAddress
 
+from .addresses import parse_address
 from .limits import Limits
 
 try:
@@ -75,13 +76,12 @@ class Census:
 
 def _group(address: ClientAddress) -> str:
     """Whom an address belongs to: an IPv6 host has all the addresses of a network of 64 bits."""
-    host = address[0] if isinstance(address, tuple) else ""
-    if ":" in host:
-        network = ipaddress.IPv6Address(host.partition("%")[0])
-        if network.ipv4_mapped is not None:
-            return str(network.ipv4_mapped)
-        return f"{ipaddress.IPv6Address(int(network) >> 64 << 64)}/64"
-    return host
+    if not isinstance(address, tuple):
+        return ""
+    host = parse_address(address[0])
+    if host.version == 6:
+        return f"{ipaddress.IPv6Address(int(host) >> 64 << 64)}/64"
+    return str(host)
 
 
 def _files() -> int | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from duck.http.headers import Headers
 from duck.http.request import ClientAddress
 
+from .addresses import parse_address
+
 __all__ = ["Proxies"]
 
 
@@ -47,7 +49,7 @@ class Proxies:
             secure = proto in ("https", "wss")
         for name in reversed(headers.get("x-forwarded-for", "").split(",")):
             try:
-                peer = (str(_address(name.strip())), 0)
+                peer = (str(parse_address(name.strip())), 0)
             except ValueError:
                 break
             if not self._trusts(peer):
@@ -57,10 +59,5 @@ class Proxies:
     def _trusts(self, peer: ClientAddress) -> bool:
         if not isinstance(peer, tuple):
             return self._unix
-        address = _address(peer[0])
+        address = parse_address(peer[0])
         return any(address in network for network in self._networks)
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(name)
-    return getattr(address, "ipv4_mapped", None) or address
