@@ -356,7 +356,7 @@ cdef class HotPath:
         self.alive = True
         self.corked = True
         try:
-            if reader.direct or nbytes <= PORTION:
+            if reader.direct:
                 self.take(reader.buffer_updated(self.buffer, nbytes))
             else:
                 while at < nbytes:

@@ -369,28 +369,25 @@ cdef class MessageReader:
         cdef list messages = []
         cdef uint8_t *p
         size = max(size, 0)
+        if not self.direct:
+            return self.read_part(spare, 0, size)
         try:
-            if self.direct:
-                self.direct = self.control = False
-                p = <uint8_t *>bytes_data(self.message) + self.size
-                self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>DIRECT_STEP))
-                if self.left == 0 and self.error == 0:
-                    self.end_frame(messages)
-            else:
-                size = min(size, PyByteArray_GET_SIZE(spare))
-                self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare), size, messages)
+            self.direct = self.control = False
+            p = <uint8_t *>bytes_data(self.message) + self.size
+            self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>DIRECT_STEP))
+            if self.left == 0 and self.error == 0:
+                self.end_frame(messages)
         except:
             self.closed = True
             raise
         return messages
 
     cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
-        """What a part of `spare` completes, where not the message itself was received into."""
+        """What a part of `spare` completes, which begins inside of it."""
         cdef list messages = []
-        size = min(size, PyByteArray_GET_SIZE(spare) - at)
+        size = max(min(size, PyByteArray_GET_SIZE(spare) - at), 0)
         try:
-            if size > 0:
-                self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare) + at, size, messages)
+            self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare) + at, size, messages)
         except:
             self.closed = True
             raise
