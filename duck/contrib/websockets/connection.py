@@ -216,15 +216,12 @@ class Connection:
 
     def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         decoded = []
-        deflate = self.deflate
+        # What permessage-deflate has not compressed is as it came; of what others do, only they know.
+        everything = self.deflate is None
         try:
             for message in messages:
-                opcode, payload = message
-                if deflate is not None:
-                    if opcode & _RSV1:
-                        message = (opcode & 0b1111, self._inflate(deflate, opcode, payload))
-                elif opcode & 0b1111 < 8:
-                    message = self._decode_message(opcode, payload)
+                if message[0] & _RSV1 or (everything and message[0] & 0b1111 < OpCode.CLOSE):
+                    message = self._decode_message(*message)
                 decoded.append(message)
         except (ExtensionError, ProtocolError) as error:
             # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
@@ -232,19 +229,18 @@ class Connection:
             self.breach(error)
         return decoded
 
-    def _inflate(self, deflate: PerMessageDeflate, opcode: int, payload: bytes) -> bytes:
-        payload = deflate.decompress(payload, self._max_size)
-        if opcode & 0b1111 == 1 and _codec.utf8_state(payload):
-            raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
-        return payload
-
     def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
-        frame = Frame(opcode & 0b1111, payload=payload, rsv1=bool(opcode & _RSV1))
-        for extension in reversed(self.extensions):
-            frame = extension.decode(frame, self._max_size)
-        if frame.opcode == OpCode.TEXT and _codec.utf8_state(frame.payload):
+        kind = opcode & 0b1111
+        if self.deflate is not None:
+            payload = self.deflate.decompress(payload, self._max_size)
+        else:
+            frame = Frame(kind, payload=payload, rsv1=bool(opcode & _RSV1))
+            for extension in reversed(self.extensions):
+                frame = extension.decode(frame, self._max_size)
+            kind, payload = frame.opcode, frame.payload
+        if kind == OpCode.TEXT and _codec.utf8_state(payload):
             raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
-        return frame.opcode, frame.payload
+        return kind, payload
 
     def _receive_close(self, payload: bytes) -> None:
         try:
