@@ -5,30 +5,17 @@ import itertools
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets import Frame, OpCode, State
+
+from . import views
 
 MIB = 2**20
 
 
-class Recorder(WebSocketView):
-    """Notes what happens to it."""
-
-    CLOSE_TIMEOUT = 30
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
-    async def on_open(self):
-        self.events.append("open")
-
-    async def on_receive(self, message, opcode):
-        self.events.append(message)
-        await self.send(message, opcode)
-
+class Recorder(views.Recorder):
     async def on_close(self, frame=None):
         assert self.state is State.CLOSED
-        self.events.append(("close", frame and frame.payload))
+        await super().on_close(frame)
 
 
 BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])

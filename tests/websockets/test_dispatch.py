@@ -11,46 +11,9 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import serve
 
+from .views import Gates
+
 MIB = 2**20
-
-
-class Gates(WebSocketView):
-    """Handles a message `name` until `name` is opened; notes who starts and who ends."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-        self.noted = asyncio.Event()
-        self.gates = {}
-        self.running = self.most = 0
-
-    def gate(self, name):
-        return self.gates.setdefault(name, asyncio.Event())
-
-    def note(self, event):
-        self.events.append(event)
-        self.noted.set()
-
-    async def until(self, condition):
-        """Until a note makes it true."""
-        while not condition():
-            self.noted.clear()
-            await self.noted.wait()
-
-    async def on_receive(self, message, opcode):
-        name = message.decode()
-        self.running += 1
-        self.most = max(self.most, self.running)
-        self.note(f"{name} starts")
-        try:
-            await self.gate(name).wait()
-        finally:
-            self.running -= 1
-        self.note(f"{name} ends")
-        await self.send(name)
-
-    async def on_close(self, frame=None):
-        self.note("close")
 
 
 # Order

@@ -6,23 +6,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
 
-
-class Recorder(WebSocketView):
-    """Notes what happens to it, and answers every message."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
-    async def on_open(self):
-        self.events.append("open")
-
-    async def on_receive(self, message, opcode):
-        self.events.append((opcode.name, message))
-        await self.send(message, opcode)
-
-    async def on_close(self, frame=None):
-        self.events.append(frame.payload if frame else None)
+from .views import OpcodeRecorder as Recorder
 
 
 def errors(log):

@@ -4,27 +4,11 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode
+
+from .views import Recorder
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-
-
-class Recorder(WebSocketView):
-    CLOSE_TIMEOUT = 30
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
-    async def on_open(self):
-        self.events.append("open")
-
-    async def on_receive(self, message, opcode):
-        self.events.append(message)
-        await self.send(message, opcode)
-
-    async def on_close(self, frame=None):
-        self.events.append(("close", frame and frame.payload))
 
 
 CLOSED = ("close", b"\x03\xe8")

@@ -4,27 +4,9 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, State
 
-
-class Recorder(WebSocketView):
-    """Notes what happens to it."""
-
-    CLOSE_TIMEOUT = 30
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
-    async def on_open(self):
-        self.events.append("open")
-
-    async def on_receive(self, message, opcode):
-        self.events.append(message)
-        await self.send(message, opcode)
-
-    async def on_close(self, frame=None):
-        self.events.append(("close", frame and frame.payload))
+from .views import Recorder
 
 
 @pytest.mark.parametrize("place", ["on_open", "on_receive", "on_close", "outside"])
