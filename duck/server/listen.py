@@ -1,13 +1,34 @@
 """Opens the sockets that a server listens on, and says where they are."""
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UnixListener", "url"]
+__all__ = ["UnixListener", "bind", "url"]
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def bind(host: str | None, port: int) -> socket.socket | None:
+    """A TCP socket bound to an IP address; None for a name, which the event loop is to resolve.
+
+    uvloop resolves whatever it is given in a pool of threads, and a process of one thread is better
+    off: only where threads share its files does the kernel count who uses one, at every call.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return None
+    if getattr(address, "scope_id", None):
+        return None
+    return socket.create_server((str(address), port), family=_FAMILIES[address.version])
 
 
 class UnixListener:

@@ -16,7 +16,7 @@ from duck.views import View
 from .census import Census
 from .http import HttpProtocol
 from .limits import Limits
-from .listen import UnixListener, url
+from .listen import UnixListener, bind, url
 from .proxies import Proxies
 from .routes import Routes
 
@@ -120,7 +120,9 @@ class Server:
             return HttpProtocol(self, loop)
 
         if uds is None:
-            self._listener = await loop.create_server(protocol, host, port, **options)
+            sock = bind(host, port)
+            where: dict[str, Any] = {"host": host, "port": port} if sock is None else {"sock": sock}
+            self._listener = await loop.create_server(protocol, **where, **options)
             self.port = self._listener.sockets[0].getsockname()[1]
         else:
             self._unix_listener = UnixListener(uds)

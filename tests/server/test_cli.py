@@ -173,6 +173,13 @@ def test_tls(folder, tls):
         assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of a process's threads")
+def test_serving_takes_no_threads(folder):
+    with Process(folder, "echo.py", "--port", 0) as process:
+        assert echo(process.address) == "hello"
+        assert len(list(Path(f"/proc/{process.process.pid}/task").iterdir())) == 1
+
+
 @pytest.mark.parametrize("option", ["--max-connections", "--max-connections-per-address"])
 def test_limits(folder, option):
     with (
