@@ -23,12 +23,21 @@ def bind(host: str | None, port: int) -> socket.socket | None:
         OSError: The address cannot be had.
     """
     try:
-        address = ipaddress.ip_address(host or "")
+        family = _FAMILIES[ipaddress.ip_address(host or "").version]
     except ValueError:
         return None
-    if getattr(address, "scope_id", None):
-        return None
-    return socket.create_server((str(address), port), family=_FAMILIES[address.version])
+    # asyncio turns Nagle's algorithm off only where the protocol is named.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class UnixListener:
