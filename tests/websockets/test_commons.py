@@ -1,10 +1,11 @@
 """What the connections of one loop share."""
 
 import asyncio
+import threading
 
 import pytest
 
-from duck.contrib.websockets.commons import Clock, clock, receive_buffer
+from duck.contrib.websockets.commons import Clock, clock, receive_buffer, threads
 
 
 class Sleeper:
@@ -105,3 +106,19 @@ def test_connections_of_a_thread_share_their_buffer():
         assert await asyncio.to_thread(other_thread) is not receive_buffer(loop)
 
     asyncio.run(scenario())
+
+
+def test_threads_end_with_the_one_that_they_work_for():
+    workers = []
+
+    def work():
+        assert threads() is threads()
+        workers.append(threads().submit(threading.current_thread).result())
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert workers[0] is not workers[1]
+    for worker in workers:
+        worker.join()

@@ -195,6 +195,17 @@ def test_a_compressor_amid_a_message_is_kept_whatever_others_do(backend, monkeyp
     other.release()
 
 
+def test_a_compressor_that_is_not_to_be_kept(backend):
+    """As in a thread that is not the connection's: the next message refers to this one all the same."""
+    one, reader = end(backend), zlib.decompressobj(-15)
+    for keep in (True, False, True):
+        fragments = one.compress(JSON[:1000], False, keep), one.compress(JSON[1000:2000], True, keep)
+        assert (one._compressor is not None) is keep
+        assert reader.decompress(b"".join(fragments) + TAIL) == JSON[:2000]
+        one.release()
+    assert len(fragments[1]) < 50
+
+
 def test_without_context_takeover_nothing_is_kept(backend):
     one = end(backend, server_no_context_takeover=True, client_no_context_takeover=True)
     assert one.decompress(one.compress(JSON)) == JSON

@@ -144,6 +144,23 @@ def test_control_frames_leave_inside_a_fragmented_message(run, connect):
     run(scenario())
 
 
+def test_a_stream_that_nobody_awaits_holds_up_nobody(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            await view.send_frame(Frame(TEXT, False, b"Hel"))
+            stream = view.send(["str", "eam"])
+            later = asyncio.create_task(view.send("later"))
+            await asyncio.sleep(0)
+            await view.send_frame(Frame(CONTINUATION, True, b"lo"))
+            await later
+            await stream
+            frames = [await session.peer.frame() for _ in range(6)]
+            assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"later", b"str", b"eam", b""]
+
+    run(scenario())
+
+
 def test_whoever_waits_for_a_turn_may_give_up(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
@@ -154,10 +171,10 @@ def test_whoever_waits_for_a_turn_may_give_up(run, connect):
             waiting[1].cancel()
             await asyncio.sleep(0)
             await view.send_frame(Frame(CONTINUATION, True, b"lo"))
-            waiting[0].cancel()  # its turn has come, and it does not know yet
+            waiting[0].cancel()  # its turn has come, and the message has left
             await asyncio.wait(waiting)
             assert [task.cancelled() for task in waiting] == [True, True, False]
-            frames = [await session.peer.frame() for _ in range(3)]
-            assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"three"]
+            frames = [await session.peer.frame() for _ in range(4)]
+            assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"one", b"three"]
 
     run(scenario())

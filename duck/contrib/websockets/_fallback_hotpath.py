@@ -386,7 +386,7 @@ class HotPath:
         direct_in: Whether messages go to the dispatcher as the reader gives them.
         direct_out: Whether messages go to the writer as the view gives them.
         writes_paused: Whether the transport's buffer is above its high-water mark.
-        max_size: Bytes of the largest message that leaves in one frame.
+        max_size: Bytes of the largest message that may go the short way.
         compress: What compresses messages, or None.
         threshold: Bytes from which it does.
         thread: The one that the loop runs in.

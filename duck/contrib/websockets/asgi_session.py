@@ -332,7 +332,7 @@ class Wire(WebSocketProtocol):
     def __init__(self, session: Session, settings: Settings, connection: Connection) -> None:
         super().__init__(cast(Any, settings), connection, dispatcher=session)
         self.heartbeat = KeepAlive(self, self.loop)
-        self.max_size = sys.maxsize  # what an application sends leaves in one frame
+        self.limit_frames(sys.maxsize)  # what an application sends leaves in one frame
 
     def move_on(self) -> None:
         """As the base; and the application learns of the end."""

@@ -1,16 +1,19 @@
-"""What the connections of one loop have in common: the buffer that they receive into, and the clock that wakes them."""
+"""What the connections of one loop have in common: a buffer to receive into, a clock that wakes them, and threads."""
 
 import asyncio
+import os
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-__all__ = ["Clock", "Sleeper", "clock", "receive_buffer"]
+__all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
 
 _BUFFER_SIZE = 262144  # the most that one read gives; stays in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep at hand
 _TICKS = 64  # a second
+_MOST_THREADS = 4
 
 _local = threading.local()
 
@@ -95,3 +98,17 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
     _local.loop = weakref.ref(loop)
     _local.clock = made = Clock()
     return made
+
+
+def threads() -> ThreadPoolExecutor:
+    """Where large messages are compressed and decompressed, for the connections of this thread.
+
+    They are started when there is something to do, and end with the thread. The loop's own ones would not do: what
+    users have run there may block them all for seconds, and every message would wait behind it.
+    """
+    try:
+        found: ThreadPoolExecutor = _local.threads
+    except AttributeError:
+        count = min(os.cpu_count() or 1, _MOST_THREADS)
+        found = _local.threads = ThreadPoolExecutor(count, thread_name_prefix="duck-deflate")
+    return found

@@ -76,6 +76,7 @@ class Connection:
         extensions: As negotiated, in the order in which they encode.
 
     Attributes:
+        broken: Whether a message could not be decoded: what comes behind it is not looked at.
         needs_response: Whether `respond` has something to do.
         reader: Reads the stream. Whoever feeds it past `receive` hands what it gives to `received`.
         writer: Holds what is to be sent. Plain messages may be written past `send` while nothing forbids it.
@@ -93,6 +94,7 @@ class Connection:
         "_compressing",
         "_gathered",
         "_max_size",
+        "broken",
         "close_code",
         "close_reason",
         "close_received",
@@ -124,6 +126,7 @@ class Connection:
         self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
+        self.broken = False
         self.needs_response = False
         self.close_received: Frame | None = None
         self.failed: BaseException | None = None
@@ -167,7 +170,7 @@ class Connection:
         Returns:
             (opcode, payload) of each message and control frame. Pings have been answered.
         """
-        return self.received(self.reader.receive(data))
+        return self.received(self.reader.receive(data), self.reader.control)
 
     def respond(self) -> None:
         """Answers the close frame of the last receiving call, or the breach of a rule in it.
@@ -186,6 +189,13 @@ class Connection:
         self._breach = error
         self.needs_response = True
 
+    def refuse(self, error: BaseException) -> None:
+        """The next message cannot be decoded: `respond` tells it."""
+        # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
+        error.__traceback__ = error.__context__ = None
+        self.broken = True
+        self.breach(error)
+
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
@@ -194,24 +204,29 @@ class Connection:
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
-    def received(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-        """Applies the rules to what `reader` gave; as `receive`."""
-        if self.failed is not None:
+    def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
+        """Applies the rules to what `reader` gave; as `receive`.
+
+        Args:
+            messages: The next ones. Some may have been decoded already.
+            control: Whether there may be control frames among them.
+        """
+        if self.failed is not None or self.broken:
             return []
         reader = self.reader
         if reader.error and self._breach is None:
             self.breach(codec_error(reader.error))
-        if self.extensions:
+        if self.close_sent:
+            messages = [message for message in messages if OpCode.CLOSE <= message[0] < _RSV1]
+        elif self.extensions:
             messages = self._decode(messages)
-        if reader.control:
+        if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PING and not self.close_sent:
                     self._write(0b10000000 | OpCode.PONG, payload)
                 elif opcode == OpCode.CLOSE:
                     self._closing = payload
                     self.needs_response = True
-        if self.close_sent:
-            return [message for message in messages if message[0] >= OpCode.CLOSE]
         return messages
 
     def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
@@ -221,15 +236,22 @@ class Connection:
         try:
             for message in messages:
                 if message[0] & _RSV1 or (everything and message[0] & 0b1111 < OpCode.CLOSE):
-                    message = self._decode_message(*message)
+                    message = self.decode(*message)
                 decoded.append(message)
         except (ExtensionError, ProtocolError) as error:
-            # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
-            error.__traceback__ = error.__context__ = None
-            self.breach(error)
+            self.refuse(error)
         return decoded
 
-    def _decode_message(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
+    def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
+        """A message as it was before the peer's extensions encoded it.
+
+        What is compressed may be decoded in another thread, one message at a time and in order.
+
+        Raises:
+            ExtensionError: It is not what they give.
+            PayloadTooBig: It is larger than `max_size`.
+            ProtocolError: A text is not UTF-8.
+        """
         kind = opcode & 0b1111
         if self.deflate is not None:
             payload = self.deflate.decompress(payload, self._max_size)
@@ -272,7 +294,7 @@ class Connection:
             RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
         """
         if not self.is_open:
-            raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+            raise self.closed_error()
         if opcode not in _SENDABLE:
             raise ValueError(f"opcode {opcode} cannot be sent: use TEXT, BINARY, PING or PONG")
         if opcode >= OpCode.CLOSE:
@@ -299,6 +321,26 @@ class Connection:
             self._gathered = None
             first, payload = self._encode(gathered)
         self._write(first, payload)
+
+    def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
+        """Compresses a message, for `send_compressed`; may run in another thread while no other is compressed."""
+        assert self.deflate is not None
+        last = len(fragments) - 1
+        return [self.deflate.compress(fragment, at == last, False) for at, fragment in enumerate(fragments)]
+
+    def send_compressed(self, opcode: int, fragments: Sequence[bytes]) -> None:
+        """Queues a message that has been compressed, as the next one, by `compress`; errors of `send`."""
+        if not self.is_open:
+            raise self.closed_error()
+        first = opcode | _RSV1
+        for fragment in fragments[:-1]:
+            self._write(first, fragment)
+            first = OpCode.CONTINUATION
+        self._write(0b10000000 | first, fragments[-1])
+
+    def closed_error(self) -> ConnectionClosed:
+        """What tells a sender that the connection has ended."""
+        return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
         """First byte and payload of the one frame that the fragments of a message become."""

@@ -159,12 +159,13 @@ class PerMessageDeflate(Extension):
             return frame
         return frame.replace(payload=self.decompress(frame.payload, max_size), rsv1=False)
 
-    def compress(self, payload: bytes, fin: bool = True) -> bytes:
+    def compress(self, payload: bytes, fin: bool = True, keep: bool = True) -> bytes:
         """The compressed payload of a message.
 
         Args:
             payload: Of the message, or of a fragment.
             fin: Whether the message ends with it. What follows a fragment belongs to the same message.
+            keep: Whether the thread may keep the compressor behind the message; not where it is not the connection's.
         """
         bits = self.server_max_window_bits
         compressor = self._compressor
@@ -177,7 +178,7 @@ class PerMessageDeflate(Extension):
         if not fin:
             self._compressor = compressor
             _kept.drop(self)
-        elif self.server_no_context_takeover:
+        elif self.server_no_context_takeover or not keep:
             self._compressor = None
         else:
             self._compressor = compressor

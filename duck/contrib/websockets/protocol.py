@@ -29,9 +29,10 @@ from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
+from .inflating import Inflating
 from .logging import log_event, logger
 from .opcodes import CloseCode, OpCode
-from .sending import Sender
+from .sending import LARGE, Sender
 from .transport import plain_socket
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for
 _HOLD_INBOX = 1
 _HOLD_WRITES = 2
 _HOLD_EARLY = 4
+_HOLD_INFLATING = 8
 
 
 class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
@@ -67,6 +69,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_deadline",
         "_emptied",
         "_holds",
+        "_inflating",
         "_log_close",
         "_loops",
         "_on_close",
@@ -80,6 +83,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_waiters",
         "closed",
         "connection",
+        "frame_size",
         "frames",
         "heartbeat",
         "loop",
@@ -114,11 +118,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
         self.fd = -1
-        self.max_size = sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE
         self.alive = self.corked = self.lost = self.writes_paused = False
         deflate = connection.deflate
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
+        self.limit_frames(sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE)
+        self._inflating = None if deflate is None else Inflating(self)
         self.direct_in = pull is None and self._rate_limit is None and not connection.extensions
         self.direct_out = False
         self._pull = pull
@@ -189,6 +194,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._release(_HOLD_EARLY)
         self.move_on()
 
+    def limit_frames(self, size: int) -> None:
+        """Messages of more than `size` bytes leave in fragments."""
+        self.frame_size = size
+        self.max_size = size if self.compress is None else min(size, LARGE - 1)
+
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -236,9 +246,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._wake_waiters()
         if self._sender is not None:
             self._sender.lost(self.closed_error())
-        if self.frames is not None:
+        inflating = self._inflating is not None and self._inflating.is_busy
+        if self.frames is not None and not inflating:
             self.frames.end()
-        if self._on_close is None and not (self._loops or self.dispatcher.workers or self.dispatcher.inbox):
+        if self._on_close is None and not (
+            inflating or self._loops or self.dispatcher.workers or self.dispatcher.inbox
+        ):
             self.dispatcher.stop()
             self._ended()
             self._report_closed()
@@ -255,8 +268,22 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             if allowed < len(messages):
                 messages = messages[:allowed]
                 connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
-        messages = connection.received(messages)
-        if self.reader.control:
+        if self._inflating is not None and self._inflating.put(messages):
+            return
+        self.handle(messages, self.reader.control)
+        if connection.needs_response:
+            self.respond()
+
+    def respond(self) -> None:
+        """Answers what was received last, behind the replies to what came before."""
+        if self._sender is not None:
+            self._sender.settle()
+        self.connection.respond()
+
+    def handle(self, messages: list[tuple[int, bytes]], control: bool) -> None:
+        """Applies the connection's rules to messages and control frames, and hands them on."""
+        messages = self.connection.received(messages, control)
+        if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PONG:
                     self.heartbeat.pong(payload)
@@ -264,8 +291,6 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.frames.put(messages)
         else:
             self.dispatcher.deliver([message for message in messages if message[0] < OpCode.CLOSE])
-        if connection.needs_response:
-            connection.respond()
 
     def _hold(self, reason: int) -> None:
         # Once a close frame has left, messages are dropped, and the peer's close frame is waited for.
@@ -288,6 +313,14 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._emptied.set_result(None)
         if self._holds & _HOLD_INBOX:
             self._release(_HOLD_INBOX)
+
+    def hold_inflating(self) -> None:
+        """Nothing more to read while a message is being decompressed."""
+        self._hold(_HOLD_INFLATING)
+
+    def release_inflating(self) -> None:
+        """Reading again."""
+        self._release(_HOLD_INFLATING)
 
     def take_sign_of_life(self) -> bool:
         """Whether anything came since the last call.
@@ -378,6 +411,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         Raises:
             ValueError: The code may not be sent.
         """
+        if self._sender is not None:
+            self._sender.settle()
+        self._close(code, reason)
+
+    def _close(self, code: int, reason: str = "") -> None:
         self.connection.close(code, reason)
         if not self.corked:
             self.flush()
@@ -414,7 +452,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._terminated = True
         self.dispatcher.stop()
         self.release_inbox()
-        self.close(CloseCode.GOING_AWAY)
+        self._close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
             if self._deadline is not None:
@@ -518,6 +556,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             # collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
+            self._inflating = None
             self._on_close = None
             del self.view
 
@@ -530,6 +569,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def _until_started(self, deadline: float) -> None:
         """Until every message that came before the end has been handed to its handler."""
+        if self._inflating is not None:
+            await self._inflating.until_done(deadline)
+            if self.frames is not None:
+                self.frames.end()
         if self._pulling is not None:
             # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
             await asyncio.wait([self._pulling], timeout=deadline - self.loop.time())
@@ -546,5 +589,4 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
-        connection = self.connection
-        return ConnectionClosed(connection.close_code or CloseCode.ABNORMAL_CLOSURE, connection.close_reason)
+        return self.connection.closed_error()
