@@ -14,7 +14,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def bind(host: str | None, port: int) -> socket.socket | None:
-    """A TCP socket bound to an IP address; None for a name, which the event loop is to resolve.
+    """A TCP socket bound to an IP address; None for what the event loop is to resolve, a name or a zone.
 
     uvloop resolves whatever it is given in a pool of threads, and a process of one thread is better
     off: only where threads share its files does the kernel count who uses one, at every call.
@@ -25,6 +25,8 @@ def bind(host: str | None, port: int) -> socket.socket | None:
     try:
         family = _FAMILIES[ipaddress.ip_address(host or "").version]
     except ValueError:
+        return None
+    if host is None or "%" in host:
         return None
     # asyncio turns Nagle's algorithm off only where the protocol is named.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
