@@ -304,6 +304,31 @@ def test_control_frames_leave_while_a_message_is_compressed(run, connect, gate):
     run(scenario())
 
 
+def test_what_waits_behind_a_large_message_is_bounded(run, connect, gate):
+    class View(Echo):
+        SLOW_CONSUMER = "drop"
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(View, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            sent = [asyncio.create_task(view.send(LARGE[0]))]
+            await held.entered.wait()
+            message = text(1, 1000)
+            sent += [asyncio.create_task(view.send(message)) for _ in range(500)]
+            await asyncio.sleep(0)
+            passed = view.WRITE_LIMIT // len(message) + 1
+            assert view.dropped == 500 - passed
+            held.open()
+            await asyncio.gather(*sent)
+            assert [await client.message() for _ in range(1 + passed)] == [LARGE[0]] + [message] * passed
+            await view.send(message)
+            assert await client.message() == message
+            assert view.dropped == 500 - passed
+
+    run(scenario())
+
+
 # What is wrong
 
 

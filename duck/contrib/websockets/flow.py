@@ -45,7 +45,7 @@ class SlowConsumer:
         policy: "drop" or "close".
 
     Attributes:
-        lags: Whether more waits to be read than may.
+        lags: Whether more waits to be read than may. As much may wait to be compressed.
         dropped: Messages that were not sent.
     """
 
@@ -65,7 +65,8 @@ class SlowConsumer:
             ConnectionClosed: And so the connection ends.
         """
         protocol = self._protocol
-        if not self.lags or not protocol.connection.is_open:
+        lags = self.lags or protocol.sender.waiting > protocol.view.WRITE_LIMIT
+        if not lags or not protocol.connection.is_open:
             self._told = False
             return False
         path = protocol.view.request.path

@@ -57,9 +57,12 @@ class Sender:
 
     Args:
         by_frame: Whether all that the view sends goes through its own `send_frame`.
+
+    Attributes:
+        waiting: Bytes of the messages in line, without the one that is being compressed.
     """
 
-    __slots__ = ("_by_frame", "_job", "_line", "_protocol", "_streaming")
+    __slots__ = ("_by_frame", "_job", "_line", "_protocol", "_streaming", "waiting")
 
     def __init__(self, protocol: "WebSocketProtocol", by_frame: bool) -> None:
         self._protocol = protocol
@@ -67,6 +70,7 @@ class Sender:
         self._streaming = False
         self._line: deque[_Place] = deque()
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
+        self.waiting = 0
 
     @property
     def is_direct(self) -> bool:
@@ -119,6 +123,7 @@ class Sender:
         for place in self._line:
             _settle(place.turn, error)
         self._line.clear()
+        self.waiting = 0
 
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         connection = self._protocol.connection
@@ -266,6 +271,7 @@ class Sender:
     def _join_line(self, opcode: int | None = None, payload: bytes = b"", fin: bool = True) -> _Place:
         place = _Place(self._protocol.loop.create_future(), opcode, payload, fin)
         self._line.append(place)
+        self.waiting += len(payload)
         self._protocol.update_direct()
         return place
 
@@ -283,6 +289,7 @@ class Sender:
                 if not turn.done():
                     turn.set_result(None)
                 break  # and it leaves the line by itself
+            self.waiting -= len(place.payload)
             if turn.cancelled() or place.opcode is None:
                 self._line.popleft()
                 continue
