@@ -47,12 +47,13 @@ async def come_and_go(port: int, connections: int) -> None:
 
     async def work() -> None:
         for number in numbers:
-            await _connect(port, WAYS[number % len(WAYS)])
+            await visit(port, WAYS[number % len(WAYS)])
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
 
-async def _connect(port: int, way: str) -> None:
+async def visit(port: int, way: str) -> None:
+    """Makes a connection, and ends it in one of the `WAYS`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if way == "inside the head":
@@ -70,10 +71,16 @@ async def _connect(port: int, way: str) -> None:
         writer.transport.abort()
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Is gone, with a TCP reset."""
+    no_linger = b"\1\0\0\0\0\0\0\0"
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+    writer.transport.abort()
+
+
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
     if way == "reset":
-        no_linger = b"\1\0\0\0\0\0\0\0"
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        reset(writer)
     elif way == "half-close":
         writer.write_eof()
         await reader.read()
