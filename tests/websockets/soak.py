@@ -6,9 +6,9 @@ The server is `duck serve` in a process of its own. Idle connections answer its 
 to 64 KiB, text and binary, whole, in fragments and compressed, and check every echo. Both kinds come and go, and beside
 them each of the faults of `soak_peers.py` is injected all the time.
 
-The exit status is 0 if every echo and every answer to a fault was right, if the server has logged nothing but what peers
-did, if each `on_open` was followed by one `on_close`, if memory has not grown by more than 5 % since minute two, and if
-no file is left open.
+The exit status is 0 if every echo and every answer to a fault was right, the server has logged nothing but what peers
+did, each `on_open` was followed by one `on_close`, memory has not grown by more than 5 % since minute two, and no file
+is left open.
 """
 
 import argparse
@@ -185,7 +185,7 @@ async def _soak(server: Process, port: int, options: argparse.Namespace) -> list
         await peer.leave()
     files = server.files
     soak.begin(options.idle, options.busy)
-    while soak.present < options.idle + options.busy:
+    while soak.present < options.idle + options.busy:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     soak.inject()
     began = time.monotonic()
@@ -213,7 +213,7 @@ async def _soak(server: Process, port: int, options: argparse.Namespace) -> list
     wrong += [f"no peer has got as far as {name!r}" for name in peers.FAULTS if not soak.counts[name]]
 
     deadline = time.monotonic() + LEAVING
-    while server.files > files and time.monotonic() < deadline:
+    while server.files > files and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     print(f"once all have gone: {server.memory} KiB, {server.files} open files, as many as there were: {files}")
     if server.files > files:

@@ -258,12 +258,16 @@ def test_a_header_that_would_break_out_of_its_line(run, serving_asgi, dial, capl
         ({"headers": {"Sec-WebSocket-Version": "12"}}, 426),
     ],
 )
-def test_a_request_that_is_no_handshake(run, serving_asgi, dial, http, changes, status):
+def test_a_request_that_is_no_handshake(run, serving_asgi, dial, http, either_tls, changes, status):
     app = App()
 
     async def scenario():
-        async with serving_asgi(app, http=http) as server, dial(server, **changes) as peer:
+        async with (
+            serving_asgi(app, http=http, tls=either_tls) as server,
+            dial(server, tls=either_tls, **changes) as peer,
+        ):
             assert (await peer.head())[0] == status
+            await peer.reader.read()
 
     run(scenario())
     assert app.scope is None

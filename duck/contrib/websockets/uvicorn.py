@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
+_LINGER = 2.0  # seconds for a refused client to read why
 _SHUTDOWN_TIMEOUT = 1.0  # seconds for clients to answer the close frame of a server that stops
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
@@ -154,16 +155,9 @@ class WebSocketProtocol(asyncio.Protocol):
     # The request
 
     def _begin(self, data: bytes) -> None:
-        head = _Head(data)
-        self._request = request = HttpRequest(
-            head.method,
-            head.target.decode("latin-1"),
-            head.headers,
-            client_address=get_remote_addr(self.transport),
-            secure=is_ssl(self.transport),
-            transport=self.transport,
-        )
         try:
+            head = _Head(data)
+            self._request = request = self._make_request(head)
             # Whose pages may connect is for the application to say.
             acceptance = handshake.accept(
                 request,
@@ -171,9 +165,12 @@ class WebSocketProtocol(asyncio.Protocol):
                 extensions=_COMPRESSED if self._config.ws_per_message_deflate else _PLAIN,
             )
         except HandshakeError as error:
-            logger.info("%s - WebSocket refused: %d %s", request.client_address, error.status, error)
-            self.transport.write(handshake.refusal(error))
-            self.transport.close()
+            self._refuse(error)
+            return
+        except (ValueError, httptools.HttpParserError):
+            # uvicorn lets some through: it would not be told of the end of a connection that raises here, and wait for
+            # it when it stops.
+            self._refuse(HandshakeError(400, "malformed request"))
             return
         self._acceptance = acceptance
         self._scope = self._make_scope(head)
@@ -181,6 +178,29 @@ class WebSocketProtocol(asyncio.Protocol):
         task = self._loop.create_task(self._run(), context=context)
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
+
+    def _make_request(self, head: "_Head") -> HttpRequest:
+        return HttpRequest(
+            head.method,
+            head.target.decode("latin-1"),
+            head.headers,
+            client_address=get_remote_addr(self.transport),
+            secure=is_ssl(self.transport),
+            transport=self.transport,
+        )
+
+    def _refuse(self, error: HandshakeError) -> None:
+        """Answers what is no handshake; what the client still sends is read for a while, and thrown away."""
+        logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
+        self._request = None
+        self._session.hand_over()
+        self.transport.write(handshake.refusal(error))
+        if self.transport.can_write_eof():
+            # With bytes of the client unread, closing would reset the connection and destroy the answer on its way.
+            self.transport.write_eof()
+            self._loop.call_later(_LINGER, self.transport.abort)
+        else:
+            self.transport.close()
 
     def _make_scope(self, head: "_Head") -> dict[str, Any]:
         raw_path, _, query_string = head.target.partition(b"?")

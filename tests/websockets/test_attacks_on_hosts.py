@@ -1,0 +1,450 @@
+"""Hostile and odd input that has broken other implementations, on a socket: to the embedded server, and to our protocol
+in uvicorn with each of its parsers of HTTP."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate, WebSocketView
+
+from .test_attacks import LONG
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+KIB, MIB = 2**10, 2**20
+COMPRESSED = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+
+EMBEDDED = "embedded"
+UVICORN = ("uvicorn-httptools", "uvicorn-h11")
+
+
+class Host:
+    """A server that repeats what it is told; after `last` it sends some more, and closes.
+
+    Attributes:
+        kind: The name of the server.
+        handled: Messages that have reached a handler, or the application, by their sizes.
+    """
+
+    LAST = b"last"
+    MORE = 200
+    CLOSE_TIMEOUT = 10
+
+    def __init__(self, kind, serving, serving_asgi):
+        self.kind = kind
+        self.handled = Counter()
+        self._serving = serving
+        self._serving_asgi = serving_asgi
+
+    def serve(self, max_size=MIB):
+        """A context that gives the server."""
+        if self.kind == EMBEDDED:
+            return self._serving(self._view(max_size))
+        http = self.kind.split("-")[1]
+        return self._serving_asgi(self._application, interface="asgi3", ws_max_size=max_size, http=http)
+
+    def _view(self, max_size):
+        host = self
+
+        class Echo(WebSocketView):
+            MAX_FRAME_SIZE = max_size
+            CLOSE_TIMEOUT = host.CLOSE_TIMEOUT
+
+            async def on_receive(self, message, opcode):
+                host.handled[len(message)] += 1
+                await self.send(message, opcode)
+                if message == host.LAST:
+                    for _ in range(host.MORE):
+                        await self.send_binary(bytes(KIB))
+                    await self.send_close(4000, "that was all")
+
+        return Echo
+
+    async def _application(self, scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body"})
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            message = event.get("bytes") or event.get("text", "").encode()
+            self.handled[len(message)] += 1
+            await send({**event, "type": "websocket.send"})
+            if message == self.LAST:
+                for _ in range(self.MORE):
+                    await send({"type": "websocket.send", "bytes": bytes(KIB)})
+                await send({"type": "websocket.close", "code": 4000, "reason": "that was all"})
+
+    async def unsent(self, server):
+        """Bytes that wait in the transport of the only connection."""
+        if self.kind == EMBEDDED:
+            view, _ = await server.views.get()
+            return view.request.transport.get_write_buffer_size()
+        (protocol,) = server.state.connections
+        return protocol.transport.get_write_buffer_size()
+
+
+@pytest.fixture
+def make_host(serving, serving_asgi):
+    def make(kind):
+        if kind != EMBEDDED:
+            pytest.importorskip("uvicorn")
+            pytest.importorskip(kind.split("-")[1])
+        return Host(kind, serving, serving_asgi)
+
+    return make
+
+
+@pytest.fixture(params=[EMBEDDED, UVICORN[0]])
+def host(request, make_host):
+    """Each host, for what comes once the handshake is done."""
+    return make_host(request.param)
+
+
+@pytest.fixture(params=[EMBEDDED, *UVICORN])
+def http_host(request, make_host):
+    """Each host with each parser of HTTP."""
+    return make_host(request.param)
+
+
+@contextlib.asynccontextmanager
+async def connected(host, dial, max_size=MIB, **options):
+    """A server, and a peer that has done its handshake."""
+    async with host.serve(max_size) as server, dial(server, **options) as peer:
+        assert (await peer.head())[0] == 101
+        yield server, peer
+
+
+async def still_serves(server, dial):
+    async with dial(server) as peer:
+        assert (await peer.head())[0] == 101
+        peer.send("hello")
+        assert await peer.message() == "hello"
+        peer.close()
+        await peer.closing()
+
+
+def frame(opcode, payload=b"", fin=True, **bits):
+    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
+
+
+def announcing(first, length):
+    """The header of a frame whose payload does not come."""
+    return bytes([first, 0xFF]) + length.to_bytes(8) + b"mask"
+
+
+# The request
+
+
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\x00", "\x7f"])
+def test_control_characters_in_a_header(run, http_host, dial, character):
+    """daphne: some split a header for one reader and not for another."""
+
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, headers={"X-Odd": f"a{character}Origin: b"}) as peer:
+                assert (await peer.head())[0] == 400
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("target", ["http://[/", "/\x80"])
+def test_a_target_that_is_no_url(run, http_host, dial, target):
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, target=target) as peer:
+                assert (await peer.head())[0] == 400
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+def test_ten_thousand_headers(run, http_host, dial):
+    """ws: they ended the process. How many there may be in uvicorn is for that to say."""
+
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, headers={f"X-{i}": "x" for i in range(10_000)}) as peer:
+                status = (await peer.head())[0]
+                assert status == 431 if http_host.kind == EMBEDDED else status in (101, 400)
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_long_headers(run, http_host, dial, case):
+    """ws, websocket-extensions: an expression went back and forth over them for ever."""
+    name, value = LONG[case]
+
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, headers={name: value}) as peer:
+                assert (await peer.head())[0] in (101, 400, 404, 431)
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("Connection", "keep-alive, Upgrade", True),
+        ("Connection", "notupgrade", False),
+        ("Upgrade", "notwebsocket", False),
+        ("Upgrade", "notupgrade", False),
+    ],
+)
+def test_tokens_are_compared_whole(run, http_host, dial, name, value, accepted):
+    """aiohttp: a name that contained the right one was taken for it."""
+
+    async def scenario():
+        async with http_host.serve() as server, dial(server, headers={name: value}) as peer:
+            status = (await peer.head())[0]
+            assert status == 101 if accepted else status in (400, 404, 426)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [10, 3 * MIB])
+def test_bytes_behind_a_refused_request(run, http_host, dial, size):
+    """aiohttp: they were taken for another request, or destroyed the answer on its way."""
+
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, headers={"Sec-WebSocket-Version": "12"}, behind=b"x" * size) as peer:
+                status, headers = await peer.head()
+                assert (status, headers["sec-websocket-version"], headers["connection"]) == (426, "13", "close")
+                assert len(await peer.reader.read()) == int(headers["content-length"])
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+# Frames
+
+ENDLESS = frame(CONTINUATION, b"x", fin=False)
+BREACHES = {
+    "a length over the limit": (announcing(0x82, MIB), 1009),
+    "a length that overflows with what has come": (frame(BINARY, b"x", fin=False) + announcing(0x80, 2**63 - 1), 1009),
+    "a length of 2**63": (announcing(0x82, 2**63), 1002),
+    "a length of 2**64 - 1": (announcing(0x82, 2**64 - 1), 1002),
+    "an unknown opcode of any length": (b"\x83\xff", 1002),
+    "a reserved control opcode": (b"\x8b\x80", 1002),
+    "rsv1 where nothing was agreed": (frame(TEXT, b"x", rsv1=True), 1002),
+    "rsv2": (frame(TEXT, b"x", rsv2=True), 1002),
+    "rsv3": (frame(TEXT, b"x", rsv3=True), 1002),
+    "no mask": (b"\x81\x01x", 1002),
+    "endless fragments of a byte": (frame(TEXT, b"x", fin=False) + ENDLESS * 20_000, 1009),
+    "endless empty fragments": (frame(TEXT, b"", fin=False) + frame(CONTINUATION, b"", fin=False) * 2000, 1008),
+    "close code 5000": (frame(CLOSE, (5000).to_bytes(2)), 1002),
+    "close code 1005": (frame(CLOSE, (1005).to_bytes(2)), 1002),
+    "text that is not UTF-8": (frame(TEXT, b"\xff"), 1007),
+}
+
+
+@pytest.mark.parametrize("case", BREACHES)
+def test_a_breach(run, host, dial, case):
+    """Its sender gets to read why, even if it sends on; nothing of it is handled."""
+    data, code = BREACHES[case]
+
+    async def scenario():
+        async with connected(host, dial, max_size=10_000) as (server, peer):
+            peer.write(data + bytes(MIB))
+            assert (await peer.closing())[0] == code
+            assert await peer.rest() == []
+            assert not host.handled
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+def test_a_message_too_big_whose_sender_sends_on(run, host, dial, monkeypatch):
+    """It is let go in the end, but it could have read why."""
+    monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr("duck.contrib.websockets.asgi_session.Settings.CLOSE_TIMEOUT", 0.5)
+
+    async def scenario():
+        async with connected(host, dial) as (_, peer):
+            peer.write(announcing(0x82, 2**40))
+            with pytest.raises(ConnectionError):
+                while True:
+                    peer.write(bytes(64 * KIB))
+                    await peer.writer.drain()
+                    await asyncio.sleep(0)
+            assert not host.handled
+
+    run(scenario())
+
+
+def test_a_close_frame_inside_a_fragmented_message_and_another_behind_it(run, host, dial):
+    """websockets and picows answered the first with 1002."""
+
+    async def scenario():
+        async with connected(host, dial) as (_, peer):
+            peer.send(Frame(TEXT, False, b"a"))
+            peer.close(4001)
+            peer.close(4002)
+            assert (await peer.closing())[0] == 4001
+            assert await peer.rest() == []
+            assert not host.handled
+
+    run(scenario())
+
+
+def test_the_close_frame_behind_much_is_read(run, host, dial):
+    """uvicorn: the transport was closed right behind it, and the last frames lost, where the peer was still sending."""
+
+    async def scenario():
+        async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (_, peer):
+            peer.send(host.LAST, *[bytes(16 * KIB)] * 50)
+            assert await peer.message() == host.LAST
+            sizes = []
+            while (answer := await peer.frame()).opcode != CLOSE:
+                sizes.append(len(answer.payload))
+            assert [size for size in sizes if size != 16 * KIB] == [KIB] * host.MORE
+            assert answer.payload == b"\x0f\xa0that was all"
+            peer.close(4000)
+            assert await peer.rest() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "data", [frame(PING, bytes(125)) * 500, frame(BINARY, bytes(16 * KIB)) * 4], ids=["pings", "messages"]
+)
+def test_a_flood_by_a_peer_that_does_not_read(run, host, dial, data):
+    """Nothing more is read once the answers pile up."""
+
+    async def scenario():
+        async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (server, peer):
+            await peer.flood(data)
+            assert await host.unsent(server) < MIB
+
+    run(scenario())
+
+
+def test_a_large_message_that_comes_byte_by_byte(run, host, dial):
+    data = frame(TEXT, b"x" * 300)
+
+    async def scenario():
+        async with connected(host, dial) as (_, peer):
+            for i in range(len(data)):
+                peer.write(data[i : i + 1])
+                await asyncio.sleep(0)
+            assert await peer.message() == "x" * 300
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [2**23, 2**24])
+def test_large_messages(run, host, dial, size):
+    """aiohttp: a frame of 2**23 bytes and more broke its parser."""
+
+    async def scenario():
+        async with connected(host, dial, max_size=2**24) as (_, peer):
+            payload = bytes(range(256)) * (size // 256)
+            peer.send(payload, "behind")
+            received = []
+            while sum(map(len, received)) < size:
+                received.append((await peer.frame()).payload)
+            assert (b"".join(received) == payload) is True
+            assert await peer.message() == "behind"
+
+    run(scenario())
+
+
+def test_20000_messages_on_one_connection(run, host, dial):
+    """ws: a count of fragments was never reset."""
+
+    async def scenario():
+        async with connected(host, dial) as (_, peer):
+            batch = frame(TEXT, b"x") * 1000
+            for _ in range(20):
+                peer.write(batch)
+                assert await peer.reader.readexactly(3000) == b"\x81\x01x" * 1000
+            assert host.handled == {1: 20_000}
+
+    run(scenario())
+
+
+# Compressed
+
+
+@pytest.mark.parametrize("fragments", [1, 50])
+def test_a_bomb(run, host, dial, fragments):
+    """aiohttp, undici, autobahn: the limit was for the compressed size, or what had been cut was handled."""
+    bomb = PerMessageDeflate("permessage-deflate").compress(bytes(64 * MIB))
+    size = -(-len(bomb) // fragments)
+    pieces = [bomb[i : i + size] for i in range(0, len(bomb), size)]
+
+    async def scenario():
+        async with connected(host, dial, headers=COMPRESSED) as (server, peer):
+            for i, piece in enumerate(pieces):
+                peer.write(frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv1=not i))
+            assert await peer.closing() == (1009, "message too big")
+            assert await peer.rest() == []
+            assert not host.handled
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
+def test_the_limit_holds_for_what_is_not_compressed_too(run, host, dial):
+    async def scenario():
+        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+            peer.write(announcing(0x82, MIB + MIB))
+            assert await peer.closing() == (1009, "message too big")
+            assert not host.handled
+
+    run(scenario())
+
+
+def test_a_ping_between_compressed_fragments_of_which_the_last_is_one_zero_byte(run, host, dial):
+    """aiohttp: the ping made it forget that the message is compressed. The answer to the ping is not compressed."""
+    compressed = PerMessageDeflate("permessage-deflate").compress(b"quack " * 100, fin=False)
+
+    async def scenario():
+        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+            peer.write(frame(TEXT, compressed, fin=False, rsv1=True))
+            peer.ping(b"quack " * 20)
+            peer.write(frame(CONTINUATION, b"\x00"))
+            pong = await peer.frame()
+            assert (pong.opcode, pong.payload, pong.rsv1) == (PONG, b"quack " * 20, False)
+            answer = await Frame.parse(
+                peer.reader.readexactly, mask_required=False, extensions=[PerMessageDeflate("permessage-deflate")]
+            )
+            assert (answer.opcode, answer.payload) == (TEXT, b"quack " * 100)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("data", [frame(PING, rsv1=True), frame(CLOSE, rsv1=True), frame(TEXT, b"x", rsv2=True)])
+def test_reserved_bits_with_compression(run, host, dial, data):
+    """picows: they passed once deflate was agreed on."""
+
+    async def scenario():
+        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+            peer.write(data)
+            assert await peer.closing() == (1002, "reserved bits set")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("bits", ["0", "7", "16", "015", '""', "9" * 1000])
+def test_windows_that_cannot_be(run, host, dial, bits):
+    """undici: they ended the process. Such an offer is declined."""
+    offer = {"Sec-WebSocket-Extensions": f"permessage-deflate; server_max_window_bits={bits}"}
+
+    async def scenario():
+        async with host.serve() as server:
+            async with dial(server, headers=offer) as peer:
+                status, headers = await peer.head()
+                assert status in (101, 400)
+                assert "sec-websocket-extensions" not in headers
+            await still_serves(server, dial)
+
+    run(scenario())
