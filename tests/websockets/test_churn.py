@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from duck.server import serve
 
 from . import churn
@@ -19,6 +21,48 @@ def left():
     files = len(os.listdir(FILES)) if FILES.exists() else 0
     kinds = map(type, gc.get_objects())
     return files, Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("duck."))
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_connection_leaves_is_freed_at_once(run, dial):
+    """Cycles would wait for the collector, which comes the later the more connections there are."""
+
+    class Waiting(churn.Echo):
+        async def on_receive(self, message, opcode):
+            await asyncio.sleep(0)
+            await super().on_receive(message, opcode)
+
+    async def scenario():
+        async with serve(Waiting, port=0) as server:
+
+            async def visit():
+                async with dial(server) as peer:
+                    await peer.head()
+                    peer.send("x", "y", "z")  # for each of which there is a task
+                    assert [await peer.message() for _ in "xyz"] == ["x", "y", "z"]
+                    peer.send("x")
+                    peer.leave()  # so that the answer is sent when nobody is there
+                while server.connections or server._protocols:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                for _ in range(10):
+                    await asyncio.sleep(0)  # the tasks of idle workers end behind their connection
+
+            await visit()
+            _, before = left()
+            for _ in range(5):
+                await visit()
+            _, after = left()
+            assert after == before
+
+    run(scenario())
 
 
 def test_connections_come_and_go(run, log, monkeypatch):

@@ -216,6 +216,7 @@ class Worker:
                 self.failed(error)
         dispatcher.leave(self)
         if dispatcher.stopped or dispatcher.idle is not None:
+            self.task = None  # which holds on to this: without the cycle both are freed at once, not by the collector
             raise StopIteration
         dispatcher.idle = self
         self._asyncio_future_blocking = True
@@ -335,9 +336,11 @@ class Dispatcher:
     def _new_worker(self, on_open: Callable[[], Awaitable[None]] | None) -> Worker:
         context = self._copy_context()
         worker = Worker(self, context, self.iterator(on_open()) if on_open is not None else None)
-        worker.task = task = self._start_task(self.loop, worker, context)
-        if worker.handler is not None and not task.done():
-            self.join(task)
+        task = self._start_task(self.loop, worker, context)
+        if not task.done():
+            worker.task = task
+            if worker.handler is not None:
+                self.join(task)
         return worker
 
     def take_message(self) -> tuple[int, bytes]:

@@ -192,6 +192,7 @@ cdef class Worker:
                 self.failed(error)
         dispatcher.leave(self)
         if dispatcher.stopped or dispatcher.idle is not None:
+            self.task = None  # which holds on to this: without the cycle both are freed at once, not by the collector
             raise StopIteration
         dispatcher.idle = self
         self._asyncio_future_blocking = True
@@ -290,9 +291,11 @@ cdef class Dispatcher:
         cdef Worker worker
         context = self.copy_context()
         worker = Worker.__new__(Worker, self, context, self.iterator(on_open()) if on_open is not None else None)
-        worker.task = task = self.start_task(self.loop, worker, context)
-        if worker.handler is not None and not task.done():
-            self.join(task)
+        task = self.start_task(self.loop, worker, context)
+        if not task.done():
+            worker.task = task
+            if worker.handler is not None:
+                self.join(task)
         return worker
 
     cdef object take_message(self):

@@ -551,12 +551,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def _report_closed(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
-        if self._sender is None and self.frames is None:
+        if self.frames is None and (self._sender is None or self._sender.is_direct):
             # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
             # collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
-            self._inflating = None
+            self._inflating = self._sender = None
             self._on_close = None
             del self.view
 
