@@ -13,7 +13,7 @@ from duck.contrib.websockets.connection import Connection
 
 from .churn import BYE, HELLO, REQUEST, WAYS, reset, visit
 
-RAISE, WAIT, MUCH, COUNT = b"raise", b"wait", b"much", b"count"
+RAISE, WAIT, MUCH, COUNT, TRIM = b"raise", b"wait", b"much", b"count", b"trim"
 """What the server is asked for."""
 
 MUCH_COUNT = 64
