@@ -82,7 +82,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """
         self._server = server
         self._loop = loop
-        self._buffer = receive_buffer(loop)
+        self._buffer = receive_buffer(loop).window
         self._clock = clock(loop)
         self._reader = RequestReader(server.limits)
         self._phase = Phase.READING

@@ -98,7 +98,7 @@ def test_connections_of_a_thread_share_their_buffer():
     async def scenario():
         loop = asyncio.get_running_loop()
         assert receive_buffer(loop) is receive_buffer(loop)
-        assert type(receive_buffer(loop).obj) is bytearray
+        assert receive_buffer(loop).window.obj is receive_buffer(loop).data
 
         def other_thread():
             return receive_buffer(loop)

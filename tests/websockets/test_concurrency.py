@@ -2,10 +2,13 @@
 
 import asyncio
 import asyncio.sslproto
+import os
+import socket
+import sys
 
 import pytest
 
-from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets import OpCode, WebSocketView, _codec
 from duck.contrib.websockets.protocol import WebSocketProtocol
 
 from .views import Gates
@@ -152,6 +155,47 @@ def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeyp
                 assert len(writes) == 1
 
     asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a descriptor of the socket")
+@pytest.mark.skipif(_codec.describe()["codec"] != "compiled", reason="the twin gathers all replies to a read")
+@pytest.mark.parametrize("alone", [True, False])
+def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
+    """Among others, all leave at once: it has to wait anyway, and they cost less so."""
+    readable = []
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message != b"something else":
+                readable.append(self.kwargs["count"]())
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session, connect(View) as other:
+            with socket.socket(fileno=os.dup(session.peer.writer.get_extra_info("socket").fileno())) as sock:
+                sock.setblocking(False)
+
+                def count():
+                    try:
+                        return len(sock.recv(65536, socket.MSG_PEEK))
+                    except BlockingIOError:
+                        return 0
+
+                session.view.kwargs["count"] = count
+                session.peer.send("x")
+                assert await session.peer.message() == "x"
+                for _ in range(3):
+                    if not alone:
+                        other.peer.send("something else")
+                        assert await other.peer.message() == "something else"
+                    readable.clear()
+                    session.peer.send(*["x" * 30] * 64)
+                    for _ in range(64):
+                        assert await session.peer.message() == "x" * 30
+                    assert readable[0] == 0
+                    assert bool(readable[-1]) == alone
+
+    run(scenario())
 
 
 def test_what_is_sent_outside_of_a_read_leaves_at_once(run, connect):

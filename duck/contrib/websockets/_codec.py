@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         serialize,
         utf8_state,
     )
-    from ._fallback_hotpath import SENT, Dispatcher, HotPath
+    from ._fallback_hotpath import SENT, Dispatcher, HotPath, ReceiveBuffer
 
 __all__ = [
     "MAX_LENGTH",
@@ -31,6 +31,7 @@ __all__ = [
     "FrameWriter",
     "HotPath",
     "MessageReader",
+    "ReceiveBuffer",
     "apply_mask",
     "build_header",
     "describe",
@@ -78,6 +79,7 @@ if not TYPE_CHECKING:
     SENT = _hotpath.SENT
     Dispatcher = _hotpath.Dispatcher
     HotPath = _hotpath.HotPath
+    ReceiveBuffer = _hotpath.ReceiveBuffer
     apply_mask = _module.apply_mask
     build_header = _module.build_header
     parse_header = _module.parse_header

@@ -372,6 +372,24 @@ class Dispatcher:
             self._new_worker(None)
 
 
+class ReceiveBuffer:
+    """Where the connections of one loop receive, each what its reader does not take elsewhere.
+
+    Args:
+        size: Bytes.
+
+    Attributes:
+        data: Holds nothing between two reads.
+        window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
+    """
+
+    __slots__ = ("data", "window")
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.window = memoryview(self.data)
+
+
 class HotPath:
     """What every read and every plain message goes through; `WebSocketProtocol` is built on it and has the rest.
 
@@ -380,7 +398,6 @@ class HotPath:
         writer: and what is sent out of here.
         dispatcher: Hands messages to the hooks; a host may have something else in its place.
         buffer: Where to receive.
-        window: A memoryview of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
         transport: Where to write.
         sent: What `send` gives when there is nothing to wait for.
         alive: Set by every read.
@@ -400,8 +417,7 @@ class HotPath:
     reader: MessageReader
     writer: FrameWriter
     dispatcher: Any
-    buffer: bytearray
-    window: memoryview
+    buffer: ReceiveBuffer
     transport: Any
     sent: Any
     alive: bool
@@ -419,8 +435,9 @@ class HotPath:
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""
-        target = self.reader.get_buffer(self.buffer)
-        return self.window if target is self.buffer else target
+        buffer = self.buffer
+        target = self.reader.get_buffer(buffer.data)
+        return buffer.window if target is buffer.data else target
 
     def buffer_updated(self, nbytes: int) -> None:
         """The loop has received."""
@@ -428,7 +445,7 @@ class HotPath:
         self.alive = True
         self.corked = True
         try:
-            messages = reader.buffer_updated(self.buffer, nbytes)
+            messages = reader.buffer_updated(self.buffer.data, nbytes)
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:

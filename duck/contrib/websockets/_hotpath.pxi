@@ -22,6 +22,7 @@ cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
     PIECES = 64  # DUCK_PIECES
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
+    QUARTER = 128  # bytes of a read that are worth a write of their own
     CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 
 
@@ -328,12 +329,21 @@ cdef class Dispatcher:
             self.new_worker(None)
 
 
+cdef class ReceiveBuffer:
+    cdef readonly bytearray data
+    cdef readonly object window
+    cdef void *last  # who has received last, for comparison alone: that may be gone
+
+    def __cinit__(self, size):
+        self.data = bytearray(size)
+        self.window = memoryview(self.data)
+
+
 cdef class HotPath:
     cdef public MessageReader reader
     cdef public FrameWriter writer
     cdef public object dispatcher  # a Dispatcher, or what a host has in its place
-    cdef public bytearray buffer
-    cdef public object window
+    cdef public ReceiveBuffer buffer
     cdef public object transport
     cdef public object sent
     cdef public bint alive
@@ -350,21 +360,31 @@ cdef class HotPath:
     cdef public bint queued
 
     def get_buffer(self, sizehint):
-        target = self.reader.get_buffer(self.buffer)
-        return self.window if target is self.buffer else target
+        cdef ReceiveBuffer buffer = self.buffer
+        target = self.reader.get_buffer(buffer.data)
+        return buffer.window if target is buffer.data else target
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef MessageReader reader = self.reader
-        cdef Py_ssize_t at = 0
+        cdef ReceiveBuffer buffer = self.buffer
+        cdef Py_ssize_t at = 0, portion = PORTION
+        # Among others, replies leave together. To the only one that sends they leave by quarters of a read, so that it
+        # can go on meanwhile, and neither side waits for the other.
+        cdef bint alone = buffer.last == <void *>self and self.fd >= 0
+        buffer.last = <void *>self
         self.alive = True
         self.corked = True
         try:
             if reader.direct:
-                self.take(reader.buffer_updated(self.buffer, nbytes))
+                self.take(reader.buffer_updated(buffer.data, nbytes))
             else:
+                if alone:
+                    portion = min(max(nbytes // 4, QUARTER), PORTION)
                 while at < nbytes:
-                    self.take(reader.read_part(self.buffer, at, min(nbytes - at, PORTION)))
-                    at += PORTION
+                    self.take(reader.read_part(buffer.data, at, min(nbytes - at, portion)))
+                    at += portion
+                    if alone:
+                        self.flush()
         finally:
             self.corked = False
             self.flush()

@@ -8,6 +8,8 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from ._codec import ReceiveBuffer
+
 __all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
 
 _BUFFER_SIZE = 262144  # the most that one read gives; stays in the second-level cache
@@ -18,18 +20,18 @@ _MOST_THREADS = 4
 _local = threading.local()
 
 
-def receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """Where the connections of `loop` receive, unless the codec knows better: a view of a bytearray.
+def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
+    """Where the connections of `loop` receive, unless the codec knows better.
 
     One buffer serves all connections of a thread, because a loop that waits for readiness fills and empties it within
     one callback. It holds nothing between callbacks.
     """
     if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
-        return memoryview(bytearray(_BUFFER_SIZE))  # a proactor reads while other callbacks run
+        return ReceiveBuffer(_BUFFER_SIZE)  # a proactor reads while other callbacks run
     try:
-        buffer: memoryview = _local.buffer
+        buffer: ReceiveBuffer = _local.buffer
     except AttributeError:
-        buffer = _local.buffer = memoryview(bytearray(_BUFFER_SIZE))
+        buffer = _local.buffer = ReceiveBuffer(_BUFFER_SIZE)
         # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this one, the pages of
         # each large message go back to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
         bytes(_KEEP)

@@ -105,8 +105,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.connection = connection
         self.reader = connection.reader
         self.writer = connection.writer
-        self.window = receive_buffer(loop)
-        self.buffer = self.window.obj  # type: ignore[assignment]
+        self.buffer = receive_buffer(loop)
         if dispatcher is None:
             assert handle is not None
             dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)

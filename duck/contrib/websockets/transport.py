@@ -78,7 +78,7 @@ def refuse(request: "HttpRequest", response: bytes) -> None:
     # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
     transport.write_eof()
     loop = asyncio.get_running_loop()
-    transport.set_protocol(_Discarding(receive_buffer(loop), loop.call_later(_LINGER, transport.abort)))
+    transport.set_protocol(_Discarding(receive_buffer(loop).window, loop.call_later(_LINGER, transport.abort)))
     if not transport.is_reading():
         transport.resume_reading()
 
