@@ -41,8 +41,7 @@ LEAVING = 30  # seconds until the server knows that all have gone
 
 
 def trim() -> None:
-    """Has the C library give back what it keeps of freed memory, where it can: the most that was ever in use at a time,
-    which grows with the chance of a long run that many peers want much at once."""
+    """Has the C library give back what it keeps of freed memory, where it can, so that what is in use is compared."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
