@@ -71,16 +71,26 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
 def refuse(request: "HttpRequest", response: bytes) -> None:
     """Answers a request that is no handshake, and ends the connection so that the peer gets to read the answer."""
     transport = _transport(request)
+    deadline = answer_last(transport, response)
+    if deadline is not None:
+        transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()).window, deadline))
+        if not transport.is_reading():
+            transport.resume_reading()
+
+
+def answer_last(transport: asyncio.Transport, response: bytes) -> asyncio.TimerHandle | None:
+    """Writes the last that a peer is told, and ends the connection when the peer does, or after a while.
+
+    Returns:
+        What aborts it then, meanwhile what the peer sends is to be read; None if it closes at once, as with TLS.
+    """
     transport.write(response)
     if not transport.can_write_eof():
         transport.close()
-        return
+        return None
     # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
     transport.write_eof()
-    loop = asyncio.get_running_loop()
-    transport.set_protocol(_Discarding(receive_buffer(loop).window, loop.call_later(_LINGER, transport.abort)))
-    if not transport.is_reading():
-        transport.resume_reading()
+    return asyncio.get_running_loop().call_later(_LINGER, transport.abort)
 
 
 def pause(request: "HttpRequest") -> None:

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
-_LINGER = 2.0  # seconds for a refused client to read why
 _SHUTDOWN_TIMEOUT = 1.0  # seconds for clients to answer the close frame of a server that stops
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
@@ -194,13 +193,7 @@ class WebSocketProtocol(asyncio.Protocol):
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
         self._request = None
         self._session.hand_over()
-        self.transport.write(handshake.refusal(error))
-        if self.transport.can_write_eof():
-            # With bytes of the client unread, closing would reset the connection and destroy the answer on its way.
-            self.transport.write_eof()
-            self._loop.call_later(_LINGER, self.transport.abort)
-        else:
-            self.transport.close()
+        transport.answer_last(self.transport, handshake.refusal(error))
 
     def _make_scope(self, head: "_Head") -> dict[str, Any]:
         raw_path, _, query_string = head.target.partition(b"?")
