@@ -22,11 +22,11 @@ def bind(host: str | None, port: int) -> socket.socket | None:
     Raises:
         OSError: The address cannot be had.
     """
-    try:
-        family = _FAMILIES[ipaddress.ip_address(host or "").version]
-    except ValueError:
-        return None
     if host is None or "%" in host:
+        return None
+    try:
+        family = _FAMILIES[ipaddress.ip_address(host).version]
+    except ValueError:
         return None
     # asyncio turns Nagle's algorithm off only where the protocol is named.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
