@@ -5,10 +5,8 @@ import asyncio
 from duck.contrib.websockets import WebSocketView
 
 
-class Recorder(WebSocketView):
-    """Notes what happens to it."""
-
-    CLOSE_TIMEOUT = 30
+class Noting(WebSocketView):
+    """Notes that it has opened, for those below."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -16,6 +14,12 @@ class Recorder(WebSocketView):
 
     async def on_open(self):
         self.events.append("open")
+
+
+class Recorder(Noting):
+    """Notes what happens to it."""
+
+    CLOSE_TIMEOUT = 30
 
     async def on_receive(self, message, opcode):
         self.events.append(message)
@@ -25,15 +29,8 @@ class Recorder(WebSocketView):
         self.events.append(("close", frame and frame.payload))
 
 
-class OpcodeRecorder(WebSocketView):
+class OpcodeRecorder(Noting):
     """Notes what happens to it, and the opcode of each message; answers every one."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
-    async def on_open(self):
-        self.events.append("open")
 
     async def on_receive(self, message, opcode):
         self.events.append((opcode.name, message))
