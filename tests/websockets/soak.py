@@ -33,7 +33,7 @@ from duck.server.runner import LOOPS, loop_factory
 
 from . import soak_peers as peers
 
-COMING = 300  # connections of each kind that come in a minute, and as many that go
+STAY = 60  # seconds, on average, until a connection goes and another comes in its place
 FAULT_SLOTS = 4  # peers with the same fault at a time
 SAMPLES = 30  # seconds between two looks at the server
 GROWTH = 1.05
@@ -127,8 +127,8 @@ class Soak:
 
     def begin(self, idle: int, busy: int) -> None:
         """Starts all peers."""
-        self._start(idle, "idle", lambda: self._stay(peers.idle, idle * 60 / COMING))
-        self._start(busy, "busy", lambda: self._stay(peers.busy, busy * 60 / COMING))
+        self._start(idle, "idle", lambda: self._stay(peers.idle))
+        self._start(busy, "busy", lambda: self._stay(peers.busy))
 
     def inject(self) -> None:
         """Starts the faults."""
@@ -153,13 +153,13 @@ class Soak:
             except Exception as error:
                 self.wrong.append(f"{name}: {error!r}")
 
-    async def _stay(self, behave: Callable[[peers.Peer, Counter[str]], Awaitable[None]], seconds: float) -> None:
+    async def _stay(self, behave: Callable[[peers.Peer, Counter[str]], Awaitable[None]]) -> None:
         async with self._door:
             peer = await peers.connect(self.port)
         self.present += 1
         try:
             try:
-                async with asyncio.timeout(random.expovariate(1 / seconds)) as timeout:
+                async with asyncio.timeout(random.expovariate(1 / STAY)) as timeout:
                     await behave(peer, self.counts)
             except TimeoutError:
                 if not timeout.expired():

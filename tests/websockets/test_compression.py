@@ -275,6 +275,29 @@ def test_what_may_come(run, connect, payload, opcode, code):
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [(b"\xff\xff\xff", 1002), (far_end().compress(b"caf\xe9"), 1007)],
+    ids=["garbage", "not UTF-8"],
+)
+def test_what_came_before_is_answered_and_nothing_behind(run, connect, wrong, code):
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            client, peer = far_end(), session.peer
+            peer.send(
+                Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
+                "uncompressed",
+                Frame(OpCode.TEXT, payload=wrong, rsv1=True),
+                Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
+                "behind",
+            )
+            assert (await raw_frame(peer, client)).payload == JSON
+            assert (await raw_frame(peer, client)).payload == b"uncompressed"
+            assert (await peer.closing())[0] == code
+
+    run(scenario())
+
+
 def test_messages_out_of_fragments_with_others_between(run, connect):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 import zlib
 
 import pytest
@@ -179,6 +180,17 @@ def test_connections_that_sent_last_keep_theirs(backend, monkeypatch):
     assert keep() == [0, 1]
     for one in ends:
         one.release()
+
+
+def test_a_compressor_takes_what_it_is_said_to(backend):
+    tracemalloc.start()
+    try:
+        compressor = backend.deflater(None, 12, 5)
+        compressor.compress(b"{}")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken == pytest.approx(backend.deflater_size(12, 5), rel=0.1)
 
 
 def test_a_compressor_amid_a_message_is_kept_whatever_others_do(backend, monkeypatch):

@@ -22,6 +22,7 @@ from typing import Any, Never, Self
 
 from ._fallback import FrameWriter, MessageReader
 
+_RSV1 = 0b01000000  # in an opcode: the message is compressed
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 
 
@@ -403,12 +404,14 @@ class HotPath:
         alive: Set by every read.
         corked: Whether what is sent is gathered until the read has been handled.
         lost: Whether the transport is gone.
-        direct_in: Whether messages go to the dispatcher as the reader gives them.
+        direct_in: Whether messages may go to the dispatcher as the reader gives them, or as they are decompressed.
         direct_out: Whether messages go to the writer as the view gives them.
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that may go the short way.
         compress: What compresses messages, or None.
         threshold: Bytes from which it does.
+        decode: What decompresses messages, or None.
+        max_encoded: Bytes of the largest compressed message that it may be given at once.
         thread: The one that the loop runs in.
         fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
         queued: Whether the transport may have bytes queued.
@@ -429,6 +432,8 @@ class HotPath:
     max_size: int
     compress: Callable[[bytes], bytes] | None
     threshold: int
+    decode: Callable[[int, bytes], tuple[int, bytes]] | None
+    max_encoded: int
     thread: int
     fd: int
     queued: bool
@@ -449,12 +454,29 @@ class HotPath:
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:
-                self.dispatcher.deliver(messages)
+                self._take(messages)
         finally:
             self.corked = False
             self.flush()
         if self.writer.closed:
             self.move_on()
+
+    def _take(self, messages: list[tuple[int, bytes]]) -> None:
+        if self.decode is None:
+            self.dispatcher.deliver(messages)
+            return
+        if any(opcode & _RSV1 and len(payload) > self.max_encoded for opcode, payload in messages):
+            self.received(messages)
+            return
+        for at, (opcode, payload) in enumerate(messages):
+            if opcode & _RSV1:
+                try:
+                    messages[at] = self.decode(opcode, payload)
+                except Exception as error:
+                    self.dispatcher.deliver(messages[:at])
+                    self.refuse(error)
+                    return
+        self.dispatcher.deliver(messages)
 
     def send(self, data: Any, opcode: int) -> Awaitable[None]:
         """Sends a message; `WebSocketView.send` says more."""
@@ -481,6 +503,9 @@ class HotPath:
     # What the other half does
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
+        raise NotImplementedError
+
+    def refuse(self, error: Exception) -> None:
         raise NotImplementedError
 
     def move_on(self) -> None:

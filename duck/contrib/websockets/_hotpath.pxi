@@ -21,6 +21,7 @@ cdef extern from "_socket.h":
 cdef enum:
     NEXT = 1  # PYGEN_NEXT: the iterator has yielded
     PIECES = 64  # DUCK_PIECES
+    RSV1 = 0x40  # in an opcode: the message is compressed
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that are worth a write of their own
     CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
@@ -355,6 +356,8 @@ cdef class HotPath:
     cdef public Py_ssize_t max_size
     cdef public object compress
     cdef public Py_ssize_t threshold
+    cdef public object decode
+    cdef public Py_ssize_t max_encoded
     cdef public unsigned long thread
     cdef public int fd
     cdef public bint queued
@@ -396,7 +399,28 @@ cdef class HotPath:
         if reader.control or reader.error or self.writer.closed or not self.direct_in:
             self.received(messages)
         elif messages:
-            self.dispatcher.deliver(messages)
+            if self.decode is None:
+                self.dispatcher.deliver(messages)
+            else:
+                self.take_encoded(messages)
+        return 0
+
+    cdef int take_encoded(self, list messages) except -1:
+        cdef Py_ssize_t at
+        for message in messages:
+            if <int>message[0] & RSV1 and len(<bytes>message[1]) > self.max_encoded:
+                self.received(messages)
+                return 0
+        for at in range(len(messages)):
+            message = messages[at]
+            if <int>message[0] & RSV1:
+                try:
+                    messages[at] = self.decode(message[0], message[1])
+                except Exception as error:
+                    self.dispatcher.deliver(messages[:at])
+                    self.refuse(error)
+                    return 0
+        self.dispatcher.deliver(messages)
         return 0
 
     def send(self, data, opcode):

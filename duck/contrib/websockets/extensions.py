@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Extension", "PerMessageDeflate"]
 
-KEPT = 4194304
+KEPT = 8388608
 """Bytes of the compressors that the connections of a thread keep."""
 
 
@@ -78,7 +78,9 @@ class Extension:
 
 
 _TAIL = b"\x00\x00\xff\xff"  # what a sync flush ends with; it stays off the wire (RFC 7692, section 7.2.1)
-_FIRST_STEP = 65536  # bytes; hardly a message takes a second one
+# Bytes that are decompressed in the first step. Hardly a message takes a second one, and the less is allocated for it,
+# the larger are the pieces in which the heap stays.
+_LEAST_STEP, _EXPANSION, _MOST_AT_FIRST = 1024, 8, 65536
 _EMPTY_BLOCK = b"\x00" + _TAIL
 # Behind the tail, an empty block that is the last one: if the decompressor does not take it for its end, the message
 # stopped in the midst of a block.
@@ -247,7 +249,7 @@ _kept = _Kept()
 def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) -> bytes:
     """Decompresses in steps, each as large as all before it: what is too large never becomes one object."""
     pieces: list[bytes] = []
-    size, step = 0, _FIRST_STEP
+    size, step = 0, min(max(_LEAST_STEP, _EXPANSION * len(stream)), _MOST_AT_FIRST)
     while True:
         if max_size is not None:
             step = min(step, max_size + 1 - size)

@@ -28,7 +28,13 @@ def _is_large(message: tuple[int, bytes]) -> bool:
 
 
 class Inflating:
-    """The receiving side of one connection that has agreed on permessage-deflate alone."""
+    """The receiving side of one connection that has agreed on permessage-deflate alone.
+
+    Attributes:
+        AT_ONCE: Bytes of the largest compressed message that takes no longer than others may wait.
+    """
+
+    AT_ONCE = _LARGE - 1
 
     __slots__ = ("_behind", "_job", "_protocol")
 

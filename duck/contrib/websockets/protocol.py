@@ -24,7 +24,7 @@ from . import _codec, tasks
 from ._codec import SENT
 from .commons import receive_buffer
 from .connection import Connection
-from .exceptions import ConnectionClosed, ProtocolError
+from .exceptions import ConnectionClosed, ExtensionError, ProtocolError
 from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
@@ -122,9 +122,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
         self.limit_frames(sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE)
+        self.decode = None if deflate is None else connection.decode
+        self.max_encoded = Inflating.AT_ONCE
         self._inflating = None if deflate is None else Inflating(self)
-        self.direct_in = pull is None and self._rate_limit is None and not connection.extensions
-        self.direct_out = False
+        self.direct_in = self.direct_out = False
         self._pull = pull
         self._holds = 0
         self._unsent = 0
@@ -273,6 +274,13 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if connection.needs_response:
             self.respond()
 
+    def refuse(self, error: Exception) -> None:
+        """The next message could not be decoded."""
+        if not isinstance(error, (ExtensionError, ProtocolError)):
+            raise error
+        self.connection.refuse(error)
+        self.respond()
+
     def respond(self) -> None:
         """Answers what was received last, behind the replies to what came before."""
         if self._sender is not None:
@@ -316,10 +324,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def hold_inflating(self) -> None:
         """Nothing more to read while a message is being decompressed."""
         self._hold(_HOLD_INFLATING)
+        self.update_direct()
 
     def release_inflating(self) -> None:
         """Reading again."""
         self._release(_HOLD_INFLATING)
+        self.update_direct()
 
     def take_sign_of_life(self) -> bool:
         """Whether anything came since the last call.
@@ -336,9 +346,16 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     # Sending
 
     def update_direct(self) -> None:
-        """Sees whether plain messages may go straight to the writer."""
+        """Sees whether plain messages may go straight to the dispatcher, and straight to the writer."""
+        connection = self.connection
+        self.direct_in = (
+            self._pull is None
+            and self._rate_limit is None
+            and (not connection.extensions or connection.deflate is not None)
+            and not self._holds & _HOLD_INFLATING
+        )
         self.direct_out = (
-            self.connection.is_plain
+            connection.is_plain
             and (self._sender is None or self._sender.is_direct)
             and (self._slow_consumer is None or not self._slow_consumer.lags)
         )
