@@ -30,7 +30,7 @@ LAYERS = [
     ["compression", "handshake"],
     ["connection"],
     ["tasks", "commons"],
-    ["framework", "transport", "heartbeat", "frame_queue", "inflating", "sending", "flow"],
+    ["framework", "transport", "heartbeat", "hooks", "frame_queue", "inflating", "sending", "flow"],
     ["protocol"],
     ["asgi_session"],
     ["asgi", "view"],

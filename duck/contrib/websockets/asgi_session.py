@@ -340,7 +340,8 @@ class Wire(WebSocketProtocol):
         if not (self.lost or self.connection.is_open):
             self.dispatcher.disconnected()
 
-    def _ended(self) -> None:
+    def report_end(self) -> None:
+        """The application learns of it."""
         self.dispatcher.lost()
 
 

@@ -10,7 +10,7 @@ While the messages of one read are handled, what is sent is *corked*: gathered, 
 read. At any other time it is written at once.
 
 A connection ends by one path: a close frame leaves, then the peer's comes or a deadline passes, then the transport is
-closed, and when it is lost `_finish` sees to the handlers and to `on_close`.
+closed, and when it is lost `Hooks` sees to the handlers and to `on_close`.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from .flow import RateLimit, SlowConsumer
 from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
+from .hooks import Hooks
 from .inflating import Inflating
 from .logging import log_event, logger
 from .opcodes import CloseCode, OpCode
@@ -43,7 +44,6 @@ __all__ = ["WebSocketProtocol"]
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
 _WRITE_LIMIT = 65536  # what transports have by themselves
-_FLUSH_TIMEOUT = 1.0  # seconds for a close frame to leave when nobody waits for the peer any more
 
 # Why reading is on hold.
 _HOLD_INBOX = 1
@@ -65,20 +65,16 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_beating",
         "_deadline",
         "_emptied",
         "_holds",
+        "_hooks",
         "_inflating",
         "_log_close",
-        "_loops",
-        "_on_close",
         "_pull",
-        "_pulling",
         "_rate_limit",
         "_sender",
         "_slow_consumer",
-        "_terminated",
         "_unsent",
         "_waiters",
         "closed",
@@ -87,6 +83,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "frames",
         "heartbeat",
         "loop",
+        "terminated",
         "view",
     )
 
@@ -133,11 +130,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._emptied: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._loops: tuple[asyncio.Task[None], ...] = ()  # the view's own, and in the end `on_close`
-        self._beating: asyncio.Task[None] | None = None
-        self._pulling: asyncio.Task[None] | None = None
-        self._terminated = False
-        self._on_close: Callable[[Frame | None], Awaitable[None]] | None = None
+        self._hooks: Hooks | None = None
+        self.terminated = False
         self._log_close = True
 
     def start(
@@ -155,14 +149,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             on_close: The same.
             heartbeat: The view's own heartbeat loop.
         """
-        self._on_close = on_close
+        if on_close is not None:
+            self.hooks.on_close = on_close
         self.update_direct()
         self.corked = True
         try:
             if heartbeat is None:
                 self.heartbeat.start()
             else:
-                self._beating = self._run_loop(heartbeat)
+                self.hooks.beat(heartbeat)
             if self._pull is None:
                 try:
                     self.dispatcher.open(on_open)
@@ -170,7 +165,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                     self.hook_failed(error)
             else:
                 self.dispatcher.open(None)
-                self._pulling = self._run_loop(self._pull_frames)
+                self.hooks.pull(self._pull)
         finally:
             self.corked = False
             self.flush()
@@ -240,8 +235,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.heartbeat.stop()
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._beating is not None:
-            self._beating.cancel()
+        if self._hooks is not None:
+            self._hooks.stop_beating()
         if self._waiters:
             self._wake_waiters()
         if self._sender is not None:
@@ -249,14 +244,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         inflating = self._inflating is not None and self._inflating.is_busy
         if self.frames is not None and not inflating:
             self.frames.end()
-        if self._on_close is None and not (
-            inflating or self._loops or self.dispatcher.workers or self.dispatcher.inbox
-        ):
+        if self._hooks is None and not (inflating or self.dispatcher.workers or self.dispatcher.inbox):
             self.dispatcher.stop()
-            self._ended()
-            self._report_closed()
+            self.report_end()
+            self.report_closed()
         else:
-            tasks.start_task(self.loop, self._finish())
+            tasks.start_task(self.loop, self.hooks.finish())
 
     # Receiving
 
@@ -465,7 +458,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def terminate(self) -> None:
         """Closes without waiting for the peer; handlers that run are cancelled."""
-        self._terminated = True
+        self.terminated = True
         self.dispatcher.stop()
         self.release_inbox()
         self._close(CloseCode.GOING_AWAY)
@@ -473,9 +466,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.transport.close()
             if self._deadline is not None:
                 self._deadline.cancel()
-            self._deadline = self.loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
-        for task in self._hook_tasks():
-            task.cancel()
+            self._deadline = self.loop.call_later(Hooks.FLUSH_TIMEOUT, self.transport.abort)
+        if not self.closed.done():
+            self.hooks.cancel()
 
     async def until_closed(self) -> None:
         """Until the transport is gone and every hook has ended."""
@@ -483,13 +476,20 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
         """Until the transport is gone; `on_close` is not called and nothing logged unless wished."""
-        if not call_on_close:
-            self._on_close = None
+        if not call_on_close and self._hooks is not None:
+            self._hooks.on_close = None
         self._log_close = self._log_close and log
         while not self.lost:
             await self._wait()
 
     # Hooks
+
+    @property
+    def hooks(self) -> Hooks:
+        """What runs beside the handlers of messages; most connections never need it, so it is made when they do."""
+        if self._hooks is None:
+            self._hooks = Hooks(self)
+        return self._hooks
 
     def hook_failed(self, error: BaseException) -> bool:
         """A hook has raised: that is logged, and the peer told no more than that it happened.
@@ -511,87 +511,15 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
         return False
 
-    async def _pull_frames(self) -> None:
-        assert self._pull is not None
-        await self._pull()
-        self.close()  # nobody would read on
-
-    def _run_loop(self, loop: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Runs a receive or heartbeat loop that the view has overridden; an error in it ends the connection."""
-
-        async def run() -> None:
-            try:
-                await loop()
-            except TimeoutError:
-                self.close(CloseCode.GOING_AWAY, "no pong")
-            except (Exception, asyncio.CancelledError) as error:
-                if self.hook_failed(error):
-                    raise
-
-        task = tasks.start_task(self.loop, run())
-        self._loops += (task,)
-        return task
-
-    def _hook_tasks(self) -> set["asyncio.Task[None]"]:
-        running = {*self.dispatcher.workers, *self._loops}
-        return {task for task in running if not task.done() and task is not asyncio.current_task()}
-
-    async def _finish(self) -> None:
-        """The transport is gone: what had come is handled, then `on_close` runs, then the handlers end."""
-        view = self.view
-        patience = _FLUSH_TIMEOUT if self._terminated else view.CLOSE_TIMEOUT
-        deadline = self.loop.time() + patience
-        await self._until_started(deadline)
-        self._ended()
-        if self._on_close is not None:
-            last_hook = tasks.start_task(self.loop, self._run_on_close(self._on_close))
-            if not last_hook.done():
-                self._loops += (last_hook,)
-                await asyncio.wait([last_hook], timeout=patience)
-        hooks = self._hook_tasks()
-        if hooks:
-            _, late = await asyncio.wait(hooks, timeout=max(deadline - self.loop.time(), 0))
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        self._report_closed()
-
-    def _ended(self) -> None:
-        """Every message has been handed to its handler."""
-        view, connection = self.view, self.connection
-        view.connection_ended()
-        if self._log_close:
-            log_event(view.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
-
-    def _report_closed(self) -> None:
-        if not self.closed.done():
-            self.closed.set_result(None)
-        if self.frames is None and (self._sender is None or self._sender.is_direct):
-            # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
-            # collector.
-            self.heartbeat.forget()
-            self.dispatcher.forget()
-            self._inflating = self._sender = None
-            self._on_close = None
-            del self.view
-
-    async def _run_on_close(self, on_close: Callable[[Frame | None], Awaitable[None]]) -> None:
-        view = self.view
-        try:
-            await on_close(self.connection.close_received)
-        except (Exception, asyncio.CancelledError) as error:
-            logger.error("%r: error in on_close of %s", view.request.path, type(view).__name__, exc_info=error)
-
-    async def _until_started(self, deadline: float) -> None:
-        """Until every message that came before the end has been handed to its handler."""
+    async def until_inflated(self, deadline: float) -> None:
+        """Until what was being decompressed at the end has been handed on."""
         if self._inflating is not None:
             await self._inflating.until_done(deadline)
             if self.frames is not None:
                 self.frames.end()
-        if self._pulling is not None:
-            # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
-            await asyncio.wait([self._pulling], timeout=deadline - self.loop.time())
+
+    async def until_emptied(self, deadline: float) -> None:
+        """Until nothing is left in the inbox; no more messages are handled from then on."""
         dispatcher = self.dispatcher
         if dispatcher.inbox:
             self._emptied = self.loop.create_future()
@@ -602,6 +530,25 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 left = len(dispatcher.inbox)
                 logger.warning("%r: %d messages were not handled in time", self.view.request.path, left)
         dispatcher.stop()
+
+    def report_end(self) -> None:
+        """Every message has been handed to its handler."""
+        view, connection = self.view, self.connection
+        view.connection_ended()
+        if self._log_close:
+            log_event(view.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
+
+    def report_closed(self) -> None:
+        """Every hook has ended."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+        if self.frames is None and (self._sender is None or self._sender.is_direct):
+            # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
+            # collector.
+            self.heartbeat.forget()
+            self.dispatcher.forget()
+            self._hooks = self._inflating = self._sender = None
+            del self.view
 
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
