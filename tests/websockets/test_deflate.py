@@ -113,15 +113,9 @@ def test_broken_data_is_an_error_or_a_message_within_the_limit(backend, payload,
 
 def test_a_message_that_is_cut_off_is_an_error(backend):
     payload = end(backend).compress(JSON[:3000])
-    unnoticed = 0
     for cut in range(1, len(payload) - 1):
-        try:
+        with pytest.raises(ExtensionError, match="broken"):
             end(backend).decompress(payload[:cut], 100_000)
-        except ExtensionError as error:
-            assert "broken" in str(error)
-        else:
-            unnoticed += 1  # by chance the bits that are added for the check can make a last block
-    assert unnoticed <= len(payload) // 100
 
 
 def test_nothing_may_stand_behind_the_last_block(backend):

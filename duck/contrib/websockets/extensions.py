@@ -82,11 +82,11 @@ _TAIL = b"\x00\x00\xff\xff"  # what a sync flush ends with; it stays off the wir
 # the larger are the pieces in which the heap stays.
 _LEAST_STEP, _EXPANSION, _MOST_AT_FIRST = 1024, 8, 65536
 _EMPTY_BLOCK = b"\x00" + _TAIL
-# Behind the tail, an empty block that is the last one: if the decompressor does not take it for its end, the message
-# stopped in the midst of a block.
-_END = _TAIL + b"\x03\x00"
-# What is left of that behind a block of the peer's own that is the last one (section 7.2.3.4).
-_BEHIND_LAST_BLOCK = (b"", _END, b"\x00" + _END)
+# An empty block that is the last one. Behind the tail a decompressor takes it for its end and makes nothing of it,
+# unless the message stopped in the midst of a block.
+_LAST_BLOCK = b"\x03\x00"
+# What is left of a message and its tail behind a block of the peer's own that is the last one (section 7.2.3.4).
+_BEHIND_LAST_BLOCK = (_TAIL, b"\x00" + _TAIL)
 
 
 class PerMessageDeflate(Extension):
@@ -201,10 +201,14 @@ class PerMessageDeflate(Extension):
         bits = self.client_max_window_bits
         inflater = self._backend.inflater(bits, self._received)
         try:
-            message = _inflate(inflater, payload + _END, max_size)
+            message = _inflate(inflater, payload + _TAIL, max_size)
+            if inflater.eof:
+                is_whole = inflater.unused_data in _BEHIND_LAST_BLOCK
+            else:
+                is_whole = not inflater.decompress(_LAST_BLOCK, 1) and inflater.eof
         except self._backend.error as error:
             raise ExtensionError(f"compressed data is broken: {error}") from None
-        if not inflater.eof or inflater.unused_data not in _BEHIND_LAST_BLOCK:
+        if not is_whole:
             raise ExtensionError("compressed data is broken: it does not end with its last block")
         if not self.client_no_context_takeover:
             self._received = _last(1 << bits, self._received, message)
