@@ -1,5 +1,6 @@
 """Opens the sockets that a server listens on, and says where they are."""
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -8,7 +9,9 @@ import stat
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UnixListener", "bind", "url"]
+__all__ = ["UnixListener", "bind", "duplicates", "url"]
+
+_ACCEPTED_TOGETHER = 4
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -40,6 +43,18 @@ def bind(host: str | None, port: int) -> socket.socket | None:
         sock.close()
         raise
     return sock
+
+
+def duplicates(listener: asyncio.Server) -> list[socket.socket]:
+    """Its sockets under further descriptors, to listen on as well, for a loop that accepts one connection a turn.
+
+    uvloop accepts one for each descriptor. Connections that come together are faster done together: what one of them
+    has brought into the processor's caches, the code above all, serves the others.
+    """
+    if type(listener.get_loop()).__module__ != "uvloop":
+        return []  # asyncio accepts all there are
+    files = [sock.fileno() for sock in listener.sockets] * (_ACCEPTED_TOGETHER - 1)
+    return [socket.socket(fileno=os.dup(file)) for file in files]
 
 
 class UnixListener:

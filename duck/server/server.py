@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl as tls
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from duck.views import View
 from .census import Census
 from .http import HttpProtocol
 from .limits import Limits
-from .listen import UnixListener, bind, url
+from .listen import UnixListener, bind, duplicates, url
 from .proxies import Proxies
 from .routes import Routes
 
@@ -78,7 +78,7 @@ class Server:
         self.addresses: list[str] = []
         self.port: int | None = None
         self._shutdown_timeout = shutdown_timeout
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
@@ -91,7 +91,7 @@ class Server:
     @property
     def sockets(self) -> tuple[Any, ...]:
         """The listening sockets."""
-        return tuple(self._listener.sockets) if self._listener else ()
+        return tuple(self._listeners[0].sockets) if self._listeners else ()
 
     @property
     def connections(self) -> list[WebSocketView]:
@@ -119,15 +119,21 @@ class Server:
         def protocol() -> HttpProtocol:
             return HttpProtocol(self, loop)
 
+        listen_on: Callable[..., Awaitable[asyncio.Server]]
         if uds is None:
             sock = bind(host, port)
             where: dict[str, Any] = {"host": host, "port": port} if sock is None else {"sock": sock}
-            self._listener = await loop.create_server(protocol, **where, **options)
-            self.port = self._listener.sockets[0].getsockname()[1]
+            listen_on = loop.create_server
+            listener = await listen_on(protocol, **where, **options)
+            self.port = listener.sockets[0].getsockname()[1]
         else:
+            listen_on = loop.create_unix_server
             self._unix_listener = UnixListener(uds)
-            self._listener = await loop.create_unix_server(protocol, sock=self._unix_listener.socket, **options)
-        self.addresses = [url(sock, secure=ssl is not None) for sock in self._listener.sockets]
+            listener = await listen_on(protocol, sock=self._unix_listener.socket, **options)
+        self._listeners.append(listener)
+        for sock in duplicates(listener):
+            self._listeners.append(await listen_on(protocol, sock=sock, **options))
+        self.addresses = [url(sock, secure=ssl is not None) for sock in self.sockets]
 
     async def close(self) -> None:
         """Shut down: tell every client, wait for the views to end, and in the end cancel them."""
@@ -137,8 +143,8 @@ class Server:
 
     async def _shut_down(self) -> None:
         self.closing = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._unix_listener is not None:
             self._unix_listener.unlink()
         for protocol in list(self._protocols):
@@ -158,11 +164,11 @@ class Server:
             for protocol in list(self._protocols):
                 protocol.abort()
             await self._wait_for_all()
-        if self._listener is not None:
-            # Since Python 3.12 this waits for connections too, so for what a view left unsent.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._shutdown_timeout):
-                    await self._listener.wait_closed()
+        # Since Python 3.12 this waits for connections too, so for what a view left unsent.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._shutdown_timeout):
+                for listener in self._listeners:
+                    await listener.wait_closed()
 
     async def _wait_for_all(self) -> None:
         while running := {*self._answers, *self._views}:
@@ -286,8 +292,8 @@ async def serve(
         trusted_proxies=trusted_proxies,
         shutdown_timeout=shutdown_timeout,
     )
-    await server.listen(host, port, uds=uds, ssl=ssl)
     try:
+        await server.listen(host, port, uds=uds, ssl=ssl)
         yield server
     finally:
         await server.close()

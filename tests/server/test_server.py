@@ -45,6 +45,24 @@ def test_where_it_listens(run, connect):
     run(scenario())
 
 
+def test_connections_that_come_together_are_accepted_together(run):
+    """uvloop by itself accepts one each time that it looks for events."""
+
+    async def scenario():
+        async with serve(Page, port=0) as server:
+            await asyncio.sleep(0)
+            clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
+            looks = 0
+            while len(server._protocols) < 4:
+                looks += 1
+                await asyncio.sleep(0)
+            for client in clients:
+                client.close()
+            assert looks <= 4
+
+    run(scenario())
+
+
 def test_tls_address(run, tls):
     async def scenario():
         async with serve(Page, port=0, ssl=tls.server) as server:
