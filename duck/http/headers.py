@@ -89,7 +89,7 @@ class Headers:
     @property
     def size(self) -> int:
         """Bytes of the fields in a head, with `: ` and CRLF for each."""
-        return len(self._block) - 1 + 2 * len(self)
+        return len(self._block) - 1 + 2 * self._block.count(b"\0")
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)

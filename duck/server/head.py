@@ -20,6 +20,8 @@ __all__ = ["Refusal", "RequestHead", "RequestReader"]
 # the reader notices that it does not end.
 _STEP = 4096
 
+_AROUND = len("GET  HTTP/1.1\r\n\r\n")  # bytes of a head without its target and its fields
+
 _VERSIONS = frozenset({"1.0", "1.1"})
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.2
 
@@ -194,17 +196,18 @@ class RequestReader:
         except ValueError:
             self._refuse(400)
             raise _Stop from None
-        if len(fields) > self._limits.header_count or _size(self._target, headers) > self._limits.head_size:
+        size = _AROUND + len(self._target) + headers.size
+        if len(fields) > self._limits.header_count or size > self._limits.head_size:
             self._refuse(431)
             raise _Stop
         upgrade = parser.should_upgrade()
         keep_alive = version == "1.1" and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
-        if upgrade and ("content-length" in headers or "transfer-encoding" in headers or method == "CONNECT"):
+        if upgrade and (method == "CONNECT" or "content-length" in headers or "transfer-encoding" in headers):
             # httptools skips no body of such a request: it would be read as the next one.
             keep_alive = False
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
-        if "expect" in headers and not upgrade:
+        if not upgrade and "expect" in headers:
             # The client waits for a word before it sends the body: the answer is that word.
             self._cut_short(head)
             raise _Stop
@@ -215,11 +218,6 @@ class RequestReader:
         if self._head is not None:
             self._ready.append(self._head)
             self._head = None
-
-
-def _size(target: bytes, headers: Headers) -> int:
-    """Bytes of a head."""
-    return len("GET  HTTP/1.1\r\n\r\n") + len(target) + headers.size
 
 
 def _check_host(headers: Headers, required: bool) -> None:

@@ -163,16 +163,16 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._set_deadline(limits.head_timeout if self.has_room else limits.linger_timeout)
 
     def _dispatch(self, head: RequestHead) -> None:
-        self._set_deadline(_NEVER)
         try:
             request = self._request(head)
         except ValueError:
             self._refuse(400)
             return
         match = self._server.routes.match(request.path)
-        if match is not None and match.route.is_websocket:
+        if match is not None and match[0].is_websocket:
             self._hand_over(request, match)
         else:
+            self._set_deadline(_NEVER)
             self._transport.pause_reading()
             self._phase = Phase.ANSWERING
             self._server.start_answer(self._answer(request, match, head.keep_alive))
@@ -195,8 +195,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _hand_over(self, request: HttpRequest, match: Match) -> None:
         """Give the connection to a WebSocket view, and never touch the transport again."""
         request.content = self._reader.take_rest()
+        route, kwargs = match
         try:
-            view = match.route.handler(request, **match.kwargs)
+            view = route.handler(request, **kwargs)
         except Exception:
             logger.exception("cannot make the view for %r", request)
             self._refuse(500)
@@ -250,14 +251,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         """The connection is lost."""
+        self._reader.stop()
         self._let_go()
         self._server.connection_closed(self)
 
     def _let_go(self) -> None:
         """Let go of the transport."""
         self._phase = Phase.GONE
-        self._reader.stop()
-        self._drop_alarm()
+        if self._alarm != _NEVER:
+            self._clock.drop(self._tick, self)
         # TLS transports hold methods of their protocol: a cycle.
         del self._transport
 
@@ -269,7 +271,6 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """
         self._deadline = deadline = self._loop.time() + seconds
         if deadline < self._alarm:
-            self._drop_alarm()
             self._set_alarm()
 
     def wake(self) -> None:
@@ -281,13 +282,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._set_alarm()
 
     def _set_alarm(self) -> None:
-        self._alarm = self._deadline
-        self._tick = self._clock.set(self._loop, self._alarm, self)
-
-    def _drop_alarm(self) -> None:
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
-            self._alarm = _NEVER
+        self._alarm = self._deadline
+        self._tick = self._clock.set(self._loop, self._alarm, self)
 
     def _expire(self) -> None:
         unsent = self._transport.get_write_buffer_size()

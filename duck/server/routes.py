@@ -28,11 +28,8 @@ class Route(NamedTuple):
     is_websocket: bool
 
 
-class Match(NamedTuple):
-    """The route of a path, and the URL parameters that the path gives."""
-
-    route: Route
-    kwargs: dict[str, Any]
+Match = tuple[Route, dict[str, Any]]
+"""The route of a path, and the URL parameters that the path gives."""
 
 
 class Routes:
@@ -63,7 +60,7 @@ class Routes:
             if found is not None:
                 converters = route.converters
                 kwargs = {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
-                return Match(route, kwargs)
+                return route, kwargs
         return None
 
 

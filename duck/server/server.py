@@ -116,9 +116,7 @@ class Server:
         if ssl is not None:
             options |= {"ssl": ssl, "ssl_handshake_timeout": self.limits.head_timeout}
 
-        def protocol() -> HttpProtocol:
-            return HttpProtocol(self, loop)
-
+        protocol = partial(HttpProtocol, self, loop)
         listen_on: Callable[..., Awaitable[asyncio.Server]]
         if uds is None:
             sock = bind(host, port)

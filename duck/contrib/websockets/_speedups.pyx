@@ -22,6 +22,17 @@ cdef extern from "Python.h":
     int resize_bytes "_PyBytes_Resize" (PyObject **value, Py_ssize_t size) except -1
 
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define DUCK_HAS_GIL 0
+    #else
+    #define DUCK_HAS_GIL 1
+    #endif
+    """
+    const bint HAS_GIL "DUCK_HAS_GIL"
+
+
 cdef extern from "_simd.h":
     ctypedef struct duck_tier:
         const char *name
@@ -135,6 +146,13 @@ def apply_mask(data, mask, Py_ssize_t offset=0):
 def apply_mask_inplace(data, mask, Py_ssize_t offset=0):
     cdef Py_buffer view
     cdef uint32_t key
+    cdef uint8_t *p
+    if HAS_GIL and type(data) is bytearray:
+        # Nobody can resize it meanwhile, and the buffer protocol takes a quarter of the time of a call.
+        take_mask(mask, &key)
+        p = <uint8_t *>PyByteArray_AS_STRING(<bytearray>data)
+        simd.mask(p, p, PyByteArray_GET_SIZE(<bytearray>data), duck_rotate(key, offset & 3))
+        return
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         take_mask(mask, &key)

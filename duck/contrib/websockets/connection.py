@@ -121,7 +121,7 @@ class Connection:
         self._compressing = False
         self._gathered: list[Frame] | None = None
         limit = _codec.MAX_LENGTH if max_size is None else max_size
-        rsv1 = any(extension.uses_rsv1 for extension in extensions)
+        rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
         self.reader = _codec.MessageReader(limit, not client, rsv1)
         self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
@@ -160,7 +160,7 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to exchange: the stream may be closed once what is outgoing has left."""
-        return self.ended or self.failed is not None or (self.close_sent and self.close_received is not None)
+        return self.ended or self.failed is not None or (self.writer.closed and self.close_received is not None)
 
     # Receiving
 
@@ -272,7 +272,7 @@ class Connection:
             return
         self.close_received = Frame(OpCode.CLOSE, payload=payload)
         self.close_code, self.close_reason = code, reason
-        if not self.close_sent:
+        if not self.writer.closed:
             self._write(0b10000000 | OpCode.CLOSE, payload[:2])
 
     # Sending

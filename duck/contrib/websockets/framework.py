@@ -7,6 +7,7 @@ then it closes the socket, so `run` must not return before the transport has don
 import asyncio
 import contextlib
 import ssl
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from .exceptions import ConnectionClosed
@@ -32,7 +33,7 @@ class UpgradeRequest:
         self.method: str = request.method
         self.path: str = request.path
         self.http_version: str = request.http_version.removeprefix("HTTP/")
-        self.get_header = request.get_header
+        self.headers = SimpleNamespace(get=request.get_header)
         self.client_address = request.client_address
         self.META: dict[str, Any] = request.META
         self.secure = secure

@@ -66,23 +66,28 @@ def accept(
         raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.http_version != "1.1":
         raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
-    if not _has_token(request.get_header("upgrade", ""), "websocket"):
+    header = request.headers.get
+    if not _has_token(header("upgrade", ""), "websocket"):
         upgrade = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
         raise HandshakeError(426, "this is a WebSocket endpoint: missing Upgrade: websocket", upgrade)
-    if not _has_token(request.get_header("connection", ""), "upgrade"):
+    if not _has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade")
-    if _single(request, "sec-websocket-version") != str(VERSION):
+    # A second field of a name makes its value a list, which no check here passes.
+    if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
         version = (("Sec-WebSocket-Version", str(VERSION)),)
         raise HandshakeError(426, f"only WebSocket version {VERSION} is spoken here", version)
-    key = _single(request, "sec-websocket-key")
+    key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    _check_origin(request, allowed_origins)
-    subprotocol = _choose_subprotocol(request, subprotocols) if subprotocols else None
+    origin = header("origin")
+    if origin:
+        _check_origin(origin, request, allowed_origins)
+    subprotocol = _choose_subprotocol(header("sec-websocket-protocol", ""), subprotocols) if subprotocols else None
     response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
     if subprotocol is not None:
         response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
-    agreed = negotiate(request.get_header("sec-websocket-extensions", ""), extensions)
+    offers = header("sec-websocket-extensions")
+    agreed = negotiate(offers, extensions) if offers else []
     if agreed:
         answer = ", ".join(format_extension(extension.name, extension.parameters) for extension in agreed)
         response += f"Sec-WebSocket-Extensions: {answer}\r\n"
@@ -108,11 +113,6 @@ def _has_token(value: str, token: str) -> bool:
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
 
 
-def _single(request: "HttpRequest", name: str) -> str:
-    """The value of a header that may come only once; a second one makes it a list, which no check here passes."""
-    return request.get_header(name, "").strip(" \t")
-
-
 def _is_key(key: str) -> bool:
     try:
         return len(binascii.a2b_base64(key, strict_mode=True)) == 16
@@ -120,16 +120,13 @@ def _is_key(key: str) -> bool:
         return False
 
 
-def _choose_subprotocol(request: "HttpRequest", spoken: Sequence[str]) -> str | None:
-    offered = request.get_header("sec-websocket-protocol", "").split(",")
-    return next((name for name in (o.strip(" \t") for o in offered) if name in spoken), None)
+def _choose_subprotocol(offered: str, spoken: Sequence[str]) -> str | None:
+    return next((name for name in (word.strip(" \t") for word in offered.split(",")) if name in spoken), None)
 
 
-def _check_origin(request: "HttpRequest", allowed: Sequence[str] | None) -> None:
+def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
     """Refuses pages of foreign origins, which could act in their visitor's name (section 10.2; CWE-1385)."""
-    origin = request.get_header("origin", "").strip(" \t").lower()
-    if not origin:
-        return
+    origin = origin.strip(" \t").lower()
     if allowed is None:
         if _is_same_origin(origin, request):
             return
@@ -145,7 +142,7 @@ def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
     """
     try:
         page = urlsplit(origin)
-        host = urlsplit("//" + request.get_header("host", "").strip(" \t").lower())
+        host = urlsplit("//" + request.headers.get("host", "").strip(" \t").lower())
         default = _DEFAULT_PORTS.get(page.scheme)
         if default is None or page.hostname is None or (request.secure and page.scheme != "https"):
             return False

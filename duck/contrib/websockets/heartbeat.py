@@ -66,7 +66,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begins to watch."""
         self._silent_since = self._loop.time()
-        self._quiet()
+        self._wait(self._protocol.view.PING_INTERVAL or float("inf"))
 
     def stop(self) -> None:
         """Ends the watch."""
