@@ -169,7 +169,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._refuse(400)
             return
         match = self._server.routes.match(request.path)
-        if match is not None and match[0].is_websocket:
+        if match is not None and match.route.is_websocket:
             self._hand_over(request, match)
         else:
             self._set_deadline(_NEVER)
@@ -195,9 +195,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _hand_over(self, request: HttpRequest, match: Match) -> None:
         """Give the connection to a WebSocket view, and never touch the transport again."""
         request.content = self._reader.take_rest()
-        route, kwargs = match
         try:
-            view = route.handler(request, **kwargs)
+            view = match.route.handler(request, **match.kwargs)
         except Exception:
             logger.exception("cannot make the view for %r", request)
             self._refuse(500)

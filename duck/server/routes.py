@@ -28,8 +28,11 @@ class Route(NamedTuple):
     is_websocket: bool
 
 
-Match = tuple[Route, dict[str, Any]]
-"""The route of a path, and the URL parameters that the path gives."""
+class Match(NamedTuple):
+    """The route of a path, and the URL parameters that the path gives."""
+
+    route: Route
+    kwargs: dict[str, Any]
 
 
 class Routes:
@@ -60,7 +63,7 @@ class Routes:
             if found is not None:
                 converters = route.converters
                 kwargs = {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
-                return route, kwargs
+                return Match(route, kwargs)
         return None
 
 

@@ -20,7 +20,7 @@ def other(request, **kwargs):
 
 def kwargs_of(pattern, url):
     match = Routes([pattern]).match(url)
-    return None if match is None else match[1]
+    return None if match is None else match.kwargs
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_re_path_matches_whole_paths():
 
 def test_first_match_wins():
     routes = Routes([path("/<name>", view), path("/a", other)])
-    assert routes.match("/a")[0].handler is view
+    assert routes.match("/a").route.handler is view
 
 
 def test_a_view_class_alone_takes_every_path():
@@ -77,7 +77,7 @@ def test_a_view_class_alone_takes_every_path():
 
     for url in ("/", "/a/b", "*", "host:1", "/\n"):
         match = Routes(Page).match(url)
-        assert (match[0].handler, match[1]) == (Page, {})
+        assert (match.route.handler, match.kwargs) == (Page, {})
 
 
 def test_websocket_views_are_known():
@@ -89,7 +89,7 @@ def test_websocket_views_are_known():
 
     patterns = [path("/s", Socket, methods=["POST"]), path("/p", Page), path("/f", view)]
     routes = Routes(patterns)
-    assert [routes.match(url)[0].is_websocket for url in ("/s", "/p", "/f")] == [True, False, False]
+    assert [routes.match(url).route.is_websocket for url in ("/s", "/p", "/f")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_websocket_views_are_known():
     ],
 )
 def test_methods(methods, offered):
-    assert Routes([path("/", view, methods=methods)]).match("/")[0].methods == offered
+    assert Routes([path("/", view, methods=methods)]).match("/").route.methods == offered
 
 
 def test_methods_that_are_not_offered():
