@@ -256,6 +256,13 @@ def test_whoever_sends_no_origin_is_no_browser(allowed):
     accept(allowed_origins=allowed)
 
 
+def test_an_origin_of_white_space_is_none():
+    """A host may give values as they came."""
+    good = request()
+    good.headers = {name.lower(): value for name, value in GOOD.items()} | {"origin": " \t"}
+    assert handshake.accept(good).subprotocol is None
+
+
 @pytest.mark.parametrize("origin", [origin for origin, _, _ in FOREIGN])
 def test_all_origins_can_be_allowed(origin):
     accept({"Origin": origin}, allowed_origins=["*"])

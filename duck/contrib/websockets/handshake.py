@@ -79,7 +79,7 @@ def accept(
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    origin = header("origin")
+    origin = header("origin", "").strip(" \t").lower()
     if origin:
         _check_origin(origin, request, allowed_origins)
     subprotocol = _choose_subprotocol(header("sec-websocket-protocol", ""), subprotocols) if subprotocols else None
@@ -126,7 +126,6 @@ def _choose_subprotocol(offered: str, spoken: Sequence[str]) -> str | None:
 
 def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
     """Refuses pages of foreign origins, which could act in their visitor's name (section 10.2; CWE-1385)."""
-    origin = origin.strip(" \t").lower()
     if allowed is None:
         if _is_same_origin(origin, request):
             return
