@@ -116,4 +116,4 @@ def _split(target: str) -> tuple[str, str]:
     else:
         # urlsplit() would take "//name/..." for a host.
         path, _, query = target.partition("#")[0].partition("?")
-    return unquote(path, errors="replace") if "%" in path else path, query
+    return unquote(path, errors="replace"), query

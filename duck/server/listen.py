@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["UnixListener", "bind", "duplicates", "url"]
 
-_ACCEPTED_TOGETHER = 4
+_ACCEPTED_TOGETHER = 4  # 8 brought nothing more, with 16 or with 64 clients at a time
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 

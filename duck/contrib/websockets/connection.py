@@ -121,7 +121,7 @@ class Connection:
         self._compressing = False
         self._gathered: list[Frame] | None = None
         limit = _codec.MAX_LENGTH if max_size is None else max_size
-        rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
+        rsv1 = any(extension.uses_rsv1 for extension in extensions)
         self.reader = _codec.MessageReader(limit, not client, rsv1)
         self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
