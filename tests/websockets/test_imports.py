@@ -29,7 +29,7 @@ LAYERS = [
     ["negotiation"],
     ["compression", "handshake"],
     ["connection"],
-    ["tasks", "commons"],
+    ["tasks", "commons", "endpoint"],
     ["framework", "transport", "heartbeat", "hooks", "frame_queue", "inflating", "sending", "flow"],
     ["protocol"],
     ["asgi_session"],

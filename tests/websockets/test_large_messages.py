@@ -499,6 +499,36 @@ def test_who_takes_longer_than_the_deadline(run, connect, gate, log):
     assert [entry.message for entry in log()] == ["'/': a message was not decompressed in time"]
 
 
+def test_an_application_on_uvicorn_whose_message_takes_longer_than_the_deadline(
+    run, serving_asgi, dial, gate, log, monkeypatch
+):
+    monkeypatch.setattr("duck.contrib.websockets.asgi_session.Accepted.CLOSE_TIMEOUT", 0.05)
+    received = []
+
+    async def app(scope, receive, send):
+        received.append(await receive())
+        await send({"type": "websocket.accept"})
+        while received[-1]["type"] != "websocket.disconnect":
+            received.append(await receive())
+
+    async def scenario():
+        held = gate("decode")
+        async with serving_asgi(app) as server:
+            async with dial(server, target="/room", headers=OFFER) as peer:
+                await peer.head()
+                Client(peer).send(LARGE[0])
+                await held.entered.wait()
+                for connection in server.state.connections:
+                    connection.transport.abort()
+            while server.state.connections or server.state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            held.open()
+
+    run(scenario())
+    assert [event["type"] for event in received] == ["websocket.connect", "websocket.disconnect"]
+    assert [entry.message for entry in log()] == ["'/room': a message was not decompressed in time"]
+
+
 def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
     """What still comes is dropped then."""
 

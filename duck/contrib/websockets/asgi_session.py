@@ -16,7 +16,7 @@ import sys
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from contextvars import Context
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from .connection import Connection
 from .exceptions import ConnectionClosed
@@ -24,33 +24,52 @@ from .heartbeat import Heartbeat
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
 
-__all__ = ["Event", "Headers", "Host", "Session", "Settings", "Wire"]
+__all__ = ["Accepted", "Event", "Headers", "Host", "Session", "Wire"]
 
 Event = MutableMapping[str, Any]
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Settings:
-    """What a host sets for its connections, by the names that a view has for it.
+class Accepted:
+    """The endpoint of an accepted connection: what the host has set, and the session, which learns of the end.
 
     Args:
+        session: The session of the application.
+        label: The path of the connection, for log lines.
         max_size: Bytes of the largest message taken; None for no limit.
         ping_interval: Seconds between pings; None or 0 for none.
         ping_timeout: Seconds in which a ping must be answered; None for any time.
     """
 
-    __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT")
+    __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "_label", "_session")
 
-    RATE_LIMIT = None
+    MAX_CONCURRENT_MESSAGES = 1  # there are no handlers
+    MAX_BACKOFF: float = 0  # for the first ping that is missed ends the connection
+    RATE_LIMIT: float | None = None
     WRITE_LIMIT = 65536
     SLOW_CONSUMER = "wait"
     RECEIVE_TIMEOUT: float | None = None
     CLOSE_TIMEOUT: float = 10
 
-    def __init__(self, max_size: int | None, ping_interval: float | None, ping_timeout: float | None) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        label: str,
+        max_size: int | None,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+    ) -> None:
+        self._session = session
+        self._label = label
         self.MAX_FRAME_SIZE = max_size
         self.PING_INTERVAL = ping_interval
         self.PONG_TIMEOUT = ping_timeout
+
+    def _connection_closing(self) -> None:
+        self._session.disconnected()
+
+    def _connection_lost(self, log: bool) -> None:
+        self._session.lost()
 
 
 class Host(Protocol):
@@ -329,20 +348,10 @@ class Wire(WebSocketProtocol):
 
     __slots__ = ()
 
-    def __init__(self, session: Session, settings: Settings, connection: Connection) -> None:
-        super().__init__(cast(Any, settings), connection, dispatcher=session)
+    def __init__(self, session: Session, endpoint: Accepted, connection: Connection) -> None:
+        super().__init__(endpoint, connection, dispatcher=session)
         self.heartbeat = KeepAlive(self, self.loop)
         self.limit_frames(sys.maxsize)  # what an application sends leaves in one frame
-
-    def move_on(self) -> None:
-        """As the base; and the application learns of the end."""
-        super().move_on()
-        if not (self.lost or self.connection.is_open):
-            self.dispatcher.disconnected()
-
-    def report_end(self) -> None:
-        """The application learns of it."""
-        self.dispatcher.lost()
 
 
 class Turn:

@@ -65,11 +65,11 @@ class SlowConsumer:
             ConnectionClosed: And so the connection ends.
         """
         protocol = self._protocol
-        lags = self.lags or protocol.sender.waiting > protocol.view.WRITE_LIMIT
+        lags = self.lags or protocol.sender.waiting > protocol.endpoint.WRITE_LIMIT
         if not lags or not protocol.connection.is_open:
             self._told = False
             return False
-        path = protocol.view.request.path
+        path = protocol.endpoint._label
         if self._closes:
             logger.warning("%r: closed, as the peer reads too slowly", path)
             protocol.close(CloseCode.POLICY_VIOLATION, "too slow to read")

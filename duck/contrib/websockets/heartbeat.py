@@ -25,7 +25,7 @@ _LATE = 1.0  # seconds by which a timer shows that the loop was busy, and that a
 
 
 class Heartbeat:
-    """The heartbeat of one connection, with the times of its view.
+    """The heartbeat of one connection, with the times that its endpoint sets.
 
     Attributes:
         MISSES: Pings in a row that may not be answered; the last of them ends the connection,
@@ -66,7 +66,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begins to watch."""
         self._silent_since = self._loop.time()
-        self._wait(self._protocol.view.PING_INTERVAL or float("inf"))
+        self._wait(self._protocol.endpoint.PING_INTERVAL or float("inf"))
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -84,7 +84,7 @@ class Heartbeat:
     def _wait(self, seconds: float) -> None:
         """Looks again after so long, or when the peer will have been silent for too long."""
         self._due = self._loop.time() + seconds
-        limit = self._protocol.view.RECEIVE_TIMEOUT
+        limit = self._protocol.endpoint.RECEIVE_TIMEOUT
         wake = min(self._due, self._silent_since + limit) if limit else self._due
         if wake != float("inf"):
             self._tick = self._clock.set(self._loop, wake, self)
@@ -92,23 +92,23 @@ class Heartbeat:
     def wake(self) -> None:
         """Looks whether the peer is still there; the clock calls it."""
         now = self._loop.time()
-        view = self._protocol.view
+        settings = self._protocol.endpoint
         if self._protocol.take_sign_of_life():
             self._silent_since = now
             self._misses = 0
-        elif view.RECEIVE_TIMEOUT and now - self._silent_since >= view.RECEIVE_TIMEOUT:
+        elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT:
             self._protocol.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
             self._wait(self._due - now)
-        elif self._pinged is None or view.PONG_TIMEOUT is None:
+        elif self._pinged is None or settings.PONG_TIMEOUT is None:
             self._ping(now)
         elif self._silent_since >= self._pinged:
             self._quiet()
-        elif now < self._pinged + view.PONG_TIMEOUT:
-            self._wait(self._pinged + view.PONG_TIMEOUT - now)
+        elif now < self._pinged + settings.PONG_TIMEOUT:
+            self._wait(self._pinged + settings.PONG_TIMEOUT - now)
         elif now - self._due > _LATE:
-            self._wait(view.PONG_TIMEOUT)
+            self._wait(settings.PONG_TIMEOUT)
         else:
             self._missed()
 
@@ -116,14 +116,14 @@ class Heartbeat:
         self._pinged = now
         self._sent = time.perf_counter_ns()
         self._protocol.ping(b"%d" % self._sent)
-        view = self._protocol.view
-        interval = view.PING_INTERVAL or 0
-        self._wait(interval if view.PONG_TIMEOUT is None else min(view.PONG_TIMEOUT, interval))
+        settings = self._protocol.endpoint
+        interval = settings.PING_INTERVAL or 0
+        self._wait(interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
 
     def _quiet(self) -> None:
         """Until the next ping is due, PING_INTERVAL after the last."""
-        view = self._protocol.view
-        interval = view.PING_INTERVAL or float("inf")
+        settings = self._protocol.endpoint
+        interval = settings.PING_INTERVAL or float("inf")
         if self._pinged is not None:
             interval = max(interval - (self._loop.time() - self._pinged), 0)
         self._pinged = None
@@ -134,9 +134,9 @@ class Heartbeat:
         if self._misses >= self.MISSES:
             self._give_up()
             return
-        view = self._protocol.view
+        settings = self._protocol.endpoint
         self._pinged = None
-        self._wait(min(view.PING_INTERVAL * 2**self._misses, view.MAX_BACKOFF))
+        self._wait(min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:
         self._protocol.close(self.CODE, self.REASON)

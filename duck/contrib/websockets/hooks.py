@@ -63,7 +63,7 @@ class Hooks:
     async def finish(self) -> None:
         """The transport is gone."""
         protocol = self._protocol
-        patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.view.CLOSE_TIMEOUT
+        patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.endpoint.CLOSE_TIMEOUT
         deadline = protocol.loop.time() + patience
         await self._until_started(deadline)
         protocol.report_end()
@@ -113,8 +113,8 @@ class Hooks:
 
     async def _run_on_close(self, on_close: "Callable[[Frame | None], Awaitable[None]]") -> None:
         protocol = self._protocol
-        view = protocol.view
+        endpoint = protocol.endpoint
         try:
             await on_close(protocol.connection.close_received)
         except (Exception, asyncio.CancelledError) as error:
-            logger.error("%r: error in on_close of %s", view.request.path, type(view).__name__, exc_info=error)
+            logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)

@@ -68,7 +68,7 @@ class Inflating:
         if self._job is not None:
             self._job = None
             self._behind = ()
-            logger.warning("%r: a message was not decompressed in time", self._protocol.view.request.path)
+            logger.warning("%r: a message was not decompressed in time", self._protocol.endpoint._label)
 
     def _go_on(self) -> None:
         """Has what waits handled, up to the next large message, which goes to a thread."""

@@ -18,12 +18,13 @@ import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _codec, tasks
 from ._codec import SENT
 from .commons import receive_buffer
 from .connection import Connection
+from .endpoint import Endpoint
 from .exceptions import ConnectionClosed, ExtensionError, ProtocolError
 from .flow import RateLimit, SlowConsumer
 from .frame import Frame
@@ -31,13 +32,10 @@ from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .hooks import Hooks
 from .inflating import Inflating
-from .logging import log_event, logger
+from .logging import logger
 from .opcodes import CloseCode, OpCode
 from .sending import LARGE, Sender
 from .transport import plain_socket
-
-if TYPE_CHECKING:
-    from .view import WebSocketView
 
 __all__ = ["WebSocketProtocol"]
 
@@ -53,14 +51,14 @@ _HOLD_INFLATING = 8
 
 
 class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
-    """One connection of one view.
+    """One connection of one endpoint.
 
     Args:
-        view: Whose hooks are called.
+        endpoint: The view, or an ASGI session.
         connection: The rules; nothing has been received yet.
         handle: Takes (payload, opcode) of each message.
         pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
-        by_frame: Whether all that the view sends goes through its own `send_frame`.
+        send_frame: The view's own method, through which everything is sent that the view sends.
         dispatcher: Takes the messages instead of a `Dispatcher` that calls `handle`.
     """
 
@@ -79,24 +77,24 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_waiters",
         "closed",
         "connection",
+        "endpoint",
         "frame_size",
         "frames",
         "heartbeat",
         "loop",
         "terminated",
-        "view",
     )
 
     def __init__(
         self,
-        view: "WebSocketView",
+        endpoint: Endpoint,
         connection: Connection,
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None = None,
         pull: Callable[[], Awaitable[None]] | None = None,
-        by_frame: bool = False,
+        send_frame: Callable[[Frame], Awaitable[None]] | None = None,
         dispatcher: Any = None,
     ) -> None:
-        self.view = view
+        self.endpoint = endpoint
         self.loop = loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.connection = connection
@@ -105,12 +103,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.buffer = receive_buffer(loop)
         if dispatcher is None:
             assert handle is not None
-            dispatcher = _codec.Dispatcher(self, loop, handle, view.MAX_CONCURRENT_MESSAGES, tasks)
+            dispatcher = _codec.Dispatcher(self, loop, handle, endpoint.MAX_CONCURRENT_MESSAGES, tasks)
         self.dispatcher = dispatcher
         self.frames = FrameQueue(self, loop) if pull is not None else None
-        self._sender = Sender(self, True) if by_frame else None
-        self._rate_limit = RateLimit(view.RATE_LIMIT, loop.time()) if view.RATE_LIMIT else None
-        self._slow_consumer = None if view.SLOW_CONSUMER == "wait" else SlowConsumer(self, view.SLOW_CONSUMER)
+        self._sender = Sender(self, send_frame) if send_frame is not None else None
+        self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
+        self._slow_consumer = None if endpoint.SLOW_CONSUMER == "wait" else SlowConsumer(self, endpoint.SLOW_CONSUMER)
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
         self.fd = -1
@@ -118,7 +116,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         deflate = connection.deflate
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
-        self.limit_frames(sys.maxsize if view.MAX_FRAME_SIZE is None else view.MAX_FRAME_SIZE)
+        self.limit_frames(sys.maxsize if endpoint.MAX_FRAME_SIZE is None else endpoint.MAX_FRAME_SIZE)
         self.decode = None if deflate is None else connection.decode
         self.max_encoded = Inflating.AT_ONCE
         self._inflating = None if deflate is None else Inflating(self)
@@ -200,8 +198,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.transport = transport  # uvloop's are not instances of asyncio.Transport
         self.fd = plain_socket(transport)
         self.queued = True
-        if self.view.WRITE_LIMIT != _WRITE_LIMIT:
-            self.transport.set_write_buffer_limits(self.view.WRITE_LIMIT)
+        if self.endpoint.WRITE_LIMIT != _WRITE_LIMIT:
+            self.transport.set_write_buffer_limits(self.endpoint.WRITE_LIMIT)
 
     def eof_received(self) -> None:
         self.connection.receive_eof()
@@ -357,7 +355,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def sender(self) -> Sender:
         """The longer way out; most connections never need it, so it is made when they do."""
         if self._sender is None:
-            self._sender = Sender(self, False)
+            self._sender = Sender(self)
         return self._sender
 
     def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
@@ -446,9 +444,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             transport.close()  # and nothing is left that could take its time
             return
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self.view.CLOSE_TIMEOUT, transport.abort)
+            self._deadline = self.loop.call_later(self.endpoint.CLOSE_TIMEOUT, transport.abort)
             self.heartbeat.stop()
             self._release(_HOLD_INBOX | _HOLD_WRITES)
+            self.endpoint._connection_closing()
         if over and waits:
             # The peer is waited for: closed with bytes of it unread, the connection would be reset, and our close frame
             # lost on its way.
@@ -505,7 +504,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 return True
         if isinstance(error, ConnectionClosed) and not self.connection.is_open:
             return False  # it tried to send when the peer had gone; that is no fault of its own
-        logger.error("%r: error in a hook of %s", self.view.request.path, type(self.view).__name__, exc_info=error)
+        logger.error("%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__, exc_info=error)
         self.dispatcher.stop()
         self.release_inbox()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -528,15 +527,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                     await self._emptied
             if dispatcher.inbox:
                 left = len(dispatcher.inbox)
-                logger.warning("%r: %d messages were not handled in time", self.view.request.path, left)
+                logger.warning("%r: %d messages were not handled in time", self.endpoint._label, left)
         dispatcher.stop()
 
     def report_end(self) -> None:
         """Every message has been handed to its handler."""
-        view, connection = self.view, self.connection
-        view.connection_ended()
-        if self._log_close:
-            log_event(view.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
+        self.endpoint._connection_lost(self._log_close)
 
     def report_closed(self) -> None:
         """Every hook has ended."""
@@ -548,7 +544,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.heartbeat.forget()
             self.dispatcher.forget()
             self._hooks = self._inflating = self._sender = None
-            del self.view
+            del self.endpoint
 
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""

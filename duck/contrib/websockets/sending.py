@@ -9,7 +9,7 @@ A large message that is to be compressed stands in line as well: at its head, wh
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,17 +56,20 @@ class Sender:
     """The sending side of one connection, where `HotPath.send` has no shorter way.
 
     Args:
-        by_frame: Whether all that the view sends goes through its own `send_frame`.
+        send_frame: The view's own method, through which everything is sent that the view sends.
 
     Attributes:
         waiting: Bytes of the messages in line, without the one that is being compressed.
     """
 
-    __slots__ = ("_by_frame", "_job", "_line", "_protocol", "_streaming", "waiting")
+    __slots__ = ("_by_frame", "_job", "_line", "_protocol", "_send_frame", "_streaming", "waiting")
 
-    def __init__(self, protocol: "WebSocketProtocol", by_frame: bool) -> None:
+    def __init__(
+        self, protocol: "WebSocketProtocol", send_frame: Callable[[Frame], Awaitable[None]] | None = None
+    ) -> None:
         self._protocol = protocol
-        self._by_frame = by_frame
+        self._send_frame = send_frame
+        self._by_frame = send_frame is not None
         self._streaming = False
         self._line: deque[_Place] = deque()
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
@@ -192,10 +195,11 @@ class Sender:
 
     async def _send_by_frame(self, payload: bytes, opcode: int, fin: bool = True) -> None:
         """As frames through the view's `send_frame`."""
+        assert self._send_frame is not None
         size = self._protocol.frame_size if opcode < OpCode.CLOSE else len(payload) or 1
         for start in range(0, len(payload) or 1, size):
             piece = payload[start : start + size]
-            await self._protocol.view.send_frame(Frame(opcode, fin and start + size >= len(payload), piece))
+            await self._send_frame(Frame(opcode, fin and start + size >= len(payload), piece))
             opcode = OpCode.CONTINUATION
 
     async def _send_stream(

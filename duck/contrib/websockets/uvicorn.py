@@ -31,7 +31,7 @@ from duck.http.request import HttpRequest
 
 from . import handshake, transport
 from .asgi import EXTENSION
-from .asgi_session import Headers, Session, Settings, Stage, Wire
+from .asgi_session import Accepted, Headers, Session, Stage, Wire
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
@@ -280,8 +280,10 @@ class WebSocketProtocol(asyncio.Protocol):
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
         response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
         config = self._config
-        settings = Settings(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
-        wire = Wire(self._session, settings, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
+        endpoint = Accepted(
+            self._session, request.path, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
+        )
+        wire = Wire(self._session, endpoint, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
         early = transport.attach(request, wire, response)
         self._log("[accepted]")
         self._request, self._acceptance, self._scope = None, None, {}

@@ -295,7 +295,7 @@ class WebSocketView(View):
             connection,
             handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
             pull=None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
-            by_frame="send_frame" in overridden,
+            send_frame=self.send_frame if "send_frame" in overridden else None,
         )
         try:
             self._early = transport.attach(request, protocol, acceptance.response)
@@ -470,9 +470,20 @@ class WebSocketView(View):
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
 
-    def connection_ended(self) -> None:
-        """The transport is gone; called before `on_close`."""
+    # What the protocol needs of its endpoint
+
+    @property
+    def _label(self) -> str:
+        return self.request.path
+
+    def _connection_closing(self) -> None:
+        pass
+
+    def _connection_lost(self, log: bool) -> None:
         self.state = State.CLOSED
+        if log:
+            connection = self._open_protocol().connection
+            log_event(self.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
 
     async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
         await self.on_new_frame(Frame(opcode, payload=payload))
