@@ -2,33 +2,24 @@
 
 import argparse
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
-from .limits import Limits
-from .proxies import Proxies
+from duck.contrib.websockets import __version__
+
+from .options import Parser, add_serve_options, limits
 from .routes import Routes
-from .runner import LOOPS, loop_factory, run
+from .runner import loop_factory, run
 from .target import TargetError, load
 from .tls import server_context
 
 __all__ = ["main"]
 
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message says what to do."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and where help is."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,52 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="duck", description="WebSockets served from Python.")
-    parser.add_argument("--version", action="version", version=f"duck-websockets {_version()}")
+def _parser() -> Parser:
+    parser = Parser(prog="duck", description="WebSockets served from Python.")
+    parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="tell what is installed, and whether the codec is compiled")
-    serve = commands.add_parser("serve", help="serve an application")
-    serve.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a Python file, or module[:attribute]; the attribute is urlpatterns by default, "
-        "or else the only View class",
-    )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    serve.add_argument("--port", type=_port, default=8000, help="port; 0 for a free one (%(default)s)")
-    serve.add_argument("--uds", metavar="PATH", help="listen on a Unix socket instead")
-    serve.add_argument("--ssl-certfile", metavar="FILE", help="encrypt with this certificate (PEM)")
-    serve.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is in another file")
-    serve.add_argument("--loop", choices=LOOPS, default="auto", help="event loop; auto is uvloop if installed")
-    serve.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="what is logged (%(default)s)")
-    serve.add_argument(
-        "--shutdown-timeout",
-        type=_seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long connections may take to end (%(default)s)",
-    )
-    serve.add_argument(
-        "--max-connections",
-        type=_count,
-        metavar="N",
-        help="connections that may be open; further ones are answered 503 (what the limit of open files allows)",
-    )
-    serve.add_argument(
-        "--max-connections-per-address",
-        type=_count,
-        metavar="N",
-        help="connections that may be open from one address (no limit)",
-    )
-    serve.add_argument(
-        "--trusted-proxies",
-        type=_proxies,
-        metavar="A,B",
-        default=(),
-        help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
-        "whoever comes by --uds",
-    )
+    add_serve_options(commands.add_parser("serve", help="serve an application"))
     return parser
 
 
@@ -125,10 +76,7 @@ def _serve(options: argparse.Namespace) -> None:
             ssl=ssl,
             loop=options.loop,
             shutdown_timeout=options.shutdown_timeout,
-            limits=Limits(
-                connections=options.max_connections,
-                connections_per_address=options.max_connections_per_address,
-            ),
+            limits=limits(options),
             trusted_proxies=options.trusted_proxies,
         )
     except OSError as error:
@@ -154,40 +102,3 @@ def _ssl(options: argparse.Namespace) -> Any:
     except OSError as error:
         files = f"{certfile} with {keyfile}" if keyfile else certfile
         raise UsageError(f"cannot use {files}: {error.args[-1]}; give a certificate and its own key, as PEM") from error
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("duck-websockets")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
-    return port
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return count
-
-
-def _proxies(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    try:
-        Proxies(names)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return names
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return seconds

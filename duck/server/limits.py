@@ -1,6 +1,6 @@
 """How much of anything clients get from the embedded server before they are refused."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 __all__ = ["Limits"]
 
@@ -22,6 +22,9 @@ class Limits:
         head_size: Bytes of a request's head.
         header_count: Header fields of a request.
         body_size: Bytes of a request's body that are read, and thrown away, to keep the connection.
+
+    Raises:
+        TypeError, ValueError: A limit is no number, or is negative.
     """
 
     connections: int | None = None
@@ -32,3 +35,14 @@ class Limits:
     head_size: int = 32 * 1024
     header_count: int = 100
     body_size: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            kinds, words = ((int, float), "a number of seconds") if field.name.endswith("_timeout") else (int, "an int")
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise TypeError(f"Limits.{field.name} must be {words}, not {value!r}")
+            if not value >= 0:
+                raise ValueError(f"Limits.{field.name} must not be negative: {value!r}")

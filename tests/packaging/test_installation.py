@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-import duck
+import duck.contrib.websockets
 
 
 @pytest.fixture
@@ -50,6 +50,10 @@ def test_one_version(installed, project, info, python):
     assert info(DUCK_NO_EXTENSIONS="1")["duck-websockets"] == version
     process = python("-m", "duck.server", "--version", DUCK_NO_EXTENSIONS="1")
     assert process.stdout == f"duck-websockets {version}\n"
+
+
+def test_the_package_tells_its_version(project):
+    assert duck.contrib.websockets.__version__ == project["version"]
 
 
 def test_the_changelog_tells_of_the_version(root, project):

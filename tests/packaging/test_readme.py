@@ -38,7 +38,7 @@ def test_every_limit_of_the_server_has_its_default(defaults):
 
 def test_every_option_has_its_default(defaults, python):
     usage = python("-m", "duck.server", "serve", "--help", DUCK_NO_EXTENSIONS="1").stdout
-    paragraphs = re.findall(r"^  (--[\w-]+)(.*?)(?=^  -|\Z)", usage, re.MULTILINE | re.DOTALL)
+    paragraphs = re.findall(r"^  (--[\w-]+)(.*?)(?=^  -|^\S|\Z)", usage, re.MULTILINE | re.DOTALL)
     assert {name for name, _ in paragraphs} == {name for name in defaults if name.startswith("--")}
     # The help has the default in brackets at the end.
     found = {name: re.search(r"\(([a-z\d.]+)\)\s*$", words) for name, words in paragraphs}

@@ -1,6 +1,7 @@
 """The `duck` command in processes of its own: what it serves, how it stops, and what it says when it cannot."""
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect, unix_connect
 
-from duck.server import cli
+from duck.contrib.websockets import __version__
+from duck.server import Limits, cli, options
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
@@ -111,6 +113,11 @@ def echo(address, **options):
     with connect(address, **options) as client:
         client.send("hello")
         return client.recv()
+
+
+def client_of(address):
+    """A bare connection."""
+    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
 
 
 @pytest.mark.parametrize(
@@ -251,17 +258,19 @@ def test_bad_targets(folder, target, words):
         ((), "required"),
         (("serve",), "required: TARGET"),
         (("dance",), "invalid choice: 'dance'"),
-        (("serve", "echo.py", "--port", "x"), "--port"),
-        (("serve", "echo.py", "--port", "65536"), "65536 is not a port, 0 to 65535"),
+        (("serve", "echo.py", "--port", "abc"), "argument --port: 'abc' is not a port, 0 to 65535; see"),
+        (("serve", "echo.py", "--port", "65536"), "'65536' is not a port, 0 to 65535"),
         (("serve", "echo.py", "--loop", "x"), "--loop"),
         (("serve", "echo.py", "--shutdown-timeout", "-1"), "-1"),
         (
             ("serve", "echo.py", "--trusted-proxies", "127.0.0.1, me"),
             "--trusted-proxies: a trusted proxy is an IP address",
         ),
-        (("serve", "echo.py", "--max-connections", "0"), "0 is not a number from 1 on"),
-        (("serve", "echo.py", "--max-connections-per-address", "many"), "many"),
-        (("serve", "echo.py", "--shutdown-timeout", "nan"), "nan is not a number of seconds"),
+        (("serve", "echo.py", "--max-connections", "0"), "'0' is not a whole number from 1 on"),
+        (("serve", "echo.py", "--max-connections-per-address", "many"), "'many' is not a whole number from 1 on"),
+        (("serve", "echo.py", "--shutdown-timeout", "soon"), "'soon' is not a number of seconds"),
+        (("serve", "echo.py", "--shutdown-timeout", "nan"), "'nan' is not a number of seconds"),
+        (("serve", "echo.py", "--head-size", "32K"), "'32K' is not a whole number from 1 on"),
     ],
 )
 def test_bad_usage(folder, arguments, words):
@@ -311,10 +320,61 @@ def test_uvloop_that_is_not_installed(folder, monkeypatch, capsys):
     assert factory is asyncio.new_event_loop
 
 
+@pytest.mark.parametrize(
+    ("option", "head", "status"),
+    [
+        (("--head-size", 200), b"X: " + b"x" * 200, 431),
+        (("--header-count", 3), b"A: 1\r\nB: 2\r\nC: 3", 431),
+        (("--head-timeout", 0.2), None, 408),
+    ],
+)
+def test_limits_of_requests(folder, option, head, status):
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"" if head is None else head + b"\r\n\r\n")
+    with Process(folder, "echo.py", "--port", 0, *option) as process, client_of(process.address) as client:
+        client.sendall(sent)
+        assert client.recv(4096).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_every_limit_has_an_option():
+    changed = {
+        "connections": 7,
+        "connections_per_address": 6,
+        "head_timeout": 1.5,
+        "keep_alive_timeout": 2.5,
+        "linger_timeout": 3.5,
+        "head_size": 1000,
+        "header_count": 10,
+        "body_size": 100,
+    }
+    assert set(changed) == {field.name for field in dataclasses.fields(Limits)}
+    parser = options.Parser()
+    options.add_serve_options(parser)
+    assert options.limits(parser.parse_args(["app.py"])) == Limits()
+    prefix = {"connections": "max-", "connections_per_address": "max-"}
+    words = [f"--{prefix.get(name, '')}{name.replace('_', '-')}={value}" for name, value in changed.items()]
+    assert options.limits(parser.parse_args(["app.py", *words])) == Limits(**changed)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"connections": "20"}, {"head_size": None}, {"header_count": 1.5}, {"head_timeout": "1"}, {"body_size": True}],
+)
+def test_limits_that_are_no_numbers(limit):
+    (name,) = limit
+    with pytest.raises(TypeError, match=rf"Limits\.{name} must be"):
+        Limits(**limit)
+
+
+@pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
+def test_limits_that_are_negative(limit):
+    (name,) = limit
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must not be negative"):
+        Limits(**limit)
+
+
 def test_version(folder):
     result = run(folder, "--version")
-    assert result.returncode == 0
-    assert re.fullmatch(r"duck-websockets \S.*\n", result.stdout)
+    assert (result.returncode, result.stdout) == (0, f"duck-websockets {__version__}\n")
 
 
 def test_info(folder):
@@ -323,19 +383,8 @@ def test_info(folder):
     assert result.stdout
 
 
-def test_help_names_every_option(folder):
+def test_the_help_has_the_options_in_groups(folder):
     result = run(folder, "serve", "--help")
     assert result.returncode == 0
-    for option in [
-        "host",
-        "port",
-        "uds",
-        "ssl-certfile",
-        "ssl-keyfile",
-        "loop",
-        "log-level",
-        "shutdown-timeout",
-        "max-connections",
-        "max-connections-per-address",
-    ]:
-        assert f"--{option}" in result.stdout
+    titles = [line for line in result.stdout.splitlines() if re.fullmatch(r"\S.*:", line)]
+    assert {"addresses:", "TLS:", "proxies:", "limits:", "logging:", "process:"} <= set(titles)

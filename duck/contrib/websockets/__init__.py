@@ -20,6 +20,8 @@ from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
 from .view import State, WebSocketView
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CONTROL_OPCODES",
     "DATA_OPCODES",
@@ -36,6 +38,7 @@ __all__ = [
     "State",
     "View",
     "WebSocketView",
+    "__version__",
     "log_message",
     "logger",
 ]

@@ -1,0 +1,156 @@
+"""The options of `duck serve`, in the groups that its help shows; a function declares each group."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from .limits import Limits
+from .proxies import Proxies
+from .runner import LOOPS
+
+__all__ = ["Parser", "add_serve_options", "limits"]
+
+_Number = TypeVar("_Number", int, float)
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the target and all options of `duck serve`."""
+    parser.usage = "duck serve [OPTION]... TARGET"
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a Python file, or module[:attribute]; the attribute is urlpatterns by default, "
+        "or else the only View class",
+    )
+    _add_addresses(parser.add_argument_group("addresses"))
+    _add_tls(parser.add_argument_group("TLS"))
+    _add_proxies(parser.add_argument_group("proxies"))
+    _add_limits(parser.add_argument_group("limits"))
+    _add_logging(parser.add_argument_group("logging"))
+    _add_process(parser.add_argument_group("process"))
+
+
+def limits(options: argparse.Namespace) -> Limits:
+    """The limits that the options set; each option has the name of its field as `dest`."""
+    return Limits(**{name: getattr(options, name) for name in Limits.__slots__})
+
+
+def _add_addresses(group: Any) -> None:
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    group.add_argument("--port", type=_port, default=8000, help="port; 0 for a free one (%(default)s)")
+    group.add_argument("--uds", metavar="PATH", help="listen on a Unix socket instead")
+
+
+def _add_tls(group: Any) -> None:
+    group.add_argument("--ssl-certfile", metavar="FILE", help="encrypt with this certificate (PEM)")
+    group.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is in another file")
+
+
+def _add_proxies(group: Any) -> None:
+    group.add_argument(
+        "--trusted-proxies",
+        type=_proxies,
+        metavar="A,B",
+        default=(),
+        help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
+        "whoever comes by --uds",
+    )
+
+
+def _add_limits(group: Any) -> None:
+    defaults = Limits()
+
+    def add(option: str, dest: str, words: str, **kwargs: Any) -> None:
+        group.add_argument(option, dest=dest, default=getattr(defaults, dest), help=words, **kwargs)
+
+    seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
+    number: dict[str, Any] = {"type": _count, "metavar": "N"}
+    size: dict[str, Any] = {"type": _count, "metavar": "BYTES"}
+    add(
+        "--max-connections",
+        "connections",
+        "connections that may be open; further ones are answered 503 (what the limit of open files allows)",
+        **number,
+    )
+    add(
+        "--max-connections-per-address",
+        "connections_per_address",
+        "connections that may be open from one address (no limit)",
+        **number,
+    )
+    add(
+        "--head-timeout",
+        "head_timeout",
+        "time for a TLS handshake, until the first request, and for the arrival of any; 408 (%(default)s)",
+        **seconds,
+    )
+    add("--keep-alive-timeout", "keep_alive_timeout", "time until the next request (%(default)s)", **seconds)
+    add("--linger-timeout", "linger_timeout", "time for a refused client to read why (%(default)s)", **seconds)
+    add("--head-size", "head_size", "size of the head of a request; 431 (%(default)s)", **size)
+    add("--header-count", "header_count", "header fields of a request; 431 (%(default)s)", **number)
+    add("--body-size", "body_size", "size of a request's body, which is thrown away (%(default)s)", **size)
+
+
+def _add_logging(group: Any) -> None:
+    group.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="what is logged (%(default)s)")
+
+
+def _add_process(group: Any) -> None:
+    group.add_argument("--loop", choices=LOOPS, default="auto", help="event loop; auto is uvloop if installed")
+    group.add_argument(
+        "--shutdown-timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time for connections to end on SIGINT or SIGTERM (%(default)s)",
+    )
+
+
+# What the text of an option stands for. argparse shows only the message of an ArgumentTypeError: to any other error it
+# gives the name of the function.
+
+
+def _port(text: str) -> int:
+    port = _number(int, text)
+    if port is None or not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    count = _number(int, text)
+    if count is None or count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = _number(float, text)
+    if seconds is None or not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _number(kind: Callable[[str], _Number], text: str) -> _Number | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def _proxies(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    try:
+        Proxies(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
