@@ -17,8 +17,8 @@ What asyncio is needed for comes in as `tasks`, so that nothing here depends on 
 """
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Never, Self
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Never, Self, cast
 
 from ._fallback import FrameWriter, MessageReader
 
@@ -53,7 +53,7 @@ class Sent:
         pass
 
 
-SENT = Sent()
+SENT = cast("Coroutine[Any, Any, None]", Sent())
 
 
 class Worker:
@@ -478,7 +478,7 @@ class HotPath:
                     return
         self.dispatcher.deliver(messages)
 
-    def send(self, data: Any, opcode: int) -> Awaitable[None]:
+    def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends a message; `WebSocketView.send` says more."""
         if self.direct_out and threading.get_ident() == self.thread and 1 <= opcode <= 2:
             payload = data.encode() if type(data) is str else data
@@ -511,10 +511,10 @@ class HotPath:
     def move_on(self) -> None:
         raise NotImplementedError
 
-    def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
+    def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         raise NotImplementedError
 
-    def until_writable(self) -> Awaitable[None]:
+    def until_writable(self) -> Coroutine[Any, Any, None]:
         raise NotImplementedError
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:

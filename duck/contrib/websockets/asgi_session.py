@@ -82,12 +82,14 @@ class Host(Protocol):
             ConnectionClosed: The peer has gone.
             ValueError: A header cannot be sent.
         """
+        raise NotImplementedError
 
     def deny(self, status: int, headers: Headers) -> None:
         """Begins a response other than 101."""
 
     def deny_body(self, body: bytes, more: bool) -> Awaitable[None]:
         """Sends a part of its body; `more` tells whether others follow."""
+        raise NotImplementedError
 
     def ended(self) -> None:
         """The accepted connection is gone."""

@@ -39,6 +39,7 @@ class Endpoint(Settings, Protocol):
     @property
     def _label(self) -> str:
         """The path of the connection, for log lines."""
+        raise NotImplementedError
 
     def _connection_closing(self) -> None:
         """A close frame has left. No more messages will be handled."""

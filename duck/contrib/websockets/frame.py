@@ -1,7 +1,7 @@
 """One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests; the hot path makes none."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from . import _codec
 from .exceptions import ProtocolError, codec_error
@@ -105,7 +105,7 @@ class Frame:
             payload = apply_mask(payload, mask)
         frame = cls(first & 0b1111, bool(first & 0b10000000), payload, rsv1=bool(first & 0b01000000))
         for extension in reversed(extensions or ()):
-            frame = extension.decode(frame, max_size)  # type: ignore[assignment]
+            frame = cast("Self", extension.decode(frame, max_size))
         return frame
 
     def serialize(self, mask: bool = False, extensions: Sequence[Extension] | None = None) -> bytes:

@@ -74,7 +74,7 @@ async def leave(request: Any) -> None:
     Raises:
         ExpectingNoResponse: The framework's; always.
     """
-    from duck.exceptions.all import ExpectingNoResponse
+    from duck.exceptions.all import ExpectingNoResponse  # pyright: ignore[reportMissingImports]
 
     socket = getattr(request, "adopted", None)
     # The transport has been closed, but it closes the socket some passes of the loop later.

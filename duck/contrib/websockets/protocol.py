@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from . import _codec, tasks
@@ -358,7 +358,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._sender = Sender(self)
         return self._sender
 
-    def send_otherwise(self, data: Any, opcode: int) -> Awaitable[None]:
+    def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends what is no plain message on an open connection."""
         slow = self._slow_consumer
         if slow is not None and opcode < OpCode.CLOSE and self.thread == threading.get_ident() and slow.drops():
@@ -370,7 +370,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Messages that were not sent, as the peer reads too slowly."""
         return 0 if self._slow_consumer is None else self._slow_consumer.dropped
 
-    def written(self) -> Awaitable[None]:
+    def written(self) -> Coroutine[Any, Any, None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
         if not self.corked or self.writer.size > _CORK_LIMIT:
             self.flush()

@@ -9,7 +9,7 @@ A large message that is to be compressed stands in line as well: at its head, wh
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class Sender:
         """Whether a plain message may go straight to the writer."""
         return not (self._by_frame or self._streaming or self._line)
 
-    def send(self, data: Any, opcode: int) -> Awaitable[None]:
+    def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends anything; `WebSocketView.send` says more."""
         protocol = self._protocol
         if protocol.thread != threading.get_ident():
@@ -96,7 +96,7 @@ class Sender:
             return protocol.written()
         return self.send_frame(opcode, payload, True)
 
-    def send_frame(self, opcode: int, payload: bytes, fin: bool) -> Awaitable[None]:
+    def send_frame(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
         """Sends a message or its first fragment, in its turn; or any other frame, at once."""
         if OpCode.CONTINUATION < opcode < OpCode.CLOSE and (self._must_wait or self._is_large(payload, fin)):
             place = self._join_line(opcode, payload, fin)
@@ -237,7 +237,7 @@ class Sender:
             self._streaming = False
             self._move_line()
 
-    def _send_part(self, part: Data, opcode: int, fin: bool) -> Awaitable[None]:
+    def _send_part(self, part: Data, opcode: int, fin: bool) -> Coroutine[Any, Any, None]:
         payload = payload_of(part)
         if payload is None:
             raise TypeError(f"a part of a message is str or bytes-like, not {type(part).__name__}")

@@ -146,7 +146,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._deny_500()
             return
         if self._view is not None:
-            self._view.send_close(CloseCode.SERVICE_RESTART)
+            _ = self._view.send_close(CloseCode.SERVICE_RESTART)
         elif self._session.stage is Stage.ACCEPTED:
             self._session.shut_down(CloseCode.SERVICE_RESTART)
         self._loop.call_later(_SHUTDOWN_TIMEOUT, self.transport.abort)
@@ -221,7 +221,8 @@ class WebSocketProtocol(asyncio.Protocol):
     async def _run(self) -> None:
         session = self._session
         try:
-            result: Any = await self._config.loaded_app(self._scope, session.receive, session.send)
+            application: Any = self._config.loaded_app
+            result = await application(self._scope, session.receive, session.send)
         except asyncio.CancelledError:
             self._end(CloseCode.SERVICE_RESTART)
             raise

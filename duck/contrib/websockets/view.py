@@ -4,8 +4,8 @@ import asyncio
 import enum
 import json
 import threading
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -25,6 +25,8 @@ from .protocol import WebSocketProtocol
 from .sending import Data, hop
 
 if TYPE_CHECKING:
+    from duck.server import Server
+
     from .asgi import Application
 
 __all__ = ["State", "WebSocketView"]
@@ -149,9 +151,10 @@ class WebSocketView(View):
     # What is known of the connection
 
     @property
-    def server(self) -> Any:
+    def server(self) -> "Server":
         """The server that runs this view."""
-        return self.request.application.server
+        server: Server = self.request.application.server
+        return server
 
     @property
     def sock(self) -> Any:
@@ -182,10 +185,16 @@ class WebSocketView(View):
         """True: `run` is a coroutine."""
         return True
 
-    # Hooks
+    # Hooks. For a type checker, the first overload says what an override must take; the second accepts any call.
 
     async def on_open(self) -> None:
         """The connection is open. No message is handled before this ends."""
+
+    @overload
+    async def on_receive(self, message: bytes, opcode: OpCode, /) -> None: ...
+
+    @overload
+    async def on_receive(self, *args: Any, **kwargs: Any) -> None: ...
 
     async def on_receive(self, message: bytes, opcode: OpCode, **kwargs: Any) -> None:
         """A message has come whole.
@@ -197,6 +206,12 @@ class WebSocketView(View):
             opcode: TEXT or BINARY.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement on_receive()")
+
+    @overload
+    async def on_close(self, frame: Frame | None, /) -> None: ...
+
+    @overload
+    async def on_close(self, *args: Any, **kwargs: Any) -> None: ...
 
     async def on_close(self, frame: Frame | None = None) -> None:
         """The connection has ended, in whatever way. Called once, after the last message has gone to `on_receive`.
@@ -381,7 +396,7 @@ class WebSocketView(View):
         self,
         data: Data | Iterable[Data] | AsyncIterable[Data],
         opcode: int = OpCode.TEXT,
-    ) -> Awaitable[None]:
+    ) -> Coroutine[Any, Any, None]:
         """Sends a message; to be awaited.
 
         It is queued at once and leaves in the order of calls. Awaiting it takes a while only if the peer reads slowly.
@@ -402,27 +417,27 @@ class WebSocketView(View):
             raise RuntimeError("the connection is not open yet: send from on_open on")
         return protocol.send(data, opcode)
 
-    def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Awaitable[None]:
+    def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Coroutine[Any, Any, None]:
         """Sends a text message; see `send`."""
         return self.send(data, OpCode.TEXT)
 
-    def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> Awaitable[None]:
+    def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> Coroutine[Any, Any, None]:
         """Sends a binary message; see `send`."""
         return self.send(data, OpCode.BINARY)
 
-    def send_json(self, data: Any) -> Awaitable[None]:
+    def send_json(self, data: Any) -> Coroutine[Any, Any, None]:
         """Sends an object as a text message of JSON; see `send`."""
         return self.send(json.dumps(data), OpCode.TEXT)
 
-    def send_ping(self, data: Data = b"") -> Awaitable[None]:
+    def send_ping(self, data: Data = b"") -> Coroutine[Any, Any, None]:
         """Sends a ping of at most 125 bytes; see `send`."""
         return self.send(data, OpCode.PING)
 
-    def send_pong(self, data: Data = b"") -> Awaitable[None]:
+    def send_pong(self, data: Data = b"") -> Coroutine[Any, Any, None]:
         """Sends a pong of at most 125 bytes; see `send`."""
         return self.send(data, OpCode.PONG)
 
-    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Awaitable[None]:
+    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
         """Begins to close the connection; does nothing if that has begun.
 
         Args:
@@ -439,7 +454,7 @@ class WebSocketView(View):
             protocol.close(code, reason)
         return SENT
 
-    def send_frame(self, frame: Frame) -> Awaitable[None]:
+    def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
         """Sends one frame as it is. Where this is overridden, every `send` comes through it.
 
         Raises:
