@@ -22,7 +22,7 @@ PACKAGE = "duck.contrib.websockets"
 # From the bottom to the top; a module may import what is on its own line or above it here.
 LAYERS = [
     ["opcodes", "_speedups", "_fallback", "logging"],
-    ["exceptions", "_fallback_hotpath"],
+    ["exceptions", "_fallback_dispatch", "_fallback_hotpath"],
     ["_codec"],
     ["deflate"],
     ["frame", "extensions"],

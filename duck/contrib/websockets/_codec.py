@@ -9,7 +9,7 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _fallback, _fallback_hotpath
+from . import _fallback, _fallback_dispatch, _fallback_hotpath
 
 if TYPE_CHECKING:  # the twins share no class, only their shape
     from ._fallback import (
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         serialize,
         utf8_state,
     )
-    from ._fallback_hotpath import SENT, Dispatcher, HotPath, ReceiveBuffer
+    from ._fallback_dispatch import Dispatcher
+    from ._fallback_hotpath import SENT, HotPath, ReceiveBuffer
 
 __all__ = [
     "MAX_LENGTH",
@@ -77,7 +78,7 @@ if not TYPE_CHECKING:
     MessageReader = _module.MessageReader
     FrameWriter = _module.FrameWriter
     SENT = _hotpath.SENT
-    Dispatcher = _hotpath.Dispatcher
+    Dispatcher = (_fallback_dispatch if _module is _fallback else _module).Dispatcher
     HotPath = _hotpath.HotPath
     ReceiveBuffer = _hotpath.ReceiveBuffer
     apply_mask = _module.apply_mask

@@ -575,4 +575,5 @@ cdef class MessageReader:
 
 
 include "_writer.pxi"
+include "_dispatch.pxi"
 include "_hotpath.pxi"
