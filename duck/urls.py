@@ -1,10 +1,11 @@
 """Which URL goes to which view: the `urlpatterns` of an application."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["CONVERTERS", "URLPattern", "compile_url", "path", "re_path"]
+__all__ = ["CONVERTERS", "URLPattern", "check_parameters", "compile_url", "path", "re_path"]
 
 # Kind of a parameter: what it matches, and what makes its value. Eighteen digits fit 64 bits, and
 # int() refuses very long ones.
@@ -15,6 +16,10 @@ CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 _PARAMETER = re.compile(r"<(?:([^<>:]*):)?([^<>:]*)>")
+
+_FOREIGN_PARAMETER = re.compile(r"\{(\w*)[^{}]*\}?|\}|(?<=/):(\w+)(?=/|$)")  # {name} or :name, as elsewhere
+
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 9.1
 
 Converters = dict[str, Callable[[str], Any]]
 
@@ -29,10 +34,14 @@ class URLPattern(dict[str, Any]):
         url: str,
         handler: Callable[..., Any],
         name: str | None = None,
-        methods: Iterable[str] | None = None,
+        methods: Iterable[str] | str | None = None,
         regex: bool = False,
     ) -> None:
-        methods = [method.upper() for method in methods or ()]
+        names = [methods] if isinstance(methods, str) else list(methods or ())
+        for method in names:
+            if not isinstance(method, str) or not _METHOD.fullmatch(method):
+                raise ValueError(f'{url!r}: {method!r} is no HTTP method; write methods=["GET"]')
+        methods = [method.upper() for method in names]
         super().__init__(url=url, handler=handler, name=name, methods=methods, regex=regex)
 
     @property
@@ -48,23 +57,25 @@ def path(
     url: str,
     view: Callable[..., Any],
     name: str | None = None,
-    methods: Iterable[str] | None = None,
+    methods: Iterable[str] | str | None = None,
 ) -> URLPattern:
     """A route for a path such as `/rooms/<name>/<int:page>`.
 
     `<name>` stands for a segment or a part of one, `<int:name>` for a decimal number of up to 18
-    digits, `<path:name>` for one or more whole segments. A slash at the end makes no difference.
+    digits, `<path:name>` for one or more whole segments. A slash at the end makes no difference. Parameters as other
+    frameworks write them, `{name}` and `:name`, are refused; `re_path` takes such a path literally.
 
     Args:
         view: A `View` class, or a function, plain or coroutine, called with the request and the
             parameters by name.
         name: A name for the route.
-        methods: The HTTP methods it answers; all that the host offers when empty.
+        methods: The HTTP methods it answers, or one of them; all that the host offers when empty.
 
     Raises:
-        ValueError: The url is malformed.
+        ValueError: The url is malformed, or the view cannot be called with its parameters.
     """
-    compile_url(url)
+    _, converters = compile_url(url)
+    check_parameters(url, view, converters)
     return URLPattern(url, view, name, methods)
 
 
@@ -72,7 +83,7 @@ def re_path(
     url: str,
     view: Callable[..., Any],
     name: str | None = None,
-    methods: Iterable[str] | None = None,
+    methods: Iterable[str] | str | None = None,
 ) -> URLPattern:
     """A route for the whole paths that a regular expression matches.
 
@@ -83,9 +94,10 @@ def re_path(
         methods: As for `path`.
 
     Raises:
-        ValueError: The url is no regular expression.
+        ValueError: The url is no regular expression, or the view cannot be called with its groups.
     """
-    compile_url(url, regex=True)
+    _, converters = compile_url(url, regex=True)
+    check_parameters(url, view, converters)
     return URLPattern(url, view, name, methods, regex=True)
 
 
@@ -107,6 +119,9 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
     else:
         if not url.startswith("/"):
             raise ValueError(f"{url!r} does not start with a slash")
+        if foreign := _FOREIGN_PARAMETER.search(url):
+            name = foreign[1] or foreign[2] or "name"
+            raise ValueError(f"{url!r}: a parameter is written <{name}>, not {foreign[0]}")
         converters = {}
         parts = url.removesuffix("/").split("/")
         segments = [_compile_segment(url, part, converters) for part in parts]
@@ -114,10 +129,34 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
             # Two of them would try every split of a path that does not match.
             raise ValueError(f"{url!r} has more than one <path:...>")
         expression = re.compile("/".join(segments) + "/?", re.DOTALL)
-    for name in converters:
-        if name in {"request", "self"}:
-            raise ValueError(f"{url!r}: {name} is what views call another argument")
     return expression, converters
+
+
+def check_parameters(url: str, view: Callable[..., Any], names: Iterable[str]) -> None:
+    """See that no parameter of a route has the name of an argument that its view gets anyway.
+
+    Raises:
+        ValueError: One has: each request would fail.
+    """
+    taken = {"request", "self", *_positional(view)}
+    for name in names:
+        if name in taken:
+            raise ValueError(f"{url!r}: {name} is what views call another argument; choose another name")
+
+
+def _positional(view: Callable[..., Any]) -> set[str]:
+    """The names of what is given to a view by position: the request, and to a class's methods the object."""
+    calls: list[tuple[Any, int]] = [(view, 1)]
+    if isinstance(view, type):
+        calls = [(getattr(view, name, None), 2) for name in ("__init__", "run")]
+    found: set[str] = set()
+    for function, count in calls:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):
+            continue  # no callable, which the host tells of, or one in C that does not say what it takes
+        found.update(one.name for one in parameters[:count] if one.kind is one.POSITIONAL_OR_KEYWORD)
+    return found
 
 
 def _compile_segment(url: str, segment: str, converters: Converters) -> str:

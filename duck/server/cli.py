@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
     except (TargetError, UsageError) as error:
+        sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from duck.contrib.websockets import WebSocketView
-from duck.urls import Converters, compile_url
+from duck.urls import Converters, check_parameters, compile_url
 from duck.views import View
 
 __all__ = ["Match", "Route", "Routes"]
@@ -74,6 +74,7 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     if not callable(handler) or (isinstance(handler, type) and not issubclass(handler, View)):
         raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
     expression, converters = compile_url(url, regex=pattern["regex"])
+    check_parameters(url, handler, converters)
     route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler))
     if not route.methods and not route.is_websocket:
         raise ValueError(f"{url!r}: the server offers {' and '.join(OFFERED_METHODS)} only")

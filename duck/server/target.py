@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from functools import reduce
@@ -13,11 +14,19 @@ from duck.views import View
 
 __all__ = ["TargetError", "load"]
 
-_OURS = (str(Path(__file__).parents[1]), "<frozen importlib")
+_OURS = (str(Path(__file__).parents[1]) + os.sep, str(Path(importlib.__file__).parent) + os.sep, "<frozen importlib")
 
 
 class TargetError(Exception):
-    """A target does not name an application; the message says what to do."""
+    """A target does not name an application; the message says what to do.
+
+    Attributes:
+        details: The traceback of an error in the application, from its own first frame on; else empty.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 def load(target: str) -> Any:
@@ -70,7 +79,7 @@ def _import_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TargetError(_failure(str(path), error)) from error
+        raise _failure(str(path), error) from error
     return module
 
 
@@ -84,18 +93,22 @@ def _import_module(name: str, target: str) -> ModuleType:
                 f"{target}: no module {error.name!r}; "
                 "run this from the folder that holds it, or give the path of a .py file"
             ) from None
-        raise TargetError(_failure(name, error)) from error
+        raise _failure(name, error) from error
     except Exception as error:
-        raise TargetError(_failure(name, error)) from error
+        raise _failure(name, error) from error
 
 
-def _failure(name: str, error: Exception) -> str:
-    """One line about an error in somebody's code, with the place there that it came from."""
+def _failure(name: str, error: Exception) -> TargetError:
+    """An error in the application: one line with the place there that it came from, and its traceback."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
     words = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         words, place, line = error.msg, error.filename, error.lineno
     else:
-        frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
-        place, line = (theirs or frames)[-1].filename, (theirs or frames)[-1].lineno
-    return f"{name} cannot be imported: {type(error).__name__}: {words} ({place}, line {line})"
+        theirs = [frame for frame in traceback.extract_tb(frames) if not frame.filename.startswith(_OURS)]
+        place, line = (theirs[-1].filename, theirs[-1].lineno) if theirs else (None, None)
+    where = f" ({place}, line {line})" if place else ""
+    details = "".join(traceback.format_exception(error.with_traceback(frames))) if where else ""
+    return TargetError(f"{name} cannot be imported: {type(error).__name__}: {words}{where}", details)

@@ -226,30 +226,68 @@ def fails(folder, *arguments):
         ("echo:path", "is neither a list of routes nor a View class"),
         ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
         ("two.py", "has no urlpatterns and defines 2 views"),
-        ("syntax.py", "/syntax.py, line 2)"),
-        ("raising.py", "cannot be imported: ValueError: no luck ("),
-        ("raising", "cannot be imported: ValueError: no luck ("),
-        ("importing", "cannot be imported: ModuleNotFoundError: No module named 'missing' ("),
-        ("pattern.py", "ValueError: 'a' does not start with a slash ("),
-        ("pattern.py", "/pattern.py, line 2)"),
-        ("lines.py", "cannot be imported: Exception: one two ("),
+        ("", "cannot be imported: ValueError: Empty module name\n"),
+        ("..up", "cannot be imported: TypeError: the 'package' argument is required"),
         ("methods.py", "'/': the server offers GET and HEAD only"),
     ],
 )
 def test_bad_targets(folder, target, words):
     (folder / "empty.py").write_text("")
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
-    (folder / "syntax.py").write_text("\nx = (\n")
-    (folder / "raising.py").write_text("raise ValueError('no luck')\n")
-    (folder / "lines.py").write_text("raise Exception('one\\ntwo')\n")
-    (folder / "importing.py").write_text("import missing\n")
-    (folder / "pattern.py").write_text("from duck.urls import path\npath('a', print)\n")
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['POST'])]\n"
     )
     line = fails(folder, "serve", target)
     assert line.startswith("duck: ")
     assert words in line
+
+
+@pytest.mark.parametrize("target", ["app.py", "app"])
+@pytest.mark.parametrize("level", ["debug", "critical"])
+def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target, level):
+    (folder / "app.py").write_text("def begin():\n    import inner\n\nbegin()\n")
+    (folder / "inner.py").write_text("from duck.urls import path\npath('a', print)\n")
+    result = run(folder, "serve", target, "--log-level", level)
+    assert (result.returncode, result.stdout) == (2, "")
+    first, *_, error, last = result.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    places = re.findall(r'File ".*?([^/]+)", line (\d+)', result.stderr)
+    assert places[:3] == [("app.py", "4"), ("app.py", "2"), ("inner.py", "2")]
+    assert {name for name, _ in places[3:]} == {"urls.py"}
+    assert error == "ValueError: 'a' does not start with a slash"
+    assert re.fullmatch(rf"duck: {target} cannot be imported: {re.escape(error)} \(.*/inner.py, line 2\)", last)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "words"),
+    [
+        ("\nx = (\n", "    x = (", "SyntaxError: '(' was never closed (/.*/app.py, line 2)"),
+        ("import nowhere\n", "    import nowhere", "ModuleNotFoundError: No module named 'nowhere' (/.*, line 1)"),
+        ("raise Exception('one\\ntwo')\n", "Exception: one", "Exception: one two (/.*/app.py, line 1)"),
+        (
+            "try:\n    1 / 0\nexcept Exception:\n    x\n",
+            "    1 / 0",
+            "NameError: name 'x' is not defined (/.*, line 4)",
+        ),
+    ],
+)
+def test_errors_in_applications(folder, source, shown, words):
+    (folder / "app.py").write_text(source)
+    result = run(folder, "serve", "app.py")
+    assert result.returncode == 2
+    assert shown in result.stderr.splitlines()
+    assert "cli.py" not in result.stderr
+    assert "importlib" not in result.stderr
+    pattern = re.escape(words).replace(r"\.\*", ".*")
+    assert re.fullmatch(f"duck: app.py cannot be imported: {pattern}", result.stderr.splitlines()[-1])
+
+
+def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
+    (folder / "duck").symlink_to(ROOT / "duck")
+    (folder / "duckling.py").write_text("raise ValueError('quack')\n")
+    error = run(folder, "serve", "duckling.py").stderr
+    assert re.search(r'File ".*/duckling.py", line 1', error)
+    assert error.endswith("/duckling.py, line 1)\n")
 
 
 @pytest.mark.parametrize(

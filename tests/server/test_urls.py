@@ -2,7 +2,10 @@
 
 import pytest
 
+from duck.contrib.websockets import WebSocketView
+from duck.server.routes import Routes
 from duck.urls import URLPattern, path, re_path
+from duck.views import View
 
 
 def view(request):
@@ -49,6 +52,12 @@ def test_re_path_gives_a_regex():
         ("/<a>/<a>", "'a' comes twice"),
         ("/<path:a>/<path:b>", "more than one <path:"),
         ("/x<path:a>", "alone between slashes"),
+        ("/ws/{room}", r"'/ws/\{room\}': a parameter is written <room>, not \{room\}"),
+        ("/ws/{room:int}/x", r"written <room>, not \{room:int\}"),
+        ("/ws/room-{}", r"written <name>, not \{\}"),
+        ("/ws/{room", r"written <room>, not \{room"),
+        ("/ws/room}", r"written <name>, not \}"),
+        ("/ws/:room/edit", "written <room>, not :room"),
         ("/<request>", "request is what views call another argument"),
         ("/<self>", "self is what views call another argument"),
     ],
@@ -62,3 +71,67 @@ def test_malformed_path(url, message):
 def test_malformed_re_path(url, message):
     with pytest.raises(ValueError, match=message):
         re_path(url, view)
+
+
+@pytest.mark.parametrize("url", ["/urn:isbn:12", "/a:b/<c>", "/12:30", "/:"])
+def test_a_colon_may_be_a_part_of_a_path(url):
+    assert path(url, view)["url"] == url
+
+
+class Socket(WebSocketView):
+    pass
+
+
+class Page(View):
+    def __init__(self, asked, **kwargs):
+        super().__init__(asked, **kwargs)
+
+    def run(this, what, **kwargs):
+        return "page"
+
+
+def function(given, **kwargs):
+    return "page"
+
+
+def apart(given, /, **kwargs):
+    return "page"
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (Socket, "upgrade_request"),
+        (Socket, "self"),
+        (Page, "asked"),
+        (Page, "this"),
+        (Page, "what"),
+        (Page, "request"),
+        (function, "given"),
+    ],
+)
+def test_the_name_of_an_argument_that_the_view_gets_anyway(handler, name):
+    refused = pytest.raises(ValueError, match=f"{name} is what views call another argument; choose another name")
+    with refused:
+        path(f"/<{name}>", handler)
+    with refused:
+        re_path(f"/(?P<{name}>.)", handler)
+    with refused:
+        Routes([URLPattern(f"/<{name}>", handler)])
+
+
+@pytest.mark.parametrize(("handler", "name"), [(Socket, "room"), (Page, "kwargs"), (function, "_"), (apart, "given")])
+def test_other_names_are_free(handler, name):
+    assert Routes([path(f"/<{name}>", handler)]).match("/x").kwargs == {name: "x"}
+
+
+def test_methods_may_be_one():
+    assert path("/", view, methods="get") == path("/", view, methods=["GET"])
+    with pytest.raises(ValueError, match="the server offers GET and HEAD only"):
+        Routes([path("/", view, methods="POST")])
+
+
+@pytest.mark.parametrize("methods", ["GET, POST", "", ["GET", 1], [""], "GET POST"])
+def test_methods_that_are_none(methods):
+    with pytest.raises(ValueError, match=r"is no HTTP method; write methods=\[\"GET\"\]"):
+        path("/", view, methods=methods)
