@@ -1,6 +1,7 @@
 """Which codec runs, and what is said of it: built, switched off, required, missing, broken."""
 
 import os
+import shutil
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 
@@ -60,15 +61,27 @@ def test_switched_off_and_required(python):
 def test_missing_is_warned_of(info, tree):
     facts = info(PYTHONPATH=str(tree))
     assert facts["codec"] == "pure Python"
-    assert facts["reason"] == "it was not built"
+    assert facts["reason"] == f"it was not built in {tree / 'duck/contrib/websockets'}"
     assert "RuntimeWarning: duck-websockets runs on its pure-Python codec" in facts["stderr"]
-    assert "it was not built" in facts["stderr"]
+    assert facts["reason"] in facts["stderr"]
+    assert "Reinstall with a C compiler" in facts["stderr"]
+
+
+def test_missing_in_a_source_tree_that_is_in_the_way(info, tree, root):
+    shutil.copy(root / "setup.py", tree)
+    (tree / "duck/contrib/websockets/_speedups.pyx").touch()  # a wheel that is being tested has none
+    said = info(PYTHONPATH=str(tree))["stderr"]
+    assert f"it was not built in {tree / 'duck/contrib/websockets'}" in said
+    assert f"{tree} is a source tree: run Python from another folder" in said
+    assert "setup.py build_ext --inplace" in said
+    assert "Reinstall" not in said
 
 
 def test_missing_and_required(python, tree):
     process = python(*INFO, DUCK_REQUIRE_SPEEDUPS="1", PYTHONPATH=str(tree))
     assert process.returncode == 1
-    assert "ImportError: the compiled codec is required, but it was not built" in process.stderr
+    assert f"ImportError: the compiled codec is required, but it was not built in {tree}" in process.stderr
+    assert "Reinstall with a C compiler" in process.stderr
 
 
 def test_broken_is_warned_of_with_the_cause(info, tree):

@@ -4,7 +4,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from . import _codec, deflate
+from . import __version__, _codec, deflate
 
 __all__ = ["main"]
 
@@ -32,7 +32,7 @@ def _neighbour(framework: str) -> str:
 def main() -> int:
     """Prints version, codec, why this codec, the SIMD tier, and who compresses; exit code 0."""
     facts = {
-        "duck-websockets": _version("duck-websockets") or "unknown (not installed)",
+        "duck-websockets": __version__ if _version("duck-websockets") else f"{__version__} (not installed)",
         "python": _python(),
         **_codec.describe(),
         "compression": deflate.BACKEND.name,

@@ -55,19 +55,33 @@ def _choose() -> tuple[ModuleType, str]:
     except ImportError as error:
         # Not built is one thing; built, but broken, is another, and its cause must not be hidden.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
-        why = "it was not built" if missing else f"it does not load: {error}"
+        folder = os.path.dirname(os.path.abspath(__file__))
+        why = f"it was not built in {folder}" if missing else f"it does not load: {error}"
+        advice = _advice(folder)
         if required:
-            raise ImportError(f"the compiled codec is required, but {why}") from error
+            raise ImportError(f"the compiled codec is required, but {why}. {advice}.") from error
         warnings.warn(
             f"duck-websockets runs on its pure-Python codec, which is many times slower than the compiled one: {why}."
-            " Reinstall with a C compiler at hand (`pip install --force-reinstall --no-cache-dir --no-binary"
-            " duck-websockets duck-websockets`),"
-            " or set DUCK_NO_EXTENSIONS=1 if this is what you want.",
+            f" {advice}, or set DUCK_NO_EXTENSIONS=1 if this is what you want.",
             RuntimeWarning,
             stacklevel=2,
         )
         return _fallback, why
     return _speedups, "it is built and loads"
+
+
+def _advice(folder: str) -> str:
+    """How to come by the compiled codec: a source tree in the working directory hides what is installed."""
+    checkout = os.path.abspath(os.path.join(folder, "..", "..", ".."))
+    if os.path.isfile(os.path.join(checkout, "setup.py")) and os.path.isfile(os.path.join(folder, "_speedups.pyx")):
+        return (
+            f"{checkout} is a source tree: run Python from another folder (or as `python -P`) to import the installed"
+            " package, or compile this one (`DUCK_BUILD_EXTENSION=yes python setup.py build_ext --inplace`)"
+        )
+    return (
+        "Reinstall with a C compiler at hand (`pip install --force-reinstall --no-cache-dir --no-binary"
+        " duck-websockets duck-websockets`)"
+    )
 
 
 _module, _why = _choose()
