@@ -1,4 +1,4 @@
-"""Builds the compiled codec; everything else is in pyproject.toml.
+"""Builds the compiled codec, and fits the README for a package index; everything else is in pyproject.toml.
 
 DUCK_BUILD_EXTENSION says how much the codec matters to whoever builds:
 
@@ -8,8 +8,11 @@ DUCK_BUILD_EXTENSION says how much the codec matters to whoever builds:
 """
 
 import os
+import re
 import sys
+import tomllib
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -17,6 +20,29 @@ PACKAGE = "duck/contrib/websockets"
 WISHES = {"": "try", "yes": "yes", "no": "no"}
 # Without symbols the module has a sixth of its size. Names are those of the linkers.
 STRIP = {"linux": ["-Wl,--strip-all"], "darwin": ["-Wl,-x"]}
+
+CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+RELATIVE_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)")
+
+
+def readme():
+    """README.md for a package index, which has no files beside it.
+
+    Links to files lead to the project's Source in pyproject.toml; as long as there is none, they are plain text, and
+    pictures are left out.
+    """
+    with open("pyproject.toml", "rb") as file:
+        source = tomllib.load(file)["project"]["urls"].get("Source")
+
+    def fit(link):
+        picture, words, target = link.groups()
+        if source is not None:
+            return f"{picture}[{words}]({source}/{'raw' if picture else 'blob'}/HEAD/{target})"
+        return "" if picture else words
+
+    # Every second part is code.
+    parts = CODE.split(Path("README.md").read_text(encoding="utf-8"))
+    return "".join(part if number % 2 else RELATIVE_LINK.sub(fit, part) for number, part in enumerate(parts))
 
 
 def extensions():
@@ -46,4 +72,4 @@ def extensions():
     return built
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), long_description=readme(), long_description_content_type="text/markdown")

@@ -3,6 +3,7 @@
 import importlib
 import sys
 import warnings
+from collections import Counter
 
 import pytest
 
@@ -15,6 +16,15 @@ def pytest_report_header():
     gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
     facts = [f"{name}: {fact}" for name, fact in _codec.describe().items()]
     return "duck: " + "; ".join([*facts, f"GIL: {gil}"])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A line for each reason to skip tests, with their number."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())
+    )
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"{number} skipped: {' '.join(reason.split())}")
 
 
 @pytest.fixture(scope="session", params=["_fallback", "_speedups"], ids=["python", "compiled"])

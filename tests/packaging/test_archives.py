@@ -1,6 +1,7 @@
 """The archives of a release, which are in the folder that DUCK_DIST names: they hold what they need and no more."""
 
 import os
+import re
 import struct
 import tarfile
 import tomllib
@@ -103,6 +104,18 @@ def test_wheels_say_what_they_are(wheel, version):
     assert metadata["Requires-Python"] == ">=3.11"
     said = HeaderParser().parsestr(wheel.read(f"duck_websockets-{version}.dist-info/WHEEL").decode())
     assert said["Root-Is-Purelib"] == ("true" if is_pure(wheel) else "false")
+
+
+def test_wheels_describe_the_project_where_no_files_lie_beside(wheel, version):
+    """A package index shows the README alone: a link to a file, or a picture, would lead nowhere."""
+    metadata = HeaderParser().parsestr(wheel.read(f"duck_websockets-{version}.dist-info/METADATA").decode())
+    assert metadata.get_all("Project-URL")
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    description = metadata.get_payload()
+    assert description.lstrip().startswith("# duck-websockets")
+    prose = re.sub(r"^```.*?^```$", "", description, flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"\]\((?!https?:|#)[^)]*\)", prose) == []
+    assert "CHANGELOG.md" in prose
 
 
 def test_the_source_archive_is_the_checkout(root, version):

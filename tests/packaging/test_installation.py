@@ -1,6 +1,10 @@
 """What is installed: which files, where from, and one version for all who ask."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
@@ -58,6 +62,35 @@ def test_the_package_tells_its_version(project):
 
 def test_the_changelog_tells_of_the_version(root, project):
     assert f"\n## [{project['version']}]" in (root / "CHANGELOG.md").read_text()
+
+
+@pytest.fixture
+def small_project(tmp_path, root):
+    shutil.copy(root / "setup.py", tmp_path)
+    links = "[here](#a), [out](https://b.test) [a file](c/d.md#e)\n![chart](f.svg)\n```python\ng[0](h)\n```\n"
+    (tmp_path / "README.md").write_text(links)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("", "[here](#a), [out](https://b.test) a file\n\n```python\ng[0](h)\n```\n"),
+        (
+            'Source = "https://host.test/p"',
+            "[here](#a), [out](https://b.test) [a file](https://host.test/p/blob/HEAD/c/d.md#e)\n"
+            "![chart](https://host.test/p/raw/HEAD/f.svg)\n```python\ng[0](h)\n```\n",
+        ),
+    ],
+)
+def test_relative_links_on_a_package_index(small_project, source, shown):
+    pytest.importorskip("setuptools")
+    urls = f"[project.urls]\n{source}\n"
+    (small_project / "pyproject.toml").write_text(f'[project]\nname = "x"\nversion = "1"\ndynamic = ["readme"]\n{urls}')
+    command = [sys.executable, "setup.py", "-q", "--long-description"]
+    environment = os.environ | {"DUCK_BUILD_EXTENSION": "no"}
+    process = subprocess.run(command, cwd=small_project, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == shown.strip()
 
 
 @pytest.mark.parametrize("wish", ["1", "Yes", "maybe"])
