@@ -1,6 +1,6 @@
 """The base of everything that a route can name: `View`, made once for each request."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duck.http.request import HttpRequest
 
@@ -19,16 +19,22 @@ class View:
         self.request = request
         self.kwargs = kwargs
 
-    def run(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Answer the request; a subclass may make this a coroutine function.
+    if TYPE_CHECKING:  # an override names the parameters of its route
 
-        A plain function runs on the event loop's thread, so it must not block.
+        def run(self, *args: Any, **kwargs: Any) -> Any: ...
 
-        Args:
-            request: What is asked; the same as `self.request`.
-            kwargs: The URL parameters; the same as `self.kwargs`.
+    else:
 
-        Returns:
-            An `HttpResponse`, or a str or bytes that become the content of one.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define run()")
+        def run(self, request: HttpRequest, **kwargs: Any) -> Any:
+            """Answer the request; a subclass may make this a coroutine function.
+
+            A plain function runs on the event loop's thread, so it must not block.
+
+            Args:
+                request: What is asked; the same as `self.request`.
+                kwargs: The URL parameters; the same as `self.kwargs`.
+
+            Returns:
+                An `HttpResponse`, or a str or bytes that become the content of one.
+            """
+            raise NotImplementedError(f"{type(self).__name__} does not define run()")

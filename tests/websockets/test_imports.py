@@ -165,6 +165,17 @@ def test_a_view_is_a_plain_class():
     assert websockets.View is View
 
 
+def test_hooks_have_the_signatures_by_which_they_may_be_called():
+    """Those that a type checker sees are wider."""
+    on_receive = inspect.signature(WebSocketView.on_receive).parameters
+    assert list(on_receive) == ["self", "message", "opcode", "kwargs"]
+    assert on_receive["kwargs"].kind is inspect.Parameter.VAR_KEYWORD
+    on_close = inspect.signature(WebSocketView.on_close).parameters
+    assert list(on_close) == ["self", "frame"]
+    assert on_close["frame"].default is None
+    assert list(inspect.signature(View.run).parameters) == ["self", "request", "kwargs"]
+
+
 PUBLIC = {
     "": (
         "View WebSocketView State Frame OpCode CloseCode DATA_OPCODES CONTROL_OPCODES Extension PerMessageDeflate"

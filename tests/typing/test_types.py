@@ -1,0 +1,89 @@
+"""What mypy and pyright say, both as strict as they get, of code that users write: an application, the examples, the
+README's, and a file of mistakes.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import duck
+
+for package in ("mypy", "pyright", "aiohttp", "channels", "fastapi"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+SOURCES = {
+    **{name: (HERE / name).read_text() for name in ("application.py", "wrong.py")},
+    **{path.name: path.read_text() for path in (ROOT / "examples").glob("*.py")},
+    **{f"readme_{number}.py": source for number, source in enumerate(SNIPPETS)},
+    "shout.py": SNIPPETS[0],  # the name that the README gives it
+}
+# The types of Channels are not complete, and by them its router does not take Django's routes.
+ON_CHANNELS = [name for name, source in SOURCES.items() if re.search("^(import|from) channels", source, re.MULTILINE)]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """All of the sources, beside each other, and the settings of the checkers."""
+    folder = tmp_path_factory.mktemp("project")
+    for name, source in SOURCES.items():
+        (folder / name).write_text(source)
+    (folder / "mypy.ini").write_text("[mypy]\nstrict = true\n[mypy-channels.*,django.*]\nignore_missing_imports = true")
+    settings = {"strict": ["*.py"], "ignore": ON_CHANNELS, "extraPaths": [str(Path(duck.__file__).parents[1])]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mypy(folder):
+    """What mypy says: (file, line, words)."""
+    checkout = Path(duck.__file__).parents[1]
+    # It finds what is installed by itself, but for what is in place.
+    paths = {} if checkout.name == "site-packages" else {"MYPYPATH": str(checkout)}
+    command = [sys.executable, "-m", "mypy", "--output=json", *SOURCES]
+    done = subprocess.run(
+        command, check=False, cwd=folder, env={**os.environ, **paths}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, 1), done.stderr
+    found = map(json.loads, done.stdout.splitlines())
+    return [(said["file"], said["line"], said["message"]) for said in found if said["severity"] == "error"]
+
+
+@pytest.fixture(scope="session")
+def pyright(folder):
+    """What pyright says: (file, line, words)."""
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] == len(SOURCES)
+    found = report["generalDiagnostics"]
+    return [(Path(said["file"]).name, said["range"]["start"]["line"] + 1, said["message"]) for said in found]
+
+
+@pytest.fixture(params=["mypy", "pyright"])
+def findings(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"wrong.py"}))
+def test_what_is_right_has_no_fault(name, findings):
+    assert [said for said in findings if said[0] == name] == []
+
+
+def test_what_is_wrong_is_found(findings):
+    lines = enumerate(SOURCES["wrong.py"].splitlines(), 1)
+    wrong = {number: line for number, line in lines if line.endswith("# wrong")}
+    assert len(wrong) > 20
+    found = {number for name, number, _ in findings if name == "wrong.py"}
+    assert {line for number, line in wrong.items() if number not in found} == set(), "not found"
+    assert [said for said in findings if said[0] == "wrong.py" and said[1] not in wrong] == [], "no fault"
