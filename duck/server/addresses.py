@@ -1,8 +1,14 @@
 """IP addresses of clients."""
 
 import ipaddress
+import re
 
-__all__ = ["parse_address"]
+__all__ = ["parse_address", "parse_node"]
+
+_NODE = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?"  # with a port, or without
+    r"|([0-9A-Fa-f:.]+)"  # IPv6 without brackets, as X-Forwarded-For has it
+)
 
 
 def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -13,3 +19,21 @@ def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """
     address = ipaddress.ip_address(name)
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_node(text: str) -> tuple[str, int]:
+    """An address as proxies write it, with its port or without: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+
+    Returns:
+        The address and the port, 0 where it is not told or hidden (RFC 7239, section 6).
+
+    Raises:
+        ValueError: It is none; as are `unknown` and the made-up names of section 6.3.
+    """
+    node = _NODE.fullmatch(text)
+    if node is None:
+        raise ValueError(f"{text!r} is no address with or without a port")
+    port = int(node[3]) if node[3] and node[3].isdecimal() else 0
+    if port > 65535:
+        raise ValueError(f"{text!r} has a port over 65535")
+    return str(parse_address(node[1] or node[2] or node[4])), port

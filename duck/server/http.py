@@ -179,12 +179,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _request(self, head: RequestHead) -> HttpRequest:
         client, secure = self.address, self._transport.get_extra_info("sslcontext") is not None
+        headers = head.headers
         if self._server.proxies is not None:
-            client, secure = self._server.proxies.client(client, head.headers, secure)
+            client, secure, headers = self._server.proxies.client(client, headers, secure)
         return HttpRequest(
             method=head.method,
             target=head.target,
-            headers=head.headers,
+            headers=headers,
             http_version=head.http_version,
             client_address=client,
             secure=secure,

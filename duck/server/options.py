@@ -61,8 +61,8 @@ def _add_proxies(group: Any) -> None:
         type=_proxies,
         metavar="A,B",
         default=(),
-        help="IP addresses and networks of proxies whose X-Forwarded-For and -Proto are taken for true; unix for "
-        "whoever comes by --uds",
+        help="IP addresses and networks of proxies whose X-Forwarded-For, -Proto and -Host, or else Forwarded, are "
+        "taken for true; unix for whoever comes by --uds",
     )
 
 

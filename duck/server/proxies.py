@@ -1,14 +1,35 @@
-"""What a trusted proxy says of the client behind it, in `X-Forwarded-For` and `X-Forwarded-Proto`."""
+"""What a trusted proxy says of the client behind it, in `X-Forwarded-For`, `-Proto` and `-Host`, or in `Forwarded`."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from duck.http.headers import Headers
 from duck.http.request import ClientAddress
 
-from .addresses import parse_address
+from .addresses import parse_address, parse_node
+from .forwarded import parse_forwarded
 
-__all__ = ["Proxies"]
+__all__ = ["Client", "Proxies"]
+
+_X_FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class Client(NamedTuple):
+    """The client behind the proxies.
+
+    Attributes:
+        address: Its address; the port is 0 where no proxy tells it.
+        secure: Whether its connection is encrypted.
+        headers: Those of its request, with the Host that it has asked for.
+    """
+
+    address: ClientAddress
+    secure: bool
+    headers: Headers
 
 
 class Proxies:
@@ -30,8 +51,11 @@ class Proxies:
         except ValueError as error:
             raise ValueError(f"a trusted proxy is an IP address, a network or unix: {error}") from None
 
-    def client(self, peer: ClientAddress, headers: Headers, secure: bool) -> tuple[ClientAddress, bool]:
-        """The client that a request is from: its address, and whether its connection is encrypted.
+    def client(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
+        """The client that a request is from, and what it has asked for.
+
+        Where there are fields X-Forwarded-For, -Proto or -Host they hold, and Forwarded is not looked at: most proxies
+        that set the first pass on the second as the client has written it.
 
         Args:
             peer: Who is connected to us.
@@ -40,24 +64,53 @@ class Proxies:
 
         Returns:
             What is known of the client: of the addresses that a chain of proxies names, the last that is not a trusted
-            proxy's itself, for the client can have made up those before. Its port is not known, and 0.
+            proxy's itself, for the client can have made up those before.
         """
         if not self._trusts(peer):
-            return peer, secure
-        proto = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
-        if proto in ("https", "wss", "http", "ws"):
-            secure = proto in ("https", "wss")
+            return Client(peer, secure, headers)
+        if any(name in headers for name in _X_FORWARDED):
+            return self._by_x_forwarded(peer, headers, secure)
+        return self._by_forwarded(peer, headers, secure)
+
+    def _by_x_forwarded(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
+        proto, host = (headers.get(name, "").rpartition(",")[2].strip() for name in _X_FORWARDED[1:])
         for name in reversed(headers.get("x-forwarded-for", "").split(",")):
             try:
-                peer = (str(parse_address(name.strip())), 0)
+                peer = parse_node(name.strip())
             except ValueError:
                 break
             if not self._trusts(peer):
                 break
-        return peer, secure
+        return Client(peer, _is_secure(proto, secure), _with_host(headers, host))
+
+    def _by_forwarded(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
+        """By what the outermost trusted proxy says: it is the one that the client has spoken to."""
+        host = ""
+        for element in parse_forwarded(headers.get("forwarded", "")):
+            secure = _is_secure(element.get("proto", ""), secure)
+            host = element.get("host", host)
+            try:
+                peer = parse_node(element.get("for", ""))
+            except ValueError:
+                break
+            if not self._trusts(peer):
+                break
+        return Client(peer, secure, _with_host(headers, host))
 
     def _trusts(self, peer: ClientAddress) -> bool:
         if not isinstance(peer, tuple):
             return self._unix
         address = parse_address(peer[0])
         return any(address in network for network in self._networks)
+
+
+def _is_secure(proto: str, otherwise: bool) -> bool:
+    proto = proto.lower()
+    return proto in ("https", "wss") if proto in ("https", "wss", "http", "ws") else otherwise
+
+
+def _with_host(headers: Headers, host: str) -> Headers:
+    """The headers with the Host that the client has asked for; as they are where that is none."""
+    if _HOST.fullmatch(host) is None:
+        return headers
+    return Headers([("host", host), *(field for field in headers.items() if field[0] != "host")])

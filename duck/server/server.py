@@ -277,8 +277,8 @@ async def serve(
         ssl: How to encrypt.
         shutdown_timeout: Seconds that views have to end when the block is left.
         limits: What clients may ask for.
-        trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
-            taken for true, and `unix` for whoever comes by a Unix socket.
+        trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
+            `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
 
     Raises:
         OSError: The address cannot be had.
