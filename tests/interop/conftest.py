@@ -3,7 +3,9 @@
 import asyncio
 import importlib.util
 import os
+import shutil
 import ssl
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
@@ -20,6 +22,7 @@ from .serving import Server, serving
 SECONDS = 60
 """How long a test may wait for anything before it has failed."""
 
+NODE = Path(__file__).with_name("node")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -91,6 +94,28 @@ def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(why)
     with chromium.launch(executable, tmp_path_factory.mktemp("chromium")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which Node finds its ws package; skipped where that cannot be had, unless DUCK_REQUIRE_NODE."""
+    folder = tmp_path_factory.mktemp("node")
+    why: str | None = None
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        why = "node and npm are not on the path"
+    else:
+        shutil.copy(NODE / "package.json", folder)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=20000"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+            why = f"npm cannot install ws:\n{done.stderr}" if done.returncode else None
+        except subprocess.TimeoutExpired:
+            why = "npm takes too long to install ws"
+    if why is None:
+        return folder
+    if os.environ.get("DUCK_REQUIRE_NODE", "") not in ("", "0"):
+        pytest.fail(f"DUCK_REQUIRE_NODE is set: {why}")
+    pytest.skip(why)
 
 
 @pytest.fixture(params=["websockets", "aiohttp", "chromium"])

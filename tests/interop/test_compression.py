@@ -4,19 +4,15 @@ import base64
 import itertools
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import websockets
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from .chromium import open_page
-from .conftest import Kind
+from .conftest import NODE, Kind
 from .peers import aiohttp_peer
-
-NODE = Path(__file__).with_name("node")
 
 JSON = json.dumps([{"symbol": f"S{i}", "price": i * 7919 % 1000 / 10, "side": "buy"} for i in range(200)])
 MESSAGES = [JSON, "", "small", JSON, os.urandom(5000), "é🦆" * 3000, b"", bytes(300_000), JSON[:500], JSON]
@@ -94,28 +90,6 @@ def test_chromium(server, devtools, run):
                     assert base64.b64decode((await page.evaluate("peer.receive()"))["base64"]) == message
 
     run(scenario())
-
-
-@pytest.fixture(scope="session")
-def ws(tmp_path_factory):
-    """A folder in which Node finds its ws package; skipped where that cannot be had, unless DUCK_REQUIRE_NODE."""
-    folder = tmp_path_factory.mktemp("node")
-    why = None
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        why = "node and npm are not on the path"
-    else:
-        shutil.copy(NODE / "package.json", folder)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=20000"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-            why = f"npm cannot install ws:\n{done.stderr}" if done.returncode else None
-        except subprocess.TimeoutExpired:
-            why = "npm takes too long to install ws"
-    if why is None:
-        return folder
-    if os.environ.get("DUCK_REQUIRE_NODE", "") not in ("", "0"):
-        pytest.fail(f"DUCK_REQUIRE_NODE is set: {why}")
-    pytest.skip(why)
 
 
 NODE_OPTIONS = {

@@ -201,6 +201,140 @@ def test_a_close_frame_with_more_behind_it(run, connect):
     run(scenario())
 
 
+# A peer that takes its time
+
+
+KINDS = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+
+
+def far_behind(session):
+    """Sends more than the sockets hold, and closes."""
+    sent = asyncio.ensure_future(session.view.send_binary(bytes(8 * MIB)))
+    return asyncio.gather(sent, session.view.send_close(4001), return_exceptions=True)
+
+
+@KINDS
+def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
+    """However long it takes: CLOSE_TIMEOUT is over several times."""
+
+    class View(Recorder):
+        MAX_FRAME_SIZE = MIB // 4
+        CLOSE_TIMEOUT = 0.5
+
+    async def scenario():
+        options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
+        async with connect(View, **options) as session:
+            sending = far_behind(session)
+            for _ in range(32):
+                await asyncio.sleep(0.06)
+                assert len((await session.peer.frame()).payload) == MIB // 4
+            assert await session.peer.closing() == (4001, "")
+            session.peer.close(4001)
+            await session.ended()
+            await sending
+            assert session.view.events == ["open", ("close", b"\x0f\xa1")]
+
+    run(scenario())
+
+
+@KINDS
+def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.2
+
+    async def scenario():
+        options = {"receive_buffer": 4096, "read_limit": 4096, "tls": tls if secure else None}
+        async with connect(View, **options) as session:
+            session.peer.writer.transport.pause_reading()
+            sending = far_behind(session)
+            await session.ended()
+            await sending
+            assert session.view.events == ["open", ("close", None)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("first", ["view", "peer"])
+@KINDS
+def test_a_peer_that_stays_behind_its_close_frame(run, connect, tls, secure, first):
+    """TLS would wait for its end, but all has been said."""
+
+    class View(Recorder):
+        CLOSE_TIMEOUT = 30
+
+    async def scenario():
+        async with connect(View, tls=tls if secure else None) as session:
+            peer = session.peer
+            if first == "view":
+                await session.view.send_close(4001)
+                assert await peer.closing() == (4001, "")
+            peer.writer.transport.pause_reading()
+            peer.close(4001)
+            await session.ended()
+            assert session.view.events == ["open", ("close", b"\x0f\xa1")]
+
+    run(scenario())
+
+
+# A peer that is told why while it sends
+
+
+@KINDS
+def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure):
+    """Our side of the stream stays open meanwhile, as a proxy may end both when one ends."""
+
+    async def scenario():
+        async with connect(Recorder, tls=tls if secure else None) as session:
+            peer = session.peer
+            peer.write(BREACHES["too big"][0])
+            assert await peer.closing() == (1009, "message too big")
+            for _ in range(20):
+                peer.write(bytes(MIB // 4))
+                await peer.writer.drain()
+                await asyncio.sleep(0.05)
+                assert not peer.reader.at_eof()
+            # Then it answers, and that is the end.
+            peer.write(bytes(10))
+            assert await peer.rest() == []
+
+    run(scenario())
+
+
+@KINDS
+def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(run, connect, tls, secure, monkeypatch):
+    """At once, and not when the peer has been quiet for long enough."""
+    monkeypatch.setattr("duck.contrib.websockets.closing._QUIET", 30)
+
+    async def scenario():
+        async with connect(Recorder, tls=tls if secure else None) as session:
+            session.peer.write(b"\x83\x80")
+            assert await session.peer.closing() == (1002, "reserved opcode")
+            session.peer.close(1002)
+            assert await session.peer.rest() == []
+            await session.ended()
+            assert session.view.events == ["open", ("close", None)]
+
+    run(scenario())
+
+
+def test_a_peer_that_never_stops_sending_is_read_for_so_long(run, connect, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.closing._DRAINED", MIB)
+
+    async def scenario():
+        async with connect(Recorder) as session:
+            peer = session.peer
+            peer.write(BREACHES["too big"][0])
+            assert await peer.closing() == (1009, "message too big")
+            while not peer.reader.at_eof():
+                peer.write(bytes(65536))
+                await peer.writer.drain()
+                await asyncio.sleep(0)
+            peer.shut()
+            await session.ended()
+
+    run(scenario())
+
+
 # At every step
 
 

@@ -30,7 +30,7 @@ LAYERS = [
     ["compression", "handshake"],
     ["connection"],
     ["tasks", "commons", "endpoint"],
-    ["framework", "transport", "heartbeat", "hooks", "frame_queue", "inflating", "sending", "flow"],
+    ["framework", "transport", "closing", "heartbeat", "hooks", "frame_queue", "inflating", "sending", "flow"],
     ["protocol"],
     ["asgi_session"],
     ["asgi", "view"],

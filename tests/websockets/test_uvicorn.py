@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode
+from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
 
 pytest.importorskip("uvicorn")
 
@@ -174,6 +174,26 @@ def test_what_cannot_be_sent(run, serving_asgi, dial, event, error):
 
 
 # The request and its answer
+
+
+@pytest.mark.parametrize("as_view", [False, True], ids=["application", "view"])
+def test_a_client_that_stays_behind_its_close_frame(run, serving_asgi, dial, tls, as_view):
+    """TLS would wait for its end, but all has been said."""
+
+    class View(WebSocketView):
+        CLOSE_TIMEOUT = 30
+
+    async def scenario():
+        application = View.as_asgi() if as_view else App()
+        async with serving_asgi(application, tls=tls) as server, dial(server, tls=tls) as peer:
+            assert (await peer.head())[0] == 101
+            peer.writer.transport.pause_reading()
+            peer.close(4001)
+            async with asyncio.timeout(5):
+                while server.state.connections or server.state.tasks:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+
+    run(scenario())
 
 
 def test_the_scope(run, serving_asgi, dial, http, either_tls):

@@ -9,8 +9,8 @@ a plain message on an open connection: control frames, extensions, breaches of t
 While the messages of one read are handled, what is sent is *corked*: gathered, and written at once at the end of the
 read. At any other time it is written at once.
 
-A connection ends by one path: a close frame leaves, then the peer's comes or a deadline passes, then the transport is
-closed, and when it is lost `Hooks` sees to the handlers and to `on_close`.
+A connection ends by one path: a close frame leaves, then `Closing` sees to the transport until it is lost, and then
+`Hooks` to the handlers and to `on_close`.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from typing import Any
 
 from . import _codec, tasks
 from ._codec import SENT
+from .closing import Closing
 from .commons import receive_buffer
 from .connection import Connection
 from .endpoint import Endpoint
@@ -63,7 +64,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_deadline",
+        "_closing",
         "_emptied",
         "_holds",
         "_hooks",
@@ -126,7 +127,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._unsent = 0
         self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._emptied: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._closing: Closing | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._hooks: Hooks | None = None
         self.terminated = False
@@ -231,8 +232,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.connection.receive_eof()
         self.direct_out = False
         self.heartbeat.stop()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._closing is not None:
+            self._closing.stop()
+            self._closing = None
         if self._hooks is not None:
             self._hooks.stop_beating()
         if self._waiters:
@@ -438,22 +440,20 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         connection, transport = self.connection, self.transport
         if connection.is_open or self.lost:
             return
-        over = connection.is_over and not transport.is_closing()
-        waits = connection.failed is not None and not connection.ended and transport.can_write_eof()
-        if over and not waits and self.fd >= 0 and not transport.get_write_buffer_size():
-            transport.close()  # and nothing is left that could take its time
-            return
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.endpoint.CLOSE_TIMEOUT, transport.abort)
+        if self._closing is None:
+            exchanged = connection.is_over and (connection.failed is None or connection.ended)
+            if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
+                transport.close()  # and nothing is left that could take its time
+                return
+        self._begun_closing().move_on()
+
+    def _begun_closing(self) -> Closing:
+        if self._closing is None:
+            self._closing = Closing(self, self.endpoint.CLOSE_TIMEOUT)
             self.heartbeat.stop()
             self._release(_HOLD_INBOX | _HOLD_WRITES)
             self.endpoint._connection_closing()
-        if over and waits:
-            # The peer is waited for: closed with bytes of it unread, the connection would be reset, and our close frame
-            # lost on its way.
-            transport.write_eof()
-        elif over:
-            transport.close()
+        return self._closing
 
     def terminate(self) -> None:
         """Closes without waiting for the peer; handlers that run are cancelled."""
@@ -463,9 +463,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self._deadline = self.loop.call_later(Hooks.FLUSH_TIMEOUT, self.transport.abort)
+            self._begun_closing().abort_in(Hooks.FLUSH_TIMEOUT)
         if not self.closed.done():
             self.hooks.cancel()
 

@@ -8,6 +8,7 @@ One host is different: the requests of Duck Framework have a socket. `adopt` and
 """
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,14 @@ from . import framework
 from .commons import receive_buffer
 from .exceptions import ConnectionClosed
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["adopt", "attach", "leave", "pause", "plain_socket", "refuse"]
+__all__ = ["adopt", "attach", "leave", "pause", "plain_socket", "refuse", "unsent"]
 
 _LINGER = 2.0  # seconds for a refused peer to read why
 
@@ -29,6 +34,19 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
         return -1
     socket = transport.get_extra_info("socket")
     return socket.fileno() if socket is not None else -1
+
+
+def unsent(transport: asyncio.WriteTransport) -> int:
+    """Bytes that the peer has not taken: those in the transport, and in its socket where the system tells.
+
+    Under TLS the transport does not count what waits below it. The socket's queue is then not empty either.
+    """
+    size = transport.get_write_buffer_size()
+    socket = transport.get_extra_info("socket")
+    if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
+        with contextlib.suppress(OSError):  # not every system has this for sockets
+            size += int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return size
 
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":

@@ -1,0 +1,179 @@
+"""The end of a connection, from its close frame on: when the transport is closed, and when it is aborted.
+
+    close frame sent --- the peer's close frame ---> closed ------------------------------> lost
+           `------------ the peer broke a rule ----> drained --- quiet ---> shut down ----> lost
+    any of these ------- CLOSE_TIMEOUT, and the peer takes nothing --> aborted
+
+A peer that still takes what waits for it makes progress, and the deadline moves on with it. Once both close frames have
+been exchanged and nothing waits, the deadline is LINGER: only TLS still waits for the peer then.
+
+A peer that broke a rule may be in the midst of sending. It is read on, and what it sends is discarded, until it is
+quiet, has answered or has ended the stream. Closing at once would reset the connection and could destroy the close
+frame on its way. Shutting down for writing at once has the same effect behind a proxy: HAProxy ends a tunnel at the
+server's end of stream, and resets a client that is still sending.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .opcodes import OpCode
+from .transport import unsent
+
+if TYPE_CHECKING:
+    from .protocol import WebSocketProtocol
+
+__all__ = ["Closing"]
+
+_SAMPLES = 8  # looks for progress, in one CLOSE_TIMEOUT
+_LINGER = 1.0  # seconds for TLS to be shut down by a peer that has nothing left to read
+_QUIET = 0.25  # seconds without a byte after which nothing more is on its way; noticed within twice that
+_DRAINED = 67108864  # bytes that are read of a peer that does not become quiet
+_LARGEST_CLOSE = 131  # bytes of a masked close frame
+
+
+class Closing:
+    """Takes one connection to its end; made when its close frame has left, or its stream has ended.
+
+    Args:
+        protocol: The connection.
+        timeout: Seconds that the peer may take to make progress.
+    """
+
+    __slots__ = ("_drain", "_progress", "_protocol", "_timeout", "_timer", "_unsent")
+
+    def __init__(self, protocol: "WebSocketProtocol", timeout: float) -> None:
+        self._protocol = protocol
+        self._timeout = timeout
+        self._unsent = unsent(protocol.transport)
+        self._progress = protocol.loop.time()  # when the peer last took something
+        self._timer = protocol.loop.call_later(timeout / _SAMPLES, self._look)
+        self._drain: _Drain | None = None
+
+    def move_on(self) -> None:
+        """Closes the transport, or begins to drain it, once nothing is left to exchange."""
+        protocol = self._protocol
+        connection, transport = protocol.connection, protocol.transport
+        if not connection.is_over or transport.is_closing():
+            return
+        if connection.failed is None or connection.ended:
+            self.close()
+        elif self._drain is None:
+            self._drain = _Drain(protocol, self)
+            transport.set_protocol(self._drain)
+
+    def close(self) -> None:
+        """Closes the transport, behind what waits in it."""
+        self._protocol.transport.close()
+        if not self._protocol.lost:
+            self._wait(min(self._timeout, _LINGER) / _SAMPLES)
+
+    def shut_down(self) -> None:
+        """Ends our side of the stream; the peer is to end its own."""
+        transport = self._protocol.transport
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def abort_in(self, seconds: float) -> None:
+        """Aborts the transport then, whatever progress the peer makes."""
+        self._timer.cancel()
+        self._timer = self._protocol.loop.call_later(seconds, self._protocol.transport.abort)
+
+    def stop(self) -> None:
+        """The transport is lost."""
+        self._timer.cancel()
+        if self._drain is not None:
+            self._drain.stop()
+
+    def _wait(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = self._protocol.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Aborts the transport if the peer has made no progress for too long."""
+        protocol = self._protocol
+        now, left = protocol.loop.time(), unsent(protocol.transport)
+        if left != self._unsent:
+            self._unsent, self._progress = left, now
+        patience = min(self._timeout, _LINGER) if self._is_exchanged and not left else self._timeout
+        if now - self._progress >= patience:
+            protocol.transport.abort()
+        else:
+            self._wait(patience / _SAMPLES)
+
+    @property
+    def _is_exchanged(self) -> bool:
+        """Whether the peer has answered or ended the stream, and the transport is being closed."""
+        connection = self._protocol.connection
+        answered = connection.ended or connection.close_received is not None
+        if self._drain is not None and self._drain.answered:
+            answered = True
+        return answered and self._protocol.transport.is_closing()
+
+
+class _Drain(asyncio.BufferedProtocol):
+    """Takes the place of a protocol at its transport, and discards what the peer sends.
+
+    Attributes:
+        answered: Whether a close frame of the peer has come. It is found if it comes in a read of its own, as it does
+            from a peer that was not sending.
+    """
+
+    def __init__(self, protocol: "WebSocketProtocol", closing: Closing) -> None:
+        self._protocol = protocol
+        self._closing = closing
+        self._size = 0
+        self._seen = 0  # of `_size`, when it was looked at last
+        self._window = protocol.buffer.window
+        self._timer: asyncio.TimerHandle | None = protocol.loop.call_later(_QUIET, self._look)
+        self.answered = False
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._window
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._size += nbytes
+        if nbytes <= _LARGEST_CLOSE and _is_close_frame(self._window[:nbytes]):
+            self.answered = True
+            self.stop()
+            self._closing.close()
+        elif self._size > _DRAINED:
+            self._shut_down()
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def stop(self) -> None:
+        """Looks no more whether the peer is quiet."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        if self._size == self._seen:
+            self._shut_down()
+        else:
+            self._seen = self._size
+            self._timer = self._protocol.loop.call_later(_QUIET, self._look)
+
+    def _shut_down(self) -> None:
+        if self._timer is not None:
+            self.stop()
+            self._closing.shut_down()
+
+
+def _is_close_frame(data: memoryview) -> bool:
+    """Whether bytes are a masked close frame and nothing else."""
+    return len(data) >= 6 and data[0] == 0b10000000 | OpCode.CLOSE and data[1] == 0b10000000 | len(data) - 6

@@ -1,0 +1,77 @@
+"""The end of a connection behind a real HAProxy, which ends both directions of a tunnel when the server ends one."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import websockets
+
+from .conftest import NODE, Kind
+from .serving import Server
+
+SIZE = 16 * 1024 * 1024
+ROUNDS = 10
+
+SETTINGS = """
+global
+    maxconn 100
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 30s
+    timeout server 30s
+    timeout tunnel 30s
+frontend clients
+    bind fd@{listener}
+    default_backend servers
+backend servers
+    server one 127.0.0.1:{port}
+"""
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return Kind(request.param, False)
+
+
+@pytest.fixture(scope="module")
+def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A URL through HAProxy, where messages of more than 1 MiB are refused."""
+    executable = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    if executable is None:
+        pytest.skip("haproxy is not installed")
+    settings = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings.write_text(SETTINGS.format(listener=listener.fileno(), port=server.port))
+        command = [executable, "-db", "-f", str(settings)]
+        with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:
+            try:
+                yield f"ws://127.0.0.1:{listener.getsockname()[1]}/fail"
+            finally:
+                process.terminate()
+
+
+def test_websockets_learns_why_it_is_refused_while_it_sends(refusing, run):
+    async def scenario():
+        codes = []
+        for _ in range(ROUNDS):
+            async with websockets.connect(refusing, compression=None) as peer:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await peer.send(bytes(SIZE))
+                    await peer.recv()
+            codes.append(peer.close_code)
+        assert codes == [1009] * ROUNDS
+
+    run(scenario())
+
+
+def test_node_learns_why_it_is_refused_while_it_sends(refusing, ws):
+    command = ["node", str(NODE / "refused.mjs"), refusing, str(SIZE), str(ROUNDS)]
+    done = subprocess.run(command, cwd=ws, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [1009] * ROUNDS
