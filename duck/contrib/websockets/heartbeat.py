@@ -5,8 +5,11 @@
                                  |________________________________________________________________________|
 
 Anything received is a sign of life. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the
-connection. With PONG_TIMEOUT None there is no miss. All connections share a clock, and receiving a message costs
-nothing but a flag.
+connection. With PONG_TIMEOUT None there is no miss.
+
+All connections share a clock, and receiving a message costs nothing but a flag. So the time of the last byte is known
+only as that of the wake which found the flag set. There is a wake in every tenth of RECEIVE_TIMEOUT, which bounds the
+error: a silent connection ends after RECEIVE_TIMEOUT to 1.1 times RECEIVE_TIMEOUT, never earlier.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Heartbeat"]
 
+_WAKES = 10  # in one RECEIVE_TIMEOUT
 _LATE = 1.0  # seconds by which a timer shows that the loop was busy, and that a pong may wait unread
 
 
@@ -39,6 +43,7 @@ class Heartbeat:
     REASON = "no pong"
 
     __slots__ = (
+        "_answered",
         "_clock",
         "_due",
         "_loop",
@@ -48,6 +53,7 @@ class Heartbeat:
         "_sent",
         "_silent_since",
         "_tick",
+        "_wake_at",
         "latency",
     )
 
@@ -57,6 +63,8 @@ class Heartbeat:
         self._clock = clock(loop)
         self._tick = 0
         self._due = 0.0
+        self._wake_at = 0.0
+        self._answered = False  # whether anything has come since the last ping
         self._misses = 0
         self._pinged: float | None = None  # when, while its answer is awaited
         self._sent = 0  # the last ping's payload: when it left, in nanoseconds, for uvloop's clock counts milliseconds
@@ -82,38 +90,45 @@ class Heartbeat:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
 
     def _wait(self, seconds: float) -> None:
-        """Looks again after so long, or when the peer will have been silent for too long."""
-        self._due = self._loop.time() + seconds
+        """Looks again after so long, or earlier, to notice how long the peer has been silent."""
+        now = self._loop.time()
+        wake = self._due = now + seconds
         limit = self._protocol.endpoint.RECEIVE_TIMEOUT
-        wake = min(self._due, self._silent_since + limit) if limit else self._due
+        if limit:
+            wake = min(wake, now + limit / _WAKES, max(self._silent_since + limit, now))
         if wake != float("inf"):
+            self._wake_at = wake
             self._tick = self._clock.set(self._loop, wake, self)
 
     def wake(self) -> None:
         """Looks whether the peer is still there; the clock calls it."""
         now = self._loop.time()
         settings = self._protocol.endpoint
+        # If the loop was busy, what the peer sent may wait unread: there is another look before that counts as silence.
+        is_late = now - self._wake_at > _LATE
         if self._protocol.take_sign_of_life():
             self._silent_since = now
+            self._answered = True
             self._misses = 0
-        elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT:
+        elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT and not is_late:
             self._protocol.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
             self._wait(self._due - now)
         elif self._pinged is None or settings.PONG_TIMEOUT is None:
             self._ping(now)
-        elif self._silent_since >= self._pinged:
+        elif self._answered:
             self._quiet()
         elif now < self._pinged + settings.PONG_TIMEOUT:
             self._wait(self._pinged + settings.PONG_TIMEOUT - now)
-        elif now - self._due > _LATE:
+        elif is_late:
             self._wait(settings.PONG_TIMEOUT)
         else:
             self._missed()
 
     def _ping(self, now: float) -> None:
         self._pinged = now
+        self._answered = False
         self._sent = time.perf_counter_ns()
         self._protocol.ping(b"%d" % self._sent)
         settings = self._protocol.endpoint

@@ -92,8 +92,8 @@ class WebSocketView(View):
     """Seconds without a byte after which the connection ends; None or 0 for no limit."""
 
     CLOSE_TIMEOUT: float = 10
-    """Seconds that the peer has to answer our close frame, anew whenever it takes bytes that wait for it; and handlers to
-    end once the connection is gone."""
+    """Seconds that the peer has to answer our close frame, anew whenever it takes bytes that wait for it; and that
+    handlers have to end once the connection is gone."""
 
     MAX_FRAME_SIZE: int | None = 1024 * 1024
     """Bytes of the largest frame and message taken. Larger ones are sent in fragments of this size."""
