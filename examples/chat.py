@@ -1,9 +1,8 @@
 """A chat between all who have its page open: `duck serve examples/chat.py`, and visit the port."""
 
-import asyncio
 from contextlib import suppress
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, ConnectionClosed, Frame, OpCode, WebSocketView
 from duck.http.request import HttpRequest
 from duck.server import run
 from duck.urls import path
@@ -69,26 +68,24 @@ def page(request: HttpRequest) -> str:
 
 
 class ChatView(WebSocketView):
-    """Passes on what one says to all."""
+    """Passes each message on to every open page."""
 
     MAX_FRAME_SIZE = 4096  # bytes; the page lets nobody type more
+    SLOW_CONSUMER = "close"  # a client that does not read is disconnected, so that no one waits for it
 
     async def on_open(self) -> None:
         everyone.add(self)
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        if opcode == OpCode.TEXT:
-            await asyncio.gather(*(view.hear(message) for view in everyone))
-        else:
+        if opcode != OpCode.TEXT:
             await self.send_close(CloseCode.UNSUPPORTED_DATA, "text only")
+            return
+        for view in list(everyone):
+            with suppress(ConnectionClosed):  # it has just left
+                await view.send(message, opcode)
 
-    async def hear(self, message: bytes) -> None:
-        with suppress(ConnectionError):  # just left
-            await self.send(message)
-
-    async def on_close(self, frame: Frame | None = None) -> None:
+    async def on_close(self, frame: Frame | None) -> None:
         everyone.discard(self)
-        await super().on_close(frame)
 
 
 urlpatterns = [path("/", page), path("/chat", ChatView)]

@@ -64,6 +64,23 @@ def test_chat(serve):
             clients[0].recv()
 
 
+def test_the_chat_does_not_wait_for_a_client_that_does_not_read(serve):
+    address = serve("chat.py")
+    with socket.socket() as stalled, ExitStack() as stack:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+        stalled.sendall(
+            b"GET /chat HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert stalled.recv(12) == b"HTTP/1.1 101"
+        clients = [stack.enter_context(connect(address + "/chat", compression=None)) for _ in range(2)]
+        for number in range(2500):  # 10 MB, more than the sockets hold for the client that does not read
+            message = f"{number:4000}"
+            clients[0].send(message)
+            assert [client.recv(30) for client in clients] == [message] * 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("name", ["echo.py", "chat.py"])
 def test_run_as_a_script(name):
