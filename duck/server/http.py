@@ -7,6 +7,9 @@ A connection is in one of four phases:
     ENDING     the last response is written; whatever still arrives is thrown away
     GONE       the connection is lost, or belongs to a WebSocket view
 
+Reading is resumed in the context of the connection, never in that of a page: loops call a protocol in the context in
+which its transport began to read, and the next request on the connection may be another person's.
+
 READING and ENDING have a deadline. The clock is set when a deadline comes before the one that it is
 set for, and is set again when it wakes early, so a read costs no more than a look at the time.
 """
@@ -16,6 +19,7 @@ import enum
 import inspect
 import logging
 import os
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from duck.contrib.websockets.commons import clock, receive_buffer
@@ -56,6 +60,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_alarm",
         "_buffer",
         "_clock",
+        "_context",
         "_deadline",
         "_loop",
         "_phase",
@@ -69,6 +74,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "has_room",
     )
 
+    _context: Context
     _transport: asyncio.Transport
     address: ClientAddress
     has_room: bool
@@ -95,6 +101,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
+        self._context = copy_context()
         peer = transport.get_extra_info("peername")
         self.address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
         self.has_room = self._server.connection_opened(self)
@@ -115,8 +122,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if self._phase is Phase.READING:
-            self._advance(was_idle=True)
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._phase is not Phase.GONE:
@@ -136,12 +142,22 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # From one request to the next.
 
-    def _advance(self, was_idle: bool) -> None:
+    def _go_on(self) -> None:
+        """Have the next request looked at, in the connection's context.
+
+        By a callback of the loop, for a task that starts eagerly would answer it inside of the one before, and so on
+        until the stack is full.
+        """
+        self._loop.call_soon(self._advance, context=self._context)
+
+    def _advance(self, was_idle: bool = True) -> None:
         """Start to answer the next request, if it is here as a whole.
 
         Args:
             was_idle: Whether no part of that request had been looked at before.
         """
+        if self._phase is not Phase.READING:
+            return
         if self._writing_paused:
             # Someone who asks and does not read the answers may not ask for more.
             self._transport.pause_reading()
@@ -170,7 +186,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             return
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
-            self._hand_over(request, match)
+            copy_context().run(self._hand_over, request, match)
         else:
             self._set_deadline(_NEVER)
             self._transport.pause_reading()
@@ -221,7 +237,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         else:
             self._phase = Phase.READING
             self._set_deadline(self._server.limits.keep_alive_timeout)
-            self._advance(was_idle=True)
+            self._go_on()
 
     # The end.
 
