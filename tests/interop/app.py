@@ -9,6 +9,8 @@ from duck.urls import path
 
 FRAGMENT_SIZE = 1000
 
+SIZES = (7, 300, 20, 1, 5000, 255, 256)
+
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>A peer</title>
@@ -50,6 +52,11 @@ PAGE = """<!doctype html>
 _endings: dict[str, asyncio.Future[tuple[int | None, str]]] = {}
 
 
+def text_of(size: int) -> str:
+    """A text of so many bytes."""
+    return (f"{size} bytes, " * size)[:size]
+
+
 def page(request: HttpRequest) -> str:
     return PAGE
 
@@ -71,6 +78,15 @@ class FragmentsView(WebSocketView):
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         await self.send((message[i : i + FRAGMENT_SIZE] for i in range(0, len(message), FRAGMENT_SIZE)), opcode)
+
+
+class SizesView(WebSocketView):
+    """Sends messages of the sizes in SIZES, then closes."""
+
+    async def on_open(self) -> None:
+        for size in SIZES:
+            await self.send(text_of(size))
+        await self.send_close()
 
 
 class ClosingView(WebSocketView):
@@ -107,4 +123,5 @@ urlpatterns = [
     path("/fragments", FragmentsView),
     path("/close/<int:code>", ClosingView),
     path("/fail", FailingView),
+    path("/sizes", SizesView),
 ]

@@ -23,7 +23,7 @@ def agreed(parameters, **settings):
 @pytest.mark.parametrize(
     ("offer", "answer"),
     [
-        ([], {"server_max_window_bits": "12", "client_no_context_takeover": None}),
+        ([], {"server_max_window_bits": "12"}),  # nothing is asked of the client: Mojolicious would ignore it
         (BROWSER, {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
         ([("client_max_window_bits", "15")], {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
         ([("client_max_window_bits", "9")], {"server_max_window_bits": "12", "client_max_window_bits": "9"}),
@@ -87,7 +87,17 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
     assert "client_no_context_takeover" not in agreed(BROWSER, memory_limit=4096 + 4096)
     assert "client_no_context_takeover" not in agreed([], server_context_takeover=False, memory_limit=32768)
     # Nothing said means 15 bits, in both directions.
-    assert agreed([], server_max_window_bits=15, memory_limit=65536) == {}
+    assert agreed([], server_max_window_bits=15) == {}
+
+
+@pytest.mark.parametrize("threshold", [0, 256, 10_000])
+def test_all_is_compressed_for_clients_that_offer_what_libwebsockets_does(threshold):
+    """Its versions 4.1 to 4.3 hand over an uncompressed message again and again."""
+    settings = Compression(threshold=threshold)
+    for offer in ([], BROWSER, [("server_no_context_takeover", None)]):
+        assert settings.accept(offer).threshold == threshold
+    for offer in ([("client_no_context_takeover", None)], [("client_no_context_takeover", None), *BROWSER]):
+        assert settings.accept(offer).threshold == 0
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,7 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
         {"threshold": -1},
         {"memory_limit": None},
         {"memory_limit": 4095},
-        {"server_max_window_bits": 15},
+        {"server_max_window_bits": 15, "memory_limit": 32767},
     ],
 )
 def test_settings_have_bounds(settings):
