@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from duck.contrib.websockets import __version__
+from duck.contrib.websockets.logging import access_logger
 
 from .options import Parser, add_serve_options, limits
 from .routes import Routes
@@ -58,6 +59,7 @@ def _serve(options: argparse.Namespace) -> None:
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    access_logger.setLevel(logging.INFO if options.access_log else logging.CRITICAL)
     urlpatterns = load(options.target)
     try:
         Routes(urlpatterns)

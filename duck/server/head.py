@@ -6,6 +6,7 @@ after a refusal, and after a request whose connection cannot go on; then `stoppe
 """
 
 import re
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import httptools
@@ -40,10 +41,17 @@ class RequestHead(NamedTuple):
     keep_alive: bool
 
 
-class Refusal(NamedTuple):
-    """What came in the place of a request, as the status to answer."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What came in the place of a request.
+
+    Attributes:
+        status: To answer with.
+        reason: For the log.
+    """
 
     status: int
+    reason: str = field(default="", compare=False)
 
 
 class _Stop(Exception):
@@ -131,8 +139,8 @@ class RequestReader:
                 break
             except httptools.HttpParserCallbackError:
                 self.stop()
-            except httptools.HttpParserError:
-                self._refuse(400)
+            except httptools.HttpParserError as error:
+                self._refuse(400, f"not HTTP/1.1: {error}")
             else:
                 if turns == self._turns:
                     self._take_room(len(step))
@@ -148,15 +156,23 @@ class RequestReader:
         if self._room >= 0 and len(self._fields) <= self._limits.header_count:
             return
         if self._in_head:
-            self._refuse(431)
+            self._refuse_head()
         elif self._head is not None:
             self._cut_short(self._head)
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         self._in_head = False
         self._head = None
-        self._ready.append(Refusal(status))
+        self._ready.append(Refusal(status, reason))
         self.stop()
+
+    def _refuse_head(self) -> None:
+        limits = self._limits
+        self._refuse(
+            431,
+            f"the head has more than {limits.head_size} bytes or {limits.header_count} fields: "
+            "see Limits.head_size and header_count",
+        )
 
     def _cut_short(self, head: RequestHead) -> None:
         """Take a request for whole without its body; nothing behind it can be told from that."""
@@ -187,18 +203,18 @@ class RequestReader:
         self._in_head = False
         version = parser.get_http_version()
         if version not in _VERSIONS:
-            self._refuse(505)
+            self._refuse(505, f"the client speaks HTTP/{version}")
             raise _Stop
         fields, self._fields = self._fields, []
         try:
             headers = Headers(fields)
             _check_host(headers, required=version == "1.1")
-        except ValueError:
-            self._refuse(400)
+        except ValueError as error:
+            self._refuse(400, str(error))
             raise _Stop from None
         size = _AROUND + len(self._target) + headers.size
         if len(fields) > self._limits.header_count or size > self._limits.head_size:
-            self._refuse(431)
+            self._refuse_head()
             raise _Stop
         upgrade = parser.should_upgrade()
         keep_alive = version == "1.1" and parser.should_keep_alive()

@@ -23,6 +23,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from duck.contrib.websockets.commons import clock, receive_buffer
+from duck.contrib.websockets.logging import format_address, log_access, printable
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -168,9 +169,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._await_head()
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
-            self._refuse(request.status)
+            self._refuse(request.status, request.reason)
         elif not self.has_room:
-            self._refuse(503)
+            self._refuse(503, "there is no room: see Limits.connections and connections_per_address")
         else:
             self._dispatch(request)
 
@@ -181,8 +182,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _dispatch(self, head: RequestHead) -> None:
         try:
             request = self._request(head)
-        except ValueError:
-            self._refuse(400)
+        except ValueError as error:
+            self._refuse(400, f"{head.target!r} is no request target: {error}")
             return
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
@@ -216,7 +217,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             view = match.route.handler(request, **match.kwargs)
         except Exception:
             logger.exception("cannot make the view for %r", request)
-            self._refuse(500)
+            self._refuse(500, "the view cannot be made")
             return
         self._let_go()
         self._server.hand_over(self, view)
@@ -232,6 +233,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         close = not keep_alive or self._server.closing
         self._unsent = 0
         self._transport.write(response.to_bytes(head_only=request.method == "HEAD", close=close))
+        log_access(request, response.status, 0 if request.method == "HEAD" else len(response.content))
         if close:
             self._end(linger=self._reader.stopped)
         else:
@@ -241,9 +243,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # The end.
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         """Answer what cannot be taken for a request, and end the connection."""
-        logger.debug("%s refused with %d", self._transport.get_extra_info("peername"), status)
+        _log_refusal(self.address, status, reason)
+        log_access(None, status, address=self.address)
         self._transport.write(_plain(status).to_bytes(close=True))
         self._end(linger=True)
 
@@ -312,7 +315,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         elif unsent:
             self._transport.abort()
         elif self._phase is Phase.READING and self._reader.in_request:
-            self._refuse(408)
+            timeout = self._server.limits.head_timeout
+            self._refuse(408, f"the request has not arrived within {timeout:g} s: see Limits.head_timeout")
         elif self._transport.is_closing():
             self._transport.abort()
         else:
@@ -322,10 +326,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
 async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
     """Ask the view for its response; a view that fails is logged and answered for with 500."""
     if match is None:
+        _log_refusal(request.client_address, 404, "there is no route for %s", request.target)
         return _plain(404)
     route, kwargs = match
     if request.method not in route.methods:
-        return _plain(405, headers=[("Allow", ", ".join(route.methods))])
+        allowed = ", ".join(route.methods)
+        _log_refusal(request.client_address, 405, "%s of %s, which answers %s", request.method, request.target, allowed)
+        return _plain(405, headers=[("Allow", allowed)])
     try:
         result = route.handler(request, **kwargs)
         if isinstance(route.handler, type):
@@ -340,6 +347,12 @@ async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
     except Exception:
         logger.exception("the view for %r failed", request)
         return _plain(500)
+
+
+def _log_refusal(address: ClientAddress, status: int, reason: str, *words: str) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        reason = printable(reason % words if words else reason)
+        logger.info("%s refused with %d: %s", format_address(address), status, reason)
 
 
 def _plain(status: int, **kwargs: Any) -> HttpResponse:

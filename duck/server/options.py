@@ -18,6 +18,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and where help is."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is not known here, for the command above would name its own help."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
@@ -102,6 +109,12 @@ def _add_limits(group: Any) -> None:
 
 def _add_logging(group: Any) -> None:
     group.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="what is logged (%(default)s)")
+    group.add_argument(
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="log a line for each page and each handshake, whatever the level",
+    )
 
 
 def _add_process(group: Any) -> None:

@@ -197,6 +197,26 @@ def test_limits(folder, option):
         connect(process.address)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_on"),
+    [
+        (("--access-log",), True),
+        (("--access-log", "--log-level", "warning"), True),
+        (("--no-access-log", "--log-level", "debug"), False),
+        ((), False),
+    ],
+)
+def test_the_access_log(folder, arguments, is_on):
+    with Process(folder, "echo.py", "--port", 0, *arguments) as process:
+        assert echo(process.address) == "hello"
+        with client_of(process.address) as client:
+            client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 404 ")
+        _, log = process.stop(signal.SIGTERM)
+    answered = re.findall(r'INFO duck.access: 127\.0\.0\.1:\d+ "GET (\S+) HTTP/1\.1" (\d+) ', log)
+    assert answered == ([("/", "101"), ("/nowhere", "404")] if is_on else [])
+
+
 def test_errors_of_hooks_are_logged(folder):
     (folder / "broken.py").write_text(ONE_VIEW.replace("await self.send(", "await self.sned("))
     with Process(folder, "broken.py", "--port", 0, "--log-level", "error") as process:
@@ -296,6 +316,7 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
         ((), "required"),
         (("serve",), "required: TARGET"),
         (("dance",), "invalid choice: 'dance'"),
+        (("serve", "echo.py", "--dance"), "unrecognized arguments: --dance; see duck serve --help"),
         (("serve", "echo.py", "--port", "abc"), "argument --port: 'abc' is not a port, 0 to 65535; see"),
         (("serve", "echo.py", "--port", "65536"), "'65536' is not a port, 0 to 65535"),
         (("serve", "echo.py", "--loop", "x"), "--loop"),

@@ -129,7 +129,7 @@ def test_http_knows_nothing_of_websockets_and_hosts(path):
 
 
 def test_hosts_import_the_view_and_nothing_imports_hosts():
-    """But for what is shared by all of a loop: what a host needs of WebSockets, it has by their public names."""
+    """But for what is shared by all of a loop, and for the log: the rest a host has by the public names."""
     for path in sources():
         for name in imports_of_ours(path):
             if path.is_relative_to(ROOT / "server") and name == f"{PACKAGE}.commons":

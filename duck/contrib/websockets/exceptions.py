@@ -61,12 +61,24 @@ class HandshakeError(BaseException):
     Attributes:
         status: The HTTP status of the answer.
         headers: What the answer carries beside the usual.
+        fields: The header fields of the request that it is refused for, whose values the log tells.
+        setting: The setting that would let it in, for the log.
     """
 
-    def __init__(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        fields: tuple[str, ...] = (),
+        setting: str = "",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
+        self.fields = fields
+        self.setting = setting
 
 
 # What the codec's error numbers mean, in words that go to the peer as the reason of the close frame.

@@ -69,13 +69,15 @@ def accept(
     header = request.headers.get
     if not _has_token(header("upgrade", ""), "websocket"):
         upgrade = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
-        raise HandshakeError(426, "this is a WebSocket endpoint: missing Upgrade: websocket", upgrade)
+        missing = "this is a WebSocket endpoint: missing Upgrade: websocket"
+        raise HandshakeError(426, missing, upgrade, fields=("Upgrade",))
     if not _has_token(header("connection", ""), "upgrade"):
-        raise HandshakeError(400, "missing Connection: Upgrade")
+        raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
     # A second field of a name makes its value a list, which no check here passes.
     if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
         version = (("Sec-WebSocket-Version", str(VERSION)),)
-        raise HandshakeError(426, f"only WebSocket version {VERSION} is spoken here", version)
+        spoken = f"only WebSocket version {VERSION} is spoken here"
+        raise HandshakeError(426, spoken, version, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
@@ -131,7 +133,8 @@ def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | 
             return
     elif "*" in allowed or origin in (item.lower().rstrip("/") for item in allowed):
         return
-    raise HandshakeError(403, "connections from this origin are not allowed")
+    foreign = "connections from this origin are not allowed"
+    raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
 
 
 def _is_same_origin(origin: str, request: "HttpRequest") -> bool:

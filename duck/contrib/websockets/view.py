@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import json
+import logging
 import threading
 from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -18,7 +19,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
-from .logging import log_event
+from .logging import access_logger, log_access, log_event, log_refusal
 from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
 from .protocol import WebSocketProtocol
@@ -297,7 +298,8 @@ class WebSocketView(View):
             )
         except HandshakeError as error:
             request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
-            log_event(request, "REFUSED", error.status, error)
+            log_refusal(request, error)
+            log_access(request, error.status)
             transport.refuse(request, handshake.refusal(error))
             self.state = State.CLOSED
             return False
@@ -319,6 +321,8 @@ class WebSocketView(View):
             self._protocol = None
             self.state = State.CLOSED
             return False
+        if access_logger.level <= logging.INFO:  # spares a connection two calls
+            log_access(request, 101)
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True
