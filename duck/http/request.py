@@ -1,7 +1,7 @@
 """An HTTP request as a view sees it, small enough to be kept for the life of a WebSocket."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any, overload
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -27,6 +27,9 @@ class HttpRequest:
         transport: The connection, or None when the host owns it.
         content: The bytes that were read behind the head.
         application: Has the running server as its `server`.
+        scope: The ASGI scope, as the application got it from its middleware; None on the embedded server.
+        responder: The host's part in the answer to an upgrade request, a `transport.Responder`; None where the answer
+            is written to the transport as it is.
     """
 
     __slots__ = (
@@ -39,6 +42,8 @@ class HttpRequest:
         "method",
         "path",
         "query_string",
+        "responder",
+        "scope",
         "secure",
         "target",
         "transport",
@@ -56,6 +61,7 @@ class HttpRequest:
         transport: asyncio.Transport | None = None,
         content: bytes = b"",
         application: Any = None,
+        scope: MutableMapping[str, Any] | None = None,
     ) -> None:
         """Describe a request.
 
@@ -75,6 +81,8 @@ class HttpRequest:
         self.transport = transport
         self.content = content
         self.application = application
+        self.scope = scope
+        self.responder: Any = None
         self._meta: dict[str, Any] | None = None
 
     @property

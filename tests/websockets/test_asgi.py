@@ -448,3 +448,134 @@ def test_an_application_that_is_cancelled(run):
 
     run(scenario())
     assert View.closed == [1001]
+
+
+class Closed(Echo):
+    """Notes how its connection has ended."""
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.closed = []
+
+    async def on_close(self, frame=None):
+        self.closed.append((frame, self.close_code))
+
+
+def test_after_its_own_close_a_view_is_told_of_no_frame(run):
+    """Whether the client answers an ASGI application does not learn."""
+
+    class View(Closed):
+        async def on_receive(self, message, opcode):
+            await self.send_close(4001, "as asked")
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent[1:] == [{"type": "websocket.close", "code": 4001, "reason": "as asked"}]
+
+    run(scenario())
+    assert View.closed == [(None, 4001)]
+
+
+@pytest.mark.parametrize("what", ["close", "message"])
+def test_an_event_that_the_server_does_not_take(run, what):
+    """As Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
+
+    class View(Closed):
+        async def on_receive(self, message, opcode):
+            if what == "close":
+                await self.send_close(1008)
+            else:
+                await self.send_binary(bytes(10))
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event.get("code") == 1008 or event.get("bytes"):
+                raise Exception("the server does not take that")
+            await server.send(event)
+
+        with pytest.raises(Exception, match="the server does not take that"):
+            await View.as_asgi()(server.scope, server.events.get, send)
+
+    run(scenario())
+    assert View.closed == [(None, 1008 if what == "close" else 1006)]
+
+
+def test_a_server_that_fails_to_send_and_tells_then_that_the_client_is_gone(run):
+    class View(Closed):
+        pass
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event["type"] == "websocket.send":
+                server.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+                raise RuntimeError("closed")
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, server.events.get, send)
+
+    run(scenario())
+    assert View.closed == [(None, 1006)]
+
+
+def test_an_application_ends_at_the_deadline_though_its_client_reads_nothing(run):
+    class View(Closed):
+        CLOSE_TIMEOUT = 0.05
+
+        async def on_receive(self, message, opcode):
+            await self.send(b"never read")
+            await self.send_close()
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event["type"] == "websocket.send":
+                await asyncio.Event().wait()
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, server.events.get, send)
+        assert [event["type"] for event in server.sent] == ["websocket.accept"]
+
+    run(scenario())
+    assert View.closed == [(None, 1000)]
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it: no Exception."""
+
+
+@pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])
+@pytest.mark.parametrize("error", [SystemExit, Panic])
+def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, caplog, hook, error):
+    class View(Echo):
+        ended = False
+
+        async def on_close(self, frame=None):
+            type(self).ended = True
+
+    async def fail(self, *args):
+        View.ended = hook == "on_close"
+        raise error("as the test expects")
+
+    setattr(View, hook, fail)
+    View.__init_subclass__()
+
+    async def scenario():
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("now")
+            if hook == "on_close":
+                assert await peer.message() == "now"
+                peer.close()
+            else:
+                assert await peer.closing() == (1011, "internal error")
+                peer.close(1011)
+            await until(lambda: View.ended)
+
+    run(scenario())
+    assert "as the test expects" in caplog.text

@@ -212,3 +212,34 @@ def test_an_error_ends_its_own_connection_only(run, serving, dial, log):
 
     run(scenario())
     assert len(log()) == 1
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it: no Exception."""
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
+@pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop", "_heartbeat_loop"])
+@pytest.mark.parametrize("error", [SystemExit, Panic])
+def test_what_is_no_exception_does_not_end_the_server(run, connect, log, error, hook, waits):
+    async def fail(self, *args):
+        if waits:
+            await asyncio.sleep(0)
+        raise error("internal detail")
+
+    View = type("View", (WebSocketView,), {hook: fail})
+
+    async def scenario():
+        async with connect(View) as session:
+            if hook == "on_receive":
+                session.peer.send("x")
+            if hook == "on_close":
+                session.peer.close()
+                assert await session.peer.closing() == (1000, "")
+            else:
+                assert await session.peer.closing() == (1011, "internal error")
+                session.peer.close(1011)
+            await session.ended()
+
+    run(scenario())
+    assert error in {type(entry.error) for entry in log()}

@@ -552,6 +552,66 @@ def test_the_server_shuts_down_and_the_client_does_not_care(run, serving_asgi, d
     run(scenario())
 
 
+class Pushing(WebSocketView):
+    """Has much to send, and does not wait until it has left."""
+
+    async def on_open(self):
+        self.sending = asyncio.create_task(self.send(PUSHED, OpCode.BINARY))
+
+    async def on_close(self, frame=None):
+        await asyncio.gather(self.sending, return_exceptions=True)
+
+
+PUSHED = bytes(2**24)
+
+
+async def pushing(scope, receive, send):
+    await receive()
+    await send(ACCEPT)
+    sending = asyncio.create_task(send({"type": "websocket.send", "bytes": PUSHED}))
+    await receive()
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def frame_header(peer):
+    first, size = await peer.reader.readexactly(2)
+    return first, int.from_bytes(await peer.reader.readexactly(8)) if size == 127 else size
+
+
+@pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
+def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial, app):
+    """It gets all that was sent, and the close frame, however long that takes."""
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+            await peer.head()
+            first, size = await frame_header(peer)
+            closing = asyncio.create_task(server.shut_down())
+            received = 0
+            while first & 15 != OpCode.CLOSE:
+                for start in range(0, size, 65536):
+                    received += len(await peer.reader.readexactly(min(65536, size - start)))
+                    if received % 2**20 == 0:
+                        await asyncio.sleep(0.1)
+                first, size = await frame_header(peer)
+            assert received == len(PUSHED)
+            assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)
+            peer.close(CloseCode.SERVICE_RESTART)
+            await closing
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
+def test_the_server_shuts_down_and_a_client_does_not_read(run, serving_asgi, dial, app):
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+            await peer.head()
+            await server.shut_down()
+
+    run(scenario())
+
+
 def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, dial, until):
     events = []
 
@@ -807,5 +867,113 @@ def test_compression(run, serving_asgi, allowed):
             for message in messages:
                 await client.send(message)
                 assert await client.recv() == message
+
+    run(scenario())
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it: no Exception."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, Panic, asyncio.CancelledError])
+@pytest.mark.parametrize("accepts", [True, False])
+def test_an_application_that_wants_to_end_the_process(run, serving_asgi, dial, caplog, error, accepts):
+    async def failing(scope, receive, send):
+        await receive()
+        if accepts:
+            await send(ACCEPT)
+        raise error("as the test expects")
+
+    async def scenario():
+        async with serving_asgi(failing) as server:
+            for _ in range(2):  # and the server lives
+                async with dial(server) as peer:
+                    if accepts:
+                        assert (await peer.head())[0] == 101
+                        assert await peer.closing() == (1011, "internal error")
+                        peer.close(1011)
+                    else:
+                        assert (await peer.head())[0] == 500
+
+    run(scenario())
+    assert "Exception in ASGI application" in caplog.text
+    assert "as the test expects" in caplog.text
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_that_has_no_body(run, serving_asgi, dial, status):
+    headers = [(b"etag", b'"1"'), (b"content-length", b"9")]
+    app = answering(
+        {"type": "websocket.http.response.start", "status": status, "headers": headers},
+        {"type": "websocket.http.response.body", "body": b"dropped", "more_body": True},
+        {"type": "websocket.http.response.body", "body": b"as well"},
+    )
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            found, fields = await peer.head()
+            assert (found, fields["etag"]) == (status, '"1"')
+            # What a 304 has is the length of the response that it stands for (RFC 9110, section 8.6).
+            assert fields.get("content-length") == (None if status == 204 else "9")
+            assert await peer.reader.read() == b""
+
+    run(scenario())
+
+
+def test_a_response_that_has_no_body_is_given_no_length(run, serving_asgi, dial):
+    app = answering(
+        {"type": "websocket.http.response.start", "status": 304, "headers": []},
+        {"type": "websocket.http.response.body", "body": b""},
+    )
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            _, fields = await peer.head()
+            assert "content-length" not in fields
+            assert await peer.reader.read() == b""
+
+    run(scenario())
+
+
+def test_a_client_that_is_denied_while_it_sends_gets_to_read_why(run, serving_asgi, dial):
+    app = answering(
+        {"type": "websocket.http.response.start", "status": 401, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"who are you?"},
+    )
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            peer.send(*[bytes(65536)] * 8)
+            status, fields = await peer.head()
+            assert status == 401
+            assert await peer.reader.readexactly(int(fields["content-length"])) == b"who are you?"
+            assert await peer.reader.read() == b""
+
+    run(scenario())
+
+
+def test_a_loop_that_starts_tasks_at_once(run, serving_asgi, dial, until):
+    """uvicorn makes the protocol the transport's own only after it has handed the request over."""
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("no eager tasks before Python 3.12")
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        try:
+            for app in App(), answering({"type": "websocket.close"}):
+                async with serving_asgi(app) as server, dial(server) as peer:
+                    status, _ = await peer.head()
+                    if isinstance(app, App):
+                        assert status == 101
+                        peer.send("hello")
+                        assert await peer.message() == "hello"
+                        peer.close()
+                        await peer.closing()
+                        await until(lambda app=app: app.events[-1]["type"] == "websocket.disconnect")
+                    else:
+                        assert status == 403
+        finally:
+            loop.set_task_factory(None)
 
     run(scenario())

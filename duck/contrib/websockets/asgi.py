@@ -15,15 +15,17 @@ import contextlib
 import os
 from base64 import b64encode
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httptools
 
 from duck.http.request import HttpRequest
 
+from . import handshake
 from .connection import Connection, check_close_code, parse_close
+from .exceptions import HandshakeError
 from .logging import logger
 from .opcodes import CloseCode, OpCode
 
@@ -31,21 +33,25 @@ if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
     from .view import WebSocketView
 
-__all__ = ["EXTENSION", "Application"]
+__all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of"]
 
 EXTENSION = "duck.websocket"
 """In a scope's extensions: has `run`, which runs a view on the connection itself."""
+
+HANDSHAKE = {b"connection", b"upgrade"} | {b"sec-websocket-" + name for name in (b"extensions", b"key", b"version")}
+"""Header fields that only the server needs."""
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
+_GONE = 0.2  # seconds in which a server that has failed to send may tell that the client is gone
 _HIGH_WATER = 65536  # bytes for `send` above which the view is to wait, by itself
 _OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
 
-# Of the handshake, which the server has done.
-_HANDSHAKE = {b"connection", b"upgrade"} | {b"sec-websocket-" + name for name in (b"extensions", b"key", b"version")}
+# A server has fields of its own for these.
+_FRAMING = {b"connection", b"content-length", b"date"}
 
 
 class Application:
@@ -74,12 +80,13 @@ class Application:
             return
         if scope["type"] != "websocket":
             raise ValueError(f"{self!r} does not serve {scope['type']!r}")
+        if (await receive())["type"] != "websocket.connect":
+            return
         kwargs = {**self._kwargs, **_path_parameters(scope)}
         extension = (scope.get("extensions") or {}).get(EXTENSION)
         if extension is not None:
-            await extension["run"](lambda request: self._view_class(request, **kwargs))
-            return
-        if (await receive())["type"] == "websocket.connect":
+            await extension["run"](lambda request: self._view_class(request, **kwargs), scope, send)
+        else:
             bridge = Bridge(scope, receive, send)
             await bridge.run(self._view_class(bridge.request, **kwargs))
 
@@ -100,27 +107,75 @@ async def _refuse_http(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"this is a WebSocket endpoint\n"})
 
 
-def _request(scope: Scope, transport: asyncio.Transport) -> HttpRequest:
-    """The upgrade request as a view knows it, whatever version of HTTP it came by."""
-    target = scope.get("raw_path") or quote(scope["path"]).encode()
+def request_of(
+    scope: Scope, transport: asyncio.Transport, fields: Iterable[tuple[bytes, bytes]] | None = None
+) -> HttpRequest:
+    """The upgrade request as a view knows it, whatever version of HTTP it came by.
+
+    Args:
+        scope: As the application has it, with the changes of its middleware.
+        fields: The header fields named in `HANDSHAKE`; None where the server has kept them to itself.
+    """
+    if fields is None:
+        fields = (
+            (b"connection", b"Upgrade"),
+            (b"upgrade", b"websocket"),
+            (b"sec-websocket-version", b"13"),
+            (b"sec-websocket-key", b64encode(os.urandom(16))),
+        )
+    target = _path(scope)
     if scope.get("query_string"):
         target += b"?" + scope["query_string"]
-    headers = [
-        *((bytes(name), bytes(value)) for name, value in scope["headers"] if name.lower() not in _HANDSHAKE),
-        (b"connection", b"Upgrade"),
-        (b"upgrade", b"websocket"),
-        (b"sec-websocket-version", b"13"),
-        (b"sec-websocket-key", b64encode(os.urandom(16))),
-    ]
     client = scope.get("client")
     return HttpRequest(
         "GET",
         target.decode("latin-1"),
-        headers,
+        [*_headers(scope), *fields],
         client_address=(client[0], client[1]) if client else None,
-        secure=scope.get("scheme") == "wss",
+        secure=scope.get("scheme") in ("wss", "https"),
         transport=transport,
+        scope=scope,
     )
+
+
+def _path(scope: Scope) -> bytes:
+    """The path as the client sent it, unless middleware has changed it in the scope."""
+    path: str = scope["path"]
+    raw_path: bytes | None = scope.get("raw_path")
+    if raw_path is not None and unquote(raw_path.decode("latin-1")) == path:
+        return raw_path
+    return quote(path).encode()
+
+
+def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The header fields but those in `HANDSHAKE`. Some servers, and tests, tell the subprotocols in the scope alone."""
+    subprotocols = scope.get("subprotocols")
+    dropped = HANDSHAKE | {b"sec-websocket-protocol"} if subprotocols else HANDSHAKE
+    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"] if name.lower() not in dropped]
+    if subprotocols:
+        headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode("latin-1", "replace")))
+    return headers
+
+
+def denial(scope: Scope, response: bytes) -> list[Event]:
+    """The events of a response other than 101. A server that does not support them answers 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        return [{"type": "websocket.close"}]
+    head = _ResponseHead(response)
+    return [
+        {"type": "websocket.http.response.start", "status": head.status, "headers": head.headers},
+        {"type": "websocket.http.response.body", "body": head.body},
+    ]
+
+
+def reply(view: "WebSocketView", result: Any) -> bytes:
+    """The response for a view whose `run` has ended with this result and without an answer."""
+    if hasattr(result, "status") and hasattr(result, "to_bytes"):
+        response: bytes = result.to_bytes(close=True)
+        return response
+    name = type(view).__name__
+    logger.error("%r: %s.run() answered nothing: call super().run(), or return a HttpResponse", view.request.path, name)
+    return handshake.refusal(HandshakeError(500, "internal server error"))
 
 
 class Bridge(asyncio.Transport):
@@ -140,11 +195,13 @@ class Bridge(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._send = send
-        self._may_respond = "websocket.http.response" in (scope.get("extensions") or {})
+        self._scope = scope
         self._client = Connection(client=True)
         self._view: WebSocketView
         self._receiving: asyncio.Task[None]
+        self._sending: asyncio.Task[None]
         self._protocol: Any = None
+        self._answered = False
         self._accepted = False
         self._reading = asyncio.Event()
         self._reading.set()
@@ -155,25 +212,40 @@ class Bridge(asyncio.Transport):
         self._paused = False
         self._closing = False
         self._lost = False
+        self._gone = False  # the client, as far as the server has told
+        self._error: Exception | None = None  # of `send`, which is not that the client is gone
         self._warned: set[str] = set()
-        self.request = _request(scope, self)
+        self.request = request_of(scope, self)
 
     async def run(self, view: "WebSocketView") -> None:
-        """Runs a view to its end."""
+        """Runs a view to its end.
+
+        Raises:
+            Exception: The server has not taken an event, and so the connection is left for it to close.
+        """
         self._view = view
         # Who is not there any more is for the server to find out.
         view.PING_INTERVAL = None
         view.RECEIVE_TIMEOUT = None
         self._receiving = self._loop.create_task(self._pump_in())
-        sending = self._loop.create_task(self._pump_out())
+        self._sending = self._loop.create_task(self._pump_out())
+        run: Callable[[], Awaitable[Any]] = view.run
         try:
-            await view.run()
+            result = await run()
+            if not self._answered:
+                self.write(reply(view, result))
             self.close()
-            await sending
+            await asyncio.wait([self._sending])
+            if self._error is not None:
+                # The client may have gone without our having been told, for reading may have been on hold.
+                self._reading.set()
+                await asyncio.wait([self._receiving], timeout=_GONE)
         finally:
-            sending.cancel()
+            self._sending.cancel()
             self._receiving.cancel()
-            await asyncio.gather(sending, self._receiving, return_exceptions=True)
+            await asyncio.gather(self._sending, self._receiving, return_exceptions=True)
+        if self._error is not None and not self._gone:
+            raise self._error
 
     # From the server
 
@@ -186,6 +258,7 @@ class Bridge(asyncio.Transport):
                 event = await self._receive()
             except Exception as error:  # servers have different ones for a client that is gone
                 logger.debug("%r: nothing is received any more: %r", self.request.path, error)
+                self._gone = True
                 self.abort()
                 return
             if event["type"] == "websocket.receive":
@@ -195,6 +268,7 @@ class Bridge(asyncio.Transport):
                 else:
                     client.send(OpCode.BINARY, event["bytes"])
             else:
+                self._gone = True
                 self._close_client(event)
             # In a callback of its own, for messages must not be delivered while a task is running.
             self._loop.call_soon(self._feed, b"".join(client.take_outgoing()))
@@ -239,10 +313,15 @@ class Bridge(asyncio.Transport):
                 await asyncio.wait([self._receiving])
             try:
                 await self._send(event)
-            except Exception as error:  # servers have different ones for a client that is gone
+            except Exception as error:
+                # An OSError says that the client is gone, by the specification 2.4. Some servers have others for that,
+                # and some raise for what they do not support.
                 logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
-                self._lose()
-                return
+                if not isinstance(error, OSError):
+                    self._error = error
+                break
+            if event["type"] == "websocket.close":
+                break  # of the client's answer an application is not told
             self._unsent -= size
             if self._paused and self._unsent <= self._high_water // 4:
                 self._paused = False
@@ -291,22 +370,20 @@ class Bridge(asyncio.Transport):
                 self._warn("a ping is not sent")
         if self._protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
-        client.respond()
-        answers = client.take_outgoing()  # to a ping or a close frame
+        answers = client.take_outgoing()  # to a ping
         if answers:
             self._loop.call_soon(self._feed, b"".join(answers))
 
     def _answer(self, response: bytes) -> None:
         """What the view says to the upgrade request."""
+        self._answered = True
         head = _ResponseHead(response)
         if head.status == 101:
             self._accepted = True
             self._put({"type": "websocket.accept", "subprotocol": self._view.subprotocol, "headers": []})
-        elif self._may_respond:
-            self._put({"type": "websocket.http.response.start", "status": head.status, "headers": head.headers})
-            self._put({"type": "websocket.http.response.body", "body": head.body})
         else:
-            self._put({"type": "websocket.close"})
+            for event in denial(self._scope, response):
+                self._put(event)
 
     def _warn(self, what: str) -> None:
         if what not in self._warned:
@@ -327,7 +404,7 @@ class Bridge(asyncio.Transport):
 
     def abort(self) -> None:
         self._lose()
-        self._written.set()
+        self._sending.cancel()  # which may be waiting for a client that does not read
 
     def is_closing(self) -> bool:
         return self._closing
@@ -363,7 +440,7 @@ class _ResponseHead:
         self.status = parser.get_status_code()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() not in (b"connection", b"content-length"):
+        if name.lower() not in _FRAMING:
             self.headers.append((name.lower(), value))
 
     def on_body(self, body: bytes) -> None:

@@ -75,8 +75,8 @@ class Accepted:
 class Host(Protocol):
     """What a session needs of its server."""
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> "Wire":
-        """Sends the 101 response, and has a new wire take the transport.
+    def accept(self, subprotocol: str | None, headers: Headers) -> "Wire | None":
+        """Sends the 101 response, and has a new wire take the transport; None where a view will do that.
 
         Raises:
             ConnectionClosed: The peer has gone.
@@ -220,7 +220,7 @@ class Session:
             raise ConnectionClosed
         if kind == "websocket.accept":
             self._wire = host.accept(event.get("subprotocol"), event.get("headers") or ())
-            self._stage = _ACCEPTED
+            self._stage = Stage.CLOSED if self._wire is None else _ACCEPTED
         elif kind == "websocket.close":
             self._stage = Stage.CLOSED
             host.deny(403, ())
@@ -272,10 +272,10 @@ class Session:
         """The connection is no business of the session any more."""
         self._stage = Stage.CLOSED
 
-    def shut_down(self, code: int) -> None:
-        """Closes an accepted connection, in the name of the server."""
-        assert self._wire is not None
-        self._wire.close(code)
+    def shut_down(self, code: int, timeout: float) -> None:
+        """Closes an accepted connection, in the name of a server that stops; as `WebSocketProtocol.shut_down`."""
+        if self._wire is not None:
+            self._wire.shut_down(code, timeout)
 
     def disconnected(self) -> None:
         """No more messages will come."""

@@ -77,6 +77,11 @@ class Closing:
         else:
             transport.close()
 
+    def hurry(self, timeout: float) -> None:
+        """Leaves the peer no more than so many seconds to make progress."""
+        self._timeout = min(self._timeout, timeout)
+        self._wait(self._timeout / _SAMPLES)
+
     def abort_in(self, seconds: float) -> None:
         """Aborts the transport then, whatever progress the peer makes."""
         self._timer.cancel()

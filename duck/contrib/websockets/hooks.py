@@ -90,7 +90,7 @@ class Hooks:
                 await loop()
             except TimeoutError:
                 protocol.close(CloseCode.GOING_AWAY, "no pong")
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:
                 if protocol.hook_failed(error):
                     raise
 
@@ -116,5 +116,7 @@ class Hooks:
         endpoint = protocol.endpoint
         try:
             await on_close(protocol.connection.close_received)
-        except (Exception, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)

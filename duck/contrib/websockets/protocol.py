@@ -455,6 +455,16 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.endpoint._connection_closing()
         return self._closing
 
+    def shut_down(self, code: int, timeout: float) -> None:
+        """Closes for a server that stops, which waits for a peer as long as that makes progress.
+
+        Args:
+            timeout: Seconds without progress after which the connection is cut.
+        """
+        self.close(code)
+        if not self.lost:
+            self._begun_closing().hurry(timeout)
+
     def terminate(self) -> None:
         """Closes without waiting for the peer; handlers that run are cancelled."""
         self.terminated = True
@@ -494,7 +504,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         Returns:
             Whether it was its task that was cancelled, so that the error is to be raised on.
         """
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
             return True
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()

@@ -10,7 +10,7 @@ One host is different: the requests of Duck Framework have a socket. `adopt` and
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import framework
 from .commons import receive_buffer
@@ -23,7 +23,9 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["adopt", "attach", "leave", "pause", "plain_socket", "refuse", "unsent"]
+    from .handshake import Acceptance
+
+__all__ = ["Responder", "adopt", "announce", "attach", "leave", "pause", "plain_socket", "refuse", "unsent"]
 
 _LINGER = 2.0  # seconds for a refused peer to read why
 
@@ -49,6 +51,20 @@ def unsent(transport: asyncio.WriteTransport) -> int:
     return size
 
 
+class Responder(Protocol):
+    """The part of a host in the answer to an upgrade request; `HttpRequest.responder`."""
+
+    async def accept(self, acceptance: "Acceptance") -> bytes:
+        """The 101 response to send, which may have more header fields than `acceptance.response`.
+
+        Raises:
+            ConnectionClosed: The host has answered otherwise, or the peer has gone.
+        """
+
+    def refuse(self, response: bytes) -> None:
+        """Sends a response other than 101, and ends the connection."""
+
+
 async def adopt(request: "HttpRequest") -> "HttpRequest":
     """The request with its transport, from whatever host it is."""
     return request if _has_transport(request) else await framework.adopt(request)
@@ -62,6 +78,14 @@ async def leave(request: "HttpRequest") -> None:
 
 def _has_transport(request: "HttpRequest") -> bool:
     return hasattr(request, "transport")
+
+
+async def announce(request: "HttpRequest", acceptance: "Acceptance") -> "Acceptance":
+    """The acceptance with the response that the host has made of it; ConnectionClosed if it is not to be sent."""
+    responder: Responder | None = getattr(request, "responder", None)
+    if responder is None:
+        return acceptance
+    return acceptance._replace(response=await responder.accept(acceptance))
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:
@@ -88,6 +112,10 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
 
 def refuse(request: "HttpRequest", response: bytes) -> None:
     """Answers a request that is no handshake, and ends the connection so that the peer gets to read the answer."""
+    responder: Responder | None = getattr(request, "responder", None)
+    if responder is not None:
+        responder.refuse(response)
+        return
     transport = _transport(request)
     deadline = answer_last(transport, response)
     if deadline is not None:

@@ -4,17 +4,18 @@
 
 uvicorn makes one for each upgrade request and gives it the request's head. The application then runs in a task of its
 own; what it says by `send` is an answer (101 or another) and, after 101, messages. From the 101 on the transport
-belongs to a `Wire`. Where the application is a view (`as_asgi`), that takes the transport itself.
+belongs to a `Wire`. Where the application is a view (`as_asgi`), that takes the transport itself; the events of its
+answer go through the application's middleware as ever.
 """
 
 import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 import httptools
@@ -30,7 +31,7 @@ from uvicorn.protocols.utils import (
 from duck.http.request import HttpRequest
 
 from . import handshake, transport
-from .asgi import EXTENSION
+from .asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of
 from .asgi_session import Accepted, Headers, Session, Stage, Wire
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
@@ -47,13 +48,14 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
-_SHUTDOWN_TIMEOUT = 1.0  # seconds for clients to answer the close frame of a server that stops
+_SHUTDOWN_TIMEOUT = 1.0  # seconds without progress, after which a server that stops cuts a client
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
 _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_BODILESS = (204, 304)  # RFC 9110, section 6.4.1
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -72,6 +74,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_acceptance",
+        "_answered",
+        "_bodiless",
         "_config",
         "_denial",
         "_loop",
@@ -107,6 +111,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._acceptance: handshake.Acceptance | None = None  # for the case that the application accepts
         self._scope: dict[str, Any] = {}
         self._denial: bytes | None = None  # the head of another response, while it has not been sent
+        self._bodiless = False  # that one has no body, whatever the application sends
+        self._answered = False  # the other response has been sent, and the peer is waited for
         self._writable: asyncio.Future[None] | None = None
 
     # What uvicorn and the transport call
@@ -140,16 +146,20 @@ class WebSocketProtocol(asyncio.Protocol):
         self.resume_writing()
         self._session.lost()
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: middleware may copy a scope deeply, and that has `run_view`."""
+        return self
+
     def shutdown(self) -> None:
         """The server stops."""
         if self._session.stage is Stage.CONNECTING:
             self._deny_500()
-            return
-        if self._view is not None:
-            _ = self._view.send_close(CloseCode.SERVICE_RESTART)
-        elif self._session.stage is Stage.ACCEPTED:
-            self._session.shut_down(CloseCode.SERVICE_RESTART)
-        self._loop.call_later(_SHUTDOWN_TIMEOUT, self.transport.abort)
+        elif self._view is None:
+            self._session.shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
+        elif self._view.initiated_upgrade:
+            self._view._shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
+        else:
+            self.transport.abort()  # between the event and the 101 response
 
     # The request
 
@@ -174,7 +184,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._acceptance = acceptance
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
-        task = self._loop.create_task(self._run(), context=context)
+        # Not at once: uvicorn has yet to make this the transport's protocol, and an eager task would run before that.
+        self._loop.call_soon(self._start, context=context)
+
+    def _start(self) -> None:
+        task = self._loop.create_task(self._run())
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
@@ -191,9 +205,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def _refuse(self, error: HandshakeError) -> None:
         """Answers what is no handshake; what the client still sends is read for a while, and thrown away."""
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
-        self._request = None
         self._session.hand_over()
-        transport.answer_last(self.transport, handshake.refusal(error))
+        status_line, rest = handshake.refusal(error).split(b"\r\n", 1)
+        self._answer_last(status_line + b"\r\n" + _serialize(self._server_state.default_headers) + rest)
 
     def _make_scope(self, head: "_Head") -> dict[str, Any]:
         raw_path, _, query_string = head.target.partition(b"?")
@@ -223,15 +237,17 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             application: Any = self._config.loaded_app
             result = await application(self._scope, session.receive, session.send)
-        except asyncio.CancelledError:
-            self._end(CloseCode.SERVICE_RESTART)
+        except (KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:
-            if not (isinstance(error, ConnectionClosed) and self.transport.is_closing()):
+        except BaseException as error:  # such as SystemExit, which would end the server
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                self._end(CloseCode.SERVICE_RESTART)
+                raise
+            if not (isinstance(error, ConnectionClosed) and self._is_gone):
                 logger.error("Exception in ASGI application\n", exc_info=error)
             self._end(CloseCode.INTERNAL_ERROR, "internal error")
         else:
-            if session.stage is Stage.CONNECTING and not self.transport.is_closing():
+            if session.stage is Stage.CONNECTING and not self._is_gone:
                 logger.error("ASGI callable returned without completing handshake.")
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
@@ -251,32 +267,65 @@ class WebSocketProtocol(asyncio.Protocol):
             self._send_denial(None)
             self.transport.close()
 
-    async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView]) -> None:
-        """Gives the connection to a view, and runs that to its end."""
-        request = self._request
-        assert request is not None
-        # As middleware has made them out, such as that for the headers of a proxy.
-        client = self._scope["client"]
-        request.client_address = (client[0], client[1]) if client else None
-        request.secure = self._scope["scheme"] == "wss"
-        self._view = view = make_view(request)
-        self._log(f"[{type(view).__name__}]")
-        self._request, self._acceptance, self._scope = None, None, {}
-        self._session.hand_over()
+    @property
+    def _is_gone(self) -> bool:
+        """Whether the peer has gone, or has got its last answer."""
+        return self._answered or self.transport.is_closing()
+
+    async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView], scope: Scope, send: Send) -> None:
+        """Gives the connection to a view, and runs that to its end.
+
+        Args:
+            make_view: Makes the view of an upgrade request.
+            scope: As the application has it from its middleware,
+            send: and this too.
+        """
+        received = self._request
+        assert received is not None
         self.transport.pause_reading()
+        fields = [(name, value) for name, value in self._scope["headers"] if name in HANDSHAKE]
+        self._request = request = request_of(scope, self.transport, fields)
+        request.content = received.content
+        request.responder = responder = _Responder(send)
+        view = make_view(request)
+        self._limit(view)
+        self._view = view
+        run: Callable[[], Awaitable[Any]] = view.run
         try:
-            await view.run()
+            result = await run()
         finally:
-            self.transport.abort()  # which does nothing where it is closed already
-            self._session.lost()
+            if self._session.stage is Stage.CLOSED and not self._answered:
+                self.transport.abort()  # which does nothing where it is closed already
+                self._session.lost()
+        if self._session.stage is Stage.CONNECTING and not self._is_gone:
+            for event in denial(scope, responder.refusal or reply(view, result)):
+                await send(event)
+
+    def _limit(self, view: WebSocketView) -> None:
+        """Of the view's settings and those of uvicorn the stricter hold."""
+        config = self._config
+        for name, limit in (
+            ("MAX_FRAME_SIZE", config.ws_max_size),
+            ("PING_INTERVAL", config.ws_ping_interval),
+            ("PONG_TIMEOUT", config.ws_ping_timeout),
+        ):
+            own = getattr(view, name)
+            if limit and not (own and own <= limit):
+                setattr(view, name, limit)
+        if view.COMPRESSION and not config.ws_per_message_deflate:
+            view.COMPRESSION = False
 
     # For the session: 101
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
-        """Sends the 101 response, and has a new wire take the transport."""
+    def accept(self, subprotocol: str | None, headers: Headers) -> Wire | None:
+        """Sends the 101 response, and has a new wire take the transport; a view does both by itself."""
         request, acceptance = self._request, self._acceptance
         assert request is not None and acceptance is not None
         lines = [*self._server_state.default_headers, *headers]
+        if self._view is not None:
+            request.responder.fields = _serialize(lines)
+            self._accepted()
+            return None
         if subprotocol:
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
         response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
@@ -286,10 +335,13 @@ class WebSocketProtocol(asyncio.Protocol):
         )
         wire = Wire(self._session, endpoint, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
         early = transport.attach(request, wire, response)
-        self._log("[accepted]")
-        self._request, self._acceptance, self._scope = None, None, {}
+        self._accepted()
         wire.start(early)
         return wire
+
+    def _accepted(self) -> None:
+        self._log("[accepted]")
+        self._request, self._acceptance, self._scope = None, None, {}
 
     def ended(self) -> None:
         """The connection is gone."""
@@ -305,7 +357,9 @@ class WebSocketProtocol(asyncio.Protocol):
         except ValueError:
             phrase = ""
         lines = [*self._server_state.default_headers, *headers]
-        lines = [(name, value) for name, value in lines if name.lower() != b"connection"]
+        self._bodiless = status in _BODILESS
+        dropped = (b"connection", b"content-length") if status == 204 else (b"connection",)
+        lines = [(name, value) for name, value in lines if name.lower() not in dropped]
         head = b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
         self._denial = head + _serialize([*lines, (b"connection", b"close")])
         self._log(str(status))
@@ -314,27 +368,37 @@ class WebSocketProtocol(asyncio.Protocol):
         """Sends a part of the body; without a length among the headers it ends with the connection."""
         if self._denial is not None:
             self._send_denial(None if more else len(body))
-        self.transport.write(body)
+        if self._bodiless:
+            body = b""
         if not more:
-            self.transport.close()
-        elif self._writable is not None:
+            self._answer_last(body)
+            return
+        self.transport.write(body)
+        if self._writable is not None:
             await self._writable
 
     def _send_denial(self, length: int | None) -> None:
         """Sends the head of the response, if that has not been done."""
         head, self._denial = self._denial, None
         if head is not None:
-            if length is not None and b"\r\ncontent-length:" not in head.lower():
+            if length is not None and not self._bodiless and b"\r\ncontent-length:" not in head.lower():
                 head += b"content-length: %d\r\n" % length
             self.transport.write(head + b"\r\n")
 
     def _deny_500(self) -> None:
-        if not self.transport.is_closing():
+        if not self._is_gone:
             body = b"Internal Server Error"
             self.deny(500, [(b"content-type", b"text/plain; charset=utf-8")])
             self._send_denial(len(body))
-            self.transport.write(body)
-            self.transport.close()
+            self._answer_last(body)
+            self._session.disconnected()
+
+    def _answer_last(self, data: bytes) -> None:
+        """Writes the end of another response; what the client still sends is read for a while, and thrown away."""
+        self._answered, self._request = True, None
+        transport.answer_last(self.transport, data)
+        if not (self.transport.is_closing() or self.transport.is_reading()):
+            self.transport.resume_reading()
 
     # Logging, as uvicorn does it
 
@@ -346,6 +410,32 @@ class WebSocketProtocol(asyncio.Protocol):
         if logger.isEnabledFor(TRACE_LOG_LEVEL):
             client = get_remote_addr(self.transport)
             logger.log(TRACE_LOG_LEVEL, "%s%s", "{}:{} - ".format(*client) if client else "", event)
+
+
+class _Responder:
+    """The part of uvicorn and of middleware in the answer of a view.
+
+    Args:
+        send: As the application has it.
+
+    Attributes:
+        fields: Header lines for the 101 response, once the event has come through.
+        refusal: The response that the view has refused with.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.fields: bytes | None = None
+        self.refusal: bytes | None = None
+
+    async def accept(self, acceptance: handshake.Acceptance) -> bytes:
+        await self._send({"type": "websocket.accept", "subprotocol": acceptance.subprotocol, "headers": []})
+        if self.fields is None:
+            raise ConnectionClosed  # middleware has answered otherwise
+        return acceptance.response[:-2] + self.fields + b"\r\n"
+
+    def refuse(self, response: bytes) -> None:
+        self.refusal = response
 
 
 class _Head:
@@ -364,6 +454,12 @@ class _Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the running task that somebody has cancelled, and not what it has waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _serialize(headers: Headers) -> bytes:

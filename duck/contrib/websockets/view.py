@@ -5,7 +5,7 @@ import enum
 import json
 import logging
 import threading
-from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from duck.http.request import HttpRequest
@@ -70,6 +70,7 @@ class WebSocketView(View):
 
     Attributes:
         request: The upgrade request.
+        scope: The ASGI scope: `scope["user"]`, `scope["state"]` and the like; None on the embedded server.
         kwargs: The parameters of the URL.
         state: See `State`.
         subprotocol: The one agreed on, or None.
@@ -141,6 +142,7 @@ class WebSocketView(View):
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
+        self.scope: MutableMapping[str, Any] | None = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         self.state = State.CLOSED
         self.client_websocket_version: int | None = None
@@ -268,7 +270,8 @@ class WebSocketView(View):
         if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
-        return self._serve() if self._upgrade(self.request) else None
+        acceptance = self._agree(self.request)
+        return self._serve() if acceptance is not None and self._upgrade(self.request, acceptance) else None
 
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
@@ -283,14 +286,17 @@ class WebSocketView(View):
         """
         try:
             request = await transport.adopt(self.request)
+            acceptance = self._agree(request)
+            return acceptance is not None and self._upgrade(request, await transport.announce(request, acceptance))
         except ConnectionClosed:
+            self.state = State.CLOSED
             return False
-        return self._upgrade(request)
 
-    def _upgrade(self, request: HttpRequest) -> bool:
+    def _agree(self, request: HttpRequest) -> handshake.Acceptance | None:
+        """Checks the upgrade request, and refuses it where it is not to be accepted."""
         self.state = State.INITIATING
         try:
-            acceptance = handshake.accept(
+            return handshake.accept(
                 request,
                 subprotocols=self.SUBPROTOCOLS,
                 allowed_origins=self.ALLOWED_ORIGINS,
@@ -302,7 +308,10 @@ class WebSocketView(View):
             log_access(request, error.status)
             transport.refuse(request, handshake.refusal(error))
             self.state = State.CLOSED
-            return False
+            return None
+
+    def _upgrade(self, request: HttpRequest, acceptance: handshake.Acceptance) -> bool:
+        """Sends the 101 response, and takes the transport; false if the peer has gone."""
         self.client_websocket_version = handshake.VERSION
         self.subprotocol = acceptance.subprotocol
         self.extensions = acceptance.extensions
@@ -489,6 +498,10 @@ class WebSocketView(View):
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
+
+    def _shut_down(self, code: int, timeout: float) -> None:
+        if self._protocol is not None:
+            self._protocol.shut_down(code, timeout)
 
     # What the protocol needs of its endpoint
 

@@ -1,0 +1,331 @@
+"""Views behind middleware, which copies the scope and changes it, and changes what is sent; on every kind of server."""
+
+import asyncio
+import copy
+from typing import ClassVar
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.http.response import HttpResponse
+
+pytest.importorskip("uvicorn")
+
+OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+OTHERS = "websockets-sansio"
+
+
+@pytest.fixture(params=[OURS, OTHERS], ids=["taken over", "bridged"])
+def ws(request):
+    return request.param
+
+
+class View(WebSocketView):
+    views: ClassVar[list] = []
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.views = []
+
+    async def on_open(self):
+        self.views.append(self)
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+def sending(change):
+    """Middleware that changes each event that is sent by `change`."""
+
+    def middleware(app):
+        async def changed(scope, receive, send):
+            async def send_changed(event):
+                await send(change(event))
+
+            await app(scope, receive, send_changed)
+
+        return changed
+
+    return middleware
+
+
+def changing(change):
+    """Middleware that hands a deep copy of the scope on, changed by `change`."""
+
+    def middleware(app):
+        async def changed(scope, receive, send):
+            scope = copy.deepcopy(scope)
+            change(scope)
+            await app(scope, receive, send)
+
+        return changed
+
+    return middleware
+
+
+async def echoed(peer):
+    peer.send("hello")
+    assert await peer.message() == "hello"
+    peer.close()
+    await peer.closing()
+
+
+def test_what_middleware_changed_in_a_copy_of_the_scope(run, serving_asgi, dial, ws):
+    class Behind(View):
+        pass
+
+    def change(scope):
+        scope["client"] = ("192.0.2.9", 4711)
+        scope["scheme"] = "wss"
+        scope["path"] = "/inner/é"
+        scope["query_string"] = b"b=2"
+        scope["headers"] = [(b"X-Added", b"yes"), *(field for field in scope["headers"] if field[0] != b"x-name")]
+        scope["user"] = "ducky"
+
+    async def scenario():
+        app = changing(change)(Behind.as_asgi())
+        async with (
+            serving_asgi(app, ws=ws) as server,
+            dial(server, target="/outer?a=1", headers={"X-Name": "value"}) as peer,
+        ):
+            assert (await peer.head())[0] == 101
+            await echoed(peer)
+
+    run(scenario())
+    (view,) = Behind.views
+    request = view.request
+    assert request.client_address == ("192.0.2.9", 4711)
+    assert request.secure
+    assert (request.path, request.query) == ("/inner/é", {"b": ["2"]})
+    assert (request.get_header("x-added"), request.get_header("x-name")) == ("yes", None)
+    assert view.scope is request.scope
+    assert view.scope["user"] == "ducky"
+    assert view.scope["state"] == {"from": "lifespan"}
+
+
+def test_there_is_no_scope_on_the_embedded_server(run, connect):
+    async def scenario():
+        async with connect(View) as session:
+            assert session.view.scope is None
+            assert session.view.request.scope is None
+
+    run(scenario())
+
+
+def test_headers_that_middleware_adds_to_the_response(run, serving_asgi, dial, ws):
+    def change(event):
+        if event["type"] == "websocket.accept":
+            return {**event, "headers": [*event["headers"], (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]}
+        return event
+
+    async def scenario():
+        async with serving_asgi(sending(change)(View.as_asgi()), ws=ws) as server, dial(server) as peer:
+            head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 101")
+            assert b"\r\nset-cookie: a=1\r\n" in head
+            assert b"\r\nset-cookie: b=2\r\n" in head
+            await echoed(peer)
+
+    run(scenario())
+
+
+def test_headers_that_middleware_adds_to_a_refusal(run, serving_asgi, dial, ws):
+    def change(event):
+        if event["type"] == "websocket.http.response.start":
+            return {**event, "headers": [*event["headers"], (b"x-reason", b"origin")]}
+        return event
+
+    async def scenario():
+        app = sending(change)(View.as_asgi())
+        async with serving_asgi(app, ws=ws) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
+            status, headers = await peer.head()
+            assert (status, headers["x-reason"]) == (403, "origin")
+            body = await peer.reader.readexactly(int(headers["content-length"]))
+            assert body == b"connections from this origin are not allowed\n"
+            assert await peer.reader.read() == b""
+
+    run(scenario())
+
+
+def test_middleware_that_closes_instead_of_accepting(run, serving_asgi, dial, ws, log):
+    class Refused(View):
+        pass
+
+    def change(event):
+        return {"type": "websocket.close"} if event["type"] == "websocket.accept" else event
+
+    async def scenario():
+        async with serving_asgi(sending(change)(Refused.as_asgi()), ws=OURS) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 403
+
+    run(scenario())
+    assert Refused.views == []
+    assert log() == []
+
+
+def test_a_client_that_goes_while_middleware_takes_its_time(run, serving_asgi, dial, log, until):
+    class Late(View):
+        pass
+
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    def slow(app):
+        async def slowed(scope, receive, send):
+            async def send_slowly(event):
+                asked.set()
+                await answered.wait()
+                await send(event)
+
+            await app(scope, receive, send_slowly)
+
+        return slowed
+
+    async def scenario():
+        async with serving_asgi(slow(Late.as_asgi())) as server:
+            async with dial(server) as peer:
+                await asked.wait()
+                for connection in server.state.connections:
+                    connection.transport.abort()
+                await peer.rest()
+            answered.set()
+            await until(lambda: not server.state.tasks)
+
+    run(scenario())
+    assert Late.views == []
+    assert log() == []
+
+
+def test_subprotocols_of_the_scope(run, serving_asgi, dial, ws):
+    """Some servers take the header out, or do not have one."""
+
+    class Spoken(View):
+        SUBPROTOCOLS = ("duck",)
+
+    def change(scope):
+        assert scope["subprotocols"] == ["other", "duck"]
+        scope["headers"] = [field for field in scope["headers"] if field[0] != b"sec-websocket-protocol"]
+
+    async def scenario():
+        app = changing(change)(Spoken.as_asgi())
+        headers = {"Sec-WebSocket-Protocol": "other, duck"}
+        async with serving_asgi(app, ws=ws) as server, dial(server, headers=headers) as peer:
+            _, fields = await peer.head()
+            assert fields["sec-websocket-protocol"] == "duck"
+            await echoed(peer)
+
+    run(scenario())
+    assert Spoken.views[0].subprotocol == "duck"
+
+
+# uvicorn's own settings
+
+
+def test_headers_of_the_server_are_sent(run, serving_asgi, dial):
+    async def scenario():
+        async with serving_asgi(View.as_asgi()) as server:
+            server.state.default_headers = [(b"server", b"uvicorn"), (b"date", b"today"), (b"x-set", b"by an option")]
+            for origin, expected in ({}, 101), ({"Origin": "http://example.org"}, 403), ({"Upgrade": "h2c"}, 0):
+                if expected:
+                    async with dial(server, headers=origin) as peer:
+                        status, headers = await peer.head()
+                        assert status == expected
+                        assert (headers["server"], headers["date"], headers["x-set"]) == (
+                            "uvicorn",
+                            "today",
+                            "by an option",
+                        )
+                        if status == 101:
+                            await echoed(peer)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("own", "of_server"), [(1000, 2000), (2000, 1000), (None, 1000)])
+def test_the_smaller_of_two_limits_holds(run, serving_asgi, dial, own, of_server):
+    class Limited(View):
+        MAX_FRAME_SIZE = own
+
+    async def scenario():
+        async with serving_asgi(Limited.as_asgi(), ws_max_size=of_server) as server, dial(server) as peer:
+            await peer.head()
+            peer.send(bytes(1000))
+            assert await peer.message() == bytes(1000)
+            peer.send(bytes(1001))
+            assert await peer.closing() == (1009, "message too big")
+            peer.close(1009)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("own", "of_server"), [(0.05, 20), (20, 0.05), (None, 0.05), (0.05, None)])
+def test_the_shorter_of_two_intervals_holds(run, serving_asgi, dial, own, of_server):
+    class Pinging(View):
+        PING_INTERVAL = own
+
+    async def scenario():
+        async with serving_asgi(Pinging.as_asgi(), ws_ping_interval=of_server) as server, dial(server) as peer:
+            await peer.head()
+            assert (await peer.frame()).opcode == 9
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("compressing", [True, False])
+def test_compression_is_off_where_the_server_says_so(run, serving_asgi, dial, compressing):
+    async def scenario():
+        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        async with (
+            serving_asgi(View.as_asgi(), ws_per_message_deflate=compressing) as server,
+            dial(server, headers=headers) as peer,
+        ):
+            _, fields = await peer.head()
+            assert ("sec-websocket-extensions" in fields) is compressing
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
+# A view that answers in its own way
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "body"),
+    [
+        (HttpResponse("log in first\n", 401, "text/plain"), 401, b"log in first\n"),
+        (HttpResponse("", 204), 204, b""),
+        (None, 500, b"internal server error\n"),
+    ],
+)
+def test_a_view_whose_run_answers_nothing(run, serving_asgi, dial, ws, log, result, status, body):
+    class Silent(WebSocketView):
+        async def run(self, *args, **kwargs):
+            return result
+
+    async def scenario():
+        async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
+            found, headers = await peer.head()
+            assert found == status
+            if status != 204:
+                assert headers["content-length"] == str(len(body))
+            elif ws == OURS:
+                assert "content-length" not in headers
+            assert await peer.reader.read() == body
+
+    run(scenario())
+    words = "'/': Silent.run() answered nothing: call super().run(), or return a HttpResponse"
+    assert [entry.message for entry in log()] == ([] if result else [words])
+
+
+def test_a_view_that_does_not_upgrade_and_answers_nothing(run, serving_asgi, dial, ws):
+    class Silent(WebSocketView):
+        async def initiate_upgrade_to_ws(self):
+            return False
+
+    async def scenario():
+        async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 500
+
+    run(scenario())
