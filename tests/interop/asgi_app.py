@@ -78,6 +78,10 @@ class EchoView(WebSocketView):
     async def on_receive(self, message, opcode):
         if message == b"close":
             await self.send_close(4001, "as asked")
+        elif message == b"against the policy":
+            await self.send_close(1008)
+        elif message == b"fail":
+            raise ValueError("as the test expects")
         else:
             await self.send(message, opcode)
 

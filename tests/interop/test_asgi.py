@@ -255,6 +255,12 @@ def test_a_view_on_another_server(tmp_path, run, name):
                 await peer.wait_closed()
                 # Daphne does not pass reasons on.
                 assert (peer.close_code, peer.close_reason) == (4001, "" if name == "daphne" else "as asked")
+            # Daphne sends of these codes only the one for an application that has failed.
+            for message, code in ("against the policy", 1011 if name == "daphne" else 1008), ("fail", 1011):
+                async with websockets.connect(f"{url}/ends") as peer:
+                    await peer.send(message)
+                    await peer.wait_closed()
+                    assert peer.close_code == code
             with pytest.raises(websockets.InvalidStatus) as refused:
                 await websockets.connect(f"{url}/origin", origin="http://example.org")
             assert refused.value.response.status_code == 403
