@@ -9,8 +9,8 @@ been exchanged and nothing waits, the deadline is LINGER: only TLS still waits f
 
 A peer that broke a rule may be in the midst of sending. It is read on, and what it sends is discarded, until it is
 quiet, has answered or has ended the stream. Closing at once would reset the connection and could destroy the close
-frame on its way. Shutting down for writing at once has the same effect behind a proxy: HAProxy ends a tunnel at the
-server's end of stream, and resets a client that is still sending.
+frame on its way. Shutting down for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel
+at the server's end of stream, and reset a client that is still sending.
 """
 
 import asyncio

@@ -71,6 +71,11 @@ class Clock:
             sleepers.add(sleeper)
         return tick
 
+    @staticmethod
+    def time(tick: int) -> float:
+        """When a tick is, by the loop's time."""
+        return tick / _TICKS
+
     def drop(self, tick: int, sleeper: Sleeper) -> None:
         """Lets it sleep on."""
         sleepers = self._sleepers.get(tick)

@@ -140,9 +140,9 @@ class TlsTransport(asyncio.Transport):
         return self._protocol
 
     def _decrypt(self) -> None:
-        protocol = self._protocol
         try:
             while self._reading and not self._ended and not self._plain.is_closing():
+                protocol = self._protocol  # which may be another one after each read
                 buffer = protocol.get_buffer(-1)
                 size = self._tls.read(len(buffer), buffer)
                 if not size:

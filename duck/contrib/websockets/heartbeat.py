@@ -53,7 +53,6 @@ class Heartbeat:
         "_sent",
         "_silent_since",
         "_tick",
-        "_wake_at",
         "latency",
     )
 
@@ -63,7 +62,6 @@ class Heartbeat:
         self._clock = clock(loop)
         self._tick = 0
         self._due = 0.0
-        self._wake_at = 0.0
         self._answered = False  # whether anything has come since the last ping
         self._misses = 0
         self._pinged: float | None = None  # when, while its answer is awaited
@@ -97,7 +95,6 @@ class Heartbeat:
         if limit:
             wake = min(wake, now + limit / _WAKES, max(self._silent_since + limit, now))
         if wake != float("inf"):
-            self._wake_at = wake
             self._tick = self._clock.set(self._loop, wake, self)
 
     def wake(self) -> None:
@@ -105,7 +102,7 @@ class Heartbeat:
         now = self._loop.time()
         settings = self._protocol.endpoint
         # If the loop was busy, what the peer sent may wait unread: there is another look before that counts as silence.
-        is_late = now - self._wake_at > _LATE
+        is_late = now - self._clock.time(self._tick) > _LATE
         if self._protocol.take_sign_of_life():
             self._silent_since = now
             self._answered = True
