@@ -1,6 +1,8 @@
 """Log lines: their form, and that a peer cannot forge or spoil them."""
 
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -150,6 +152,15 @@ def test_the_access_log_is_off_until_it_is_asked_for(caplog):
     assert not caplog.records
     with caplog.at_level("INFO", "duck.access"), pytest.raises(AssertionError):
         log_access(Unformattable(), 200)
+
+
+def test_the_access_log_may_be_asked_for_before_the_import():
+    code = (
+        "import logging; logger = logging.getLogger('duck.access'); logger.setLevel('DEBUG');"
+        "import duck.contrib.websockets; print(logger.level)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "10\n"
 
 
 def test_the_access_log(caplog):

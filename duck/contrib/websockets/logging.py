@@ -29,7 +29,8 @@ logger = logging.getLogger("duck.contrib.websockets")
 
 access_logger = logging.getLogger("duck.access")
 """A line for each page and each handshake, at INFO; off until its level is set."""
-access_logger.setLevel(logging.WARNING)
+if access_logger.level == logging.NOTSET:  # else somebody has asked for it before the import
+    access_logger.setLevel(logging.WARNING)
 
 
 def printable(text: str) -> str:
