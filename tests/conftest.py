@@ -1,6 +1,8 @@
 """What all tests share: the two codecs, and a word in the header on what is being tested."""
 
+import asyncio
 import importlib
+import os
 import sys
 import warnings
 from collections import Counter
@@ -12,10 +14,25 @@ with warnings.catch_warnings():
     from duck.contrib.websockets import _codec  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
 
 
+from duck.server.runner import loop_factory
+
+EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
+"""Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
+
+
 def pytest_report_header():
     gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
     facts = [f"{name}: {fact}" for name, fact in _codec.describe().items()]
-    return "duck: " + "; ".join([*facts, f"GIL: {gil}"])
+    return "duck: " + "; ".join([*facts, f"GIL: {gil}", f"tasks: {'eager' if EAGER else 'ordinary'}"])
+
+
+@pytest.fixture
+def runner(loop_name):
+    """What runs coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
+    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
+        if EAGER:
+            runner.get_loop().set_task_factory(asyncio.eager_task_factory)
+        yield runner
 
 
 def pytest_terminal_summary(terminalreporter):

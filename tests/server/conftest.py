@@ -2,14 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
 import trustme
-
-from duck.server.runner import loop_factory
 
 SECONDS = 30
 """How long a test may wait for anything before it has failed."""
@@ -97,15 +95,14 @@ def loop_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def run(loop_name: str) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+def run(runner: asyncio.Runner) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Runs a coroutine, on each kind of loop in turn."""
 
     async def limited(scenario: Coroutine[Any, Any, Any]) -> Any:
         async with asyncio.timeout(SECONDS):
             return await scenario
 
-    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
-        yield lambda scenario: runner.run(limited(scenario))
+    return lambda scenario: runner.run(limited(scenario))
 
 
 class Tls(NamedTuple):

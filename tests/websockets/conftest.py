@@ -15,7 +15,6 @@ from hypothesis import settings
 from duck.contrib.websockets import CloseCode, Frame, OpCode, _codec
 from duck.contrib.websockets.connection import Connection, parse_close
 from duck.server import serve
-from duck.server.runner import loop_factory
 
 settings.register_profile("duck", deadline=None)  # which is wall time, and a test machine may be busy
 settings.load_profile("duck")
@@ -54,7 +53,7 @@ def loop_name(request):
 
 
 @pytest.fixture
-def run(loop_name):
+def run(runner):
     """Runs a coroutine on each kind of loop in turn; what is raised where nobody sees it fails the test."""
     unseen = []
 
@@ -63,8 +62,8 @@ def run(loop_name):
         async with asyncio.timeout(SECONDS):
             return await scenario
 
-    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
-        yield lambda scenario: runner.run(limited(scenario))
+    yield lambda scenario: runner.run(limited(scenario))
+    runner.close()
     assert not unseen
 
 
