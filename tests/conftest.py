@@ -20,6 +20,11 @@ EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 """Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
 
 
+def eager_task(loop, coroutine, *, eager_start=None, **options):
+    """As asyncio.eager_task_factory, which before Python 3.13.3 does not take the `eager_start` that uvloop passes."""
+    return asyncio.Task(coroutine, loop=loop, eager_start=eager_start is not False, **options)
+
+
 def pytest_report_header():
     gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
     facts = [f"{name}: {fact}" for name, fact in _codec.describe().items()]
@@ -31,7 +36,7 @@ def runner(loop_name):
     """What runs coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
     with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
         if EAGER:
-            runner.get_loop().set_task_factory(asyncio.eager_task_factory)
+            runner.get_loop().set_task_factory(eager_task)
         yield runner
 
 
