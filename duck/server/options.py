@@ -18,7 +18,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and where help is."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Refuse what is not known here, for the command above would name its own help."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:

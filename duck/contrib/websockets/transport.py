@@ -60,6 +60,7 @@ class Responder(Protocol):
         Raises:
             ConnectionClosed: The host has answered otherwise, or the peer has gone.
         """
+        raise NotImplementedError
 
     def refuse(self, response: bytes) -> None:
         """Sends a response other than 101, and ends the connection."""
