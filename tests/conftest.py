@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections import Counter
+from textwrap import shorten
 
 import pytest
 
@@ -46,7 +47,7 @@ def pytest_terminal_summary(terminalreporter):
         report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())
     )
     for reason, number in reasons.most_common():
-        terminalreporter.write_line(f"{number} skipped: {' '.join(reason.split())}")
+        terminalreporter.write_line(f"{number} skipped: {shorten(reason, 160)}")
 
 
 @pytest.fixture(scope="session", params=["_fallback", "_speedups"], ids=["python", "compiled"])

@@ -1,0 +1,115 @@
+"""`duck serve` behind a real nginx, which writes a Host of its own and tells the client's in other fields."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import websockets
+
+from .serving import serving
+
+APP = """
+from duck.contrib.websockets import WebSocketView
+
+class Told(WebSocketView):
+    async def on_open(self):
+        await self.send_json([*self.request.client_address, self.request.secure, self.request.headers["host"]])
+"""
+
+FIELDS = {
+    "X-Forwarded": """
+        proxy_set_header X-Forwarded-For "$remote_addr:$remote_port";
+        proxy_set_header X-Forwarded-Proto https;
+        proxy_set_header X-Forwarded-Host $http_host;
+    """,
+    "Forwarded": """
+        proxy_set_header Forwarded '$http_forwarded, for="$remote_addr:$remote_port";proto=https;host="$http_host"';
+    """,
+}
+
+SETTINGS = """
+daemon off;
+pid {folder}/pid;
+error_log stderr warn;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder};
+    proxy_temp_path {folder};
+    fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder};
+    scgi_temp_path {folder};
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            {fields}
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(params=FIELDS)
+def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """Where nginx listens."""
+    executable = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if executable is None:
+        pytest.skip("nginx is not installed")
+    app = tmp_path / "told.py"
+    app.write_text(APP)
+    settings = tmp_path / "nginx.conf"
+    with (
+        serving(app, "--trusted-proxies", "127.0.0.1") as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        port: int = listener.getsockname()[1]
+        settings.write_text(
+            SETTINGS.format(folder=tmp_path, port=port, upstream=server.port, fields=FIELDS[request.param])
+        )
+        command = [executable, "-p", str(tmp_path), "-c", str(settings)]
+        environment = os.environ | {"NGINX": f"{listener.fileno()};"}  # as a new nginx inherits from an old one
+        with subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()]) as process:
+            try:
+                yield port
+            finally:
+                process.terminate()
+
+
+def connect(port: int, origin: str, **headers: str) -> websockets.connect:
+    return websockets.connect(
+        "ws://app.example.org/",
+        host="127.0.0.1",
+        port=port,
+        origin=websockets.Origin(origin),
+        additional_headers=headers,
+    )
+
+
+def test_a_page_of_the_host_that_nginx_was_asked_for_connects(port, run):
+    async def scenario():
+        # What the client says for itself is not taken.
+        async with connect(port, "https://app.example.org", Forwarded='for=192.0.2.1;host="evil.test') as peer:
+            told = json.loads(await peer.recv())
+            assert told == [*peer.local_address[:2], True, "app.example.org"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("origin", ["https://evil.test", "http://app.example.org"])
+def test_a_page_of_another_origin_does_not(port, run, origin):
+    async def scenario():
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with connect(port, origin):
+                pass
+        assert caught.value.response.status_code == 403
+
+    run(scenario())
