@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import gc
+import importlib.metadata
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -372,6 +373,16 @@ def serving_asgi():
                 connection.transport.abort()
 
     return serving_asgi
+
+
+@pytest.fixture(params=["taken over", "bridged"])
+def ws(request):
+    """The protocols of uvicorn that a view is served by: ours gives the connection away, the other has events only."""
+    if request.param == "taken over":
+        return "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+    if tuple(map(int, importlib.metadata.version("uvicorn").split(".")[:2])) < (0, 53):
+        pytest.skip("events of this uvicorn's own protocol have faults, which are mended in 0.53")
+    return "websockets-sansio"
 
 
 @pytest.fixture

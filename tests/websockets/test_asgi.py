@@ -10,7 +10,6 @@ from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
 pytest.importorskip("uvicorn")
 
-OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 OTHERS = "websockets-sansio"
 
 
@@ -27,12 +26,6 @@ class Echo(WebSocketView):
 
     async def on_receive(self, message, opcode):
         await self.send(message, opcode)
-
-
-@pytest.fixture(params=[OURS, OTHERS], ids=["taken over", "bridged"])
-def ws(request):
-    """The protocols of uvicorn: one that gives the connection away, and one that has events only."""
-    return request.param
 
 
 @pytest.fixture

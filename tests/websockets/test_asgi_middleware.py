@@ -12,12 +12,6 @@ from duck.http.response import HttpResponse
 pytest.importorskip("uvicorn")
 
 OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
-OTHERS = "websockets-sansio"
-
-
-@pytest.fixture(params=[OURS, OTHERS], ids=["taken over", "bridged"])
-def ws(request):
-    return request.param
 
 
 class View(WebSocketView):
