@@ -572,3 +572,31 @@ def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, ca
 
     run(scenario())
     assert "as the test expects" in caplog.text
+
+
+def test_a_loop_that_starts_tasks_at_once(run, serving_view, dial):
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("no eager tasks before Python 3.12")
+
+    class View(Echo):
+        async def on_open(self):
+            await asyncio.sleep(0)
+            await self.send("open")
+
+        async def on_receive(self, message, opcode):
+            await self.send(await asyncio.create_task(asyncio.sleep(0, message)), opcode)
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        try:
+            async with serving_view(View) as server, dial(server) as peer:
+                await peer.head()
+                peer.send("one", "two")
+                assert [await peer.message() for _ in range(3)] == ["open", "one", "two"]
+                peer.close()
+                await peer.closing()
+        finally:
+            loop.set_task_factory(None)
+
+    run(scenario())
