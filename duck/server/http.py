@@ -215,7 +215,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request.content = self._reader.take_rest()
         try:
             view = match.route.handler(request, **match.kwargs)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # such as SystemExit, which would end the server
             logger.exception("cannot make the view for %r", request)
             self._refuse(500, "the view cannot be made")
             return
@@ -344,7 +346,9 @@ async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
         if isinstance(result, str | bytes):
             return HttpResponse(result)
         raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
-    except Exception:
+    except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException:  # as above
         logger.exception("the view for %r failed", request)
         return _plain(500)
 

@@ -5,9 +5,11 @@ import gc
 import logging
 import socket
 import struct
+import sys
 
 import pytest
 
+from duck.contrib.websockets import WebSocketView
 from duck.http import HttpResponse
 from duck.server import Limits, serve
 from duck.server.http import HttpProtocol
@@ -42,6 +44,10 @@ def failing(request):
     raise RuntimeError("a secret")
 
 
+async def leaving(request):
+    sys.exit("a secret")
+
+
 urlpatterns = [
     path("/", Page),
     path("/async", AsyncPage),
@@ -49,6 +55,7 @@ urlpatterns = [
     path("/page/<int:number>", Page),
     path("/coroutine", coroutine),
     path("/failing", failing),
+    path("/leaving", leaving),
     path("/none", lambda request: None),
     path("/head", coroutine, methods=["HEAD"]),
 ]
@@ -136,7 +143,7 @@ def test_unknown_path_and_method(run, connect):
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [("/failing", "a secret"), ("/none", "returned NoneType, not a response")]
+    ("target", "words"), [("/failing", "a secret"), ("/leaving", "a secret"), ("/none", "returned NoneType, not a response")]
 )
 def test_a_failing_view(run, connect, caplog, target, words):
     async def scenario():
@@ -499,3 +506,17 @@ def test_connections_do_not_disturb_each_other(run, connect):
             await asyncio.gather(*(talk(server, number) for number in range(30)))
 
     run(scenario())
+
+
+def test_a_view_whose_making_wants_to_end_the_process(run, connect, caplog):
+    class Leaving(WebSocketView):
+        def __init__(self, request, **kwargs):
+            sys.exit("a secret")
+
+    async def scenario():
+        async with serve(Leaving, port=0) as server, connect(server) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            assert (await client.response()).status == 500
+
+    run(scenario())
+    assert "a secret" in caplog.text
