@@ -143,7 +143,8 @@ def test_unknown_path_and_method(run, connect):
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [("/failing", "a secret"), ("/leaving", "a secret"), ("/none", "returned NoneType, not a response")]
+    ("target", "words"),
+    [("/failing", "a secret"), ("/leaving", "a secret"), ("/none", "returned NoneType, not a response")],
 )
 def test_a_failing_view(run, connect, caplog, target, words):
     async def scenario():
