@@ -1,7 +1,8 @@
 """The HTTP side of a connection: answers requests in order, and hands WebSockets to their views.
 
-A connection is in one of four phases:
+A connection is in one of five phases:
 
+    COMING     has no transport yet, as while the TLS handshake goes on
     READING    waits for a request, or for the rest of one
     ANSWERING  a view works on a response; reading is paused, so there is one request at a time
     ENDING     the last response is written; whatever still arrives is thrown away
@@ -18,7 +19,6 @@ import asyncio
 import enum
 import inspect
 import logging
-import os
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from duck.contrib.websockets.logging import format_address, log_access, printabl
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
+from .census import Place
 from .head import Refusal, RequestHead, RequestReader
 from .routes import Match
 
@@ -38,11 +39,13 @@ __all__ = ["HttpProtocol"]
 logger = logging.getLogger("duck.server")
 
 _NEVER = float("inf")
+_NO_ROOM = "there is no room: see Limits.connections and connections_per_address"
 
 
 class Phase(enum.Enum):
     """Who has the connection; see the module."""
 
+    COMING = enum.auto()
     READING = enum.auto()
     ANSWERING = enum.auto()
     ENDING = enum.auto()
@@ -54,7 +57,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     Attributes:
         address: Who is connected.
-        has_room: Whether the server has room for the client, which is told otherwise when it asks.
+        place: That of the connection; None where the server has no room for the client, which is told when it asks.
     """
 
     __slots__ = (
@@ -72,13 +75,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_unsent",
         "_writing_paused",
         "address",
-        "has_room",
+        "place",
     )
 
     _context: Context
     _transport: asyncio.Transport
+
     address: ClientAddress
-    has_room: bool
+    place: Place | None
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
@@ -92,7 +96,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._buffer = receive_buffer(loop).window
         self._clock = clock(loop)
         self._reader = RequestReader(server.limits)
-        self._phase = Phase.READING
+        self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
         self._tick = 0
         self._writing_paused = False
@@ -103,10 +107,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
         self._context = copy_context()
-        peer = transport.get_extra_info("peername")
-        self.address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
-        self.has_room = self._server.connection_opened(self)
+        self._phase = Phase.READING
+        if hasattr(self, "address"):
+            welcome = not self._server.closing
+        else:  # the loop has accepted it
+            welcome = self._server.admit(self, transport.get_extra_info("peername"))
         self._await_head()
+        if not welcome:
+            self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -131,6 +139,12 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # What the server calls.
 
+    @property
+    def first_timeout(self) -> float:
+        """Seconds that the client has for a TLS handshake, and for a request."""
+        limits = self._server.limits
+        return limits.head_timeout if self.place is not None else limits.linger_timeout
+
     def shut_down(self) -> None:
         """Close the connection now, or behind the response that is being made."""
         if self._phase is Phase.READING:
@@ -138,7 +152,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the connection, whatever it is at."""
-        if self._phase is not Phase.GONE:
+        if self._phase not in (Phase.COMING, Phase.GONE):
             self._transport.abort()
 
     # From one request to the next.
@@ -170,20 +184,23 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
             self._refuse(request.status, request.reason)
-        elif not self.has_room:
-            self._refuse(503, "there is no room: see Limits.connections and connections_per_address")
+        elif self.place is None:
+            self._refuse(503, _NO_ROOM)
         else:
             self._dispatch(request)
 
     def _await_head(self) -> None:
-        limits = self._server.limits
-        self._set_deadline(limits.head_timeout if self.has_room else limits.linger_timeout)
+        self._set_deadline(self.first_timeout)
 
     def _dispatch(self, head: RequestHead) -> None:
+        assert self.place is not None
         try:
             request = self._request(head)
         except ValueError as error:
             self._refuse(400, f"{head.target!r} is no request target: {error}")
+            return
+        if self._server.proxies is not None and not self._server.move(self.place, request.client_address):
+            self._refuse(503, _NO_ROOM)
             return
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
@@ -282,7 +299,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
         # TLS transports hold methods of their protocol: a cycle.
-        del self._transport
+        if hasattr(self, "_transport"):
+            del self._transport
 
     def _set_deadline(self, seconds: float) -> None:
         """Let `_expire` be called, unless another deadline is set before.

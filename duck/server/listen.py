@@ -9,28 +9,61 @@ import stat
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UnixListener", "bind", "duplicates", "url"]
-
-_ACCEPTED_TOGETHER = 4  # 8 brought nothing more, with 16 or with 64 clients at a time
+__all__ = ["UnixListener", "bind", "url"]
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
-def bind(host: str | None, port: int) -> socket.socket | None:
-    """A TCP socket bound to an IP address; None for what the event loop is to resolve, a name or a zone.
+_MODE = 0o666
 
-    uvloop resolves whatever it is given in a pool of threads, and a process of one thread is better
-    off: only where threads share its files does the kernel count who uses one, at every call.
+
+async def bind(host: str | None, port: int) -> list[socket.socket]:
+    """TCP sockets bound to all the addresses of a host, with the same port.
+
+    Args:
+        host: An IP address, or a name; None for every interface, by IPv4 and IPv6.
+        port: 0 for one that is free.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: An address cannot be had. One of a family that the machine has not is left out, if it is not the last.
     """
-    if host is None or "%" in host:
-        return None
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
     try:
-        family = _FAMILIES[ipaddress.ip_address(host).version]
-    except ValueError:
-        return None
+        for family, address in await _resolve(host, port):
+            if sockets:
+                port = sockets[0].getsockname()[1]
+            try:
+                sockets.append(_bind(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                failure = error
+        if not sockets and failure is not None:
+            raise failure
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
+    """The families and addresses of a host.
+
+    An IP address is not given to the loop, which resolves in a pool of threads: a process of one thread is better off,
+    as only where threads share its files does the kernel count who uses one, at every call.
+    """
+    if host is not None and "%" not in host:
+        with suppress(ValueError):
+            return [(_FAMILIES[ipaddress.ip_address(host).version], (host, port))]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bind(family: int, address: Any) -> socket.socket:
     # asyncio turns Nagle's algorithm off only where the protocol is named.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -38,42 +71,33 @@ def bind(host: str | None, port: int) -> socket.socket | None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
+        sock.bind(address)
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def duplicates(listener: asyncio.Server) -> list[socket.socket]:
-    """Its sockets under further descriptors, to listen on as well, for a loop that accepts one connection a turn.
-
-    uvloop accepts one for each descriptor. Connections that come together are faster done together: what one of them
-    has brought into the processor's caches, the code above all, serves the others.
-    """
-    if type(listener.get_loop()).__module__ != "uvloop":
-        return []  # asyncio accepts all there are
-    files = [sock.fileno() for sock in listener.sockets] * (_ACCEPTED_TOGETHER - 1)
-    return [socket.socket(fileno=os.dup(file)) for file in files]
-
-
 class UnixListener:
-    """A listening Unix socket, and its place in the file system.
+    """A listening Unix socket, and its place in the file system."""
 
-    The file's permissions are what the process's umask leaves.
-    """
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int | None = None) -> None:
         """Bind to a path; a socket there that nobody listens on any more is replaced.
+
+        Args:
+            path: Where.
+            mode: The file's permissions, whatever the umask; None for those of the socket that is replaced, or 0o666:
+                whoever may reach the folder may connect, as a proxy under a user of its own must.
 
         Raises:
             OSError: Another process listens there, or it is not a socket, or not ours to make.
         """
         self.path = path
-        _remove_stale(path)
+        replaced = _remove_stale(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.socket.bind(path)
+            os.chmod(path, replaced if mode is None else mode)
         except OSError:
             self.socket.close()
             raise
@@ -86,8 +110,11 @@ class UnixListener:
                 os.unlink(self.path)
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str) -> int:
     """Remove the socket of a server that is gone.
+
+    Returns:
+        Its permissions; those of a new socket where there was none.
 
     Raises:
         OSError: A server answers there, or there is something that is no socket.
@@ -95,12 +122,12 @@ def _remove_stale(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return
+        return _MODE
     if stat.S_ISSOCK(mode):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(path) == errno.ECONNREFUSED:
                 os.unlink(path)
-                return
+                return stat.S_IMODE(mode)
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
 
 

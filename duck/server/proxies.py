@@ -66,7 +66,7 @@ class Proxies:
             What is known of the client: of the addresses that a chain of proxies names, the last that is not a trusted
             proxy's itself, for the client can have made up those before.
         """
-        if not self._trusts(peer):
+        if not self.trusts(peer):
             return Client(peer, secure, headers)
         if any(name in headers for name in _X_FORWARDED):
             return self._by_x_forwarded(peer, headers, secure)
@@ -79,7 +79,7 @@ class Proxies:
                 peer = parse_node(name.strip())
             except ValueError:
                 break
-            if not self._trusts(peer):
+            if not self.trusts(peer):
                 break
         return Client(peer, _is_secure(proto, secure), _with_host(headers, host))
 
@@ -93,11 +93,12 @@ class Proxies:
                 peer = parse_node(element.get("for", ""))
             except ValueError:
                 break
-            if not self._trusts(peer):
+            if not self.trusts(peer):
                 break
         return Client(peer, secure, _with_host(headers, host))
 
-    def _trusts(self, peer: ClientAddress) -> bool:
+    def trusts(self, peer: ClientAddress) -> bool:
+        """Whether it is one of them."""
         if not isinstance(peer, tuple):
             return self._unix
         address = parse_address(peer[0])

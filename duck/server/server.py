@@ -3,29 +3,30 @@
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import ssl as tls
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.contrib.websockets.tasks import start_task
 from duck.http.request import ClientAddress
 from duck.views import View
 
-from .census import Census
+from .accept import Acceptor, LoopAcceptor
+from .census import Census, Place
 from .http import HttpProtocol
 from .limits import Limits
-from .listen import UnixListener, bind, duplicates, url
+from .listen import UnixListener, bind, url
 from .proxies import Proxies
 from .routes import Routes
 
 __all__ = ["Server", "serve"]
 
 logger = logging.getLogger("duck.server")
-
-BACKLOG = 4096
-"""Connections that the kernel holds until they are accepted; it caps the figure at its own."""
 
 TURNED_AWAY = 32
 """Clients that are told at a time that there is no room; further ones are told nothing."""
@@ -48,6 +49,7 @@ class Server:
         application: What requests name as their application.
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
+        ssl: How new connections are encrypted.
         port: The port of the first socket; None before it listens, and on a Unix socket.
     """
 
@@ -78,10 +80,12 @@ class Server:
         self.addresses: list[str] = []
         self.port: int | None = None
         self._shutdown_timeout = shutdown_timeout
-        self._listeners: list[asyncio.Server] = []
+        self.ssl: tls.SSLContext | None = None
+        self._acceptors: list[Acceptor | LoopAcceptor] = []
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._turned_away = 0  # how many of them there is no room for
         self._answers: set[asyncio.Task[None]] = set()
         self._views: dict[asyncio.Future[None], WebSocketView] = {}
@@ -89,9 +93,9 @@ class Server:
         self._closed: asyncio.Task[None] | None = None
 
     @property
-    def sockets(self) -> tuple[Any, ...]:
+    def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets."""
-        return tuple(self._listeners[0].sockets) if self._listeners else ()
+        return () if self.closing else tuple(acceptor.socket for acceptor in self._acceptors)
 
     @property
     def connections(self) -> list[WebSocketView]:
@@ -104,34 +108,32 @@ class Server:
         port: int,
         *,
         uds: str | None = None,
+        uds_mode: int | None = None,
+        sockets: Sequence[socket.socket] = (),
         ssl: tls.SSLContext | None = None,
     ) -> None:
-        """Begin to serve, on the running loop.
+        """Begin to serve, on the running loop; the arguments are those of `serve`.
 
         Raises:
             OSError: The address cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if ssl is not None:
-            options |= {"ssl": ssl, "ssl_handshake_timeout": self.limits.head_timeout}
-
-        protocol = partial(HttpProtocol, self, loop)
-        listen_on: Callable[..., Awaitable[asyncio.Server]]
-        if uds is None:
-            sock = bind(host, port)
-            where: dict[str, Any] = {"host": host, "port": port} if sock is None else {"sock": sock}
-            listen_on = loop.create_server
-            listener = await listen_on(protocol, **where, **options)
-            self.port = listener.sockets[0].getsockname()[1]
-        else:
-            listen_on = loop.create_unix_server
-            self._unix_listener = UnixListener(uds)
-            listener = await listen_on(protocol, sock=self._unix_listener.socket, **options)
-        self._listeners.append(listener)
-        for sock in duplicates(listener):
-            self._listeners.append(await listen_on(protocol, sock=sock, **options))
-        self.addresses = [url(sock, secure=ssl is not None) for sock in self.sockets]
+        self._loop = asyncio.get_running_loop()
+        self.ssl = ssl
+        if uds is not None:
+            self._unix_listener = UnixListener(uds, uds_mode)
+            sockets = [self._unix_listener.socket]
+        elif not sockets:
+            sockets = await bind(host, port)
+        for sock in sockets:
+            if ssl is None and LoopAcceptor.suits(self._loop):
+                by_loop = LoopAcceptor(sock)
+                self._acceptors.append(by_loop)
+                await by_loop.start(self._loop, partial(HttpProtocol, self, self._loop))
+            else:
+                self._acceptors.append(Acceptor(self._loop, sock, self._accepted))
+        self.addresses = [url(sock, secure=ssl is not None) for sock in sockets]
+        name = sockets[0].getsockname()
+        self.port = name[1] if isinstance(name, tuple) else None
 
     async def close(self) -> None:
         """Shut down: tell every client, wait for the views to end, and in the end cancel them."""
@@ -141,10 +143,12 @@ class Server:
 
     async def _shut_down(self) -> None:
         self.closing = True
-        for listener in self._listeners:
-            listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         if self._unix_listener is not None:
             self._unix_listener.unlink()
+        for handshake in self._handshakes:
+            handshake.cancel()
         for protocol in list(self._protocols):
             protocol.shut_down()
         try:
@@ -162,11 +166,6 @@ class Server:
             for protocol in list(self._protocols):
                 protocol.abort()
             await self._wait_for_all()
-        # Since Python 3.12 this waits for connections too, so for what a view left unsent.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._shutdown_timeout):
-                for listener in self._listeners:
-                    await listener.wait_closed()
 
     async def _wait_for_all(self) -> None:
         while running := {*self._answers, *self._views}:
@@ -175,25 +174,69 @@ class Server:
             self._no_protocols.clear()
             await self._no_protocols.wait()
 
+    # From a connection to its protocol.
+
+    def _accepted(self, sock: socket.socket, peer: Any) -> None:
+        protocol = HttpProtocol(self, self._loop)
+        if not self.admit(protocol, peer):
+            sock.close()
+            self.connection_closed(protocol)
+            return
+        connecting = start_task(self._loop, self._connect(protocol, sock))
+        if self.ssl is not None:
+            self._handshakes.add(connecting)
+            connecting.add_done_callback(self._handshakes.discard)
+
+    async def _connect(self, protocol: HttpProtocol, sock: socket.socket) -> None:
+        """Make the transport of a connection, which with TLS takes a handshake."""
+        options: dict[str, Any] = {}
+        if self.ssl is not None:
+            options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, sock, **options)
+        except OSError as error:
+            logger.debug("%s has not come to a connection: %s", protocol.address, error)
+            protocol.connection_lost(error)
+        except asyncio.CancelledError:
+            protocol.connection_lost(None)
+            raise
+
     # What connections call.
 
-    def connection_opened(self, protocol: HttpProtocol) -> bool:
-        """Account for a connection.
+    def admit(self, protocol: HttpProtocol, peer: Any) -> bool:
+        """Account for a connection, and give it a place if there is one.
+
+        Args:
+            peer: The address of its peer, as a socket tells it.
+
+        Returns:
+            Whether it may go on, if only to be told that there is no room for it.
+        """
+        protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
+        place = self._census.enter()
+        if place is not None and not self.move(place, address):
+            place.leave()
+            place = None
+        protocol.place = place
+        self._turned_away += place is None
+        self._protocols.add(protocol)
+        return not self.closing and self._turned_away <= TURNED_AWAY
+
+    def move(self, place: Place, address: ClientAddress) -> bool:
+        """Count a connection as one from an address, but one of a trusted proxy as nobody's.
 
         Returns:
             Whether there is room for it.
         """
-        room = self._census.enter(protocol.address)
-        self._protocols.add(protocol)
-        self._turned_away += not room
-        if self.closing or self._turned_away > TURNED_AWAY:
-            protocol.abort()
-        return room
+        if self.proxies is not None and self.proxies.trusts(address):
+            place.part()
+            return True
+        return place.move(address)
 
     def connection_closed(self, protocol: HttpProtocol) -> None:
         """Forget a connection that is gone."""
-        if protocol.has_room:
-            self._census.leave(protocol.address)
+        if protocol.place is not None:
+            protocol.place.leave()
         else:
             self._turned_away -= 1
         self._forget(protocol)
@@ -205,33 +248,32 @@ class Server:
 
     def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
         """Run what answers a request."""
-        task = asyncio.get_running_loop().create_task(answer)
+        task = self._loop.create_task(answer)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
         """Run a WebSocket view, which has its connection to itself from now on."""
         self._forget(protocol)
-        address = protocol.address
+        place = protocol.place
+        assert place is not None
         try:
             ended = view.start()
         except Exception as error:
-            self._census.leave(address)
+            place.leave()
             _view_failed(view, error)
             return
         if ended is not None:
             self._views[ended] = view
-            # The address is kept only where it is needed again.
-            ended.add_done_callback(
-                partial(self._view_ended, address=address) if self._census.per_address else self._view_ended
-            )
+            shared = place is self._census.anywhere
+            ended.add_done_callback(self._view_ended if shared else partial(self._view_ended, place=place))
         else:
             # The client was refused, and has a while to read why.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._census.leave, address)
+            self._loop.call_later(self.limits.linger_timeout, place.leave)
 
-    def _view_ended(self, ended: asyncio.Future[None], address: ClientAddress = None) -> None:
+    def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
         view = self._views.pop(ended)
-        self._census.leave(address)
+        (place or self._census.anywhere).leave()
         if ended.cancelled():
             _view_failed(view, None)
         elif (error := ended.exception()) is not None:
@@ -262,6 +304,8 @@ async def serve(
     port: int = 8000,
     *,
     uds: str | None = None,
+    uds_mode: int | None = None,
+    sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,
     shutdown_timeout: float = 10.0,
     limits: Limits | None = None,
@@ -271,9 +315,11 @@ async def serve(
 
     Args:
         urlpatterns: The routes, or one `View` class for every path.
-        host: A name or an address; None for every interface.
+        host: A name or an address; None for every interface, by IPv4 and IPv6.
         port: 0 for a free one, which is then the server's `port`.
         uds: The path of a Unix socket to listen on instead.
+        uds_mode: Its permissions; None for those of a socket that it replaces, or else 0o666, for anybody.
+        sockets: Bound sockets to listen on instead, which are closed in the end.
         ssl: How to encrypt.
         shutdown_timeout: Seconds that views have to end when the block is left.
         limits: What clients may ask for.
@@ -291,7 +337,7 @@ async def serve(
         shutdown_timeout=shutdown_timeout,
     )
     try:
-        await server.listen(host, port, uds=uds, ssl=ssl)
+        await server.listen(host, port, uds=uds, uds_mode=uds_mode, sockets=sockets, ssl=ssl)
         yield server
     finally:
         await server.close()

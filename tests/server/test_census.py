@@ -178,10 +178,11 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
 def test_addresses_of_one_owner(run, one, other, same):
     async def scenario():
         census = Census(Limits(connections_per_address=1))
-        assert census.enter(one)
-        assert census.enter(other) is not same
-        census.leave(one)
-        assert census.enter(one)
+        first, second = census.enter(), census.enter()
+        assert first.move(one)
+        assert second.move(other) is not same
+        first.leave()
+        assert second.move(one)
 
     run(scenario())
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 
 import pytest
 from websockets.asyncio.client import connect as ws_connect
@@ -97,6 +98,35 @@ def test_ipv6(run):
     run(scenario())
 
 
+def test_every_interface(run, connect):
+    """By both families, with one port."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+
+    async def scenario():
+        async with serve(Page, None, 0) as server:
+            assert server.addresses == [f"ws://0.0.0.0:{server.port}", f"ws://[::]:{server.port}"]
+            for host in ("127.0.0.1", "::1"):
+                reader, writer = await asyncio.open_connection(host, server.port)
+                writer.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+                await writer.wait_closed()
+
+    run(scenario())
+
+
+def test_sockets_that_somebody_else_has_bound(run, connect):
+    async def scenario():
+        bound = socket.create_server(("127.0.0.1", 0))
+        async with serve(Page, sockets=[bound]) as server, connect(server) as client:
+            assert server.port == bound.getsockname()[1]
+            assert (await client.get()).status == 200
+        assert bound.fileno() == -1
+
+    run(scenario())
+
+
 def test_an_address_in_use(run):
     async def scenario():
         async with serve(Page, port=0) as server:
@@ -137,6 +167,30 @@ def test_unix_socket(run, connect, either_tls, tmp_path):
 
     run(scenario())
     assert not os.path.exists(place)
+
+
+@needs_unix_sockets
+def test_who_may_connect_to_a_unix_socket(run, tmp_path):
+    """Anybody, whatever the umask, for a proxy has a user of its own; unless something else is asked for."""
+    place = tmp_path / "duck.sock"
+
+    async def mode(**options):
+        async with serve(Page, uds=str(place), **options):
+            return stat.S_IMODE(place.stat().st_mode)
+
+    async def scenario():
+        assert await mode() == 0o666
+        assert await mode(uds_mode=0o600) == 0o600
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(place))
+        place.chmod(0o660)
+        assert await mode() == 0o660
+
+    before = os.umask(0o077)
+    try:
+        run(scenario())
+    finally:
+        os.umask(before)
 
 
 @needs_unix_sockets
