@@ -202,6 +202,53 @@ def test_a_peer_that_says_something_in_time_is_not(run, connect):
     run(scenario())
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
+    """What it sends waits unread, or it has nothing to answer yet. TLS does not count what waits below it."""
+
+    class Strict(View):
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.5
+        MAX_FRAME_SIZE = 2**18
+
+    async def scenario():
+        options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
+        async with connect(Strict, **options) as session:
+            sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
+            for _ in range(48):
+                await asyncio.sleep(0.05)
+                assert len((await session.peer.frame()).payload) == 2**18
+            assert session.view.close_code is None
+            await asyncio.gather(*sending)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
+    """Even while more and more waits for it."""
+
+    class Strict(View):
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.5
+        SENDING = None
+
+        async def on_open(self):
+            while self.close_code is None:
+                self.SENDING = asyncio.ensure_future(self.send_binary(bytes(2**18)))
+                self.SENDING.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+                await asyncio.sleep(0.02)
+
+    async def scenario():
+        options = {"receive_buffer": 4096, "read_limit": 4096, "tls": tls if secure else None}
+        async with connect(Strict, **options) as session:
+            session.peer.writer.transport.pause_reading()
+            await session.ended(10)
+            assert (session.view.close_code, session.view.close_reason) == (1001, "nothing received for too long")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("interval", [None, 0])
 def test_no_pings(run, connect, interval):
     class Quiet(View):

@@ -17,7 +17,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .opcodes import OpCode
-from .transport import unsent
+from .transport import backlog
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
@@ -39,12 +39,12 @@ class Closing:
         timeout: Seconds that the peer may take to make progress.
     """
 
-    __slots__ = ("_drain", "_progress", "_protocol", "_timeout", "_timer", "_unsent")
+    __slots__ = ("_backlog", "_drain", "_progress", "_protocol", "_timeout", "_timer")
 
     def __init__(self, protocol: "WebSocketProtocol", timeout: float) -> None:
         self._protocol = protocol
         self._timeout = timeout
-        self._unsent = unsent(protocol.transport)
+        self._backlog = backlog(protocol.transport)
         self._progress = protocol.loop.time()  # when the peer last took something
         self._timer = protocol.loop.call_later(timeout / _SAMPLES, self._look)
         self._drain: _Drain | None = None
@@ -100,10 +100,13 @@ class Closing:
     def _look(self) -> None:
         """Aborts the transport if the peer has made no progress for too long."""
         protocol = self._protocol
-        now, left = protocol.loop.time(), unsent(protocol.transport)
-        if left != self._unsent:
-            self._unsent, self._progress = left, now
-        patience = min(self._timeout, _LINGER) if self._is_exchanged and not left else self._timeout
+        now = protocol.loop.time()
+        before, self._backlog = self._backlog, backlog(protocol.transport)
+        if self._backlog.has_shrunk(before):
+            self._progress = now
+        patience = self._timeout
+        if self._is_exchanged and not any(self._backlog):
+            patience = min(patience, _LINGER)
         if now - self._progress >= patience:
             protocol.transport.abort()
         else:

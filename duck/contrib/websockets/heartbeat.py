@@ -4,8 +4,9 @@
                                  ^                                       --no---> missed --backoff--> ping sent
                                  |________________________________________________________________________|
 
-Anything received is a sign of life. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the
-connection. With PONG_TIMEOUT None there is no miss.
+Anything received is a sign of life, and so is what a peer takes of 64 KiB or more that wait for it: a ping waits
+behind them. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With PONG_TIMEOUT
+None there is no miss.
 
 All connections share a clock, and receiving a message costs nothing but a flag. So the time of the last byte is known
 only as that of the wake which found the flag set. There is a wake in every tenth of RECEIVE_TIMEOUT, which bounds the

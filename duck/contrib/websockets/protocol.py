@@ -36,7 +36,7 @@ from .inflating import Inflating
 from .logging import logger
 from .opcodes import CloseCode, OpCode
 from .sending import LARGE, Sender
-from .transport import plain_socket
+from .transport import NO_BACKLOG, backlog, plain_socket
 
 __all__ = ["WebSocketProtocol"]
 
@@ -64,6 +64,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_backlog",
         "_closing",
         "_emptied",
         "_holds",
@@ -74,7 +75,6 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_rate_limit",
         "_sender",
         "_slow_consumer",
-        "_unsent",
         "_waiters",
         "closed",
         "connection",
@@ -124,7 +124,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.direct_in = self.direct_out = False
         self._pull = pull
         self._holds = 0
-        self._unsent = 0
+        self._backlog = NO_BACKLOG
         self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._emptied: asyncio.Future[None] | None = None
         self._closing: Closing | None = None
@@ -327,14 +327,14 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def take_sign_of_life(self) -> bool:
         """Whether anything came since the last call.
 
-        While reading is on hold nobody can tell, and that counts; but where it is because the peer does not read, it
-        has to take some of what waits for it.
+        While reading is on hold nobody can tell, and that counts. But where it is because the peer does not read, or a
+        ping waits behind much else, the peer has to take some of what waits for it.
         """
         alive, self.alive = self.alive, False
-        if self._holds & _HOLD_WRITES:
-            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-            return alive or self._unsent < before
-        return alive or self._holds != 0
+        if alive or (self._holds and not self._holds & _HOLD_WRITES):
+            return True
+        before, self._backlog = self._backlog, backlog(self.transport)
+        return (self._holds != 0 or sum(before) >= _WRITE_LIMIT) and self._backlog.has_shrunk(before)
 
     # Sending
 

@@ -10,7 +10,7 @@ One host is different: the requests of Duck Framework have a socket. `adopt` and
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from . import framework
 from .commons import receive_buffer
@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
     from .handshake import Acceptance
 
-__all__ = ["Responder", "adopt", "announce", "attach", "leave", "pause", "plain_socket", "refuse", "unsent"]
+__all__ = [
+    "NO_BACKLOG",
+    "Backlog",
+    "Responder",
+    "adopt",
+    "announce",
+    "attach",
+    "backlog",
+    "leave",
+    "pause",
+    "plain_socket",
+    "refuse",
+]
 
 _LINGER = 2.0  # seconds for a refused peer to read why
 
@@ -38,17 +50,33 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
     return socket.fileno() if socket is not None else -1
 
 
-def unsent(transport: asyncio.WriteTransport) -> int:
-    """Bytes that the peer has not taken: those in the transport, and in its socket where the system tells.
+class Backlog(NamedTuple):
+    """Bytes that the peer of a transport has not taken.
 
-    Under TLS the transport does not count what waits below it. The socket's queue is then not empty either.
+    Attributes:
+        buffered: Those in the transport. That of TLS does not count what waits below it.
+        queued: Those in its socket, where the system tells, else 0.
     """
-    size = transport.get_write_buffer_size()
+
+    buffered: int
+    queued: int
+
+    def has_shrunk(self, before: "Backlog") -> bool:
+        """Whether the peer has taken something since. A socket that is filled up again shrinks between two refills."""
+        return self.buffered < before.buffered or self.queued < before.queued
+
+
+NO_BACKLOG = Backlog(0, 0)
+
+
+def backlog(transport: asyncio.WriteTransport) -> Backlog:
+    """What a transport's peer has not taken."""
+    buffered, queued = transport.get_write_buffer_size(), 0
     socket = transport.get_extra_info("socket")
     if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
         with contextlib.suppress(OSError):  # not every system has this for sockets
-            size += int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return size
+            queued = int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return Backlog(buffered, queued) if buffered or queued else NO_BACKLOG
 
 
 class Responder(Protocol):
