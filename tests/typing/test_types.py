@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 SOURCES = {
-    **{name: (HERE / name).read_text() for name in ("application.py", "wrong.py")},
+    **{name: (HERE / name).read_text() for name in ("application.py", "unannotated.py", "wrong.py")},
     **{path.name: path.read_text() for path in (ROOT / "examples").glob("*.py")},
     **{f"readme_{number}.py": source for number, source in enumerate(SNIPPETS)},
     "shout.py": SNIPPETS[0],  # the name that the README gives it
