@@ -33,6 +33,14 @@ def pytest_report_header():
 
 
 @pytest.fixture
+def eager_tasks():
+    """A factory of tasks that run from their creation on to their first wait."""
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("before Python 3.12 no task starts eagerly")
+    return eager_task
+
+
+@pytest.fixture
 def runner(loop_name):
     """What runs coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
     with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:

@@ -44,20 +44,14 @@ def greeting(words):
     return Frame(OpCode.TEXT, payload=words.encode()).serialize()
 
 
-def start_eagerly(loop, coroutine, context=None, **_):
-    """`asyncio.eager_task_factory`, which uvloop calls with more than it takes."""
-    return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-
-
 @pytest.fixture(params=["lazy", "eager"])
 def serving(request, either_tls):
-    if request.param == "eager" and not hasattr(asyncio, "eager_task_factory"):
-        pytest.skip("before Python 3.12 no task starts eagerly")
+    factory = request.getfixturevalue("eager_tasks") if request.param == "eager" else None
 
     @asynccontextmanager
     async def start(patterns):
-        if request.param == "eager":
-            asyncio.get_running_loop().set_task_factory(start_eagerly)
+        if factory is not None:
+            asyncio.get_running_loop().set_task_factory(factory)
         async with serve(patterns, port=0, ssl=either_tls and either_tls.server) as server:
             yield server
 

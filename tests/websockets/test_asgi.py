@@ -574,10 +574,7 @@ def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, ca
     assert "as the test expects" in caplog.text
 
 
-def test_a_loop_that_starts_tasks_at_once(run, serving_view, dial):
-    if not hasattr(asyncio, "eager_task_factory"):
-        pytest.skip("no eager tasks before Python 3.12")
-
+def test_a_loop_that_starts_tasks_at_once(run, serving_view, dial, eager_tasks):
     class View(Echo):
         async def on_open(self):
             await asyncio.sleep(0)
@@ -588,7 +585,7 @@ def test_a_loop_that_starts_tasks_at_once(run, serving_view, dial):
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
+        loop.set_task_factory(eager_tasks)
         try:
             async with serving_view(View) as server, dial(server) as peer:
                 await peer.head()

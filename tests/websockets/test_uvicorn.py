@@ -952,14 +952,11 @@ def test_a_client_that_is_denied_while_it_sends_gets_to_read_why(run, serving_as
     run(scenario())
 
 
-def test_a_loop_that_starts_tasks_at_once(run, serving_asgi, dial, until):
+def test_a_loop_that_starts_tasks_at_once(run, serving_asgi, dial, until, eager_tasks):
     """uvicorn makes the protocol the transport's own only after it has handed the request over."""
-    if not hasattr(asyncio, "eager_task_factory"):
-        pytest.skip("no eager tasks before Python 3.12")
-
     async def scenario():
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
+        loop.set_task_factory(eager_tasks)
         try:
             for app in App(), answering({"type": "websocket.close"}):
                 async with serving_asgi(app) as server, dial(server) as peer:
