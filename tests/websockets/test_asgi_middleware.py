@@ -178,9 +178,8 @@ def test_a_client_that_goes_while_middleware_takes_its_time(run, serving_asgi, d
         async with serving_asgi(slow(Late.as_asgi())) as server:
             async with dial(server) as peer:
                 await asked.wait()
-                for connection in server.state.connections:
-                    connection.transport.abort()
-                await peer.rest()
+                peer.leave()
+                await until(lambda: not server.state.connections)
             answered.set()
             await until(lambda: not server.state.tasks)
 
@@ -321,5 +320,35 @@ def test_a_view_that_does_not_upgrade_and_answers_nothing(run, serving_asgi, dia
     async def scenario():
         async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
             assert (await peer.head())[0] == 500
+
+    run(scenario())
+
+
+def test_what_a_client_sends_while_middleware_takes_its_time_is_not_lost(run, serving_asgi, dial, ws):
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    def slow(app):
+        async def slowed(scope, receive, send):
+            async def send_slowly(event):
+                asked.set()
+                await answered.wait()
+                await send(event)
+                await asyncio.sleep(0)
+
+            await app(scope, receive, send_slowly)
+
+        return slowed
+
+    async def scenario():
+        async with serving_asgi(slow(View.as_asgi()), ws=ws) as server, dial(server) as peer:
+            messages = [f"message {number}" for number in range(5000)]  # more than is kept
+            await asked.wait()  # for uvicorn drops what comes in one piece with the request
+            peer.send(*messages)
+            await asyncio.sleep(0.05)
+            answered.set()
+            assert (await peer.head())[0] == 101
+            assert [await peer.message() for _ in messages] == messages
+            peer.close()
+            await peer.closing()
 
     run(scenario())

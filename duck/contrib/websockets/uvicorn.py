@@ -282,7 +282,6 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         received = self._request
         assert received is not None
-        self.transport.pause_reading()
         fields = [(name, value) for name, value in self._scope["headers"] if name in HANDSHAKE]
         self._request = request = request_of(scope, self.transport, fields)
         request.content = received.content
@@ -324,6 +323,7 @@ class WebSocketProtocol(asyncio.Protocol):
         lines = [*self._server_state.default_headers, *headers]
         if self._view is not None:
             request.responder.fields = _serialize(lines)
+            self.transport.pause_reading()  # until the view takes the transport
             self._accepted()
             return None
         if subprotocol:
