@@ -12,7 +12,7 @@ from duck.contrib.websockets.logging import access_logger
 
 from .options import Parser, add_serve_options, limits
 from .routes import Routes
-from .runner import loop_factory, run
+from .runner import loop_factory, outlast_signals, run
 from .target import TargetError, load
 from .tls import server_context
 
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "serve":
             _serve(options)
+            outlast_signals()
             return 0
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
@@ -79,6 +80,7 @@ def _serve(options: argparse.Namespace) -> None:
             ssl=ssl,
             loop=options.loop,
             shutdown_timeout=options.shutdown_timeout,
+            shutdown_code=options.shutdown_code,
             limits=limits(options),
             trusted_proxies=options.trusted_proxies,
         )

@@ -209,7 +209,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._set_deadline(_NEVER)
             self._transport.pause_reading()
             self._phase = Phase.ANSWERING
-            self._server.start_answer(self._answer(request, match, head.keep_alive))
+            self._server.start_answer(request, self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
         client, secure = self.address, self._transport.get_extra_info("sslcontext") is not None

@@ -126,7 +126,14 @@ def _add_process(group: Any) -> None:
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="time for connections to end on SIGINT or SIGTERM (%(default)s)",
+        help="time for handlers and connections to end on SIGINT or SIGTERM (%(default)s)",
+    )
+    group.add_argument(
+        "--shutdown-code",
+        type=int,
+        choices=(1001, 1012),
+        default=1001,
+        help="close code that clients get then; 1012 tells of a restart (%(default)s)",
     )
 
 

@@ -3,20 +3,29 @@
 import asyncio
 import contextlib
 import importlib
+import logging
 import signal
+import socket
 import ssl as tls
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from duck.contrib.websockets import CloseCode
 from duck.views import View
 
 from .limits import Limits
-from .server import serve
+from .server import Server, serve
 
-__all__ = ["LOOPS", "loop_factory", "run"]
+__all__ = ["LOOPS", "loop_factory", "outlast_signals", "run"]
+
+logger = logging.getLogger("duck.server")
 
 LOOPS = ("auto", "asyncio", "uvloop")
+
+_SAME_SIGNAL = 1.0  # seconds in which a second signal is taken for the first
+_LAST = 1.0  # seconds in which what still runs behind the server must end
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
@@ -27,16 +36,20 @@ def run(
     port: int = 8000,
     *,
     uds: str | None = None,
+    uds_mode: int | None = None,
+    sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,
     loop: str = "auto",
     shutdown_timeout: float = 10.0,
+    shutdown_code: int = CloseCode.GOING_AWAY,
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
 ) -> None:
     """Serve an application until the process is told to stop by SIGINT or SIGTERM.
 
-    The addresses are printed once connections are accepted. A second signal ends the process at
-    once. Outside of the main thread, where there are no signals, this never returns.
+    The addresses are printed once connections are accepted. A second signal ends the process at once, unless it comes
+    within a second: `timeout` and some shells send one twice. Outside of the main thread, where there are no signals,
+    this never returns.
 
     Args:
         loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
@@ -47,26 +60,56 @@ def run(
         ModuleNotFoundError: uvloop is wanted and not installed.
     """
 
-    async def main() -> None:
-        stop = asyncio.Event()
-        running_loop = asyncio.get_running_loop()
-        with _on_signals(lambda: running_loop.call_soon_threadsafe(stop.set)):
-            async with serve(
-                urlpatterns,
-                host,
-                port,
-                uds=uds,
-                ssl=ssl,
-                shutdown_timeout=shutdown_timeout,
-                limits=limits,
-                trusted_proxies=trusted_proxies,
-            ) as server:
-                for address in server.addresses:
-                    print(f"listening on {address}", flush=True)
-                await stop.wait()
+    stop = asyncio.Event()
 
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+    async def main() -> None:
+        async with serve(
+            urlpatterns,
+            host,
+            port,
+            uds=uds,
+            uds_mode=uds_mode,
+            sockets=sockets,
+            ssl=ssl,
+            shutdown_timeout=shutdown_timeout,
+            shutdown_code=shutdown_code,
+            limits=limits,
+            trusted_proxies=trusted_proxies,
+        ) as server:
+            for address in server.addresses:
+                print(f"listening on {address}", flush=True)
+            await stop.wait()
+        await _end_tasks(server)
+
+    def on_signal() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            runner.get_loop().call_soon_threadsafe(stop.set)
+
+    runner = asyncio.Runner(loop_factory=loop_factory(loop))
+    with _on_signals(on_signal), runner:  # until the runner has ended, lest a signal becomes a KeyboardInterrupt
         runner.run(main())
+
+
+async def _end_tasks(server: Server) -> None:
+    """Cancel all that still runs, as the runner does, but do not wait for ever for it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return
+    _, hung = await asyncio.wait(tasks, timeout=_LAST)
+    for task in hung:
+        if not server.hung:
+            logger.error("%r did not end though cancelled, and was given up", task)
+        _forget(task)
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """Let the runner not wait for a task, and nobody free it: its coroutine would go on even when it is closed."""
+    asyncio._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    ctypes = importlib.import_module("ctypes")
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -91,19 +134,34 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 @contextlib.contextmanager
 def _on_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` on the first signal that asks the process to end, and let a second one end it."""
+    """Call `stop` on the first signal that asks the process to end, and let a later one end it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def on_signal(signum: int, frame: object) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    before = _take_signals(stop)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def outlast_signals() -> None:
+    """For a process that ends by itself: a signal is not to make that a failure; only one that comes later ends it."""
+    if threading.current_thread() is threading.main_thread():
+        _take_signals(lambda: None)
+
+
+def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
+    first: float | None = None
+
+    def on_signal(signum: int, frame: object) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            stop()
+        elif time.monotonic() - first >= _SAME_SIGNAL:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+    return {number: signal.signal(number, on_signal) for number in _SIGNALS}

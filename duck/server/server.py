@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.contrib.websockets.connection import check_close_code
 from duck.contrib.websockets.tasks import start_task
-from duck.http.request import ClientAddress
+from duck.http.request import ClientAddress, HttpRequest
 from duck.views import View
 
 from .accept import Acceptor, LoopAcceptor
@@ -27,6 +28,10 @@ from .routes import Routes
 __all__ = ["Server", "serve"]
 
 logger = logging.getLogger("duck.server")
+
+_FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
+_LAST = 2.0  # seconds in which what has been cancelled must end
+_NAMED = 10  # of those that hang
 
 TURNED_AWAY = 32
 """Clients that are told at a time that there is no room; further ones are told nothing."""
@@ -50,6 +55,7 @@ class Server:
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
         ssl: How new connections are encrypted.
+        hung: What `close` had to give up: views and pages that did not end when they were cancelled.
         port: The port of the first socket; None before it listens, and on a Unix socket.
     """
 
@@ -60,6 +66,7 @@ class Server:
         limits: Limits | None = None,
         trusted_proxies: Iterable[str] = (),
         shutdown_timeout: float = 10.0,
+        shutdown_code: int = CloseCode.GOING_AWAY,
     ) -> None:
         """Prepare an application.
 
@@ -68,9 +75,10 @@ class Server:
             limits: What clients may ask for.
             trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
             shutdown_timeout: Seconds that `close` waits for views to end.
+            shutdown_code: The close code that it sends.
 
         Raises:
-            TypeError, ValueError: The routes are malformed.
+            TypeError, ValueError: The routes are malformed, or the code may not be sent.
         """
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
@@ -79,15 +87,18 @@ class Server:
         self.closing = False
         self.addresses: list[str] = []
         self.port: int | None = None
+        check_close_code(shutdown_code)
         self._shutdown_timeout = shutdown_timeout
+        self._shutdown_code = shutdown_code
         self.ssl: tls.SSLContext | None = None
+        self.hung: list[str] = []
         self._acceptors: list[Acceptor | LoopAcceptor] = []
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._protocols: set[HttpProtocol] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._turned_away = 0  # how many of them there is no room for
-        self._answers: set[asyncio.Task[None]] = set()
+        self._answers: dict[asyncio.Task[None], HttpRequest] = {}
         self._views: dict[asyncio.Future[None], WebSocketView] = {}
         self._no_protocols = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
@@ -136,7 +147,10 @@ class Server:
         self.port = name[1] if isinstance(name, tuple) else None
 
     async def close(self) -> None:
-        """Shut down: tell every client, wait for the views to end, and in the end cancel them."""
+        """Shut down: wait for the answers and handlers at work, close every connection, and in the end cancel them.
+
+        What does not even end then is given up, and named in the log.
+        """
         if self._closed is None:
             self._closed = asyncio.get_running_loop().create_task(self._shut_down())
         await asyncio.shield(self._closed)
@@ -151,28 +165,61 @@ class Server:
             handshake.cancel()
         for protocol in list(self._protocols):
             protocol.shut_down()
-        try:
-            async with asyncio.timeout(self._shutdown_timeout):
-                await asyncio.gather(*map(_say_goodbye, self._views.values()))
-                await self._wait_for_all()
-        except TimeoutError:
-            for task in self._answers:
-                task.cancel()
-            for ended, view in list(self._views.items()):
-                if isinstance(ended, asyncio.Task):
-                    ended.cancel()
-                else:
-                    view.terminate()
-            for protocol in list(self._protocols):
-                protocol.abort()
-            await self._wait_for_all()
+        timeout = self._shutdown_timeout
+        patience = timeout - min(timeout / 4, _FAREWELL)
+        farewells = [self._loop.create_task(self._say_goodbye(view, patience)) for view in self._views.values()]
+        if not await self._wait_for_all(timeout):
+            for farewell in farewells:
+                farewell.cancel()
+            self._cut()
+            if not await self._wait_for_all(_LAST):
+                self._give_up()
 
-    async def _wait_for_all(self) -> None:
-        while running := {*self._answers, *self._views}:
-            await asyncio.wait(running)
-        while self._protocols:
-            self._no_protocols.clear()
-            await self._no_protocols.wait()
+    async def _say_goodbye(self, view: WebSocketView, patience: float) -> None:
+        try:
+            await view.drain(patience)
+            await view.send_close(self._shutdown_code, "server shutting down")
+        except Exception:
+            logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
+
+    async def _wait_for_all(self, patience: float) -> bool:
+        """Wait for all that runs and all connections.
+
+        Returns:
+            Whether they have ended in time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while running := {*self._answers, *self._views}:
+                    await asyncio.wait(running)
+                while self._protocols:
+                    self._no_protocols.clear()
+                    await self._no_protocols.wait()
+            return True
+        return False
+
+    def _cut(self) -> None:
+        """Cancel all that runs, and drop all connections."""
+        for answer in self._answers:
+            answer.cancel()
+        for ended, view in list(self._views.items()):
+            if isinstance(ended, asyncio.Task):
+                ended.cancel()
+            else:
+                view.terminate()
+        for protocol in list(self._protocols):
+            protocol.abort()
+
+    def _give_up(self) -> None:
+        """Tell who hangs, with nothing left to be done about it."""
+        self.hung = [
+            *(f"{type(view).__name__} at {view.request.path!r}" for view in self._views.values()),
+            *(f"the page at {request.path!r}" for request in self._answers.values()),
+        ]
+        for view in self._views.values():
+            _abort(view)
+        names = ", ".join(self.hung[:_NAMED]) + (", ..." if len(self.hung) > _NAMED else "")
+        logger.error("%d did not end though cancelled, and were given up: %s", len(self.hung), names)
 
     # From a connection to its protocol.
 
@@ -246,11 +293,12 @@ class Server:
         if not self._protocols:
             self._no_protocols.set()
 
-    def start_answer(self, answer: Coroutine[Any, Any, None]) -> None:
+    def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None:
         """Run what answers a request."""
         task = self._loop.create_task(answer)
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
+        if not task.done():
+            self._answers[task] = request
+            task.add_done_callback(self._answers.pop)
 
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
         """Run a WebSocket view, which has its connection to itself from now on."""
@@ -284,17 +332,14 @@ class Server:
 def _view_failed(view: WebSocketView, error: BaseException | None) -> None:
     if error is not None:
         logger.error("the view for %r failed", view.request, exc_info=error)
+    _abort(view)
+
+
+def _abort(view: WebSocketView) -> None:
     transport = view.request.transport
     # One that is lost must not be aborted: asyncio's may have let go of its loop.
     if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
         transport.abort()
-
-
-async def _say_goodbye(view: WebSocketView) -> None:
-    try:
-        await view.send_close(CloseCode.GOING_AWAY, "server shutting down")
-    except Exception:
-        logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
 
 
 @contextlib.asynccontextmanager
@@ -308,6 +353,7 @@ async def serve(
     sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,
     shutdown_timeout: float = 10.0,
+    shutdown_code: int = CloseCode.GOING_AWAY,
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
@@ -321,7 +367,8 @@ async def serve(
         uds_mode: Its permissions; None for those of a socket that it replaces, or else 0o666, for anybody.
         sockets: Bound sockets to listen on instead, which are closed in the end.
         ssl: How to encrypt.
-        shutdown_timeout: Seconds that views have to end when the block is left.
+        shutdown_timeout: Seconds that views and their handlers have to end when the block is left.
+        shutdown_code: The close code that clients get then: 1001, or 1012 for a restart.
         limits: What clients may ask for.
         trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
             `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
@@ -335,6 +382,7 @@ async def serve(
         limits=limits,
         trusted_proxies=trusted_proxies,
         shutdown_timeout=shutdown_timeout,
+        shutdown_code=shutdown_code,
     )
     try:
         await server.listen(host, port, uds=uds, uds_mode=uds_mode, sockets=sockets, ssl=ssl)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,17 @@ def test_signals(folder, signum, loop):
         assert "Warning" not in errors
 
 
-def test_a_second_signal_ends_it_at_once(folder):
+def refused(address):
+    """Whether nobody listens there."""
+    host, port = address.removeprefix("ws://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_later_signal_ends_it_at_once(folder):
     arguments = ("echo.py", "--port", 0, "--shutdown-timeout", 1000)
     with (
         Process(folder, *arguments) as process,
@@ -156,11 +167,57 @@ def test_a_second_signal_ends_it_at_once(folder):
         client.send("hello")
         assert client.recv() == "hello"
         process.process.send_signal(signal.SIGTERM)
+        while not refused(process.address):
+            time.sleep(0.01)
+        first = time.monotonic()
+        while process.process.poll() is None:
+            process.process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        assert time.monotonic() - first > 0.5
+        assert process.process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_come_together_are_one(folder, signum):
+    """`timeout` of GNU sends one to the process and one to its group."""
+    (folder / "cleaning.py").write_text(
+        ONE_VIEW + "\n    async def on_close(self, frame=None):\n        import asyncio\n"
+        "        await asyncio.sleep(0.1)\n        print('cleaned up', flush=True)\n"
+    )
+    with Process(folder, "cleaning.py", "--port", 0) as process, connect(process.address) as client:
+        for _ in range(3):
+            process.process.send_signal(signum)
+            time.sleep(0.01)
         with pytest.raises(Exception, match="1001"):
             client.recv()
-        assert process.process.poll() is None
-        returncode, _ = process.stop(signal.SIGTERM)
-        assert returncode == -signal.SIGTERM
+        output, errors = process.process.communicate(timeout=30)
+        assert (process.process.returncode, output) == (0, "cleaned up\n")
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    arguments = ("echo.py", "--port", 0, "--loop", loop, "--shutdown-timeout", 0.2)
+    with Process(folder, *arguments) as process, connect(process.address + "/stubborn") as client:
+        client.send("hello")
+        assert client.recv() == "hello"
+        returncode, errors = process.stop(signal.SIGTERM)
+        assert returncode == 0
+        assert "1 did not end though cancelled, and were given up: Stubborn at '/stubborn'" in errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_the_code_of_the_shutdown(folder, code):
+    with (
+        Process(folder, "echo.py", "--port", 0, "--shutdown-code", code) as process,
+        connect(process.address) as client,
+    ):
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Exception, match=f"{code}.*server shutting down"):
+            client.recv()
 
 
 def test_uds(folder):

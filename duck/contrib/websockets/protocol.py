@@ -465,6 +465,13 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if not self.lost:
             self._begun_closing().hurry(timeout)
 
+    async def drain(self, patience: float) -> None:
+        """Waits for the handlers at work, but no longer than `patience`; no other starts from now on."""
+        self.dispatcher.stop()
+        self.release_inbox()
+        if self.dispatcher.workers:
+            await asyncio.wait([*self.dispatcher.workers], timeout=patience)
+
     def terminate(self) -> None:
         """Closes without waiting for the peer; handlers that run are cancelled."""
         self.terminated = True

@@ -273,6 +273,15 @@ class WebSocketView(View):
         acceptance = self._agree(self.request)
         return self._serve() if acceptance is not None and self._upgrade(self.request, acceptance) else None
 
+    async def drain(self, patience: float) -> None:
+        """Waits for the handlers at work; messages that come from now on are not handled. For hosts that shut down.
+
+        Args:
+            patience: Seconds after which they are not waited for any more.
+        """
+        if self._protocol is not None:
+            await self._protocol.drain(patience)
+
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
         if self._protocol is not None:

@@ -1,0 +1,151 @@
+"""A server that shuts down lets what is at work end, takes on nothing more, and does end."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from websockets.asyncio.client import connect as ws_connect
+from websockets.exceptions import ConnectionClosedOK
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import serve, server
+from duck.urls import path
+
+
+class Working(WebSocketView):
+    """Begins, and ends when it is let go."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.handled = self.server.handled
+        self.begun, self.let_go = self.server.begun, self.server.let_go
+
+    async def on_receive(self, message, opcode):
+        self.handled.append(message)
+        self.begun.set()
+        await self.let_go.wait()
+        await self.send(b"answer to " + message, opcode)
+
+
+class Stubborn(Working):
+    async def on_receive(self, message, opcode):
+        self.begun.set()
+        while not self.let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+
+
+def serving(view, **options):
+    made = serve([path("/room", view)], port=0, **options)
+
+    class Prepared:
+        async def __aenter__(self):
+            running = await made.__aenter__()
+            running.handled, running.begun, running.let_go = [], asyncio.Event(), asyncio.Event()
+            return running
+
+        async def __aexit__(self, *args):
+            return await made.__aexit__(*args)
+
+    return Prepared()
+
+
+def test_a_handler_at_work_gives_its_answer(run, until, either_tls):
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
+        async with (
+            serving(Working, ssl=ssl) as running, ws_connect(running.addresses[0] + "/room", **options) as busy,
+            ws_connect(running.addresses[0] + "/room", **options) as idle,
+        ):
+            await busy.send(b"one")
+            await running.begun.wait()
+            closing = asyncio.create_task(running.close())
+            with pytest.raises(ConnectionClosedOK):
+                await idle.recv()
+            await busy.send(b"two")
+            await busy.ping()  # behind which the message has come
+            assert not closing.done()
+            running.let_go.set()
+            assert await busy.recv() == b"answer to one"
+            with pytest.raises(ConnectionClosedOK):
+                await busy.recv()
+            assert (busy.close_code, busy.close_reason) == (1001, "server shutting down")
+            await closing
+            assert running.handled == [b"one"]
+
+    run(scenario())
+
+
+def test_a_handler_that_takes_too_long_is_cancelled(run, until):
+    async def scenario():
+        async with serving(Working, shutdown_timeout=0.2) as running:
+            async with ws_connect(running.addresses[0] + "/room") as client:
+                await client.send(b"one")
+                await running.begun.wait()
+                await running.close()
+                with pytest.raises(ConnectionClosedOK):
+                    await client.recv()
+
+    run(scenario())
+
+
+def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkeypatch):
+    monkeypatch.setattr(server, "_LAST", 0.1)
+
+    async def scenario():
+        async with serving(Stubborn, shutdown_timeout=0.1) as running:
+            async with ws_connect(running.addresses[0] + "/room") as client:
+                await client.send(b"one")
+                await running.begun.wait()
+                await running.close()
+                assert running.hung == ["Stubborn at '/room'"]
+            running.let_go.set()
+            await asyncio.wait(running._views)
+
+    run(scenario())
+    assert "1 did not end though cancelled, and were given up: Stubborn at '/room'" in caplog.messages
+
+
+def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, monkeypatch):
+    monkeypatch.setattr(server, "_LAST", 0.1)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    async def page(request):
+        begun.set()
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+        return ""
+
+    async def scenario():
+        async with serve([path("/slow", page)], port=0, shutdown_timeout=0.1) as running, connect(running) as client:
+            client.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+            await begun.wait()
+            await running.close()
+            let_go.set()
+            await asyncio.wait(list(running._answers))
+
+    run(scenario())
+    assert "1 did not end though cancelled, and were given up: the page at '/slow'" in caplog.messages
+
+
+def test_a_tls_handshake_that_has_not_begun_holds_up_nothing(run, tls, until):
+    async def scenario():
+        async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
+            with socket.create_connection(("127.0.0.1", running.port)):
+                await until(lambda: running._protocols)
+                await running.close()
+                assert not running._protocols
+
+    run(scenario())
+
+
+def test_a_code_that_may_not_be_sent(run):
+    async def scenario():
+        with pytest.raises(ValueError, match="1006"):
+            async with serve(Working, port=0, shutdown_code=1006):
+                pass
+
+    run(scenario())
