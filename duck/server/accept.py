@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from duck.contrib.websockets.tasks import start_task
-
 __all__ = ["BACKLOG", "Acceptor", "LoopAcceptor"]
 
 logger = logging.getLogger("duck.server")
@@ -69,7 +67,7 @@ class Acceptor:
         try:
             self._loop.add_reader(self.socket, self._accept)
         except NotImplementedError:  # Windows' proactor
-            self._waiting = start_task(self._loop, self._accept_by_proactor())
+            self._waiting = self._loop.create_task(self._accept_by_proactor())
 
     def _accept(self) -> None:
         """The socket is readable."""

@@ -12,8 +12,6 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
-from duck.contrib.websockets.connection import check_close_code
-from duck.contrib.websockets.tasks import start_task
 from duck.http.request import ClientAddress, HttpRequest
 from duck.views import View
 
@@ -29,6 +27,7 @@ __all__ = ["Server", "serve"]
 
 logger = logging.getLogger("duck.server")
 
+_SHUTDOWN_CODES = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
 _FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
 _LAST = 2.0  # seconds in which what has been cancelled must end
 _NAMED = 10  # of those that hang
@@ -78,7 +77,7 @@ class Server:
             shutdown_code: The close code that it sends.
 
         Raises:
-            TypeError, ValueError: The routes are malformed, or the code may not be sent.
+            TypeError, ValueError: The routes are malformed, or the code is another.
         """
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
@@ -87,7 +86,8 @@ class Server:
         self.closing = False
         self.addresses: list[str] = []
         self.port: int | None = None
-        check_close_code(shutdown_code)
+        if shutdown_code not in _SHUTDOWN_CODES:
+            raise ValueError(f"shutdown_code must be 1001 or, for a restart, 1012, not {shutdown_code!r}")
         self._shutdown_timeout = shutdown_timeout
         self._shutdown_code = shutdown_code
         self.ssl: tls.SSLContext | None = None
@@ -229,7 +229,7 @@ class Server:
             sock.close()
             self.connection_closed(protocol)
             return
-        connecting = start_task(self._loop, self._connect(protocol, sock))
+        connecting = self._loop.create_task(self._connect(protocol, sock))
         if self.ssl is not None:
             self._handshakes.add(connecting)
             connecting.add_done_callback(self._handshakes.discard)

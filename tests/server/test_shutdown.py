@@ -80,13 +80,15 @@ def test_a_handler_at_work_gives_its_answer(run, until, either_tls):
 
 def test_a_handler_that_takes_too_long_is_cancelled(run, until):
     async def scenario():
-        async with serving(Working, shutdown_timeout=0.2) as running:
-            async with ws_connect(running.addresses[0] + "/room") as client:
-                await client.send(b"one")
-                await running.begun.wait()
-                await running.close()
-                with pytest.raises(ConnectionClosedOK):
-                    await client.recv()
+        async with (
+            serving(Working, shutdown_timeout=0.2) as running,
+            ws_connect(running.addresses[0] + "/room") as client,
+        ):
+            await client.send(b"one")
+            await running.begun.wait()
+            await running.close()
+            with pytest.raises(ConnectionClosedOK):
+                await client.recv()
 
     run(scenario())
 
