@@ -97,6 +97,59 @@ def test_what_middleware_changed_in_a_copy_of_the_scope(run, serving_asgi, dial,
     assert view.scope["state"] == {"from": "lifespan"}
 
 
+def test_middleware_that_replaces_the_header_fields_in_place(run, serving_asgi, dial, ws):
+    class Behind(View):
+        pass
+
+    async def app(scope, receive, send):
+        scope["headers"] = [(b"host", b"inner")]
+        await Behind.as_asgi()(scope, receive, send)
+
+    async def scenario():
+        async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 101
+            await echoed(peer)
+
+    run(scenario())
+    assert Behind.views[0].request.get_header("host") == "inner"
+
+
+def test_the_server_stops_while_a_refused_client_reads_why(run, serving_asgi, dial):
+    async def scenario():
+        headers = {"Origin": "http://example.org"}
+        async with serving_asgi(View.as_asgi()) as server, dial(server, headers=headers) as peer:
+            assert (await peer.head())[0] == 403
+            (connection,) = server.state.connections
+            connection.shutdown()
+            assert not connection.transport.is_closing()
+            assert await peer.reader.read() == b"connections from this origin are not allowed\n"
+
+    run(scenario())
+
+
+def test_the_server_stops_between_the_event_and_the_response(run, serving_asgi, dial):
+    """Middleware may take its time once it has passed the event on."""
+    passed, going_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        async def send_slowly(event):
+            await send(event)
+            passed.set()
+            await going_on.wait()
+
+        await View.as_asgi()(scope, receive, send_slowly)
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await passed.wait()
+            stopping = asyncio.create_task(server.shut_down())
+            assert await peer.rest() == []
+            going_on.set()
+            await stopping
+
+    run(scenario())
+
+
 def test_there_is_no_scope_on_the_embedded_server(run, connect):
     async def scenario():
         async with connect(View) as session:

@@ -80,6 +80,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_denial",
         "_loop",
         "_request",
+        "_responder",
         "_scope",
         "_server_state",
         "_session",
@@ -105,7 +106,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._session = Session(self._loop, self, config.ws_max_queue, config.ws_max_size)
-        self._view: WebSocketView | None = None  # that has taken the connection
+        self._view: WebSocketView | None = None  # that takes the connection
+        self._responder: _Responder | None = None  # for that view
         # Until the connection is accepted or denied:
         self._request: HttpRequest | None = None
         self._acceptance: handshake.Acceptance | None = None  # for the case that the application accepts
@@ -154,7 +156,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """The server stops."""
         if self._session.stage is Stage.CONNECTING:
             self._deny_500()
-        elif self._view is None:
+        elif self._view is None or self._responder is None or self._responder.fields is None:
             self._session.shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
         elif self._view.initiated_upgrade:
             self._view._shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
@@ -282,10 +284,12 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         received = self._request
         assert received is not None
-        fields = [(name, value) for name, value in self._scope["headers"] if name in HANDSHAKE]
+        # Not from the scope, whose header fields middleware may have replaced.
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in received.headers.items()]
+        fields = [(name, value) for name, value in fields if name in HANDSHAKE]
         self._request = request = request_of(scope, self.transport, fields)
         request.content = received.content
-        request.responder = responder = _Responder(send)
+        request.responder = self._responder = responder = _Responder(send)
         view = make_view(request)
         self._limit(view)
         self._view = view
@@ -321,8 +325,8 @@ class WebSocketProtocol(asyncio.Protocol):
         request, acceptance = self._request, self._acceptance
         assert request is not None and acceptance is not None
         lines = [*self._server_state.default_headers, *headers]
-        if self._view is not None:
-            request.responder.fields = _serialize(lines)
+        if self._responder is not None:
+            self._responder.fields = _serialize(lines)
             self.transport.pause_reading()  # until the view takes the transport
             self._accepted()
             return None
