@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -19,6 +20,11 @@ from duck.server.runner import loop_factory
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 """Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
+
+
+def pytest_configure():
+    if os.environ.get("PYTHONASYNCIODEBUG"):  # then it tells of selectors and slow callbacks, among what tests look for
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def eager_task(loop, coroutine, *, eager_start=None, **options):
