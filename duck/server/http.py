@@ -61,12 +61,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "__weakref__",
         "_alarm",
         "_buffer",
         "_clock",
         "_context",
         "_deadline",
         "_loop",
+        "_lost",
         "_phase",
         "_reader",
         "_server",
@@ -99,7 +101,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
         self._tick = 0
-        self._writing_paused = False
+        self._lost = self._writing_paused = False
         self._unsent = 0
 
     # What the transport calls.
@@ -134,6 +136,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         if self._phase is not Phase.GONE:
             self._leave()
 
@@ -154,6 +157,16 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Close the connection, whatever it is at."""
         if self._phase not in (Phase.COMING, Phase.GONE):
             self._transport.abort()
+
+    def take_back(self, transport: asyncio.Transport, response: HttpResponse, head_only: bool) -> None:
+        """Answer for a WebSocket view that has left the transport as it was, and end the connection."""
+        if self._lost:
+            self._server.connection_closed(self)
+            return
+        self._transport = transport
+        if not transport.is_closing():
+            transport.write(response.to_bytes(head_only=head_only, close=True))
+        self._end(linger=not transport.is_closing())
 
     # From one request to the next.
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl as tls
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
 from duck.http.request import ClientAddress, HttpRequest
+from duck.http.response import HttpResponse
 from duck.views import View
 
 from .accept import Acceptor, LoopAcceptor
@@ -308,31 +310,92 @@ class Server:
         try:
             ended = view.start()
         except Exception as error:
-            place.leave()
-            _view_failed(view, error)
+            self._clear_up(view, place, protocol, None, error)
             return
-        if ended is not None:
-            self._views[ended] = view
-            shared = place is self._census.anywhere
-            ended.add_done_callback(self._view_ended if shared else partial(self._view_ended, place=place))
-        else:
+        if ended is None:
             # The client was refused, and has a while to read why.
             self._loop.call_later(self.limits.linger_timeout, place.leave)
+            return
+        self._views[ended] = view
+        if isinstance(ended, asyncio.Task):
+            # The protocol is of no more use, unless the view leaves the transport to it.
+            ended.add_done_callback(partial(self._run_ended, place=place, protocol=weakref.ref(protocol)))
+        elif place is self._census.anywhere:
+            ended.add_done_callback(self._view_ended)
+        else:
+            ended.add_done_callback(partial(self._view_ended, place=place))
 
     def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
+        """The connection of a view is gone."""
         view = self._views.pop(ended)
         (place or self._census.anywhere).leave()
         if ended.cancelled():
-            _view_failed(view, None)
+            _abort(view)
         elif (error := ended.exception()) is not None:
-            _view_failed(view, error)
-        # Else the view has closed its transport, or will once the client has its answer.
+            logger.error("the view for %r failed", view.request, exc_info=error)
+            _abort(view)
+
+    def _run_ended(
+        self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"
+    ) -> None:
+        """A view has a `run` of its own, or steps of it, and that has ended; the connection need not have."""
+        view = self._views.pop(ended)
+        if ended.cancelled():
+            _abort(view)
+            self._clear_up(view, place, protocol(), None, None)
+        elif (error := ended.exception()) is not None:
+            self._clear_up(view, place, protocol(), None, error)
+        else:
+            self._clear_up(view, place, protocol(), ended.result(), None)
+
+    def _clear_up(
+        self,
+        view: WebSocketView,
+        place: Place,
+        protocol: HttpProtocol | None,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        """Answer for a view that has not, and see that its connection ends.
+
+        Args:
+            protocol: That of the connection before the view had it.
+            result: What `run` gave,
+            error: or raised.
+        """
+        if error is not None:
+            logger.error("the view for %r failed", view.request, exc_info=error)
+        transport = view.request.transport
+        assert transport is not None
+        if protocol is not None and transport.get_protocol() is protocol:
+            if not isinstance(result, HttpResponse):
+                if error is None and not transport.is_closing():
+                    logger.error("%s answered nothing to %r", type(view).__name__, view.request)
+                result = HttpResponse("500\n", 500, "text/plain; charset=utf-8")
+            self._protocols.add(protocol)
+            protocol.take_back(transport, result, head_only=view.request.method == "HEAD")
+        elif transport.is_closing():
+            place.leave()
+        elif view.initiated_upgrade:
+            if error is None:
+                logger.error("%s left the connection of %r open", type(view).__name__, view.request)
+            closing = self._loop.create_task(_close(view))
+            self._views[closing] = view
+            closing.add_done_callback(partial(self._view_ended, place=place))
+        else:
+            # The client was refused, or has been told something else; it has a while to read it.
+            self._loop.call_later(self.limits.linger_timeout, self._drop, view, place)
+
+    def _drop(self, view: WebSocketView, place: Place) -> None:
+        _abort(view)
+        place.leave()
 
 
-def _view_failed(view: WebSocketView, error: BaseException | None) -> None:
-    if error is not None:
-        logger.error("the view for %r failed", view.request, exc_info=error)
-    _abort(view)
+async def _close(view: WebSocketView) -> None:
+    """End a connection that is open, and that its view does not serve."""
+    await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
+    view.terminate()
+    await view.safe_close()
 
 
 def _abort(view: WebSocketView) -> None:

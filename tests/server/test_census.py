@@ -155,6 +155,7 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
             for _ in range(2):
                 async with connect(server) as client:
                     client.send(HANDSHAKE)
+                    assert (await client.response()).status == 500
                     assert await client.end() == b""
                 await until(lambda: server._census.present == 0)
 

@@ -7,6 +7,7 @@ import weakref
 import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.http.response import HttpResponse
 from duck.server import Limits, serve
 from duck.server.head import RequestReader
 from duck.server.http import HttpProtocol
@@ -292,11 +293,131 @@ def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_c
     async def scenario():
         async with serve_view() as server, connect(server, either_tls) as client:
             client.send(UPGRADE)
+            response = await client.response()
+            assert (response.status, response.body) == (500, b"500\n")
             assert await client.end() == b""
             assert server.connections == []
 
     run(scenario())
     assert "not in the plan" in caplog.text
+
+
+@pytest.fixture
+def count(view_class):
+    """How many connections a server counts."""
+    return lambda server: server._census.present
+
+
+@pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
+def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until, count, caplog, step):
+    async def nothing(self, *_, **__):
+        return None
+
+    view = type("Silent", (WebSocketView,), {step: nothing})
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(view, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE + b"more")
+                response = await client.response()
+                assert (response.status, response.headers["connection"]) == (500, "close")
+                assert count(server) == 1
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+            assert server.connections == [] and not server._protocols
+
+    run(scenario())
+    assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
+
+
+def test_the_response_that_a_view_returns(run, connect, either_tls, until, count, caplog):
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            return HttpResponse("log in first\n", 401, "text/plain", [("WWW-Authenticate", "Basic")])
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE)
+                response = await client.response()
+                assert (response.status, response.body) == (401, b"log in first\n")
+                assert response.headers["www-authenticate"] == "Basic"
+                assert await client.end() == b""
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE.replace(b"GET", b"HEAD"))
+                assert (await client.response(head_only=True)).status == 401
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+
+    run(scenario())
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_view_that_upgrades_and_does_not_serve(run, connect, either_tls, until, count, caplog, fails):
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            await self.initiate_upgrade_to_ws()
+            if fails:
+                raise RuntimeError("not in the plan")
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE)
+                assert (await client.response(head_only=True)).status == 101
+                assert (await client.end())[2:4] == (1011).to_bytes(2)
+            await until(lambda: not count(server))
+            assert server.connections == []
+
+    run(scenario())
+    assert ("not in the plan" if fails else "View left the connection") in caplog.text
+
+
+def test_a_view_that_keeps_a_transport_of_its_own_kind(run, connect, view_class, either_tls, until, count):
+    """It has ended, and so its connection does, after a while for what it may have said."""
+
+    class View(RawView):
+        async def run(self, *_, **__):
+            transport = self.request.transport
+            transport.write(b"good bye")
+            transport.set_protocol(asyncio.Protocol())
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        limits = Limits(linger_timeout=0.1)
+        async with serve([path("/a/<int:n>", View)], port=0, ssl=ssl, limits=limits) as server:
+            async with connect(server, either_tls) as client:
+                client.send(UPGRADE)
+                assert await client.end() == b"good bye"
+            await until(lambda: not count(server))
+
+    run(scenario())
+
+
+def test_a_client_that_leaves_a_view_that_answers_nothing(run, connect, view_class, either_tls, until, count):
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            begun.set()
+            await let_go.wait()
+            self.request.transport.abort()
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl) as server:
+            for _ in range(2):
+                async with connect(server, either_tls) as client:
+                    client.send(HANDSHAKE)
+                    await begun.wait()
+                let_go.set()
+                await until(lambda: not count(server) and not server._protocols)
+
+    run(scenario())
 
 
 def test_a_client_that_is_gone_before_the_switch(run, connect, serve_view, view_class, either_tls, until):
