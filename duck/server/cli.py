@@ -4,12 +4,17 @@ import argparse
 import importlib
 import logging
 import os
+import socket
+import ssl
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets import __version__
 from duck.contrib.websockets.logging import access_logger
 
+from .listen import passed_by_systemd
 from .options import Parser, add_serve_options, limits
 from .routes import Routes
 from .runner import loop_factory, outlast_signals, run
@@ -70,14 +75,16 @@ def _serve(options: argparse.Namespace) -> None:
         loop_factory(options.loop)
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
-    ssl = _ssl(options)
+    make_context = _ssl(options)
     try:
         run(
             urlpatterns,
-            options.host,
+            None if options.host == "*" else options.host,
             options.port,
             uds=options.uds,
-            ssl=ssl,
+            uds_mode=options.uds_mode,
+            sockets=_sockets(options),
+            ssl=make_context,
             loop=options.loop,
             shutdown_timeout=options.shutdown_timeout,
             shutdown_code=options.shutdown_code,
@@ -85,25 +92,47 @@ def _serve(options: argparse.Namespace) -> None:
             trusted_proxies=options.trusted_proxies,
         )
     except OSError as error:
-        where = options.uds or f"{options.host}:{options.port}"
+        where, other = f"{options.host}:{options.port}", "--host or --port"
+        if options.uds is not None:
+            where, other = options.uds, "--uds"
+        elif options.fd is not None:
+            where, other = f"file descriptor {options.fd}", "--fd"
         # asyncio repeats the address in `strerror`; a name that is not known has nothing else.
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror or error
-        other = "--uds" if options.uds else "--host or --port"
         raise UsageError(f"cannot listen on {where}: {reason}; choose another {other}") from error
 
 
-def _ssl(options: argparse.Namespace) -> Any:
-    certfile, keyfile = options.ssl_certfile, options.ssl_keyfile
+def _sockets(options: argparse.Namespace) -> list[socket.socket]:
+    """The sockets that somebody else has opened for us."""
+    if options.uds is not None:
+        return []
+    return passed_by_systemd() if options.fd is None else [socket.socket(fileno=options.fd)]
+
+
+def _ssl(options: argparse.Namespace) -> Callable[[], ssl.SSLContext] | None:
+    certfile, keyfile, ca_certs = options.ssl_certfile, options.ssl_keyfile, options.ssl_ca_certs
     if not certfile:
-        if keyfile:
-            raise UsageError("--ssl-keyfile is of no use without --ssl-certfile; give both")
+        for option in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
+            if getattr(options, option):
+                name = "--" + option.replace("_", "-")
+                raise UsageError(f"{name} is of no use without --ssl-certfile; give both")
         return None
-    for file in filter(None, (certfile, keyfile)):
-        if not os.access(file, os.R_OK):
-            raise UsageError(f"cannot read {file}; check the path and who may read it")
+    password, at, file = (options.ssl_keyfile_password or "").partition("@")
+    password_file = file if at and not password else None
+    for name in filter(None, (certfile, keyfile, ca_certs, password_file)):
+        if not os.access(name, os.R_OK):
+            raise UsageError(f"cannot read {name}; check the path and who may read it")
+
+    def make_context() -> ssl.SSLContext:
+        password = options.ssl_keyfile_password
+        if password_file is not None:
+            password = Path(password_file).read_text().partition("\n")[0]
+        return server_context(certfile, keyfile, password, ca_certs)
+
     try:
-        return server_context(certfile, keyfile)
+        make_context()
     except OSError as error:
         files = f"{certfile} with {keyfile}" if keyfile else certfile
         raise UsageError(f"cannot use {files}: {error.args[-1]}; give a certificate and its own key, as PEM") from error
+    return make_context

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from .limits import Limits
@@ -54,14 +55,39 @@ def limits(options: argparse.Namespace) -> Limits:
 
 
 def _add_addresses(group: Any) -> None:
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    group.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address or name to listen on; * for every interface, by IPv4 and IPv6 (%(default)s)",
+    )
     group.add_argument("--port", type=_port, default=8000, help="port; 0 for a free one (%(default)s)")
     group.add_argument("--uds", metavar="PATH", help="listen on a Unix socket instead")
+    group.add_argument(
+        "--uds-mode",
+        type=_mode,
+        metavar="MODE",
+        help="its permissions, in octal (666, or those of the socket that it replaces)",
+    )
+    group.add_argument(
+        "--fd",
+        type=_file,
+        metavar="N",
+        help="listen on this file descriptor instead, a bound socket; one that systemd passes is taken without asking",
+    )
 
 
 def _add_tls(group: Any) -> None:
+    group.description = "SIGHUP has the files read again, for new connections."
     group.add_argument("--ssl-certfile", metavar="FILE", help="encrypt with this certificate (PEM)")
     group.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is in another file")
+    group.add_argument(
+        "--ssl-keyfile-password",
+        metavar="PASSWORD",
+        help="the password of the key; @FILE for the first line of a file, which no list of processes shows",
+    )
+    group.add_argument(
+        "--ssl-ca-certs", metavar="FILE", help="clients must have a certificate of one of these authorities (PEM)"
+    )
 
 
 def _add_proxies(group: Any) -> None:
@@ -146,6 +172,20 @@ def _port(text: str) -> int:
     if port is None or not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return port
+
+
+def _file(text: str) -> int:
+    file = _number(int, text)
+    if file is None or file < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file descriptor")
+    return file
+
+
+def _mode(text: str) -> int:
+    mode = _number(partial(int, base=8), text)
+    if mode is None or not 0 <= mode <= 0o777:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode in octal, such as 660")
+    return mode
 
 
 def _count(text: str) -> int:

@@ -10,6 +10,7 @@ import ssl as tls
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode
@@ -38,7 +39,7 @@ def run(
     uds: str | None = None,
     uds_mode: int | None = None,
     sockets: Sequence[socket.socket] = (),
-    ssl: tls.SSLContext | None = None,
+    ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
     loop: str = "auto",
     shutdown_timeout: float = 10.0,
     shutdown_code: int = CloseCode.GOING_AWAY,
@@ -52,6 +53,7 @@ def run(
     this never returns.
 
     Args:
+        ssl: How to encrypt; or a function that makes that, and is called again on SIGHUP, for new connections.
         loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
 
     The other arguments, and what is raised, are those of `serve`.
@@ -70,7 +72,7 @@ def run(
             uds=uds,
             uds_mode=uds_mode,
             sockets=sockets,
-            ssl=ssl,
+            ssl=ssl() if callable(ssl) else ssl,
             shutdown_timeout=shutdown_timeout,
             shutdown_code=shutdown_code,
             limits=limits,
@@ -78,7 +80,8 @@ def run(
         ) as server:
             for address in server.addresses:
                 print(f"listening on {address}", flush=True)
-            await stop.wait()
+            with _on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):
+                await stop.wait()
         await _end_tasks(server)
 
     def on_signal() -> None:
@@ -88,6 +91,34 @@ def run(
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
     with _on_signals(on_signal), runner:  # until the runner has ended, lest a signal becomes a KeyboardInterrupt
         runner.run(main())
+
+
+def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
+    """Have new connections encrypted anew; by what there was before, if that fails."""
+    try:
+        server.ssl = make_context()
+    except Exception as error:
+        logger.error("cannot read the certificates again, and go on with those before: %s", error)
+    else:
+        logger.info("the certificates have been read again")
+
+
+@contextlib.contextmanager
+def _on_hangup(callback: Callable[[], None] | None) -> Iterator[None]:
+    """Call back on SIGHUP, in the loop."""
+    if callback is None or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def on_signal(signum: int, frame: object) -> None:
+        loop.call_soon_threadsafe(callback)
+
+    before = signal.signal(signal.SIGHUP, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def _end_tasks(server: Server) -> None:
