@@ -13,7 +13,7 @@ class Limits:
         connections: Connections that may be open, of any kind; further ones are answered 503. None
             for what the process's limit of open files leaves room for.
         connections_per_address: Those from one IPv4 address or one IPv6 network of 64 bits; None
-            for no limit, as behind a proxy all come from one address.
+            for no limit. A trusted proxy does not count, but the clients that it names do.
         head_timeout: Seconds in which a TLS handshake must be done, the first request begin, and
             any request arrive as a whole, its body included.
         keep_alive_timeout: Seconds that a connection may idle between two requests.
