@@ -361,8 +361,8 @@ def test_messages_of_all_kinds_leave_in_order(run, connect):
             for number in range(20):
                 assert await message(session.peer, client) == b"small %d" % number
                 assert await message(session.peer, client) == JSON[:290]
-                assert await message(session.peer, client) == JSON * 3 + b"%d" % number
                 assert await message(session.peer, client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
+                assert await message(session.peer, client) == JSON * 3 + b"%d" % number
 
     run(scenario())
 

@@ -243,3 +243,73 @@ def test_the_burst_of_a_second_is_never_refused():
 def test_settings_that_make_no_sense(setting, words):
     with pytest.raises(ValueError, match=words):
         type("Wrong", (WebSocketView,), setting)
+
+
+@pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
+@pytest.mark.parametrize("way", ["stream", "fragments", "pings"])
+def test_what_is_not_dropped_waits_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
+    """Whatever the policy: the next part is not made before there is room for it."""
+    made = 0
+
+    def parts():
+        nonlocal made
+        for _ in range(2000):
+            made += 1
+            yield bytes(16 * KIB)
+
+    async def scenario():
+        async with slow(connect, view_class) as session:
+            view = session.view
+
+            async def send():
+                if way == "stream":
+                    await view.send_binary(parts())
+                elif way == "pings":
+                    while True:
+                        await view.send_ping(bytes(125))
+                else:
+                    opcode = OpCode.BINARY
+                    for part in parts():
+                        await view.send_frame(Frame(opcode, False, part))
+                        opcode = OpCode.CONTINUATION
+
+            sending = asyncio.create_task(send())
+            await until(lambda: view._protocol._is_full)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert buffered(view) < 64 * KIB + 2 * 16 * KIB
+            assert made < 2000
+            session.peer.reset()
+            with pytest.raises(ConnectionClosed):
+                await sending
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
+def test_sending_after_the_end(run, connect, view_class):
+    async def scenario():
+        async with connect(view_class) as session:
+            view = session.view
+            session.peer.reset()
+            await session.ended()
+            for data in ("late", ["late"]):
+                with pytest.raises(ConnectionClosed):
+                    await view.send(data)
+            with pytest.raises(ConnectionClosed):
+                await view.send_frame(Frame(OpCode.TEXT))
+            await view.send_close()
+            await view.safe_close()
+
+    run(scenario())
+
+
+def test_a_close_frame_does_not_count(run, connect):
+    async def scenario():
+        async with connect(Limited) as session:
+            peer = session.peer
+            peer.send(*"12345", Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            assert [await peer.message() for _ in range(5)] == list("12345")
+            assert await peer.closing() == (1000, "")
+
+    run(scenario())

@@ -1,7 +1,9 @@
 """Sends side by side: each leaves whole, in the order of calls, whether it is awaited or how."""
 
 import asyncio
+import gc
 import random
+import time
 
 import pytest
 
@@ -144,7 +146,7 @@ def test_control_frames_leave_inside_a_fragmented_message(run, connect):
     run(scenario())
 
 
-def test_a_stream_that_nobody_awaits_holds_up_nobody(run, connect):
+def test_a_stream_that_nobody_awaits_leaves_in_its_turn(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -154,9 +156,9 @@ def test_a_stream_that_nobody_awaits_holds_up_nobody(run, connect):
             await asyncio.sleep(0)
             await view.send_frame(Frame(CONTINUATION, True, b"lo"))
             await later
-            await stream
             frames = [await session.peer.frame() for _ in range(6)]
-            assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"later", b"str", b"eam", b""]
+            assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"str", b"eam", b"", b"later"]
+            await stream
 
     run(scenario())
 
@@ -176,5 +178,187 @@ def test_whoever_waits_for_a_turn_may_give_up(run, connect):
             assert [task.cancelled() for task in waiting] == [True, True, False]
             frames = [await session.peer.frame() for _ in range(4)]
             assert [frame.payload for frame in frames] == [b"Hel", b"lo", b"one", b"three"]
+
+    run(scenario())
+
+
+def test_a_stream_in_a_task_leaves_before_what_is_sent_behind_it(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            stream = asyncio.create_task(view.send(iter(["one, ", "two"])))
+            await view.send("three")
+            frames = [await peer.frame() for _ in range(4)]
+            assert [frame.payload for frame in frames] == [b"one, ", b"two", b"", b"three"]
+            await stream
+
+    run(scenario())
+
+
+def test_streams_that_are_ignored_leave_in_the_order_of_calls(run, connect):
+    async def asynchronous(parts):
+        for part in parts:
+            await asyncio.sleep(0)
+            yield part
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            self.send(asynchronous(["a", "b"]))
+            self.send(["c"])
+            self.send("d")
+            self.send(asynchronous("e"))
+            await self.send("f")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("go")
+            frames = []
+            while not frames or frames[-1].payload != b"f":
+                frames.append(await session.peer.frame())
+            assert b"".join(frame.payload for frame in frames) == b"abcdef"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("kind", ["stream", "by frame", "in line", "slow peer", "thread"])
+def test_whatever_send_returns_may_be_ignored_or_become_a_task(run, connect, kind, ignored):
+    """On every path; a warning that it was never awaited would fail the test."""
+
+    class ByFrame(Quiet):
+        async def send_frame(self, frame):
+            await asyncio.sleep(0)
+            await super().send_frame(frame)
+
+    async def scenario():
+        view_class = ByFrame if kind == "by frame" else Quiet
+        async with connect(view_class, receive_buffer=4096, read_limit=4096) as session:
+            view, peer = session.view, session.peer
+            loop = asyncio.get_running_loop()
+            before = 0
+            if kind == "in line":
+                await view.send_frame(Frame(TEXT, False))
+            elif kind == "slow peer":
+                while not view._protocol.writes_paused:
+                    view.send_binary(bytes(65536))
+                    before += 1
+            if kind == "thread":
+                await loop.run_in_executor(None, view.send, "message")
+            else:
+                sending = view.send(["message"] if kind == "stream" else "message")
+                assert asyncio.iscoroutine(sending)
+                tasks = [] if ignored else [asyncio.create_task(sending), asyncio.ensure_future(view.send("and one"))]
+                del sending
+            if kind == "in line":
+                await view.send_frame(Frame(CONTINUATION, True))
+            for _ in range(before):
+                await peer.message()
+            payload = b""
+            while payload != b"message":
+                payload = (await peer.frame()).payload
+            if kind != "thread":
+                await asyncio.gather(*tasks)
+
+    run(scenario())
+
+
+def test_what_is_awaited_more_than_once(run, connect):
+    async def scenario():
+        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+            view, peer = session.view, session.peer
+            while not view._protocol.writes_paused:
+                sending = view.send_binary(bytes(65536))
+            waiting = [asyncio.ensure_future(sending), asyncio.create_task(view.send("last"))]
+            while await peer.message() != "last":
+                pass
+            await asyncio.gather(*waiting)
+            await sending
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["close", "their close"])
+def test_a_close_frame_leaves_behind_an_ignored_stream(run, connect, way):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            self.send(iter(["one, ", "two"]))
+            if way == "close":
+                await self.send_close(4000)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("go", *([] if way == "close" else [Frame(CLOSE, payload=b"\x0f\xa0")]))
+            frames = [await session.peer.frame() for _ in range(4)]
+            assert [frame.payload for frame in frames] == [b"one, ", b"two", b"", b"\x0f\xa0"]
+
+    run(scenario())
+
+
+def test_an_error_of_an_ignored_stream_is_told(run, connect, caplog):
+    def parts():
+        yield "one"
+        raise LookupError("no second")
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            self.send(parts())
+
+    told = []
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        async with connect(View) as session:
+            session.peer.send("go")
+            assert (await session.peer.frame()).payload == b"one"
+            assert (await session.peer.closing())[0] == 1011
+        gc.collect()
+
+    run(scenario())
+    assert [str(error) for error in told] == ["no second"]
+
+
+# The loop goes on
+
+
+class Nowhere:
+    """A transport that takes everything at once."""
+
+    def write(self, data):
+        pass
+
+    def get_write_buffer_size(self):
+        return 0
+
+
+@pytest.mark.parametrize("kind", ["messages", "parts", "compressed"])
+def test_who_sends_all_the_time_lets_others_have_their_turn(run, connect, kind):
+    """Though a peer that reads fast enough never makes it wait."""
+    turns, enough = 0, 3
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"} if kind == "compressed" else {}
+        async with connect(Quiet, headers=headers) as session:
+            view, protocol = session.view, session.view._protocol
+            transport, protocol.transport, protocol.fd = protocol.transport, Nowhere(), -1
+            end = time.monotonic() + 10
+
+            def count():
+                nonlocal turns
+                turns += 1
+                loop.call_soon(count)
+
+            def parts():
+                while turns < enough and time.monotonic() < end:
+                    yield "x" * 100
+
+            loop.call_soon(count)
+            if kind == "parts":
+                await view.send(parts())
+            while turns < enough and time.monotonic() < end:
+                await view.send("x" * 1000)
+            protocol.transport = transport
+            transport.abort()
+            assert turns >= enough
 
     run(scenario())

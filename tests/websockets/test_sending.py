@@ -58,6 +58,8 @@ DATA = {
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_data(run, connect, kind, opcode):
     data, expected = DATA[kind]
+    if opcode == TEXT and kind == "array of doubles":
+        pytest.skip("is no text")
 
     async def scenario():
         async with connect(Quiet) as session:
@@ -281,7 +283,7 @@ def test_sending_to_a_closed_connection(run, connect, end):
     run(scenario())
 
 
-@pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65536, -1])
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536, -1])
 def test_a_close_code_that_may_not_be_sent(run, connect, code):
     async def scenario():
         async with connect(Quiet) as session:
@@ -313,14 +315,12 @@ def test_ways_to_close(run, connect, way):
     run(scenario())
 
 
-@pytest.mark.parametrize("way", ["send_close", "send", "send_frame"])
+@pytest.mark.parametrize("way", ["send", "send_frame"])
 def test_closing_without_a_code(run, connect, way):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
-            if way == "send_close":
-                await view.send_close(1005)
-            elif way == "send":
+            if way == "send":
                 await view.send(b"", CLOSE)
             else:
                 await view.send_frame(Frame(CLOSE))
@@ -329,7 +329,7 @@ def test_closing_without_a_code(run, connect, way):
     run(scenario())
 
 
-@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xee", b"\x00\x00why"])
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xee", b"\x00\x00why"])
 def test_a_close_frame_that_may_not_be_sent(run, connect, payload):
     async def scenario():
         async with connect(Quiet) as session:
@@ -337,5 +337,82 @@ def test_a_close_frame_that_may_not_be_sent(run, connect, payload):
                 with pytest.raises(ValueError, match="cannot be sent"):
                     await send(payload, CLOSE)
             assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+# Text
+
+
+BROKEN = b"\x89PNG\r\n"
+
+
+@pytest.mark.parametrize("by_frame", [False, True])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, Octets])
+def test_bytes_that_are_no_text_do_not_leave_as_text(run, connect, kind, by_frame):
+    class ByFrame(Quiet):
+        async def send_frame(self, frame):
+            await super().send_frame(frame)
+
+    async def scenario():
+        async with connect(ByFrame if by_frame else Quiet) as session:
+            view = session.view
+            for send in (view.send, view.send_text):
+                for broken in (BROKEN, "é".encode()[:1], b"x" * 5000 + b"\xff", b"\xed\xa0\x80"):
+                    with pytest.raises(ValueError, match="send_binary"):
+                        await send(kind(broken))
+            if not by_frame:
+                with pytest.raises(ValueError, match="send_binary"):
+                    await view.send_frame(Frame(TEXT, payload=BROKEN))
+            await view.send_binary(kind(BROKEN))
+            await view.send(kind("é".encode()))
+            assert await session.peer.message() == BROKEN
+            assert await session.peer.message() == "é"
+
+    run(scenario())
+
+
+def test_a_text_in_parts_may_be_cut_inside_a_character(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            await view.send([b"gr\xc3", b"\xbc\xc3", b"", b"\x9fe"])
+            assert b"".join([(await peer.frame()).payload for _ in range(5)]).decode() == "grüße"
+            await view.send_frame(Frame(TEXT, False, b"\xc3"))
+            await view.send_frame(Frame(CONTINUATION, True, b"\xbc"))
+            assert b"".join([(await peer.frame()).payload for _ in range(2)]).decode() == "ü"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("parts", [[b"ok", BROKEN], [b"ok\xc3"], [b"ok\xc3", "\xbc"]])
+def test_parts_that_are_no_text(run, connect, parts):
+    """What has begun cannot be finished; what is wrong does not leave."""
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            with pytest.raises(ValueError, match="send_binary"):
+                await session.view.send(iter(parts))
+            frames = [await session.peer.frame()]
+            while frames[-1].opcode != CLOSE:
+                frames.append(await session.peer.frame())
+            assert frames[-1].payload[:2] == (1011).to_bytes(2)
+            assert not any(frame.fin for frame in frames[:-1])
+
+    run(scenario())
+
+
+def test_a_fragment_that_is_no_text(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            await view.send_frame(Frame(TEXT, False, b"\xc3"))
+            with pytest.raises(ValueError, match="send_binary"):
+                await view.send_frame(Frame(CONTINUATION, True, b"x"))
+            await view.send_frame(Frame(CONTINUATION, True, b"\xbc"))
+            await view.send_frame(Frame(BINARY, False, BROKEN))
+            await view.send_frame(Frame(CONTINUATION, True, BROKEN))
+            frames = [await session.peer.frame() for _ in range(4)]
+            assert b"".join(frame.payload for frame in frames) == "ü".encode() + BROKEN * 2
 
     run(scenario())

@@ -1,12 +1,16 @@
 """Sending from other threads and other event loops: it hops to the connection's own."""
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets.pending import hop
+from duck.contrib.websockets.protocol import WebSocketProtocol
 
 
 class Quiet(WebSocketView):
@@ -154,3 +158,72 @@ def test_back_pressure_reaches_other_threads(run, connect):
             await sending
 
     run(scenario())
+
+
+def test_sending_once_the_loop_of_the_connection_is_closed(run, connect):
+    """Closing is harmless, as it is twice; nothing hangs."""
+    views = []
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            views.append(session.view)
+            session.peer.close()
+            await session.ended()
+
+    run(scenario())
+
+    async def late(view):
+        await view.send_close()
+        await view.safe_close()
+        for data in ("late", ["late"], b"late"):
+            with pytest.raises(ConnectionClosed):
+                await view.send(data)
+
+    async def reopen(view):
+        view._protocol = WebSocketProtocol(view, Connection(), handle=view.on_receive)
+
+    with ThreadPoolExecutor(1) as pool:
+        for again in (False, True):
+            if again:  # as if the loop had been closed while the connection is open
+                pool.submit(asyncio.run, reopen(views[0])).result()
+            asyncio.run(late(views[0]))
+
+
+def test_a_send_that_is_on_its_way_when_the_loop_is_closed(run):
+    """Whoever waits for it learns of the end."""
+
+    class Protocol:
+        lost = False
+
+        def __init__(self, loop):
+            self.loop = loop
+
+        def closed_error(self):
+            return ConnectionClosed(1006)
+
+    async def send():
+        raise AssertionError("the loop does not run any more")
+
+    loop = asyncio.new_event_loop()
+    sending = hop(Protocol(loop), send)
+    closing = hop(Protocol(loop), send, closes=True)
+    loop.close()
+
+    async def scenario():
+        with pytest.raises(ConnectionClosed):
+            await sending
+        await closing
+
+    run(scenario())
+
+
+def test_an_error_that_nobody_waits_for_is_logged(run, connect, log):
+    async def scenario():
+        async with connect(Quiet) as session:
+            await elsewhere(session.view.send_ping, bytes(126))
+            await session.peer.settled()
+            gc.collect()
+
+    run(scenario())
+    (entry,) = log()
+    assert "125 bytes" in str(entry.error)

@@ -954,6 +954,7 @@ def test_a_client_that_is_denied_while_it_sends_gets_to_read_why(run, serving_as
 
 def test_a_loop_that_starts_tasks_at_once(run, serving_asgi, dial, until, eager_tasks):
     """uvicorn makes the protocol the transport's own only after it has handed the request over."""
+
     async def scenario():
         loop = asyncio.get_running_loop()
         loop.set_task_factory(eager_tasks)

@@ -14,6 +14,7 @@ from . import _fallback, _fallback_dispatch, _fallback_hotpath
 if TYPE_CHECKING:  # the twins share no class, only their shape
     from ._fallback import (
         MAX_LENGTH,
+        NOT_TEXT,
         FrameWriter,
         MessageReader,
         apply_mask,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
 
 __all__ = [
     "MAX_LENGTH",
+    "NOT_TEXT",
     "SENT",
     "Dispatcher",
     "FrameWriter",
@@ -89,6 +91,7 @@ _hotpath = _fallback_hotpath if _module is _fallback else _module
 
 if not TYPE_CHECKING:
     MAX_LENGTH = _module.MAX_LENGTH
+    NOT_TEXT = _module.NOT_TEXT
     MessageReader = _module.MessageReader
     FrameWriter = _module.FrameWriter
     SENT = _hotpath.SENT

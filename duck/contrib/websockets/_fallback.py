@@ -32,6 +32,8 @@ MAX_EMPTY_FRAGMENTS: Final = 1024
 
 UTF8_REJECT: Final = 1
 
+NOT_TEXT: Final = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"
+
 _DIRECT = 65536  # bytes still missing from which a payload is worth receiving in place
 _DIRECT_STEP = 262144  # and how many of them at a time, so that they are unmasked while in cache
 _LARGE = 8192  # payloads from here on leave as they are, behind their header, and are not copied
@@ -267,6 +269,8 @@ class MessageReader:
         masked: Whether the peer must mask: true at a server, false at a client.
         rsv1: Whether an extension gives RSV1 a meaning. Such a message comes with `0b01000000` added to its opcode and
             is not validated as UTF-8.
+        encoded: Whether extensions may have changed every message, with RSV1 or without: none is validated as UTF-8,
+            and each may be as much larger.
 
     Attributes:
         error: What was wrong with the peer's bytes, 0 while nothing is. Final: what follows is not read.
@@ -280,6 +284,7 @@ class MessageReader:
     __slots__ = (
         "_direct",
         "_empty",
+        "_encoded",
         "_first",
         "_head",
         "_kind",
@@ -297,10 +302,11 @@ class MessageReader:
         "error",
     )
 
-    def __init__(self, max_size: int, masked: bool, rsv1: bool) -> None:
+    def __init__(self, max_size: int, masked: bool, rsv1: bool, encoded: bool = False) -> None:
         self._max_size = min(max_size, MAX_LENGTH)
         self._masked = masked
         self._rsv1 = rsv1
+        self._encoded = encoded
         self.error = 0
         self.closed = False
         self.control = False
@@ -324,9 +330,16 @@ class MessageReader:
         Args:
             data: The next bytes of the stream, cut anywhere.
         """
+        view = _view(data)
+        try:
+            return self._feed(view)
+        except BaseException:
+            self.closed = True  # memory ran out in the middle of a frame: what follows would be misread
+            raise
+
+    def _feed(self, view: memoryview) -> list[tuple[int, bytes]]:
         messages: list[tuple[int, bytes]] = []
         self._direct = self.control = False
-        view = _view(data)
         at = 0
         while not (self.error or self.closed):
             if self._first is None:
@@ -386,7 +399,7 @@ class MessageReader:
                 self.error = UNFINISHED_MESSAGE
                 return
             limit = self._max_size
-            if (self._kind | first) & 0b01000000:
+            if (self._kind | first) & 0b01000000 or self._encoded:
                 limit += (limit >> 4) + 64  # what does not compress gets a little larger
             if length > limit - self._size:
                 self.error = TOO_BIG
@@ -412,7 +425,7 @@ class MessageReader:
             self._message.extend(bytes(end - len(self._message)))
         self._message[self._size : end] = piece
         self._size = end
-        if self._kind == 1:
+        if self._kind == 1 and not self._encoded:
             self._utf8 = utf8_state(piece, self._utf8)
             final = self._first & 0b10000000 and not self._left
             if self._utf8 == UTF8_REJECT or (final and self._utf8):
@@ -457,11 +470,12 @@ class FrameWriter:
     def write(self, first: int, payload: Buffer, mask: Buffer | None = None) -> None:
         """Adds a frame; arguments and errors of `serialize`. A large payload without mask is not copied."""
         if mask is None and isinstance(payload, bytes) and len(payload) >= _LARGE:
-            self._chunks += (build_header(first, len(payload)), payload)
-            self.size += 14 + len(payload)
+            chunks: tuple[bytes, ...] = (build_header(first, len(payload)), payload)
         else:
-            self._chunks.append(serialize(first, payload, mask))
-            self.size += len(self._chunks[-1])
+            chunks = (serialize(first, payload, mask),)
+        size = self.size + sum(map(len, chunks))
+        self._chunks += chunks  # all or nothing, where memory runs out
+        self.size = size
         if first & 0b1000:
             self.closed = self.closed or first & 0b1111 == 8
         else:

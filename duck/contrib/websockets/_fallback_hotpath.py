@@ -2,12 +2,16 @@
 
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter
 from typing import Any, Never, Self, cast
 
-from ._fallback import FrameWriter, MessageReader
+from ._fallback import NOT_TEXT, FrameWriter, MessageReader, utf8_state
 
 _RSV1 = 0b01000000  # in an opcode: the message is compressed
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
+_CREDIT = 65536  # bytes that are sent between two looks at the clock
+_FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
+_COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
 
 
 class Sent:
@@ -49,13 +53,19 @@ class ReceiveBuffer:
     Attributes:
         data: Holds nothing between two reads.
         window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
+        credit: Bytes that the connections may send before one of them looks at the clock.
+        looked: When one has found that it is time to let the loop go,
+        held: and the loop has not been let go since.
     """
 
-    __slots__ = ("data", "window")
+    __slots__ = ("credit", "data", "held", "looked", "window")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
         self.window = memoryview(self.data)
+        self.credit = 0
+        self.looked = 0.0
+        self.held = False
 
 
 class HotPath:
@@ -82,6 +92,7 @@ class HotPath:
         thread: The one that the loop runs in.
         fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
         queued: Whether the transport may have bytes queued.
+        busy: Whether a message is being compressed: who sends meanwhile has interrupted that, and must wait.
     """
 
     reader: MessageReader
@@ -104,6 +115,9 @@ class HotPath:
     thread: int
     fd: int
     queued: bool
+    busy: bool = False
+    _flushing: bool = False
+    _broken: bool = False  # whether bytes are missing in what was written
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""
@@ -151,21 +165,73 @@ class HotPath:
             payload = data.encode() if type(data) is str else data
             writer = self.writer
             if type(payload) is bytes and len(payload) <= self.max_size and not (writer.closed or writer.fragmenting):
+                if opcode == 1 and payload is data and utf8_state(payload):
+                    raise ValueError(NOT_TEXT)
                 if self.compress is not None and len(payload) >= self.threshold:
-                    writer.write(0b11000000 | opcode, self.compress(payload))
+                    self._write_compressed(opcode, payload)
                 else:
                     writer.write(0b10000000 | opcode, payload)
                 if not self.corked or writer.size > _CORK_LIMIT:
                     self.flush()
-                return self.until_writable() if self.writes_paused else self.sent
+                self.buffer.credit -= len(payload) + _COST
+                if self.writes_paused:
+                    return self.until_writable()
+                return self.pace() if self.buffer.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
+
+    def pace(self) -> Coroutine[Any, Any, None]:
+        """What `send` gives when there is nothing to wait for, unless the loop has been held for too long.
+
+        Who sends all the time to peers that read would hold it for ever, and others have to be served as well.
+        """
+        buffer = self.buffer
+        now = perf_counter()
+        buffer.credit = _CREDIT
+        if now - buffer.looked < _FAIR_SHARE:
+            return cast("Coroutine[Any, Any, None]", self.sent)
+        buffer.looked = now
+        return self.rest()
+
+    def _write_compressed(self, opcode: int, payload: bytes) -> None:
+        assert self.compress is not None
+        compressed = False
+        # Meanwhile a signal handler may run, and send.
+        self.busy = True
+        self.direct_out = False
+        try:
+            payload = self.compress(payload)
+            compressed = True
+            self.writer.write(0b11000000 | opcode, payload)
+        except BaseException:
+            if compressed:
+                self.cut()  # what follows would refer to a message that the peer has not got
+            raise
+        finally:
+            self.busy = False
+            self.direct_out = not self._broken
 
     def flush(self) -> None:
         """Hands what is to be sent to the transport."""
-        if self.writer.size:
-            chunks = self.writer.take()
-            if not self.lost:
-                self.write_chunks(chunks)
+        writer = self.writer
+        if not writer.size or self._flushing:
+            return
+        self._flushing = True
+        try:
+            while writer.size:  # a signal handler may have sent meanwhile
+                chunks = writer.take()
+                if not (self.lost or self._broken):
+                    self.write_chunks(chunks)
+        except BaseException:
+            self.cut()
+            raise
+        finally:
+            self._flushing = False
+
+    def cut(self) -> None:
+        """Ends the connection without a close frame, as bytes are missing in what was written."""
+        self._broken = True
+        self.direct_out = False
+        self.transport.abort()
 
     # What the other half does
 
@@ -179,6 +245,9 @@ class HotPath:
         raise NotImplementedError
 
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
+        raise NotImplementedError
+
+    def rest(self) -> Coroutine[Any, Any, None]:
         raise NotImplementedError
 
     def until_writable(self) -> Coroutine[Any, Any, None]:

@@ -20,6 +20,13 @@ cdef enum:
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that are worth a write of their own
     CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
+    CREDIT = 65536  # bytes that are sent between two looks at the clock
+    COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
+
+
+cdef double FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
+
+from time import perf_counter
 
 
 cdef class Sent:
@@ -49,6 +56,9 @@ cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
     cdef void *last  # who has received last, for comparison alone: that may be gone
+    cdef public Py_ssize_t credit
+    cdef double looked
+    cdef public bint held
 
     def __cinit__(self, size):
         self.data = bytearray(size)
@@ -76,6 +86,9 @@ cdef class HotPath:
     cdef public unsigned long thread
     cdef public int fd
     cdef public bint queued
+    cdef public bint busy
+    cdef bint flushing
+    cdef bint broken
 
     def get_buffer(self, sizehint):
         cdef ReceiveBuffer buffer = self.buffer
@@ -147,45 +160,106 @@ cdef class HotPath:
             if type(data) is bytes:
                 p = <const uint8_t *>PyBytes_AS_STRING(<bytes>data)
                 size = len(<bytes>data)
+                if kind == 1 and duck_utf8(simd, p, size, 0):
+                    raise ValueError(NOT_TEXT)
             elif type(data) is str:
                 p = <const uint8_t *>PyUnicode_AsUTF8AndSize(data, &size)
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
                 if self.compress is not None and size >= self.threshold:
-                    payload = self.compress(data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
-                    self.writer.write(0xC0 | kind, payload)
+                    self.write_compressed(kind, data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
                 elif size >= LARGE and type(data) is bytes:
-                    self.writer.write(0x80 | kind, data)
+                    self.writer.append_large(0x80 | <uint8_t>kind, <bytes>data)
                 else:
                     self.writer.append(0x80 | kind, p, size, False, 0)
                 if not self.corked or self.writer.size > CORK_LIMIT:
                     self.flush()
-                return self.until_writable() if self.writes_paused else self.sent
+                self.buffer.credit -= size + COST
+                if self.writes_paused:
+                    return self.until_writable()
+                return self.pace() if self.buffer.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
+
+    def pace(self):
+        cdef ReceiveBuffer buffer = self.buffer
+        cdef double now = perf_counter()
+        buffer.credit = CREDIT
+        if now - buffer.looked < FAIR_SHARE:
+            return self.sent
+        buffer.looked = now
+        return self.rest()
+
+    cdef int write_compressed(self, int kind, bytes payload) except -1:
+        cdef bint compressed = False
+        # While Python code runs, a signal handler may, and send.
+        self.busy = True
+        self.direct_out = False
+        try:
+            payload = self.compress(payload)
+            compressed = True
+            self.writer.write(0xC0 | kind, payload)
+        except:
+            if compressed:
+                self.cut()  # what follows would refer to a message that the peer has not got
+            raise
+        finally:
+            self.busy = False
+            self.direct_out = not self.broken
+        return 0
 
     def flush(self):
         cdef FrameWriter writer = self.writer
         cdef Py_ssize_t sent
-        if writer.size == 0:
+        cdef bytes data
+        if writer.size == 0 or self.flushing:
             return
-        if self.lost:
+        if self.lost or self.broken:
             writer.take()
             return
         if self.fd >= 0 and self.queued:
             self.queued = self.transport.get_write_buffer_size() != 0
-        if writer.chunks is None:
+            if writer.size == 0:
+                return
+        if writer.chunks is None and self.fd >= 0 and not self.queued:
             data = writer.take_gathered()
-            sent = self.write_past((data,))
-            if sent < len(<bytes>data):
+            sent = self.write_one(data)
+            if sent < len(data):
+                self.write_rest(data, sent)
+        else:
+            self.write_rest(None, 0)
+
+    cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
+        """Writes what the socket does not take at once, and whatever is sent meanwhile, by a signal handler."""
+        cdef FrameWriter writer = self.writer
+        self.flushing = True
+        try:
+            if data is not None:
                 self.queued = True
                 self.transport.write(data[sent:] if sent else data)
-        else:
-            chunks = writer.take()
-            sent = self.write_past(tuple(chunks))
-            if sent:
-                chunks = unsent(chunks, sent)
-            if chunks:
-                self.queued = True
-                self.write_chunks(chunks)
+            while writer.size:
+                chunks = writer.take()
+                sent = self.write_past(tuple(chunks))
+                if sent:
+                    chunks = unsent(chunks, sent)
+                if chunks:
+                    self.queued = True
+                    self.write_chunks(chunks)
+        except:
+            self.cut()
+            raise
+        finally:
+            self.flushing = False
+        return 0
+
+    def cut(self):
+        self.broken = True
+        self.direct_out = False
+        self.transport.abort()
+
+    cdef inline Py_ssize_t write_one(self, bytes data) noexcept:
+        cdef iovec piece
+        piece.iov_base = PyBytes_AS_STRING(data)
+        piece.iov_len = len(data)
+        return duck_send(self.fd, &piece, 1)
 
     cdef Py_ssize_t write_past(self, tuple chunks) except -1:
         """Writes past the transport while that has nothing queued: now, and not in a later callback; how much went."""

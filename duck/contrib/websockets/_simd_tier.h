@@ -49,9 +49,17 @@ static uint64_t DUCK_NAMED(duck_mask, TIER)(uint8_t *dst, const uint8_t *src, si
 TARGET
 static size_t DUCK_NAMED(duck_ascii, TIER)(const uint8_t *p, size_t n)
 {
+    const size_t width = sizeof(VECTOR);
     size_t i = 0;
-    while (i + sizeof(VECTOR) <= n && !NOT_ASCII(LOAD(p + i)))
-        i += sizeof(VECTOR);
+    while (i + 4 * width <= n) {
+        VECTOR first = OR(LOAD(p + i), LOAD(p + i + width));
+        VECTOR second = OR(LOAD(p + i + 2 * width), LOAD(p + i + 3 * width));
+        if (NOT_ASCII(OR(first, second)))
+            break;
+        i += 4 * width;
+    }
+    while (i + width <= n && !NOT_ASCII(LOAD(p + i)))
+        i += width;
     return i;
 }
 

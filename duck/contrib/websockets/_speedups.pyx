@@ -67,6 +67,8 @@ MAX_EMPTY_FRAGMENTS = 1024
 
 UTF8_REJECT = 1
 
+NOT_TEXT = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"
+
 cdef enum:
     ERR_RESERVED_BITS = 1
     ERR_RESERVED_OPCODE = 2
@@ -331,6 +333,7 @@ cdef class MessageReader:
     cdef uint64_t max_size
     cdef bint masked
     cdef bint rsv1
+    cdef uint8_t encoded  # 0x80 or 0
     # The frame being read.
     cdef uint8_t head_size
     cdef uint8_t head[MAX_HEADER]  # its header, as far as it has come
@@ -340,7 +343,7 @@ cdef class MessageReader:
     cdef uint32_t mask  # turned to the next byte
     cdef PyObject *payload  # a control frame's, where it comes in pieces
     # The message being read.
-    cdef uint8_t kind  # its RSV1 and opcode, 0 between messages
+    cdef uint8_t kind  # its RSV1 and opcode, and `encoded`; 0 between messages
     cdef bint direct
     cdef uint32_t utf8
     cdef uint32_t empty  # frames of it without payload
@@ -348,10 +351,11 @@ cdef class MessageReader:
     cdef uint64_t size
     cdef uint64_t room
 
-    def __cinit__(self, max_size, bint masked, bint rsv1):
+    def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False):
         self.max_size = min(max_size, MAX_LENGTH)
         self.masked = masked
         self.rsv1 = rsv1
+        self.encoded = 0x80 if encoded else 0
 
     def __dealloc__(self):
         Py_XDECREF(self.message)
@@ -359,9 +363,10 @@ cdef class MessageReader:
 
     def receive(self, data):
         cdef Py_buffer view
-        cdef list messages = []
+        cdef list messages
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            messages = []
             self.feed(<const uint8_t *>view.buf, view.len, messages)
         except:
             self.closed = True  # memory ran out in the middle of a frame: what follows would be misread
@@ -384,12 +389,13 @@ cdef class MessageReader:
         return view
 
     def buffer_updated(self, bytearray spare not None, Py_ssize_t size):
-        cdef list messages = []
+        cdef list messages
         cdef uint8_t *p
         size = max(size, 0)
         if not self.direct:
             return self.read_part(spare, 0, size)
         try:
+            messages = []
             self.direct = self.control = False
             p = <uint8_t *>bytes_data(self.message) + self.size
             self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>DIRECT_STEP))
@@ -402,9 +408,10 @@ cdef class MessageReader:
 
     cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
         """What a part of `spare` completes, which begins inside of it."""
-        cdef list messages = []
+        cdef list messages
         size = max(min(size, PyByteArray_GET_SIZE(spare) - at), 0)
         try:
+            messages = []
             self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare) + at, size, messages)
         except:
             self.closed = True
@@ -466,13 +473,13 @@ cdef class MessageReader:
             elif self.kind:
                 self.error = ERR_UNFINISHED_MESSAGE
                 return 0
-            if (self.kind | header.first) & 0x40:
+            if (self.kind | header.first) & 0x40 or self.encoded:
                 limit += (limit >> 4) + 64
             if header.length > limit - self.size:
                 self.error = ERR_TOO_BIG
                 return 0
             if opcode:
-                self.kind = header.first & 0x4F
+                self.kind = header.first & 0x4F | self.encoded
             if header.length == 0 and not header.first & 0x80:
                 self.empty += 1
                 if self.empty > EMPTY_FRAGMENTS:
@@ -504,7 +511,7 @@ cdef class MessageReader:
             simd.mask(target, p, self.left, self.mask)
         self.in_frame = False
         self.left = 0
-        PyList_Append(messages, (kind, payload))
+        PyList_Append(messages, (kind & 0x7F, payload))
         return 0
 
     cdef int prepare(self) except -1:
@@ -570,7 +577,7 @@ cdef class MessageReader:
             self.size = self.room = self.empty = 0
         else:
             return 0
-        PyList_Append(messages, (kind, payload))  # last: a tuple can start the garbage collector, and that anything
+        PyList_Append(messages, (kind & 0x7F, payload))  # last: a tuple can start the garbage collector, and that anything
         return 0
 
 

@@ -6,6 +6,10 @@ cdef enum:
     GATHER = 4096  # room made when a second frame joins the first
 
 
+# Where memory runs out, a method raises and leaves what it was called on as it was: a frame is written whole or not at
+# all, and none that was written before is lost. So everything is allocated before anything is changed.
+
+
 cdef class FrameWriter:
     cdef readonly Py_ssize_t size
     cdef readonly bint closed
@@ -35,6 +39,7 @@ cdef class FrameWriter:
 
     def take(self):
         cdef list taken
+        self.begin_chunks()
         self.seal()
         taken, self.chunks = self.chunks, None
         self.size = 0
@@ -63,45 +68,72 @@ cdef class FrameWriter:
         """Writes a frame whose payload becomes a chunk of its own, behind what is gathered and its header."""
         cdef uint8_t header[MAX_HEADER]
         cdef int head = write_header(header, first, len(payload), False, 0)
+        self.begin_chunks()
         memcpy(self.make_room(head), header, head)
-        self.seal()
-        self.chunks.append(payload)
+        try:
+            self.seal(payload)
+        except:
+            self.used -= head
+            self.size -= head
+            raise
         self.size += len(payload)
         self.note(first)
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
         """Where the next bytes are to be written, which count as written."""
-        cdef Py_ssize_t used = self.used, needed = self.used + some
+        cdef Py_ssize_t used = self.used, needed = used + some
+        cdef PyObject *larger
         if self.gathered == NULL:
             self.gathered = new_bytes(NULL, needed)
             self.room = needed
         elif needed > self.room:
             needed = max(needed * 2, GATHER)
-            self.used = self.room = 0  # and stay so if memory runs out
-            resize_bytes(&self.gathered, needed)
+            larger = new_bytes(NULL, needed)  # not resized, which would free what is gathered if memory runs out
+            memcpy(bytes_data(larger), bytes_data(self.gathered), used)
+            Py_XDECREF(self.gathered)
+            self.gathered = larger
             self.room = needed
         self.used = used + some
         self.size += some
         return <uint8_t *>bytes_data(self.gathered) + used
 
+    cdef bytes whole_gathered(self):
+        """What is gathered, which there must be, as an object of its size; it stays gathered."""
+        if self.room == self.used:
+            return <bytes>self.gathered
+        return PyBytes_FromStringAndSize(bytes_data(self.gathered), self.used)
+
+    cdef inline void drop_gathered(self) noexcept:
+        Py_CLEAR(self.gathered)
+        self.used = self.room = 0
+
     cdef bytes take_gathered(self):
         """What is gathered, which there must be."""
-        cdef object taken
-        if self.room != self.used:
-            resize_bytes(&self.gathered, self.used)
-        taken = <object>self.gathered
-        Py_CLEAR(self.gathered)
+        cdef bytes taken = self.whole_gathered()
         self.size -= self.used
-        self.used = self.room = 0
-        return <bytes>taken
+        self.drop_gathered()
+        return taken
 
-    cdef int seal(self) except -1:
-        """Makes a chunk of what is gathered."""
-        cdef Py_ssize_t size = self.size
+    cdef int begin_chunks(self) except -1:
+        cdef list made
         if self.chunks is None:
-            self.chunks = []
-        if self.used:
-            self.chunks.append(self.take_gathered())
-            self.size = size
+            made = []  # which can start the garbage collector, and that a finalizer that sends
+            if self.chunks is None:
+                self.chunks = made
+        return 0
+
+    cdef int seal(self, bytes payload=None) except -1:
+        """Makes a chunk of what is gathered, and of a payload behind it; the list of chunks must have begun."""
+        cdef list chunks = self.chunks
+        cdef Py_ssize_t end = len(chunks)
+        try:
+            if self.used:
+                chunks.append(self.whole_gathered())
+            if payload is not None:
+                chunks.append(payload)
+        except:
+            del chunks[end:]
+            raise
+        self.drop_gathered()
         return 0

@@ -2,6 +2,7 @@
 
 How it moves:
 
+    OPEN  -- a close frame is to leave ---------> `closing`: as soon as what was sent before has left
     OPEN  -- a close frame of ours leaves ------> `close_sent`
     OPEN  -- a close frame of the peer comes ---> answered at once: `close_sent` and `close_received`
     any   -- the peer breaks a rule ------------> `failed`, and a close frame that says why, if none has left
@@ -12,6 +13,8 @@ has come, or the connection has failed, nothing more is read. `is_over` tells th
 the end of the stream. Whoever owns the connection sends what `take_outgoing` gives.
 """
 
+import builtins
+import contextlib
 from collections.abc import Sequence
 
 from . import _codec
@@ -26,10 +29,13 @@ from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .opcodes import CloseCode, OpCode
 
-__all__ = ["Connection", "check_close_code", "parse_close"]
+__all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _RSV1 = 0b01000000
+_UTF8_REJECT = 1
+_NO_TEXT = -1
+_ANY = builtins.BaseException  # ours hides it
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 
@@ -60,6 +66,23 @@ def parse_close(payload: bytes) -> tuple[int, str]:
         raise ProtocolError("close reason is not UTF-8", CloseCode.INVALID_DATA) from None
 
 
+def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
+    """Raises ValueError for bytes that may not leave in a text message (section 8.1), as they are not UTF-8.
+
+    Args:
+        payload: Of the message, or of a fragment.
+        state: What the fragment before gave; 0 for the first.
+        fin: Whether the message ends with it.
+
+    Returns:
+        The state for the next fragment, which may begin in the midst of a character.
+    """
+    state = _codec.utf8_state(payload, state)
+    if state and (fin or state == _UTF8_REJECT):
+        raise ValueError(_codec.NOT_TEXT)
+    return state
+
+
 def _close_payload(code: int, reason: str) -> bytes:
     """The payload of a close frame; a reason too long for it is cut at a character (section 5.5)."""
     words = reason.encode()[:123]
@@ -77,6 +100,9 @@ class Connection:
 
     Attributes:
         broken: Whether a message could not be decoded: what comes behind it is not looked at.
+        closing: Whether a close frame is to leave behind what was sent before: nothing may be sent any more, and
+            messages that come are dropped.
+        fault: What an extension has raised that is no error of the peer, for the owner to log.
         needs_response: Whether `respond` has something to do.
         reader: Reads the stream. Whoever feeds it past `receive` hands what it gives to `received`.
         writer: Holds what is to be sent. Plain messages may be written past `send` while nothing forbids it.
@@ -94,14 +120,17 @@ class Connection:
         "_compressing",
         "_gathered",
         "_max_size",
+        "_text",
         "broken",
         "close_code",
         "close_reason",
         "close_received",
+        "closing",
         "deflate",
         "ended",
         "extensions",
         "failed",
+        "fault",
         "needs_response",
         "reader",
         "writer",
@@ -120,13 +149,15 @@ class Connection:
         self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None
         self._compressing = False
         self._gathered: list[Frame] | None = None
+        self._text = 0  # the state of the UTF-8 of the text that is sent in fragments; _NO_TEXT of a binary message
         limit = _codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = any(extension.uses_rsv1 for extension in extensions)
-        self.reader = _codec.MessageReader(limit, not client, rsv1)
+        self.reader = _codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
         self.writer = _codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
-        self.broken = False
+        self.broken = self.closing = False
+        self.fault: Exception | None = None
         self.needs_response = False
         self.close_received: Frame | None = None
         self.failed: BaseException | None = None
@@ -142,6 +173,11 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether messages may be sent."""
+        return not (self.writer.closed or self.ended or self.closing)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether what was sent before a close frame may still leave."""
         return not (self.writer.closed or self.ended)
 
     @property
@@ -196,11 +232,31 @@ class Connection:
         self.broken = True
         self.breach(error)
 
+    def prepare_close(self, code: int, reason: str) -> None:
+        """`close` is to follow, behind what has been sent; nothing more may be sent."""
+        self.closing = True
+        self.close_code, self.close_reason = code, reason
+
+    def prepare_response(self) -> None:
+        """`respond` is to follow, behind what has been sent; nothing more may be sent."""
+        self.closing = True
+        self.needs_response = False
+        if self._closing is not None:
+            with contextlib.suppress(ProtocolError):
+                self.close_code, self.close_reason = parse_close(self._closing)
+
+    def fail_to_decode(self, error: Exception) -> None:
+        """The next message cannot be decoded for a reason that is none of the peer's: `respond` tells it so."""
+        self.fault = error
+        self.broken = True
+        self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
+
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
-        if self.deflate is not None:
-            self.deflate.release()
+        for extension in self.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                extension.release()
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
@@ -216,7 +272,7 @@ class Connection:
         reader = self.reader
         if reader.error and self._breach is None:
             self.breach(codec_error(reader.error))
-        if self.close_sent:
+        if self.close_sent or self.closing:
             messages = [message for message in messages if OpCode.CLOSE <= message[0] < _RSV1]
         elif self.extensions:
             messages = self._decode(messages)
@@ -240,6 +296,8 @@ class Connection:
                 decoded.append(message)
         except (ExtensionError, ProtocolError) as error:
             self.refuse(error)
+        except Exception as error:
+            self.fail_to_decode(error)
         return decoded
 
     def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
@@ -290,10 +348,11 @@ class Connection:
 
         Raises:
             ConnectionClosed: A close frame has left, or the stream has ended.
-            ValueError: The opcode is none of these, or a control frame is over 125 bytes or not final.
+            ValueError: The opcode is none of these, a control frame is over 125 bytes or not final, or a text is not
+                UTF-8.
             RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
         """
-        if not self.is_open:
+        if not self.is_writable:
             raise self.closed_error()
         if opcode not in _SENDABLE:
             raise ValueError(f"opcode {opcode} cannot be sent: use TEXT, BINARY, PING or PONG")
@@ -306,13 +365,15 @@ class Connection:
             fragmenting = self.fragmenting
             if fragmenting is not (opcode == OpCode.CONTINUATION):
                 raise RuntimeError("a fragmented message is not finished" if fragmenting else "no message to continue")
+            self._check_text(opcode, payload, fin)
         first = opcode | fin << 7
         if self.deflate is not None and opcode < OpCode.CLOSE:
             if opcode != OpCode.CONTINUATION:
                 self._compressing = len(payload) >= self.deflate.threshold
                 first |= self._compressing << 6
             if self._compressing:
-                payload = self.deflate.compress(payload, fin)
+                self._write_compressed(self.deflate, first, payload, fin)
+                return
         elif self.extensions and opcode < OpCode.CLOSE:
             gathered = self._gathered = self._gathered or []
             gathered.append(Frame(opcode, fin, payload))
@@ -322,15 +383,35 @@ class Connection:
             first, payload = self._encode(gathered)
         self._write(first, payload)
 
+    def _write_compressed(self, deflate: PerMessageDeflate, first: int, payload: bytes, fin: bool) -> None:
+        context = deflate.context
+        try:
+            self._write(first, deflate.compress(payload, fin))
+        except _ANY:
+            deflate.rewind(context)
+            raise
+
+    def _check_text(self, opcode: int, payload: bytes, fin: bool) -> None:
+        if opcode != OpCode.CONTINUATION:
+            self._text = 0 if opcode == OpCode.TEXT else _NO_TEXT
+        if self._text != _NO_TEXT:
+            self._text = check_text(payload, self._text, fin)
+
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
         """Compresses a message, for `send_compressed`; may run in another thread while no other is compressed."""
-        assert self.deflate is not None
+        deflate = self.deflate
+        assert deflate is not None
         last = len(fragments) - 1
-        return [self.deflate.compress(fragment, at == last, False) for at, fragment in enumerate(fragments)]
+        context = deflate.context
+        try:
+            return [deflate.compress(fragment, at == last, False) for at, fragment in enumerate(fragments)]
+        except _ANY:
+            deflate.rewind(context)
+            raise
 
     def send_compressed(self, opcode: int, fragments: Sequence[bytes]) -> None:
         """Queues a message that has been compressed, as the next one, by `compress`; errors of `send`."""
-        if not self.is_open:
+        if not self.is_writable:
             raise self.closed_error()
         first = opcode | _RSV1
         for fragment in fragments[:-1]:
@@ -365,7 +446,7 @@ class Connection:
         if code != CloseCode.NO_STATUS_RCVD:
             check_close_code(code)
             payload = _close_payload(code, reason)
-        if self.is_open:
+        if self.is_writable:
             self._write(0b10000000 | OpCode.CLOSE, payload)
             self.close_code, self.close_reason = code, reason
 

@@ -169,24 +169,34 @@ class PerMessageDeflate(Extension):
             fin: Whether the message ends with it. What follows a fragment belongs to the same message.
             keep: Whether the thread may keep the compressor behind the message; not where it is not the connection's.
         """
-        bits = self.server_max_window_bits
+        try:
+            compressed = self._compress(payload, fin)
+            sent = b""
+            if not self.server_no_context_takeover:
+                sent = _last(1 << self.server_max_window_bits, self._sent, payload)
+            if not fin:
+                _kept.drop(self)
+            elif self.server_no_context_takeover or not keep:
+                self._compressor = None
+            else:
+                _kept.add(self)
+        except BaseException:
+            # What it has made of the payload does not leave, so it must not be referred to.
+            self.release()
+            raise
+        self._sent = sent
+        return compressed
+
+    def _compress(self, payload: bytes, fin: bool) -> bytes:
         compressor = self._compressor
         if compressor is None:
+            bits = self.server_max_window_bits
             compressor = self._backend.deflater(self.level, bits, self.memory_level, self._sent)
+            self._compressor = compressor
         # An empty message or last fragment is an empty block without its tail (section 7.2.3.6).
         compressed = _EMPTY_BLOCK
         if payload or not fin:
             compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        if not fin:
-            self._compressor = compressor
-            _kept.drop(self)
-        elif self.server_no_context_takeover or not keep:
-            self._compressor = None
-        else:
-            self._compressor = compressor
-            _kept.add(self)
-        if not self.server_no_context_takeover:
-            self._sent = _last(1 << bits, self._sent, payload)
         return compressed.removesuffix(_TAIL) if fin else compressed
 
     def decompress(self, payload: bytes, max_size: int | None = None) -> bytes:
@@ -218,6 +228,16 @@ class PerMessageDeflate(Extension):
         """Lets go of the compressor; the next message makes another."""
         self._compressor = None
         _kept.drop(self)
+
+    @property
+    def context(self) -> bytes:
+        """What the next message may refer to, for `rewind`."""
+        return self._sent
+
+    def rewind(self, context: bytes) -> None:
+        """Goes back to an earlier `context`, as what has been compressed since does not leave."""
+        self.release()
+        self._sent = context
 
     def compressor_size(self) -> int:
         """Bytes that the compressor takes."""

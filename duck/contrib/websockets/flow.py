@@ -65,8 +65,10 @@ class SlowConsumer:
             ConnectionClosed: And so the connection ends.
         """
         protocol = self._protocol
+        if not protocol.connection.is_open:
+            return False
         lags = self.lags or protocol.sender.waiting > protocol.endpoint.WRITE_LIMIT
-        if not lags or not protocol.connection.is_open:
+        if not lags:
             self._told = False
             return False
         path = protocol.endpoint._label

@@ -18,13 +18,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from . import _codec, tasks
 from ._codec import SENT
 from .closing import Closing
 from .commons import receive_buffer
-from .connection import Connection
+from .connection import Connection, check_close_code
 from .endpoint import Endpoint
 from .exceptions import ConnectionClosed, ExtensionError, ProtocolError
 from .flow import RateLimit, SlowConsumer
@@ -35,6 +36,7 @@ from .hooks import Hooks
 from .inflating import Inflating
 from .logging import logger
 from .opcodes import CloseCode, OpCode
+from .pending import Pending
 from .sending import LARGE, Sender
 from .transport import NO_BACKLOG, backlog, plain_socket
 
@@ -49,6 +51,8 @@ _HOLD_INBOX = 1
 _HOLD_WRITES = 2
 _HOLD_EARLY = 4
 _HOLD_INFLATING = 8
+
+_NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
 
 
 class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
@@ -112,6 +116,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._slow_consumer = None if endpoint.SLOW_CONSUMER == "wait" else SlowConsumer(self, endpoint.SLOW_CONSUMER)
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
+        self.busy = False
         self.fd = -1
         self.alive = self.corked = self.lost = self.writes_paused = False
         deflate = connection.deflate
@@ -125,7 +130,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self._pull = pull
         self._holds = 0
         self._backlog = NO_BACKLOG
-        self._waiters: tuple[asyncio.Future[None], ...] = ()
+        self._waiters: dict[asyncio.Future[None], None] = _NOBODY
         self._emptied: asyncio.Future[None] | None = None
         self._closing: Closing | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -257,8 +262,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Takes what the reader gave, by the longer way: the connection's rules first."""
         connection = self.connection
         if self._rate_limit is not None:
-            allowed = self._rate_limit.take(len(messages), self.loop.time())
-            if allowed < len(messages):
+            count = len(messages)
+            if messages and messages[-1][0] == OpCode.CLOSE:
+                count -= 1  # nothing follows a close frame
+            allowed = self._rate_limit.take(count, self.loop.time())
+            if allowed < count:
                 messages = messages[:allowed]
                 connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
         if self._inflating is not None and self._inflating.put(messages):
@@ -269,16 +277,30 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def refuse(self, error: Exception) -> None:
         """The next message could not be decoded."""
-        if not isinstance(error, (ExtensionError, ProtocolError)):
-            raise error
-        self.connection.refuse(error)
+        if isinstance(error, (ExtensionError, ProtocolError)):
+            self.connection.refuse(error)
+        else:
+            self.connection.fail_to_decode(error)
         self.respond()
 
     def respond(self) -> None:
         """Answers what was received last, behind the replies to what came before."""
-        if self._sender is not None:
-            self._sender.settle()
+        connection = self.connection
+        if connection.fault is not None:
+            fault, connection.fault = connection.fault, None
+            logger.error("%r: a message could not be decoded", self.endpoint._label, exc_info=fault)
+        if self._sender is not None and self._sender.must_finish and connection.is_writable:
+            connection.prepare_response()
+            self.update_direct()
+            self._sender.close_behind(self._respond)
+        else:
+            self._respond()
+
+    def _respond(self) -> None:
         self.connection.respond()
+        if not self.corked:
+            self.flush()
+            self.move_on()
 
     def handle(self, messages: list[tuple[int, bytes]], control: bool) -> None:
         """Applies the connection's rules to messages and control frames, and hands them on."""
@@ -363,20 +385,60 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends what is no plain message on an open connection."""
         slow = self._slow_consumer
-        if slow is not None and opcode < OpCode.CLOSE and self.thread == threading.get_ident() and slow.drops():
+        if slow is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and slow.drops():
             return SENT
         return self.sender.send(data, opcode)
+
+    def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
+        """Sends a frame as it is, other than a close frame; a whole message may be dropped."""
+        slow = self._slow_consumer
+        is_message = frame.fin and OpCode.CONTINUATION < frame.opcode < OpCode.CLOSE
+        if slow is not None and is_message and slow.drops():
+            return SENT
+        return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
 
     @property
     def dropped(self) -> int:
         """Messages that were not sent, as the peer reads too slowly."""
         return 0 if self._slow_consumer is None else self._slow_consumer.dropped
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether who calls is in another thread, or has interrupted the sending of a message, as a signal handler."""
+        return self.thread != threading.get_ident() or self.busy
+
     def written(self) -> Coroutine[Any, Any, None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
         if not self.corked or self.writer.size > _CORK_LIMIT:
             self.flush()
-        return self.until_writable() if self.writes_paused else SENT
+        if self.writes_paused:
+            return self.until_writable()
+        return self.pace() if self.buffer.credit < 0 else SENT
+
+    def drained(self) -> Coroutine[Any, Any, None]:
+        """`written` for what is never dropped: to be awaited, which takes a while where `SLOW_CONSUMER` drops too."""
+        if not self.corked or self.writer.size > _CORK_LIMIT:
+            self.flush()
+        return self.until_writable() if self._is_full else self.pace()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the transport's buffer is above its high-water mark."""
+        return self.writes_paused or (self._slow_consumer is not None and self._slow_consumer.lags)
+
+    def rest(self) -> Coroutine[Any, Any, None]:
+        """To be awaited where the loop may have been held for too long: lets it go, if it has."""
+        buffer = self.buffer
+        if buffer.held:
+            return Pending(self._rest)
+        buffer.held = True
+        self.loop.call_soon(_let_go, buffer)
+        return SENT
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(0)
+        if self.writes_paused:
+            await self._until_writable()
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
@@ -386,9 +448,12 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             # Not by writelines(), which forgets the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
             self.transport.write(chunk)
 
-    async def until_writable(self) -> None:
-        """Until the transport's buffer is below its low-water mark."""
-        while self.writes_paused:
+    def until_writable(self) -> Coroutine[Any, Any, None]:
+        """To be awaited until the transport's buffer is below its low-water mark."""
+        return Pending(self._until_writable)
+
+    async def _until_writable(self) -> None:
+        while self._is_full:
             await self._wait()
             if self.lost:
                 raise self.closed_error()
@@ -397,11 +462,17 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Until writing is resumed or the transport lost."""
         if not self.lost:
             waiter = self.loop.create_future()
-            self._waiters += (waiter,)
-            await waiter
+            if self._waiters is _NOBODY:
+                self._waiters = {}
+            waiters = self._waiters
+            waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                waiters.pop(waiter, None)
 
     def _wake_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, ()
+        waiters, self._waiters = self._waiters, _NOBODY
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -420,9 +491,17 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         Raises:
             ValueError: The code may not be sent.
         """
-        if self._sender is not None:
-            self._sender.settle()
-        self._close(code, reason)
+        if code != CloseCode.NO_STATUS_RCVD:
+            check_close_code(code)
+        connection = self.connection
+        if not connection.is_open:
+            return
+        if self._sender is not None and self._sender.must_finish:
+            connection.prepare_close(code, reason)
+            self.update_direct()
+            self._sender.close_behind(partial(self._close, code, reason))
+        else:
+            self._close(code, reason)
 
     def _close(self, code: int, reason: str = "") -> None:
         self.connection.close(code, reason)
@@ -431,14 +510,17 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.move_on()
 
     def close_with(self, payload: bytes) -> None:
-        """`close` with a close frame's payload."""
-        code = int.from_bytes(payload[:2]) if payload else int(CloseCode.NO_STATUS_RCVD)
+        """`close` with a close frame's payload; errors of `close`."""
+        code = int(CloseCode.NO_STATUS_RCVD)
+        if payload:
+            code = int.from_bytes(payload[:2])
+            check_close_code(code)
         self.close(code, payload[2:].decode(errors="replace"))
 
     def move_on(self) -> None:
         """Takes a connection that is closing one step further to its end."""
         connection, transport = self.connection, self.transport
-        if connection.is_open or self.lost:
+        if connection.is_writable or self.lost:
             return
         if self._closing is None:
             exchanged = connection.is_over and (connection.failed is None or connection.ended)
@@ -564,3 +646,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
         return self.connection.closed_error()
+
+
+def _let_go(buffer: "_codec.ReceiveBuffer") -> None:
+    buffer.held = False

@@ -4,7 +4,6 @@ import asyncio
 import enum
 import json
 import logging
-import threading
 from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,16 +13,17 @@ from duck.views import View
 from . import handshake, transport
 from ._codec import SENT
 from .compression import PERMESSAGE_DEFLATE, Compression
-from .connection import Connection
+from .connection import Connection, check_close_code
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
-from .logging import access_logger, log_access, log_event, log_refusal
+from .logging import access_logger, log_access, log_event, log_refusal, logger
 from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
+from .pending import hop
 from .protocol import WebSocketProtocol
-from .sending import Data, hop
+from .sending import Data
 
 if TYPE_CHECKING:
     from duck.server import Server
@@ -203,13 +203,20 @@ class WebSocketView(View):
     async def on_receive(self, message: bytes, opcode: OpCode, **kwargs: Any) -> None:
         """A message has come whole.
 
-        An exception is logged and closes the connection with 1011.
+        An exception is logged and closes the connection with 1011. Where this is not overridden, a message closes it
+        with 1003.
 
         Args:
             message: A text is valid UTF-8: `message.decode()`.
             opcode: TEXT or BINARY.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement on_receive()")
+        name = type(self).__name__
+        protocol = self._protocol
+        if protocol is None:
+            raise NotImplementedError(f"{name} does not implement on_receive()")
+        if protocol.connection.is_open:
+            logger.warning("%r: closed, as a message came and %s has no on_receive", self._label, name)
+            protocol.close(CloseCode.UNSUPPORTED_DATA, "no messages, please")
 
     @overload
     async def on_close(self, frame: Frame | None, /) -> None: ...
@@ -422,18 +429,20 @@ class WebSocketView(View):
     ) -> Coroutine[Any, Any, None]:
         """Sends a message; to be awaited.
 
-        It is queued at once and leaves in the order of calls. Awaiting it takes a while only if the peer reads slowly.
+        It is queued by the call and leaves in the order of calls; what is returned may be awaited, become a task, or be
+        ignored. Awaiting it takes a while only if the peer reads slowly, or to let others have their turn.
 
         Args:
             data: A str or bytes-like; or an iterable or async iterable of them, each of which leaves as a fragment of
-                one message as soon as it is made.
-            opcode: TEXT or BINARY; PING, PONG or CLOSE with their payload. Bytes sent as TEXT must be UTF-8.
+                one message as soon as it is made. While the peer does not read, no more is made, whatever
+                `SLOW_CONSUMER` says.
+            opcode: TEXT or BINARY; PING, PONG or CLOSE with their payload.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
             RuntimeError: It is not open yet.
             TypeError: There is no way to send such data.
-            ValueError: A control frame is over 125 bytes.
+            ValueError: Bytes that are sent as TEXT are not UTF-8, or a control frame is over 125 bytes.
         """
         protocol = self._protocol
         if protocol is None:
@@ -470,10 +479,11 @@ class WebSocketView(View):
         Raises:
             ValueError: The code may not be sent.
         """
+        check_close_code(code)
         protocol = self._protocol
         if protocol is not None:
-            if protocol.thread != threading.get_ident():
-                return hop(protocol, self.send_close, code, reason)
+            if protocol.is_elsewhere:
+                return hop(protocol, self.send_close, code, reason, closes=True)
             protocol.close(code, reason)
         return SENT
 
@@ -482,15 +492,16 @@ class WebSocketView(View):
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
-            ValueError: A control frame is over 125 bytes or not final.
+            ValueError: A control frame is over 125 bytes or not final, a close code may not be sent, or a text is not
+                UTF-8.
         """
         protocol = self._open_protocol()
-        if protocol.thread != threading.get_ident():
+        if protocol.is_elsewhere:
             return hop(protocol, self.send_frame, frame)
         if frame.opcode == OpCode.CLOSE:
             protocol.close_with(frame.payload)
             return SENT
-        return protocol.sender.send_frame(frame.opcode, frame.payload, frame.fin)
+        return protocol.send_frame(frame)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
         """Closes the connection and waits until it is gone; may be called at any time, and again.
@@ -502,8 +513,8 @@ class WebSocketView(View):
         protocol = self._protocol
         if protocol is None:
             self.state = State.CLOSED
-        elif protocol.thread != threading.get_ident():
-            await hop(protocol, self.safe_close, disable_logging, call_on_close_handler)
+        elif protocol.is_elsewhere:
+            await hop(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)

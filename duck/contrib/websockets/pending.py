@@ -1,0 +1,171 @@
+"""What `send` returns where there is something to wait for, and how it gets into the thread of the connection.
+
+A message has been sent, or stands in line, when `send` returns. So what it returns may be awaited, now or later, once
+or several times, become a task, or be dropped: nobody is told that it was "never awaited".
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import tasks
+from ._codec import SENT
+from .exceptions import ConnectionClosed
+from .logging import logger
+
+if TYPE_CHECKING:
+    from .protocol import WebSocketProtocol
+
+__all__ = ["Pending", "hop"]
+
+
+class Pending(Coroutine[Any, Any, None]):
+    """A coroutine that does not begin to exist before somebody waits for it.
+
+    Args:
+        wait: Makes it.
+    """
+
+    __slots__ = ("_coroutine", "_wait")
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._wait = wait
+        self._coroutine: Coroutine[Any, Any, None] | None = None  # while a task drives it
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._wait().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._driven().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._driven().throw(*error)
+
+    def close(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+    def _driven(self) -> Coroutine[Any, Any, None]:
+        if self._coroutine is None:
+            self._coroutine = self._wait()
+        return self._coroutine
+
+
+def hop(
+    protocol: "WebSocketProtocol", method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
+) -> Coroutine[Any, Any, None]:
+    """Calls a method in the thread of the connection, as soon as the loop there gets to it.
+
+    Args:
+        method: Gives an awaitable, which is awaited there.
+        closes: Whether it is harmless that the connection or its loop has ended.
+
+    Returns:
+        To be awaited anywhere, or dropped: then an error is logged.
+
+    Raises:
+        ConnectionClosed: The loop has ended.
+    """
+    result = _Result()
+    try:
+        if protocol.lost and not protocol.loop.is_running():
+            raise protocol.closed_error()
+        _schedule(protocol, _Call(protocol, method, args, result))
+    except ConnectionClosed:
+        if not closes:
+            raise
+        return SENT
+    return Pending(partial(_wait, result, closes))
+
+
+def _schedule(protocol: "WebSocketProtocol", call: "_Call") -> None:
+    try:
+        protocol.loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not protocol.loop.is_closed():
+            raise
+        raise protocol.closed_error() from None
+
+
+async def _wait(result: "_Result", closes: bool) -> None:
+    result.awaited = True
+    try:
+        await asyncio.wrap_future(result)
+    except ConnectionClosed:
+        if not closes:
+            raise
+
+
+class _Result(Future[None]):
+    """What comes of a call.
+
+    Attributes:
+        awaited: Whether somebody has waited for it; if nobody ever does, an error is logged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited = False
+
+    def __del__(self) -> None:
+        if self.done() and not (self.awaited or self.cancelled()):
+            error = self.exception()
+            if error is not None and not isinstance(error, ConnectionClosed):
+                logger.error("a send from another thread has failed", exc_info=error)
+
+
+class _Call:
+    """A call on its way into the thread of a connection.
+
+    Nobody but the loop holds it. If that is closed before it gets to the call, or while the call is at work, the call
+    is freed, and whoever waits learns of the end.
+    """
+
+    __slots__ = ("_args", "_method", "_protocol", "_result")
+
+    def __init__(
+        self,
+        protocol: "WebSocketProtocol",
+        method: Callable[..., Awaitable[None]],
+        args: tuple[Any, ...],
+        result: _Result,
+    ) -> None:
+        self._protocol = protocol
+        self._method = method
+        self._args = args
+        self._result = result
+
+    def __call__(self) -> None:
+        loop = self._protocol.loop
+        task = tasks.start_task(loop, self._run())
+        if not task.done():
+
+            def cancel(result: Future[None]) -> None:
+                if result.cancelled() and not loop.is_closed():
+                    loop.call_soon_threadsafe(task.cancel)
+
+            self._result.add_done_callback(cancel)
+
+    def __del__(self) -> None:
+        self._end(self._protocol.closed_error())
+
+    async def _run(self) -> None:
+        try:
+            await self._method(*self._args)
+        except asyncio.CancelledError:
+            self._end(self._protocol.closed_error())  # unless it is the result that was cancelled
+        except Exception as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        result = self._result
+        if result.done() or not result.set_running_or_notify_cancel():
+            return
+        if error is None:
+            result.set_result(None)
+        else:
+            result.set_exception(error)

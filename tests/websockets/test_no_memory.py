@@ -1,0 +1,219 @@
+"""Memory that runs out at any allocation: no crash, and what has left is what was sent, up to where it ends."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("_testcapi")
+
+SECONDS = 60
+
+PRELUDE = """
+import gc, sys
+from _testcapi import remove_mem_hooks, set_nomemory
+from duck.contrib.websockets import _codec
+
+gc.disable()  # or a collection, which ignores errors, would take some of them
+
+def each_allocation(attempt):
+    '''Calls `attempt(fail)` with what makes the first, the second, the third ... allocation fail, until none does.'''
+    number = 1
+    while attempt(number):
+        number += 1 + number // 200  # all of the first ones, then fewer
+    return number
+
+def failing(number, function, *args):
+    '''Whether a call runs out of memory at its n-th allocation.'''
+    try:
+        set_nomemory(number, number + 1)
+        function(*args)
+    except MemoryError:
+        return True
+    finally:
+        remove_mem_hooks()
+    return False
+"""
+
+WRITER = """
+def frames(data):
+    found = []
+    while data:
+        size, first, length, _ = _codec.parse_header(data, False, True, 2**62)
+        found.append((first, data[size : size + length]))
+        assert len(found[-1][1]) == length, "a frame is cut"
+        data = data[size + length :]
+    return found
+
+MESSAGES = [b"small", b"x" * 9000, b"", b"y" * 5000, b"z" * 20000, b"w" * 100, b"v" * 8192]
+
+def write(writer, message):
+    writer.write(0x82, message)
+
+for before in range(len(MESSAGES)):
+    for step in ("write", "take"):
+        def attempt(number):
+            writer = _codec.FrameWriter()
+            for message in MESSAGES[:before]:
+                write(writer, message)
+            size = writer.size
+            if step == "write":
+                failed = failing(number, write, writer, MESSAGES[before])
+                assert not failed or writer.size == size
+            else:
+                write(writer, MESSAGES[before])
+                taken = []
+                failed = failing(number, lambda: taken.append(writer.take()))
+                assert failed or not writer.size
+            if step == "write":
+                expected = MESSAGES[: before + (not failed)]
+            elif failed:
+                # What was to be taken has either been lost with the list that it was in, or is still there.
+                expected = MESSAGES[: before + 1] if writer.size else []
+            else:
+                return False
+            write(writer, b"behind")
+            assert frames(b"".join(writer.take())) == [(0x82, message) for message in [*expected, b"behind"]]
+            return failed
+        each_allocation(attempt)
+print("the end")
+"""
+
+READER = """
+def masked(first, payload):
+    return _codec.serialize(first, payload, bytes(4))
+
+STREAM = b"".join(
+    [masked(0x81, b"text"), masked(0x89, b"ping"), masked(0x01, b"be"), masked(0x89, b"?"), masked(0x80, b"gin"),
+     masked(0x82, b"x" * 100_000), masked(0x88, b"\\x03\\xe8")]
+)
+EXPECTED = _codec.MessageReader(2**20, True, False).receive(STREAM)
+
+for piece in (1, 7, 50_000, len(STREAM)):
+    pieces = [STREAM[at : at + piece] for at in range(0, len(STREAM), piece)][:60]
+
+    def attempt(number):
+        reader = _codec.MessageReader(2**20, True, False)
+        spare = bytearray(2**18)
+        got, step = [], ""
+
+        def feed():
+            nonlocal step
+            for piece in pieces:
+                step = "fill"
+                target = reader.get_buffer(spare)
+                target[: len(piece)] = piece
+                size = len(piece)
+                step = "read"
+                messages = reader.buffer_updated(spare, size)
+                step = "keep"
+                got.extend(messages)
+
+        failed = failing(number, feed)
+        assert got == EXPECTED[: len(got)]
+        if failed and step == "read" and _codec.describe()["codec"] == "compiled":  # the twin may not have begun
+            # It does not know its place in what follows, and makes nothing of it.
+            assert reader.closed
+            assert reader.receive(STREAM) == []
+        return failed
+
+    each_allocation(attempt)
+print("the end")
+"""
+
+HOT_PATH = """
+from duck.contrib.websockets import tasks
+
+class Transport:
+    def __init__(self):
+        self.written = []
+        self.aborted = False
+
+    def write(self, data):
+        self.written.append(bytes(data))
+
+    def abort(self):
+        self.aborted = True
+
+class Path(_codec.HotPath):
+    def send_otherwise(self, data, opcode):
+        raise ConnectionError
+
+    def rest(self):
+        return self.sent
+
+    def write_chunks(self, chunks):
+        for chunk in chunks:
+            self.transport.write(chunk)
+
+def make():
+    path = Path()
+    path.reader = _codec.MessageReader(2**20, True, False)
+    path.writer = _codec.FrameWriter()
+    path.buffer = BUFFER
+    path.transport = Transport()
+    path.sent = _codec.SENT
+    path.compress = path.decode = None
+    path.threshold, path.max_size, path.max_encoded = 0, 2**20, 2**20
+    path.fd = -1
+    path.alive = path.corked = path.lost = path.writes_paused = path.queued = False
+    path.direct_in = path.direct_out = True
+    path.thread = THREAD
+    return path
+
+import threading
+THREAD = threading.get_ident()
+BUFFER = _codec.ReceiveBuffer(2**18)
+MESSAGES = ["small", b"x" * 9000, "grüße", b"y" * 5000, b"z" * 20000, "w" * 100]
+
+def send_all(path, sent):
+    for message in MESSAGES:
+        path.send(message, 1)
+        sent.append(message)
+    path.corked = False
+    path.flush()
+
+for corked in (False, True):
+    def attempt(number):
+        path = make()
+        path.corked = corked
+        sent = []
+        failed = failing(number, send_all, path, sent)
+        if failed and not path.transport.aborted:
+            path.corked = False
+            path.flush()
+        data = b"".join(path.transport.written)
+        got = []
+        reader = _codec.MessageReader(2**20, False, False)
+        for opcode, payload in reader.receive(data):
+            got.append(payload)
+        assert not reader.error
+        every = [m.encode() if isinstance(m, str) else m for m in MESSAGES]
+        assert got == every[: len(got)], got
+        if not path.transport.aborted:
+            assert len(got) >= len(sent)
+        else:
+            before = len(path.transport.written)
+            path.writer.write(0x81, b"nothing follows")
+            path.flush()
+            assert len(path.transport.written) == before
+        return failed
+
+    assert each_allocation(attempt) > 3
+print("the end")
+"""
+
+
+@pytest.mark.parametrize("part", ["writer", "reader", "hot path"])
+@pytest.mark.parametrize("twin", ["", "1"], ids=["compiled", "python"])
+def test_no_allocation_is_one_that_must_not_fail(part, twin):
+    code = {"writer": WRITER, "reader": READER, "hot path": HOT_PATH}[part]
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={"DUCK_NO_EXTENSIONS": twin},
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "the end"), done.stderr[-2000:]
