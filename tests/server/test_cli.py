@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
-from websockets.exceptions import InvalidMessage
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect, unix_connect
 
 from duck.contrib.websockets import __version__
@@ -311,7 +311,7 @@ def test_client_certificates(folder, tls):
     authority.issue_cert("client@example.org").configure_cert(known)
     with Process(folder, "echo.py", "--port", 0, *files) as process:
         assert echo(process.address, ssl=known, server_hostname="localhost") == "hello"
-        with pytest.raises((OSError, InvalidMessage)):
+        with pytest.raises((OSError, WebSocketException)):
             echo(process.address, ssl=unknown, server_hostname="localhost")
     assert "--ssl-ca-certs is of no use without --ssl-certfile" in fails(
         folder, "serve", "echo.py", "--ssl-ca-certs", "ca.pem"
