@@ -75,6 +75,8 @@ def _serve(options: argparse.Namespace) -> None:
         loop_factory(options.loop)
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
+    if options.proxy_protocol and not options.trusted_proxies:
+        raise UsageError("--proxy-protocol needs --trusted-proxies: anybody else could claim to be anybody")
     make_context = _ssl(options)
     try:
         run(
@@ -90,6 +92,7 @@ def _serve(options: argparse.Namespace) -> None:
             shutdown_code=options.shutdown_code,
             limits=limits(options),
             trusted_proxies=options.trusted_proxies,
+            proxy_protocol=options.proxy_protocol,
         )
     except OSError as error:
         where, other = f"{options.host}:{options.port}", "--host or --port"

@@ -14,6 +14,7 @@ import httptools
 from duck.http.headers import Headers
 
 from .limits import Limits
+from .proxy_protocol import SIGNATURES
 
 __all__ = ["Refusal", "RequestHead", "RequestReader"]
 
@@ -24,6 +25,7 @@ _STEP = 4096
 _AROUND = len("GET  HTTP/1.1\r\n\r\n")  # bytes of a head without its target and its fields
 
 _VERSIONS = frozenset({"1.0", "1.1"})
+_PROXY = "a header of the PROXY protocol: serve with proxy_protocol, and name the proxy in trusted_proxies"
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.2
 
 
@@ -140,7 +142,7 @@ class RequestReader:
             except httptools.HttpParserCallbackError:
                 self.stop()
             except httptools.HttpParserError as error:
-                self._refuse(400, f"not HTTP/1.1: {error}")
+                self._refuse(400, _PROXY if bytes(data[:12]).startswith(SIGNATURES) else f"not HTTP/1.1: {error}")
             else:
                 if turns == self._turns:
                     self._take_room(len(step))

@@ -57,6 +57,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     Attributes:
         address: Who is connected.
+        secure: Whether the connection of the client to a proxy before us is encrypted, as that has told.
         place: That of the connection; None where the server has no room for the client, which is told when it asks.
     """
 
@@ -78,6 +79,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_writing_paused",
         "address",
         "place",
+        "secure",
     )
 
     _context: Context
@@ -101,7 +103,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
         self._tick = 0
-        self._lost = self._writing_paused = False
+        self.secure = self._lost = self._writing_paused = False
         self._unsent = 0
 
     # What the transport calls.
@@ -225,7 +227,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._server.start_answer(request, self._answer(request, match, head.keep_alive))
 
     def _request(self, head: RequestHead) -> HttpRequest:
-        client, secure = self.address, self._transport.get_extra_info("sslcontext") is not None
+        client = self.address
+        secure = self.secure or self._transport.get_extra_info("sslcontext") is not None
         headers = head.headers
         if self._server.proxies is not None:
             client, secure, headers = self._server.proxies.client(client, headers, secure)

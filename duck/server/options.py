@@ -99,6 +99,11 @@ def _add_proxies(group: Any) -> None:
         help="IP addresses and networks of proxies whose X-Forwarded-For, -Proto and -Host, or else Forwarded, are "
         "taken for true; unix for whoever comes by --uds",
     )
+    group.add_argument(
+        "--proxy-protocol",
+        action="store_true",
+        help="their connections begin with a header of the PROXY protocol, version 1 or 2",
+    )
 
 
 def _add_limits(group: Any) -> None:

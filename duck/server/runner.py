@@ -45,6 +45,7 @@ def run(
     shutdown_code: int = CloseCode.GOING_AWAY,
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
+    proxy_protocol: bool = False,
 ) -> None:
     """Serve an application until the process is told to stop by SIGINT or SIGTERM.
 
@@ -77,6 +78,7 @@ def run(
             shutdown_code=shutdown_code,
             limits=limits,
             trusted_proxies=trusted_proxies,
+            proxy_protocol=proxy_protocol,
         ) as server:
             for address in server.addresses:
                 print(f"listening on {address}", flush=True)

@@ -17,6 +17,7 @@ from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 from duck.views import View
 
+from . import proxy_protocol as proxy_header
 from .accept import Acceptor, LoopAcceptor
 from .census import Census, Place
 from .http import HttpProtocol
@@ -66,6 +67,7 @@ class Server:
         *,
         limits: Limits | None = None,
         trusted_proxies: Iterable[str] = (),
+        proxy_protocol: bool = False,
         shutdown_timeout: float = 10.0,
         shutdown_code: int = CloseCode.GOING_AWAY,
     ) -> None:
@@ -75,15 +77,20 @@ class Server:
             urlpatterns: The routes, or one view for every path.
             limits: What clients may ask for.
             trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
+            proxy_protocol: Whether their connections begin with a header of the PROXY protocol.
             shutdown_timeout: Seconds that `close` waits for views to end.
             shutdown_code: The close code that it sends.
 
         Raises:
-            TypeError, ValueError: The routes are malformed, or the code is another.
+            TypeError, ValueError: The routes are malformed, or the code is another, or there is no proxy to be trusted
+                with the PROXY protocol.
         """
         self.limits = limits or Limits()
         self.routes = Routes(urlpatterns)
         self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
+        if proxy_protocol and self.proxies is None:
+            raise ValueError("proxy_protocol needs trusted_proxies: anybody else could claim to be anybody")
+        self._proxy_protocol = proxy_protocol
         self.application = Application(self)
         self.closing = False
         self.addresses: list[str] = []
@@ -138,7 +145,7 @@ class Server:
         elif not sockets:
             sockets = await bind(host, port)
         for sock in sockets:
-            if ssl is None and LoopAcceptor.suits(self._loop):
+            if ssl is None and not self._proxy_protocol and LoopAcceptor.suits(self._loop):
                 by_loop = LoopAcceptor(sock)
                 self._acceptors.append(by_loop)
                 await by_loop.start(self._loop, partial(HttpProtocol, self, self._loop))
@@ -232,23 +239,50 @@ class Server:
             self.connection_closed(protocol)
             return
         connecting = self._loop.create_task(self._connect(protocol, sock))
-        if self.ssl is not None:
+        if self.ssl is not None or self._proxy_protocol:
             self._handshakes.add(connecting)
             connecting.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, protocol: HttpProtocol, sock: socket.socket) -> None:
-        """Make the transport of a connection, which with TLS takes a handshake."""
+        """Make the transport of a connection, which takes a while with TLS, and with a header of the PROXY protocol."""
         options: dict[str, Any] = {}
         if self.ssl is not None:
             options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
         try:
+            if self._proxy_protocol:
+                await self._receive_proxy_header(protocol, sock)
             await self._loop.connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
             logger.debug("%s has not come to a connection: %s", protocol.address, error)
             protocol.connection_lost(error)
-        except asyncio.CancelledError:
+        except BaseException:
             protocol.connection_lost(None)
             raise
+
+    async def _receive_proxy_header(self, protocol: HttpProtocol, sock: socket.socket) -> None:
+        """Learn from a trusted proxy whose connection it is.
+
+        Raises:
+            OSError: That has not been told; the socket is closed.
+        """
+        if self.proxies is None or not self.proxies.trusts(protocol.address):
+            return
+        try:
+            async with asyncio.timeout(protocol.first_timeout):
+                header = await proxy_header.receive(self._loop, sock)
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, ValueError):
+                raise
+            logger.info("%s dropped: %s; as a trusted proxy it must send one", protocol.address, error)
+            raise ConnectionAbortedError from error
+        protocol.secure = header.secure
+        if header.address is not None:
+            protocol.address = header.address
+            if protocol.place is not None and not self.move(protocol.place, header.address):
+                protocol.place.leave()
+                protocol.place = None
+                self._turned_away += 1
 
     # What connections call.
 
@@ -419,6 +453,7 @@ async def serve(
     shutdown_code: int = CloseCode.GOING_AWAY,
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
+    proxy_protocol: bool = False,
 ) -> AsyncIterator[Server]:
     """Serve an application for as long as the block runs.
 
@@ -435,6 +470,8 @@ async def serve(
         limits: What clients may ask for.
         trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
             `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
+        proxy_protocol: Whether their connections begin with a header of the PROXY protocol, version 1 or 2; those of
+            others have none. Needs a loop that can watch sockets, which Windows' proactor cannot.
 
     Raises:
         OSError: The address cannot be had.
@@ -444,6 +481,7 @@ async def serve(
         urlpatterns,
         limits=limits,
         trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
         shutdown_timeout=shutdown_timeout,
         shutdown_code=shutdown_code,
     )

@@ -540,6 +540,20 @@ def test_a_socket_that_cannot_be_made(folder):
     assert "cannot listen on missing/duck.sock: No such file or directory" in line
 
 
+def test_the_proxy_protocol(folder):
+    line = fails(folder, "serve", "echo.py", "--proxy-protocol")
+    assert line.startswith("duck: --proxy-protocol needs --trusted-proxies")
+    arguments = ("echo.py", "--port", 0, "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
+    with Process(folder, *arguments) as process:
+        host, port = process.address.removeprefix("ws://").split(":")
+        with socket.create_connection((host, int(port))) as proxy:
+            proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n")
+            with connect(process.address, sock=proxy) as client:
+                client.send("hello")
+                assert client.recv() == "hello"
+        assert "192.0.2.1:4711" in process.stop(signal.SIGTERM)[1]
+
+
 def test_bad_certificates(folder, tls):
     (folder / "nonsense.pem").write_text("nonsense")
     serve = ("serve", "echo.py", "--port", "0")
