@@ -95,7 +95,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("behind", [0, 3 * MIB], ids=["", "with bytes behind"])
-def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log):
+def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, until):
     """Even with bytes of it unread: with a plain close() they would reset the connection, and destroy the answer."""
     headers, without, expected = REFUSED[case]
 
@@ -119,6 +119,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log):
                 assert view.state is State.CLOSED
                 assert not view.initiated_upgrade
                 assert view.request.META["DEBUG_MESSAGE"] == f"WebSocket Error: {body.decode().strip()}"
+            await until(view.request.transport.is_closing)
             assert not log()
 
     run(scenario())
