@@ -56,7 +56,8 @@ def test_a_handler_at_work_gives_its_answer(run, until, either_tls):
         ssl = either_tls and either_tls.server
         options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
         async with (
-            serving(Working, ssl=ssl) as running, ws_connect(running.addresses[0] + "/room", **options) as busy,
+            serving(Working, ssl=ssl) as running,
+            ws_connect(running.addresses[0] + "/room", **options) as busy,
             ws_connect(running.addresses[0] + "/room", **options) as idle,
         ):
             await busy.send(b"one")

@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from duck.contrib.websockets import Compression, Extension, Frame, OpCode, PerMessageDeflate, WebSocketView
+from duck.contrib.websockets.extensions import _kept
 
 JSON = b'{"symbol": "ABCD", "price": 123.45, "side": "buy"}, ' * 20
 
@@ -400,5 +401,139 @@ def test_a_view_may_have_extensions_of_its_own(run, serving, dial):
                 head = await peer.reader.readexactly(2)
                 assert head == b"\xc1\x05"
                 assert await peer.reader.readexactly(5) == b"QUACK"
+
+    run(scenario())
+
+
+class Odd(Extension):
+    """Turns each byte round, and says nothing of it; cannot decode what begins with 0xFF."""
+
+    uses_rsv1 = False
+
+    def encode(self, frame):
+        if frame.payload == b"unspeakable":
+            raise LookupError("cannot encode")
+        return frame.replace(payload=bytes(byte ^ 0xFF for byte in frame.payload))
+
+    def decode(self, frame, max_size=None):
+        if frame.payload[:1] == b"\xff":
+            raise LookupError("cannot decode")
+        return self.encode(frame)
+
+
+class OddView(WebSocketView):
+    COMPRESSION = False
+    EXTENSIONS = {"x-odd": lambda parameters: Odd("x-odd")}  # noqa: RUF012
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+ODD = {"Sec-WebSocket-Extensions": "x-odd"}
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_text_that_an_extension_has_changed_need_not_be_utf8_on_the_wire(run, connect, pieces):
+    async def scenario():
+        async with connect(OddView, headers=ODD) as session:
+            odd, peer, text = Odd("x-odd"), session.peer, "grüße"
+            payload = odd.encode(Frame(OpCode.TEXT, payload=text.encode())).payload
+            size = -(-len(payload) // pieces)
+            for at in range(0, len(payload), size):
+                opcode = OpCode.CONTINUATION if at else OpCode.TEXT
+                peer.send(Frame(opcode, at + size >= len(payload), payload[at : at + size]))
+            assert odd.decode(await peer.frame()).payload == text.encode()
+            peer.send(odd.encode(Frame(OpCode.TEXT, payload=b"\xe9")))  # which is none when it is decoded
+            assert (await peer.closing())[0] == 1007
+
+    run(scenario())
+
+
+def test_an_extension_that_cannot_decode(run, connect, log):
+    """That is a fault of the server's: it is logged, and the peer told no more. What came before is answered."""
+
+    async def scenario():
+        async with connect(OddView, headers=ODD) as session:
+            odd, peer = Odd("x-odd"), session.peer
+            before = odd.encode(Frame(OpCode.TEXT, payload=b"before"))
+            peer.send(before, Frame(OpCode.BINARY, payload=b"\xff"), before)
+            assert (await peer.frame()).payload == before.payload
+            assert await peer.closing() == (1011, "internal error")
+            assert await peer.rest() == []
+
+    run(scenario())
+    (entry,) = log()
+    assert (entry.level, str(entry.error)) == ("ERROR", "cannot decode")
+
+
+def test_compression_that_cannot_decompress_for_want_of_memory(run, connect, log, monkeypatch):
+    def decompress(self, payload, max_size=None):
+        raise MemoryError
+
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            monkeypatch.setattr(PerMessageDeflate, "decompress", decompress)
+            session.peer.write(compressed(far_end(), JSON))
+            assert await session.peer.closing() == (1011, "internal error")
+
+    run(scenario())
+    assert [type(entry.error) for entry in log()] == [MemoryError]
+
+
+def test_what_an_extension_cannot_encode_is_not_referred_to(run, connect):
+    """A message that has been compressed and did not leave is nothing that the peer knows."""
+
+    class View(Echo):
+        EXTENSIONS = {"x-odd": lambda parameters: Later("x-odd")}  # noqa: RUF012
+
+    class Later(Odd):
+        def encode(self, frame):
+            if fails:
+                raise LookupError("cannot encode")
+            return super().encode(frame)
+
+    fails = []
+
+    async def scenario():
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate, x-odd"}
+        async with connect(View, headers=offer) as session:
+            view, client, odd = session.view, far_end("15"), Odd("x-odd")
+
+            async def message():
+                first, size = await session.peer.reader.readexactly(2)
+                if size == 126:
+                    size = int.from_bytes(await session.peer.reader.readexactly(2))
+                payload = await session.peer.reader.readexactly(size)
+                frame = odd.encode(Frame(OpCode.TEXT, payload=payload, rsv1=bool(first & 0b01000000)))
+                return client.decode(frame).payload
+
+            assert len(view.extensions) == 2
+            await view.send(JSON)
+            assert await message() == JSON
+            fails.append(True)
+            with pytest.raises(LookupError):
+                await view.send(b"lost" * 100)
+            fails.clear()
+            await view.send(b"lost" * 100)
+            assert await message() == b"lost" * 100
+
+    run(scenario())
+
+
+def test_compressors_of_ended_connections_are_let_go_beside_another_extension(run, connect):
+    class View(Echo):
+        EXTENSIONS = {"x-odd": lambda parameters: Odd("x-odd")}  # noqa: RUF012
+
+    async def scenario():
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate, x-odd"}
+        async with connect(View, headers=offer) as session:
+            view = session.view
+            await view.send(JSON)
+            await session.peer.reader.readexactly(2)
+            deflate = view.extensions[0]
+            assert deflate in _kept._extensions
+            session.peer.leave()
+            await session.ended()
+            assert deflate not in _kept._extensions
 
     run(scenario())

@@ -592,24 +592,117 @@ def test_the_connection_is_lost_while_a_message_is_compressed(run, connect, gate
     run(scenario())
 
 
-def test_the_peer_closes_while_a_message_is_compressed(run, connect, gate):
-    """The message leaves first, for it was sent first."""
+@pytest.mark.parametrize("who", ["peer", "view"])
+def test_a_close_frame_behind_messages_that_are_compressed(run, serving, dial, gate, who):
+    """They leave first, for they were sent first. Others are served meanwhile, and nothing may be sent any more."""
 
     async def scenario():
         held = gate("compress")
-        async with connect(Recorder, headers=OFFER) as session:
-            client = Client(session.peer)
-            sent = asyncio.create_task(session.view.send(LARGE[0]))
+        async with serving(Recorder) as server, dial(server, headers=OFFER) as peer, dial(server) as other:
+            await peer.head()
+            await other.head()
+            view, end = await server.views.get()
+            client = Client(peer)
+            sent = [asyncio.create_task(view.send(message)) for message in (LARGE[0], "small", LARGE[1])]
             await held.entered.wait()
-            client.send(Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
-            threading.Timer(0.05, held.open).start()
-            assert await client.message() == LARGE[0]
-            assert await client.closing() == 1000
-            await sent
-            await session.ended()
-            assert session.view.events == ["open", ("close", b"\x03\xe8")]
+            if who == "peer":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x0f\xa0"), b"too late")
+            else:
+                await view.send_close(4000)
+                client.send(b"too late")
+            for number in range(10):
+                other.send(str(number))
+                assert await other.message() == str(number)
+            for late in ("late", ["late"]):
+                with pytest.raises(ConnectionClosed, match="4000"):
+                    await view.send(late)
+            await view.send_close(4001)
+            held.open()
+            for message in (LARGE[0], b"small", LARGE[1]):
+                assert await client.message() == message
+            assert await client.closing() == 4000
+            await asyncio.gather(*sent)
+            if who == "view":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x0f\xa0"))
+            await end
+            assert view.close_code == 4000
+            assert view.events == ["open", ("close", b"\x0f\xa0")]
 
     run(scenario())
+
+
+@pytest.mark.parametrize("who", ["peer", "view"])
+def test_a_close_frame_behind_messages_for_which_the_time_is_over(run, connect, gate, who):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.2
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(View, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            sent = [asyncio.create_task(view.send(message)) for message in (LARGE[0], "small")]
+            await held.entered.wait()
+            if who == "peer":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            else:
+                await view.send_close()
+            assert await client.closing() == 1000
+            for sending in sent:
+                with pytest.raises(ConnectionClosed):
+                    await sending
+            session.peer.shut()
+            await session.ended()
+            held.open()
+
+    run(scenario())
+
+
+def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
+    async def scenario():
+        held = gate("compress")
+        async with connect(Recorder, headers=OFFER) as session:
+            view = session.view
+            sent = asyncio.create_task(view.send(LARGE[0]))
+            await held.entered.wait()
+            await view.send_close()
+            session.peer.reset()
+            with pytest.raises(ConnectionClosed):
+                await sent
+            await session.ended()
+            held.open()
+
+    run(scenario())
+
+
+def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, connect, gate, monkeypatch):
+    """A hundred that a large one has held up: they do not leave all at once."""
+    monkeypatch.setattr(sending, "_FAIR_SHARE", 0)
+    turns = 0
+
+    async def scenario():
+        nonlocal turns
+        held = gate("compress")
+        async with connect(Echo, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            loop = asyncio.get_running_loop()
+            message = LARGE[1][:20_000]
+            sent = [view.send(LARGE[0]), *(view.send(message) for _ in range(100))]
+            await held.entered.wait()
+
+            def count():
+                nonlocal turns
+                turns += bool(view._protocol.sender._resuming)
+                loop.call_soon(count)
+
+            loop.call_soon(count)
+            held.open()
+            assert await client.message() == LARGE[0]
+            for _ in range(100):
+                assert await client.message() == message
+            await asyncio.gather(*sent)
+
+    run(scenario())
+    assert turns > 50
 
 
 def test_who_gives_up_waiting_has_sent_all_the_same(run, connect, gate):

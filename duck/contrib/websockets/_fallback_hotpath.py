@@ -93,6 +93,7 @@ class HotPath:
         fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
         queued: Whether the transport may have bytes queued.
         busy: Whether a message is being compressed: who sends meanwhile has interrupted that, and must wait.
+        broken: Whether bytes are missing in what was written: nothing may follow.
     """
 
     reader: MessageReader
@@ -117,7 +118,7 @@ class HotPath:
     queued: bool
     busy: bool = False
     _flushing: bool = False
-    _broken: bool = False  # whether bytes are missing in what was written
+    broken: bool = False
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""
@@ -208,7 +209,7 @@ class HotPath:
             raise
         finally:
             self.busy = False
-            self.direct_out = not self._broken
+            self.direct_out = not self.broken
 
     def flush(self) -> None:
         """Hands what is to be sent to the transport."""
@@ -219,7 +220,7 @@ class HotPath:
         try:
             while writer.size:  # a signal handler may have sent meanwhile
                 chunks = writer.take()
-                if not (self.lost or self._broken):
+                if not (self.lost or self.broken):
                     self.write_chunks(chunks)
         except BaseException:
             self.cut()
@@ -229,7 +230,7 @@ class HotPath:
 
     def cut(self) -> None:
         """Ends the connection without a close frame, as bytes are missing in what was written."""
-        self._broken = True
+        self.broken = True
         self.direct_out = False
         self.transport.abort()
 

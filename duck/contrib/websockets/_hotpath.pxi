@@ -88,7 +88,7 @@ cdef class HotPath:
     cdef public bint queued
     cdef public bint busy
     cdef bint flushing
-    cdef bint broken
+    cdef readonly bint broken
 
     def get_buffer(self, sizehint):
         cdef ReceiveBuffer buffer = self.buffer

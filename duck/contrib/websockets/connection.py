@@ -380,7 +380,8 @@ class Connection:
             if not fin:
                 return
             self._gathered = None
-            first, payload = self._encode(gathered)
+            self._write_encoded(gathered)
+            return
         self._write(first, payload)
 
     def _write_compressed(self, deflate: PerMessageDeflate, first: int, payload: bytes, fin: bool) -> None:
@@ -389,6 +390,15 @@ class Connection:
             self._write(first, deflate.compress(payload, fin))
         except _ANY:
             deflate.rewind(context)
+            raise
+
+    def _write_encoded(self, gathered: list[Frame]) -> None:
+        contexts = [(one, one.context) for one in self.extensions if isinstance(one, PerMessageDeflate)]
+        try:
+            self._write(*self._encode(gathered))
+        except _ANY:
+            for deflate, context in contexts:
+                deflate.rewind(context)
             raise
 
     def _check_text(self, opcode: int, payload: bytes, fin: bool) -> None:

@@ -101,9 +101,9 @@ class Inflating:
                 self._behind = [job.result(), *self._behind]
             elif isinstance(error, (ExtensionError, ProtocolError)):
                 protocol.connection.refuse(error)
+            elif isinstance(error, Exception):
+                protocol.connection.fail_to_decode(error)
             else:
-                self._behind = ()
-                protocol.transport.abort()
                 raise error
             self._go_on()
         finally:

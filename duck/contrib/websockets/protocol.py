@@ -368,11 +368,13 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             and self._rate_limit is None
             and (not connection.extensions or connection.deflate is not None)
             and not self._holds & _HOLD_INFLATING
+            and not connection.closing
         )
         self.direct_out = (
             connection.is_plain
             and (self._sender is None or self._sender.is_direct)
             and (self._slow_consumer is None or not self._slow_consumer.lags)
+            and not (self.busy or self.broken)
         )
 
     @property

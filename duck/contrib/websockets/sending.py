@@ -196,7 +196,9 @@ class Sender:
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         protocol = self._protocol
         protocol.buffer.credit -= len(payload) + _COST
-        protocol.busy = True  # for who sends while this is interrupted: a signal handler, or a finalizer
+        # For who sends while this is interrupted: a signal handler, or a finalizer.
+        protocol.busy = True
+        protocol.direct_out = False
         try:
             if opcode < OpCode.CLOSE:
                 *fragments, payload = self._fragments(payload)
@@ -206,6 +208,7 @@ class Sender:
             protocol.connection.send(opcode, payload, fin)
         finally:
             protocol.busy = False
+            protocol.update_direct()
 
     def _fragments(self, payload: bytes) -> list[bytes]:
         size = self._protocol.frame_size

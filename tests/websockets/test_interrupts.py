@@ -1,0 +1,164 @@
+"""What a signal handler sends while a message is being sent: it leaves behind that, and nothing is mixed up."""
+
+import asyncio
+import signal
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate, WebSocketView
+
+if not hasattr(signal, "SIGUSR1"):
+    pytest.skip("this system has no signals to send", allow_module_level=True)
+
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+OURS = b"from the handler of a message, " * 20
+THEIRS = b"from the handler of a signal, " * 20
+
+
+class View(WebSocketView):
+    MAX_FRAME_SIZE = 1000
+
+    async def on_receive(self, message, opcode):
+        raise AssertionError("nothing is sent to this view")
+
+
+class ByFrame(View):
+    async def send_frame(self, frame):
+        await super().send_frame(frame)
+
+
+WAYS = {
+    "message": lambda view: view.send(OURS),
+    "text": lambda view: view.send(OURS.decode()),
+    "fragments": lambda view: view.send(OURS * 5),
+    "stream": lambda view: view.send([OURS, OURS]),
+    "frame": lambda view: view.send_frame(Frame(OpCode.TEXT, payload=OURS)),
+}
+MEANWHILE = {
+    "message": lambda view: view.send(THEIRS),
+    "stream": lambda view: view.send([THEIRS]),
+    "frame": lambda view: view.send_frame(Frame(OpCode.TEXT, payload=THEIRS)),
+    "close": lambda view: view.send_close(4000),
+}
+
+
+@pytest.fixture
+def interrupts(monkeypatch):
+    """Has a signal come while a message is being compressed: `interrupts(handler)`."""
+    compress = PerMessageDeflate._compress
+    busy = False
+
+    def interrupted(self, payload, fin):
+        nonlocal busy
+        compressed = compress(self, payload, fin)
+        if not busy and self.interrupted:
+            busy = True
+            signal.raise_signal(signal.SIGUSR1)
+            busy = False
+        return compressed
+
+    PerMessageDeflate.interrupted = False
+    monkeypatch.setattr(PerMessageDeflate, "_compress", interrupted)
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda handler: signal.signal(signal.SIGUSR1, lambda *_: handler())
+    signal.signal(signal.SIGUSR1, before)
+    del PerMessageDeflate.interrupted
+
+
+async def message(peer, client):
+    """The next message, decompressed, or the code of a close frame."""
+    payload, is_compressed = b"", False
+    while True:
+        first, size = await peer.reader.readexactly(2)
+        if size == 126:
+            size = int.from_bytes(await peer.reader.readexactly(2))
+        payload += await peer.reader.readexactly(size)
+        if first & 0b1111 == OpCode.CLOSE:
+            return int.from_bytes(payload[:2])
+        is_compressed = is_compressed or bool(first & 0b01000000)
+        if first & 0b10000000:
+            return client.decompress(payload) if is_compressed else payload
+
+
+@pytest.mark.parametrize("view_class", [View, ByFrame])
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_signal_handler_sends(run, connect, interrupts, view_class, way, meanwhile):
+    if view_class is ByFrame and "frame" in (way, meanwhile):
+        pytest.skip("its own method is a coroutine function, which does nothing before it is awaited")
+
+    async def scenario():
+        async with connect(view_class, headers=OFFER) as session:
+            view, peer = session.view, session.peer
+            client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
+            interrupts(lambda: MEANWHILE[meanwhile](view))
+            view.extensions[0].interrupted = True
+            await WAYS[way](view)
+            view.extensions[0].interrupted = False
+            expected = {"fragments": OURS * 5, "stream": OURS * 2}.get(way, OURS)
+            got = [await message(peer, client)]
+            if meanwhile == "close":
+                assert got == [expected]
+                assert await message(peer, client) == 4000
+                return
+            behind = "behind both, " * 30
+            while THEIRS not in got:
+                got.append(await message(peer, client))
+            assert expected in got
+            assert set(got) == {expected, THEIRS}
+            await view.send(behind)
+            while (last := await message(peer, client)) == THEIRS:
+                pass
+            assert last.decode() == behind
+
+    run(scenario())
+
+
+def test_a_signal_handler_that_raises(run, connect, interrupts):
+    """The message that it has interrupted is lost, and those behind it do not refer to it."""
+
+    def handler():
+        raise LookupError("enough")
+
+    async def scenario():
+        async with connect(View, headers=OFFER) as session:
+            view, peer = session.view, session.peer
+            client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
+            interrupts(handler)
+            await view.send(OURS)
+            view.extensions[0].interrupted = True
+            with pytest.raises(LookupError):
+                await view.send(THEIRS)
+            view.extensions[0].interrupted = False
+            await view.send(THEIRS + OURS)
+            assert [await message(peer, client) for _ in range(2)] == [OURS, THEIRS + OURS]
+
+    run(scenario())
+
+
+def test_a_transport_that_is_interrupted(run, connect, interrupts):
+    """What is sent while bytes are being handed to the transport comes behind them."""
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            protocol = view._protocol
+            protocol.fd = -1  # so that nothing is written past the transport
+            transport = protocol.transport
+
+            class Interrupted:
+                def __getattr__(self, name):
+                    return getattr(transport, name)
+
+                def write(self, data):
+                    protocol.transport = transport
+                    signal.raise_signal(signal.SIGUSR1)
+                    transport.write(data)
+
+            interrupts(lambda: view.send("second"))
+            protocol.transport = Interrupted()
+            await view.send("first")
+            assert [await peer.message(), await peer.message()] == ["first", "second"]
+            await asyncio.sleep(0)
+
+    run(scenario())
