@@ -93,13 +93,18 @@ class Census:
         self._groups: Counter[str] = Counter()
         self._warned = float("-inf")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another connection from anywhere."""
+        return self.limit is not None and self.present >= self.limit
+
     def enter(self) -> Place | None:
         """Counts a connection in, as nobody's until it moves.
 
         Returns:
             Its place; None where there is no room for it, and it has not been counted.
         """
-        if self.limit is not None and self.present >= self.limit:
+        if self.is_full:
             self._warn(f"{self.limit} connections are open: more are refused")
             return None
         self.present += 1

@@ -233,6 +233,13 @@ class Server:
     # From a connection to its protocol.
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
+        if self._census.is_full:
+            # Others may have left since the loop looked at the sockets: that is known two of its turns later.
+            self._loop.call_soon(self._loop.call_soon, self._begin, sock, peer)
+        else:
+            self._begin(sock, peer)
+
+    def _begin(self, sock: socket.socket, peer: Any) -> None:
         protocol = HttpProtocol(self, self._loop)
         if not self.admit(protocol, peer):
             sock.close()

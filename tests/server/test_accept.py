@@ -75,6 +75,27 @@ def test_bare_connections_take_few_files(run, tls, until):
     run(scenario())
 
 
+def test_whoever_has_left_makes_room_for_whoever_comes(run, loop_name, tls, until):
+    """Though the loop learns of both at the same time."""
+    if loop_name == "uvloop":
+        pytest.skip("uvloop takes some turns to let a connection go")
+
+    async def scenario():
+        limits = Limits(connections=5)
+        async with serve(urlpatterns, port=0, ssl=tls.server, limits=limits) as server:
+            for _ in range(5):
+                with ExitStack() as stack:
+                    connected(stack, server, 5)
+                    await until(lambda: server._census.present == 5)
+                with ExitStack() as stack:
+                    connected(stack, server, 5)
+                    await until(lambda: len(server._protocols) == 5)
+                    assert server._turned_away == 0
+                await until(lambda: server._census.present == 0)
+
+    run(scenario())
+
+
 def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monkeypatch):
     """That is told once for each attempt to go on, and the server goes on once there are files."""
     if loop_name == "uvloop" and either_tls is None:
