@@ -405,3 +405,21 @@ def test_what_a_client_sends_while_middleware_takes_its_time_is_not_lost(run, se
             await peer.closing()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("error", [None, ValueError("as the test expects")], ids=["returns", "fails"])
+def test_a_view_whose_run_leaves_the_connection_open(run, serving_asgi, dial, ws, caplog, error):
+    class Leaving(WebSocketView):
+        async def run(self, *args, **kwargs):
+            await self.initiate_upgrade_to_ws()
+            if error is not None:
+                raise error
+
+    async def scenario():
+        async with serving_asgi(Leaving.as_asgi(), ws=ws) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 101
+            assert (await peer.closing())[0] == 1011
+            peer.close(1011)
+
+    run(scenario())
+    assert ("as the test expects" if error else "Leaving.run() left the connection open") in caplog.text

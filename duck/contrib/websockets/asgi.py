@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
     from .view import WebSocketView
 
-__all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of"]
+__all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of", "run"]
 
 EXTENSION = "duck.websocket"
 """In a scope's extensions: has `run`, which runs a view on the connection itself."""
@@ -168,6 +168,32 @@ def denial(scope: Scope, response: bytes) -> list[Event]:
     ]
 
 
+async def run(view: "WebSocketView") -> Any:
+    """Runs a view, and gives what its `run` gave.
+
+    A connection that a `run` of its own has opened, and left open, ends with 1011.
+    """
+    run: Callable[[], Awaitable[Any]] = view.run
+    try:
+        result = await run()
+    except Exception:
+        await _close(view)
+        raise
+    if await _close(view):
+        logger.error("%r: %s.run() left the connection open", view.request.path, type(view).__name__)
+    return result
+
+
+async def _close(view: "WebSocketView") -> bool:
+    """Ends the connection if it is open; whether it was."""
+    if not view.initiated_upgrade or not view.state:  # which is CLOSED
+        return False
+    await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
+    view.terminate()
+    await view.safe_close()
+    return True
+
+
 def reply(view: "WebSocketView", result: Any) -> bytes:
     """The response for a view whose `run` has ended with this result and without an answer."""
     if hasattr(result, "status") and hasattr(result, "to_bytes"):
@@ -229,9 +255,8 @@ class Bridge(asyncio.Transport):
         view.RECEIVE_TIMEOUT = None
         self._receiving = self._loop.create_task(self._pump_in())
         self._sending = self._loop.create_task(self._pump_out())
-        run: Callable[[], Awaitable[Any]] = view.run
         try:
-            result = await run()
+            result = await run(view)
             if not self._answered:
                 self.write(reply(view, result))
             self.close()

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
@@ -31,7 +31,7 @@ from uvicorn.protocols.utils import (
 from duck.http.request import HttpRequest
 
 from . import handshake, transport
-from .asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of
+from .asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of, run
 from .asgi_session import Accepted, Headers, Session, Stage, Wire
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection
@@ -293,9 +293,8 @@ class WebSocketProtocol(asyncio.Protocol):
         view = make_view(request)
         self._limit(view)
         self._view = view
-        run: Callable[[], Awaitable[Any]] = view.run
         try:
-            result = await run()
+            result = await run(view)
         finally:
             if self._session.stage is Stage.CLOSED and not self._answered:
                 self.transport.abort()  # which does nothing where it is closed already
