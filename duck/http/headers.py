@@ -20,7 +20,7 @@ class Headers:
     object where a dict would need dozens, and a look-up is one search for `\n name NUL`.
     """
 
-    __slots__ = ("_block",)
+    __slots__ = ("_announce_body", "_block")
 
     def __init__(self, fields: Iterable[HeaderField] = ()) -> None:
         """Take the fields of a request.
@@ -41,6 +41,7 @@ class Headers:
         if block.count(b"\n") != count + 1 or block.count(b"\0") != count or block.translate(None, _CONTROL) != block:
             raise ValueError("control character in a header field")
         self._block = block
+        self._announce_body: bool | None = None  # looked for once, as both the server and the handshake ask
 
     @overload
     def get(self, name: str, default: str) -> str: ...
@@ -87,6 +88,15 @@ class Headers:
         return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
 
     @property
+    def announce_body(self) -> bool:
+        """Whether a field says how long a body is, or that it comes in chunks (RFC 9112, section 6)."""
+        found = self._announce_body
+        if found is None:
+            find = self._block.find  # `in` takes bytes for a number first, which costs it an exception
+            found = self._announce_body = find(b"\ncontent-length\0") >= 0 or find(b"\ntransfer-encoding\0") >= 0
+        return found
+
+    @property
     def size(self) -> int:
         """Bytes of the fields in a head, with `: ` and CRLF for each."""
         return len(self._block) - 1 + 2 * self._block.count(b"\0")
@@ -98,7 +108,7 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _key(name) in self._block
+        return isinstance(name, str) and self._block.find(_key(name)) >= 0
 
     def __iter__(self) -> Iterator[str]:
         """The names, in lower case and in the order of their first lines."""

@@ -221,7 +221,7 @@ class RequestReader:
         upgrade = parser.should_upgrade()
         keep_alive = version == "1.1" and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
-        if upgrade and (method == "CONNECT" or "content-length" in headers or "transfer-encoding" in headers):
+        if upgrade and (method == "CONNECT" or headers.announce_body):
             # httptools skips no body of such a request: it would be read as the next one.
             keep_alive = False
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)

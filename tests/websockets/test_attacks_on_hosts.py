@@ -209,6 +209,28 @@ def test_tokens_are_compared_whole(run, http_host, dial, name, value, accepted):
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("header", "body", "accepted"),
+    [
+        (("Content-Length", "5"), b"hello", False),
+        (("Content-Length", "70000"), b"\x82\x84mask" * 3, False),
+        (("Transfer-Encoding", "chunked"), b"5\r\nhello\r\n0\r\n\r\n", False),
+        (("Transfer-Encoding", "chunked"), b"0\r\n\r\n", False),
+        (("Content-Length", "0"), b"", True),
+    ],
+)
+def test_an_upgrade_request_with_a_body(run, http_host, dial, header, body, accepted):
+    """A server that switches protocols before the body has ended (RFC 9110, section 7.8) reads it as frames."""
+
+    async def scenario():
+        async with http_host.serve() as server:
+            async with dial(server, headers=dict([header]), behind=body) as peer:
+                assert (await peer.head())[0] == (101 if accepted else 400)
+            await still_serves(server, dial)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("size", [10, 3 * MIB])
 def test_bytes_behind_a_refused_request(run, http_host, dial, size):
     """aiohttp: they were taken for another request, or destroyed the answer on its way."""
@@ -217,7 +239,11 @@ def test_bytes_behind_a_refused_request(run, http_host, dial, size):
         async with http_host.serve() as server:
             async with dial(server, headers={"Sec-WebSocket-Version": "12"}, behind=b"x" * size) as peer:
                 status, headers = await peer.head()
-                assert (status, headers["sec-websocket-version"], headers["connection"]) == (426, "13", "close")
+                assert (status, headers["sec-websocket-version"], headers["connection"]) == (
+                    426,
+                    "13",
+                    "Upgrade, close",
+                )
                 assert len(await peer.reader.read()) == int(headers["content-length"])
             await still_serves(server, dial)
 

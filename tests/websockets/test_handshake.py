@@ -76,6 +76,7 @@ ODD_BUT_GOOD = {
     "space around the key": {"Sec-WebSocket-Key": f" {KEY} "},
     "extensions nobody knows": {"Sec-WebSocket-Extensions": "x-permessage-deflate-frame, foo; bar=1"},
     "a subprotocol nobody speaks": {"Sec-WebSocket-Protocol": "soap"},
+    "a body of no bytes": {"Content-Length": "0"},
 }
 
 
@@ -117,6 +118,10 @@ REFUSED = {
     "a key of 17 bytes": (400, {"headers": {"Sec-WebSocket-Key": base64.b64encode(bytes(17)).decode()}}),
     "a key in Latin-1": (400, {"headers": {"Sec-WebSocket-Key": "é" * 24}}),
     "HTTP/1.0": (400, {"http_version": "1.0"}),
+    "a body": (400, {"headers": {"Content-Length": "5"}}),
+    "a body that begins with a zero": (400, {"headers": {"Content-Length": "05"}}),
+    "lengths of two bodies": (400, {"headers": {"Content-Length": "0"}, "also": [("Content-Length", "5")]}),
+    "a body in chunks": (400, {"headers": {"Transfer-Encoding": "chunked"}}),
     **{method: (405, {"method": method}) for method in ("POST", "HEAD", "OPTIONS", "CONNECT", "get")},
 }
 
@@ -129,11 +134,11 @@ def test_refused(case):
     line, headers, body = parsed(handshake.refusal(error))
     assert error.status == status
     assert line.startswith(f"HTTP/1.1 {status} ")
-    assert headers["connection"] == "close"
+    assert headers["connection"] == ("Upgrade, close" if status == 426 else "close")
     assert headers["content-length"] == str(len(body))
     assert body == f"{error}\n"
     if status == 426:
-        assert headers["sec-websocket-version"] == "13"
+        assert (headers["sec-websocket-version"], headers["upgrade"]) == ("13", "websocket")
     if status == 405:
         assert headers["allow"] == "GET"
 
@@ -143,6 +148,12 @@ def test_a_plain_request_is_told_what_to_upgrade_to():
     error = refused(without=["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])
     _, headers, _ = parsed(handshake.refusal(error))
     assert (error.status, headers["upgrade"]) == (426, "websocket")
+
+
+def test_the_body_of_a_refusal_is_left_out_for_head():
+    error = refused(method="HEAD")
+    whole, head = handshake.refusal(error), handshake.refusal(error, head_only=True)
+    assert whole == head + f"{error}\n".encode()
 
 
 def test_a_refusal_repeats_nothing_of_the_request():
@@ -173,6 +184,9 @@ def test_headers_with_control_characters_do_not_become_a_request():
         ("", ["chat"], None),
         ("soap", ["chat"], None),
         ("chat", [], None),
+        ("a, , x", ["x"], "x"),
+        ("a, , x", [""], None),
+        (" , ", ["chat", ""], None),
         ("v1; v2", ["v1"], None),
     ],
 )
@@ -208,6 +222,11 @@ SAME = [
     ("https://example.org:8443", "example.org:8443", {}),
     ("http://[::1]:8000", "[::1]:8000", {}),
     ("http://127.0.0.1:8000", "127.0.0.1:8000", {}),
+    # What ws4py and Starscream send, which are no browsers.
+    ("ws://example.org", "example.org", {}),
+    ("ws://example.org:8000", "example.org:8000", {}),
+    ("wss://example.org", "example.org", HTTPS),
+    ("wss://example.org:443", "example.org", {}),
 ]
 FOREIGN = [
     ("http://evil.example", "example.org", {}),
@@ -215,6 +234,9 @@ FOREIGN = [
     ("http://evil.example/example.org", "example.org", {}),
     ("http://example.org@evil.example", "example.org", {}),
     ("http://sub.example.org", "example.org", {}),
+    ("ws://evil.example", "example.org", {}),
+    ("ws://example.org", "example.org", HTTPS),
+    ("ws://example.org", "example.org:8000", {}),
     ("http://example.org:8000", "example.org", {}),
     ("http://example.org", "example.org:8000", {}),
     ("https://example.org", "example.org:8443", {}),

@@ -21,7 +21,7 @@ PACKAGE = "duck.contrib.websockets"
 
 # From the bottom to the top; a module may import what is on its own line or above it here.
 LAYERS = [
-    ["opcodes", "_speedups", "_fallback", "logging"],
+    ["opcodes", "_speedups", "_fallback", "_fallback_view", "logging", "origins"],
     ["exceptions", "_fallback_dispatch", "_fallback_hotpath"],
     ["_codec"],
     ["deflate"],
@@ -42,7 +42,8 @@ LAYERS = [
         "sending",
         "flow",
     ],
-    ["protocol"],
+    ["settings"],
+    ["definition", "protocol"],
     ["asgi_session"],
     ["asgi", "view"],
     ["uvicorn"],

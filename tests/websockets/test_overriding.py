@@ -1,10 +1,11 @@
 """Steps of serving that a subclass may take into its own hands; the rest goes on as ever."""
 
 import asyncio
+from unittest import mock
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
 from .views import Recorder
 
@@ -284,5 +285,115 @@ def test_a_view_may_have_slots_a_request_of_its_own_and_more_attributes(run, con
             session.peer.send("one")
             assert await session.peer.message() == "one"
             assert session.view.request.path == "/"
+
+    run(scenario())
+
+
+# What is put on a class, or on a view, after the class statement
+
+
+def noting(name):
+    """A hook that notes its name, and goes on as if it were not there."""
+
+    async def hook(self, *args):
+        self.events.append(name)
+        return await getattr(super(Base, self), name)(*args)
+
+    return hook
+
+
+class Base(WebSocketView):
+    """Has no step of its own but `on_receive`."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+LATE = ["on_open", "on_new_frame", "read_frame", "send_frame", "on_close", "_receive_loop", "_heartbeat_loop"]
+LATE += ["initiate_upgrade_to_ws", "run_forever", "run"]
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("on", ["class", "base", "view"])
+def test_a_step_that_is_overridden_later_is_taken(run, serving, dial, monkeypatch, name, on):
+    """By a decorator of the class, a test that patches it, a plugin; before the connection opens."""
+    hook = noting(name)
+
+    class View(Base):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if on == "view":
+                setattr(self, name, hook.__get__(self))
+
+    async def scenario():
+        async with serving(View) as server:
+            if on != "view":
+                monkeypatch.setattr(View if on == "class" else Base, name, hook, raising=False)
+            for _ in range(2):
+                async with dial(server) as peer:
+                    assert (await peer.head())[0] == 101
+                    view, ended = await server.views.get()
+                    peer.send("one")
+                    assert await peer.message() == "one"
+                    peer.close()
+                    await ended
+                assert name in view.events
+            monkeypatch.undo()
+            if on != "view":
+                async with dial(server) as peer:
+                    await peer.head()
+                    view, ended = await server.views.get()
+                    peer.close()
+                    await ended
+                assert view.events == []
+
+    run(scenario())
+
+
+def test_a_hook_may_be_mocked(run, serving, dial):
+    async def scenario():
+        async with serving(Base) as server:
+            with mock.patch.object(Base, "on_close") as on_close, mock.patch.object(Base, "on_open") as on_open:
+                async with dial(server) as peer:
+                    await peer.head()
+                    _, ended = await server.views.get()
+                    on_open.assert_awaited_once_with()
+                    peer.close()
+                    await ended
+                (frame,) = on_close.await_args.args
+                assert frame.payload == b"\x03\xe8"
+
+    run(scenario())
+
+
+def test_a_decorator_may_guard_a_view(run, connect):
+    def login_required(cls):
+        inner = cls.on_open
+
+        async def on_open(self):
+            if self.request.get_header("cookie") == "session=ok":
+                await inner(self)
+            else:
+                await self.send_close(1008, "log in first")
+
+        cls.on_open = on_open
+        return cls
+
+    @login_required
+    class Secret(Base):
+        async def on_receive(self, message, opcode):
+            await self.send("the secret")
+
+    async def scenario():
+        async with connect(Secret) as session:
+            session.peer.send("?")
+            assert await session.peer.closing() == (1008, "log in first")
+        async with connect(Secret, headers={"Cookie": "session=ok"}) as session:
+            session.peer.send("?")
+            assert await session.peer.message() == "the secret"
 
     run(scenario())

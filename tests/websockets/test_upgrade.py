@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets.exceptions import HandshakeError
 from duck.http.request import HttpRequest
 
 MIB = 2**20
@@ -114,7 +115,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
                 assert status == expected
                 body = await peer.reader.read()
                 assert headers_["content-length"] == str(len(body))
-                assert headers_["connection"] == "close"
+                assert headers_["connection"] == ("Upgrade, close" if expected == 426 else "close")
                 assert end is None
                 assert view.state is State.CLOSED
                 assert not view.initiated_upgrade
@@ -337,5 +338,70 @@ def test_on_open_comes_before_messages_that_came_with_the_request(run, connect):
         behind = Frame(OpCode.TEXT, payload=b"early").serialize(mask=True)
         async with connect(View, behind=behind) as session:
             assert [await session.peer.message() for _ in range(3)] == ["open", "ready", "early"]
+
+    run(scenario())
+
+
+# Extensions of a view's own
+
+
+def raises(parameters):
+    raise RuntimeError("out of dictionaries")
+
+
+@pytest.mark.parametrize(
+    "negotiator",
+    [raises, lambda parameters: "x-own", lambda parameters: True, lambda parameters: Extension("not a token")],
+    ids=["raises", "str", "bool", "bad name"],
+)
+def test_a_negotiator_that_fails_is_answered_in_http_and_logged(run, serving, dial, log, negotiator):
+    class View(Echo):
+        EXTENSIONS = {"x-own": negotiator}  # noqa: RUF012
+
+    async def scenario():
+        async with serving(View) as server:
+            async with dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
+                assert (await peer.head())[0] == 500
+                assert await peer.reader.read() == b"internal error\n"
+            view, ended = await server.views.get()
+            assert ended is None
+            assert view.state is State.CLOSED
+            async with dial(server) as peer:
+                assert (await peer.head())[0] == 101
+
+    run(scenario())
+    (entry,) = log()
+    assert entry.level == "ERROR"
+    assert "handshake of View" in entry.message
+    assert entry.error is not None
+
+
+def test_a_negotiator_may_refuse_the_handshake(run, serving, dial, log):
+    def refuse(parameters):
+        raise HandshakeError(400, "x-own needs a version")
+
+    class View(Echo):
+        EXTENSIONS = {"x-own": refuse}  # noqa: RUF012
+
+    async def scenario():
+        async with serving(View) as server, dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
+            assert (await peer.head())[0] == 400
+
+    run(scenario())
+    assert log() == []
+
+
+# HEAD
+
+
+def test_a_head_request_is_refused_without_a_body(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 405 ")
+            assert (b"Content-Length: 0" in head, body) == (False, b"")
+            writer.close()
 
     run(scenario())

@@ -9,7 +9,7 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _fallback, _fallback_dispatch, _fallback_hotpath
+from . import _fallback, _fallback_dispatch, _fallback_hotpath, _fallback_view
 
 if TYPE_CHECKING:  # the twins share no class, only their shape
     from ._fallback import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
     )
     from ._fallback_dispatch import Dispatcher
     from ._fallback_hotpath import SENT, HotPath, ReceiveBuffer
+    from ._fallback_view import type_version, watching
 
 __all__ = [
     "MAX_LENGTH",
@@ -41,7 +42,9 @@ __all__ = [
     "new_mask",
     "parse_header",
     "serialize",
+    "type_version",
     "utf8_state",
+    "watching",
 ]
 
 
@@ -88,6 +91,7 @@ def _advice(folder: str) -> str:
 
 _module, _why = _choose()
 _hotpath = _fallback_hotpath if _module is _fallback else _module
+_view = _fallback_view if _module is _fallback else _module
 
 if not TYPE_CHECKING:
     MAX_LENGTH = _module.MAX_LENGTH
@@ -102,6 +106,8 @@ if not TYPE_CHECKING:
     build_header = _module.build_header
     parse_header = _module.parse_header
     serialize = _module.serialize
+    type_version = _view.type_version
+    watching = _view.watching
     utf8_state = _module.utf8_state
 
 

@@ -584,3 +584,4 @@ cdef class MessageReader:
 include "_writer.pxi"
 include "_dispatch.pxi"
 include "_hotpath.pxi"
+include "_view.pxi"

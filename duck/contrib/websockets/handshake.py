@@ -2,14 +2,15 @@
 
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from .exceptions import HandshakeError
 from .extensions import Extension
 from .negotiation import Negotiator, format_extension, negotiate
+from .origins import allowed_origins as compiled
+from .origins import host_of, origin_of
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
@@ -20,7 +21,7 @@ MAGIC_STRING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = 13
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
 
 
 class Acceptance(NamedTuple):
@@ -55,12 +56,13 @@ def accept(
     Args:
         request: Only its method, HTTP version, headers and `secure` are looked at.
         subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
-        allowed_origins: Origins such as `https://example.org` from which browsers may connect, `*` for all; None for
-            the origin of the host itself. A request without Origin comes from no browser and is not checked.
+        allowed_origins: The entries of an `AllowedOrigins`, whose pages may connect; None for the origin of the host
+            itself. A request without Origin comes from no browser and is not checked.
         extensions: Those that the server has, by their names.
 
     Raises:
         HandshakeError: 400, 403, 405 or 426.
+        Exception: What a negotiator has raised, or a TypeError or ValueError for an extension that cannot be answered.
     """
     if request.method != "GET":
         raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
@@ -68,16 +70,18 @@ def accept(
         raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
     header = request.headers.get
     if not _has_token(header("upgrade", ""), "websocket"):
-        upgrade = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
         missing = "this is a WebSocket endpoint: missing Upgrade: websocket"
-        raise HandshakeError(426, missing, upgrade, fields=("Upgrade",))
+        raise HandshakeError(426, missing, _UPGRADE, fields=("Upgrade",))
     if not _has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
+    # The protocol would change behind the body (RFC 9110, section 7.8), which nothing here reads.
+    if getattr(request.headers, "announce_body", True) and _has_body(header):  # a host's own headers may not know
+        body = ("Content-Length", "Transfer-Encoding")
+        raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A second field of a name makes its value a list, which no check here passes.
     if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
-        version = (("Sec-WebSocket-Version", str(VERSION)),)
         spoken = f"only WebSocket version {VERSION} is spoken here"
-        raise HandshakeError(426, spoken, version, fields=("Sec-WebSocket-Version",))
+        raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
@@ -96,23 +100,33 @@ def accept(
     return Acceptance(f"{response}\r\n".encode("latin-1"), subprotocol, agreed)
 
 
-def refusal(error: HandshakeError) -> bytes:
-    """The response to a refused request; the connection ends with it."""
+def refusal(error: HandshakeError, head_only: bool = False) -> bytes:
+    """The response to a refused request; the connection ends with it.
+
+    Args:
+        head_only: Leave the body out but not its length, as for HEAD.
+    """
     body = f"{error}\n".encode()
+    upgrade = any(name == "Upgrade" for name, _ in error.headers)
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
-        "Connection: close",
+        "Connection: Upgrade, close" if upgrade else "Connection: close",
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in error.headers),
     ]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return head if head_only else head + body
 
 
 def _has_token(value: str, token: str) -> bool:
     """Whether a comma-separated header has a member, in any case."""
     value = value.lower()
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
+
+
+def _has_body(header: Callable[[str, str], str]) -> bool:
+    return bool(header("content-length", "").strip(" \t0") or header("transfer-encoding", ""))
 
 
 def _is_key(key: str) -> bool:
@@ -123,15 +137,13 @@ def _is_key(key: str) -> bool:
 
 
 def _choose_subprotocol(offered: str, spoken: Sequence[str]) -> str | None:
-    return next((name for name in (word.strip(" \t") for word in offered.split(",")) if name in spoken), None)
+    words = (word.strip(" \t") for word in offered.split(","))
+    return next((name for name in words if name and name in spoken), None)
 
 
 def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
     """Refuses pages of foreign origins, which could act in their visitor's name (section 10.2; CWE-1385)."""
-    if allowed is None:
-        if _is_same_origin(origin, request):
-            return
-    elif "*" in allowed or origin in (item.lower().rstrip("/") for item in allowed):
+    if _is_same_origin(origin, request) if allowed is None else origin in compiled(allowed):
         return
     foreign = "connections from this origin are not allowed"
     raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
@@ -142,12 +154,7 @@ def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
 
     A page may be served over TLS that ends at a proxy, so `https` may meet a plain connection, but never the reverse.
     """
-    try:
-        page = urlsplit(origin)
-        host = urlsplit("//" + request.headers.get("host", "").strip(" \t").lower())
-        default = _DEFAULT_PORTS.get(page.scheme)
-        if default is None or page.hostname is None or (request.secure and page.scheme != "https"):
-            return False
-        return (page.hostname, page.port or default) == (host.hostname, host.port or default)
-    except ValueError:  # a port that is none
+    page = origin_of(origin)
+    if page is None or page.scheme not in ("http", "https") or (request.secure and page.scheme != "https"):
         return False
+    return page == host_of(request.headers.get("host", "").strip(" \t").lower(), page.scheme)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .exceptions import HandshakeError
 from .extensions import Extension
 
-__all__ = ["Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
+__all__ = ["TOKEN", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
 
 Parameters = Sequence[tuple[str, str | None]]
 """(name, value) as they came, or (name, None) for one without value."""
@@ -26,9 +26,9 @@ class Offer(NamedTuple):
     parameters: Parameters
 
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_NAME = re.compile(rf"[ \t]*({_TOKEN})[ \t]*")
-_PARAMETER = re.compile(rf';[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*)?', re.DOTALL)
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(rf"[ \t]*({TOKEN})[ \t]*")
+_PARAMETER = re.compile(rf';[ \t]*({TOKEN})[ \t]*(?:=[ \t]*(?:({TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*)?', re.DOTALL)
 _NOTHING = re.compile(r"[ \t]*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
@@ -66,7 +66,7 @@ def _value(token: str | None, quoted: str | None, at: int) -> str | None:
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
-    if re.fullmatch(_TOKEN, value) is None:
+    if re.fullmatch(TOKEN, value) is None:
         raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is no token")
     return value
 
@@ -78,7 +78,7 @@ def format_extension(name: str, parameters: Parameters) -> str:
         ValueError: A name or value is no token.
     """
     for word in (name, *(word for parameter in parameters for word in parameter)):
-        if word is not None and re.fullmatch(_TOKEN, word) is None:
+        if word is not None and re.fullmatch(TOKEN, word) is None:
             raise ValueError(f"{word!r} is no token (RFC 9110, section 5.6.2), as Sec-WebSocket-Extensions needs")
     return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)])
 
@@ -92,6 +92,7 @@ def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extens
 
     Raises:
         HandshakeError: 400, for what is not the grammar.
+        TypeError: A negotiator gave neither an `Extension` nor None.
     """
     try:
         offers = parse_offers(header)
@@ -104,6 +105,10 @@ def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extens
         if negotiator is None or name in agreed:
             continue
         extension = negotiator(parameters)
+        if extension is not None and not isinstance(extension, Extension):
+            raise TypeError(
+                f"the negotiator of {name!r} returned {extension!r}: return an Extension, or None to decline"
+            )
         if extension is not None and not (rsv1_is_taken and extension.uses_rsv1):
             agreed[name] = extension
             rsv1_is_taken = rsv1_is_taken or extension.uses_rsv1

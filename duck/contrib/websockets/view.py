@@ -11,12 +11,12 @@ from duck.http.request import HttpRequest
 from duck.views import View
 
 from . import handshake, transport
-from ._codec import SENT
+from ._codec import SENT, type_version, watching
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .connection import Connection, check_close_code
+from .definition import WATCHED, Definition
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
-from .flow import SLOW_CONSUMER_POLICIES
 from .frame import Frame
 from .logging import access_logger, log_access, log_event, log_refusal, logger
 from .negotiation import Negotiator
@@ -24,6 +24,7 @@ from .opcodes import CloseCode, OpCode
 from .pending import hop
 from .protocol import WebSocketProtocol
 from .sending import Data
+from .settings import BY_NAME
 
 if TYPE_CHECKING:
     from duck.server import Server
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["State", "WebSocketView"]
 
-
-_STEPS = (
-    "_heartbeat_loop",
-    "_receive_loop",
-    "initiate_upgrade_to_ws",
-    "on_close",
-    "on_new_frame",
-    "on_open",
-    "read_frame",
-    "run",
-    "run_forever",
-    "send_frame",
-)
 
 _DEFAULT_COMPRESSION = Compression()
 
@@ -81,76 +69,75 @@ class WebSocketView(View):
     MAGIC_STRING = handshake.MAGIC_STRING
     """What `Sec-WebSocket-Accept` proves to know (RFC 6455, section 1.3)."""
 
+    # Settings: `settings.SETTINGS` says what each means, and which values it may have.
     PING_INTERVAL: float | None = 20
-    """Seconds between pings; None or 0 for none."""
-
     PONG_TIMEOUT: float | None = 10
-    """Seconds in which a ping must be answered; None for any time. Anything received counts as an answer."""
-
     MAX_BACKOFF: float = 45
-    """Seconds between pings, at most, while they are not answered. The third in a row ends the connection."""
-
     RECEIVE_TIMEOUT: float | None = 120
-    """Seconds without a byte after which the connection ends; None or 0 for no limit."""
-
     CLOSE_TIMEOUT: float = 10
-    """Seconds that the peer has to answer our close frame, anew whenever it takes bytes that wait for it; and that
-    handlers have to end once the connection is gone."""
-
     MAX_FRAME_SIZE: int | None = 1024 * 1024
-    """Bytes of the largest frame and message taken. Larger ones are sent in fragments of this size."""
-
     MAX_CONCURRENT_MESSAGES: int = 128
-    """Handlers that may run at a time before reading is put on hold; 1 for strictly one after the other."""
-
     RATE_LIMIT: float | None = None
-    """Messages, pings and pongs that the peer may send a second; beyond them the connection ends with 1008."""
-
     WRITE_LIMIT: int = 65536
-    """Bytes that may wait until the peer reads them, before `SLOW_CONSUMER` says what happens."""
-
     SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
-    """What happens to a message for a peer that does not read. `wait`: awaiting `send` takes until it does. `drop`: the
-    message is not sent, see `dropped`. `close`: the connection ends with 1008."""
-
     SUBPROTOCOLS: Sequence[str] = ()
-    """The subprotocols spoken; the first of the client's that is one of them is chosen."""
-
     ALLOWED_ORIGINS: Sequence[str] | None = None
-    """Origins such as `https://example.org` whose pages may connect, `*` for all; None for the host's own."""
-
     COMPRESSION: bool | Compression = True
-    """Whether messages are compressed for clients that offer it, by permessage-deflate; or how."""
-
     EXTENSIONS: Mapping[str, Negotiator] = {}
-    """Extensions of your own, by their names: functions that take the parameters of an offer, as a sequence of
-    (name, value), and give the `Extension` for this connection, or None to decline."""
 
     min_websocket_version = handshake.VERSION
 
-    _overridden: frozenset[str] = frozenset()  # which steps of serving a subclass has of its own
+    # What most views begin and end with; less to set for each.
+    client_websocket_version: int | None = None
+    initiated_upgrade = False
+    subprotocol: str | None = None
+    extensions: Sequence[Extension] = ()
+    _early = b""
+    _own_steps: frozenset[str] = frozenset()  # those that were put on the view itself
+
+    _definition: Definition
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not isinstance(cls.COMPRESSION, (bool, Compression)):
-            raise TypeError(f"{cls.__name__}.COMPRESSION is True, False or a Compression, not {cls.COMPRESSION!r}")
-        if cls.SLOW_CONSUMER not in SLOW_CONSUMER_POLICIES:
-            raise ValueError(f"SLOW_CONSUMER is one of {', '.join(SLOW_CONSUMER_POLICIES)}, not {cls.SLOW_CONSUMER!r}")
-        if cls.RATE_LIMIT is not None and not cls.RATE_LIMIT > 0:
-            raise ValueError(f"RATE_LIMIT is messages a second, or None for no limit, not {cls.RATE_LIMIT!r}")
-        cls._overridden = frozenset(name for name in _STEPS if getattr(cls, name) is not getattr(WebSocketView, name))
+        cls._definition = Definition(cls, WebSocketView)
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
         self.scope: MutableMapping[str, Any] | None = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         self.state = State.CLOSED
-        self.client_websocket_version: int | None = None
-        self.initiated_upgrade = False
-        self.subprotocol: str | None = None
-        self.extensions: Sequence[Extension] = []
         self._protocol: WebSocketProtocol | None = None
-        self._early = b""
+
+    if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
+        __setattr__, __delattr__ = watching(WATCHED)
+
+    def _watch(self, name: str, value: object) -> None:
+        """Checks a setting of this view alone, or notes that a step is its own."""
+        setting = BY_NAME.get(name)
+        if setting is None:
+            self._own_steps |= {name}
+        else:
+            setting.check(type(self).__name__, value)
+
+    @property
+    def _overridden(self) -> frozenset[str]:
+        """Which steps of serving are the view's own."""
+        overridden = self._definition.overridden
+        return overridden | self._own_steps if self._own_steps else overridden
+
+    def _is_sound(self, request: HttpRequest) -> bool:
+        """Looks at the class again where it has changed since the last look; False after a refusal of bad settings."""
+        cls = type(self)
+        try:
+            if not cls._definition.is_that_of(cls):
+                cls._definition = Definition(cls, WebSocketView)
+            for name in cls._definition.computed:
+                BY_NAME[name].check(cls.__name__, getattr(self, name))
+        except (TypeError, ValueError) as error:
+            logger.error("%r: %s", request.path, error)
+            self._refuse(request, HandshakeError(500, "internal error"))
+            return False
+        return True
 
     # What is known of the connection
 
@@ -259,7 +246,7 @@ class WebSocketView(View):
         """
         if not await self.initiate_upgrade_to_ws():
             return
-        closed = self._serve()
+        closed = self._serve(self._overridden)
         try:
             await asyncio.shield(closed)
         except asyncio.CancelledError:
@@ -274,11 +261,16 @@ class WebSocketView(View):
             A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
             a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
         """
-        if not self._overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
+        if self._definition.version != type_version(type(self)) and not self._is_sound(self.request):
+            return None
+        overridden = self._overridden
+        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             transport.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         acceptance = self._agree(self.request)
-        return self._serve() if acceptance is not None and self._upgrade(self.request, acceptance) else None
+        if acceptance is None or not self._upgrade(self.request, acceptance, overridden):
+            return None
+        return self._serve(overridden)
 
     async def drain(self, patience: float) -> None:
         """Waits for the handlers at work; messages that come from now on are not handled. For hosts that shut down.
@@ -302,8 +294,12 @@ class WebSocketView(View):
         """
         try:
             request = await transport.adopt(self.request)
+            if not self._is_sound(request):
+                return False
             acceptance = self._agree(request)
-            return acceptance is not None and self._upgrade(request, await transport.announce(request, acceptance))
+            if acceptance is None:
+                return False
+            return self._upgrade(request, await transport.announce(request, acceptance), self._overridden)
         except ConnectionClosed:
             self.state = State.CLOSED
             return False
@@ -319,19 +315,18 @@ class WebSocketView(View):
                 extensions=self._negotiators(),
             )
         except HandshakeError as error:
-            request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
-            log_refusal(request, error)
-            log_access(request, error.status)
-            transport.refuse(request, handshake.refusal(error))
-            self.state = State.CLOSED
-            return None
+            self._refuse(request, error)
+        except Exception:
+            logger.exception("%r: error in the handshake of %s", request.path, type(self).__name__)
+            self._refuse(request, HandshakeError(500, "internal error"))
+        return None
 
-    def _upgrade(self, request: HttpRequest, acceptance: handshake.Acceptance) -> bool:
+    def _upgrade(self, request: HttpRequest, acceptance: handshake.Acceptance, overridden: frozenset[str]) -> bool:
         """Sends the 101 response, and takes the transport; false if the peer has gone."""
         self.client_websocket_version = handshake.VERSION
-        self.subprotocol = acceptance.subprotocol
+        if acceptance.subprotocol is not self.subprotocol:
+            self.subprotocol = acceptance.subprotocol
         self.extensions = acceptance.extensions
-        overridden = self._overridden
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = WebSocketProtocol(
             self,
@@ -341,16 +336,25 @@ class WebSocketView(View):
             send_frame=self.send_frame if "send_frame" in overridden else None,
         )
         try:
-            self._early = transport.attach(request, protocol, acceptance.response)
+            early = transport.attach(request, protocol, acceptance.response)
         except ConnectionClosed:
             self._protocol = None
             self.state = State.CLOSED
             return False
+        if early:
+            self._early = early
         if access_logger.level <= logging.INFO:  # spares a connection two calls
             log_access(request, 101)
         self.initiated_upgrade = True
         self.state = State.INITIATED
         return True
+
+    def _refuse(self, request: HttpRequest, error: HandshakeError) -> None:
+        request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
+        log_refusal(request, error)
+        log_access(request, error.status)
+        transport.refuse(request, handshake.refusal(error, head_only=request.method == "HEAD"))
+        self.state = State.CLOSED
 
     def _negotiators(self) -> Mapping[str, Negotiator]:
         compression = self.COMPRESSION
@@ -359,16 +363,18 @@ class WebSocketView(View):
         settings = _DEFAULT_COMPRESSION if compression is True else compression
         return {PERMESSAGE_DEFLATE: settings.accept, **self.EXTENSIONS}
 
-    def _serve(self) -> "asyncio.Future[None]":
+    def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
         log_event(self.request, "OPEN")
         self.state = State.OPEN
-        early, self._early = self._early, b""
+        early = self._early
+        if early:
+            self._early = b""
         protocol.start(
             early,
-            on_open=self.on_open if "on_open" in self._overridden else None,
-            on_close=self.on_close if "on_close" in self._overridden else None,
-            heartbeat=self._heartbeat_loop if "_heartbeat_loop" in self._overridden else None,
+            on_open=self.on_open if "on_open" in overridden else None,
+            on_close=self.on_close if "on_close" in overridden else None,
+            heartbeat=self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
         )
         return protocol.closed
 
@@ -545,3 +551,6 @@ class WebSocketView(View):
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol
+
+
+WebSocketView._definition = Definition(WebSocketView, WebSocketView)

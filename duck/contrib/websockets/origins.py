@@ -1,0 +1,174 @@
+"""Origins of pages (RFC 6454): which of them a view or a host name may be reached from, without I/O."""
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["AllowedOrigins", "HostPatterns", "Origin", "allowed_origins", "host_of", "origin_of"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_WEB = {"ws": "http", "wss": "https"}  # some clients name the scheme of the connection instead of a page's
+
+_SCHEME = r"([a-z][a-z0-9+.-]*)://"
+_HOST = r"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()+;=-]+)"
+_PORT = r"(?::([0-9]{0,5}))?"
+_AUTHORITY = re.compile(_HOST + _PORT)
+_ORIGIN = re.compile(_SCHEME + _HOST + _PORT)
+_ENTRY = re.compile(_SCHEME + r"(\*\.)?" + _HOST + r"(?::([0-9]{1,5}))?/?")
+
+# What browsers send for pages without a host: sandboxed frames and data: URLs; files in some of them.
+_OPAQUE = frozenset({"null", "file://"})
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port in one form of the many in which they can be written.
+
+    Attributes:
+        port: None for the default of a scheme other than http and https.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def origin_of(text: str) -> Origin | None:
+    """The value of an Origin field, in lower case; None for what is no scheme, host and port."""
+    match = _ORIGIN.fullmatch(text)
+    return None if match is None else _origin(*match.groups())
+
+
+def host_of(text: str, scheme: str) -> Origin | None:
+    """The origin of what is served by this scheme at the value of a Host field, in lower case; None if it is none."""
+    match = _AUTHORITY.fullmatch(text)
+    return None if match is None else _origin(scheme, *match.groups())
+
+
+def _origin(scheme: str, host: str, port: str | None) -> Origin | None:
+    scheme = _WEB.get(scheme, scheme)
+    number = int(port) if port else _DEFAULT_PORTS.get(scheme)
+    if number is not None and number > 65535:
+        return None
+    if host[0] == "[":
+        try:
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            return None
+    return Origin(scheme, host, number)
+
+
+class HostPatterns:
+    """Hosts by their names, and the subdomains of `*.name`: one label or more, never the name itself.
+
+    Args:
+        names: In lower case.
+    """
+
+    __slots__ = ("_names", "_suffixes")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = set(names)
+        self._names = frozenset(name for name in names if not name.startswith("*."))
+        self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
+
+    def __contains__(self, host: str) -> bool:
+        return host in self._names or (host.endswith(self._suffixes) and not host.startswith("."))
+
+
+class AllowedOrigins:
+    """The origins of which a list speaks.
+
+    Args:
+        entries: `scheme://host`, with a port where that is not the scheme's own; `scheme://*.host` for its subdomains;
+            `null` and `file://` for pages that have no host; `*` for all.
+
+    Raises:
+        TypeError: They are one str, or one of them is none.
+        ValueError: One of them can never be the origin of a page; says what to write.
+    """
+
+    __slots__ = ("_all", "_hosts", "_opaque")
+
+    def __init__(self, entries: Collection[str]) -> None:
+        hosts: dict[tuple[str, int | None], set[str]] = {}
+        opaque = set()
+        for entry in checked_names(entries, "origins", "https://example.org"):
+            text = entry.lower()
+            if text == "*" or text in _OPAQUE:
+                opaque.add(text)
+                continue
+            scheme, host, port = _entry(text)
+            hosts.setdefault((scheme, port), set()).add(host)
+        self._all = "*" in opaque
+        self._opaque = frozenset(opaque)
+        self._hosts = {where: HostPatterns(names) for where, names in hosts.items()}
+
+    def __contains__(self, text: str) -> bool:
+        """Whether pages of an origin, the value of an Origin field in lower case, are among them."""
+        if self._all or text in self._opaque:
+            return True
+        origin = origin_of(text)
+        return origin is not None and origin.host in self._hosts.get((origin.scheme, origin.port), ())
+
+
+def _entry(text: str) -> Origin:
+    """What an entry in lower case says; its host may be a pattern."""
+    match = _ENTRY.fullmatch(text)
+    origin = None if match is None else _origin(match[1], match[3], match[4])
+    if match is None or origin is None or not _is_possible(origin, match[2]):
+        raise ValueError(f"has {text!r}, which is the origin of no page: {_advice(text)}")
+    return origin._replace(host=(match[2] or "") + origin.host)
+
+
+def _is_possible(origin: Origin, wildcard: str | None) -> bool:
+    """Whether a page can have such an origin: a file has no host, and an address no subdomains."""
+    if origin.scheme == "file" or origin.port == 0:
+        return False
+    if wildcard is None:
+        return True
+    return ":" not in origin.host and not origin.host.rpartition(".")[2].isdigit() and origin.host[0] != "."
+
+
+def _advice(text: str) -> str:
+    if "://" not in text:
+        return f"write its scheme too, as in 'https://{text.lstrip('/').partition('/')[0] or 'example.org'}'"
+    if text.startswith("file:"):
+        return "write 'file://' for files"
+    if not text.isascii():
+        return "write its host as browsers send it, in ASCII, as in 'https://xn--bcher-kva.example'"
+    scheme, _, rest = text.partition("://")
+    authority = re.split(r"[/?#]", rest)[0].rpartition("@")[2]
+    plain = f"{scheme}://{authority}"
+    if plain != text and _ENTRY.fullmatch(plain):
+        return f"write only scheme, host and port, as in {plain!r}"
+    return "write 'https://example.org', 'https://example.org:8443', or 'https://*.example.org' for its subdomains"
+
+
+def checked_names(names: object, what: str, example: str) -> Collection[str]:
+    """A collection of str, which one str is not, though it has characters that could be taken for its members.
+
+    Raises:
+        TypeError: It is none; says what to write.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"is a list of {what}, not one str: write [{names!r}]")
+    if not isinstance(names, Collection) or isinstance(names, (bytes, bytearray, memoryview)):
+        raise TypeError(f"is a list of {what}, such as [{example!r}], not {names!r}")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"is a list of {what}, each a str such as {example!r}, and not {name!r}")
+    return names
+
+
+@lru_cache(maxsize=64)
+def _compiled(entries: tuple[str, ...]) -> AllowedOrigins:
+    return AllowedOrigins(entries)
+
+
+def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
+    """`AllowedOrigins`, made once for each list and seen anew when that has changed; raises as it does."""
+    if isinstance(entries, str):
+        return AllowedOrigins(entries)  # raises
+    return _compiled(tuple(entries))

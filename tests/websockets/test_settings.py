@@ -1,0 +1,217 @@
+"""Settings: each is checked where it is set, by the table that documents it."""
+
+import math
+import sys
+
+import pytest
+
+from duck.contrib.websockets import Compression, WebSocketView
+from duck.contrib.websockets.settings import BY_NAME, SETTINGS
+from duck.http.request import HttpRequest
+
+from .views import Recorder
+
+KIND = (TypeError, ValueError)
+NO_NUMBERS = ["20", b"20", "1MB", True, [], {}, object(), 1j]
+OUT_OF_BOUNDS = [-1, math.nan, math.inf, 10**400]
+
+WRONG = {
+    "PING_INTERVAL": [*NO_NUMBERS, *OUT_OF_BOUNDS],
+    "PONG_TIMEOUT": [*NO_NUMBERS, *OUT_OF_BOUNDS, 0],
+    "MAX_BACKOFF": [*NO_NUMBERS, *OUT_OF_BOUNDS, 0, None],
+    "RECEIVE_TIMEOUT": [*NO_NUMBERS, *OUT_OF_BOUNDS],
+    "CLOSE_TIMEOUT": [*NO_NUMBERS, *OUT_OF_BOUNDS, None],
+    "MAX_FRAME_SIZE": [*NO_NUMBERS, *OUT_OF_BOUNDS, 0, 1e6, 2**63],
+    "MAX_CONCURRENT_MESSAGES": [*NO_NUMBERS, *OUT_OF_BOUNDS, 0, 1.0, 2**63, None],
+    "RATE_LIMIT": [*NO_NUMBERS, *OUT_OF_BOUNDS, 0],
+    "WRITE_LIMIT": [*NO_NUMBERS, *OUT_OF_BOUNDS, 65536.0, 2**31, None],
+    "SLOW_CONSUMER": ["block", "", None, True, [], ["wait"]],
+    "SUBPROTOCOLS": ["chat", b"chat", None, 5, [""], ["a, b"], ["a b"], [b"chat"], [None], iter(["chat"])],
+    "ALLOWED_ORIGINS": ["*", "https://example.org", b"*", 5, ["example.org"], ["https://example.org/x"], [None]],
+    "COMPRESSION": [None, 1, "yes", {}],
+    "EXTENSIONS": [[], None, "x", {"x": None}, {"x y": print}, {"": print}, {5: print}, {b"x": print}],
+    "MAGIC_STRING": ["another", None],
+}
+
+RIGHT = {
+    "PING_INTERVAL": [None, 0, 0.5, 3600],
+    "PONG_TIMEOUT": [None, 0.5, 10],
+    "MAX_BACKOFF": [0.5, 60],
+    "RECEIVE_TIMEOUT": [None, 0, 0.5],
+    "CLOSE_TIMEOUT": [0, 0.5],
+    "MAX_FRAME_SIZE": [None, 1, 2**63 - 1],
+    "MAX_CONCURRENT_MESSAGES": [1, 10**6, sys.maxsize],
+    "RATE_LIMIT": [None, 0.5, 5],
+    "WRITE_LIMIT": [0, 2**31 - 1],
+    "SLOW_CONSUMER": ["wait", "drop", "close"],
+    "SUBPROTOCOLS": [(), [], ["chat", "chat.v2"], {"chat"}],
+    "ALLOWED_ORIGINS": [None, (), ["*"], ("https://example.org",), {"https://*.example.org", "null"}],
+    "COMPRESSION": [True, False, Compression(level=1)],
+    "EXTENSIONS": [{}, {"x-name": lambda parameters: None}],
+    "MAGIC_STRING": [WebSocketView.MAGIC_STRING],
+}
+
+
+def cases(table):
+    return [pytest.param(name, value, id=f"{name}={str(value)[:20]}") for name in table for value in table[name]]
+
+
+def test_every_setting_is_tried_here():
+    assert list(WRONG) and {*WRONG} & {*RIGHT} == {*WRONG} | {*RIGHT}
+    assert {*RIGHT} <= {*BY_NAME}
+    assert [setting.name for setting in SETTINGS] == list(BY_NAME)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_no_setting_takes_everything(setting):
+    """A row whose check takes anything is none."""
+    with pytest.raises(KIND, match=setting.name):
+        setting.check("View", object())
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG))
+def test_a_wrong_value_is_refused_where_the_class_is_made(name, value):
+    with pytest.raises(KIND, match=rf"^Chat\.{name} (is|has) "):
+        type("Chat", (WebSocketView,), {name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG))
+def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
+    class Chat(WebSocketView):
+        pass
+
+    view = Chat(HttpRequest())
+    with pytest.raises(KIND, match=rf"^Chat\.{name} (is|has) "):
+        setattr(view, name, value)
+    assert getattr(view, name) is getattr(WebSocketView, name)
+
+
+def test_a_wrong_value_of_a_mixin_is_refused_where_the_class_is_made():
+    class Mixin:
+        PING_INTERVAL = "20"
+
+    with pytest.raises(TypeError, match=r"^Chat\.PING_INTERVAL is seconds"):
+        type("Chat", (Mixin, WebSocketView), {})
+
+
+@pytest.mark.parametrize(("name", "value"), cases(RIGHT))
+def test_a_right_value_serves(run, connect, name, value):
+    view_class = type("View", (Recorder,), {name: value})
+
+    async def scenario():
+        async with connect(view_class) as session:
+            session.view.__setattr__(name, value)
+            session.peer.close()
+            await session.ended()
+        assert session.view.events == ["open", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+def refused(run, serving, dial, view_class, change=lambda: None, **options):
+    """A connection is, once `change` has been called while the class is served; the peer is not told why."""
+
+    async def scenario():
+        async with serving(view_class) as server:
+            change()
+            async with dial(server, **options) as peer:
+                assert (await peer.head())[0] == 500
+                body = await peer.reader.read()
+                assert b"MAX" not in body and b"ORIGINS" not in body
+
+    run(scenario())
+
+
+def test_a_wrong_value_that_is_put_on_the_class_later_is_found_when_a_connection_opens(run, serving, dial, log):
+    class View(Recorder):
+        pass
+
+    refused(run, serving, dial, View, lambda: setattr(View, "MAX_CONCURRENT_MESSAGES", 0))
+    (entry,) = log()
+    assert entry.message == "'/': View.MAX_CONCURRENT_MESSAGES is handlers at a time, 1 or more, not 0"
+
+
+def test_a_wrong_value_in_a_list_is_found_when_a_connection_opens(run, serving, dial, log):
+    class View(Recorder):
+        ALLOWED_ORIGINS = ["https://example.org"]  # noqa: RUF012
+
+    origin = {"Origin": "https://example.org"}
+    refused(run, serving, dial, View, lambda: View.ALLOWED_ORIGINS.append("example.net"), headers=origin)
+    (entry,) = log()
+    assert "'example.net'" in str(entry.error)
+
+
+def test_a_wrong_value_that_is_set_when_the_view_is_made_is_named_in_the_log(run, serving, dial, log):
+    class View(Recorder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.MAX_FRAME_SIZE = "1MB"
+
+    refused(run, serving, dial, View)
+    (entry,) = log()
+    assert "MAX_FRAME_SIZE" in str(entry.error)
+
+
+def test_a_setting_may_be_computed(run, serving, dial, connect, log):
+    """It is checked for each connection."""
+    limits = [1000]
+
+    class View(Recorder):
+        @property
+        def MAX_FRAME_SIZE(self):
+            return limits[0]
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x" * 1001)
+            assert (await session.peer.closing())[0] == 1009
+
+    run(scenario())
+    refused(run, serving, dial, View, lambda: limits.insert(0, -1))
+    (entry,) = log()
+    assert "View.MAX_FRAME_SIZE is bytes" in entry.message
+
+
+def test_a_class_that_counts_its_connections_is_still_looked_at(run, connect):
+    class View(Recorder):
+        count = 0
+
+        async def on_open(self):
+            View.count += 1
+            await super().on_open()
+
+    async def scenario():
+        for expected in (1, 2, 3):
+            async with connect(View) as session:
+                session.peer.close()
+                await session.ended()
+            assert session.view.count == expected
+            assert session.view.events == ["open", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+def test_attributes_are_set_and_deleted_as_ever():
+    class View(WebSocketView):
+        @property
+        def fixed(self):
+            return 5
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+
+        def __delattr__(self, name):
+            super().__delattr__(name)
+
+    view = View(HttpRequest())
+    view.name = "a"
+    view.PING_INTERVAL = 5
+    assert (view.name, view.PING_INTERVAL) == ("a", 5)
+    with pytest.raises(TypeError, match="PING_INTERVAL"):
+        view.PING_INTERVAL = "5"
+    del view.name, view.PING_INTERVAL
+    assert (hasattr(view, "name"), view.PING_INTERVAL) == (False, 20)
+    with pytest.raises(AttributeError):
+        view.fixed = 6
+    with pytest.raises(AttributeError):
+        del view.nothing
