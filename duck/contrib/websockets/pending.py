@@ -5,12 +5,13 @@ or several times, become a task, or be dropped: nobody is told that it was "neve
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import tasks
 from ._codec import SENT
 from .exceptions import ConnectionClosed
 from .logging import logger
@@ -18,7 +19,7 @@ from .logging import logger
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
 
-__all__ = ["Pending", "hop"]
+__all__ = ["Pending", "begin", "hop"]
 
 
 class Pending(Coroutine[Any, Any, None]):
@@ -51,6 +52,66 @@ class Pending(Coroutine[Any, Any, None]):
         if self._coroutine is None:
             self._coroutine = self._wait()
         return self._coroutine
+
+
+if sys.version_info >= (3, 12):
+
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task that has run to its first wait."""
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+    from asyncio.tasks import _enter_task, _leave_task
+
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task whose coroutine has run to its first wait."""
+        begun = _Begun(coroutine)
+        context = copy_context()
+        task = asyncio.Task(begun, loop=loop, context=context)
+        outer = asyncio.current_task(loop)
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, task)
+        try:
+            context.run(begun.step)
+        finally:
+            _leave_task(loop, task)
+            if outer is not None:
+                _enter_task(loop, outer)
+        return task
+
+    class _Begun(Coroutine[Any, Any, None]):
+        """A coroutine whose first step has been taken before its task takes it."""
+
+        __slots__ = ("_coroutine", "_first")
+
+        def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+            self._coroutine = coroutine
+            self._first: Callable[[], Any] | None = None  # gives what the first step gave, or raises what it raised
+
+        def step(self) -> None:
+            first: Future[Any] = Future()
+            try:
+                first.set_result(self._coroutine.send(None))
+            except BaseException as error:
+                first.set_exception(error)
+            self._first = first.result
+
+        def __await__(self) -> Generator[Any, Any, None]:
+            raise TypeError("this is for a task")
+
+        def send(self, value: Any) -> Any:
+            if self._first is not None:
+                first, self._first = self._first, None
+                return first()
+            return self._coroutine.send(value)
+
+        def throw(self, *error: Any) -> Any:
+            self._first = None
+            return self._coroutine.throw(*error)
+
+        def close(self) -> None:
+            self._coroutine.close()
 
 
 def hop(
@@ -139,7 +200,7 @@ class _Call:
 
     def __call__(self) -> None:
         loop = self._protocol.loop
-        task = tasks.start_task(loop, self._run())
+        task = begin(loop, self._run())
         if not task.done():
 
             def cancel(result: Future[None]) -> None:

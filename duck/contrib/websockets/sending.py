@@ -18,13 +18,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import tasks
 from .commons import threads
 from .connection import check_text
 from .exceptions import ConnectionClosed
 from .frame import Frame
 from .opcodes import CloseCode, OpCode
-from .pending import Pending, hop
+from .pending import Pending, begin, hop
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
@@ -52,14 +51,13 @@ class _Place:
         parts: Of a stream, instead of the payload.
 
     Attributes:
-        task: Runs the stream,
-        begun: and has taken its first step.
+        task: Runs the stream.
         error: What has ended it, if the connection has.
         is_text: Whether it is a text message,
         text: and the state of its UTF-8 behind the last part.
     """
 
-    __slots__ = ("begun", "error", "fin", "is_text", "opcode", "parts", "payload", "task", "text", "turn")
+    __slots__ = ("error", "fin", "is_text", "opcode", "parts", "payload", "task", "text", "turn")
 
     def __init__(
         self,
@@ -75,7 +73,6 @@ class _Place:
         self.fin = fin
         self.parts = parts
         self.task: asyncio.Task[None] | None = None
-        self.begun = False
         self.error: ConnectionClosed | None = None
         self.is_text = opcode == OpCode.TEXT
         self.text = 0
@@ -103,7 +100,6 @@ class Sender:
         "_send_frame",
         "_streaming",
         "_tasks",
-        "_unbegun",
         "waiting",
     )
 
@@ -119,7 +115,6 @@ class Sender:
         self._resuming = False  # or is to go on in a callback
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
         self._tasks: dict[asyncio.Task[None], _Place] = {}  # to which nobody else may hold
-        self._unbegun = 0  # how many have not taken their first step
         self._closings: list[Callable[[], None]] = []  # what closes the connection, as soon as it may
         self._deadline: asyncio.TimerHandle | None = None  # when it may at the latest
         self.waiting = 0
@@ -132,7 +127,7 @@ class Sender:
     @property
     def must_finish(self) -> bool:
         """Whether something that was sent has not left, and does not wait for a stream or for a fragment."""
-        return self._job is not None or self._unbegun > 0 or self._resuming
+        return self._job is not None or self._resuming
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends anything; `WebSocketView.send` says more."""
@@ -311,15 +306,13 @@ class Sender:
         return Pending(partial(self._until_ended, place))
 
     def _start(self, place: _Place, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._unbegun += 1
-        place.task = task = tasks.start_task(self._protocol.loop, self._run(place, make))
+        place.task = task = begin(self._protocol.loop, self._run(place, make))
         _settle(place.turn)
         if not task.done():
             self._tasks[task] = place
-            task.add_done_callback(partial(self._ended, place))
+            task.add_done_callback(self._tasks.pop)
 
     async def _run(self, place: _Place, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._begin(place)
         try:
             await make()
         except ConnectionClosed as error:
@@ -329,20 +322,6 @@ class Sender:
             if not self._protocol.lost or task is None or task.cancelling() > 1:
                 raise
             place.error = self._protocol.closed_error()
-
-    def _begin(self, place: _Place) -> None:
-        place.begun = True
-        self._unbegun -= 1
-        if self._line and self._line[0] is place:
-            self._line.popleft()
-        if self._closings:
-            self._protocol.loop.call_soon(self._close_if_due)
-
-    def _ended(self, place: _Place, task: "asyncio.Task[None]") -> None:
-        del self._tasks[task]
-        if not place.begun:  # it was cancelled before
-            self._begin(place)
-            self._move_line()
 
     async def _until_ended(self, place: _Place) -> None:
         if place.task is None:
@@ -385,7 +364,7 @@ class Sender:
 
     async def _send_part(self, place: _Place, payload: bytes, fin: bool = False) -> None:
         protocol, opcode = self._protocol, place.opcode
-        if not protocol.connection.is_open:
+        if not protocol.connection.is_writable:
             raise protocol.closed_error()
         if place.is_text:
             place.text = check_text(payload, place.text, fin)
@@ -435,22 +414,18 @@ class Sender:
     def _move_first(self) -> bool:
         """Sends the first in line, or begins to; whether it has left the line."""
         place = self._line[0]
-        if place.parts is not None:
-            if place.task is None and not place.turn.done():
-                self._start(place, partial(self._send_parts, place))
-                return place.begun
-            if place.task is not None:
-                return False
-        elif not place.turn.done():  # else whoever waited has given up
-            self.waiting -= len(place.payload)
-            if self._is_large(place.payload, place.fin):
-                self._compress(place.payload)
-                return False
+        self.waiting -= len(place.payload)
+        if place.turn.done():
+            self._line.popleft()  # whoever waited has given up
+        elif place.parts is not None:
+            self._line.popleft()
+            self._start(place, partial(self._send_parts, place))
+        elif self._is_large(place.payload, place.fin):
+            self._compress(place.payload)
+            return False
+        else:
             self._hand_over(place)
             self._line.popleft()
-            return True
-        self.waiting -= len(place.payload)
-        self._line.popleft()
         return True
 
     def _hand_over(self, place: _Place) -> None:
