@@ -49,7 +49,6 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[None] | None = None
         sock.setblocking(False)
-        sock.listen(BACKLOG)
         self._resume()
 
     def close(self) -> None:

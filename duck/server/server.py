@@ -18,7 +18,7 @@ from duck.http.response import HttpResponse
 from duck.views import View
 
 from . import proxy_protocol as proxy_header
-from .accept import Acceptor, LoopAcceptor
+from .accept import BACKLOG, Acceptor, LoopAcceptor
 from .census import Census, Place
 from .http import HttpProtocol
 from .limits import Limits
@@ -144,16 +144,25 @@ class Server:
             sockets = [self._unix_listener.socket]
         elif not sockets:
             sockets = await bind(host, port)
-        for sock in sockets:
-            if ssl is None and not self._proxy_protocol and LoopAcceptor.suits(self._loop):
-                by_loop = LoopAcceptor(sock)
-                self._acceptors.append(by_loop)
-                await by_loop.start(self._loop, partial(HttpProtocol, self, self._loop))
-            else:
-                self._acceptors.append(Acceptor(self._loop, sock, self._accepted))
+        try:
+            for sock in sockets:
+                await self._listen_on(sock)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
         self.addresses = [url(sock, secure=ssl is not None) for sock in sockets]
         name = sockets[0].getsockname()
         self.port = name[1] if isinstance(name, tuple) else None
+
+    async def _listen_on(self, sock: socket.socket) -> None:
+        sock.listen(BACKLOG)
+        if self.ssl is None and not self._proxy_protocol and LoopAcceptor.suits(self._loop):
+            by_loop = LoopAcceptor(sock)
+            self._acceptors.append(by_loop)
+            await by_loop.start(self._loop, partial(HttpProtocol, self, self._loop))
+        else:
+            self._acceptors.append(Acceptor(self._loop, sock, self._accepted))
 
     async def close(self) -> None:
         """Shut down: wait for the answers and handlers at work, close every connection, and in the end cancel them.

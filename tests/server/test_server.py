@@ -127,6 +127,17 @@ def test_sockets_that_somebody_else_has_bound(run, connect):
     run(scenario())
 
 
+def test_sockets_that_cannot_listen(run):
+    async def scenario():
+        good, bad = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
+        with pytest.raises(OSError):
+            async with serve(Page, sockets=[good, bad]):
+                pass
+        assert good.fileno() == bad.fileno() == -1
+
+    run(scenario())
+
+
 def test_an_address_in_use(run):
     async def scenario():
         async with serve(Page, port=0) as server:
