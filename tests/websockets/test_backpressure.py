@@ -327,3 +327,53 @@ def test_what_comes_is_read_while_a_handler_sends_all_the_time(run, connect):
                 pass
 
     run(scenario())
+
+
+def test_many_small_messages_for_a_peer_that_does_not_read(run, connect):
+    """They are handed to the transport together: asyncio's counts what it holds at every call."""
+
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer, protocol = session.view, session.peer, session.view._protocol
+            before = 0
+            while not protocol.writes_paused:
+                view.send_binary(bytes(64 * KIB))
+                before += 1
+            transport, calls = protocol.transport, 0
+
+            class Counting:
+                def __getattr__(self, name):
+                    return getattr(transport, name)
+
+                def write(self, data):
+                    nonlocal calls
+                    calls += 1
+                    transport.write(data)
+
+            protocol.transport = Counting()
+            sent = [asyncio.create_task(view.send(str(number))) for number in range(5000)]
+            await asyncio.sleep(0)
+            assert calls < 10
+            for _ in range(before):
+                await peer.message()
+            assert [await peer.message() for _ in sent] == [str(number) for number in range(5000)]
+            await asyncio.gather(*sent)
+            protocol.transport = transport
+
+    run(scenario())
+
+
+def test_what_was_gathered_for_a_peer_that_does_not_read_leaves_before_a_close_frame(run, connect):
+    async def scenario():
+        async with slow(connect, Quiet) as session:
+            view, peer = session.view, session.peer
+            count, sending = await fill(view)
+            view.send("small")
+            await view.send_close(1001)
+            for _ in range(count + 1):
+                await peer.message()
+            assert await peer.message() == "small"
+            assert (await peer.closing())[0] == 1001
+            await sending
+
+    run(scenario())

@@ -172,7 +172,8 @@ class HotPath:
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(0b10000000 | opcode, payload)
-                if not self.corked or writer.size > _CORK_LIMIT:
+                # A full transport is given fewer and larger pieces, as asyncio's counts them at each call.
+                if not (self.corked or self.writes_paused) or writer.size > _CORK_LIMIT:
                     self.flush()
                 self.buffer.credit -= len(payload) + _COST
                 if self.writes_paused:

@@ -171,7 +171,7 @@ cdef class HotPath:
                     self.writer.append_large(0x80 | <uint8_t>kind, <bytes>data)
                 else:
                     self.writer.append(0x80 | kind, p, size, False, 0)
-                if not self.corked or self.writer.size > CORK_LIMIT:
+                if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
                     self.flush()
                 self.buffer.credit -= size + COST
                 if self.writes_paused:

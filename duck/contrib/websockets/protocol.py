@@ -228,6 +228,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.update_direct()
         self.alive = True
         self._release(_HOLD_WRITES)
+        if not self.corked:
+            self.flush()  # what was gathered meanwhile
         # Not at once: handlers that send all the time would fill the buffer again, and so put reading on hold, before
         # the loop has looked at what there is to read.
         self.loop.call_soon(self._wake_waiters)
@@ -411,7 +413,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def written(self) -> Coroutine[Any, Any, None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
-        if not self.corked or self.writer.size > _CORK_LIMIT:
+        if not (self.corked or self.writes_paused) or self.writer.size > _CORK_LIMIT:
             self.flush()
         if self.writes_paused:
             return self.until_writable()
