@@ -185,7 +185,7 @@ SETTINGS = (
         "SLOW_CONSUMER",
         "",
         "`wait`: awaiting `send` takes until the peer reads. `drop`: the message is not sent (`view.dropped` counts). "
-        "`close`: the connection ends with 1008.",
+        "`close`: the connection ends with 1008. A message in parts waits in any case.",
         _policy,
     ),
     Setting(
