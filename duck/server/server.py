@@ -137,7 +137,6 @@ class Server:
         Raises:
             OSError: The address cannot be had.
         """
-        self._loop = asyncio.get_running_loop()
         self.ssl = ssl
         if uds is not None:
             self._unix_listener = UnixListener(uds, uds_mode)
@@ -157,12 +156,13 @@ class Server:
 
     async def _listen_on(self, sock: socket.socket) -> None:
         sock.listen(BACKLOG)
-        if self.ssl is None and not self._proxy_protocol and LoopAcceptor.suits(self._loop):
+        loop = asyncio.get_running_loop()
+        if self.ssl is None and not self._proxy_protocol and LoopAcceptor.suits(loop):
             by_loop = LoopAcceptor(sock)
             self._acceptors.append(by_loop)
-            await by_loop.start(self._loop, partial(HttpProtocol, self, self._loop))
+            await by_loop.start(loop, partial(HttpProtocol, self, loop))
         else:
-            self._acceptors.append(Acceptor(self._loop, sock, self._accepted))
+            self._acceptors.append(Acceptor(loop, sock, self._accepted))
 
     async def close(self) -> None:
         """Shut down: wait for the answers and handlers at work, close every connection, and in the end cancel them.
@@ -185,7 +185,8 @@ class Server:
             protocol.shut_down()
         timeout = self._shutdown_timeout
         patience = timeout - min(timeout / 4, _FAREWELL)
-        farewells = [self._loop.create_task(self._say_goodbye(view, patience)) for view in self._views.values()]
+        loop = asyncio.get_running_loop()
+        farewells = [loop.create_task(self._say_goodbye(view, patience)) for view in self._views.values()]
         if not await self._wait_for_all(timeout):
             for farewell in farewells:
                 farewell.cancel()
@@ -244,17 +245,19 @@ class Server:
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
         if self._census.is_full:
             # Others may have left since the loop looked at the sockets: that is known two of its turns later.
-            self._loop.call_soon(self._loop.call_soon, self._begin, sock, peer)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._begin, sock, peer)
         else:
             self._begin(sock, peer)
 
     def _begin(self, sock: socket.socket, peer: Any) -> None:
-        protocol = HttpProtocol(self, self._loop)
+        loop = asyncio.get_running_loop()
+        protocol = HttpProtocol(self, loop)
         if not self.admit(protocol, peer):
             sock.close()
             self.connection_closed(protocol)
             return
-        connecting = self._loop.create_task(self._connect(protocol, sock))
+        connecting = loop.create_task(self._connect(protocol, sock))
         if self.ssl is not None or self._proxy_protocol:
             self._handshakes.add(connecting)
             connecting.add_done_callback(self._handshakes.discard)
@@ -267,7 +270,7 @@ class Server:
         try:
             if self._proxy_protocol:
                 await self._receive_proxy_header(protocol, sock)
-            await self._loop.connect_accepted_socket(lambda: protocol, sock, **options)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
             logger.debug("%s has not come to a connection: %s", protocol.address, error)
             protocol.connection_lost(error)
@@ -285,7 +288,7 @@ class Server:
             return
         try:
             async with asyncio.timeout(protocol.first_timeout):
-                header = await proxy_header.receive(self._loop, sock)
+                header = await proxy_header.receive(asyncio.get_running_loop(), sock)
         except BaseException as error:
             sock.close()
             if not isinstance(error, ValueError):
@@ -347,7 +350,7 @@ class Server:
 
     def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None:
         """Run what answers a request."""
-        task = self._loop.create_task(answer)
+        task = asyncio.get_running_loop().create_task(answer)
         if not task.done():
             self._answers[task] = request
             task.add_done_callback(self._answers.pop)
@@ -364,7 +367,7 @@ class Server:
             return
         if ended is None:
             # The client was refused, and has a while to read why.
-            self._loop.call_later(self.limits.linger_timeout, place.leave)
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
             return
         self._views[ended] = view
         if isinstance(ended, asyncio.Task):
@@ -429,12 +432,12 @@ class Server:
         elif view.initiated_upgrade:
             if error is None:
                 logger.error("%s left the connection of %r open", type(view).__name__, view.request)
-            closing = self._loop.create_task(_close(view))
+            closing = asyncio.get_running_loop().create_task(_close(view))
             self._views[closing] = view
             closing.add_done_callback(partial(self._view_ended, place=place))
         else:
             # The client was refused, or has been told something else; it has a while to read it.
-            self._loop.call_later(self.limits.linger_timeout, self._drop, view, place)
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, place)
 
     def _drop(self, view: WebSocketView, place: Place) -> None:
         _abort(view)
