@@ -8,9 +8,9 @@ __all__ = ["HeaderField", "Headers"]
 
 HeaderField = tuple[str, str] | tuple[bytes, bytes]
 
-# Tab is allowed inside a value (RFC 9110, section 5.5). NUL and LF are missing here because the block uses them as
-# separators: the constructor finds strays by counting.
-_CONTROL = bytes({*range(0x20), *range(0x7F, 0xA0)} - set(b"\0\t\n"))
+# Tab is allowed inside a value, and bytes from 0x80 on are opaque (RFC 9110, section 5.5). NUL and LF are missing here
+# because the block uses them as separators: the constructor finds strays by counting.
+_CONTROL = bytes({*range(0x20), 0x7F} - set(b"\0\t\n"))
 
 
 class Headers:

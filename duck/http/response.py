@@ -8,7 +8,7 @@ from http import HTTPStatus
 __all__ = ["HttpResponse"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what is beyond ASCII is opaque (RFC 9110, section 5.5)
 
 # They say where the message ends and what becomes of the connection: only the host knows.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})

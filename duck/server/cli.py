@@ -93,6 +93,8 @@ def _serve(options: argparse.Namespace) -> None:
             limits=limits(options),
             trusted_proxies=options.trusted_proxies,
             proxy_protocol=options.proxy_protocol,
+            allowed_hosts=options.allowed_hosts,
+            allowed_origins=options.allowed_origins,
         )
     except OSError as error:
         where, other = f"{options.host}:{options.port}", "--host or --port"

@@ -50,10 +50,12 @@ class Refusal:
     Attributes:
         status: To answer with.
         reason: For the log.
+        head_only: Whether the answer has no body, as the request is a HEAD.
     """
 
     status: int
     reason: str = field(default="", compare=False)
+    head_only: bool = field(default=False, compare=False)
 
 
 class _Stop(Exception):
@@ -99,6 +101,11 @@ class RequestReader:
     def in_request(self) -> bool:
         """Whether a part of a request has arrived, and the rest has not."""
         return self._in_head or self._head is not None
+
+    @property
+    def is_head(self) -> bool:
+        """Whether what arrives now is a HEAD request."""
+        return self._parser is not None and self._parser.get_method() == b"HEAD"
 
     def feed(self, data: memoryview) -> None:
         """Take bytes from the connection; what is not parsed now is copied."""
@@ -165,7 +172,7 @@ class RequestReader:
     def _refuse(self, status: int, reason: str) -> None:
         self._in_head = False
         self._head = None
-        self._ready.append(Refusal(status, reason))
+        self._ready.append(Refusal(status, reason, self.is_head))
         self.stop()
 
     def _refuse_head(self) -> None:

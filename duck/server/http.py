@@ -198,9 +198,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._await_head()
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
-            self._refuse(request.status, request.reason)
+            self._refuse(request.status, request.reason, request.head_only)
         elif self.place is None:
-            self._refuse(503, _NO_ROOM)
+            self._refuse(503, _NO_ROOM, request.method == "HEAD")
         else:
             self._dispatch(request)
 
@@ -209,13 +209,18 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _dispatch(self, head: RequestHead) -> None:
         assert self.place is not None
+        head_only = head.method == "HEAD"
         try:
             request = self._request(head)
         except ValueError as error:
-            self._refuse(400, f"{head.target!r} is no request target: {error}")
+            self._refuse(400, f"{head.target!r} is no request target: {error}", head_only)
+            return
+        hosts = self._server.allowed_hosts
+        if hosts is not None and (host := request.headers.get("host", "")) not in hosts:
+            self._refuse(421, f"{host!r} is not a host of ours: see allowed_hosts", head_only)
             return
         if self._server.proxies is not None and not self._server.move(self.place, request.client_address):
-            self._refuse(503, _NO_ROOM)
+            self._refuse(503, _NO_ROOM, head_only)
             return
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
@@ -248,11 +253,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request.content = self._reader.take_rest()
         try:
             view = match.route.handler(request, **match.kwargs)
+            if self._server.allowed_origins is not None and view.ALLOWED_ORIGINS is None:
+                view.ALLOWED_ORIGINS = self._server.allowed_origins
         except KeyboardInterrupt:
             raise
         except BaseException:  # such as SystemExit, which would end the server
             logger.exception("cannot make the view for %r", request)
-            self._refuse(500, "the view cannot be made")
+            self._refuse(500, "the view cannot be made", request.method == "HEAD")
             return
         self._let_go()
         self._server.hand_over(self, view)
@@ -278,11 +285,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # The end.
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, status: int, reason: str, head_only: bool) -> None:
         """Answer what cannot be taken for a request, and end the connection."""
         _log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
-        self._transport.write(_plain(status).to_bytes(close=True))
+        self._transport.write(_plain(status).to_bytes(head_only=head_only, close=True))
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:
@@ -352,7 +359,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.abort()
         elif self._phase is Phase.READING and self._reader.in_request:
             timeout = self._server.limits.head_timeout
-            self._refuse(408, f"the request has not arrived within {timeout:g} s: see Limits.head_timeout")
+            reason = f"the request has not arrived within {timeout:g} s: see Limits.head_timeout"
+            self._refuse(408, reason, self._reader.is_head)
         elif self._transport.is_closing():
             self._transport.abort()
         else:

@@ -1,10 +1,11 @@
 """The options of `duck serve`, in the groups that its help shows; a function declares each group."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from .hosts import AllowedHosts, checked_origins
 from .limits import Limits
 from .proxies import Proxies
 from .runner import LOOPS
@@ -44,6 +45,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _add_addresses(parser.add_argument_group("addresses"))
     _add_tls(parser.add_argument_group("TLS"))
     _add_proxies(parser.add_argument_group("proxies"))
+    _add_browsers(parser.add_argument_group("browsers"))
     _add_limits(parser.add_argument_group("limits"))
     _add_logging(parser.add_argument_group("logging"))
     _add_process(parser.add_argument_group("process"))
@@ -103,6 +105,23 @@ def _add_proxies(group: Any) -> None:
         "--proxy-protocol",
         action="store_true",
         help="their connections begin with a header of the PROXY protocol, version 1 or 2",
+    )
+
+
+def _add_browsers(group: Any) -> None:
+    group.add_argument(
+        "--allowed-origins",
+        type=_origins,
+        metavar="A,B",
+        help="origins whose pages may connect to views without ALLOWED_ORIGINS, such as https://example.org, "
+        "https://*.example.org for its subdomains, or *",
+    )
+    group.add_argument(
+        "--allowed-hosts",
+        type=_hosts,
+        metavar="A,B",
+        default=(),
+        help="names by which the server may be asked for, such as localhost and *.example.org; 421 for others",
     )
 
 
@@ -214,10 +233,23 @@ def _number(kind: Callable[[str], _Number], text: str) -> _Number | None:
         return None
 
 
-def _proxies(text: str) -> list[str]:
+def _proxies(text: str) -> Collection[str]:
+    return _names(text, Proxies)
+
+
+def _origins(text: str) -> Collection[str]:
+    return _names(text, checked_origins)
+
+
+def _hosts(text: str) -> Collection[str]:
+    return _names(text, AllowedHosts)
+
+
+def _names(text: str, check: Callable[[Collection[str]], object]) -> Collection[str]:
+    """Names with commas between, that pass a check."""
     names = [name.strip() for name in text.split(",")]
     try:
-        Proxies(names)
+        check(names)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return names

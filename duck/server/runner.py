@@ -9,7 +9,7 @@ import socket
 import ssl as tls
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,8 @@ def run(
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
     proxy_protocol: bool = False,
+    allowed_hosts: Collection[str] = (),
+    allowed_origins: Collection[str] | None = None,
 ) -> None:
     """Serve an application until the process is told to stop by SIGINT or SIGTERM.
 
@@ -79,6 +81,8 @@ def run(
             limits=limits,
             trusted_proxies=trusted_proxies,
             proxy_protocol=proxy_protocol,
+            allowed_hosts=allowed_hosts,
+            allowed_origins=allowed_origins,
         ) as server:
             for address in server.addresses:
                 print(f"listening on {address}", flush=True)

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl as tls
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from duck.views import View
 from . import proxy_protocol as proxy_header
 from .accept import BACKLOG, Acceptor, LoopAcceptor
 from .census import Census, Place
+from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
 from .limits import Limits
 from .listen import UnixListener, bind, url
@@ -53,6 +54,8 @@ class Server:
         limits: What clients may ask for.
         routes: The application.
         proxies: Those whose word is taken for who the client is; None if nobody's is.
+        allowed_hosts: The names by which clients may ask for the server; None for any.
+        allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
         application: What requests name as their application.
         closing: Whether the server is shutting down.
         addresses: Where it listens, as URLs.
@@ -68,6 +71,8 @@ class Server:
         limits: Limits | None = None,
         trusted_proxies: Iterable[str] = (),
         proxy_protocol: bool = False,
+        allowed_hosts: Collection[str] = (),
+        allowed_origins: Collection[str] | None = None,
         shutdown_timeout: float = 10.0,
         shutdown_code: int = CloseCode.GOING_AWAY,
     ) -> None:
@@ -78,6 +83,8 @@ class Server:
             limits: What clients may ask for.
             trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
             proxy_protocol: Whether their connections begin with a header of the PROXY protocol.
+            allowed_hosts: The names by which clients may ask for the server, see `AllowedHosts`; none for any.
+            allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
             shutdown_timeout: Seconds that `close` waits for views to end.
             shutdown_code: The close code that it sends.
 
@@ -91,6 +98,8 @@ class Server:
         if proxy_protocol and self.proxies is None:
             raise ValueError("proxy_protocol needs trusted_proxies: anybody else could claim to be anybody")
         self._proxy_protocol = proxy_protocol
+        self.allowed_hosts = AllowedHosts(allowed_hosts) if allowed_hosts else None
+        self.allowed_origins = None if allowed_origins is None else checked_origins(allowed_origins)
         self.application = Application(self)
         self.closing = False
         self.addresses: list[str] = []
@@ -473,6 +482,8 @@ async def serve(
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
     proxy_protocol: bool = False,
+    allowed_hosts: Collection[str] = (),
+    allowed_origins: Collection[str] | None = None,
 ) -> AsyncIterator[Server]:
     """Serve an application for as long as the block runs.
 
@@ -491,16 +502,21 @@ async def serve(
             `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
         proxy_protocol: Whether their connections begin with a header of the PROXY protocol, version 1 or 2; those of
             others have none. Needs a loop that can watch sockets, which Windows' proactor cannot.
+        allowed_hosts: The names and addresses by which clients may ask for the server, such as `localhost` and
+            `*.example.org`; requests with another Host are answered 421. Any, if there are none.
+        allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
 
     Raises:
         OSError: The address cannot be had.
-        TypeError, ValueError: The routes are malformed, or a trusted proxy.
+        TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
     """
     server = Server(
         urlpatterns,
         limits=limits,
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
+        allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
         shutdown_timeout=shutdown_timeout,
         shutdown_code=shutdown_code,
     )

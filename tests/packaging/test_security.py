@@ -29,4 +29,4 @@ def test_the_settings_that_are_named_are_there(security):
         assert hasattr(WebSocketView, name)
     limits = [field.name for field in dataclasses.fields(Limits)]
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|connections)`", security))
-    assert named - {"trusted_proxies", "on_close"} <= set(limits)
+    assert named - {"trusted_proxies", "allowed_hosts", "on_close"} <= set(limits)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect, unix_connect
 
 from duck.contrib.websockets import __version__
@@ -397,6 +397,19 @@ def test_the_access_log(folder, arguments, is_on):
     assert answered == ([("/", "101"), ("/nowhere", "404")] if is_on else [])
 
 
+def test_who_may_connect(folder):
+    arguments = ("--allowed-origins", "https://app.example, https://*.example.net", "--allowed-hosts", "127.0.0.1")
+    with Process(folder, "echo.py", "--port", 0, *arguments) as process:
+        for origin in ("https://app.example", "https://a.example.net"):
+            assert echo(process.address, origin=origin) == "hello"
+        with pytest.raises(InvalidStatus) as caught:
+            echo(process.address, origin="https://evil.test")
+        assert caught.value.response.status_code == 403
+        with client_of(process.address) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 421 ")
+
+
 def test_errors_of_hooks_are_logged(folder):
     (folder / "broken.py").write_text(ONE_VIEW.replace("await self.send(", "await self.sned("))
     with Process(folder, "broken.py", "--port", 0, "--log-level", "error") as process:
@@ -507,6 +520,14 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
         (
             ("serve", "echo.py", "--trusted-proxies", "127.0.0.1, me"),
             "--trusted-proxies: a trusted proxy is an IP address",
+        ),
+        (
+            ("serve", "echo.py", "--allowed-origins", "https://example.org, example.net"),
+            "--allowed-origins: allowed_origins has 'example.net', which is the origin of no page: write its",
+        ),
+        (
+            ("serve", "echo.py", "--allowed-hosts", "localhost:8000"),
+            "--allowed-hosts: allowed_hosts has 'localhost:8000', which is no host: write its name alone",
         ),
         (("serve", "echo.py", "--max-connections", "0"), "'0' is not a whole number from 1 on"),
         (("serve", "echo.py", "--max-connections-per-address", "many"), "'many' is not a whole number from 1 on"),

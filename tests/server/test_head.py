@@ -104,14 +104,14 @@ def test_malformed(data, status, step):
     assert not reader.in_request
 
 
-@pytest.mark.parametrize("code", [*range(9), *range(0x0A, 0x20), *range(0x7F, 0xA0)])
+@pytest.mark.parametrize("code", [*range(9), *range(0x0A, 0x20), 0x7F])
 def test_control_characters(code):
     data = b"GET / HTTP/1.1\r\nHost: test\r\nX: a" + bytes([code]) + b"b\r\n\r\n"
     assert read(data)[0] == [Refusal(400)]
 
 
 def test_other_characters_pass():
-    others = bytes([9, *range(0x20, 0x7F), *range(0xA0, 0x100)])
+    others = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
     request = read_one(b"GET / HTTP/1.1\r\nHost: test\r\nX: a" + others + b"b\r\n\r\n")
     assert request.headers["x"] == "a" + others.decode("latin-1") + "b"
 

@@ -164,7 +164,7 @@ def test_a_failing_view(run, connect, caplog, target, words):
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: test\r\nX: \x85\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: test\r\nX: \x7f\r\n\r\n", 400),
         (b"GET http://[::1/ HTTP/1.1\r\nHost: test\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: test\r\n" + b"X: a\r\n" * 10_000 + b"\r\n", 431),
@@ -188,6 +188,45 @@ def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls, d
                 assert await (client.rest() if ssl is None else client.end()) == b""
             async with connect(server, either_tls) as client:
                 assert (await client.get()).status == 200
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", 400),
+        (b"HEAD http://[::1/ HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+        (b"HEAD / HTTP/1.1\r\nHost: test\r\nX: \x7f\r\n\r\n", 400),
+        (b"HEAD / HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
+        (b"HEAD / HTTP/2.0\r\nHost: test\r\n\r\n", 505),
+        (b"HEAD / HTTP/1.1\r\nHost: test\r\n", 408),
+    ],
+)
+def test_a_head_request_is_refused_without_a_body(run, connect, data, status):
+    async def scenario():
+        limits = Limits(linger_timeout=0.2, head_timeout=0.2)
+        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+            client.send(data)
+            response = await client.response(head_only=True)
+            assert (response.status, int(response.headers["content-length"]) > 0) == (status, True)
+            assert await client.rest() == b""
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("cookie", ["city=Łódź", "price=5€", "mood=😀"])
+def test_a_cookie_in_utf_8_comes_through(run, connect, cookie):
+    async def scenario():
+        def page(request):
+            value = request.get_header("cookie")
+            return HttpResponse(value.encode("latin-1"), headers=[("X-Cookie", value)])
+
+        async with serve([path("/", page)], port=0) as server, connect(server) as client:
+            client.send(f"GET / HTTP/1.1\r\nHost: test\r\nCookie: {cookie}\r\n\r\n".encode())
+            response = await client.response()
+            assert (response.status, response.body.decode()) == (200, cookie)
+            assert response.headers["x-cookie"].encode("latin-1").decode() == cookie
 
     run(scenario())
 

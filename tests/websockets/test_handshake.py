@@ -162,7 +162,7 @@ def test_a_refusal_repeats_nothing_of_the_request():
 
 
 def test_headers_with_control_characters_do_not_become_a_request():
-    for value in ("a\r\nX: y", "a\nb", "a\x00b", "a\x0bb", "a\x0cb", "a\x1cb", "a\x85b"):
+    for value in ("a\r\nX: y", "a\nb", "a\x00b", "a\x0bb", "a\x0cb", "a\x1cb"):
         with pytest.raises(ValueError, match="control character"):
             request({"Sec-WebSocket-Protocol": value})
 

@@ -169,6 +169,4 @@ def _compiled(entries: tuple[str, ...]) -> AllowedOrigins:
 
 def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
     """`AllowedOrigins`, made once for each list and seen anew when that has changed; raises as it does."""
-    if isinstance(entries, str):
-        return AllowedOrigins(entries)  # raises
-    return _compiled(tuple(entries))
+    return _compiled(tuple(checked_names(entries, "origins", "https://example.org")))

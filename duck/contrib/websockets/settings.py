@@ -13,7 +13,7 @@ from .compression import Compression
 from .flow import SLOW_CONSUMER_POLICIES
 from .handshake import MAGIC_STRING
 from .negotiation import TOKEN
-from .origins import AllowedOrigins, checked_names
+from .origins import allowed_origins, checked_names
 
 __all__ = ["BY_NAME", "SETTINGS", "Setting", "markdown_table"]
 
@@ -92,7 +92,7 @@ def _subprotocols(value: Any) -> None:
 
 def _origins(value: Any) -> None:
     if value is not None:
-        AllowedOrigins(value)
+        allowed_origins(value)
 
 
 def _compression(value: Any) -> None:

@@ -39,7 +39,7 @@ __all__ = [
     "refuse",
 ]
 
-_LINGER = 2.0  # seconds for a refused peer to read why
+_LINGER = 2.0  # seconds for a refused peer to read why, where its host has no limit for that
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:
@@ -146,15 +146,27 @@ def refuse(request: "HttpRequest", response: bytes) -> None:
         responder.refuse(response)
         return
     transport = _transport(request)
-    deadline = answer_last(transport, response)
+    deadline = answer_last(transport, response, _linger_timeout(request))
     if deadline is not None:
         transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()).window, deadline))
         if not transport.is_reading():
             transport.resume_reading()
 
 
-def answer_last(transport: asyncio.Transport, response: bytes) -> asyncio.TimerHandle | None:
+def _linger_timeout(request: "HttpRequest") -> float:
+    """Seconds for a refused peer to read why: `Limits.linger_timeout` of the embedded server."""
+    server = getattr(getattr(request, "application", None), "server", None)
+    timeout: float = getattr(getattr(server, "limits", None), "linger_timeout", _LINGER)
+    return timeout
+
+
+def answer_last(
+    transport: asyncio.Transport, response: bytes, timeout: float | None = None
+) -> asyncio.TimerHandle | None:
     """Writes the last that a peer is told, and ends the connection when the peer does, or after a while.
+
+    Args:
+        timeout: Seconds that the peer has to read it.
 
     Returns:
         What aborts it then, meanwhile what the peer sends is to be read; None if it closes at once, as with TLS.
@@ -165,7 +177,7 @@ def answer_last(transport: asyncio.Transport, response: bytes) -> asyncio.TimerH
         return None
     # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
     transport.write_eof()
-    return asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+    return asyncio.get_running_loop().call_later(_LINGER if timeout is None else timeout, transport.abort)
 
 
 def pause(request: "HttpRequest") -> None:

@@ -208,7 +208,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Answers what is no handshake; what the client still sends is read for a while, and thrown away."""
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
         self._session.hand_over()
-        status_line, rest = handshake.refusal(error).split(b"\r\n", 1)
+        response = handshake.refusal(error, head_only=self._request is not None and self._request.method == "HEAD")
+        status_line, rest = response.split(b"\r\n", 1)
         self._answer_last(status_line + b"\r\n" + _serialize(self._server_state.default_headers) + rest)
 
     def _make_scope(self, head: "_Head") -> dict[str, Any]:

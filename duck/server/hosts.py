@@ -1,0 +1,67 @@
+"""The names by which clients may ask for a server, and the pages that may connect to it.
+
+A page can have its own name resolve to any address, to that of a server on the visitor's machine or network too (DNS
+rebinding). To a browser that page and the server are one origin then, and only the name in the request's Host tells
+that the request is not meant for the server.
+"""
+
+import ipaddress
+from collections.abc import Collection
+
+from duck.contrib.websockets.origins import AllowedOrigins, HostPatterns, checked_names, host_of
+
+__all__ = ["AllowedHosts", "checked_origins"]
+
+
+class AllowedHosts:
+    """The hosts that a server goes by, on whatever port.
+
+    Args:
+        names: Names and IP addresses, such as `localhost` and `127.0.0.1`; `*.example.org` for the subdomains of one.
+
+    Raises:
+        TypeError, ValueError: One of them is none of these; says what to write.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        try:
+            self._patterns = HostPatterns(map(_host, checked_names(names, "hosts", "localhost")))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"allowed_hosts {error}") from None
+
+    def __contains__(self, field: str) -> bool:
+        """Whether the value of a Host field names one of them."""
+        host = host_of(field.lower(), "http")
+        return host is not None and host.host.removesuffix(".") in self._patterns
+
+
+def _host(name: str) -> str:
+    """A name as it is compared with those of requests."""
+    try:
+        return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        pass
+    plain = name.lower().removesuffix(".")
+    base = plain.removeprefix("*.")
+    origin = host_of(base, "http")
+    if origin is not None and origin.host == base and base[0] != ".":
+        return plain
+    advice = "write 'localhost', '127.0.0.1', or '*.example.org' for its subdomains"
+    if "/" in name or (origin is not None and origin.host != base):
+        advice = "write its name alone, without scheme and port"
+    elif not name.isascii():
+        advice = "write it as browsers send it, in ASCII, as in 'xn--bcher-kva.example'"
+    raise ValueError(f"has {name!r}, which is no host: {advice}")
+
+
+def checked_origins(origins: Collection[str]) -> Collection[str]:
+    """Origins that a view could have as its `ALLOWED_ORIGINS`.
+
+    Raises:
+        TypeError, ValueError: They are none; says what to write.
+    """
+    try:
+        AllowedOrigins(origins)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"allowed_origins {error}") from None
+    return origins
