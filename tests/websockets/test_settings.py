@@ -131,6 +131,15 @@ def test_a_wrong_value_that_is_put_on_the_class_later_is_found_when_a_connection
     assert entry.message == "'/': View.MAX_CONCURRENT_MESSAGES is handlers at a time, 1 or more, not 0"
 
 
+def test_a_wrong_value_that_equals_the_right_one_before_it_is_found_too(run, serving, dial, log):
+    class View(Recorder):
+        MAX_FRAME_SIZE = 1000
+
+    refused(run, serving, dial, View, lambda: setattr(View, "MAX_FRAME_SIZE", 1000.0))
+    (entry,) = log()
+    assert "View.MAX_FRAME_SIZE is bytes" in entry.message
+
+
 def test_a_wrong_value_in_a_list_is_found_when_a_connection_opens(run, serving, dial, log):
     class View(Recorder):
         ALLOWED_ORIGINS = ["https://example.org"]  # noqa: RUF012

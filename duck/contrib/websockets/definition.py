@@ -4,7 +4,7 @@ Both may change after the class statement: a decorator, a test or a plugin puts 
 class is looked at when it is made, and again when a connection finds an attribute that is not the one seen before.
 """
 
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING
 
 from ._codec import type_version
@@ -71,6 +71,6 @@ class Definition:
 
     def is_that_of(self, view_class: "type[WebSocketView]") -> bool:
         """Whether the class has still the same steps and settings."""
-        same: bool = self._attributes == _attributes_of(view_class)
+        same = all(map(is_, self._attributes, _attributes_of(view_class)))
         self.version = (same and not self.computed and type_version(view_class)) or None
         return same
