@@ -97,7 +97,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """
         self._server = server
         self._loop = loop
-        self._buffer = receive_buffer(loop).window
+        self._buffer = receive_buffer(loop)
         self._clock = clock(loop)
         self._reader = RequestReader(server.limits)
         self._phase = Phase.COMING
@@ -121,13 +121,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        self._buffer = self._buffer.unused()
+        return self._buffer.window
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._phase is not Phase.READING:
             return
         was_idle = not self._reader.in_request
-        self._reader.feed(self._buffer[:nbytes])
+        self._reader.feed(self._buffer.window[:nbytes])
         self._advance(was_idle)
 
     def pause_writing(self) -> None:

@@ -1,17 +1,18 @@
 """The way of every read and of every plain message, in plain Python: the readable specification of `_hotpath.pxi`."""
 
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
 from ._fallback import NOT_TEXT, FrameWriter, MessageReader, utf8_state
 
-_RSV1 = 0b01000000  # in an opcode: the message is compressed
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 _CREDIT = 65536  # bytes that are sent between two looks at the clock
 _FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
 _COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
+_CORK_TIME = 0.008  # seconds that they may wait
 
 
 class Sent:
@@ -53,12 +54,13 @@ class ReceiveBuffer:
     Attributes:
         data: Holds nothing between two reads.
         window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
+        in_use: Whether a read is being handled. Whoever receives meanwhile, as a handler runs the loop, needs another.
         credit: Bytes that the connections may send before one of them looks at the clock.
         looked: When one has found that it is time to let the loop go,
         held: and the loop has not been let go since.
     """
 
-    __slots__ = ("credit", "data", "held", "looked", "window")
+    __slots__ = ("credit", "data", "held", "in_use", "looked", "window")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
@@ -66,6 +68,11 @@ class ReceiveBuffer:
         self.credit = 0
         self.looked = 0.0
         self.held = False
+        self.in_use = False
+
+    def unused(self) -> "ReceiveBuffer":
+        """This one, or a new one while it is in use."""
+        return ReceiveBuffer(len(self.data)) if self.in_use else self
 
 
 class HotPath:
@@ -81,14 +88,12 @@ class HotPath:
         alive: Set by every read.
         corked: Whether what is sent is gathered until the read has been handled.
         lost: Whether the transport is gone.
-        direct_in: Whether messages may go to the dispatcher as the reader gives them, or as they are decompressed.
+        direct_in: Whether messages may go to the dispatcher as the reader gives them.
         direct_out: Whether messages go to the writer as the view gives them.
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that may go the short way.
         compress: What compresses messages, or None.
         threshold: Bytes from which it does.
-        decode: What decompresses messages, or None.
-        max_encoded: Bytes of the largest compressed message that it may be given at once.
         thread: The one that the loop runs in.
         fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
         queued: Whether the transport may have bytes queued.
@@ -104,6 +109,7 @@ class HotPath:
     sent: Any
     alive: bool
     corked: bool
+    _corked_since: float
     lost: bool
     direct_in: bool
     direct_out: bool
@@ -111,8 +117,6 @@ class HotPath:
     max_size: int
     compress: Callable[[bytes], bytes] | None
     threshold: int
-    decode: Callable[[int, bytes], tuple[int, bytes]] | None
-    max_encoded: int
     thread: int
     fd: int
     queued: bool
@@ -122,43 +126,41 @@ class HotPath:
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where the loop is to receive."""
-        buffer = self.buffer
+        self.buffer = buffer = self.buffer.unused()
         target = self.reader.get_buffer(buffer.data)
         return buffer.window if target is buffer.data else target
 
     def buffer_updated(self, nbytes: int) -> None:
         """The loop has received."""
-        reader = self.reader
-        self.alive = True
-        self.corked = True
+        reader, buffer = self.reader, self.buffer
+        self.alive = buffer.in_use = True
+        self.cork()
         try:
-            messages = reader.buffer_updated(self.buffer.data, nbytes)
+            messages = reader.buffer_updated(buffer.data, nbytes)
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:
-                self._take(messages)
+                self.dispatcher.deliver(messages)
         finally:
-            self.corked = False
-            self.flush()
+            buffer.in_use = False
+            self.uncork()
         if self.writer.closed:
             self.move_on()
 
-    def _take(self, messages: list[tuple[int, bytes]]) -> None:
-        if self.decode is None:
-            self.dispatcher.deliver(messages)
-            return
-        if any(opcode & _RSV1 and len(payload) > self.max_encoded for opcode, payload in messages):
-            self.received(messages)
-            return
-        for at, (opcode, payload) in enumerate(messages):
-            if opcode & _RSV1:
-                try:
-                    messages[at] = self.decode(opcode, payload)
-                except Exception as error:
-                    self.dispatcher.deliver(messages[:at])
-                    self.refuse(error)
-                    return
-        self.dispatcher.deliver(messages)
+    def cork(self) -> None:
+        """What is sent from now on is gathered."""
+        self.corked = True
+        self._corked_since = time.monotonic()
+
+    def uncork(self) -> None:
+        """What has been gathered leaves."""
+        self.corked = False
+        self.flush()
+
+    def flush_if_old(self) -> None:
+        """What has been gathered leaves if it has waited for long."""
+        if self.writer.size and time.monotonic() - self._corked_since > _CORK_TIME:
+            self.flush()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends a message; `WebSocketView.send` says more."""
@@ -238,9 +240,6 @@ class HotPath:
     # What the other half does
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
-        raise NotImplementedError
-
-    def refuse(self, error: Exception) -> None:
         raise NotImplementedError
 
     def move_on(self) -> None:

@@ -6,6 +6,10 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
 
 
+cdef extern from "_clock.h":
+    long long duck_clock() noexcept  # milliseconds
+
+
 cdef extern from "_socket.h":
     struct iovec:
         void *iov_base
@@ -16,12 +20,12 @@ cdef extern from "_socket.h":
 
 cdef enum:
     PIECES = 64  # DUCK_PIECES
-    RSV1 = 0x40  # in an opcode: the message is compressed
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that are worth a write of their own
     CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
     CREDIT = 65536  # bytes that are sent between two looks at the clock
     COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
+    CORK_TIME = 8  # milliseconds that they may wait
 
 
 cdef double FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
@@ -55,6 +59,7 @@ SENT = Sent()
 cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
+    cdef readonly bint in_use
     cdef void *last  # who has received last, for comparison alone: that may be gone
     cdef public Py_ssize_t credit
     cdef double looked
@@ -63,6 +68,9 @@ cdef class ReceiveBuffer:
     def __cinit__(self, size):
         self.data = bytearray(size)
         self.window = memoryview(self.data)
+
+    def unused(self):
+        return ReceiveBuffer(len(self.data)) if self.in_use else self
 
 
 cdef class HotPath:
@@ -74,6 +82,7 @@ cdef class HotPath:
     cdef public object sent
     cdef public bint alive
     cdef public bint corked
+    cdef long long corked_since
     cdef public bint lost
     cdef public bint direct_in
     cdef public bint direct_out
@@ -81,8 +90,6 @@ cdef class HotPath:
     cdef public Py_ssize_t max_size
     cdef public object compress
     cdef public Py_ssize_t threshold
-    cdef public object decode
-    cdef public Py_ssize_t max_encoded
     cdef public unsigned long thread
     cdef public int fd
     cdef public bint queued
@@ -92,6 +99,8 @@ cdef class HotPath:
 
     def get_buffer(self, sizehint):
         cdef ReceiveBuffer buffer = self.buffer
+        if buffer.in_use:
+            self.buffer = buffer = buffer.unused()
         target = self.reader.get_buffer(buffer.data)
         return buffer.window if target is buffer.data else target
 
@@ -103,8 +112,9 @@ cdef class HotPath:
         # can go on meanwhile, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
         buffer.last = <void *>self
+        buffer.in_use = True
         self.alive = True
-        self.corked = True
+        self.begin_cork()
         try:
             if reader.direct:
                 self.take(reader.buffer_updated(buffer.data, nbytes))
@@ -116,7 +126,10 @@ cdef class HotPath:
                     at += portion
                     if alone:
                         self.flush()
+                    else:
+                        self.flush_if_old()
         finally:
+            buffer.in_use = False
             self.corked = False
             self.flush()
         if self.writer.closed:
@@ -127,28 +140,23 @@ cdef class HotPath:
         if reader.control or reader.error or self.writer.closed or not self.direct_in:
             self.received(messages)
         elif messages:
-            if self.decode is None:
-                self.dispatcher.deliver(messages)
-            else:
-                self.take_encoded(messages)
+            self.dispatcher.deliver(messages)
         return 0
 
-    cdef int take_encoded(self, list messages) except -1:
-        cdef Py_ssize_t at
-        for message in messages:
-            if <int>message[0] & RSV1 and len(<bytes>message[1]) > self.max_encoded:
-                self.received(messages)
-                return 0
-        for at in range(len(messages)):
-            message = messages[at]
-            if <int>message[0] & RSV1:
-                try:
-                    messages[at] = self.decode(message[0], message[1])
-                except Exception as error:
-                    self.dispatcher.deliver(messages[:at])
-                    self.refuse(error)
-                    return 0
-        self.dispatcher.deliver(messages)
+    def cork(self):
+        self.begin_cork()
+
+    cdef inline void begin_cork(self):
+        self.corked = True
+        self.corked_since = duck_clock()
+
+    def uncork(self):
+        self.corked = False
+        self.flush()
+
+    cdef inline int flush_if_old(self) except -1:
+        if self.writer.size and duck_clock() - self.corked_since > CORK_TIME:
+            self.flush()
         return 0
 
     def send(self, data, opcode):

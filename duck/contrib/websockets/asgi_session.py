@@ -44,6 +44,8 @@ class Accepted:
     __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "_label", "_session")
 
     MAX_CONCURRENT_MESSAGES = 1  # there are no handlers
+    MAX_WAITING_MESSAGES = 1
+    MAX_WAITING_BYTES = 1
     MAX_BACKOFF: float = 0  # for the first ping that is missed ends the connection
     RATE_LIMIT: float | None = None
     WRITE_LIMIT = 65536
@@ -136,6 +138,7 @@ class Session:
     # Of a dispatcher: nothing waits here for a handler, and no handlers run.
     inbox = ()
     workers: frozenset[Any] = frozenset()
+    decoding = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: Host, max_queue: int | None, max_bytes: int | None
@@ -160,25 +163,43 @@ class Session:
 
     async def receive(self) -> Event:
         """The next event; after the last, `websocket.disconnect` again and again."""
-        while not self._messages:
-            if self._connect:
-                self._connect = False
-                return {"type": "websocket.connect"}
-            if self._disconnect is not None:
-                return dict(self._disconnect)
-            turn = Turn(self._loop)
-            self._turns += (turn,)
-            try:
-                await turn
-            except CancelledError:
-                self._turns = tuple(other for other in self._turns if other is not turn)
-                raise
-        opcode, payload = self._messages.pop()
+        while True:
+            while not self._messages:
+                if self._connect:
+                    self._connect = False
+                    return {"type": "websocket.connect"}
+                if self._disconnect is not None:
+                    return dict(self._disconnect)
+                turn = Turn(self._loop)
+                self._turns += (turn,)
+                try:
+                    await turn
+                except CancelledError:
+                    self._turns = tuple(other for other in self._turns if other is not turn)
+                    raise
+            message = self._messages[-1]
+            opcode, payload = message
+            if opcode > OpCode.PONG:  # it is compressed
+                try:
+                    opcode, payload = await self._wire.decoding.decoded(message)  # type: ignore[union-attr]
+                except Exception as error:
+                    self._refuse(error)
+                    continue
+                if not self._messages or self._messages[-1] is not message:
+                    continue  # another task has received it meanwhile
+            self._messages.pop()
+            break
         if not self._messages and self._wire is not None:
             self._wire.release_inbox()
         if opcode == OpCode.TEXT:
             return {"type": "websocket.receive", "text": payload.decode()}
         return {"type": "websocket.receive", "bytes": payload}
+
+    def _refuse(self, error: Exception) -> None:
+        """The next message cannot be decoded: neither it nor those behind it are received."""
+        self._messages = []
+        if self._wire is not None and self._wire.is_open:
+            self._wire.refuse(error)
 
     async def send(self, event: Event) -> None:
         """Takes an event of the application.

@@ -135,16 +135,17 @@ class _Drain(asyncio.BufferedProtocol):
         self._closing = closing
         self._size = 0
         self._seen = 0  # of `_size`, when it was looked at last
-        self._window = protocol.buffer.window
+        self._buffer = protocol.buffer
         self._timer: asyncio.TimerHandle | None = protocol.loop.call_later(_QUIET, self._look)
         self.answered = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._window
+        self._buffer = self._buffer.unused()
+        return self._buffer.window
 
     def buffer_updated(self, nbytes: int) -> None:
         self._size += nbytes
-        if nbytes <= _LARGEST_CLOSE and _is_close_frame(self._window[:nbytes]):
+        if nbytes <= _LARGEST_CLOSE and _is_close_frame(self._buffer.window[:nbytes]):
             self.answered = True
             self.stop()
             self._closing.close()

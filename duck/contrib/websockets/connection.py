@@ -166,6 +166,16 @@ class Connection:
         self.close_reason = ""
 
     @property
+    def encoded(self) -> int:
+        """Bits of an opcode that tell that its data message has to be decoded.
+
+        A message that permessage-deflate has not compressed is as it came; of what others do, only they know.
+        """
+        if not self.extensions:
+            return 0
+        return _RSV1 if self.deflate is not None else _RSV1 | OpCode.TEXT | OpCode.BINARY
+
+    @property
     def close_sent(self) -> bool:
         """Whether a close frame has left."""
         return self.writer.closed
@@ -194,6 +204,11 @@ class Connection:
         return self.writer.fragmenting or self._gathered is not None
 
     @property
+    def is_breached(self) -> bool:
+        """Whether the peer has broken a rule, even if it has not been told."""
+        return self._breach is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to exchange: the stream may be closed once what is outgoing has left."""
         return self.ended or self.failed is not None or (self.writer.closed and self.close_received is not None)
@@ -206,7 +221,8 @@ class Connection:
         Returns:
             (opcode, payload) of each message and control frame. Pings have been answered.
         """
-        return self.received(self.reader.receive(data), self.reader.control)
+        messages = self.received(self.reader.receive(data), self.reader.control)
+        return self._decode(messages) if self.extensions else messages
 
     def respond(self) -> None:
         """Answers the close frame of the last receiving call, or the breach of a rule in it.
@@ -261,10 +277,10 @@ class Connection:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
     def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
-        """Applies the rules to what `reader` gave; as `receive`.
+        """Applies the rules to what `reader` gave; as `receive`, but messages stay encoded.
 
         Args:
-            messages: The next ones. Some may have been decoded already.
+            messages: The next ones.
             control: Whether there may be control frames among them.
         """
         if self.failed is not None or self.broken:
@@ -274,8 +290,6 @@ class Connection:
             self.breach(codec_error(reader.error))
         if self.close_sent or self.closing:
             messages = [message for message in messages if OpCode.CLOSE <= message[0] < _RSV1]
-        elif self.extensions:
-            messages = self._decode(messages)
         if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PING and not self.close_sent:
@@ -287,13 +301,10 @@ class Connection:
 
     def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         decoded = []
-        # What permessage-deflate has not compressed is as it came; of what others do, only they know.
-        everything = self.deflate is None
         try:
-            for message in messages:
-                if message[0] & _RSV1 or (everything and message[0] & 0b1111 < OpCode.CLOSE):
-                    message = self.decode(*message)
-                decoded.append(message)
+            for opcode, payload in messages:
+                is_encoded = opcode & self.encoded and opcode & 0b1111 < OpCode.CLOSE
+                decoded.append(self.decode(opcode, payload) if is_encoded else (opcode, payload))
         except (ExtensionError, ProtocolError) as error:
             self.refuse(error)
         except Exception as error:

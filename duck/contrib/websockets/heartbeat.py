@@ -119,7 +119,7 @@ class Heartbeat:
             self._quiet()
         elif now < self._pinged + settings.PONG_TIMEOUT:
             self._wait(self._pinged + settings.PONG_TIMEOUT - now)
-        elif is_late:
+        elif is_late or self._protocol.is_deaf:
             self._wait(settings.PONG_TIMEOUT)
         else:
             self._missed()

@@ -1,11 +1,16 @@
-"""What runs for a view beside the handlers of its messages: loops of its own, and in the end `on_close`.
+"""What runs for a view beside the handlers of its messages: loops of its own, and the end.
 
-When the transport is gone, what had come is handled first, then `on_close` runs, then the handlers end.
+    transport lost -> what came is handled -> the hooks that run end -> on_close
+
+Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so that `on_close` is the last hook. The log
+names a hook that does not end although it was cancelled. Such a hook is not waited for after FLUSH_TIMEOUT.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
 
 from . import tasks
 from .logging import logger
@@ -28,18 +33,19 @@ class Hooks:
 
     FLUSH_TIMEOUT = 1.0
 
-    __slots__ = ("_beating", "_protocol", "_pulling", "_tasks", "on_close")
+    __slots__ = ("_beating", "_emptied", "_protocol", "_pulling", "_tasks", "on_close")
 
     def __init__(self, protocol: "WebSocketProtocol") -> None:
         self._protocol = protocol
         self._tasks: tuple[asyncio.Task[None], ...] = ()  # of the view's own loops, and in the end of `on_close`
         self._beating: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
         self.on_close: Callable[[Frame | None], Awaitable[None]] | None = None
 
     def beat(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own heartbeat loop."""
-        self._beating = self._run(loop)
+        self._beating = self._start(self._run(loop), loop, self._protocol.context.copy())
 
     def stop_beating(self) -> None:
         """Ends it."""
@@ -53,63 +59,82 @@ class Hooks:
             await loop()
             self._protocol.close()
 
-        self._pulling = self._run(run)
+        self._pulling = self._start(self._run(run), loop, self._protocol.context)
 
     def cancel(self) -> None:
         """Cancels all that runs, and the handlers."""
         for task in self._running():
             task.cancel()
 
+    def inbox_emptied(self) -> None:
+        """No message waits for a handler."""
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
     async def finish(self) -> None:
         """The transport is gone."""
         protocol = self._protocol
         patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.endpoint.CLOSE_TIMEOUT
         deadline = protocol.loop.time() + patience
-        await self._until_started(deadline)
+        await self._until_handled(deadline)
         protocol.report_end()
+        hung = await self._end(self._running(), deadline)
         if self.on_close is not None:
-            last = tasks.start_task(protocol.loop, self._run_on_close(self.on_close))
-            if not last.done():
-                self._tasks += (last,)
-                await asyncio.wait([last], timeout=patience)
-        running = self._running()
-        if running:
-            _, late = await asyncio.wait(running, timeout=max(deadline - protocol.loop.time(), 0))
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        protocol.report_closed()
+            last = self._start(self._run_on_close(self.on_close), self.on_close, protocol.context)
+            hung |= await self._end([last], protocol.loop.time() + patience)
+        protocol.report_closed(hung)
 
-    def _run(self, loop: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Runs a loop of the view's own; an error in it ends the connection."""
-        protocol = self._protocol
-
-        async def run() -> None:
-            try:
-                await loop()
-            except TimeoutError:
-                protocol.close(CloseCode.GOING_AWAY, "no pong")
-            except BaseException as error:
-                if protocol.hook_failed(error):
-                    raise
-
-        task = tasks.start_task(protocol.loop, run())
+    def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
+        """A task that debuggers show by the name of the hook."""
+        run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
+        task = tasks.start_task(self._protocol.loop, run, context)
         self._tasks += (task,)
         return task
+
+    async def _run(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a loop of the view's own; an error in it ends the connection."""
+        try:
+            await loop()
+        except TimeoutError:
+            self._protocol.close(CloseCode.GOING_AWAY, "no pong")
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            self._protocol.hook_failed(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def _running(self) -> set["asyncio.Task[None]"]:
         running = {*self._protocol.dispatcher.workers, *self._tasks}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
-    async def _until_started(self, deadline: float) -> None:
-        """Until every message that came before the end has been handed to its handler."""
+    async def _until_handled(self, deadline: float) -> None:
+        """Until every message that came before the end has been handed to its handler; none is from then on."""
         protocol = self._protocol
-        await protocol.until_inflated(deadline)
+        dispatcher = protocol.dispatcher
         if self._pulling is not None:
             # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
             await asyncio.wait([self._pulling], timeout=deadline - protocol.loop.time())
-        await protocol.until_emptied(deadline)
+        if dispatcher.inbox or dispatcher.decoding:
+            self._emptied = protocol.loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._emptied
+        left = dispatcher.stop() + dispatcher.decoding
+        if left:
+            logger.warning("%r: %d messages were not handled in time", protocol.endpoint._label, left)
+
+    async def _end(self, running: Iterable["asyncio.Task[None]"], deadline: float) -> bool:
+        """Until tasks have ended, which are cancelled at the deadline; whether some have not ended even so."""
+        protocol = self._protocol
+        late = await _until_done(running, deadline - protocol.loop.time())
+        for task in late:
+            task.cancel()
+        hung = await _until_done(late, self.FLUSH_TIMEOUT)
+        for task in hung:
+            label, name = protocol.endpoint._label, type(protocol.endpoint).__name__
+            logger.warning("%r: a hook of %s does not end although it was cancelled: %r", label, name, task)
+        return bool(hung)
 
     async def _run_on_close(self, on_close: "Callable[[Frame | None], Awaitable[None]]") -> None:
         protocol = self._protocol
@@ -120,3 +145,11 @@ class Hooks:
             raise
         except BaseException as error:
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
+
+
+async def _until_done(running: Iterable["asyncio.Task[None]"], seconds: float) -> set["asyncio.Task[None]"]:
+    """Waits for tasks, for so long at most; those that have not ended."""
+    left = {task for task in running if not task.done()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=max(seconds, 0))
+    return left

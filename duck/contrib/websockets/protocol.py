@@ -3,8 +3,8 @@
     transport -> buffer_updated -> MessageReader -> Dispatcher -> on_receive
     send -> FrameWriter -> flush -> transport
 
-That is the hot path, which the codec has (`HotPath`); here is the rest, and the way that everything takes which is not
-a plain message on an open connection: control frames, extensions, breaches of the rules, what is sent in parts.
+That is the hot path, which the codec has (`HotPath`). Here is the longer way, for control frames, extensions of a
+user's own, breaches of the rules, and messages that are sent in parts.
 
 While the messages of one read are handled, what is sent is *corked*: gathered, and written at once at the end of the
 read. At any other time it is written at once.
@@ -14,18 +14,19 @@ A connection ends by one path: a close frame leaves, then `Closing` sees to the 
 """
 
 import asyncio
-import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from . import _codec, tasks
 from ._codec import SENT
 from .closing import Closing
 from .commons import receive_buffer
 from .connection import Connection, check_close_code
+from .decoding import Decoding
 from .endpoint import Endpoint
 from .exceptions import ConnectionClosed, ExtensionError, ProtocolError
 from .flow import RateLimit, SlowConsumer
@@ -33,7 +34,7 @@ from .frame import Frame
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .hooks import Hooks
-from .inflating import Inflating
+from .intake import Hold, Intake
 from .logging import logger
 from .opcodes import CloseCode, OpCode
 from .pending import Pending
@@ -45,12 +46,6 @@ __all__ = ["WebSocketProtocol"]
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
 _WRITE_LIMIT = 65536  # what transports have by themselves
-
-# Why reading is on hold.
-_HOLD_INBOX = 1
-_HOLD_WRITES = 2
-_HOLD_EARLY = 4
-_HOLD_INFLATING = 8
 
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
 
@@ -65,15 +60,17 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
         send_frame: The view's own method, through which everything is sent that the view sends.
         dispatcher: Takes the messages instead of a `Dispatcher` that calls `handle`.
+
+    Attributes:
+        context: Of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
     """
 
     __slots__ = (
         "_backlog",
         "_closing",
-        "_emptied",
-        "_holds",
+        "_decoding",
         "_hooks",
-        "_inflating",
+        "_intake",
         "_log_close",
         "_pull",
         "_rate_limit",
@@ -82,6 +79,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         "_waiters",
         "closed",
         "connection",
+        "context",
         "endpoint",
         "frame_size",
         "frames",
@@ -106,11 +104,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.reader = connection.reader
         self.writer = connection.writer
         self.buffer = receive_buffer(loop)
+        self.context: Context = copy_context()
+        self._decoding: Decoding | None = None
+        waiting = endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES
         if dispatcher is None:
             assert handle is not None
-            dispatcher = _codec.Dispatcher(self, loop, handle, endpoint.MAX_CONCURRENT_MESSAGES, tasks)
+            limit = endpoint.MAX_CONCURRENT_MESSAGES
+            dispatcher = _codec.Dispatcher(self, loop, self.context, handle, limit, waiting, tasks)
+            if connection.extensions and pull is None:
+                dispatcher.encoded = connection.encoded
+                dispatcher.decode = connection.decode
+                dispatcher.decoded_at_once = self.decoding.at_once
         self.dispatcher = dispatcher
-        self.frames = FrameQueue(self, loop) if pull is not None else None
+        self.frames = FrameQueue(self, waiting) if pull is not None else None
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self._slow_consumer = None if endpoint.SLOW_CONSUMER == "wait" else SlowConsumer(self, endpoint.SLOW_CONSUMER)
@@ -123,15 +129,11 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
         self.limit_frames(sys.maxsize if endpoint.MAX_FRAME_SIZE is None else endpoint.MAX_FRAME_SIZE)
-        self.decode = None if deflate is None else connection.decode
-        self.max_encoded = Inflating.AT_ONCE
-        self._inflating = None if deflate is None else Inflating(self)
         self.direct_in = self.direct_out = False
         self._pull = pull
-        self._holds = 0
+        self._intake: Intake | None = None
         self._backlog = NO_BACKLOG
         self._waiters: dict[asyncio.Future[None], None] = _NOBODY
-        self._emptied: asyncio.Future[None] | None = None
         self._closing: Closing | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._hooks: Hooks | None = None
@@ -156,7 +158,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if on_close is not None:
             self.hooks.on_close = on_close
         self.update_direct()
-        self.corked = True
+        self.cork()
         try:
             if heartbeat is None:
                 self.heartbeat.start()
@@ -171,26 +173,23 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
                 self.dispatcher.open(None)
                 self.hooks.pull(self._pull)
         finally:
-            self.corked = False
-            self.flush()
+            self.uncork()
         if early:
             # In a callback of its own, for messages must not be delivered while a task is running; and nothing that is
             # read may overtake it.
-            self._holds |= _HOLD_EARLY
-            self.transport.pause_reading()
+            self.intake.hold(Hold.EARLY)
             self.loop.call_soon(self._receive_early, early)
-        elif not self._holds and not self.transport.is_reading():
-            self.transport.resume_reading()
+        elif self._intake is None or not self._intake.holds:
+            self.resume_reading()
         self.move_on()
 
     def _receive_early(self, early: bytes) -> None:
-        self.corked = True
+        self.cork()
         try:
             self.received(self.reader.receive(early))
         finally:
-            self.corked = False
-            self.flush()
-        self._release(_HOLD_EARLY)
+            self.uncork()
+        self.intake.release(Hold.EARLY)
         self.move_on()
 
     def limit_frames(self, size: int) -> None:
@@ -219,7 +218,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._slow_consumer.lags = True
             self.update_direct()
         # A peer that does not read what it is sent gets nothing handled either, so that neither side piles up.
-        self._hold(_HOLD_WRITES)
+        self.intake.hold(Hold.WRITES)
 
     def resume_writing(self) -> None:
         self.writes_paused = False
@@ -227,7 +226,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._slow_consumer.lags = False
             self.update_direct()
         self.alive = True
-        self._release(_HOLD_WRITES)
+        self.intake.release(Hold.WRITES)
         if not self.corked:
             self.flush()  # what was gathered meanwhile
         # Not at once: handlers that send all the time would fill the buffer again, and so put reading on hold, before
@@ -242,17 +241,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if self._closing is not None:
             self._closing.stop()
             self._closing = None
+        if self._intake is not None:
+            self._intake.stop()
         if self._hooks is not None:
             self._hooks.stop_beating()
         if self._waiters:
             self._wake_waiters()
         if self._sender is not None:
             self._sender.lost(self.closed_error())
-        inflating = self._inflating is not None and self._inflating.is_busy
-        if self.frames is not None and not inflating:
+        if self.frames is not None:
             self.frames.end()
-        if self._hooks is None and not (inflating or self.dispatcher.workers or self.dispatcher.inbox):
-            self.dispatcher.stop()
+        dispatcher = self.dispatcher
+        if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
+            dispatcher.stop()
             self.report_end()
             self.report_closed()
         else:
@@ -271,11 +272,17 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             if allowed < count:
                 messages = messages[:allowed]
                 connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
-        if self._inflating is not None and self._inflating.put(messages):
-            return
-        self.handle(messages, self.reader.control)
-        if connection.needs_response:
-            self.respond()
+        control = self.reader.control
+        messages = connection.received(messages, control)
+        if control:
+            for opcode, payload in messages:
+                if opcode == OpCode.PONG:
+                    self.heartbeat.pong(payload)
+        if self.frames is not None:
+            self.frames.put(messages)
+        else:
+            self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < OpCode.CLOSE])
+        self._respond_if_due()
 
     def refuse(self, error: Exception) -> None:
         """The next message could not be decoded."""
@@ -285,12 +292,19 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.connection.fail_to_decode(error)
         self.respond()
 
+    def _respond_if_due(self) -> None:
+        """Answers a close frame or a breach, unless a thread decodes a message that came before it."""
+        if self.connection.needs_response and not self.dispatcher.decoding:
+            self.respond()
+
     def respond(self) -> None:
         """Answers what was received last, behind the replies to what came before."""
         connection = self.connection
         if connection.fault is not None:
             fault, connection.fault = connection.fault, None
             logger.error("%r: a message could not be decoded", self.endpoint._label, exc_info=fault)
+        if connection.is_breached:
+            self._stop_handling()  # RFC 6455, section 7.1.7
         if self._sender is not None and self._sender.must_finish and connection.is_writable:
             connection.prepare_response()
             self.update_direct()
@@ -300,65 +314,96 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def _respond(self) -> None:
         self.connection.respond()
-        if not self.corked:
-            self.flush()
-            self.move_on()
+        self._written_at_once()
 
-    def handle(self, messages: list[tuple[int, bytes]], control: bool) -> None:
-        """Applies the connection's rules to messages and control frames, and hands them on."""
-        messages = self.connection.received(messages, control)
-        if control:
-            for opcode, payload in messages:
-                if opcode == OpCode.PONG:
-                    self.heartbeat.pong(payload)
-        if self.frames is not None:
-            self.frames.put(messages)
-        else:
-            self.dispatcher.deliver([message for message in messages if message[0] < OpCode.CLOSE])
+    @property
+    def decoding(self) -> Decoding:
+        """Decodes messages for whom the codec does not; made when it is needed."""
+        if self._decoding is None:
+            self._decoding = Decoding(self.loop, self.connection)
+        return self._decoding
 
-    def _hold(self, reason: int) -> None:
-        # Once a close frame has left, messages are dropped, and the peer's close frame is waited for.
-        if not self._holds and not self.lost and self.connection.is_open:
-            self.transport.pause_reading()
-        self._holds |= reason
+    def decode_later(self, message: tuple[int, bytes]) -> None:
+        """Has a thread decode a large message, with which the dispatcher resumes."""
+        self.decoding.start(message).add_done_callback(self._decoded)
 
-    def _release(self, reason: int) -> None:
-        held, self._holds = self._holds, self._holds & ~reason
-        if held and not self._holds and not self.lost:
-            self.transport.resume_reading()
+    def _decoded(self, job: "asyncio.Future[tuple[int, bytes]]") -> None:
+        error = cast("Exception | None", job.exception())
+        if self.closed.done():
+            return
+        self.cork()
+        try:
+            if error is not None:
+                self.refuse(error)
+            self.dispatcher.resume(job.result() if error is None else None)
+            self._respond_if_due()
+        finally:
+            self.uncork()
+        self.move_on()
+
+    # Messages that wait
+
+    @property
+    def intake(self) -> Intake:
+        """Holds reading; made when it is needed."""
+        if self._intake is None:
+            self._intake = Intake(self)
+        return self._intake
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no close frame has left, and the stream has not ended."""
+        return self.connection.is_open
+
+    def resume_reading(self) -> None:
+        """Takes bytes; not in the context of whoever is running, which would be that of everything that is received."""
+        if not self.lost and not self.transport.is_reading():
+            self.context.copy().run(self.transport.resume_reading)
+
+    def drain_inbox(self) -> None:
+        """Has messages handled that had to wait."""
+        self.cork()
+        try:
+            self.dispatcher.drain()
+            self._respond_if_due()
+        finally:
+            self.uncork()
+        self.move_on()
 
     def hold_inbox(self) -> None:
         """No more messages for now."""
-        self._hold(_HOLD_INBOX)
+        self.intake.hold(Hold.INBOX)
 
     def release_inbox(self) -> None:
         """Messages again."""
-        if self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
-        if self._holds & _HOLD_INBOX:
-            self._release(_HOLD_INBOX)
+        if self._intake is not None:
+            self._intake.release(Hold.INBOX)
+        if self.frames is not None:
+            self.frames.wake()
 
-    def hold_inflating(self) -> None:
-        """Nothing more to read while a message is being decompressed."""
-        self._hold(_HOLD_INFLATING)
-        self.update_direct()
-
-    def release_inflating(self) -> None:
-        """Reading again."""
-        self._release(_HOLD_INFLATING)
-        self.update_direct()
+    def inbox_emptied(self) -> None:
+        """No message waits for a handler."""
+        if self._hooks is not None:
+            self._hooks.inbox_emptied()
 
     def take_sign_of_life(self) -> bool:
-        """Whether anything came since the last call.
+        """Whether anything has come from the peer since the last call.
 
-        While reading is on hold nobody can tell, and that counts. But where it is because the peer does not read, or a
-        ping waits behind much else, the peer has to take some of what waits for it.
+        Where it does not read, or a ping waits behind much else, it has to take some of what waits for it.
         """
         alive, self.alive = self.alive, False
-        if alive or (self._holds and not self._holds & _HOLD_WRITES):
-            return True
+        holds = self._intake.holds if self._intake is not None else Hold(0)
+        if holds:
+            alive = self.intake.has_come() or alive
+        if alive or (holds and not holds & Hold.WRITES):
+            return alive
         before, self._backlog = self._backlog, backlog(self.transport)
-        return (self._holds != 0 or sum(before) >= _WRITE_LIMIT) and self._backlog.has_shrunk(before)
+        return (holds != 0 or sum(before) >= _WRITE_LIMIT) and self._backlog.has_shrunk(before)
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether a pong could not have come: reading is on hold, and no room is left for it."""
+        return self._intake is not None and self._intake.is_deaf
 
     # Sending
 
@@ -369,7 +414,6 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._pull is None
             and self._rate_limit is None
             and (not connection.extensions or connection.deflate is not None)
-            and not self._holds & _HOLD_INFLATING
             and not connection.closing
         )
         self.direct_out = (
@@ -500,6 +544,9 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         connection = self.connection
         if not connection.is_open:
             return
+        if self.frames is not None:
+            self.frames.drop_messages()
+        self._stop_handling()
         if self._sender is not None and self._sender.must_finish:
             connection.prepare_close(code, reason)
             self.update_direct()
@@ -509,9 +556,20 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
     def _close(self, code: int, reason: str = "") -> None:
         self.connection.close(code, reason)
+        if self.connection.needs_response:
+            self.connection.respond()
+        self._written_at_once()
+
+    def _written_at_once(self) -> None:
         if not self.corked:
             self.flush()
             self.move_on()
+
+    def _stop_handling(self) -> None:
+        """The connection closes, and not at the peer's wish: no handler starts any more."""
+        left = self.dispatcher.stop()
+        if left:
+            logger.info("%r: closed with %d messages waiting, which are not handled", self.endpoint._label, left)
 
     def close_with(self, payload: bytes) -> None:
         """`close` with a close frame's payload; errors of `close`."""
@@ -537,7 +595,8 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if self._closing is None:
             self._closing = Closing(self, self.endpoint.CLOSE_TIMEOUT)
             self.heartbeat.stop()
-            self._release(_HOLD_INBOX | _HOLD_WRITES)
+            if self._intake is not None:
+                self._intake.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES)
             self.endpoint._connection_closing()
         return self._closing
 
@@ -554,7 +613,6 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
     async def drain(self, patience: float) -> None:
         """Waits for the handlers at work, but no longer than `patience`; no other starts from now on."""
         self.dispatcher.stop()
-        self.release_inbox()
         if self.dispatcher.workers:
             await asyncio.wait([*self.dispatcher.workers], timeout=patience)
 
@@ -562,7 +620,6 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         """Closes without waiting for the peer; handlers that run are cancelled."""
         self.terminated = True
         self.dispatcher.stop()
-        self.release_inbox()
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.transport.close()
@@ -591,60 +648,36 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self._hooks = Hooks(self)
         return self._hooks
 
-    def hook_failed(self, error: BaseException) -> bool:
+    def hook_failed(self, error: BaseException) -> None:
         """A hook has raised: that is logged, and the peer told no more than that it happened.
 
-        Returns:
-            Whether it was its task that was cancelled, so that the error is to be raised on.
+        Not if the hook's task was cancelled, which is for whoever cancelled it; nor if the hook tried to send when the
+        connection had ended, which is no fault of its own.
         """
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-            return True
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                return True
-        if isinstance(error, ConnectionClosed) and not self.connection.is_open:
-            return False  # it tried to send when the peer had gone; that is no fault of its own
+                return
+        if not self.connection.is_open and _is_connection_closed(error):
+            return
         logger.error("%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__, exc_info=error)
         self.dispatcher.stop()
-        self.release_inbox()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        return False
-
-    async def until_inflated(self, deadline: float) -> None:
-        """Until what was being decompressed at the end has been handed on."""
-        if self._inflating is not None:
-            await self._inflating.until_done(deadline)
-            if self.frames is not None:
-                self.frames.end()
-
-    async def until_emptied(self, deadline: float) -> None:
-        """Until nothing is left in the inbox; no more messages are handled from then on."""
-        dispatcher = self.dispatcher
-        if dispatcher.inbox:
-            self._emptied = self.loop.create_future()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
-                    await self._emptied
-            if dispatcher.inbox:
-                left = len(dispatcher.inbox)
-                logger.warning("%r: %d messages were not handled in time", self.endpoint._label, left)
-        dispatcher.stop()
 
     def report_end(self) -> None:
         """Every message has been handed to its handler."""
         self.endpoint._connection_lost(self._log_close)
 
-    def report_closed(self) -> None:
-        """Every hook has ended."""
+    def report_closed(self, hung: bool = False) -> None:
+        """Every hook has ended; or some are `hung`, which nobody waits for any more."""
         if not self.closed.done():
             self.closed.set_result(None)
-        if self.frames is None and (self._sender is None or self._sender.is_direct):
+        if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
             # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
             # collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
-            self._hooks = self._inflating = self._sender = None
+            self._hooks = self._intake = self._sender = None
             del self.endpoint
 
     def closed_error(self) -> ConnectionClosed:
@@ -654,3 +687,10 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
 
 def _let_go(buffer: "_codec.ReceiveBuffer") -> None:
     buffer.held = False
+
+
+def _is_connection_closed(error: BaseException) -> bool:
+    """Whether an exception, or each one of a group, tells that the connection has ended."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ConnectionClosed)[1] is None
+    return isinstance(error, ConnectionClosed)

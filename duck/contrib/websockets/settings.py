@@ -144,8 +144,8 @@ SETTINGS = (
     Setting(
         "CLOSE_TIMEOUT",
         "seconds",
-        "That the peer has to answer a close frame, anew whenever it takes bytes that wait for it; and handlers to end "
-        "once the connection is gone; they are cancelled then.",
+        "That the peer has to answer a close frame, anew whenever it takes bytes that wait for it. Hooks have as long "
+        "to end once the connection is gone; then they are cancelled, and `on_close` runs.",
         _number("seconds"),
     ),
     Setting(
@@ -158,8 +158,21 @@ SETTINGS = (
     Setting(
         "MAX_CONCURRENT_MESSAGES",
         "handlers",
-        "That may be waiting at a time before reading is put on hold; 1 for strictly one after the other.",
+        "That may be waiting at a time; 1 for strictly one after the other. Further messages wait.",
         _whole("handlers at a time, 1 or more", 1),
+    ),
+    Setting(
+        "MAX_WAITING_MESSAGES",
+        "messages",
+        "That may wait for a handler while reading goes on. Beyond that nothing more is read, not even pings and close "
+        "frames, until half of them have been handled.",
+        _whole("messages, 0 or more", 0),
+    ),
+    Setting(
+        "MAX_WAITING_BYTES",
+        "bytes",
+        "That these may have, as they came: compressed messages wait compressed.",
+        _whole(f"bytes, from 0 to {sys.maxsize}", 0),
     ),
     Setting(
         "COMPRESSION",

@@ -6,8 +6,8 @@ from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterator
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import Context
 from typing import Any
 
 from .opcodes import OpCode
@@ -15,31 +15,62 @@ from .opcodes import OpCode
 __all__ = [
     "OPCODES",
     "CancelledError",
-    "copy_context",
     "deque",
     "enter_task",
     "iterator",
     "leave_task",
+    "retrieve",
     "start_task",
+    "start_worker",
 ]
 
 OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
 
-if sys.version_info >= (3, 12):
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+_UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)  # whether `uncancel` keeps a cancellation from being raised
 
-    def start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
-    ) -> "asyncio.Task[None]":
-        """A task that has run to its first wait already, where Python can do that."""
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
 
-else:
+class HandlerTask(asyncio.Task[Any]):
+    """A task whose coroutine is a `Worker`, which is told of all that is done to the task.
 
-    def start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
-    ) -> "asyncio.Task[None]":
-        """A task that has run to its first wait already, where Python can do that."""
-        return loop.create_task(coroutine, context=context)
+    Such a task serves only one handler: it must not be the task of another one as well.
+    """
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        self.get_coro().kept = True  # type: ignore[union-attr]
+        super().add_done_callback(fn, context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self.get_coro().kept = True  # type: ignore[union-attr]
+        return super().cancel(msg)
+
+    def uncancel(self) -> int:
+        left = super().uncancel()
+        if not left and _UNCANCEL_WITHDRAWS:
+            self.get_coro().withdraw_cancel()  # type: ignore[union-attr]
+        return left
+
+    def set_name(self, value: object, /) -> None:
+        self.get_coro().kept = True  # type: ignore[union-attr]
+        super().set_name(value)
+
+
+def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
+    """The task of a worker; where Python can do that (3.12) it has run to its first wait already."""
+    return HandlerTask(worker, loop=loop, context=context, **_EAGER)
+
+
+def start_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+) -> "asyncio.Task[None]":
+    """A task for another coroutine, begun likewise."""
+    return asyncio.Task(coroutine, loop=loop, context=context, **_EAGER)
+
+
+def retrieve(task: "asyncio.Future[Any]") -> None:
+    """Marks a task's exception as retrieved, so that asyncio does not log it when the task is freed."""
+    if not task.cancelled():
+        task.exception()
 
 
 def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from . import framework
+from ._codec import ReceiveBuffer
 from .commons import receive_buffer
 from .exceptions import ConnectionClosed
 
@@ -148,7 +149,7 @@ def refuse(request: "HttpRequest", response: bytes) -> None:
     transport = _transport(request)
     deadline = answer_last(transport, response, _linger_timeout(request))
     if deadline is not None:
-        transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()).window, deadline))
+        transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()), deadline))
         if not transport.is_reading():
             transport.resume_reading()
 
@@ -194,12 +195,13 @@ def _transport(request: "HttpRequest") -> asyncio.Transport:
 class _Discarding(asyncio.BufferedProtocol):
     """Reads until the peer has closed."""
 
-    def __init__(self, buffer: memoryview, deadline: asyncio.TimerHandle) -> None:
+    def __init__(self, buffer: ReceiveBuffer, deadline: asyncio.TimerHandle) -> None:
         self._buffer = buffer
         self._deadline = deadline
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        self._buffer = self._buffer.unused()
+        return self._buffer.window
 
     def buffer_updated(self, nbytes: int) -> None:
         pass

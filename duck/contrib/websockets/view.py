@@ -18,6 +18,7 @@ from .definition import WATCHED, Definition
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .frame import Frame
+from .frame_queue import FrameQueue
 from .logging import access_logger, log_access, log_event, log_refusal, logger
 from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
@@ -77,6 +78,8 @@ class WebSocketView(View):
     CLOSE_TIMEOUT: float = 10
     MAX_FRAME_SIZE: int | None = 1024 * 1024
     MAX_CONCURRENT_MESSAGES: int = 128
+    MAX_WAITING_MESSAGES: int = 16
+    MAX_WAITING_BYTES: int = 65536
     RATE_LIMIT: float | None = None
     WRITE_LIMIT: int = 65536
     SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
@@ -386,15 +389,14 @@ class WebSocketView(View):
 
     async def _receive_loop(self) -> None:
         """Calls `on_open`, then pulls frames and hands messages on, until the connection closes."""
-        protocol = self._open_protocol()
+        frames = self._frames()
         await self.on_open()
         while True:
             frame = await self.read_frame()
             if frame.opcode == OpCode.CLOSE:
                 return
             if frame.opcode < OpCode.CLOSE:
-                message = (int(frame.opcode), frame.payload)
-                protocol.loop.call_soon(protocol.dispatcher.deliver, [message])
+                frames.hand_on(frame)
 
     async def read_frame(self) -> Frame:
         """The next message, its fragments joined, or control frame. Pings and close frames have been answered already.
@@ -405,12 +407,7 @@ class WebSocketView(View):
             ConnectionClosed: There is none any more.
             RuntimeError: Messages go to `on_receive` by themselves.
         """
-        frames = self._open_protocol().frames
-        if frames is None:
-            raise RuntimeError(
-                "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"
-            )
-        return await frames.get()
+        return await self._frames().get()
 
     async def on_new_frame(self, frame: Frame) -> None:
         """Hands a message to `on_receive`.
@@ -546,6 +543,14 @@ class WebSocketView(View):
 
     async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
         await self.on_new_frame(Frame(opcode, payload=payload))
+
+    def _frames(self) -> FrameQueue:
+        frames = self._open_protocol().frames
+        if frames is None:
+            raise RuntimeError(
+                "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"
+            )
+        return frames
 
     def _open_protocol(self) -> WebSocketProtocol:
         if self._protocol is None:
