@@ -295,25 +295,56 @@ def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
     run(scenario())
 
 
-def test_a_handler_that_waits_while_reading_is_on_hold_is_no_dead_peer(run, connect):
-    """What the peer sends is not read then, so that its silence says nothing."""
-
+@pytest.mark.parametrize("waiting", [2, 100])
+def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect, waiting):
     class Busy(View):
         MAX_CONCURRENT_MESSAGES = 1
-        RECEIVE_TIMEOUT = 0.05
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.1
+        CLOSE_TIMEOUT = 0.1
 
         async def on_receive(self, message, opcode):
-            await asyncio.sleep(0.3)
-            await self.send(message)
+            await asyncio.Event().wait()
 
     async def scenario():
         async with connect(Busy) as session:
-            session.peer.send("a", "b")
-            frames = []
-            while [frame.payload for frame in frames].count(b"a") == 0:
-                frames.append(await session.peer.frame())
-            assert session.view.close_code is None
+            session.peer.send(*["x"] * waiting)
+            assert await session.peer.closing() == (1001, "nothing received for too long")
+            session.peer.leave()
+            await session.ended()
 
+    run(scenario())
+
+
+def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
+    """Its pongs are not read, but they have come."""
+
+    class Busy(View):
+        MAX_CONCURRENT_MESSAGES = 1
+        RECEIVE_TIMEOUT = 0.5
+        PING_INTERVAL = PONG_TIMEOUT = 0.05
+
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+            await go_on.wait()
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with connect(Busy) as session:
+            session.peer.send(*["x"] * 50)
+            assert await session.peer.message() == "x"
+            for _ in range(12):
+                frame = await session.peer.frame()
+                assert frame.opcode == OpCode.PING
+                session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
+            assert not session.view.request.transport.is_reading()
+            assert session.view.close_code is None
+            go_on.set()
+            for _ in range(49):
+                assert await session.peer.message() == "x"
+
+    go_on = None
     run(scenario())
 
 
@@ -349,7 +380,7 @@ class FakeProtocol:
     def __init__(self, loop, **settings):
         self.loop = loop
         self.endpoint = type("Settings", (WebSocketView,), settings)
-        self.alive = False
+        self.alive = self.is_deaf = False
         self.pings = []
         self.closed = None
 

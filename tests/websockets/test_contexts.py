@@ -1,0 +1,137 @@
+"""Context variables: a connection has a context of its own, and nothing leaks from message to message."""
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+
+user = ContextVar("user", default="nobody")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_on_open_sets_holds_for_every_later_hook(run, connect, waits):
+    seen = []
+
+    class View(WebSocketView):
+        async def on_open(self):
+            if waits:
+                await asyncio.sleep(0)
+            user.set("alice")
+
+        async def on_receive(self, message, opcode):
+            seen.append(user.get())
+            if message == b"slow":
+                await asyncio.sleep(0)
+            await self.send(user.get())
+
+        async def on_close(self, frame=None):
+            seen.append(user.get())
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("fast", "slow", "slow", "fast", "fast")
+            assert [await session.peer.message() for _ in range(5)] == ["alice"] * 5
+            session.peer.close()
+            await session.ended()
+
+    run(scenario())
+    assert seen == ["alice"] * 6
+
+
+def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, connect):
+    class View(WebSocketView):
+        async def on_open(self):
+            user.set("alice")
+
+        async def read_frame(self):
+            return await super().read_frame()
+
+        async def on_receive(self, message, opcode):
+            await self.send(user.get())
+
+        async def on_close(self, frame=None):
+            seen.append(user.get())
+
+    seen = []
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x", "y")
+            assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
+            session.peer.close()
+            await session.ended()
+
+    run(scenario())
+    assert seen == ["alice"]
+
+
+@pytest.mark.parametrize("opened", [None, "alice"])
+@pytest.mark.parametrize("how", ["set", "set an equal", "set and reset", "wait"])
+def test_what_a_handler_sets_is_not_seen_by_another(run, connect, how, opened):
+    """Not even an object that is equal to the one before."""
+    box = ContextVar("box")
+
+    class View(WebSocketView):
+        async def on_open(self):
+            box.set([])
+            if opened:
+                user.set(opened)
+            self.own = box.get()
+
+        async def on_receive(self, message, opcode):
+            await self.send(f"{user.get()} {box.get() is self.own}")
+            token = user.set(message.decode())
+            if how == "set and reset":
+                user.reset(token)
+            if how == "set an equal":
+                box.set([])
+            if how == "wait":
+                await asyncio.sleep(0)
+
+    async def scenario():
+        async with connect(View) as session:
+            for group in range(3):
+                session.peer.send(*[f"{group} {number}" for number in range(3)])
+                assert [await session.peer.message() for _ in range(3)] == [f"{opened or 'nobody'} True"] * 3
+
+    run(scenario())
+
+
+def test_what_one_connection_sets_is_not_seen_by_another_that_it_wakes(run, serving, dial, until):
+    """One does not read, so that reading from it is on hold; the handler of the other is the one that sends to it."""
+
+    class View(WebSocketView):
+        COMPRESSION = False
+
+        async def on_receive(self, message, opcode):
+            if message == b"flood":
+                user.set("alice")
+                for _ in range(100):
+                    _ = victim.send(bytes(200_000), 2)
+            seen.append((message, user.get()))
+            await asyncio.sleep(0)
+
+    seen = []
+    victim = None
+
+    async def scenario():
+        nonlocal victim
+        async with serving(View) as server, dial(server) as silent:
+            victim, _ = await server.views.get()
+            await silent.head()
+            async with dial(server) as other:
+                await other.head()
+                silent.writer.transport.pause_reading()
+                other.send("flood")
+                await until(lambda: seen)
+                silent.send("1", "2", "3")
+                silent.writer.transport.resume_reading()
+                for _ in range(100):
+                    await silent.message()
+                silent.send("4", "5", "6")
+                await until(lambda: len(seen) == 7)
+
+    run(scenario())
+    assert [name for message, name in seen if message != b"flood"] == ["nobody"] * 6

@@ -1,0 +1,110 @@
+"""An end is an end on ASGI servers too: nothing is handled after our close frame, and `on_close` comes last."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+
+pytest.importorskip("uvicorn")
+
+
+def telling(opening=None, handling=None, closes=None):
+    """A view that notes what happens to it, and what it is closed by."""
+
+    class View(WebSocketView):
+        COMPRESSION = False
+
+        async def on_open(self):
+            events.append("on_open begins")
+            if opening is not None:
+                await opening.wait()
+            if closes == "on_open":
+                await self.send_close(1008)
+            events.append("on_open ends")
+
+        async def on_receive(self, message, opcode):
+            events.append(message.decode())
+            if handling is not None:
+                await handling.wait()
+            if closes == message.decode():
+                await self.send_close(1008)
+            events.append("handled")
+
+        async def on_close(self, frame=None):
+            events.append("on_close")
+
+    events = View.events = []
+    return View
+
+
+def test_nothing_is_handled_after_on_open_has_refused(run, serving_asgi, dial, until, ws):
+    opening = asyncio.Event()
+    View = telling(opening=opening, closes="on_open")
+
+    async def scenario():
+        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("delete", "everything")
+            await asyncio.sleep(0.05)
+            opening.set()
+            assert (await peer.closing())[0] == 1008
+            peer.send("now")
+            peer.close(1008)
+            await until(lambda: "on_close" in View.events)
+
+    run(scenario())
+    assert View.events == ["on_open begins", "on_open ends", "on_close"]
+
+
+def test_nothing_is_handled_after_a_handler_has_closed(run, serving_asgi, dial, until, ws):
+    View = telling(closes="bad")
+
+    async def scenario():
+        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("good", "bad", "delete", "everything")
+            assert (await peer.closing())[0] == 1008
+            peer.close(1008)
+            await until(lambda: "on_close" in View.events)
+
+    run(scenario())
+    assert View.events == ["on_open begins", "on_open ends", "good", "handled", "bad", "handled", "on_close"]
+
+
+def test_on_close_comes_after_on_open_has_ended(run, serving_asgi, dial, until, ws):
+    opening = asyncio.Event()
+    View = telling(opening=opening)
+
+    async def scenario():
+        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+            await peer.head()
+            await until(lambda: View.events)
+            peer.close()
+            await peer.closing()
+            assert await peer.rest() == []
+            opening.set()
+            await until(lambda: "on_close" in View.events)
+
+    run(scenario())
+    assert View.events == ["on_open begins", "on_open ends", "on_close"]
+
+
+def test_on_close_comes_after_the_handlers_have_ended(run, serving_asgi, dial, until, ws):
+    handling = asyncio.Event()
+    View = telling(handling=handling)
+
+    async def scenario():
+        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("work")
+            await until(lambda: "work" in View.events)
+            peer.close()
+            await peer.closing()
+            assert await peer.rest() == []
+            await asyncio.sleep(0.05)
+            handling.set()
+            await until(lambda: "on_close" in View.events)
+
+    run(scenario())
+    assert View.events[2:] == ["work", "handled", "on_close"]

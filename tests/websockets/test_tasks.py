@@ -1,0 +1,449 @@
+"""A handler is an ordinary coroutine: its task is its own, ends with it, and behaves as one of `create_task`."""
+
+import asyncio
+import gc
+import sys
+import weakref
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import WebSocketView
+
+
+class Keeping(WebSocketView):
+    """Handles a message by the method of that name, and keeps the handlers' tasks."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tasks = []
+        self.go_on = asyncio.Event()
+
+    async def on_receive(self, message, opcode):
+        self.tasks.append(asyncio.current_task())
+        return await getattr(self, message.decode())()
+
+    async def at_once(self):
+        await self.send("at once")
+        return 5
+
+    async def wait(self):
+        await asyncio.sleep(0)
+        await self.send("waited")
+        return 6
+
+    async def stay(self):
+        await self.send("stays")
+        await self.go_on.wait()
+        await self.send("went on")
+
+    async def cancel_itself(self):
+        self.tasks[-1].cancel()
+        await self.send("cancelled")
+
+    async def fail(self):
+        await asyncio.sleep(0)
+        raise ValueError("expected")
+
+    async def exit(self):
+        await asyncio.sleep(0)
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("way", ["at_once", "wait"])
+def test_a_task_that_is_kept_ends_with_its_handler(run, connect, way):
+    async def scenario():
+        async with connect(Keeping) as session:
+            for number in range(3):
+                session.peer.send(way)
+                await session.peer.message()
+                task = session.view.tasks[number]
+                assert await task == (5 if way == "at_once" else 6)
+            assert len({*session.view.tasks}) == 3
+
+    run(scenario())
+
+
+def test_the_tasks_of_messages_that_come_together(run, connect):
+    async def scenario():
+        async with connect(Keeping) as session:
+            session.peer.send("at_once", "wait", "at_once", "cancel_itself", "at_once", "wait")
+            for _ in range(6):
+                await session.peer.message()
+            tasks = session.view.tasks
+            await asyncio.wait(tasks)
+            assert [task.cancelled() for task in tasks] == [False, False, False, True, False, False]
+            assert len({*tasks}) == 6
+
+    run(scenario())
+
+
+def test_a_task_that_nobody_keeps_serves_the_next_message(run, connect):
+    """As long as handlers do not wait, a connection has one task."""
+    if not hasattr(sys, "getrefcount"):
+        pytest.skip("nothing tells who keeps a task")
+    seen = []
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            seen.append(id(asyncio.current_task()))
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            for _ in range(20):
+                session.peer.send(*["x"] * 5)
+                for _ in range(5):
+                    await session.peer.message()
+            assert len({*seen}) == 1
+
+    run(scenario())
+
+
+def remember(task):
+    remember.by = weakref.WeakKeyDictionary({task: 1})
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        lambda task: task.add_done_callback(lambda _: remember.called.append(1)),
+        lambda task: task.set_name("by the handler"),
+        lambda task: task.cancel() and task.uncancel(),
+        remember,
+    ],
+    ids=["callback", "name", "cancel and uncancel", "weak reference"],
+)
+def test_what_a_handler_does_to_its_task_is_not_felt_by_the_next_message(run, connect, notice):
+    remember.called = []
+    seen = []
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            task = asyncio.current_task()
+            if message == b"notice":
+                notice(task)
+                task = None
+            else:
+                known = getattr(remember, "by", {})
+                seen.append((task.get_name() == "by the handler", task.cancelling(), task in known))
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            for _ in range(3):
+                session.peer.send("notice", "innocent")
+                assert await session.peer.message() == "notice"
+                assert await session.peer.message() == "innocent"
+        assert seen == [(False, 0, False)] * 3
+        assert len(remember.called) in (0, 3)
+
+    run(scenario())
+
+
+def test_a_callback_is_called_when_the_handler_has_ended(run, connect):
+    async def scenario():
+        ended = asyncio.Event()
+
+        class View(WebSocketView):
+            async def on_receive(self, message, opcode):
+                asyncio.current_task().add_done_callback(lambda task: ended.set())
+
+        async with connect(View) as session:
+            session.peer.send("x")
+            await ended.wait()
+
+    run(scenario())
+
+
+def test_the_handler_before_may_always_be_cancelled(run, connect):
+    """ "Only the latest counts": what is cancelled has ended long ago, or is at work."""
+
+    class Search(WebSocketView):
+        previous = None
+
+        async def on_receive(self, message, opcode):
+            if self.previous is not None:
+                self.previous.cancel()
+            self.previous = asyncio.current_task()
+            if message.startswith(b"slow"):
+                await asyncio.Event().wait()
+            elif message.startswith(b"wait"):
+                await asyncio.sleep(0)
+            await self.send(message)
+
+    async def scenario():
+        async with connect(Search) as session:
+            for number in range(3):
+                for word in ("at once", "wait", "wait too"):
+                    session.peer.send(f"{word} {number}")
+                    assert await session.peer.message() == f"{word} {number}"
+                session.peer.send(f"slow {number}", f"wait {number}")
+                assert await session.peer.message() == f"wait {number}"
+
+    run(scenario())
+
+
+def test_a_cancellation_of_another_origin_is_an_error(run, connect, log):
+    """Before the first wait and after it; also where the task was cancelled before."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message == b"handled":
+                asyncio.current_task().cancel()
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    await self.send("handled")
+                return
+            if message == b"later":
+                await asyncio.sleep(0)
+            other = asyncio.get_running_loop().create_future()
+            other.cancel()
+            await other
+
+    async def scenario():
+        for message in ("now", "later"):
+            async with connect(View) as session:
+                session.peer.send("handled")
+                assert await session.peer.message() == "handled"
+                session.peer.send(message)
+                assert await session.peer.closing() == (1011, "internal error")
+
+    run(scenario())
+    assert len(log()) == 2
+
+
+def test_what_a_handler_raises_is_its_tasks(run, connect, log):
+    async def scenario():
+        async with connect(Keeping) as session:
+            session.peer.send("fail")
+            assert await session.peer.closing() == (1011, "internal error")
+            (task,) = session.view.tasks
+            assert isinstance(task.exception(), ValueError)
+        async with connect(Keeping) as session:
+            session.peer.send("exit")
+            assert await session.peer.closing() == (1011, "internal error")
+            (task,) = session.view.tasks
+            assert task.done()
+
+    run(scenario())
+    assert len(log()) == 2
+    gc.collect()  # and asyncio logs nothing of an exception that was never retrieved
+    assert len(log()) == 2
+
+
+def test_debuggers_see_the_hook_and_its_frames(run, connect):
+    async def scenario():
+        async with connect(Keeping) as session:
+            session.peer.send("stay")
+            assert await session.peer.message() == "stays"
+            (task,) = session.view.tasks
+            assert task in asyncio.all_tasks()
+            assert "Keeping.on_receive() running at" in repr(task)
+            (frame,) = task.get_stack()
+            assert frame.f_code.co_name == "on_receive"
+            session.view.go_on.set()
+            assert await session.peer.message() == "went on"
+            await task
+            session.peer.send("at_once")
+            await session.peer.message()
+            assert all("Worker" not in repr(task) for task in asyncio.all_tasks())
+
+    run(scenario())
+
+
+def test_every_hook_has_a_task_that_debuggers_know_by_its_name(run, connect, until):
+    class View(WebSocketView):
+        async def on_open(self):
+            await asyncio.Event().wait()
+
+        async def _heartbeat_loop(self):
+            await asyncio.Event().wait()
+
+        async def on_close(self, frame=None):
+            closing.set()
+            await go_on.wait()
+
+    async def scenario():
+        nonlocal closing, go_on
+        closing, go_on = asyncio.Event(), asyncio.Event()
+        async with connect(View) as session:
+            names = {task.get_coro().__qualname__.rpartition(".")[2] for task in asyncio.all_tasks()}
+            assert {"on_open", "_heartbeat_loop"} <= names
+            session.view.CLOSE_TIMEOUT = 0
+            session.peer.leave()
+            await closing.wait()
+            assert any("View.on_close()" in repr(task) for task in asyncio.all_tasks())
+            go_on.set()
+            await session.ended()
+
+    closing = go_on = None
+    run(scenario())
+
+
+def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
+    """As nest_asyncio has it: what others receive meanwhile is not mixed up with what is being handled."""
+    if loop_name == "uvloop":
+        pytest.skip("uvloop cannot be run by what it runs")
+
+    class Nested(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message == b"nest":
+                loop, task = asyncio.get_running_loop(), asyncio.current_task()
+                asyncio.tasks._leave_task(loop, task)
+                try:
+                    while not served:
+                        loop._run_once()
+                finally:
+                    asyncio.tasks._enter_task(loop, task)
+            if message == b"other":
+                served.append(1)
+            await self.send(message)
+
+    served = []
+
+    async def scenario():
+        async with serving(Nested) as server, dial(server) as one, dial(server) as other:
+            await one.head()
+            await other.head()
+            behind = [f"behind {number} " + "x" * 200 for number in range(200)]
+            one.send("nest", *behind)
+            other.send(*["y" * 300] * 100, "other")
+            for expected in ("nest", *behind):
+                assert await one.message() == expected
+            for expected in (*["y" * 300] * 100, "other"):
+                assert await other.message() == expected
+
+    run(scenario())
+
+
+# Any program runs under a handler as it does under a task
+
+LEAVES = st.one_of(
+    st.just(("sleep",)),
+    st.just(("cancel",)),
+    st.just(("cancel later",)),
+    st.just(("uncancel",)),
+    st.just(("raise",)),
+    st.just(("wait for what was cancelled",)),
+    st.just(("gather what is done",)),
+)
+
+
+def deeper(programs):
+    parts = st.lists(programs, min_size=1, max_size=3)
+    return st.one_of(
+        st.tuples(st.just("all"), parts),
+        st.tuples(st.just("try"), programs),
+        st.tuples(st.just("try, and uncancel"), programs),
+        st.tuples(st.just("timeout"), st.sampled_from([0, None]), programs),
+        st.tuples(st.just("wait_for"), st.sampled_from([0, None]), programs),
+        st.tuples(st.just("shield"), programs),
+        st.tuples(st.just("task"), programs),
+        st.tuples(st.just("group"), parts),
+    )
+
+
+PROGRAMS = st.recursive(LEAVES, deeper, max_leaves=8)
+
+
+async def execute(program, say):
+    """Runs a program, and notes what it sees."""
+    kind, *parts = program
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    say(kind, task.cancelling())
+    if kind == "sleep":
+        await asyncio.sleep(0)
+    elif kind == "cancel":
+        say("cancel", task.cancel("by itself"))
+    elif kind == "cancel later":
+        loop.call_soon(task.cancel, "later")
+    elif kind == "uncancel":
+        say("uncancel", task.uncancel())
+    elif kind == "raise":
+        raise ValueError
+    elif kind == "wait for what was cancelled":
+        other = loop.create_future()
+        other.cancel("by another")
+        await other
+    elif kind == "gather what is done":
+        done = loop.create_future()
+        done.set_result(None)
+        await asyncio.gather(done, return_exceptions=True)
+    elif kind == "all":
+        for part in parts[0]:
+            await execute(part, say)
+    elif kind in ("try", "try, and uncancel"):
+        try:
+            await execute(parts[0], say)
+        except BaseException as error:
+            say("caught", type(error).__name__, error.args[:1] if isinstance(error, asyncio.CancelledError) else ())
+            if kind == "try, and uncancel" and task.cancelling():
+                say("uncancel", task.uncancel())
+    elif kind == "timeout":
+        async with asyncio.timeout(parts[0]):
+            await execute(parts[1], say)
+    elif kind == "wait_for":
+        await asyncio.wait_for(execute(parts[1], say), parts[0])
+    elif kind == "shield":
+        await asyncio.shield(execute(parts[0], say))
+    elif kind == "task":
+        await loop.create_task(execute(parts[0], say))
+    elif kind == "group":
+        async with asyncio.TaskGroup() as group:
+            for part in parts[0]:
+                group.create_task(execute(part, say))
+    say("end of", kind, task.cancelling())
+
+
+async def outcome(program, events):
+    """Runs a program as the coroutine of a handler: it may do anything but leave an exception, which closes."""
+    say = lambda *words: events.append(words)  # noqa: E731
+    try:
+        await execute(program, say)
+    except BaseException as error:
+        say("raised", type(error).__name__)
+    say("at the end", asyncio.current_task().cancelling())
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(programs=st.lists(st.tuples(PROGRAMS, st.booleans()), min_size=1, max_size=4))
+def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, programs):
+    """One after the other on one connection, where what one leaves behind would strike the next."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            program, keep = programs[int(message)]
+            if keep:
+                kept[int(message)] = asyncio.current_task()
+            await outcome(program, seen[int(message)])
+            finished[int(message)].set()
+
+    async def scenario():
+        nonlocal finished
+        finished = [asyncio.Event() for _ in programs]
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of what a program lets fail
+        expected, cancelled = [], []
+        for program, _ in programs:
+            expected.append([])
+            task = asyncio.create_task(outcome(program, expected[-1]))
+            await asyncio.wait([task])
+            cancelled.append(task.cancelled())
+        async with connect(View) as session:
+            for number, (_, keep) in enumerate(programs):
+                session.peer.send(str(number))
+                await finished[number].wait()
+                if keep:
+                    await asyncio.wait([kept[number]])
+                    assert kept[number].cancelled() is cancelled[number]
+                session.peer.ping()
+                await session.peer.frame()  # so that the handler has ended
+        assert seen == expected
+
+    finished = None
+    seen = [[] for _ in programs]
+    kept = {}
+    run(scenario())

@@ -1,0 +1,251 @@
+"""Messages that wait for a handler: bounded, and no reason not to hear the peer."""
+
+import asyncio
+import time
+import tracemalloc
+import zlib
+
+import pytest
+
+from duck.contrib.websockets import Compression, Frame, OpCode, WebSocketView
+
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+
+
+class Stuck(WebSocketView):
+    """Its handlers begin and do not end before it is told to go on."""
+
+    MAX_CONCURRENT_MESSAGES = 1
+    CLOSE_TIMEOUT = 0.2
+    PING_INTERVAL = None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.go_on = asyncio.Event()
+        self.handled = []
+        self.closed = asyncio.Event()
+
+    async def on_receive(self, message, opcode):
+        self.handled.append(message)
+        await self.go_on.wait()
+        await self.send(str(len(message)))
+
+    async def on_close(self, frame=None):
+        self.closed.set()
+
+
+class Feed(Stuck):
+    """Its `on_open` sends until it is told to go on."""
+
+    async def on_open(self):
+        while not self.go_on.is_set():
+            await self.send("tick")
+            await asyncio.sleep(0.001)
+
+
+async def pong(peer):
+    """Sends a ping, and reads up to its pong."""
+    peer.ping(b"there?")
+    while (await peer.frame()).opcode != OpCode.PONG:
+        pass
+
+
+async def closing(peer):
+    """Reads up to the close frame: its code."""
+    while (frame := await peer.frame()).opcode != OpCode.CLOSE:
+        pass
+    return int.from_bytes(frame.payload[:2])
+
+
+@pytest.mark.parametrize("view_class", [Stuck, Feed])
+def test_pings_and_a_close_frame_are_answered_while_messages_wait(run, connect, view_class):
+    async def scenario():
+        async with connect(view_class) as session:
+            session.peer.send(*map(str, range(10)))
+            for _ in range(3):
+                await pong(session.peer)
+            session.peer.close()
+            assert await closing(session.peer) == 1000
+            await session.view.closed.wait()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("settings", "count", "held"), [
+    ({}, 16 + 1, False),
+    ({}, 16 + 2, True),
+    ({"MAX_WAITING_MESSAGES": 3}, 3 + 1, False),
+    ({"MAX_WAITING_MESSAGES": 0}, 2, True),
+    ({"MAX_WAITING_BYTES": 50}, 5 + 1, False),
+    ({"MAX_WAITING_BYTES": 50}, 5 + 2, True),
+])  # fmt: skip
+def test_reading_is_on_hold_beyond_the_bounds(run, connect, until, settings, count, held):
+    """One message is at work, and does not count."""
+    View = type("View", (Stuck,), settings)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("first")
+            await until(lambda: view.handled)
+            peer.send(*["x" * 10] * (count - 1))
+            peer.ping()
+            await peer.frame()
+            assert view.request.transport.is_reading() is not held
+            view.go_on.set()
+            for _ in range(count):
+                await peer.message()
+            assert view.request.transport.is_reading()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["shut", "leave", "reset"])
+def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
+    """Also where the peer has sent more than was read."""
+
+    async def scenario():
+        async with connect(Stuck) as session:
+            view, peer = session.view, session.peer
+            peer.send("first")
+            await until(lambda: view.handled)
+            peer.send(*["x" * 1000] * 100)
+            await until(lambda: not view.request.transport.is_reading())
+            peer.send(*["y" * 1000] * 20)
+            getattr(peer, end)()
+            await view.closed.wait()
+            assert view.handled == [b"first"]
+
+    run(scenario())
+
+
+def test_messages_that_came_before_the_end_are_handled_in_order(run, connect, until):
+    class View(Stuck):
+        CLOSE_TIMEOUT = 10
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            names = [str(number) for number in range(500)]
+            peer.send(*names)
+            await until(lambda: not view.request.transport.is_reading())
+            peer.shut()
+            await until(lambda: view.close_code is not None)
+            view.go_on.set()
+            await view.closed.wait()
+            assert view.handled == [name.encode() for name in names]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("pulls", [False, True])
+def test_messages_wait_compressed(run, connect, until, pulls):
+    """Sixty of 1 MiB each, which have 62 KiB together on the wire."""
+
+    class Pulling(Stuck):
+        async def read_frame(self):
+            return await super().read_frame()
+
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    message = Frame(OpCode.BINARY, payload=payload, rsv1=True).serialize(mask=True)
+
+    View = type("View", (Pulling if pulls else Stuck,), {"COMPRESSION": Compression(client_context_takeover=False)})
+
+    async def scenario():
+        async with connect(View, headers=OFFER) as session:
+            view, peer = session.view, session.peer
+            tracemalloc.start()
+            try:
+                peer.write(message * 60)
+                await until(lambda: not view.request.transport.is_reading())
+                await until(lambda: view.handled)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert most < 8 * 2**20
+            view.go_on.set()
+            for _ in range(60):
+                assert await peer.message() == str(2**20)
+
+    run(scenario())
+
+
+def test_what_cannot_be_decompressed_closes_when_its_turn_comes(run, connect, until):
+    async def scenario():
+        async with connect(Stuck, headers=OFFER) as session:
+            view, peer = session.view, session.peer
+            peer.send("first", "second", Frame(OpCode.TEXT, payload=b"\xff" * 9, rsv1=True), "third")
+            await until(lambda: view.handled)
+            await pong(peer)
+            view.go_on.set()
+            assert [await peer.message() for _ in range(2)] == ["5", "6"]
+            assert (await peer.closing())[0] in (1002, 1007)
+            assert view.handled == [b"first", b"second"]
+
+    run(scenario())
+
+
+def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(run, connect):
+    class Pulling(Stuck):
+        COMPRESSION = False
+
+        async def read_frame(self):
+            await asyncio.sleep(0)
+            frame = await super().read_frame()
+            await asyncio.sleep(0)
+            return frame
+
+    async def scenario():
+        async with connect(Pulling) as session:
+            data = session.peer.serialize(bytes(50_000))
+            assert await session.peer.flood(data * 20, most=60) < 60
+            session.peer.reset()
+
+    run(scenario())
+
+
+def test_nothing_is_handled_once_the_view_closes(run, connect, until):
+    """Neither what waits for a handler, nor what came in the same read, nor what comes later."""
+
+    class View(Stuck):
+        async def on_receive(self, message, opcode):
+            self.handled.append(message)
+            await self.go_on.wait()
+            await self.send_close(4000)
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send(*map(str, range(10)))
+            await until(lambda: view.handled)
+            view.go_on.set()
+            assert await peer.closing() == (4000, "")
+            peer.send("late")
+            peer.close(4000)
+            await view.closed.wait()
+            assert view.handled == [b"0"]
+
+    run(scenario())
+
+
+def test_a_reply_does_not_wait_for_the_handlers_behind_it(run, connect, until):
+    """They take 20 ms of the processor each: the first reply has left before the last one begins."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            time.sleep(0.02)  # noqa: ASYNC251
+            await self.send(message)
+            if message == b"19":
+                unsent.append(self._protocol.writer.size)
+
+    unsent = []
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send(*map(str, range(20)))
+            for number in range(20):
+                assert await session.peer.message() == str(number)
+            assert unsent[0] <= 8  # bytes: its own reply, and at most one before it
+
+    run(scenario())
