@@ -346,7 +346,8 @@ cdef class Dispatcher:
         idle, self.idle = self.idle, None
         if idle is not None:
             self.loop.call_soon(idle.end)
-        self.tell_of_room()
+        if dropped:
+            self.tell_of_room()
         return dropped
 
     def forget(self):
@@ -391,6 +392,7 @@ cdef class Dispatcher:
 
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
         """Hands messages to handlers in a worker's task, while that can serve another; where to go on."""
+        cdef tuple message
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
         cdef PyObject **weak_references = PyObject_GET_WEAKREFS_LISTPTR(bare)
@@ -404,13 +406,13 @@ cdef class Dispatcher:
             worker.kept = True
         try:
             while at < len(messages) and not self.stopped:
-                message = messages[at]
+                message = <tuple>messages[at]
                 at += 1
-                if <int>message[0] & self.encoded:
+                if self.encoded and <int>message[0] & self.encoded:
                     message = self.decoded(message)
                     if message is None:
                         break
-                worker.start(<tuple>message)
+                worker.start(message)
                 if worker.state == WAITING:
                     break
                 if (
@@ -443,14 +445,14 @@ cdef class Dispatcher:
         worker.end()
         return at
 
-    cdef object decoded(self, tuple message):
+    cdef tuple decoded(self, tuple message):
         """The message as it was before extensions encoded it; None if it is not to be had, or not now."""
         if len(<bytes>message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)
             return None
         try:
-            return self.decode(message[0], message[1])
+            return <tuple?>self.decode(message[0], message[1])
         except Exception as error:
             self.owner.refuse(error)
             return None

@@ -438,7 +438,8 @@ class Dispatcher:
         idle, self.idle = self.idle, None
         if idle is not None:
             self.loop.call_soon(idle.end)
-        self._tell_of_room()
+        if dropped:
+            self._tell_of_room()
         return dropped
 
     def forget(self) -> None:

@@ -221,7 +221,7 @@ cdef class HotPath:
         if writer.size == 0 or self.flushing:
             return
         if self.lost or self.broken:
-            writer.take()
+            writer.take_chunks()
             return
         if self.fd >= 0 and self.queued:
             self.queued = self.transport.get_write_buffer_size() != 0
@@ -238,14 +238,15 @@ cdef class HotPath:
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
         """Writes what the socket does not take at once, and whatever is sent meanwhile, by a signal handler."""
         cdef FrameWriter writer = self.writer
+        cdef list chunks
         self.flushing = True
         try:
             if data is not None:
                 self.queued = True
                 self.transport.write(data[sent:] if sent else data)
             while writer.size:
-                chunks = writer.take()
-                sent = self.write_past(tuple(chunks))
+                chunks = writer.take_chunks()
+                sent = self.write_past(chunks)
                 if sent:
                     chunks = unsent(chunks, sent)
                 if chunks:
@@ -269,7 +270,7 @@ cdef class HotPath:
         piece.iov_len = len(data)
         return duck_send(self.fd, &piece, 1)
 
-    cdef Py_ssize_t write_past(self, tuple chunks) except -1:
+    cdef Py_ssize_t write_past(self, list chunks) except -1:
         """Writes past the transport while that has nothing queued: now, and not in a later callback; how much went."""
         cdef iovec pieces[PIECES]
         cdef int n = 0

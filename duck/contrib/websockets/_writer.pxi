@@ -38,6 +38,9 @@ cdef class FrameWriter:
             PyBuffer_Release(&view)
 
     def take(self):
+        return self.take_chunks()
+
+    cdef list take_chunks(self):
         cdef list taken
         self.begin_chunks()
         self.seal()
