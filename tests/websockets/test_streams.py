@@ -308,6 +308,25 @@ def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run
     run(scenario())
 
 
+def test_who_waits_for_a_stream_is_cancelled_when_it_has_just_left(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+
+            async def send():
+                asyncio.get_running_loop().call_soon(sending.cancel)
+                await session.view.send(["one ", "two"])
+                await asyncio.Event().wait()
+
+            sending = asyncio.create_task(send())
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert [frame.payload for frame in await fragments(session.peer)] == [b"one ", b"two", b""]
+            await session.view.send("behind")
+            assert await session.peer.message() == "behind"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("end", ["their close", "our close", "gone"])
 def test_a_stream_whose_connection_ends(run, connect, end):
     """It is cancelled; whatever is sent afterwards raises at once, and waits for no turn."""

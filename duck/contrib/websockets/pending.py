@@ -56,15 +56,15 @@ class Pending(Coroutine[Any, Any, None]):
 
 if sys.version_info >= (3, 12):
 
-    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
         """A task that has run to its first wait."""
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
 
 else:
     from asyncio.tasks import _enter_task, _leave_task
 
-    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """A task whose coroutine has run to its first wait."""
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+        """A task whose coroutine has run to its first wait; a future that is done, if the coroutine has ended."""
         begun = _Begun(coroutine)
         context = copy_context()
         task = asyncio.Task(begun, loop=loop, context=context)
@@ -73,41 +73,50 @@ else:
             _leave_task(loop, outer)
         _enter_task(loop, task)
         try:
-            context.run(begun.step)
+            return context.run(begun.step, loop) or task
         finally:
             _leave_task(loop, task)
             if outer is not None:
                 _enter_task(loop, outer)
-        return task
 
     class _Begun(Coroutine[Any, Any, None]):
         """A coroutine whose first step has been taken before its task takes it."""
 
-        __slots__ = ("_coroutine", "_first")
+        __slots__ = ("_coroutine", "_has_ended", "_waits_for")
 
         def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
             self._coroutine = coroutine
-            self._first: Callable[[], Any] | None = None  # gives what the first step gave, or raises what it raised
+            self._has_ended = False
+            self._waits_for: list[Any] = []  # what the first step gave, until the task asks for it
 
-        def step(self) -> None:
-            first: Future[Any] = Future()
+        def step(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
+            """Takes the first step; the outcome, if it is the last one too."""
             try:
-                first.set_result(self._coroutine.send(None))
+                self._waits_for.append(self._coroutine.send(None))
+                return None
             except BaseException as error:
-                first.set_exception(error)
-            self._first = first.result
+                self._has_ended = True
+                outcome: asyncio.Future[None] = loop.create_future()
+                if isinstance(error, StopIteration):
+                    outcome.set_result(None)
+                elif isinstance(error, asyncio.CancelledError):
+                    outcome.cancel()
+                else:
+                    outcome.set_exception(error)
+                return outcome
 
         def __await__(self) -> Generator[Any, Any, None]:
             raise TypeError("this is for a task")
 
         def send(self, value: Any) -> Any:
-            if self._first is not None:
-                first, self._first = self._first, None
-                return first()
-            return self._coroutine.send(value)
+            if self._has_ended:
+                raise StopIteration
+            return self._waits_for.pop() if self._waits_for else self._coroutine.send(value)
 
         def throw(self, *error: Any) -> Any:
-            self._first = None
+            if self._has_ended:
+                raise StopIteration
+            self._waits_for.clear()
             return self._coroutine.throw(*error)
 
         def close(self) -> None:

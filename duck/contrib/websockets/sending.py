@@ -72,7 +72,7 @@ class _Place:
         self.payload = payload
         self.fin = fin
         self.parts = parts
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[None] | None = None
         self.error: ConnectionClosed | None = None
         self.is_text = opcode == OpCode.TEXT
         self.text = 0
@@ -114,7 +114,7 @@ class Sender:
         self._moving = False  # whether `_move_line` is at work,
         self._resuming = False  # or is to go on in a callback
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
-        self._tasks: dict[asyncio.Task[None], _Place] = {}  # to which nobody else may hold
+        self._tasks: dict[asyncio.Future[None], _Place] = {}  # to which nobody else may hold
         self._closings: list[Callable[[], None]] = []  # what closes the connection, as soon as it may
         self._deadline: asyncio.TimerHandle | None = None  # when it may at the latest
         self.waiting = 0
