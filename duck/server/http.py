@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.contrib.websockets.logging import format_address, log_access, printable
+from duck.contrib.websockets.tasks import is_abandoned
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -267,7 +268,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
-            response = await _respond(request, match)
+            response = await _respond(request, match, self._loop)
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -368,7 +369,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._end()
 
 
-async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
+async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
     """Ask the view for its response; a view that fails is logged and answered for with 500."""
     if match is None:
         _log_refusal(request.client_address, 404, "there is no route for %s", request.target)
@@ -389,9 +390,11 @@ async def _respond(request: HttpRequest, match: Match | None) -> HttpResponse:
         if isinstance(result, str | bytes):
             return HttpResponse(result)
         raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
-    except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise
-    except BaseException:  # as above
+    except BaseException as error:  # as above
+        if is_abandoned(error, loop):
+            raise
         logger.exception("the view for %r failed", request)
         return _plain(500)
 

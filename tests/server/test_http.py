@@ -48,6 +48,10 @@ async def leaving(request):
     sys.exit("a secret")
 
 
+async def closing(request):
+    raise GeneratorExit("a secret")
+
+
 urlpatterns = [
     path("/", Page),
     path("/async", AsyncPage),
@@ -56,6 +60,7 @@ urlpatterns = [
     path("/coroutine", coroutine),
     path("/failing", failing),
     path("/leaving", leaving),
+    path("/closing", closing),
     path("/none", lambda request: None),
     path("/head", coroutine, methods=["HEAD"]),
 ]
@@ -144,7 +149,12 @@ def test_unknown_path_and_method(run, connect):
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("/failing", "a secret"), ("/leaving", "a secret"), ("/none", "returned NoneType, not a response")],
+    [
+        ("/failing", "a secret"),
+        ("/leaving", "a secret"),
+        ("/closing", "a secret"),
+        ("/none", "returned NoneType, not a response"),
+    ],
 )
 def test_a_failing_view(run, connect, caplog, target, words):
     async def scenario():

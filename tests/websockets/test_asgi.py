@@ -543,7 +543,7 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])
-@pytest.mark.parametrize("error", [SystemExit, Panic])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
 def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, caplog, hook, error):
     class View(Echo):
         ended = False

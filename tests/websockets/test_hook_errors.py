@@ -220,7 +220,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop", "_heartbeat_loop"])
-@pytest.mark.parametrize("error", [SystemExit, Panic])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
 def test_what_is_no_exception_does_not_end_the_server(run, connect, log, error, hook, waits):
     async def fail(self, *args):
         if waits:

@@ -875,7 +875,7 @@ class Panic(BaseException):
     """As extensions written in Rust raise it: no Exception."""
 
 
-@pytest.mark.parametrize("error", [SystemExit, Panic, asyncio.CancelledError])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic, asyncio.CancelledError])
 @pytest.mark.parametrize("accepts", [True, False])
 def test_an_application_that_wants_to_end_the_process(run, serving_asgi, dial, caplog, error, accepts):
     async def failing(scope, receive, send):

@@ -205,7 +205,7 @@ cdef class Worker:
     cdef int fail(self, error) except -1:
         """The handler has raised, which its task is to end with."""
         self.state = ENDED
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        if isinstance(error, KeyboardInterrupt):
             raise error
         self.dispatcher.owner.hook_failed(error)
         if isinstance(error, SystemExit):

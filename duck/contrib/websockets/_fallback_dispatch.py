@@ -261,7 +261,7 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         """The handler has raised, which its task is to end with."""
         self.state = ENDED
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        if isinstance(error, KeyboardInterrupt):
             raise error
         self._dispatcher.owner.hook_failed(error)
         if isinstance(error, SystemExit):

@@ -97,9 +97,11 @@ class Hooks:
             await loop()
         except TimeoutError:
             self._protocol.close(CloseCode.GOING_AWAY, "no pong")
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if tasks.is_abandoned(error, self._protocol.loop):
+                raise
             self._protocol.hook_failed(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -141,9 +143,11 @@ class Hooks:
         endpoint = protocol.endpoint
         try:
             await on_close(protocol.connection.close_received)
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if tasks.is_abandoned(error, protocol.loop):
+                raise
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "CancelledError",
     "deque",
     "enter_task",
+    "is_abandoned",
     "iterator",
     "leave_task",
     "retrieve",
@@ -71,6 +72,14 @@ def retrieve(task: "asyncio.Future[Any]") -> None:
     """Marks a task's exception as retrieved, so that asyncio does not log it when the task is freed."""
     if not task.cancelled():
         task.exception()
+
+
+def is_abandoned(error: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether an error tells a coroutine that its loop has stopped and will never resume it.
+
+    A GeneratorExit that comes while the loop runs is one that the coroutine has raised itself.
+    """
+    return isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not loop
 
 
 def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:

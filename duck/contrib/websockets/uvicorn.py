@@ -30,7 +30,7 @@ from uvicorn.protocols.utils import (
 
 from duck.http.request import HttpRequest
 
-from . import handshake, transport
+from . import handshake, tasks, transport
 from .asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of, run
 from .asgi_session import Accepted, Headers, Session, Stage, Wire
 from .compression import PERMESSAGE_DEFLATE, Compression
@@ -240,9 +240,11 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             application: Any = self._config.loaded_app
             result = await application(self._scope, session.receive, session.send)
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # such as SystemExit, which would end the server
+            if tasks.is_abandoned(error, self._loop):
+                raise
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 self._end(CloseCode.SERVICE_RESTART)
                 raise
