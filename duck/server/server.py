@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.contrib.websockets.logging import format_address
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 from duck.views import View
@@ -281,7 +282,8 @@ class Server:
                 await self._receive_proxy_header(protocol, sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
-            logger.debug("%s has not come to a connection: %s", protocol.address, error)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s has not come to a connection: %s", format_address(protocol.address), error)
             protocol.connection_lost(error)
         except BaseException:
             protocol.connection_lost(None)
@@ -302,7 +304,9 @@ class Server:
             sock.close()
             if not isinstance(error, ValueError):
                 raise
-            logger.info("%s dropped: %s; as a trusted proxy it must send one", protocol.address, error)
+            if logger.isEnabledFor(logging.INFO):
+                words = "%s dropped: %s; a trusted proxy must send a header of the PROXY protocol"
+                logger.info(words, format_address(protocol.address), error)
             raise ConnectionAbortedError from error
         protocol.secure = header.secure
         if header.address is not None:
