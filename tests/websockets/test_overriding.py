@@ -354,6 +354,20 @@ def test_a_step_that_is_overridden_later_is_taken(run, serving, dial, monkeypatc
     run(scenario())
 
 
+@pytest.mark.parametrize("name", ["on_receive", *LATE])
+def test_a_hook_is_not_put_on_a_view_whose_connection_is_open(run, connect, name):
+    """For it would never be called."""
+
+    async def scenario():
+        async with connect(Base) as session:
+            with pytest.raises(AttributeError, match=f"Base.{name} is fixed once the connection is open"):
+                setattr(session.view, name, noting(name))
+            session.peer.send("one")
+            assert await session.peer.message() == "one"
+
+    run(scenario())
+
+
 def test_a_hook_may_be_mocked(run, serving, dial):
     async def scenario():
         async with serving(Base) as server:

@@ -100,11 +100,15 @@ def test_a_wrong_value_of_a_mixin_is_refused_where_the_class_is_made():
 
 @pytest.mark.parametrize(("name", "value"), cases(RIGHT))
 def test_a_right_value_serves(run, connect, name, value):
-    view_class = type("View", (Recorder,), {name: value})
+    class View(Recorder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, name, value)
+
+    setattr(View, name, value)
 
     async def scenario():
-        async with connect(view_class) as session:
-            session.view.__setattr__(name, value)
+        async with connect(View) as session:
             session.peer.close()
             await session.ended()
         assert session.view.events == ["open", ("close", b"\x03\xe8")]
@@ -200,6 +204,32 @@ def test_a_class_that_counts_its_connections_is_still_looked_at(run, connect):
                 await session.ended()
             assert session.view.count == expected
             assert session.view.events == ["open", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+def test_settings_of_an_open_connection(run, connect):
+    """Those of the heartbeat and of the end may change; of any other the change would be without effect."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            name = message.decode()
+            try:
+                setattr(self, name, getattr(self, name))
+            except AttributeError as error:
+                assert str(error).startswith(f"View.{name} is fixed")
+                await self.send("fixed")
+            else:
+                await self.send("changed")
+
+    async def scenario():
+        changed = set()
+        async with connect(View) as session:
+            for name in BY_NAME:
+                session.peer.send(name)
+                if await session.peer.message() == "changed":
+                    changed.add(name)
+        assert changed == {"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"}
 
     run(scenario())
 

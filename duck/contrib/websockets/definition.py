@@ -29,8 +29,8 @@ STEPS = (
 )
 """Messages take a shorter way past those that a class does not override."""
 
-WATCHED = frozenset({*STEPS, *BY_NAME})
-"""Attributes of which an assignment to a view is checked or noted."""
+WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
+"""Attributes of which an assignment to a view is checked or noted, or refused."""
 
 _steps_of = attrgetter(*STEPS)
 _attributes_of = attrgetter(*STEPS, *BY_NAME)

@@ -15,7 +15,7 @@ from .handshake import MAGIC_STRING
 from .negotiation import TOKEN
 from .origins import allowed_origins, checked_names
 
-__all__ = ["BY_NAME", "SETTINGS", "Setting", "markdown_table"]
+__all__ = ["BY_NAME", "CHANGEABLE", "SETTINGS", "Setting", "markdown_table"]
 
 _MOST_SECONDS = 1e9  # three decades; loops and clocks overflow at some point beyond
 _MOST_BYTES = 2**31 - 1  # what uvloop takes for a high-water mark
@@ -215,6 +215,9 @@ SETTINGS = (
 )
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+CHANGEABLE = frozenset({"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"})
+"""Those that a view may change while its connection is open: they hold from the next ping or close frame on."""
 
 
 def markdown_table(view_class: type) -> str:

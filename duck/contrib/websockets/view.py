@@ -25,7 +25,7 @@ from .opcodes import CloseCode, OpCode
 from .pending import hop
 from .protocol import WebSocketProtocol
 from .sending import Data
-from .settings import BY_NAME
+from .settings import BY_NAME, CHANGEABLE
 
 if TYPE_CHECKING:
     from duck.server import Server
@@ -95,6 +95,7 @@ class WebSocketView(View):
     initiated_upgrade = False
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
+    _protocol: WebSocketProtocol | None = None
     _early = b""
     _own_steps: frozenset[str] = frozenset()  # those that were put on the view itself
 
@@ -109,14 +110,17 @@ class WebSocketView(View):
         self.scope: MutableMapping[str, Any] | None = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         self.state = State.CLOSED
-        self._protocol: WebSocketProtocol | None = None
 
     if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
         __setattr__, __delattr__ = watching(WATCHED)
 
     def _watch(self, name: str, value: object) -> None:
-        """Checks a setting of this view alone, or notes that a step is its own."""
+        """Checks a setting of this view alone, or notes that a step is its own; refuses what would have no effect."""
         setting = BY_NAME.get(name)
+        if self._protocol is not None and name not in CHANGEABLE:
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is fixed once the connection is open: set it on the class, or in __init__"
+            )
         if setting is None:
             self._own_steps |= {name}
         else:
