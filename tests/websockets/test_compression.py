@@ -466,6 +466,30 @@ def test_an_extension_that_cannot_decode(run, connect, log):
     assert (entry.level, str(entry.error)) == ("ERROR", "cannot decode")
 
 
+@pytest.mark.parametrize("pulls", [False, True], ids=["handed on", "pulled"])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
+def test_an_extension_that_wants_to_end_the_process(run, connect, log, error, pulls):
+    class Leaving(Odd):
+        def decode(self, frame, max_size=None):
+            raise error("as the test expects")
+
+    class View(OddView):
+        EXTENSIONS = {"x-odd": lambda parameters: Leaving("x-odd")}  # noqa: RUF012
+
+        if pulls:
+
+            async def read_frame(self):
+                return await super().read_frame()
+
+    async def scenario():
+        async with connect(View, headers=ODD) as session:
+            session.peer.send("x")
+            assert await session.peer.closing() == (1011, "internal error")
+
+    run(scenario())
+    assert [type(entry.error) for entry in log()] == [error]
+
+
 def test_compression_that_cannot_decompress_for_want_of_memory(run, connect, log, monkeypatch):
     def decompress(self, payload, max_size=None):
         raise MemoryError

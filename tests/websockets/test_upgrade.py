@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import sys
 
 import pytest
 
@@ -350,10 +351,14 @@ def raises(parameters):
     raise RuntimeError("out of dictionaries")
 
 
+def leaves(parameters):
+    sys.exit("out of dictionaries")
+
+
 @pytest.mark.parametrize(
     "negotiator",
-    [raises, lambda parameters: "x-own", lambda parameters: True, lambda parameters: Extension("not a token")],
-    ids=["raises", "str", "bool", "bad name"],
+    [raises, leaves, lambda parameters: "x-own", lambda parameters: True, lambda parameters: Extension("not a token")],
+    ids=["raises", "leaves", "str", "bool", "bad name"],
 )
 def test_a_negotiator_that_fails_is_answered_in_http_and_logged(run, serving, dial, log, negotiator):
     class View(Echo):

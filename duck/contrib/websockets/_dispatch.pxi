@@ -453,7 +453,9 @@ cdef class Dispatcher:
             return None
         try:
             return <tuple?>self.decode(message[0], message[1])
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.owner.refuse(error)
             return None
 

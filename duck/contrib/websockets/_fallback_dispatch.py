@@ -190,7 +190,9 @@ class Worker:
                     break
                 try:
                     message = dispatcher.decode(*message)
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # such as SystemExit, which would end the loop
                     owner.refuse(error)
                     break
             self._start(message)

@@ -157,7 +157,7 @@ class Connection:
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
         self.broken = self.closing = False
-        self.fault: Exception | None = None
+        self.fault: builtins.BaseException | None = None
         self.needs_response = False
         self.close_received: Frame | None = None
         self.failed: BaseException | None = None
@@ -261,7 +261,7 @@ class Connection:
             with contextlib.suppress(ProtocolError):
                 self.close_code, self.close_reason = parse_close(self._closing)
 
-    def fail_to_decode(self, error: Exception) -> None:
+    def fail_to_decode(self, error: builtins.BaseException) -> None:
         """The next message cannot be decoded for a reason that is none of the peer's: `respond` tells it so."""
         self.fault = error
         self.broken = True
@@ -307,7 +307,9 @@ class Connection:
                 decoded.append(self.decode(opcode, payload) if is_encoded else (opcode, payload))
         except (ExtensionError, ProtocolError) as error:
             self.refuse(error)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except _ANY as error:  # such as SystemExit, which would end the server
             self.fail_to_decode(error)
         return decoded
 

@@ -65,7 +65,9 @@ class FrameQueue:
             frame = self._frames[0]
             try:
                 opcode, payload = await protocol.decoding.decoded(frame)
-            except Exception as error:
+            except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+                raise
+            except BaseException as error:  # an extension's, such as SystemExit
                 self._take(frame)
                 protocol.refuse(error)
                 continue

@@ -284,7 +284,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < OpCode.CLOSE])
         self._respond_if_due()
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self, error: BaseException) -> None:
         """The next message could not be decoded."""
         if isinstance(error, (ExtensionError, ProtocolError)):
             self.connection.refuse(error)

@@ -118,9 +118,8 @@ class WebSocketView(View):
         """Checks a setting of this view alone, or notes that a step is its own; refuses what would have no effect."""
         setting = BY_NAME.get(name)
         if self._protocol is not None and name not in CHANGEABLE:
-            raise AttributeError(
-                f"{type(self).__name__}.{name} is fixed once the connection is open: set it on the class, or in __init__"
-            )
+            attribute = f"{type(self).__name__}.{name}"
+            raise AttributeError(f"{attribute} is fixed once the connection is open; set it in the class or __init__")
         if setting is None:
             self._own_steps |= {name}
         else:
@@ -323,7 +322,9 @@ class WebSocketView(View):
             )
         except HandshakeError as error:
             self._refuse(request, error)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a negotiator's, such as SystemExit, which would end the server
             logger.exception("%r: error in the handshake of %s", request.path, type(self).__name__)
             self._refuse(request, HandshakeError(500, "internal error"))
         return None
