@@ -115,6 +115,10 @@ def test_all_is_compressed_for_clients_that_offer_what_libwebsockets_does(thresh
         {"threshold": -1},
         {"memory_limit": None},
         {"memory_limit": 4095},
+        {"level": True},
+        {"threshold": False},
+        {"server_context_takeover": "no"},
+        {"client_context_takeover": 0},
         {"server_max_window_bits": 15, "memory_limit": 32767},
     ],
 )

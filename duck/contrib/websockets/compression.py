@@ -64,12 +64,15 @@ class Compression:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if not (value is None and name == "level") and not (isinstance(value, int) and least <= value <= most):
+            if not (value is None and name == "level") and not (_is_whole(value) and least <= value <= most):
                 raise ValueError(f"{name} is {least} to {most}, not {value!r}")
         for name in ("threshold", "memory_limit"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
+            if not _is_whole(value) or value < 0:
                 raise ValueError(f"{name} is a number of bytes, not {value!r}")
+        for name in ("server_context_takeover", "client_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.server_context_takeover and 1 << self.server_max_window_bits > self.memory_limit:
             raise ValueError(
                 f"a window of {self.server_max_window_bits} bits does not fit into memory_limit={self.memory_limit}:"
@@ -136,3 +139,7 @@ class Compression:
         larger message, as its history has to contain what was stored.
         """
         return 0 if "client_no_context_takeover" in offered else self.threshold
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
