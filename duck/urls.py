@@ -122,6 +122,10 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
         if foreign := _FOREIGN_PARAMETER.search(url):
             name = foreign[1] or foreign[2] or "name"
             raise ValueError(f"{url!r}: a parameter is written <{name}>, not {foreign[0]}")
+        if "(?" in url:
+            raise ValueError(f"{url!r}: this is a regular expression; give it to re_path")
+        if "?" in url or "#" in url:
+            raise ValueError(f"{url!r}: a path ends before ? and #; a view finds the query in request.query")
         converters = {}
         parts = url.removesuffix("/").split("/")
         segments = [_compile_segment(url, part, converters) for part in parts]
