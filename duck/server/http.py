@@ -309,8 +309,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._transport.write_eof()
             self._transport.resume_reading()
         else:
-            self._set_deadline(self._server.limits.keep_alive_timeout)
-            self._transport.close()
+            limits, transport = self._server.limits, self._transport
+            # Where all is sent, a TLS connection waits only for the client to shut it down as well.
+            only_tls = not transport.get_write_buffer_size() and transport.get_extra_info("sslcontext") is not None
+            self._set_deadline(limits.linger_timeout if only_tls else limits.keep_alive_timeout)
+            transport.close()
 
     def _leave(self) -> None:
         """The connection is lost."""

@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import serve, server
+from duck.server import Limits, serve, server
 from duck.urls import path
 
 
@@ -139,6 +139,26 @@ def test_a_tls_handshake_that_has_not_begun_holds_up_nothing(run, tls, until):
         async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
             with socket.create_connection(("127.0.0.1", running.port)):
                 await until(lambda: running._protocols)
+                await running.close()
+                assert not running._protocols
+
+    run(scenario())
+
+
+def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(run, tls):
+    """As those of a pool do, which look at a connection when they use it again."""
+    limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
+
+    def get(port):
+        client = tls.client.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert client.recv(1024).startswith(b"HTTP/1.1 200 ")
+        return client
+
+    async def scenario():
+        routes = [path("/", lambda request: "")]
+        async with serve(routes, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as running:
+            with await asyncio.to_thread(get, running.port):
                 await running.close()
                 assert not running._protocols
 
