@@ -97,6 +97,24 @@ def test_what_middleware_changed_in_a_copy_of_the_scope(run, serving_asgi, dial,
     assert view.scope["state"] == {"from": "lifespan"}
 
 
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_client_that_middleware_names_in_a_list(run, serving_asgi, dial, caplog, accepts):
+    """As the specification has it; uvicorn's own log takes a tuple."""
+    caplog.set_level("INFO", "uvicorn.error")
+
+    async def app(scope, receive, send):
+        scope["client"] = ["192.0.2.9", 4711]
+        await receive()
+        await send({"type": "websocket.accept" if accepts else "websocket.close"})
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, target="/chat") as peer:
+            assert (await peer.head())[0] == (101 if accepts else 403)
+
+    run(scenario())
+    assert f'192.0.2.9:4711 - "WebSocket /chat" {"[accepted]" if accepts else "403"}' in caplog.messages
+
+
 def test_middleware_that_replaces_the_header_fields_in_place(run, serving_asgi, dial, ws):
     class Behind(View):
         pass

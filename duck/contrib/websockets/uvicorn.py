@@ -409,8 +409,11 @@ class WebSocketProtocol(asyncio.Protocol):
     # Logging, as uvicorn does it
 
     def _log(self, outcome: str) -> None:
-        scope: Any = self._scope
-        logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)
+        if logger.isEnabledFor(logging.INFO):
+            client = self._scope["client"]
+            # Of middleware it may be a list, of which uvicorn makes no text.
+            scope: Any = {**self._scope, "client": client and tuple(client)}
+            logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)
 
     def _trace(self, event: str) -> None:
         if logger.isEnabledFor(TRACE_LOG_LEVEL):
