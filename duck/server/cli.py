@@ -111,6 +111,8 @@ def _serve(options: argparse.Namespace) -> None:
 def _sockets(options: argparse.Namespace) -> list[socket.socket]:
     """The sockets that somebody else has opened for us."""
     if options.uds is not None:
+        if options.fd is not None:
+            raise UsageError("--uds and --fd each say where to listen; give one of them")
         return []
     return passed_by_systemd() if options.fd is None else [socket.socket(fileno=options.fd)]
 

@@ -318,6 +318,10 @@ def test_client_certificates(folder, tls):
     )
 
 
+def test_a_server_listens_in_one_place(folder):
+    assert "--uds and --fd each say where to listen" in fails(folder, "serve", "echo.py", "--uds", "here", "--fd", "3")
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_certificates_are_read_again(folder, tls, loop):
     """On SIGHUP; and where they cannot be, the server goes on with those that it has."""
