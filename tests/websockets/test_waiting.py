@@ -8,7 +8,12 @@ import zlib
 import pytest
 
 from duck.contrib.websockets import Compression, Frame, OpCode, WebSocketView
+from duck.server import serve
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
 
@@ -115,6 +120,39 @@ def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
             getattr(peer, end)()
             await view.closed.wait()
             assert view.handled == [b"first"]
+
+    run(scenario())
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="needs Unix sockets")
+def test_what_a_peer_has_sent_on_a_unix_socket_is_handled_although_it_has_gone(run, until, tmp_path):
+    """Such a socket has hung up as soon as its peer is closed, even if there is something left to read."""
+    path = str(tmp_path / "socket")
+    names = [str(number).encode() for number in range(100)]
+    frames = [Frame(OpCode.TEXT, payload=name).serialize(mask=True) for name in names]
+    views = []
+
+    class View(Stuck):
+        CLOSE_TIMEOUT = 10
+
+        async def on_open(self):
+            views.append(self)
+
+    async def scenario():
+        async with serve(View, uds=path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(HANDSHAKE)
+            await reader.readuntil(b"\r\n\r\n")
+            (view,) = views
+            writer.writelines(frames[:50])
+            await until(lambda: not view.request.transport.is_reading())
+            writer.writelines(frames[50:])
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: view.close_code is not None)
+            view.go_on.set()
+            await view.closed.wait()
+            assert view.handled == names
 
     run(scenario())
 

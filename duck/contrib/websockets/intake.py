@@ -114,10 +114,8 @@ class Intake:
         poll = select.poll()
         poll.register(socket.fileno(), _ENDED)
         (_, events), *_ = poll.poll(0) or [(0, 0)]
-        if events & _GONE:
-            connection.transport.abort()
-        elif events & _ENDED:
-            # What it has sent before is bounded by the kernel's buffer.
+        if events & (_ENDED | _GONE):
+            # What it has sent before is bounded by the kernel's buffer, and is to be read even if the peer has gone.
             self._ended = True
             connection.resume_reading()
         else:
