@@ -67,6 +67,28 @@ def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, c
     assert seen == ["alice"]
 
 
+def test_a_handler_sees_what_read_frame_of_the_view_has_set(run, connect):
+    """It runs in the connection's context, of which each handler has a copy as it is by then."""
+    number = ContextVar("number", default=0)
+
+    class View(WebSocketView):
+        async def read_frame(self):
+            frame = await super().read_frame()
+            number.set(number.get() + 1)
+            return frame
+
+        async def on_receive(self, message, opcode):
+            await self.send(str(number.get()))
+
+    async def scenario():
+        async with connect(View) as session:
+            for count in range(1, 5):
+                session.peer.send("x")
+                assert await session.peer.message() == str(count)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("opened", [None, "alice"])
 @pytest.mark.parametrize("how", ["set", "set an equal", "set and reset", "wait"])
 def test_what_a_handler_sets_is_not_seen_by_another(run, connect, how, opened):

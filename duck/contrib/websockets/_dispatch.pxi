@@ -382,11 +382,12 @@ cdef class Dispatcher:
         cdef Worker worker
         cdef Py_ssize_t at = 0
         while at < len(messages) and not (self.stopped or self.is_blocked()):
-            worker = self.idle
+            worker, self.idle = self.idle, None
             if worker is None:
                 worker = self.new_worker()
-            else:
-                self.idle = None
+            elif not duck_same_variables(worker.context, self.context):  # since it has copied that of the connection
+                worker.end()
+                worker = self.new_worker()
             at = self.run(worker, messages, at)
         return at
 
@@ -428,9 +429,14 @@ cdef class Dispatcher:
                 if self.hot is not None and at < len(messages):
                     self.hot.flush_if_old()
         except BaseException as error:
-            if worker.state != STARTING:
+            try:
+                if worker.state != STARTING:
+                    raise
+                worker.fail(error)
+            except BaseException:  # such as KeyboardInterrupt; whoever goes on with the loop may wait for the task
+                worker.task = None
+                self.loop.call_soon(worker.end)
                 raise
-            worker.fail(error)
         finally:
             self.running = False
             PyContext_Exit(worker.context)

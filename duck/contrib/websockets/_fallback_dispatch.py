@@ -222,7 +222,7 @@ class Worker:
         else:
             self.state = WAITING
             return
-        if self.kept or self._marks != self._taken_marks() or not self._is_context_untouched():
+        if self.kept or self._marks != self._taken_marks() or not self.is_context_untouched():
             self.state = ENDED
         else:
             self.state = IDLE
@@ -231,7 +231,7 @@ class Worker:
     def _taken_marks(self) -> tuple[int, int]:
         return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
 
-    def _is_context_untouched(self) -> bool:
+    def is_context_untouched(self) -> bool:
         """Whether every variable has the object that it has for the connection."""
         context, base = self._context, self._dispatcher.context
         if len(context) != len(base):
@@ -477,7 +477,12 @@ class Dispatcher:
         try:
             while at < len(messages) and not (self.stopped or self._is_blocked()):
                 worker, self.idle = self.idle, None
-                at = self._run(worker or self._new_worker(), messages, at)
+                if worker is None:
+                    worker = self._new_worker()
+                elif not worker.is_context_untouched():  # since it has copied that of the connection
+                    worker.end()
+                    worker = self._new_worker()
+                at = self._run(worker, messages, at)
         finally:
             self._running = False
         return at
@@ -487,6 +492,10 @@ class Dispatcher:
         self._enter_task(self.loop, task)
         try:
             at = worker.run(messages, at)
+        except BaseException:  # such as KeyboardInterrupt; whoever goes on with the loop may wait for the task
+            worker.task = None
+            self.loop.call_soon(worker.end)
+            raise
         finally:
             self._leave_task(self.loop, task)
         if worker.state == IDLE and not self.stopped:
