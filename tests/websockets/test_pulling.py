@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
 from .views import Recorder
 
@@ -231,6 +231,30 @@ def test_a_receive_loop_that_ends_ends_the_connection(run, connect, log):
             assert await session.peer.rest() == []
             await session.ended()
             assert session.view.events == [CLOSED]
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_receive_loop_that_is_cancelled_ends_the_connection(run, connect, log):
+    """Its task is that of `on_open` too."""
+
+    class View(WebSocketView):
+        async def on_open(self):
+            asyncio.current_task().cancel()
+
+        async def _receive_loop(self):
+            await super()._receive_loop()
+
+        async def on_receive(self, message, opcode):
+            raise AssertionError("nobody reads")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.closing() == (1000, "")
+            session.peer.close()
+            await session.ended()
 
     run(scenario())
     assert not log()

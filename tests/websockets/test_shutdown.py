@@ -364,3 +364,78 @@ def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypa
             await asyncio.sleep(0.3)  # whatever was to be done after so long
 
     run(scenario())
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_whoever_cancels_all_tasks_does_not_keep_on_close_from_being_called(run, connect, until, swallows):
+    """As `asyncio.run` does in the end, and much code that shuts down."""
+
+    class View(Waiting):
+        async def on_receive(self, message, opcode):
+            self.started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.events.append("cancelled")
+                if not swallows:
+                    raise
+
+        async def on_close(self, frame=None):
+            self.events.append("on_close")
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            view.events = []
+            peer.send("x")
+            await view.started.wait()
+            peer.leave()
+            await until(lambda: view.close_code is not None)
+            await asyncio.sleep(0)  # the end has begun, and waits for the handler
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await session.ended()
+            assert view.events == ["cancelled", "on_close"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("loop_name", ["asyncio"])  # uvloop logs an interrupt in a transport's callback
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("hook", ["on_receive", "on_close"])
+def test_an_interrupt_within_a_hook_leaves_nothing_that_does_not_end(runner, connect, hook, waits, loop_name):
+    """`asyncio.run` cancels all tasks then, and waits for them."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.interrupt("on_receive")
+
+        async def on_close(self, frame=None):
+            await self.interrupt("on_close")
+
+        async def interrupt(self, name):
+            if name == hook:
+                if waits:
+                    await asyncio.sleep(0)
+                raise KeyboardInterrupt
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            session.peer.close()
+            await asyncio.Event().wait()
+
+    async def rest():
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        _, left = await asyncio.wait(tasks, timeout=5)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # retrieved: it is the interrupt
+        return left
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(scenario())
+    runner.get_loop().set_exception_handler(lambda *_: None)  # for a task that has ended with the interrupt
+    assert not runner.run(rest())

@@ -53,13 +53,12 @@ class Hooks:
             self._beating.cancel()
 
     def pull(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs the view's own receive loop; the connection ends with it, for nobody would read on."""
+        """Runs the view's own receive loop; the connection ends with it, however it ends: nobody would read on."""
+        self._pulling = self._start(self._run(loop), loop, self._protocol.context)
+        self._pulling.add_done_callback(self._pulled)
 
-        async def run() -> None:
-            await loop()
-            self._protocol.close()
-
-        self._pulling = self._start(self._run(run), loop, self._protocol.context)
+    def _pulled(self, task: "asyncio.Task[None]") -> None:
+        self._protocol.close()
 
     def cancel(self) -> None:
         """Cancels all that runs, and the handlers."""
@@ -72,17 +71,24 @@ class Hooks:
             self._emptied.set_result(None)
 
     async def finish(self) -> None:
-        """The transport is gone."""
+        """The transport is gone.
+
+        Who cancels all tasks, as `asyncio.run` does in the end, cancels this one: then what it waits for is not waited
+        for any more, but cancelled, and `on_close` comes all the same.
+        """
         protocol = self._protocol
         patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.endpoint.CLOSE_TIMEOUT
         deadline = protocol.loop.time() + patience
-        await self._until_handled(deadline)
-        protocol.report_end()
-        hung = await self._end(self._running(), deadline)
-        if self.on_close is not None:
-            last = self._start(self._run_on_close(self.on_close), self.on_close, protocol.context)
-            hung |= await self._end([last], protocol.loop.time() + patience)
-        protocol.report_closed(hung)
+        hung = True
+        try:
+            await self._until_handled(deadline)
+            protocol.report_end()
+            hung = await self._end(self._running(), deadline)
+            if self.on_close is not None:
+                last = self._start(self._run_on_close(self.on_close), self.on_close, protocol.context)
+                hung |= await self._end([last], protocol.loop.time() + patience)
+        finally:  # even where `on_close` raises KeyboardInterrupt
+            protocol.report_closed(hung)
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """A task that debuggers show by the name of the hook."""
@@ -116,10 +122,11 @@ class Hooks:
         dispatcher = protocol.dispatcher
         if self._pulling is not None:
             # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
-            await asyncio.wait([self._pulling], timeout=deadline - protocol.loop.time())
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([self._pulling], timeout=deadline - protocol.loop.time())
         if dispatcher.inbox or dispatcher.decoding:
             self._emptied = protocol.loop.create_future()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout_at(deadline):
                     await self._emptied
         left = dispatcher.stop() + dispatcher.decoding
@@ -152,8 +159,9 @@ class Hooks:
 
 
 async def _until_done(running: Iterable["asyncio.Task[None]"], seconds: float) -> set["asyncio.Task[None]"]:
-    """Waits for tasks, for so long at most; those that have not ended."""
+    """Waits for tasks, for so long at most, or until it is cancelled; those that have not ended."""
     left = {task for task in running if not task.done()}
     if left:
-        _, left = await asyncio.wait(left, timeout=max(seconds, 0))
-    return left
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait(left, timeout=max(seconds, 0))
+    return {task for task in left if not task.done()}
