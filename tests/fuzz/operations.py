@@ -8,6 +8,8 @@ import contextlib
 import gc
 import socket
 import threading
+from contextvars import ContextVar, copy_context
+from typing import Any
 
 from duck.contrib.websockets import _fallback, _speedups, tasks
 
@@ -94,19 +96,31 @@ def use_writers() -> None:
 class Owner:
     """Stands in for the protocol."""
 
-    def hook_failed(self, error: BaseException) -> bool:
-        """Every error is a handler's own."""
-        return False
+    dispatcher: Any
 
-    def hold_inbox(self) -> None:
-        """Not of interest."""
+    def hook_failed(self, error: BaseException) -> None:
+        """Not of interest, as what follows."""
 
-    release_inbox = hold_inbox
+    refuse = hook_failed
+
+    def hold_inbox(self) -> None: ...
+
+    release_inbox = inbox_emptied = hold_inbox
+
+    def drain_inbox(self) -> None:
+        """What waits is to be handled."""
+        self.dispatcher.drain()
+
+    def decode_later(self, message: tuple[int, bytes]) -> None:
+        """Decodes a large message."""
+        asyncio.get_running_loop().call_soon(self.dispatcher.resume, (2, message[1]))
 
 
 async def use_dispatchers() -> None:
     """Handlers that end at once, wait, fail, and are cancelled."""
     loop = asyncio.get_running_loop()
+    kept: list[Any] = []
+    variable: ContextVar[bytes] = ContextVar("variable")
 
     async def handle(payload: bytes, opcode: int) -> None:
         if payload == b"wait":
@@ -115,16 +129,33 @@ async def use_dispatchers() -> None:
             raise ValueError
         elif payload == b"stay":
             await loop.create_future()
+        elif payload == b"cancel":
+            kept.append(asyncio.current_task())
+            kept[-1].cancel()
+            await asyncio.sleep(0)
+        elif payload == b"keep":
+            kept.append(asyncio.current_task())
+        elif payload == b"set":
+            variable.set(payload)
+
+    def decode(opcode: int, payload: bytes) -> tuple[int, bytes]:
+        if payload == b"bad":
+            raise ValueError
+        return 2, payload
 
     async def on_open() -> None:
         await asyncio.sleep(0)
 
     for hook in (None, on_open):
-        dispatcher = _speedups.Dispatcher(Owner(), loop, handle, 3, tasks)
+        owner = Owner()
+        owner.dispatcher = dispatcher = _speedups.Dispatcher(owner, loop, copy_context(), handle, 2, (3, 100), tasks)
+        dispatcher.decode, dispatcher.encoded, dispatcher.decoded_at_once = decode, 0x40, 10
         dispatcher.open(hook)
-        messages = [(2, payload) for payload in (b"", b"wait", b"fail", b"", b"stay", b"wait", b"")]
+        payloads = b"", b"wait", b"cancel", b"keep", b"set", b"fail", b"", b"stay", b"wait", b"stay", b"wait", b"", b"stay"
+        messages = [(2, payload) for payload in payloads]
+        messages[3:3] = [(0x42, b"small"), (0x42, b"large" * 9), (0x42, b"bad")]
         loop.call_soon(dispatcher.deliver, messages)
-        for _ in range(6):
+        for _ in range(12):
             await asyncio.sleep(0)
         workers = list(dispatcher.workers)
         dispatcher.stop()

@@ -3,6 +3,7 @@
 import asyncio
 import asyncio.sslproto
 import contextvars
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -109,10 +110,14 @@ REQUEST = (
 )
 
 
-def test_replies_of_handlers_that_do_not_wait_come_in_order(run, connect):
+@pytest.mark.parametrize("seconds", [0, 0.0002])
+def test_replies_of_handlers_that_do_not_wait_come_in_order(run, connect, seconds):
+    """However long the loop is held by all of them together."""
+
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             await self.send(message)
+            time.sleep(seconds)  # noqa: ASYNC251
             await self.send(message + b"!")
 
     async def scenario():

@@ -413,6 +413,8 @@ cdef class Dispatcher:
                     message = self.decoded(message)
                     if message is None:
                         break
+                if self.hot is not None:
+                    self.hot.renew_share()
                 worker.start(message)
                 if worker.state == WAITING:
                     break

@@ -195,6 +195,7 @@ class Worker:
                 except BaseException as error:  # such as SystemExit, which would end the loop
                     owner.refuse(error)
                     break
+            owner.renew_share()
             self._start(message)
             if self.state != IDLE:
                 break

@@ -56,7 +56,7 @@ class ReceiveBuffer:
         window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
         in_use: Whether a read is being handled. Whoever receives meanwhile, as a handler runs the loop, needs another.
         credit: Bytes that the connections may send before one of them looks at the clock.
-        looked: When one has found that it is time to let the loop go,
+        looked: When one has looked at the clock, or found that it is time to let the loop go; 0 for not yet,
         held: and the loop has not been let go since.
     """
 
@@ -191,10 +191,19 @@ class HotPath:
         buffer = self.buffer
         now = perf_counter()
         buffer.credit = _CREDIT
-        if now - buffer.looked < _FAIR_SHARE:
-            return cast("Coroutine[Any, Any, None]", self.sent)
-        buffer.looked = now
-        return self.rest()
+        if buffer.looked and now - buffer.looked >= _FAIR_SHARE:
+            buffer.looked = now
+            return self.rest()
+        buffer.looked = buffer.looked or now
+        return cast("Coroutine[Any, Any, None]", self.sent)
+
+    def renew_share(self) -> None:
+        """A handler starts, which has a share of the loop to itself: one that sends little never waits for others.
+
+        If it did, the handlers behind it would start before it has sent all, and their replies would overtake.
+        """
+        self.buffer.credit = _CREDIT
+        self.buffer.looked = 0.0
 
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         assert self.compress is not None

@@ -191,10 +191,15 @@ cdef class HotPath:
         cdef ReceiveBuffer buffer = self.buffer
         cdef double now = perf_counter()
         buffer.credit = CREDIT
-        if now - buffer.looked < FAIR_SHARE:
-            return self.sent
-        buffer.looked = now
-        return self.rest()
+        if buffer.looked and now - buffer.looked >= FAIR_SHARE:
+            buffer.looked = now
+            return self.rest()
+        buffer.looked = buffer.looked or now
+        return self.sent
+
+    cdef inline void renew_share(self):
+        self.buffer.credit = CREDIT
+        self.buffer.looked = 0
 
     cdef int write_compressed(self, int kind, bytes payload) except -1:
         cdef bint compressed = False
