@@ -151,8 +151,8 @@ async def use_dispatchers() -> None:
         owner.dispatcher = dispatcher = _speedups.Dispatcher(owner, loop, copy_context(), handle, 2, (3, 100), tasks)
         dispatcher.decode, dispatcher.encoded, dispatcher.decoded_at_once = decode, 0x40, 10
         dispatcher.open(hook)
-        payloads = b"", b"wait", b"cancel", b"keep", b"set", b"fail", b"", b"stay", b"wait", b"stay", b"wait", b"", b"stay"
-        messages = [(2, payload) for payload in payloads]
+        words = " wait cancel keep set fail  stay wait stay wait  stay"
+        messages = [(2, payload) for payload in words.encode().split(b" ")]
         messages[3:3] = [(0x42, b"small"), (0x42, b"large" * 9), (0x42, b"bad")]
         loop.call_soon(dispatcher.deliver, messages)
         for _ in range(12):
@@ -180,6 +180,9 @@ class Transport:
 class Path(_speedups.HotPath):
     """Writes to a socket past its transport."""
 
+    def rest(self) -> None:
+        """There is no loop to be let go."""
+
     def write_chunks(self, chunks: list[bytes | memoryview]) -> None:
         """They are lost."""
 
@@ -190,7 +193,7 @@ def use_hot_path() -> None:
     with ours, theirs:
         path = Path()
         path.reader, path.writer = _speedups.MessageReader(1000, True, False), _speedups.FrameWriter()
-        path.transport, path.sent = Transport(), _speedups.SENT
+        path.transport, path.sent, path.buffer = Transport(), _speedups.SENT, _speedups.ReceiveBuffer(1000)
         path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
         for _ in range(2):
             for size in (0, 100, 10_000, 100_000):
