@@ -470,6 +470,24 @@ def test_an_extension_that_cannot_decode(run, connect, log):
     assert (entry.level, str(entry.error)) == ("ERROR", "cannot decode")
 
 
+@pytest.mark.parametrize(("changes", "code"), [({"payload": b"x" * 11}, 1009), ({"opcode": OpCode.PING}, 1011)])
+def test_what_an_extension_decodes_is_a_message_within_the_limit(run, connect, changes, code):
+    class Wrong(Odd):
+        def decode(self, frame, max_size=None):
+            return frame.replace(**changes)
+
+    class View(OddView):
+        MAX_FRAME_SIZE = 10
+        EXTENSIONS = {"x-odd": lambda parameters: Wrong("x-odd")}  # noqa: RUF012
+
+    async def scenario():
+        async with connect(View, headers=ODD) as session:
+            session.peer.send(b"x")
+            assert (await session.peer.closing())[0] == code
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("pulls", [False, True], ids=["handed on", "pulled"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
 def test_an_extension_that_wants_to_end_the_process(run, connect, log, error, pulls):

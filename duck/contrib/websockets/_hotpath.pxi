@@ -146,7 +146,7 @@ cdef class HotPath:
     def cork(self):
         self.begin_cork()
 
-    cdef inline void begin_cork(self):
+    cdef inline void begin_cork(self) noexcept:
         self.corked = True
         self.corked_since = duck_clock()
 
@@ -197,7 +197,7 @@ cdef class HotPath:
         buffer.looked = buffer.looked or now
         return self.sent
 
-    cdef inline void renew_share(self):
+    cdef inline void renew_share(self) noexcept:
         self.buffer.credit = CREDIT
         self.buffer.looked = 0
 

@@ -22,6 +22,7 @@ from .exceptions import (
     BaseException,
     ConnectionClosed,
     ExtensionError,
+    PayloadTooBig,
     ProtocolError,
     codec_error,
 )
@@ -331,6 +332,10 @@ class Connection:
             for extension in reversed(self.extensions):
                 frame = extension.decode(frame, self._max_size)
             kind, payload = frame.opcode, frame.payload
+            if kind not in (OpCode.TEXT, OpCode.BINARY):
+                raise TypeError(f"an extension has decoded a message to {frame!r}: give a frame of text or binary data")
+            if self._max_size is not None and len(payload) > self._max_size:
+                raise PayloadTooBig("message too big")
         if kind == OpCode.TEXT and _codec.utf8_state(payload):
             raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
         return kind, payload

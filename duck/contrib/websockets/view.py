@@ -95,7 +95,6 @@ class WebSocketView(View):
     initiated_upgrade = False
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
-    _protocol: WebSocketProtocol | None = None
     _early = b""
     _own_steps: frozenset[str] = frozenset()  # those that were put on the view itself
 
@@ -110,6 +109,8 @@ class WebSocketView(View):
         self.scope: MutableMapping[str, Any] | None = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         self.state = State.CLOSED
+        # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
+        self._protocol: WebSocketProtocol | None = None
 
     if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
         __setattr__, __delattr__ = watching(WATCHED)
@@ -117,7 +118,7 @@ class WebSocketView(View):
     def _watch(self, name: str, value: object) -> None:
         """Checks a setting of this view alone, or notes that a step is its own; refuses what would have no effect."""
         setting = BY_NAME.get(name)
-        if self._protocol is not None and name not in CHANGEABLE:
+        if name not in CHANGEABLE and getattr(self, "_protocol", None) is not None:
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once the connection is open; set it in the class or __init__")
         if setting is None:
