@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.contrib.websockets.logging import format_address, log_access, printable
 from duck.contrib.websockets.tasks import is_abandoned
+from duck.contrib.websockets.transport import end_stream
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -306,7 +307,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if linger:
             self._set_deadline(self._server.limits.linger_timeout)
             if self._transport.can_write_eof():
-                self._transport.write_eof()
+                end_stream(self._transport)
             self._transport.resume_reading()
         else:
             limits, transport = self._server.limits, self._transport

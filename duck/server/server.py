@@ -247,6 +247,8 @@ class Server:
         ]
         for view in self._views.values():
             _abort(view)
+        if not self.hung:
+            return
         names = ", ".join(self.hung[:_NAMED]) + (", ..." if len(self.hung) > _NAMED else "")
         logger.error("%d did not end though cancelled, and were given up: %s", len(self.hung), names)
 

@@ -51,7 +51,7 @@ LAYERS = [
     ["__init__", "__main__"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
-SHARED = [f"{PACKAGE}.{name}" for name in ("commons", "logging", "origins")]
+SHARED = [f"{PACKAGE}.{name}" for name in ("commons", "logging", "origins", "tasks", "transport")]
 ASYNCIO_FROM = LAYER["connection"] + 1
 
 
@@ -143,7 +143,7 @@ def test_http_knows_nothing_of_websockets_and_hosts(path):
 
 
 def test_hosts_import_the_view_and_nothing_imports_hosts():
-    """But for what is shared by all of a loop, the log and the reading of origins: the rest has public names."""
+    """But for what both halves do: with a loop, tasks, transports, the log and origins. The rest has public names."""
     for path in sources():
         for name in imports_of_ours(path):
             if path.is_relative_to(ROOT / "server") and name in SHARED:

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import hashlib
+import socket
+import struct
 import sys
 
 import pytest
 
-from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView, transport
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.http.request import HttpRequest
 from duck.server import Limits
@@ -409,5 +411,29 @@ def test_a_head_request_is_refused_without_a_body(run, serving):
             assert head.startswith(b"HTTP/1.1 405 ")
             assert (b"Content-Length: 0" in head, body) == (False, b"")
             writer.close()
+
+    run(scenario())
+
+
+def test_the_end_of_a_stream_that_the_peer_has_reset(run):
+    """Between the answer and the end of the stream, so that nobody has heard of it."""
+
+    class Lost(asyncio.Protocol):
+        def __init__(self):
+            self.lost = asyncio.Event()
+
+        def connection_lost(self, exc):
+            self.lost.set()
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+            accepted, _ = listener.accept()
+            loop = asyncio.get_running_loop()
+            server, protocol = await loop.connect_accepted_socket(Lost, accepted)
+            server.write(b"answer")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            transport.end_stream(server)
+            await protocol.lost.wait()
 
     run(scenario())

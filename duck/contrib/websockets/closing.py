@@ -17,7 +17,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .opcodes import OpCode
-from .transport import backlog
+from .transport import backlog, end_stream
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol
@@ -73,7 +73,7 @@ class Closing:
         if transport.is_closing():
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            end_stream(transport)
         else:
             transport.close()
 

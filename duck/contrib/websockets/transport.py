@@ -34,6 +34,7 @@ __all__ = [
     "announce",
     "attach",
     "backlog",
+    "end_stream",
     "leave",
     "pause",
     "plain_socket",
@@ -177,8 +178,16 @@ def answer_last(
         transport.close()
         return None
     # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
-    transport.write_eof()
+    end_stream(transport)
     return asyncio.get_running_loop().call_later(_LINGER if timeout is None else timeout, transport.abort)
+
+
+def end_stream(transport: asyncio.Transport) -> None:
+    """Ends our side of the stream; aborts where the peer has reset the connection."""
+    try:
+        transport.write_eof()
+    except OSError:  # asyncio's own transport lets out what shutdown(2) says then
+        transport.abort()
 
 
 def pause(request: "HttpRequest") -> None:
