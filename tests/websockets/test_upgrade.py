@@ -426,10 +426,10 @@ def test_the_end_of_a_stream_that_the_peer_has_reset(run):
             self.lost.set()
 
     async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as peer:
+            peer.connect(listener.getsockname())
             accepted, _ = listener.accept()
-            loop = asyncio.get_running_loop()
-            server, protocol = await loop.connect_accepted_socket(Lost, accepted)
+            server, protocol = await asyncio.get_running_loop().connect_accepted_socket(Lost, accepted)
             server.write(b"answer")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()

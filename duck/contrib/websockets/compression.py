@@ -1,6 +1,7 @@
 """Settings of permessage-deflate, and what they make of a client's offer (RFC 7692, section 7.1)."""
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from .extensions import PerMessageDeflate
 from .negotiation import Parameters
@@ -64,7 +65,9 @@ class Compression:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if not (value is None and name == "level") and not (_is_whole(value) and least <= value <= most):
+            if value is None and name == "level":
+                continue
+            if not _is_whole(value) or not least <= value <= most:
                 raise ValueError(f"{name} is {least} to {most}, not {value!r}")
         for name in ("threshold", "memory_limit"):
             value = getattr(self, name)
@@ -141,5 +144,5 @@ class Compression:
         return 0 if "client_no_context_takeover" in offered else self.threshold
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
