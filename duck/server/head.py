@@ -6,6 +6,7 @@ after a refusal, and after a request whose connection cannot go on; then `stoppe
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -218,6 +219,9 @@ class RequestReader:
         try:
             headers = Headers(fields)
             _check_host(headers, required=version == "1.1")
+            if not self._target.startswith(b"/") and b"://" in self._target:
+                headers = Headers(_with_host_of(self._target, fields))
+                _check_host(headers, required=True)
         except ValueError as error:
             self._refuse(400, str(error))
             raise _Stop from None
@@ -243,6 +247,12 @@ class RequestReader:
         if self._head is not None:
             self._ready.append(self._head)
             self._head = None
+
+
+def _with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The fields with the host of an absolute-form target, which takes the place of Host (RFC 9112, section 3.2.2)."""
+    authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+    return [(b"Host", authority), *((name, value) for name, value in fields if name.lower() != b"host")]
 
 
 def _check_host(headers: Headers, required: bool) -> None:

@@ -104,6 +104,27 @@ def test_a_request_for_another_host_is_misdirected(run, connect, host, status, t
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://evil.test/page", "localhost", 421),
+        ("http://evil.test?/page", "localhost", 421),
+        ("http://localhost/page", "evil.test", 200),
+        ("HTTP://localhost:8000/page", "localhost", 200),
+        ("http://a@localhost/page", "localhost", 400),
+    ],
+)
+def test_a_host_in_the_target_counts_and_not_the_field(run, connect, target, host, status):
+    """RFC 9112, section 3.2.2."""
+
+    async def scenario():
+        async with serve(ROUTES, port=0, allowed_hosts=["localhost"]) as server, connect(server) as client:
+            client.send(request(target, host))
+            assert (await client.response()).status == status
+
+    run(scenario())
+
+
 def test_by_default_a_server_goes_by_any_name(run, connect):
     async def scenario():
         async with serve(ROUTES, port=0) as server, connect(server) as client:
