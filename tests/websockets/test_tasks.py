@@ -79,6 +79,30 @@ def test_the_tasks_of_messages_that_come_together(run, connect):
     run(scenario())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
+    class View(WebSocketView):
+        async def on_open(self):
+            self.opening = asyncio.current_task()
+            if waits:
+                await asyncio.sleep(0)
+
+        async def on_receive(self, message, opcode):
+            called = asyncio.Event()
+            self.opening.add_done_callback(lambda task: called.set())
+            await called.wait()
+            await asyncio.gather(self.opening)
+            self.opening.set_name("opening")
+            await self.send(f"{self.opening.cancel()} {self.opening.uncancel()} {self.opening.get_name()}")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "False 0 opening"
+
+    run(scenario())
+
+
 def test_a_task_that_nobody_keeps_serves_the_next_message(run, connect):
     """As long as handlers do not wait, a connection has one task."""
     if not hasattr(sys, "getrefcount"):

@@ -37,22 +37,26 @@ class HandlerTask(asyncio.Task[Any]):
     Such a task serves only one handler: it must not be the task of another one as well.
     """
 
+    def _note(self) -> None:
+        if not self.done():  # then it has no coroutine, and Python 3.12.1 crashes where it is asked for one
+            self.get_coro().kept = True  # type: ignore[union-attr]
+
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        self.get_coro().kept = True  # type: ignore[union-attr]
+        self._note()
         super().add_done_callback(fn, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
-        self.get_coro().kept = True  # type: ignore[union-attr]
+        self._note()
         return super().cancel(msg)
 
     def uncancel(self) -> int:
         left = super().uncancel()
-        if not left and _UNCANCEL_WITHDRAWS:
+        if not left and _UNCANCEL_WITHDRAWS and not self.done():
             self.get_coro().withdraw_cancel()  # type: ignore[union-attr]
         return left
 
     def set_name(self, value: object, /) -> None:
-        self.get_coro().kept = True  # type: ignore[union-attr]
+        self._note()
         super().set_name(value)
 
 
