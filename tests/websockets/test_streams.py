@@ -313,7 +313,7 @@ def test_who_waits_for_a_stream_is_cancelled_when_it_has_just_left(run, connect)
         async with connect(Quiet) as session:
 
             async def send():
-                asyncio.get_running_loop().call_soon(sending.cancel)
+                asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
                 await session.view.send(["one ", "two"])
                 await asyncio.Event().wait()
 
