@@ -435,7 +435,7 @@ cdef class Dispatcher:
                 if worker.state != STARTING:
                     raise
                 worker.fail(error)
-            except BaseException:  # such as KeyboardInterrupt; whoever goes on with the loop may wait for the task
+            except BaseException:  # such as KeyboardInterrupt; a program that goes on with the loop may wait for the task
                 worker.task = None
                 self.loop.call_soon(worker.end)
                 raise

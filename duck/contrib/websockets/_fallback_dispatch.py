@@ -493,7 +493,7 @@ class Dispatcher:
         self._enter_task(self.loop, task)
         try:
             at = worker.run(messages, at)
-        except BaseException:  # such as KeyboardInterrupt; whoever goes on with the loop may wait for the task
+        except BaseException:  # such as KeyboardInterrupt; a program that goes on with the loop may wait for the task
             worker.task = None
             self.loop.call_soon(worker.end)
             raise

@@ -1,7 +1,6 @@
 """The way of every read and of every plain message, in plain Python: the readable specification of `_hotpath.pxi`."""
 
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
@@ -10,7 +9,7 @@ from ._fallback import NOT_TEXT, FrameWriter, MessageReader, utf8_state
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 _CREDIT = 65536  # bytes that are sent between two looks at the clock
-_FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
+_FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 _COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
 _CORK_TIME = 0.008  # seconds that they may wait
 
@@ -54,7 +53,8 @@ class ReceiveBuffer:
     Attributes:
         data: Holds nothing between two reads.
         window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
-        in_use: Whether a read is being handled. Whoever receives meanwhile, as a handler runs the loop, needs another.
+        in_use: Whether a read is being handled. If a handler runs the loop, connections that receive meanwhile need
+            another buffer.
         credit: Bytes that the connections may send before one of them looks at the clock.
         looked: When one has looked at the clock, or found that it is time to let the loop go; 0 for not yet,
         held: and the loop has not been let go since.
@@ -148,18 +148,18 @@ class HotPath:
             self.move_on()
 
     def cork(self) -> None:
-        """What is sent from now on is gathered."""
+        """Begins to gather frames."""
         self.corked = True
-        self._corked_since = time.monotonic()
+        self._corked_since = perf_counter()
 
     def uncork(self) -> None:
-        """What has been gathered leaves."""
+        """Ends the gathering, and writes the frames."""
         self.corked = False
         self.flush()
 
     def flush_if_old(self) -> None:
-        """What has been gathered leaves if it has waited for long."""
-        if self.writer.size and time.monotonic() - self._corked_since > _CORK_TIME:
+        """Writes the gathered frames if the first of them has waited for long."""
+        if self.writer.size and perf_counter() - self._corked_since > _CORK_TIME:
             self.flush()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
@@ -186,7 +186,7 @@ class HotPath:
     def pace(self) -> Coroutine[Any, Any, None]:
         """What `send` gives when there is nothing to wait for, unless the loop has been held for too long.
 
-        Who sends all the time to peers that read would hold it for ever, and others have to be served as well.
+        A sender to peers that read all would hold the loop for ever, and other connections have to be served as well.
         """
         buffer = self.buffer
         now = perf_counter()

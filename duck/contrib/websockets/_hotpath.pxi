@@ -28,7 +28,7 @@ cdef enum:
     CORK_TIME = 8  # milliseconds that they may wait
 
 
-cdef double FAIR_SHARE = 0.005  # seconds after which who sends all the time lets the loop go
+cdef double FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 
 from time import perf_counter
 

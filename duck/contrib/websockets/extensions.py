@@ -181,7 +181,7 @@ class PerMessageDeflate(Extension):
             else:
                 _kept.add(self)
         except BaseException:
-            # What it has made of the payload does not leave, so it must not be referred to.
+            # The compressed payload does not leave, so later messages must not refer to it.
             self.release()
             raise
         self._sent = sent
@@ -231,7 +231,7 @@ class PerMessageDeflate(Extension):
 
     @property
     def context(self) -> bytes:
-        """What the next message may refer to, for `rewind`."""
+        """The history that the next message may refer to, for `rewind`."""
         return self._sent
 
     def rewind(self, context: bytes) -> None:

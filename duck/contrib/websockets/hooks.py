@@ -73,8 +73,8 @@ class Hooks:
     async def finish(self) -> None:
         """The transport is gone.
 
-        Who cancels all tasks, as `asyncio.run` does in the end, cancels this one: then what it waits for is not waited
-        for any more, but cancelled, and `on_close` comes all the same.
+        A program that cancels all tasks, as `asyncio.run` does in the end, cancels this one too. The hooks that still
+        run are cancelled then, and `on_close` runs all the same.
         """
         protocol = self._protocol
         patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.endpoint.CLOSE_TIMEOUT

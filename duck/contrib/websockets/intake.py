@@ -115,7 +115,7 @@ class Intake:
         poll.register(socket.fileno(), _ENDED)
         (_, events), *_ = poll.poll(0) or [(0, 0)]
         if events & (_ENDED | _GONE):
-            # What it has sent before is bounded by the kernel's buffer, and is to be read even if the peer has gone.
+            # Its unread bytes are bounded by the kernel's buffer, and are to be read even if the peer has gone.
             self._ended = True
             connection.resume_reading()
         else:

@@ -72,7 +72,7 @@ NO_BACKLOG = Backlog(0, 0)
 
 
 def backlog(transport: asyncio.WriteTransport) -> Backlog:
-    """What a transport's peer has not taken."""
+    """The bytes that a transport's peer has not taken."""
     buffered, queued = transport.get_write_buffer_size(), 0
     socket = transport.get_extra_info("socket")
     if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
