@@ -58,8 +58,8 @@ def extensions():
             Extension(
                 "duck.contrib.websockets._speedups",
                 [f"{PACKAGE}/_speedups.pyx"],
-                depends=sorted(glob(f"{PACKAGE}/*.h") + glob(f"{PACKAGE}/*.pxi")),
-                include_dirs=[PACKAGE],
+                depends=sorted(glob(f"{PACKAGE}/codec/*.h") + glob(f"{PACKAGE}/codec/*.pxi")),
+                include_dirs=[f"{PACKAGE}/codec"],
                 extra_compile_args=[] if sys.platform == "win32" else ["-g0"],
                 extra_link_args=STRIP.get(sys.platform, []),
             )

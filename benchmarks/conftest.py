@@ -8,7 +8,7 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that the codec was not built is said in the header
-    from duck.contrib.websockets import _codec
+    from duck.contrib.websockets.codec import describe
 
 RIVALS = ["websockets", "aiohttp", "wsproto"]
 
@@ -32,7 +32,7 @@ def pytest_configure(config):
 
 
 def pytest_report_header():
-    codec = ", ".join(f"{name}: {fact}" for name, fact in _codec.describe().items())
+    codec = ", ".join(f"{name}: {fact}" for name, fact in describe().items())
     return [f"duck on {platform.machine()}: {codec}", f"rivals: {', '.join(map(installed, RIVALS))}"]
 
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from duck.contrib.websockets import PerMessageDeflate, deflate
+from duck.contrib.websockets import PerMessageDeflate
+from duck.contrib.websockets.codec import deflate
 
 SIZES = {"256 B": 256, "1 KiB": 1024, "16 KiB": 16384, "1 MiB": 2**20}
 MESSAGES = 64

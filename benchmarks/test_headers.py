@@ -12,7 +12,7 @@ HEADERS = {
 }
 CODECS = {
     "duck compiled": "duck.contrib.websockets._speedups",
-    "duck Python": "duck.contrib.websockets._fallback",
+    "duck Python": "duck.contrib.websockets.codec.pure",
 }
 
 

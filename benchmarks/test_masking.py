@@ -7,12 +7,12 @@ SIZES = {"8 B": 8, "32 B": 32, "125 B": 125, "1 KiB": 1024, "16 KiB": 16384, "64
 
 IN_PLACE = {
     "duck compiled, in place": ("duck.contrib.websockets._speedups", "apply_mask_inplace"),
-    "duck Python, in place": ("duck.contrib.websockets._fallback", "apply_mask_inplace"),
+    "duck Python, in place": ("duck.contrib.websockets.codec.pure", "apply_mask_inplace"),
     "aiohttp compiled, in place": ("aiohttp._websocket.mask", "_websocket_mask_cython"),
 }
 COPIED = {
     "duck compiled": ("duck.contrib.websockets._speedups", "apply_mask"),
-    "duck Python": ("duck.contrib.websockets._fallback", "apply_mask"),
+    "duck Python": ("duck.contrib.websockets.codec.pure", "apply_mask"),
     "websockets compiled": ("websockets.speedups", "apply_mask"),
     "websockets Python": ("websockets.utils", "apply_mask"),
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from duck.contrib.websockets import _fallback
+from duck.contrib.websockets.codec import pure
 
 MASK = b"\x37\xfa\x21\x3d"
 MIB = 2**20
@@ -20,13 +20,13 @@ SIZES = {
 }
 CODECS = {
     "duck compiled": "duck.contrib.websockets._speedups",
-    "duck Python": "duck.contrib.websockets._fallback",
+    "duck Python": "duck.contrib.websockets.codec.pure",
 }
 TEXT = {"ASCII": "The quick brown duck. ", "mixed": "Gr\u00fc\u00dfe, \u4e16\u754c \U0001f986! "}
 
 
 def pieces_of(opcode, payload, count):
-    stream = _fallback.serialize(0x80 | opcode, payload, MASK) * count
+    stream = pure.serialize(0x80 | opcode, payload, MASK) * count
     return [stream[i : i + READ] for i in range(0, len(stream), READ)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from duck.contrib.websockets import _codec
+from duck.contrib.websockets import codec
 
 SIZES = {"8 B": 8, "32 B": 32, "125 B": 125, "1 KiB": 1024, "16 KiB": 16384, "64 KiB": 65536, "1 MiB": 2**20}
 FIRST = 0x82
@@ -14,7 +14,7 @@ def duck(module):
     def prepare(load, client):
         serialize = load(module).serialize
         if client:
-            return lambda payload: serialize(FIRST, payload, _codec.new_mask())
+            return lambda payload: serialize(FIRST, payload, codec.new_mask())
         return lambda payload: serialize(FIRST, payload)
 
     return prepare
@@ -60,7 +60,7 @@ def wsproto(load, client):
 MAKERS = {
     "duck compiled": duck("duck.contrib.websockets._speedups"),
     "duck compiled, header apart": duck_apart,
-    "duck Python": duck("duck.contrib.websockets._fallback"),
+    "duck Python": duck("duck.contrib.websockets.codec.pure"),
     "aiohttp": aiohttp,
     "websockets": websockets,
     "wsproto": wsproto,
@@ -74,7 +74,7 @@ def test_serialize(compare, load, name, client, size):
     payload = (bytes(range(256)) * (SIZES[size] // 256 + 1))[: SIZES[size]]
 
     def read(frame, _):
-        reader = _codec.MessageReader(2**20, client, False)
+        reader = codec.MessageReader(2**20, client, False)
         return reader.receive(b"".join(frame) if isinstance(frame, list) else frame)
 
     group = f"serialize {size}, {'masked' if client else 'not masked'}"

@@ -13,7 +13,7 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that the codec was not built is said in the header
-    from duck.contrib.websockets import _codec  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
+    from duck.contrib.websockets.codec import describe  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
 
 
 from duck.server.runner import loop_factory
@@ -34,7 +34,7 @@ def eager_task(loop, coroutine, *, eager_start=None, **options):
 
 def pytest_report_header():
     gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
-    facts = [f"{name}: {fact}" for name, fact in _codec.describe().items()]
+    facts = [f"{name}: {fact}" for name, fact in describe().items()]
     return "duck: " + "; ".join([*facts, f"GIL: {gil}", f"tasks: {'eager' if EAGER else 'ordinary'}"])
 
 
@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{number} skipped: {shorten(reason, 160)}")
 
 
-@pytest.fixture(scope="session", params=["_fallback", "_speedups"], ids=["python", "compiled"])
+@pytest.fixture(scope="session", params=["codec.pure", "_speedups"], ids=["python", "compiled"])
 def codec(request):
     """Each of the two codecs; skips the compiled one where it was not built."""
     try:

@@ -8,7 +8,7 @@ that the request is not meant for the server.
 import ipaddress
 from collections.abc import Collection
 
-from duck.contrib.websockets.origins import AllowedOrigins, HostPatterns, checked_names, host_of
+from duck.contrib.websockets.sansio.origins import AllowedOrigins, HostPatterns, checked_names, host_of
 
 __all__ = ["AllowedHosts", "checked_origins"]
 

@@ -22,10 +22,10 @@ import logging
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from duck.contrib.websockets.commons import clock, receive_buffer
 from duck.contrib.websockets.logging import format_address, log_access, printable
-from duck.contrib.websockets.tasks import is_abandoned
-from duck.contrib.websockets.transport import end_stream
+from duck.contrib.websockets.protocol.loop import clock, receive_buffer
+from duck.contrib.websockets.protocol.stepping import is_abandoned
+from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 

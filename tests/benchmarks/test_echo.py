@@ -17,9 +17,9 @@ from benchmarks.echo import cli, client, cores, launch, programs, report, run, s
 from benchmarks.echo.measure import measure
 from benchmarks.echo.registry import Server, named
 from benchmarks.echo.workloads import Workload
-from duck.contrib.websockets import _codec
-from duck.contrib.websockets.handshake import accept_key
+from duck.contrib.websockets.codec import describe
 from duck.contrib.websockets.opcodes import OpCode
+from duck.contrib.websockets.sansio.handshake import accept_key
 
 ROOT = Path(__file__).parents[2]
 FLOOR = Server("floor", "C floor", "", tls=False)
@@ -74,7 +74,7 @@ def test_measures_duck_and_the_floor(tmp_path):
     assert "As multiples of C floor in the same round" in done.stdout
     results = json.loads((tmp_path / "echo.json").read_text())
     assert results["format"] == run.FORMAT
-    assert results["machine"]["duck"]["codec"] == _codec.describe()["codec"]
+    assert results["machine"]["duck"]["codec"] == describe()["codec"]
     assert [server["name"] for server in results["servers"]] == ["duck-asyncio", "floor"]
     assert [workload["name"] for workload in results["workloads"]] == names
     samples = {(sample["workload"], sample["server"]): sample for sample in results["samples"]}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
-from duck.contrib.websockets import _fallback
+from duck.contrib.websockets.codec import pure
 
 __all__ = ["Choices", "cut", "frame", "large", "raw"]
 
@@ -50,10 +50,10 @@ class Choices:
             return self.take(self.number())
         if kind == 1:
             first, payload = self.number(), self.take(self.number())
-            return _fallback.serialize(first, payload, self._mask())
+            return pure.serialize(first, payload, self._mask())
         if kind == 2:
             first, size, fill = self.number(), self.pick(_SIZES) + self.number(), self.take(1) or b"\0"
-            return _fallback.serialize(first, fill * size, self._mask())
+            return pure.serialize(first, fill * size, self._mask())
         return self.take(14)
 
     def stream(self) -> bytes:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from duck.contrib.websockets import _codec, _fallback
+from duck.contrib.websockets import codec as chosen
+from duck.contrib.websockets.codec import pure
 
 try:
     from duck.contrib.websockets import _speedups
 except ImportError:
-    CODECS: tuple[ModuleType, ...] = (_fallback,)
+    CODECS: tuple[ModuleType, ...] = (pure,)
 else:
-    CODECS = (_fallback, _speedups)
+    CODECS = (pure, _speedups)
 
 __all__ = ["CODECS", "using"]
 
@@ -21,12 +22,12 @@ _NAMES = ("FrameWriter", "MessageReader", "apply_mask", "build_header", "parse_h
 @contextmanager
 def using(codec: ModuleType) -> Iterator[None]:
     """Has connections made that run on this codec, and mask with four bytes that are always the same."""
-    before = {name: getattr(_codec, name) for name in (*_NAMES, "new_mask")}
+    before = {name: getattr(chosen, name) for name in (*_NAMES, "new_mask")}
     for name in _NAMES:
-        setattr(_codec, name, getattr(codec, name))
-    _codec.new_mask = lambda: b"\x37\xfa\x21\x3d"
+        setattr(chosen, name, getattr(codec, name))
+    chosen.new_mask = lambda: b"\x37\xfa\x21\x3d"
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(_codec, name, value)
+            setattr(chosen, name, value)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from duck.contrib.websockets import _fallback
-from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.exceptions import ConnectionClosed
+from duck.contrib.websockets.sansio.connection import Connection
 
 from . import codecs
 from .choices import Choices, cut, frame
@@ -97,7 +97,7 @@ def _check_outgoing(outgoing: bytes, client: bool) -> None:
     """Whole frames, each one that may be sent, none behind a close frame, no message inside another."""
     at, fragmenting, closed = 0, False, False
     while at < len(outgoing):
-        header = _fallback.parse_header(outgoing[at:], client, False, 2**63 - 1)
+        header = pure.parse_header(outgoing[at:], client, False, 2**63 - 1)
         assert header is not None, "half a frame"
         size, first, length, _ = header
         at += size + length

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from duck.contrib.websockets import handshake
 from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeError
+from duck.contrib.websockets.sansio import handshake
 from duck.http.request import HttpRequest
 
 from .choices import Choices

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from duck.contrib.websockets import handshake
 from duck.contrib.websockets.exceptions import HandshakeError
+from duck.contrib.websockets.sansio import handshake
 from duck.http.request import HttpRequest
 from duck.server.head import Refusal, RequestHead, RequestReader
 from duck.server.limits import Limits

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
-from duck.contrib.websockets import deflate
+from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.exceptions import ExtensionError, PayloadTooBig
 from duck.contrib.websockets.extensions import PerMessageDeflate
 

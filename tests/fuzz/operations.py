@@ -11,7 +11,9 @@ import threading
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from duck.contrib.websockets import _fallback, _speedups, tasks
+from duck.contrib.websockets import _speedups
+from duck.contrib.websockets.codec import pure
+from duck.contrib.websockets.protocol import stepping
 
 ROUNDS = 200
 MASK = b"mask"
@@ -49,11 +51,11 @@ def use_functions() -> None:
 
 def use_readers() -> None:
     """Streams of every kind, and readers that are left in the middle of one."""
-    text = _fallback.serialize(0x81, "Grüße, 世界".encode(), MASK)
-    large = _fallback.serialize(0x82, bytes(300_000), MASK)
-    parts = b"".join(_fallback.serialize(first, bytes(5000), MASK) for first in (0x02, 0x00, 0x80))
-    bad = _fallback.serialize(0x81, b"a" * 100 + b"\xff", MASK)
-    for stream in (text, large, parts, bad, text + _fallback.serialize(0x88, b"\x03\xe8", MASK) + text):
+    text = pure.serialize(0x81, "Grüße, 世界".encode(), MASK)
+    large = pure.serialize(0x82, bytes(300_000), MASK)
+    parts = b"".join(pure.serialize(first, bytes(5000), MASK) for first in (0x02, 0x00, 0x80))
+    bad = pure.serialize(0x81, b"a" * 100 + b"\xff", MASK)
+    for stream in (text, large, parts, bad, text + pure.serialize(0x88, b"\x03\xe8", MASK) + text):
         for size in (7, 3000, 400_000):
             reader = _speedups.MessageReader(UNLIMITED, True, False)
             for at in range(0, min(len(stream), 500 * size), size):
@@ -62,7 +64,7 @@ def use_readers() -> None:
     for first in (0x02, 0x82):
         for length in LENGTHS:
             head = bytes([first, 0xFF]) + length.to_bytes(8) + MASK
-            for start in (b"", _fallback.serialize(0x02, b"part", MASK)):
+            for start in (b"", pure.serialize(0x02, b"part", MASK)):
                 for limit in (UNLIMITED, 2**64, 1000):
                     reader = _speedups.MessageReader(limit, True, False)
                     with contextlib.suppress(MemoryError):  # said to be that long, and no limit set
@@ -148,7 +150,7 @@ async def use_dispatchers() -> None:
 
     for hook in (None, on_open):
         owner = Owner()
-        owner.dispatcher = dispatcher = _speedups.Dispatcher(owner, loop, copy_context(), handle, 2, (3, 100), tasks)
+        owner.dispatcher = dispatcher = _speedups.Dispatcher(owner, loop, copy_context(), handle, 2, (3, 100), stepping)
         dispatcher.decode, dispatcher.encoded, dispatcher.decoded_at_once = decode, 0x40, 10
         dispatcher.open(hook)
         words = " wait cancel keep set fail  stay wait stay wait  stay"

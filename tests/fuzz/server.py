@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView, _fallback
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets.codec import pure
 from duck.server import Server
 from duck.server.http import HttpProtocol
 from duck.urls import path
@@ -243,7 +244,7 @@ async def _end(server: Server, transport: Transport) -> None:
 def _check_frames(outgoing: bytes) -> None:
     """Frames that a server may send, none behind a close frame, the last one perhaps cut."""
     closed = False
-    while header := _fallback.parse_header(outgoing, False, False, 2**63 - 1):
+    while header := pure.parse_header(outgoing, False, False, 2**63 - 1):
         size, first, length, _ = header
         assert not closed, "a frame behind the close frame"
         closed = first & 0xF == 8

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import websockets
 
-from duck.contrib.websockets import _codec
+from duck.contrib.websockets import codec
 
 from .serving import serving
 
@@ -29,7 +29,7 @@ def server(request, loop):
         if request.param == "python":
             variables.setenv("DUCK_NO_EXTENSIONS", "1")
             variables.delenv("DUCK_REQUIRE_SPEEDUPS", raising=False)
-        elif _codec.describe()["codec"] != "compiled":
+        elif codec.describe()["codec"] != "compiled":
             pytest.skip("the codec is not compiled, or not to be used")
         with serving(APP, "--loop", loop, "--log-level", "warning") as server:
             yield server

@@ -37,7 +37,7 @@ def source(root, tmp_path_factory):
 @pytest.mark.parametrize("target", TARGETS)
 def test_compiles(target, source, root):
     made = source.with_name(f"{target}.o")
-    folders = [sysconfig.get_path("include"), root / "duck/contrib/websockets"]
+    folders = [sysconfig.get_path("include"), root / "duck/contrib/websockets/codec"]
     if "windows" in target:
         folders.insert(0, root / "tests/packaging/windows")
     options = ["-O2", "-c", *(f"-I{folder}" for folder in folders)]

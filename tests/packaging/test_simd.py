@@ -42,7 +42,7 @@ def tried(programs, root):
     def run(target, *command):
         if target not in built:
             program = folder / str(target)
-            sources = f"-I{root / 'duck/contrib/websockets'}", root / "tests/packaging/simd.c"
+            sources = f"-I{root / 'duck/contrib/websockets/codec'}", root / "tests/packaging/simd.c"
             command_line = [*compiler(target), "-O2", "-Wall", "-Wextra", "-Werror", *sources, "-o", program]
             subprocess.run(command_line, check=True)
             built[target] = program

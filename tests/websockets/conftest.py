@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import gc
 import importlib.metadata
 import socket
 import ssl
@@ -13,8 +12,9 @@ import pytest
 import trustme
 from hypothesis import settings
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode, _codec
-from duck.contrib.websockets.connection import Connection, parse_close
+from duck.contrib.websockets import CloseCode, Frame, OpCode
+from duck.contrib.websockets import codec as chosen
+from duck.contrib.websockets.sansio.connection import Connection, parse_close
 from duck.server import serve
 
 settings.register_profile("duck", deadline=None)  # which is wall time, and a test machine may be busy
@@ -40,10 +40,9 @@ HEAD = {
 def on_codec(codec, monkeypatch):
     """Has every `Connection` made in a test run on each of the two codecs in turn."""
     for name, value in vars(codec).items():
-        if hasattr(_codec, name) and not name.startswith("_"):
-            monkeypatch.setattr(_codec, name, value)
-    parts = map(type, gc.get_referents(Connection()))
-    assert any(part.__module__ == codec.__name__ for part in parts), "connections do not take the codec from _codec"
+        if hasattr(chosen, name) and not name.startswith("_"):
+            monkeypatch.setattr(chosen, name, value)
+    assert type(Connection().reader) is codec.MessageReader, "connections do not take the codec from the package"
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

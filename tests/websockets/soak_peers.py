@@ -9,7 +9,7 @@ from functools import partial
 from typing import Self
 
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
-from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets.sansio.connection import Connection
 
 from .churn import BYE, HELLO, REQUEST, WAYS, reset, visit
 

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate, handshake
-from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
 from duck.contrib.websockets.exceptions import HandshakeError
+from duck.contrib.websockets.sansio import handshake
+from duck.contrib.websockets.sansio.connection import Connection
 from duck.http.request import HttpRequest
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode

@@ -304,7 +304,7 @@ def test_a_breach(run, host, dial, case):
 def test_a_message_too_big_whose_sender_sends_on(run, host, dial, monkeypatch):
     """It is let go in the end, but it could have read why."""
     monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.5)
-    monkeypatch.setattr("duck.contrib.websockets.asgi_session.Accepted.CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.5)
 
     async def scenario():
         async with connected(host, dial) as (_, peer):

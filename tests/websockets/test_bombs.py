@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
-from duck.contrib.websockets.connection import parse_close
+from duck.contrib.websockets.sansio.connection import parse_close
 
 MIB = 2**20
 

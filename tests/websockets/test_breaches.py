@@ -3,7 +3,7 @@
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, PayloadTooBig, ProtocolError
-from duck.contrib.websockets.connection import Connection, parse_close
+from duck.contrib.websockets.sansio.connection import Connection, parse_close
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 MASK = b"\x37\xfa\x21\x3d"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, ProtocolError
-from duck.contrib.websockets.connection import Connection, check_close_code, parse_close
+from duck.contrib.websockets.sansio.connection import Connection, check_close_code, parse_close
 
 TEXT, CLOSE, PING, PONG = OpCode.TEXT, OpCode.CLOSE, OpCode.PING, OpCode.PONG
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import _fallback
+from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.exceptions import codec_error
 
 MASK = b"\x02\x81\x21\x3d"
@@ -210,7 +210,7 @@ def kind_of(data):
 
 
 def kind_of_state(state):
-    return {0: "whole", _fallback.UTF8_REJECT: "refused"}.get(state, "partial")
+    return {0: "whole", pure.UTF8_REJECT: "refused"}.get(state, "partial")
 
 
 EDGES = [0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xE0, 0xF4, 0xFF]
@@ -316,7 +316,7 @@ def test_utf8_state_is_the_specified_one_however_the_text_is_cut(codec, data, cu
     cuts = {0, len(data), *(cut for cut in cuts if cut < len(data))}
     for start, end in itertools.pairwise(sorted(cuts)):
         state = codec.utf8_state(data[start:end], state)
-    assert state == _fallback.utf8_state(data)
+    assert state == pure.utf8_state(data)
     assert kind_of_state(state) == kind_of(data)
 
 
@@ -518,10 +518,10 @@ def parameters(function):
 
 
 def test_the_codecs_have_the_same_names(codec):
-    functions = {n: f for n, f in public(_fallback).items() if inspect.isfunction(f)}
-    methods = public(_fallback.MessageReader)
+    functions = {n: f for n, f in public(pure).items() if inspect.isfunction(f)}
+    methods = public(pure.MessageReader)
     methods = {name: method for name, method in methods.items() if inspect.isfunction(method)}
-    assert len(functions) == 6
+    assert len(functions) == 8
     assert len(methods) == 3
     for name, function in functions.items():
         assert parameters(getattr(codec, name)) == parameters(function)
@@ -530,7 +530,7 @@ def test_the_codecs_have_the_same_names(codec):
 
 
 def test_the_codecs_have_the_same_numbers(codec):
-    numbers = {n: value for n, value in public(_fallback).items() if isinstance(value, int)}
+    numbers = {n: value for n, value in public(pure).items() if isinstance(value, int)}
     assert len(numbers) == 16
     for name, number in numbers.items():
         assert getattr(codec, name) == number
@@ -545,7 +545,7 @@ TIERS = ["words", "sse2", "ssse3", "avx2", "neon"]
 
 
 def test_the_tier_is_the_one_asked_for(codec):
-    if codec is _fallback:
+    if codec is pure:
         assert (codec.SIMD_TIERS, codec.SIMD_TIER) == ((), "none")
     else:
         assert codec.SIMD_TIERS[0] == "words"
@@ -578,7 +578,7 @@ def test_in_process_of_each_tier(codec, tier, pytestconfig):
 
 
 def test_in_process_of_an_unknown_tier(codec):
-    if codec is _fallback:
+    if codec is pure:
         pytest.skip("has no tiers")
     run = run_python("-c", f"import {codec.__name__}", simd="mmx")
     assert run.returncode == 1

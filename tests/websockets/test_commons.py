@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from duck.contrib.websockets.commons import Clock, clock, receive_buffer, threads
+from duck.contrib.websockets.protocol.loop import Clock, clock, receive_buffer, threads
 
 
 class Sleeper:

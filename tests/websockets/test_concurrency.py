@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from duck.contrib.websockets import OpCode, WebSocketView, _codec
-from duck.contrib.websockets.protocol import WebSocketProtocol
+from duck.contrib.websockets import OpCode, WebSocketView, codec
+from duck.contrib.websockets.protocol.protocol import WebSocketProtocol
 
 from .views import Gates
 
@@ -158,7 +158,7 @@ def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeyp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a descriptor of the socket")
-@pytest.mark.skipif(_codec.describe()["codec"] != "compiled", reason="the twin gathers all replies to a read")
+@pytest.mark.skipif(codec.describe()["codec"] != "compiled", reason="the twin gathers all replies to a read")
 @pytest.mark.parametrize("alone", [True, False])
 def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
     """Among others, all leave at once: it has to wait anyway, and they cost less so."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Extension, Frame, OpCode, PayloadTooBig, PerMessageDeflate
-from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets.sansio.connection import Connection
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 MIB = 2**20

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import ExtensionError, PayloadTooBig, PerMessageDeflate, deflate, extensions
+from duck.contrib.websockets import ExtensionError, PayloadTooBig, PerMessageDeflate, extensions
+from duck.contrib.websockets.codec import deflate
 
 TAIL = b"\x00\x00\xff\xff"
 JSON = b"".join(b'{"id": %d, "price": %d.%02d, "side": "buy"}, ' % (i, i * 7919 % 1000, i % 100) for i in range(500))
@@ -222,7 +223,7 @@ def test_without_context_takeover_nothing_is_kept(backend):
 
 
 def chosen(wish):
-    code = "from duck.contrib.websockets.deflate import BACKEND; print(BACKEND.name)"
+    code = "from duck.contrib.websockets.codec.deflate import BACKEND; print(BACKEND.name)"
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "DUCK_DEFLATE": wish, "DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""},

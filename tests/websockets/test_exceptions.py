@@ -2,7 +2,8 @@
 
 import pytest
 
-from duck.contrib.websockets import _fallback, exceptions
+from duck.contrib.websockets import exceptions
+from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.exceptions import (
     ConnectionClosed,
     ExtensionError,
@@ -66,7 +67,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_codec_error_has_its_close_code_and_words_for_the_peer(name):
-    error = codec_error(getattr(_fallback, name))
+    error = codec_error(getattr(pure, name))
     assert error.close_code == NUMBERS[name]
     assert isinstance(error, PayloadTooBig) is (NUMBERS[name] == 1009)
     assert 0 < len(str(error).encode()) <= 123

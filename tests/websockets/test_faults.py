@@ -252,7 +252,7 @@ def sockets():
 
 @pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
 def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
-    monkeypatch.setattr("duck.contrib.websockets.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.05)
     monkeypatch.setattr(View, "broken", False)
     closes = []
 

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from duck.contrib.websockets import handshake
 from duck.contrib.websockets.exceptions import HandshakeError
+from duck.contrib.websockets.sansio import handshake
 from duck.http.request import HttpRequest
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -16,11 +16,10 @@ from duck.contrib.websockets import (
     OpCode,
     PerMessageDeflate,
     WebSocketView,
-    decoding,
-    deflate,
-    sending,
 )
-from duck.contrib.websockets.connection import Connection, parse_close
+from duck.contrib.websockets.codec import deflate
+from duck.contrib.websockets.protocol import decoding, sender
+from duck.contrib.websockets.sansio.connection import Connection, parse_close
 
 from .views import Recorder
 
@@ -229,7 +228,7 @@ def test_no_thread_is_started_for_small_messages(run, connect, monkeypatch):
     def threads():
         raise AssertionError("a thread is to be started")
 
-    for module in (decoding, sending):
+    for module in (decoding, sender):
         monkeypatch.setattr(module, "threads", threads)
 
     async def scenario():
@@ -673,7 +672,7 @@ def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
 
 def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, connect, gate, monkeypatch):
     """A hundred that a large one has held up: they do not leave all at once."""
-    monkeypatch.setattr(sending, "_FAIR_SHARE", 0)
+    monkeypatch.setattr(sender, "_FAIR_SHARE", 0)
     turns = 0
 
     async def scenario():

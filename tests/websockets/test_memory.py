@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from duck.contrib.websockets import Compression, Frame, OpCode, PerMessageDeflate, deflate, extensions
-from duck.contrib.websockets.connection import Connection
+from duck.contrib.websockets import Compression, Frame, OpCode, PerMessageDeflate, extensions
+from duck.contrib.websockets.codec import deflate
+from duck.contrib.websockets.sansio.connection import Connection
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 KIB, MIB = 2**10, 2**20

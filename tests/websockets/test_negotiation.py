@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from duck.contrib.websockets import Extension
 from duck.contrib.websockets.exceptions import HandshakeError
-from duck.contrib.websockets.negotiation import Offer, format_extension, negotiate, parse_offers
+from duck.contrib.websockets.sansio.negotiation import Offer, format_extension, negotiate, parse_offers
 
 TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -12,7 +12,7 @@ SECONDS = 60
 PRELUDE = """
 import gc, sys
 from _testcapi import remove_mem_hooks, set_nomemory
-from duck.contrib.websockets import _codec
+from duck.contrib.websockets import codec
 
 gc.disable()  # or a collection, which ignores errors, would take some of them
 
@@ -39,7 +39,7 @@ WRITER = """
 def frames(data):
     found = []
     while data:
-        size, first, length, _ = _codec.parse_header(data, False, True, 2**62)
+        size, first, length, _ = codec.parse_header(data, False, True, 2**62)
         found.append((first, data[size : size + length]))
         assert len(found[-1][1]) == length, "a frame is cut"
         data = data[size + length :]
@@ -53,7 +53,7 @@ def write(writer, message):
 for before in range(len(MESSAGES)):
     for step in ("write", "take"):
         def attempt(number):
-            writer = _codec.FrameWriter()
+            writer = codec.FrameWriter()
             for message in MESSAGES[:before]:
                 write(writer, message)
             size = writer.size
@@ -81,19 +81,19 @@ print("the end")
 
 READER = """
 def masked(first, payload):
-    return _codec.serialize(first, payload, bytes(4))
+    return codec.serialize(first, payload, bytes(4))
 
 STREAM = b"".join(
     [masked(0x81, b"text"), masked(0x89, b"ping"), masked(0x01, b"be"), masked(0x89, b"?"), masked(0x80, b"gin"),
      masked(0x82, b"x" * 100_000), masked(0x88, b"\\x03\\xe8")]
 )
-EXPECTED = _codec.MessageReader(2**20, True, False).receive(STREAM)
+EXPECTED = codec.MessageReader(2**20, True, False).receive(STREAM)
 
 for piece in (1, 7, 50_000, len(STREAM)):
     pieces = [STREAM[at : at + piece] for at in range(0, len(STREAM), piece)][:60]
 
     def attempt(number):
-        reader = _codec.MessageReader(2**20, True, False)
+        reader = codec.MessageReader(2**20, True, False)
         spare = bytearray(2**18)
         got, step = [], ""
 
@@ -111,7 +111,7 @@ for piece in (1, 7, 50_000, len(STREAM)):
 
         failed = failing(number, feed)
         assert got == EXPECTED[: len(got)]
-        if failed and step == "read" and _codec.describe()["codec"] == "compiled":  # the twin may not have begun
+        if failed and step == "read" and codec.describe()["codec"] == "compiled":  # the twin may not have begun
             # It does not know its place in what follows, and makes nothing of it.
             assert reader.closed
             assert reader.receive(STREAM) == []
@@ -122,7 +122,7 @@ print("the end")
 """
 
 HOT_PATH = """
-from duck.contrib.websockets import tasks
+from duck.contrib.websockets.protocol import stepping
 
 class Transport:
     def __init__(self):
@@ -135,7 +135,7 @@ class Transport:
     def abort(self):
         self.aborted = True
 
-class Path(_codec.HotPath):
+class Path(codec.HotPath):
     def send_otherwise(self, data, opcode):
         raise ConnectionError
 
@@ -148,11 +148,11 @@ class Path(_codec.HotPath):
 
 def make():
     path = Path()
-    path.reader = _codec.MessageReader(2**20, True, False)
-    path.writer = _codec.FrameWriter()
+    path.reader = codec.MessageReader(2**20, True, False)
+    path.writer = codec.FrameWriter()
     path.buffer = BUFFER
     path.transport = Transport()
-    path.sent = _codec.SENT
+    path.sent = codec.SENT
     path.compress = path.decode = None
     path.threshold, path.max_size, path.max_encoded = 0, 2**20, 2**20
     path.fd = -1
@@ -163,7 +163,7 @@ def make():
 
 import threading
 THREAD = threading.get_ident()
-BUFFER = _codec.ReceiveBuffer(2**18)
+BUFFER = codec.ReceiveBuffer(2**18)
 MESSAGES = ["small", b"x" * 9000, "grüße", b"y" * 5000, b"z" * 20000, "w" * 100]
 
 def send_all(path, sent):
@@ -184,7 +184,7 @@ for corked in (False, True):
             path.flush()
         data = b"".join(path.transport.written)
         got = []
-        reader = _codec.MessageReader(2**20, False, False)
+        reader = codec.MessageReader(2**20, False, False)
         for opcode, payload in reader.receive(data):
             got.append(payload)
         assert not reader.error

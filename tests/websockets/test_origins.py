@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duck.contrib.websockets.origins import AllowedOrigins, HostPatterns, allowed_origins, host_of, origin_of
+from duck.contrib.websockets.sansio.origins import AllowedOrigins, HostPatterns, allowed_origins, host_of, origin_of
 
 ALLOWED = [
     ("https://example.org", ["https://example.org"]),

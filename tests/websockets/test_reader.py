@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import _fallback
+from duck.contrib.websockets.codec import pure
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x37\xfa\x21\x3d"
@@ -679,7 +679,7 @@ def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, mas
         messages = feed(reader, stream, sizes)
         return messages, reader.error, reader.closed
 
-    specified = outcome(_fallback, by_receive, [2**30])
+    specified = outcome(pure, by_receive, [2**30])
     assert outcome(codec, by_receive, [2**30]) == specified
     assert outcome(codec, by_receive, sizes) == specified
     assert outcome(codec, by_buffer, buffer_sizes) == specified
@@ -763,7 +763,7 @@ def read_a_mix(codec):
 
 
 def test_no_memory_leaks(codec):
-    rounds = 400 if codec is _fallback else 2_000
+    rounds = 400 if codec is pure else 2_000
     for _ in range(50):
         read_a_mix(codec)
     # What grows each time is a leak; what grows once is something else in the process, which others have left behind.

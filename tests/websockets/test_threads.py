@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
-from duck.contrib.websockets.connection import Connection
-from duck.contrib.websockets.pending import hop
-from duck.contrib.websockets.protocol import WebSocketProtocol
+from duck.contrib.websockets.protocol.pending import hop
+from duck.contrib.websockets.protocol.protocol import WebSocketProtocol
+from duck.contrib.websockets.sansio.connection import Connection
 
 
 class Quiet(WebSocketView):

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView, transport
+from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView
 from duck.contrib.websockets.exceptions import HandshakeError
+from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import HttpRequest
 from duck.server import Limits
 
@@ -132,7 +133,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
 
 def test_a_refused_peer_that_does_not_go_is_let_go(run, serving, dial, monkeypatch):
     """After the server's time for it, which is the same for pages and views."""
-    monkeypatch.setattr("duck.contrib.websockets.transport._LINGER", 1000)
+    monkeypatch.setattr("duck.contrib.websockets.hosts.upgrade._LINGER", 1000)
 
     async def scenario():
         limits = Limits(linger_timeout=0.05)
@@ -433,7 +434,7 @@ def test_the_end_of_a_stream_that_the_peer_has_reset(run):
             server.write(b"answer")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()
-            transport.end_stream(server)
+            end_stream(server)
             await protocol.lost.wait()
 
     run(scenario())

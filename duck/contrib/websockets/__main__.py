@@ -4,7 +4,8 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from . import __version__, _codec, deflate
+from . import __version__, codec
+from .codec import deflate
 
 __all__ = ["main"]
 
@@ -34,7 +35,7 @@ def main() -> int:
     facts = {
         "duck-websockets": __version__ if _version("duck-websockets") else f"{__version__} (not installed)",
         "python": _python(),
-        **_codec.describe(),
+        **codec.describe(),
         "compression": deflate.BACKEND.name,
     }
     framework = _version("duckframework")

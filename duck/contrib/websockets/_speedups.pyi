@@ -1,4 +1,4 @@
-# The same as _fallback.py, where everything is explained; SIMD_TIERS and SIMD_TIER name what the processor runs.
+# The same as codec/*.py, where everything is explained; SIMD_TIERS and SIMD_TIER name what the processor runs.
 
 from typing import Final
 

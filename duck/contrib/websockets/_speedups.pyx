@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""The codec, compiled. `_fallback.py` is its specification: same names, arguments, results and errors."""
+"""The codec, compiled. `codec/pure.py` is its specification: same names, arguments, results and errors."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -581,7 +581,7 @@ cdef class MessageReader:
         return 0
 
 
-include "_writer.pxi"
-include "_dispatch.pxi"
-include "_hotpath.pxi"
-include "_view.pxi"
+include "codec/writer.pxi"
+include "codec/dispatcher.pxi"
+include "codec/hotpath.pxi"
+include "codec/watching.pxi"

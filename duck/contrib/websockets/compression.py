@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from .extensions import PerMessageDeflate
-from .negotiation import Parameters
+from .sansio.negotiation import Parameters
 
 __all__ = ["PERMESSAGE_DEFLATE", "Compression"]
 

@@ -7,7 +7,7 @@ class is looked at when it is made, and again when a connection finds an attribu
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING
 
-from ._codec import type_version
+from .codec import type_version
 from .settings import BY_NAME, SETTINGS
 
 if TYPE_CHECKING:

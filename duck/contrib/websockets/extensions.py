@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import deflate
+from .codec import deflate
 from .exceptions import ExtensionError, PayloadTooBig
 from .opcodes import CONTROL_OPCODES
 

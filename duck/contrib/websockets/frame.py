@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, cast
 
-from . import _codec
+from . import codec
 from .exceptions import ProtocolError, codec_error
 from .extensions import Extension
 from .opcodes import CONTROL_OPCODES, OpCode
@@ -13,7 +13,7 @@ __all__ = ["Frame", "apply_mask"]
 
 def apply_mask(data: bytes, mask: bytes) -> bytes:
     """`data` XOR the 4 bytes of `mask`, over and over (section 5.3): masks, and unmasks what was masked."""
-    return _codec.apply_mask(data, mask)
+    return codec.apply_mask(data, mask)
 
 
 class Frame:
@@ -88,14 +88,14 @@ class Frame:
             ProtocolError: The header is not allowed; nothing of the payload has been read.
             PayloadTooBig: The payload is larger than `max_size`.
         """
-        limit = _codec.MAX_LENGTH if max_size is None else max_size
+        limit = codec.MAX_LENGTH if max_size is None else max_size
         head = await read_exact(2)
         masked = mask_required or bool(head[1] & 0b10000000)
         try:
-            header = _codec.parse_header(head, masked, bool(extensions), limit)
+            header = codec.parse_header(head, masked, bool(extensions), limit)
             if header is None:
                 more = {126: 2, 127: 8}.get(head[1] & 0b01111111, 0) + 4 * masked
-                header = _codec.parse_header(head + await read_exact(more), masked, bool(extensions), limit)
+                header = codec.parse_header(head + await read_exact(more), masked, bool(extensions), limit)
                 assert header is not None
         except ValueError as error:
             raise codec_error(error.args[0]) from None
@@ -119,4 +119,4 @@ class Frame:
         for extension in extensions or ():
             frame = extension.encode(frame)
         first = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
-        return _codec.serialize(first, frame.payload, _codec.new_mask() if mask else None)
+        return codec.serialize(first, frame.payload, codec.new_mask() if mask else None)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .compression import Compression
-from .flow import SLOW_CONSUMER_POLICIES
-from .handshake import MAGIC_STRING
-from .negotiation import TOKEN
-from .origins import allowed_origins, checked_names
+from .protocol.slow_consumer import SLOW_CONSUMER_POLICIES
+from .sansio.handshake import MAGIC_STRING
+from .sansio.negotiation import TOKEN
+from .sansio.origins import allowed_origins, checked_names
 
 __all__ = ["BY_NAME", "CHANGEABLE", "SETTINGS", "Setting", "markdown_table"]
 

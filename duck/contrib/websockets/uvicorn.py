@@ -30,20 +30,22 @@ from uvicorn.protocols.utils import (
 
 from duck.http.request import HttpRequest
 
-from . import handshake, tasks, transport
-from .asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of, run
-from .asgi_session import Accepted, Headers, Session, Stage, Wire
 from .compression import PERMESSAGE_DEFLATE, Compression
-from .connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
+from .hosts import upgrade
+from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of, run
+from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
 from .opcodes import CloseCode
+from .protocol import stepping
+from .sansio import handshake
+from .sansio.connection import Connection
 from .view import WebSocketView
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from .negotiation import Negotiator
+    from .sansio.negotiation import Negotiator
 
 __all__ = ["WebSocketProtocol"]
 
@@ -243,7 +245,7 @@ class WebSocketProtocol(asyncio.Protocol):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # such as SystemExit, which would end the server
-            if tasks.is_abandoned(error, self._loop):
+            if stepping.is_abandoned(error, self._loop):
                 raise
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 self._end(CloseCode.SERVICE_RESTART)
@@ -340,7 +342,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._session, request.path, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
         wire = Wire(self._session, endpoint, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
-        early = transport.attach(request, wire, response)
+        early = upgrade.attach(request, wire, response)
         self._accepted()
         wire.start(early)
         return wire
@@ -402,7 +404,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _answer_last(self, data: bytes) -> None:
         """Writes the end of another response; what the client still sends is read for a while, and thrown away."""
         self._answered, self._request = True, None
-        transport.answer_last(self.transport, data)
+        upgrade.answer_last(self.transport, data)
         if not (self.transport.is_closing() or self.transport.is_reading()):
             self.transport.resume_reading()
 

@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from duck.http.request import HttpRequest
 from duck.views import View
 
-from . import handshake, transport
-from ._codec import SENT, type_version, watching
+from .codec import SENT, type_version, watching
 from .compression import PERMESSAGE_DEFLATE, Compression
-from .connection import Connection, check_close_code
 from .definition import WATCHED, Definition
 from .exceptions import ConnectionClosed, HandshakeError
 from .extensions import Extension
 from .frame import Frame
-from .frame_queue import FrameQueue
+from .hosts import upgrade
 from .logging import access_logger, log_access, log_event, log_refusal, logger
-from .negotiation import Negotiator
 from .opcodes import CloseCode, OpCode
-from .pending import hop
-from .protocol import WebSocketProtocol
-from .sending import Data
+from .protocol.frame_queue import FrameQueue
+from .protocol.pending import hop
+from .protocol.protocol import WebSocketProtocol
+from .protocol.sender import Data
+from .sansio import handshake
+from .sansio.connection import Connection, check_close_code
+from .sansio.negotiation import Negotiator
 from .settings import BY_NAME, CHANGEABLE
 
 if TYPE_CHECKING:
     from duck.server import Server
 
-    from .asgi import Application
+    from .hosts.asgi import Application
 
 __all__ = ["State", "WebSocketView"]
 
@@ -237,14 +238,14 @@ class WebSocketView(View):
         Args:
             kwargs: For the view, beside the parameters of the route.
         """
-        from .asgi import Application
+        from .hosts.asgi import Application
 
         return Application(cls, kwargs)
 
     async def run(self, *_: Any, **__: Any) -> None:
         """Serves the connection from its upgrade request to its end; called by the host."""
         await self.run_forever()
-        await transport.leave(self.request)
+        await upgrade.leave(self.request)
 
     async def run_forever(self) -> None:
         """Upgrades the connection and serves it until it is closed and every hook has ended.
@@ -272,7 +273,7 @@ class WebSocketView(View):
             return None
         overridden = self._overridden
         if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
-            transport.pause(self.request)
+            upgrade.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         acceptance = self._agree(self.request)
         if acceptance is None or not self._upgrade(self.request, acceptance, overridden):
@@ -300,13 +301,13 @@ class WebSocketView(View):
             True once the 101 response has been sent, False after a refusal or if the peer has gone.
         """
         try:
-            request = await transport.adopt(self.request)
+            request = await upgrade.adopt(self.request)
             if not self._is_sound(request):
                 return False
             acceptance = self._agree(request)
             if acceptance is None:
                 return False
-            return self._upgrade(request, await transport.announce(request, acceptance), self._overridden)
+            return self._upgrade(request, await upgrade.announce(request, acceptance), self._overridden)
         except ConnectionClosed:
             self.state = State.CLOSED
             return False
@@ -345,7 +346,7 @@ class WebSocketView(View):
             send_frame=self.send_frame if "send_frame" in overridden else None,
         )
         try:
-            early = transport.attach(request, protocol, acceptance.response)
+            early = upgrade.attach(request, protocol, acceptance.response)
         except ConnectionClosed:
             self._protocol = None
             self.state = State.CLOSED
@@ -362,7 +363,7 @@ class WebSocketView(View):
         request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
         log_refusal(request, error)
         log_access(request, error.status)
-        transport.refuse(request, handshake.refusal(error, head_only=request.method == "HEAD"))
+        upgrade.refuse(request, handshake.refusal(error, head_only=request.method == "HEAD"))
         self.state = State.CLOSED
 
     def _negotiators(self) -> Mapping[str, Negotiator]:

@@ -4,9 +4,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .frame import Frame
-from .intake import Hold
-from .opcodes import OpCode
+from ..frame import Frame
+from ..opcodes import OpCode
+from .flow_control import Hold
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol

@@ -17,8 +17,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from .commons import clock
-from .opcodes import CloseCode
+from ..opcodes import CloseCode
+from .loop import clock
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol

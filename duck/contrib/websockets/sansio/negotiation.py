@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from .exceptions import HandshakeError
-from .extensions import Extension
+from ..exceptions import HandshakeError
+from ..extensions import Extension
 
 __all__ = ["TOKEN", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
 

@@ -10,7 +10,7 @@ import ssl
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from .exceptions import ConnectionClosed
+from ..exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest

@@ -7,9 +7,9 @@ order and one at a time, because with context takeover each may refer to those b
 import asyncio
 import sys
 
-from .commons import threads
-from .connection import Connection
-from .opcodes import OpCode
+from ..opcodes import OpCode
+from ..sansio.connection import Connection
+from .loop import threads
 
 __all__ = ["Decoding"]
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .exceptions import ConnectionClosed
-from .logging import logger
-from .opcodes import CloseCode
+from ..exceptions import ConnectionClosed
+from ..logging import logger
+from ..opcodes import CloseCode
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any
 
-from .opcodes import OpCode
+from ..opcodes import OpCode
 
 __all__ = [
     "OPCODES",

@@ -16,8 +16,8 @@ at the server's end of stream, and reset a client that is still sending.
 import asyncio
 from typing import TYPE_CHECKING
 
-from .opcodes import OpCode
-from .transport import backlog, end_stream
+from ..opcodes import OpCode
+from .transports import backlog, end_stream
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol

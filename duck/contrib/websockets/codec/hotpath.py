@@ -1,11 +1,11 @@
-"""The way of every read and of every plain message, in plain Python: the readable specification of `_hotpath.pxi`."""
+"""The way of every read and of every plain message, in plain Python: the readable specification of `hotpath.pxi`."""
 
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
-from ._fallback import NOT_TEXT, FrameWriter, MessageReader, utf8_state
+from .reader import NOT_TEXT, FrameWriter, MessageReader, utf8_state
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
 _CREDIT = 65536  # bytes that are sent between two looks at the clock

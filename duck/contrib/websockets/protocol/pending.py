@@ -12,9 +12,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._codec import SENT
-from .exceptions import ConnectionClosed
-from .logging import logger
+from ..codec import SENT
+from ..exceptions import ConnectionClosed
+from ..logging import logger
 
 if TYPE_CHECKING:
     from .protocol import WebSocketProtocol

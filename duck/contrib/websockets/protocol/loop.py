@@ -8,7 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from ._codec import ReceiveBuffer
+from ..codec import ReceiveBuffer
 
 __all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
 

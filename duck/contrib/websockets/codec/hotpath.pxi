@@ -1,4 +1,4 @@
-# The hot path: part of _speedups.pyx. `_fallback_hotpath.py` is its specification.
+# The hot path: part of _speedups.pyx. `hotpath.py` is its specification.
 
 
 cdef extern from "Python.h":

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from .exceptions import HandshakeError
-from .extensions import Extension
+from ..exceptions import HandshakeError
+from ..extensions import Extension
 from .negotiation import Negotiator, format_extension, negotiate
 from .origins import allowed_origins as compiled
 from .origins import host_of, origin_of

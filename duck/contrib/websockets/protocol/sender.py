@@ -18,11 +18,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .commons import threads
-from .connection import check_text
-from .exceptions import ConnectionClosed
-from .frame import Frame
-from .opcodes import CloseCode, OpCode
+from ..exceptions import ConnectionClosed
+from ..frame import Frame
+from ..opcodes import CloseCode, OpCode
+from ..sansio.connection import check_text
+from .loop import threads
 from .pending import Pending, begin, hop
 
 if TYPE_CHECKING:

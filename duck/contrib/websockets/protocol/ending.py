@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from . import tasks
-from .logging import logger
-from .opcodes import CloseCode
+from ..logging import logger
+from ..opcodes import CloseCode
+from . import stepping
 
 if TYPE_CHECKING:
-    from .frame import Frame
+    from ..frame import Frame
     from .protocol import WebSocketProtocol
 
 __all__ = ["Hooks"]
@@ -93,7 +93,7 @@ class Hooks:
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """A task that debuggers show by the name of the hook."""
         run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
-        task = tasks.start_task(self._protocol.loop, run, context)
+        task = stepping.start_task(self._protocol.loop, run, context)
         self._tasks += (task,)
         return task
 
@@ -106,7 +106,7 @@ class Hooks:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if tasks.is_abandoned(error, self._protocol.loop):
+            if stepping.is_abandoned(error, self._protocol.loop):
                 raise
             self._protocol.hook_failed(error)
             if isinstance(error, asyncio.CancelledError):
@@ -153,7 +153,7 @@ class Hooks:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if tasks.is_abandoned(error, protocol.loop):
+            if stepping.is_abandoned(error, protocol.loop):
                 raise
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
 

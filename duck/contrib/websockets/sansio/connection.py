@@ -17,8 +17,8 @@ import builtins
 import contextlib
 from collections.abc import Sequence
 
-from . import _codec
-from .exceptions import (
+from .. import codec
+from ..exceptions import (
     BaseException,
     ConnectionClosed,
     ExtensionError,
@@ -26,9 +26,9 @@ from .exceptions import (
     ProtocolError,
     codec_error,
 )
-from .extensions import Extension, PerMessageDeflate
-from .frame import Frame
-from .opcodes import CloseCode, OpCode
+from ..extensions import Extension, PerMessageDeflate
+from ..frame import Frame
+from ..opcodes import CloseCode, OpCode
 
 __all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
 
@@ -78,9 +78,9 @@ def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
     Returns:
         The state for the next fragment, which may begin in the midst of a character.
     """
-    state = _codec.utf8_state(payload, state)
+    state = codec.utf8_state(payload, state)
     if state and (fin or state == _UTF8_REJECT):
-        raise ValueError(_codec.NOT_TEXT)
+        raise ValueError(codec.NOT_TEXT)
     return state
 
 
@@ -151,10 +151,10 @@ class Connection:
         self._compressing = False
         self._gathered: list[Frame] | None = None
         self._text = 0  # the state of the UTF-8 of the text that is sent in fragments; _NO_TEXT of a binary message
-        limit = _codec.MAX_LENGTH if max_size is None else max_size
+        limit = codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = any(extension.uses_rsv1 for extension in extensions)
-        self.reader = _codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
-        self.writer = _codec.FrameWriter()
+        self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
+        self.writer = codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
         self.broken = self.closing = False
@@ -336,7 +336,7 @@ class Connection:
                 raise TypeError(f"an extension has decoded a message to {frame!r}: give a frame of text or binary data")
             if self._max_size is not None and len(payload) > self._max_size:
                 raise PayloadTooBig("message too big")
-        if kind == OpCode.TEXT and _codec.utf8_state(payload):
+        if kind == OpCode.TEXT and codec.utf8_state(payload):
             raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
         return kind, payload
 
@@ -488,4 +488,4 @@ class Connection:
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
 
     def _write(self, first: int, payload: bytes) -> None:
-        self.writer.write(first, payload, _codec.new_mask() if self._client else None)
+        self.writer.write(first, payload, codec.new_mask() if self._client else None)

@@ -21,25 +21,26 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, cast
 
-from . import _codec, tasks
-from ._codec import SENT
+from .. import codec
+from ..codec import SENT
+from ..exceptions import ConnectionClosed, ExtensionError, ProtocolError
+from ..frame import Frame
+from ..logging import logger
+from ..opcodes import CloseCode, OpCode
+from ..sansio.connection import Connection, check_close_code
+from . import stepping
 from .closing import Closing
-from .commons import receive_buffer
-from .connection import Connection, check_close_code
 from .decoding import Decoding
+from .ending import Hooks
 from .endpoint import Endpoint
-from .exceptions import ConnectionClosed, ExtensionError, ProtocolError
-from .flow import RateLimit, SlowConsumer
-from .frame import Frame
+from .flow_control import Hold, Intake
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
-from .hooks import Hooks
-from .intake import Hold, Intake
-from .logging import logger
-from .opcodes import CloseCode, OpCode
+from .loop import receive_buffer
 from .pending import Pending
-from .sending import LARGE, Sender
-from .transport import NO_BACKLOG, backlog, plain_socket
+from .sender import LARGE, Sender
+from .slow_consumer import RateLimit, SlowConsumer
+from .transports import NO_BACKLOG, backlog, plain_socket
 
 __all__ = ["WebSocketProtocol"]
 
@@ -50,7 +51,7 @@ _WRITE_LIMIT = 65536  # what transports have by themselves
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
 
 
-class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
+class WebSocketProtocol(codec.HotPath, asyncio.BufferedProtocol):
     """One connection of one endpoint.
 
     Args:
@@ -110,7 +111,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         if dispatcher is None:
             assert handle is not None
             limit = endpoint.MAX_CONCURRENT_MESSAGES
-            dispatcher = _codec.Dispatcher(self, loop, self.context, handle, limit, waiting, tasks)
+            dispatcher = codec.Dispatcher(self, loop, self.context, handle, limit, waiting, stepping)
             if connection.extensions and pull is None:
                 dispatcher.encoded = connection.encoded
                 dispatcher.decode = connection.decode
@@ -257,7 +258,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
             self.report_end()
             self.report_closed()
         else:
-            tasks.start_task(self.loop, self.hooks.finish())
+            stepping.start_task(self.loop, self.hooks.finish())
 
     # Receiving
 
@@ -685,7 +686,7 @@ class WebSocketProtocol(_codec.HotPath, asyncio.BufferedProtocol):
         return self.connection.closed_error()
 
 
-def _let_go(buffer: "_codec.ReceiveBuffer") -> None:
+def _let_go(buffer: "codec.ReceiveBuffer") -> None:
     buffer.held = False
 
 

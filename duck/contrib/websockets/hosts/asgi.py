@@ -23,15 +23,15 @@ import httptools
 
 from duck.http.request import HttpRequest
 
-from . import handshake
-from .connection import Connection, check_close_code, parse_close
-from .exceptions import HandshakeError
-from .logging import logger
-from .opcodes import CloseCode, OpCode
+from ..exceptions import HandshakeError
+from ..logging import logger
+from ..opcodes import CloseCode, OpCode
+from ..sansio import handshake
+from ..sansio.connection import Connection, check_close_code, parse_close
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
-    from .view import WebSocketView
+    from ..protocol.protocol import WebSocketProtocol
+    from ..view import WebSocketView
 
 __all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of", "run"]
 

@@ -8,77 +8,30 @@ One host is different: the requests of Duck Framework have a socket. `adopt` and
 """
 
 import asyncio
-import contextlib
-import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from . import framework
-from ._codec import ReceiveBuffer
-from .commons import receive_buffer
-from .exceptions import ConnectionClosed
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
+from ..codec import ReceiveBuffer
+from ..exceptions import ConnectionClosed
+from ..protocol.loop import receive_buffer
+from ..protocol.transports import end_stream
+from . import duckframework
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-    from .handshake import Acceptance
+    from ..sansio.handshake import Acceptance
 
 __all__ = [
-    "NO_BACKLOG",
-    "Backlog",
     "Responder",
     "adopt",
     "announce",
     "attach",
-    "backlog",
-    "end_stream",
     "leave",
     "pause",
-    "plain_socket",
     "refuse",
 ]
 
 _LINGER = 2.0  # seconds for a refused peer to read why, where its host has no limit for that
-
-
-def plain_socket(transport: asyncio.BaseTransport) -> int:
-    """The file descriptor that carries just what is written to the transport; -1 where there is none, as under TLS."""
-    if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
-        return -1
-    socket = transport.get_extra_info("socket")
-    return socket.fileno() if socket is not None else -1
-
-
-class Backlog(NamedTuple):
-    """Bytes that the peer of a transport has not taken.
-
-    Attributes:
-        buffered: Those in the transport. That of TLS does not count what waits below it.
-        queued: Those in its socket, where the system tells, else 0.
-    """
-
-    buffered: int
-    queued: int
-
-    def has_shrunk(self, before: "Backlog") -> bool:
-        """Whether the peer has taken something since. A socket that is filled up again shrinks between two refills."""
-        return self.buffered < before.buffered or self.queued < before.queued
-
-
-NO_BACKLOG = Backlog(0, 0)
-
-
-def backlog(transport: asyncio.WriteTransport) -> Backlog:
-    """The bytes that a transport's peer has not taken."""
-    buffered, queued = transport.get_write_buffer_size(), 0
-    socket = transport.get_extra_info("socket")
-    if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
-        with contextlib.suppress(OSError):  # not every system has this for sockets
-            queued = int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return Backlog(buffered, queued) if buffered or queued else NO_BACKLOG
 
 
 class Responder(Protocol):
@@ -98,13 +51,13 @@ class Responder(Protocol):
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":
     """The request with its transport, from whatever host it is."""
-    return request if _has_transport(request) else await framework.adopt(request)
+    return request if _has_transport(request) else await duckframework.adopt(request)
 
 
 async def leave(request: "HttpRequest") -> None:
     """What is to be done when the connection has ended, before `run` does."""
     if not _has_transport(request):
-        await framework.leave(request)
+        await duckframework.leave(request)
 
 
 def _has_transport(request: "HttpRequest") -> bool:
@@ -180,14 +133,6 @@ def answer_last(
     # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
     end_stream(transport)
     return asyncio.get_running_loop().call_later(_LINGER if timeout is None else timeout, transport.abort)
-
-
-def end_stream(transport: asyncio.Transport) -> None:
-    """Ends our side of the stream; aborts where the peer has reset the connection."""
-    try:
-        transport.write_eof()
-    except OSError:  # asyncio's own transport lets out what shutdown(2) says then
-        transport.abort()
 
 
 def pause(request: "HttpRequest") -> None:

@@ -1,4 +1,4 @@
-# How messages get to handlers: part of _speedups.pyx. `_fallback_dispatch.py` is its specification.
+# How messages get to handlers: part of _speedups.pyx. `dispatcher.py` is its specification.
 
 
 cdef extern from "Python.h":

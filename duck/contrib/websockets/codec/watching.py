@@ -1,4 +1,4 @@
-"""What a view needs of its class and of assignments to it, in Python: the specification of `_view.pxi`."""
+"""What a view needs of its class and of assignments to it, in Python: the specification of `watching.pxi`."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-# What a view needs of its class and of assignments to it; `_fallback_view.py` is the specification.
+# What a view needs of its class and of assignments to it; `watching.py` is its specification.
 
 cdef extern from "Python.h":
     ctypedef int (*setattrofunc)(PyObject *, PyObject *, PyObject *) except -1
@@ -26,7 +26,7 @@ cdef int watched_setattro(PyObject *self, PyObject *name, PyObject *value) excep
 
 
 def watching(frozenset names):
-    """See `_fallback_view.watching`.
+    """See `watching` in watching.py.
 
     Like those of the interpreter's own types, these methods are also what the slot of their class points to: an
     assignment that is not watched costs a look-up in a set, where a function in Python costs seven times as much as the
@@ -43,5 +43,5 @@ cdef object wrapper(method):
 
 
 def type_version(type cls):
-    """See `_fallback_view.type_version`: the tag by which the interpreter's own cache of attributes knows the class."""
+    """See `type_version` in watching.py: the tag by which the interpreter's own cache of attributes knows the class."""
     return (<PyTypeObject *>cls).tp_version_tag

@@ -9,23 +9,24 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _fallback, _fallback_dispatch, _fallback_hotpath, _fallback_view
-
 if TYPE_CHECKING:  # the twins share no class, only their shape
-    from ._fallback import (
+    from .pure import (
         MAX_LENGTH,
         NOT_TEXT,
+        SENT,
+        Dispatcher,
         FrameWriter,
+        HotPath,
         MessageReader,
+        ReceiveBuffer,
         apply_mask,
         build_header,
         parse_header,
         serialize,
+        type_version,
         utf8_state,
+        watching,
     )
-    from ._fallback_dispatch import Dispatcher
-    from ._fallback_hotpath import SENT, HotPath, ReceiveBuffer
-    from ._fallback_view import type_version, watching
 
 __all__ = [
     "MAX_LENGTH",
@@ -54,13 +55,13 @@ def _choose() -> tuple[ModuleType, str]:
     if os.environ.get("DUCK_NO_EXTENSIONS", "") not in ("", "0"):
         if required:
             raise ImportError("DUCK_NO_EXTENSIONS and DUCK_REQUIRE_SPEEDUPS are both set: unset one")
-        return _fallback, "DUCK_NO_EXTENSIONS is set"
+        return _pure(), "DUCK_NO_EXTENSIONS is set"
     try:
-        from . import _speedups
+        from .. import _speedups
     except ImportError as error:
         # Not built is one thing; built, but broken, is another, and its cause must not be hidden.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
-        folder = os.path.dirname(os.path.abspath(__file__))
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         why = f"it was not built in {folder}" if missing else f"it does not load: {error}"
         advice = _advice(folder)
         if required:
@@ -71,7 +72,7 @@ def _choose() -> tuple[ModuleType, str]:
             RuntimeWarning,
             stacklevel=2,
         )
-        return _fallback, why
+        return _pure(), why
     return _speedups, "it is built and loads"
 
 
@@ -89,26 +90,31 @@ def _advice(folder: str) -> str:
     )
 
 
+def _pure() -> ModuleType:
+    """The twin, which is imported only where it is chosen."""
+    from . import pure
+
+    return pure
+
+
 _module, _why = _choose()
-_hotpath = _fallback_hotpath if _module is _fallback else _module
-_view = _fallback_view if _module is _fallback else _module
 
 if not TYPE_CHECKING:
     MAX_LENGTH = _module.MAX_LENGTH
     NOT_TEXT = _module.NOT_TEXT
-    MessageReader = _module.MessageReader
+    SENT = _module.SENT
+    Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter
-    SENT = _hotpath.SENT
-    Dispatcher = (_fallback_dispatch if _module is _fallback else _module).Dispatcher
-    HotPath = _hotpath.HotPath
-    ReceiveBuffer = _hotpath.ReceiveBuffer
+    HotPath = _module.HotPath
+    MessageReader = _module.MessageReader
+    ReceiveBuffer = _module.ReceiveBuffer
     apply_mask = _module.apply_mask
     build_header = _module.build_header
     parse_header = _module.parse_header
     serialize = _module.serialize
-    type_version = _view.type_version
-    watching = _view.watching
+    type_version = _module.type_version
     utf8_state = _module.utf8_state
+    watching = _module.watching
 
 
 def new_mask() -> bytes:
@@ -119,7 +125,7 @@ def new_mask() -> bytes:
 def describe() -> dict[str, str]:
     """Which codec runs, why, and on which SIMD tier."""
     return {
-        "codec": "compiled" if _module is not _fallback else "pure Python",
+        "codec": "pure Python" if _module.IMPLEMENTATION == "python" else "compiled",
         "reason": _why,
         "simd": _module.SIMD_TIER,
         "simd tiers": ", ".join(_module.SIMD_TIERS) or "none",

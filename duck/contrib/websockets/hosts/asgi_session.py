@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMap
 from contextvars import Context
 from typing import Any, Protocol
 
-from .connection import Connection
-from .exceptions import ConnectionClosed
-from .heartbeat import Heartbeat
-from .opcodes import CloseCode, OpCode
-from .protocol import WebSocketProtocol
+from ..exceptions import ConnectionClosed
+from ..opcodes import CloseCode, OpCode
+from ..protocol.heartbeat import Heartbeat
+from ..protocol.protocol import WebSocketProtocol
+from ..sansio.connection import Connection
 
 __all__ = ["Accepted", "Event", "Headers", "Host", "Session", "Wire"]
 

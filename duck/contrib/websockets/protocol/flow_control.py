@@ -13,7 +13,7 @@ import socket as sockets
 import sys
 from typing import Any, Protocol
 
-from .commons import clock
+from .loop import clock
 
 if sys.platform != "win32":
     import fcntl

@@ -1,4 +1,4 @@
-"""How messages get to handlers, in plain Python: the readable specification of `_dispatch.pxi`.
+"""How messages get to handlers, in plain Python: the readable specification of `dispatcher.pxi`.
 
 A handler is a coroutine of its own in a task of its own, as `create_task` would make it. Most handlers never wait, and
 for them a task is too much to make anew. So a connection keeps at most one *idle worker*: a task that is parked, whose
