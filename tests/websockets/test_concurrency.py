@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView, codec
-from duck.contrib.websockets.protocol.protocol import WebSocketProtocol
+from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 
 from .views import Gates
 
@@ -135,7 +135,7 @@ def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeyp
     write = asyncio.sslproto._SSLProtocolTransport.write
 
     def counting(self, data):
-        if isinstance(self.get_protocol(), WebSocketProtocol):
+        if isinstance(self.get_protocol(), ConnectionProtocol):
             writes.append(data)
         return write(self, data)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
-from duck.contrib.websockets.protocol.slow_consumer import RateLimit
+from duck.contrib.websockets.protocol.rate_limit import RateLimit
 
 KIB = 2**10
 

@@ -9,7 +9,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
 from duck.contrib.websockets.protocol.pending import hop
-from duck.contrib.websockets.protocol.protocol import WebSocketProtocol
+from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 from duck.contrib.websockets.sansio.connection import Connection
 
 
@@ -180,7 +180,7 @@ def test_sending_once_the_loop_of_the_connection_is_closed(run, connect):
                 await view.send(data)
 
     async def reopen(view):
-        view._protocol = WebSocketProtocol(view, Connection(), handle=view.on_receive)
+        view._protocol = ConnectionProtocol(view, Connection(), handle=view.on_receive)
 
     with ThreadPoolExecutor(1) as pool:
         for again in (False, True):

@@ -21,7 +21,7 @@ from .logging import access_logger, log_access, log_event, log_refusal, logger
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
 from .protocol.pending import hop
-from .protocol.protocol import WebSocketProtocol
+from .protocol.protocol import ConnectionProtocol
 from .protocol.sender import Data
 from .sansio import handshake
 from .sansio.connection import Connection, check_close_code
@@ -111,7 +111,7 @@ class WebSocketView(View):
         self.kwargs = kwargs
         self.state = State.CLOSED
         # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
-        self._protocol: WebSocketProtocol | None = None
+        self._protocol: ConnectionProtocol | None = None
 
     if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
         __setattr__, __delattr__ = watching(WATCHED)
@@ -338,7 +338,7 @@ class WebSocketView(View):
             self.subprotocol = acceptance.subprotocol
         self.extensions = acceptance.extensions
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
-        self._protocol = protocol = WebSocketProtocol(
+        self._protocol = protocol = ConnectionProtocol(
             self,
             connection,
             handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
@@ -559,7 +559,7 @@ class WebSocketView(View):
             )
         return frames
 
-    def _open_protocol(self) -> WebSocketProtocol:
+    def _open_protocol(self) -> ConnectionProtocol:
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol

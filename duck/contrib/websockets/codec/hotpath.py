@@ -76,7 +76,7 @@ class ReceiveBuffer:
 
 
 class HotPath:
-    """What every read and every plain message goes through; `WebSocketProtocol` is built on it and has the rest.
+    """What every read and every plain message goes through; `ConnectionProtocol` is built on it and has the rest.
 
     Attributes:
         reader: What was received goes in here,

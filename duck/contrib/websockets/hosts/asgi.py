@@ -30,7 +30,7 @@ from ..sansio import handshake
 from ..sansio.connection import Connection, check_close_code, parse_close
 
 if TYPE_CHECKING:
-    from ..protocol.protocol import WebSocketProtocol
+    from ..protocol.protocol import ConnectionProtocol
     from ..view import WebSocketView
 
 __all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of", "run"]
@@ -420,7 +420,7 @@ class Bridge(asyncio.Transport):
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        protocol: WebSocketProtocol = self._protocol
+        protocol: ConnectionProtocol = self._protocol
         return protocol
 
     def close(self) -> None:

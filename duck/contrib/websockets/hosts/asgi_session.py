@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from ..exceptions import ConnectionClosed
 from ..opcodes import CloseCode, OpCode
 from ..protocol.heartbeat import Heartbeat
-from ..protocol.protocol import WebSocketProtocol
+from ..protocol.protocol import ConnectionProtocol
 from ..sansio.connection import Connection
 
 __all__ = ["Accepted", "Event", "Headers", "Host", "Session", "Wire"]
@@ -294,7 +294,7 @@ class Session:
         self._stage = Stage.CLOSED
 
     def shut_down(self, code: int, timeout: float) -> None:
-        """Closes an accepted connection, in the name of a server that stops; as `WebSocketProtocol.shut_down`."""
+        """Closes an accepted connection, in the name of a server that stops; as `ConnectionProtocol.shut_down`."""
         if self._wire is not None:
             self._wire.shut_down(code, timeout)
 
@@ -366,7 +366,7 @@ class KeepAlive(Heartbeat):
         self._protocol.transport.close()  # who does not answer a ping will hardly answer a close frame
 
 
-class Wire(WebSocketProtocol):
+class Wire(ConnectionProtocol):
     """The asyncio side of a connection that an ASGI application has accepted."""
 
     __slots__ = ()

@@ -20,7 +20,7 @@ from ..opcodes import OpCode
 from .transports import backlog, end_stream
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["Closing"]
 
@@ -41,7 +41,7 @@ class Closing:
 
     __slots__ = ("_backlog", "_drain", "_progress", "_protocol", "_timeout", "_timer")
 
-    def __init__(self, protocol: "WebSocketProtocol", timeout: float) -> None:
+    def __init__(self, protocol: "ConnectionProtocol", timeout: float) -> None:
         self._protocol = protocol
         self._timeout = timeout
         self._backlog = backlog(protocol.transport)
@@ -130,7 +130,7 @@ class _Drain(asyncio.BufferedProtocol):
             from a peer that was not sending.
     """
 
-    def __init__(self, protocol: "WebSocketProtocol", closing: Closing) -> None:
+    def __init__(self, protocol: "ConnectionProtocol", closing: Closing) -> None:
         self._protocol = protocol
         self._closing = closing
         self._size = 0

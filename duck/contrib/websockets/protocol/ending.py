@@ -18,7 +18,7 @@ from . import stepping
 
 if TYPE_CHECKING:
     from ..frame import Frame
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["Hooks"]
 
@@ -35,7 +35,7 @@ class Hooks:
 
     __slots__ = ("_beating", "_emptied", "_protocol", "_pulling", "_tasks", "on_close")
 
-    def __init__(self, protocol: "WebSocketProtocol") -> None:
+    def __init__(self, protocol: "ConnectionProtocol") -> None:
         self._protocol = protocol
         self._tasks: tuple[asyncio.Task[None], ...] = ()  # of the view's own loops, and in the end of `on_close`
         self._beating: asyncio.Task[None] | None = None

@@ -9,7 +9,7 @@ from ..opcodes import OpCode
 from .flow_control import Hold
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["FrameQueue"]
 
@@ -22,7 +22,7 @@ class FrameQueue:
         most_waiting: Frames and bytes that may wait before reading is put on hold.
     """
 
-    def __init__(self, protocol: "WebSocketProtocol", most_waiting: tuple[int, int]) -> None:
+    def __init__(self, protocol: "ConnectionProtocol", most_waiting: tuple[int, int]) -> None:
         self._protocol = protocol
         self._most, self._most_bytes = most_waiting
         self._frames: deque[tuple[int, bytes]] = deque()

@@ -21,7 +21,7 @@ from ..opcodes import CloseCode
 from .loop import clock
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["Heartbeat"]
 
@@ -57,7 +57,7 @@ class Heartbeat:
         "latency",
     )
 
-    def __init__(self, protocol: "WebSocketProtocol", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, protocol: "ConnectionProtocol", loop: asyncio.AbstractEventLoop) -> None:
         self._protocol = protocol
         self._loop = loop
         self._clock = clock(loop)

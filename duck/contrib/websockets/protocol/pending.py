@@ -17,7 +17,7 @@ from ..exceptions import ConnectionClosed
 from ..logging import logger
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["Pending", "begin", "hop"]
 
@@ -124,7 +124,7 @@ else:
 
 
 def hop(
-    protocol: "WebSocketProtocol", method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
+    protocol: "ConnectionProtocol", method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
 ) -> Coroutine[Any, Any, None]:
     """Calls a method in the thread of the connection, as soon as the loop there gets to it.
 
@@ -150,7 +150,7 @@ def hop(
     return Pending(partial(_wait, result, closes))
 
 
-def _schedule(protocol: "WebSocketProtocol", call: "_Call") -> None:
+def _schedule(protocol: "ConnectionProtocol", call: "_Call") -> None:
     try:
         protocol.loop.call_soon_threadsafe(call)
     except RuntimeError:
@@ -197,7 +197,7 @@ class _Call:
 
     def __init__(
         self,
-        protocol: "WebSocketProtocol",
+        protocol: "ConnectionProtocol",
         method: Callable[..., Awaitable[None]],
         args: tuple[Any, ...],
         result: _Result,

@@ -38,11 +38,12 @@ from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .loop import receive_buffer
 from .pending import Pending
+from .rate_limit import RateLimit
 from .sender import LARGE, Sender
-from .slow_consumer import RateLimit, SlowConsumer
+from .slow_consumer import SlowConsumer
 from .transports import NO_BACKLOG, backlog, plain_socket
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["ConnectionProtocol"]
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
@@ -51,7 +52,7 @@ _WRITE_LIMIT = 65536  # what transports have by themselves
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
 
 
-class WebSocketProtocol(codec.HotPath, asyncio.BufferedProtocol):
+class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
     """One connection of one endpoint.
 
     Args:

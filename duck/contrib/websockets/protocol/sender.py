@@ -26,7 +26,7 @@ from .loop import threads
 from .pending import Pending, begin, hop
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
 __all__ = ["LARGE", "Data", "Sender"]
 
@@ -104,7 +104,7 @@ class Sender:
     )
 
     def __init__(
-        self, protocol: "WebSocketProtocol", send_frame: Callable[[Frame], Awaitable[None]] | None = None
+        self, protocol: "ConnectionProtocol", send_frame: Callable[[Frame], Awaitable[None]] | None = None
     ) -> None:
         self._protocol = protocol
         self._send_frame = send_frame

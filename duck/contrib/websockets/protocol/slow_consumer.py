@@ -1,4 +1,4 @@
-"""Bounds to what flows: messages a second from a peer, and messages for a peer that does not read."""
+"""Messages for a peer that reads more slowly than the application sends."""
 
 from typing import TYPE_CHECKING
 
@@ -7,35 +7,11 @@ from ..logging import logger
 from ..opcodes import CloseCode
 
 if TYPE_CHECKING:
-    from .protocol import WebSocketProtocol
+    from .protocol import ConnectionProtocol
 
-__all__ = ["SLOW_CONSUMER_POLICIES", "RateLimit", "SlowConsumer"]
+__all__ = ["SLOW_CONSUMER_POLICIES", "SlowConsumer"]
 
 SLOW_CONSUMER_POLICIES = ("wait", "drop", "close")
-
-
-class RateLimit:
-    """How many messages may still come: a bucket that holds those of one second, and fills as time goes by.
-
-    Args:
-        rate: Messages a second.
-        now: The time, in seconds.
-    """
-
-    __slots__ = ("_room", "_since", "rate")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
-        self._room = max(rate, 1.0)
-        self._since = now
-
-    def take(self, count: int, now: float) -> int:
-        """How many of so many messages may pass; they are counted."""
-        self._room = min(self._room + (now - self._since) * self.rate, max(self.rate, 1.0))
-        self._since = now
-        taken = min(count, int(self._room))
-        self._room -= taken
-        return taken
 
 
 class SlowConsumer:
@@ -51,7 +27,7 @@ class SlowConsumer:
 
     __slots__ = ("_closes", "_protocol", "_told", "dropped", "lags")
 
-    def __init__(self, protocol: "WebSocketProtocol", policy: str) -> None:
+    def __init__(self, protocol: "ConnectionProtocol", policy: str) -> None:
         self._protocol = protocol
         self._told = False
         self._closes = policy == "close"
