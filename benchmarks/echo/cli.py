@@ -1,14 +1,13 @@
 """The command line of `python -m benchmarks.echo`."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import chart, cores, programs, registry, report, workloads
+from . import chart, cores, programs, registry, report, results, workloads
 from .run import Settings, run
 
 __all__ = ["main"]
@@ -19,7 +18,7 @@ QUICK = Settings(rounds=1, seconds=0.3, warmup=0.1, rest=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints the report on standard output, and writes it with the raw figures and a chart.
+    """Measures, prints the report on standard output, and writes it with the figures and a chart.
 
     Returns:
         0; 1 if something that was measured failed; 2 if nothing could be measured.
@@ -33,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _list()
         return 0
     if options.results:
-        results = json.loads(options.results.read_text())
+        try:
+            found = results.read(options.results)
+        except ValueError as error:
+            return _refuse(str(error))
     elif sys.platform != "linux":
         return _refuse("the load client needs Linux, for epoll and to pin processes to cores")
     else:
@@ -44,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _refuse(str(error))
         if options.quick:
             chosen = [workload.small() for workload in chosen]
-        results = _measure(servers, chosen, _settings(options))
-    if not results["samples"]:
+        found = _measure(servers, chosen, _settings(options))
+    if not found["samples"]:
         return _refuse("nothing was measured")
-    text = report.markdown(results, _baselines(options.baseline, results))
+    text = report.markdown(found, _baselines(options.baseline, found))
     print(text)
-    _write(options.out, results, text)
-    return int(any("error" in sample for sample in results["samples"]))
+    _write(options.out, found, text)
+    return int(any("error" in sample for sample in found["samples"]))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -95,9 +97,9 @@ def _measure(
     return run(servers, chosen, pair, settings, _say)
 
 
-def _baselines(names: str | None, results: dict[str, Any]) -> list[str]:
+def _baselines(names: str | None, found: dict[str, Any]) -> list[str]:
     """The servers to compare with, as far as they were measured."""
-    measured = list(dict.fromkeys(sample["server"] for sample in results["samples"] if "value" in sample))
+    measured = list(dict.fromkeys(sample["server"] for sample in found["samples"] if "value" in sample))
     if names is None:
         return ["picows"] if "picows" in measured else measured[:1]
     for name in names.split(","):
@@ -106,14 +108,11 @@ def _baselines(names: str | None, results: dict[str, Any]) -> list[str]:
     return [name for name in names.split(",") if name in measured]
 
 
-def _write(folder: Path, results: dict[str, Any], text: str) -> None:
+def _write(folder: Path, found: dict[str, Any], text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "echo.json").write_text(json.dumps(results, indent=1) + "\n")
+    results.write(found, folder / "echo.toml")
     (folder / "echo.md").write_text(text)
-    try:
-        chart.draw(results, folder / "echo.svg")
-    except ModuleNotFoundError:
-        _say("without a chart: pip install matplotlib")
+    chart.draw(found, folder / "echo.svg")
     _say(f"written to {folder}")
 
 

@@ -20,9 +20,6 @@ __all__ = ["Settings", "run"]
 
 Say = Callable[[str], None]
 
-FORMAT = 1
-"""Of the results; a higher number for what older readers would misread."""
-
 STARTING = 1.0
 """Seconds that it takes, about, to start a server and open connections; for the estimate only."""
 
@@ -60,10 +57,9 @@ def run(
         say: Called with lines on how it goes.
 
     Returns:
-        The results, made of what JSON knows.
+        The results, in the form that `results.write` takes.
     """
     results: dict[str, Any] = {
-        "format": FORMAT,
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:],
         "settings": vars(settings),
@@ -111,7 +107,8 @@ def _described_server(server: Server) -> dict[str, Any]:
 
 def _described_workload(workload: Workload) -> dict[str, Any]:
     return {
-        **vars(workload),
+        "name": workload.name,
+        "mode": workload.mode,
         "title": workload.title,
         "unit": workload.unit,
         "lower_is_better": workload.lower_is_better,
