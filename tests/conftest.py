@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections import Counter
+from contextlib import suppress
 from textwrap import shorten
 
 import pytest
@@ -15,14 +16,22 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that the codec was not built is said in the header
     from duck.contrib.websockets.codec import describe  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
 
-
 from duck.server.runner import loop_factory
+
+pytest.register_assert_rewrite("tests.support")
+
+from .support.fixtures import *  # noqa: E402, F403  the fixtures of all rooms
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 """Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
 
 
 def pytest_configure():
+    with suppress(ImportError):  # benchmarks do without
+        from hypothesis import settings
+
+        settings.register_profile("duck", deadline=None)  # a deadline is wall time, and a test machine may be busy
+        settings.load_profile("duck")
     if os.environ.get("PYTHONASYNCIODEBUG"):  # then it tells of selectors and slow callbacks, among what tests look for
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 

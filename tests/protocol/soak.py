@@ -1,6 +1,6 @@
 """A server under load, among peers that break every rule, for as long as you like:
 
-    python -m tests.websockets.soak --minutes 10 --idle 5000 --busy 200
+    python -m tests.protocol.soak --minutes 10 --idle 5000 --busy 200
 
 The server is `duck serve` in a process of its own. Idle connections answer its pings. Busy ones send messages of 1 byte
 to 64 KiB, text and binary, whole, in fragments and compressed, and check every echo. Both kinds come and go, and beside
@@ -248,7 +248,7 @@ def main(options: argparse.Namespace) -> int:
     """Runs it; gives the exit status."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    command = [sys.executable, "-m", "duck.server", "serve", "tests.websockets.soak:Soaked", "--port", "0"]
+    command = [sys.executable, "-m", "duck.server", "serve", "tests.protocol.soak:Soaked", "--port", "0"]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen([*command, "--loop", options.loop], stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -276,7 +276,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.websockets.soak")
+    parser = argparse.ArgumentParser(prog="python -m tests.protocol.soak")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--idle", type=int, default=5000)
     parser.add_argument("--busy", type=int, default=200)

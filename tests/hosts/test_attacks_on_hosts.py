@@ -9,7 +9,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate, WebSocketView
 
-from .test_attacks import LONG
+from ..sansio.test_attacks import LONG
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 KIB, MIB = 2**10, 2**20

@@ -9,7 +9,7 @@ from duck.contrib.websockets import Compression, WebSocketView
 from duck.contrib.websockets.settings import BY_NAME, SETTINGS
 from duck.http.request import HttpRequest
 
-from .views import Recorder
+from ..support.views import Recorder
 
 KIND = (TypeError, ValueError)
 NO_NUMBERS = ["20", b"20", "1MB", True, [], {}, object(), 1j]

@@ -16,7 +16,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.http.request import HttpRequest
 from duck.views import View
 
-from .. import layers
+from . import layers
 
 ROOT = Path(duck.__file__).parent
 PACKAGE = "duck.contrib.websockets"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import serve
 
-from .views import Gates
+from ..support.views import Gates
 
 MIB = 2**20
 

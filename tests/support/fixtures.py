@@ -1,4 +1,4 @@
-"""What the tests of connections share: a loop of each kind, a server for one view, and a peer on a raw socket."""
+"""The fixtures of all rooms: a loop of each kind, a server for one view, a peer on a raw socket, a certificate."""
 
 import asyncio
 import collections
@@ -9,16 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import pytest
-import trustme
-from hypothesis import settings
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode
 from duck.contrib.websockets import codec as chosen
 from duck.contrib.websockets.sansio.connection import Connection, parse_close
 from duck.server import serve
-
-settings.register_profile("duck", deadline=None)  # which is wall time, and a test machine may be busy
-settings.load_profile("duck")
 
 SECONDS = 15
 """How long a test may take before it has failed."""
@@ -293,6 +288,7 @@ class Tls(NamedTuple):
 
 @pytest.fixture(scope="session")
 def tls():
+    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)

@@ -7,7 +7,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, State
 
-from . import views
+from ..support import views
 
 MIB = 2**20
 

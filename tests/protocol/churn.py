@@ -1,4 +1,4 @@
-"""Connections that come, say something, and go in every way: `python -m tests.websockets.churn --connections 10000`.
+"""Connections that come, say something, and go in every way: `python -m tests.protocol.churn --connections 10000`.
 
 It tells the open files and the memory of the process, which is server and client in one, on the way.
 """
@@ -130,7 +130,7 @@ async def _main(connections: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.websockets.churn")
+    parser = argparse.ArgumentParser(prog="python -m tests.protocol.churn")
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     arguments = parser.parse_args()

@@ -11,7 +11,7 @@ import pytest
 from duck.contrib.websockets import OpCode, WebSocketView, codec
 from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 
-from .views import Gates
+from ..support.views import Gates
 
 MIB = 2**20
 

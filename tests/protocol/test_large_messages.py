@@ -21,7 +21,7 @@ from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.protocol import decoding, sender
 from duck.contrib.websockets.sansio.connection import Connection, parse_close
 
-from .views import Recorder
+from ..support.views import Recorder
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 MIB = 2**20

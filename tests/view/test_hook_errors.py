@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
 
-from .views import OpcodeRecorder as Recorder
+from ..support.views import OpcodeRecorder as Recorder
 
 
 def errors(log):

@@ -10,7 +10,7 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
 from duck.http.request import HttpRequest
 
-from .views import OpcodeRecorder as Recorder
+from ..support.views import OpcodeRecorder as Recorder
 
 
 def test_hooks_in_order(run, connect):

@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State
 
-from .views import Recorder
+from ..support.views import Recorder
 
 
 @pytest.mark.parametrize("place", ["on_open", "on_receive", "on_close", "outside"])

@@ -7,7 +7,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
-from .views import Recorder
+from ..support.views import Recorder
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
