@@ -1,15 +1,20 @@
-"""What asyncio's transports do not tell by themselves: their socket, what their peer has not taken, a safe end."""
+"""Transports: what asyncio's do not tell by themselves (socket, backlog, a safe end), and one without a socket."""
 
 import asyncio
 import contextlib
 import sys
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any, NamedTuple
 
 if sys.platform != "win32":
     import fcntl
     import termios
 
-__all__ = ["NO_BACKLOG", "Backlog", "backlog", "end_stream", "plain_socket"]
+__all__ = ["NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
+
+_HIGH_WATER = 65536  # bytes that may wait before the protocol is paused, as in asyncio's transports
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:
@@ -55,3 +60,259 @@ def end_stream(transport: asyncio.Transport) -> None:
         transport.write_eof()
     except OSError:  # asyncio's own transport lets out what shutdown(2) says then
         transport.abort()
+
+
+class VirtualTransport(asyncio.Transport):
+    """A transport without a socket; its owner moves the bytes.
+
+        protocol -- write() --> outgoing() -> owner, then sent()
+        protocol <------------- feed(), feed_eof(), lose() <- owner
+
+    To its protocol it is like a transport of asyncio: `pause_writing` and `resume_writing` are called at the water
+    marks, nothing is received while reading is paused, and `connection_lost` is called once, by the loop. Bytes count
+    as waiting until the owner calls `sent`. Reading is paused until `connect` or `resume_reading`.
+
+    Args:
+        changed: Called at each change that the owner may have to act on: after `write`, `write_eof`, `close`, `abort`,
+            `pause_reading` and `resume_reading`. It must not call the protocol.
+        extra: The answers of `get_extra_info`.
+        half_close: Whether `write_eof` is possible; without it a protocol ends the connection as over TLS.
+
+    Attributes:
+        ended: Whether the protocol has called `write_eof` or `close`, so that nothing follows `outgoing()`.
+        aborted: Whether it has called `abort`.
+        lost: Whether the connection is gone: `connection_lost` has been called or is about to be.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[], object] | None = None,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        half_close: bool = False,
+    ) -> None:
+        super().__init__({} if extra is None else dict(extra))
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed or _nothing
+        self._half_close = half_close
+        self._protocol: Any = None
+        self._context = copy_context()
+        self._incoming: deque[bytes | memoryview] = deque()  # fed while reading was paused
+        self._eof_fed = self._eof_received = False
+        self._reading = self._receiving = False
+        self._outgoing: deque[bytes | memoryview] = deque()
+        self._size = 0  # bytes in it
+        self._high_water, self._low_water = _HIGH_WATER, _HIGH_WATER // 4
+        self._writing_paused = False
+        self._closing = False
+        self.ended = self.aborted = self.lost = False
+
+    # For the owner
+
+    def connect(self, protocol: asyncio.BaseProtocol) -> None:
+        """Sets the protocol, calls its `connection_made`, and begins to read."""
+        self.set_protocol(protocol)
+        protocol.connection_made(self)
+        self.resume_reading()
+
+    def outgoing(self, limit: int | None = None) -> bytes | memoryview:
+        """The next bytes to be sent: those of one `write`, or the first `limit` of them; empty if none wait."""
+        chunk = self._outgoing[0] if self._outgoing else b""
+        return chunk if limit is None or len(chunk) <= limit else memoryview(chunk)[:limit]
+
+    def sent(self, size: int) -> None:
+        """So many bytes of `outgoing()` wait no more. May call the protocol's `resume_writing`."""
+        chunk = self._outgoing.popleft()
+        if size < len(chunk):
+            self._outgoing.appendleft(memoryview(chunk)[size:])
+        self._size -= size
+        if self._writing_paused and self._size <= self._low_water:
+            self._writing_paused = False
+            self._protocol.resume_writing()
+        if self._closing and not self._size:
+            self.lose()
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Has the protocol receive bytes, now or when it reads again.
+
+        To be called from a callback of the loop while no task is running: a view handles messages in this call.
+        """
+        self._incoming.append(data)
+        self._receive()
+
+    def feed_eof(self) -> None:
+        """Ends what is fed. The protocol receives it behind the bytes, and may keep its own side open."""
+        self._eof_fed = True
+        self._receive()
+
+    def lose(self, error: Exception | None = None) -> None:
+        """The connection is gone, with all that waits."""
+        if self.lost:
+            return
+        self.lost = self.ended = self._closing = True
+        self._reading = False
+        self._incoming.clear()
+        self._outgoing.clear()
+        self._size = 0
+        if self._protocol is not None:
+            self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)
+
+    def _receive(self) -> None:
+        if not self._receiving:  # else the protocol has paused and resumed reading in a call of the loop below
+            self._receiving = True
+            try:
+                self._context.copy().run(self._receive_all)
+            except Exception as error:
+                message = "the protocol of a virtual transport failed"
+                details = {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
+                self._loop.call_exception_handler(details)
+                self.lose(error)
+            finally:
+                self._receiving = False
+
+    def _receive_all(self) -> None:
+        while self._reading and self._incoming:
+            data = self._incoming.popleft()
+            protocol = self._protocol
+            if not isinstance(protocol, asyncio.BufferedProtocol):
+                protocol.data_received(bytes(data))
+                continue
+            buffer = memoryview(protocol.get_buffer(len(data)))
+            size = min(len(data), len(buffer))
+            buffer[:size] = data[:size]
+            if size < len(data):
+                self._incoming.appendleft(memoryview(data)[size:])
+            protocol.buffer_updated(size)
+        if self._reading and self._eof_fed and not self._eof_received:
+            self._eof_received = True
+            if not self._protocol.eof_received():
+                self.close()
+
+    # For the protocol
+
+    def write(self, data: Any) -> None:
+        if not data or self.ended:
+            return
+        self._outgoing.append(data if isinstance(data, bytes) else bytes(data))
+        self._size += len(self._outgoing[-1])
+        self._changed()
+        if self._size > self._high_water and not self._writing_paused and self._protocol is not None:
+            self._writing_paused = True
+            self._protocol.pause_writing()
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def write_eof(self) -> None:
+        if not self._half_close:
+            raise NotImplementedError("this transport has no half-close; use close()")
+        if not self.ended:
+            self.ended = True
+            self._changed()
+
+    def can_write_eof(self) -> bool:
+        return self._half_close
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self.ended = self._closing = True
+        self._reading = False
+        if not self._size:
+            self.lose()
+        self._changed()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.lose()
+        self._changed()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self._reading = False
+        self._changed()
+
+    def resume_reading(self) -> None:
+        if self._reading or self._closing:
+            return
+        self._reading = True
+        self._context = copy_context()
+        if self._incoming or self._eof_fed:
+            self._loop.call_soon(self._receive, context=self._context)
+        self._changed()
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def get_write_buffer_size(self) -> int:
+        return self._size
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = _HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not 0 <= low <= high:
+            raise ValueError(f"the low water mark ({low}) is from 0 to the high one ({high})")
+        self._high_water, self._low_water = high, low
+
+
+def _nothing() -> None:
+    pass
+
+
+def pair(
+    extra: Mapping[str, Any] | None = None, other_extra: Mapping[str, Any] | None = None
+) -> tuple[VirtualTransport, VirtualTransport]:
+    """Two transports, each of which receives what is written to the other: a connection within the process.
+
+    Bytes wait in the sender's transport while the receiver has paused reading, so that the sender is paused at its
+    water mark. `close` ends the other's stream, and `abort` resets it, as over TCP.
+
+    Args:
+        extra: The answers of the first one's `get_extra_info`,
+        other_extra: and those of the second one's.
+    """
+    loop = asyncio.get_running_loop()
+    moving = False
+
+    def changed() -> None:
+        nonlocal moving
+        if not moving:
+            moving = True
+            loop.call_soon(move)
+
+    def move() -> None:
+        nonlocal moving
+        moving = False
+        for source, target in ((first, second), (second, first)):
+            _carry(source, target)
+
+    first = VirtualTransport(changed, extra=extra, half_close=True)
+    second = VirtualTransport(changed, extra=other_extra, half_close=True)
+    return first, second
+
+
+def _carry(source: VirtualTransport, target: VirtualTransport) -> None:
+    """Has one end of a pair receive what waits in the other."""
+    while (data := source.outgoing()) and target.is_reading():
+        target.feed(data)
+        source.sent(len(data))
+    if source.aborted:
+        target.lose(ConnectionResetError("the peer has reset the connection"))
+    elif source.get_write_buffer_size() and target.lost:
+        source.lose(ConnectionResetError("the peer has closed the connection and reads no more"))
+    elif source.ended and not source.get_write_buffer_size():
+        target.feed_eof()
