@@ -103,7 +103,7 @@ class Frame:
         payload = await read_exact(length) if length else b""
         if masked:
             payload = apply_mask(payload, mask)
-        frame = cls(first & 0b1111, bool(first & 0b10000000), payload, rsv1=bool(first & 0b01000000))
+        frame = cls(first & 0b1111, bool(first & codec.FIN), payload, rsv1=bool(first & codec.RSV1))
         for extension in reversed(extensions or ()):
             frame = cast("Self", extension.decode(frame, max_size))
         return frame

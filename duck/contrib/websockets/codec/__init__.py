@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the twins share no class, only their shape
     from .pure import (
+        CORK_LIMIT,
+        FIN,
         MAX_LENGTH,
+        MESSAGE_COST,
         NOT_TEXT,
+        RSV1,
         SENT,
+        UTF8_REJECT,
         Dispatcher,
         FrameWriter,
         HotPath,
@@ -29,9 +34,14 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
     )
 
 __all__ = [
+    "CORK_LIMIT",
+    "FIN",
     "MAX_LENGTH",
+    "MESSAGE_COST",
     "NOT_TEXT",
+    "RSV1",
     "SENT",
+    "UTF8_REJECT",
     "Dispatcher",
     "FrameWriter",
     "HotPath",
@@ -100,9 +110,14 @@ def _pure() -> ModuleType:
 _module, _why = _choose()
 
 if not TYPE_CHECKING:
+    CORK_LIMIT = _module.CORK_LIMIT
+    FIN = _module.FIN
     MAX_LENGTH = _module.MAX_LENGTH
+    MESSAGE_COST = _module.MESSAGE_COST
     NOT_TEXT = _module.NOT_TEXT
+    RSV1 = _module.RSV1
     SENT = _module.SENT
+    UTF8_REJECT = _module.UTF8_REJECT
     Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter
     HotPath = _module.HotPath

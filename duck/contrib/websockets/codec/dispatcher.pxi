@@ -2,10 +2,6 @@
 
 
 cdef extern from "Python.h":
-    int iterator_send "PyIter_Send" (object iterator, PyObject *value, PyObject **result) except -1
-    bint PyCoro_CheckExact(object value)
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
     const Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t Py_REFCNT(PyObject *value)
     PyObject **PyObject_GET_WEAKREFS_LISTPTR(PyObject *value)
@@ -18,218 +14,11 @@ cdef extern from "_context.h":
 
 duck_find_map()
 
-
-cdef enum:
-    NEXT = 1  # PYGEN_NEXT: the iterator has yielded
-
-cdef enum State:
-    IDLE
-    STARTING
-    WAITING
-    DRIVEN
-    ENDED
-
-cdef enum:
-    DRAINED = 64  # messages that leave the inbox at a time
-
 cdef object NO_WORKERS = frozenset()
 cdef tuple NO_MESSAGES = ()
 
 
 cdef class HotPath
-
-
-cdef class Worker:
-    cdef Dispatcher dispatcher
-    cdef object task
-    cdef object context
-    cdef object handler
-    cdef object awaited  # what it waits for, while the task has not been told
-    cdef object pending  # a cancellation that strikes at the next step
-    cdef object value  # what the handler has returned
-    cdef object error  # what it has raised
-    cdef object callback  # steps the task while it is parked, None otherwise
-    cdef Py_ssize_t references  # of a task that nobody keeps; 0 before they have been counted
-    cdef PyObject *weak_references  # the first in the list of them, for comparison alone
-    cdef State state
-    cdef bint cancelled
-    cdef public bint kept
-    cdef public bint _asyncio_future_blocking
-
-    def __cinit__(self, Dispatcher dispatcher not None, context, hook):
-        self.dispatcher = dispatcher
-        self.context = context
-        self.handler = hook
-        self.state = IDLE if hook is None else DRIVEN
-
-    def __getattr__(self, str name):
-        if name == "__qualname__" and self.handler is None:
-            return "idle WebSocket worker"
-        if name.startswith(("cr_", "__")):
-            return getattr(self.handler, name)
-        raise AttributeError(name)
-
-    # What a task calls on its coroutine
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self.state == DRIVEN:
-            if self.pending is not None:
-                error, self.pending = self.pending, None
-                return self.throw_in(error)
-            return self.drive()
-        if self.state == WAITING:
-            return self.hand_over()
-        if self.state == IDLE:
-            self._asyncio_future_blocking = True
-            return self
-        if self.error is not None:
-            raise self.error
-        raise StopIteration(self.value)
-
-    def send(self, value):
-        return self.__next__()
-
-    def throw(self, error, value=None, traceback=None):
-        if self.state == DRIVEN:
-            pending, self.pending = self.pending, None
-            if pending is not None and not isinstance(error, self.dispatcher.cancelled_error):
-                error = pending
-            return self.throw_in(error)
-        if self.state == WAITING:
-            # The handler was cancelled in its first step: so is what it waits for, as a task does it.
-            awaited = self.hand_over()
-            cancel = getattr(awaited, "cancel", None)
-            if cancel is None or not cancel(msg=error.args[0] if error.args else None):
-                self.pending = error
-            return awaited
-        if self.state == IDLE:
-            self.state = ENDED
-            self.dispatcher.lose(self)
-        raise self.error or error
-
-    def close(self):
-        if self.handler is not None:
-            self.handler.close()
-
-    # What a task calls on the future that it waits for
-
-    def get_loop(self):
-        return self.dispatcher.loop
-
-    def add_done_callback(self, callback, *, context):
-        self.callback = callback
-
-    def result(self):
-        if self.cancelled:
-            raise self.dispatcher.cancelled_error
-
-    def cancel(self, msg=None):
-        if self.state != IDLE or self.callback is None:
-            return False  # the task notes it, and its next step raises it
-        callback, self.callback = self.callback, None
-        self.cancelled = True
-        self.dispatcher.lose(self)
-        self.dispatcher.loop.call_soon(callback, self, context=self.context)
-        return True
-
-    # What a task's own methods tell
-
-    def withdraw_cancel(self):
-        self.pending = None
-
-    # Running handlers
-
-    cdef inline int start(self, tuple message) except -1:
-        """Hands a message to a new handler, which runs to its first wait."""
-        cdef Dispatcher dispatcher = self.dispatcher
-        cdef PyObject *result = NULL
-        self.state = STARTING
-        handler = dispatcher.handle(message[1], dispatcher.opcodes[<int>message[0]])
-        if not PyCoro_CheckExact(handler):
-            handler = dispatcher.iterator(handler)
-        self.handler = handler
-        if iterator_send(handler, <PyObject *>None, &result) == NEXT:
-            self.awaited = <object>result
-            self.state = WAITING
-        elif result is not <PyObject *>None:
-            self.value = <object>result
-        Py_CLEAR(result)
-        return 0
-
-    cdef object hand_over(self):
-        """What the handler waits for; from now on the task drives it."""
-        self.state = DRIVEN
-        awaited, self.awaited = self.awaited, None
-        return awaited
-
-    cdef object drive(self):
-        """Runs the handler to its next wait; StopIteration or its error if it ends."""
-        cdef PyObject *result = NULL
-        try:
-            if iterator_send(self.handler, <PyObject *>None, &result) == NEXT:
-                return <object>result
-            value = <object>result
-        except BaseException as error:
-            return self.end_with(error)
-        finally:
-            Py_CLEAR(result)
-        self.state = ENDED
-        self.dispatcher.lose(self)
-        raise StopIteration(value)
-
-    cdef object throw_in(self, error):
-        """The same, with an error that what it waits for has raised."""
-        try:
-            return self.handler.throw(error)
-        except StopIteration as stop:
-            value = stop.value
-        except BaseException as raised:
-            return self.end_with(raised)
-        self.state = ENDED
-        self.dispatcher.lose(self)
-        raise StopIteration(value)
-
-    cdef object end_with(self, error):
-        self.fail(error)
-        self.dispatcher.lose(self)
-        if self.error is None:
-            raise StopIteration
-        raise error
-
-    cdef int fail(self, error) except -1:
-        """The handler has raised, which its task is to end with."""
-        self.state = ENDED
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        self.dispatcher.owner.hook_failed(error)
-        if isinstance(error, SystemExit):
-            return 0  # which would end the loop if a task raised it
-        self.error = error
-        if self.task is not None and not isinstance(error, self.dispatcher.cancelled_error):
-            self.task.add_done_callback(self.dispatcher.retrieve)
-        return 0
-
-    cdef int wake(self) except -1:
-        """Steps the task here and now, if it is parked; no other task may be running."""
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            PyContext_Enter(self.context)
-            try:
-                callback(self)
-            finally:
-                PyContext_Exit(self.context)
-        return 0
-
-    def end(self):
-        if self.state == IDLE:
-            self.state = ENDED
-        self.wake()
 
 
 cdef class Dispatcher:
@@ -324,7 +113,7 @@ cdef class Dispatcher:
         self.draining = False
         while self.inbox is not NO_MESSAGES and not (self.running or self.is_blocked()):
             inbox = self.inbox
-            size = min(<Py_ssize_t>len(inbox), <Py_ssize_t>DRAINED)
+            size = min(<Py_ssize_t>len(inbox), <Py_ssize_t>INBOX_BATCH)
             messages = [inbox.popleft() for _ in range(size)]
             at = self.hand_out(messages)
             if self.stopped:

@@ -17,295 +17,107 @@ exception or its cancellation.
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message. They
 wait as they came, encoded: what an extension has compressed is decompressed when its handler starts.
 
-asyncio comes in as `tasks`, so that this file depends on nothing of it:
-
-    start_worker(loop, worker, context)    a task that tells its worker what is done to it (`kept`, `withdraw_cancel`);
-                                         it takes its first step at once where Python can do that
-    enter_task(loop, task), leave_task(loop, task)    as asyncio.tasks has them, for who implements tasks of their own
-    retrieve(task)    marks its exception as retrieved
-    CancelledError, deque    of asyncio and collections
-    iterator(awaitable)    what `await` would drive
-    OPCODES    opcodes by number
+This file imports nothing of asyncio: `Tasks` says what the dispatcher needs of it, and `Owner` what it needs of the
+connection.
 """
 
 import sys
-import weakref
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
+from typing import Any, Protocol
 
-IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
+from .numbers import INBOX_BATCH
+from .worker import IDLE, WAITING, Worker
 
-_DRAINED = 64  # messages that leave the inbox at a time
+__all__ = ["Dispatcher", "Owner", "Tasks"]
 
 NO_WORKERS: frozenset[Any] = frozenset()
 
 
-class Worker:
-    """The coroutine of a handler's task, and the future that the task waits for while there is no handler.
+class Owner(Protocol):
+    """The connection, as far as its dispatcher needs it."""
 
-    Args:
-        dispatcher: Hands it messages.
-        context: Of the task.
-        hook: A coroutine that the task is to drive from its first step; None for a worker that waits for a message.
+    def hook_failed(self, error: BaseException) -> None:
+        """A handler has raised."""
 
-    Attributes:
-        handler: The coroutine of the hook.
-        kept: Whether something was done to the task, so that it must not serve another message.
-        state: See above.
-        task: The task; None during its first step, and after the end.
-    """
+    def decode_later(self, message: tuple[int, bytes]) -> None:
+        """Decodes a large message in a thread, and calls `resume` with the result."""
 
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "_awaited",
-        "_callback",
-        "_cancelled",
-        "_context",
-        "_dispatcher",
-        "_error",
-        "_marks",
-        "_pending",
-        "_value",
-        "handler",
-        "kept",
-        "state",
-        "task",
-    )
+    def refuse(self, error: BaseException) -> None:
+        """A message could not be decoded."""
 
-    def __init__(self, dispatcher: "Dispatcher", context: Any, hook: Iterator[Any] | None = None) -> None:
-        self.handler: Any = hook
-        self.state = IDLE if hook is None else DRIVEN
-        self.task: Any = None
-        self.kept = False
-        self._dispatcher = dispatcher
-        self._context = context
-        self._marks: tuple[int, int] | None = None  # of a task that nobody keeps
-        self._awaited: Any = None  # what the handler waits for, while the task has not been told
-        self._pending: BaseException | None = None  # a cancellation that strikes at the next step
-        self._value: Any = None  # what the handler has returned
-        self._error: BaseException | None = None  # what it has raised
-        self._callback: Callable[[Any], object] | None = None  # steps the task while it is parked
-        self._cancelled = False
-        self._asyncio_future_blocking = False
+    def renew_share(self) -> None:
+        """A handler starts, with a share of the loop's time of its own."""
 
-    def __getattr__(self, name: str) -> Any:
-        """`cr_frame`, `__qualname__` and the like are those of the handler: debuggers show these."""
-        if name == "__qualname__" and self.handler is None:
-            return "idle WebSocket worker"
-        if name.startswith(("cr_", "__")):
-            return getattr(self.handler, name)
-        raise AttributeError(name)
+    def flush_if_old(self) -> None:
+        """Writes what the handlers have sent, if the first of it has been gathered for long."""
 
-    # What a task calls on its coroutine
+    def drain_inbox(self) -> None:
+        """Calls `drain`, from a callback of the loop."""
 
-    def __await__(self) -> Self:
-        return self
+    def hold_inbox(self) -> None:
+        """Stops reading, because too much waits."""
 
-    def __iter__(self) -> Self:
-        return self
+    def release_inbox(self) -> None:
+        """Reads again."""
 
-    def __next__(self) -> Any:
-        if self.state == DRIVEN:
-            if self._pending is not None:
-                error, self._pending = self._pending, None
-                return self._drive(error)
-            return self._drive(None)
-        if self.state == WAITING:
-            return self._hand_over()
-        if self.state == IDLE:
-            self._asyncio_future_blocking = True
-            return self
-        if self._error is not None:
-            raise self._error
-        raise StopIteration(self._value)
+    def inbox_emptied(self) -> None:
+        """No message waits for a handler."""
 
-    def send(self, value: Any) -> Any:
-        return self.__next__()
 
-    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
-        if self.state == DRIVEN:
-            pending, self._pending = self._pending, None
-            if pending is not None and not isinstance(error, self._dispatcher.cancelled_error):
-                error = pending
-            return self._drive(error)
-        if self.state == WAITING:
-            # The handler was cancelled in its first step: so is what it waits for, as a task does it.
-            awaited = self._hand_over()
-            cancel = getattr(awaited, "cancel", None)
-            if cancel is None or not cancel(msg=error.args[0] if error.args else None):
-                self._pending = error
-            return awaited
-        if self.state == IDLE:
-            self.state = ENDED
-            self._dispatcher.lose(self)
-        raise self._error or error
+class Tasks(Protocol):
+    """What the dispatcher needs of asyncio, `collections` and `opcodes`. A module has the same names."""
 
-    def close(self) -> None:
-        if self.handler is not None:
-            self.handler.close()
+    @property
+    def start_worker(self) -> Callable[[Any, Worker, Context], Any]:
+        """Makes the task of a worker in a loop and a context. The task tells its worker (`kept`, `withdraw_cancel`) of
+        all that is done to the task, and takes its first step at once where Python can do that."""
 
-    # What a task calls on the future that it waits for
+    @property
+    def enter_task(self) -> Callable[[Any, Any], None]:
+        """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
 
-    def get_loop(self) -> Any:
-        return self._dispatcher.loop
+    @property
+    def leave_task(self) -> Callable[[Any, Any], None]:
+        """The opposite."""
 
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any) -> None:
-        self._callback = callback
+    @property
+    def retrieve(self) -> Callable[[Any], object]:
+        """Marks the exception of a task as retrieved."""
 
-    def result(self) -> None:
-        if self._cancelled:
-            raise self._dispatcher.cancelled_error
+    @property
+    def iterator(self) -> Callable[[Awaitable[None]], Any]:
+        """Gives what `await` would drive."""
 
-    def cancel(self, msg: object = None) -> bool:
-        if self.state != IDLE or self._callback is None:
-            return False  # the task notes it, and its next step raises it
-        callback, self._callback = self._callback, None
-        self._cancelled = True
-        self._dispatcher.lose(self)
-        self._dispatcher.loop.call_soon(callback, self, context=self._context)
-        return True
-
-    # What a task's own methods tell
-
-    def withdraw_cancel(self) -> None:
-        """The task is not to be cancelled any more."""
-        self._pending = None
-
-    # Running handlers
-
-    def run(self, messages: list[tuple[int, bytes]], at: int) -> int:
-        """Hands messages to handlers within the task's context, while the task can serve another; where to go on."""
-        return self._context.run(self._run, messages, at)  # type: ignore[no-any-return]
-
-    def _run(self, messages: list[tuple[int, bytes]], at: int) -> int:
-        dispatcher = self._dispatcher
-        owner = dispatcher.owner
-        while at < len(messages) and not (dispatcher.stopped or dispatcher.decoding):
-            message = messages[at]
-            at += 1
-            if message[0] & dispatcher.encoded:
-                if len(message[1]) > dispatcher.decoded_at_once:
-                    dispatcher.decoding = True
-                    owner.decode_later(message)
-                    break
-                try:
-                    message = dispatcher.decode(*message)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:  # such as SystemExit, which would end the loop
-                    owner.refuse(error)
-                    break
-            owner.renew_share()
-            self._start(message)
-            if self.state != IDLE:
-                break
-            owner.flush_if_old()
-        return at
-
-    def _start(self, message: tuple[int, bytes]) -> None:
-        """Hands a message to a new handler, which runs to its first wait."""
-        opcode, payload = message
-        dispatcher = self._dispatcher
-        marks = self._taken_marks()
-        if self._marks is None:
-            self._marks = marks
-        elif self._marks != marks:
-            self.kept = True
-        self.state = STARTING
-        try:
-            self.handler = handler = dispatcher.iterator(dispatcher.handle(payload, dispatcher.opcodes[opcode]))
-            self._awaited = handler.send(None)
-        except StopIteration as stop:
-            self._value = stop.value
-        except BaseException as error:
-            self._fail(error)
-            return
-        else:
-            self.state = WAITING
-            return
-        if self.kept or self._marks != self._taken_marks() or not self.is_context_untouched():
-            self.state = ENDED
-        else:
-            self.state = IDLE
-            self.handler = None
-
-    def _taken_marks(self) -> tuple[int, int]:
-        return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
-
-    def is_context_untouched(self) -> bool:
-        """Whether every variable has the object that it has for the connection."""
-        context, base = self._context, self._dispatcher.context
-        if len(context) != len(base):
-            return False
-        missing = object()
-        return all(base.get(variable, missing) is value for variable, value in context.items())
-
-    def _hand_over(self) -> Any:
-        """What the handler waits for; from now on the task drives it."""
-        self.state = DRIVEN
-        awaited, self._awaited = self._awaited, None
-        return awaited
-
-    def _drive(self, error: BaseException | None) -> Any:
-        """Runs the handler to its next wait; StopIteration or its error if it ends."""
-        try:
-            return self.handler.send(None) if error is None else self.handler.throw(error)
-        except StopIteration as stop:
-            self.state = ENDED
-            self._dispatcher.lose(self)
-            raise StopIteration(stop.value) from None
-        except BaseException as raised:
-            self._fail(raised)
-            self._dispatcher.lose(self)
-            if self._error is None:
-                raise StopIteration from None
-            raise
-
-    def _fail(self, error: BaseException) -> None:
-        """The handler has raised, which its task is to end with."""
-        self.state = ENDED
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        self._dispatcher.owner.hook_failed(error)
-        if isinstance(error, SystemExit):
-            return  # which would end the loop if a task raised it
-        self._error = error
-        if self.task is not None and not isinstance(error, self._dispatcher.cancelled_error):
-            self.task.add_done_callback(self._dispatcher.retrieve)
-
-    def wake(self) -> None:
-        """Steps the task here and now, if it is parked; no other task may be running."""
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._context.run(callback, self)
-
-    def end(self) -> None:
-        """Has the task end, which serves nobody any more."""
-        if self.state == IDLE:
-            self.state = ENDED
-        self.wake()
+    @property
+    def CancelledError(self) -> type[BaseException]: ...
+    @property
+    def deque(self) -> Callable[[], Any]: ...
+    @property
+    def OPCODES(self) -> Any:
+        """Opcodes by number."""
 
 
 class Dispatcher:
     """Hands the messages of one connection to its handlers, in order.
 
     Args:
-        owner: The connection; see `Owner`.
+        owner: The connection.
         loop: The event loop.
-        context: Of the connection: `on_open` runs in it, and each handler in a copy.
-        handle: Called with payload and opcode of each message, gives an awaitable.
-        limit: Handlers that may wait at a time.
-        most_waiting: Messages and bytes that may wait before the owner is told to hold reading.
-        tasks: See above.
+        context: The context of the connection. `on_open` runs in it, and each handler in a copy.
+        handle: Called with payload and opcode of each message; returns an awaitable.
+        limit: The number of handlers that may wait at a time.
+        most_waiting: The numbers of messages and of bytes that may wait before the owner has to hold reading.
+        tasks: Makes and enters tasks.
 
     Attributes:
-        inbox: Messages that no handler has got, as they came.
-        workers: Tasks whose handlers wait.
+        inbox: Messages that wait for a handler, as they came.
+        workers: The tasks of handlers that wait.
         decoding: Whether the owner decodes a message, for `resume`.
         full: Whether so much waits that the owner holds reading.
-        decode: Decodes a message, where there is an extension.
-        encoded: Bits of an opcode that tell that its message is to be decoded.
-        decoded_at_once: Bytes of the largest encoded message that `decode` is given; larger ones are for the owner.
+        decode: Decodes a message that extensions have encoded.
+        encoded: The bits of an opcode that mark an encoded message.
+        decoded_at_once: Bytes of the largest encoded message for `decode`. The owner decodes larger ones.
     """
 
     __slots__ = (
@@ -341,13 +153,13 @@ class Dispatcher:
 
     def __init__(
         self,
-        owner: Any,
+        owner: Owner,
         loop: Any,
-        context: Any,
+        context: Context,
         handle: Callable[[bytes, Any], Awaitable[None]],
         limit: int,
         most_waiting: tuple[int, int],
-        tasks: Any,
+        tasks: Tasks,
     ) -> None:
         self.owner = owner
         self.loop = loop
@@ -365,7 +177,7 @@ class Dispatcher:
         self.opened = False
         self.stopped = False
         self.decoding = False
-        self.decode: Any = None
+        self.decode: Callable[[int, bytes], tuple[int, bytes]] | None = None
         self.encoded = 0
         self.decoded_at_once = sys.maxsize
         self.idle: Worker | None = None
@@ -416,7 +228,7 @@ class Dispatcher:
         """Hands out what waits, as far as that is possible; to be called as `deliver`."""
         self._draining = False
         while self.inbox and not (self._running or self._is_blocked()):
-            messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), _DRAINED))]
+            messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
             at = self._hand_out(messages)
             if self.stopped:
                 return
@@ -489,10 +301,11 @@ class Dispatcher:
         return at
 
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
+        """Hands messages to handlers in a worker's task, while that can serve another; where to go on."""
         task = worker.task
         self._enter_task(self.loop, task)
         try:
-            at = worker.run(messages, at)
+            at = worker.context.run(self._serve, worker, messages, at)
         except BaseException:  # such as KeyboardInterrupt; a program that goes on with the loop may wait for the task
             worker.task = None
             self.loop.call_soon(worker.end)
@@ -508,6 +321,39 @@ class Dispatcher:
             worker.task = None
         worker.end()
         return at
+
+    def _serve(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
+        """The same, within the worker's context."""
+        owner = self.owner
+        while at < len(messages) and not (self.stopped or self.decoding):
+            message = messages[at]
+            at += 1
+            if message[0] & self.encoded:
+                decoded = self._decoded(message)
+                if decoded is None:
+                    break
+                message = decoded
+            owner.renew_share()
+            worker.start(message)
+            if worker.state != IDLE:
+                break
+            owner.flush_if_old()
+        return at
+
+    def _decoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
+        """The message as it was before extensions encoded it; None if it is not to be had, or not now."""
+        if len(message[1]) > self.decoded_at_once:
+            self.decoding = True
+            self.owner.decode_later(message)
+            return None
+        assert self.decode is not None
+        try:
+            return self.decode(*message)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit, which would end the loop
+            self.owner.refuse(error)
+            return None
 
     def _new_worker(self) -> Worker:
         context = self.context.copy()

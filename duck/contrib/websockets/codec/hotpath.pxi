@@ -22,10 +22,7 @@ cdef enum:
     PIECES = 64  # DUCK_PIECES
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that are worth a write of their own
-    CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
-    CREDIT = 65536  # bytes that are sent between two looks at the clock
-    COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
-    CORK_TIME = 8  # milliseconds that they may wait
+    CORK_TIME = 8  # milliseconds that gathered bytes may wait
 
 
 cdef double FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
@@ -175,13 +172,13 @@ cdef class HotPath:
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
                 if self.compress is not None and size >= self.threshold:
                     self.write_compressed(kind, data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
-                elif size >= LARGE and type(data) is bytes:
-                    self.writer.append_large(0x80 | <uint8_t>kind, <bytes>data)
+                elif size >= UNCOPIED and type(data) is bytes:
+                    self.writer.append_large(FIN | <uint8_t>kind, <bytes>data)
                 else:
-                    self.writer.append(0x80 | kind, p, size, False, 0)
+                    self.writer.append(FIN | kind, p, size, False, 0)
                 if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
                     self.flush()
-                self.buffer.credit -= size + COST
+                self.buffer.credit -= size + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
                 return self.pace() if self.buffer.credit < 0 else self.sent
@@ -190,7 +187,7 @@ cdef class HotPath:
     def pace(self):
         cdef ReceiveBuffer buffer = self.buffer
         cdef double now = perf_counter()
-        buffer.credit = CREDIT
+        buffer.credit = SEND_CREDIT
         if buffer.looked and now - buffer.looked >= FAIR_SHARE:
             buffer.looked = now
             return self.rest()
@@ -198,7 +195,7 @@ cdef class HotPath:
         return self.sent
 
     cdef inline void renew_share(self) noexcept:
-        self.buffer.credit = CREDIT
+        self.buffer.credit = SEND_CREDIT
         self.buffer.looked = 0
 
     cdef int write_compressed(self, int kind, bytes payload) except -1:
@@ -209,7 +206,7 @@ cdef class HotPath:
         try:
             payload = self.compress(payload)
             compressed = True
-            self.writer.write(0xC0 | kind, payload)
+            self.writer.write(FIN | RSV1 | kind, payload)
         except:
             if compressed:
                 self.cut()  # what follows would refer to a message that the peer has not got

@@ -5,13 +5,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
-from .reader import NOT_TEXT, FrameWriter, MessageReader, utf8_state
+from .numbers import CORK_LIMIT, FIN, MESSAGE_COST, NOT_TEXT, RSV1, SEND_CREDIT
+from .payload import utf8_state
+from .reader import MessageReader
+from .writer import FrameWriter
 
-_CORK_LIMIT = 16384  # bytes gathered at most before they are written, so that the peer can begin on them
-_CREDIT = 65536  # bytes that are sent between two looks at the clock
+__all__ = ["SENT", "HotPath", "ReceiveBuffer"]
+
 _FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
-_COST = 256  # bytes that a message counts for beside its own, in `ReceiveBuffer.credit`
-_CORK_TIME = 0.008  # seconds that they may wait
+_CORK_TIME = 0.008  # seconds that gathered bytes may wait
 
 
 class Sent:
@@ -173,11 +175,11 @@ class HotPath:
                 if self.compress is not None and len(payload) >= self.threshold:
                     self._write_compressed(opcode, payload)
                 else:
-                    writer.write(0b10000000 | opcode, payload)
+                    writer.write(FIN | opcode, payload)
                 # A full transport is given fewer and larger pieces, as asyncio's counts them at each call.
-                if not (self.corked or self.writes_paused) or writer.size > _CORK_LIMIT:
+                if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
                     self.flush()
-                self.buffer.credit -= len(payload) + _COST
+                self.buffer.credit -= len(payload) + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
                 return self.pace() if self.buffer.credit < 0 else self.sent
@@ -190,7 +192,7 @@ class HotPath:
         """
         buffer = self.buffer
         now = perf_counter()
-        buffer.credit = _CREDIT
+        buffer.credit = SEND_CREDIT
         if buffer.looked and now - buffer.looked >= _FAIR_SHARE:
             buffer.looked = now
             return self.rest()
@@ -202,7 +204,7 @@ class HotPath:
 
         If it did, the handlers behind it would start before it has sent all, and their replies would overtake.
         """
-        self.buffer.credit = _CREDIT
+        self.buffer.credit = SEND_CREDIT
         self.buffer.looked = 0.0
 
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
@@ -214,7 +216,7 @@ class HotPath:
         try:
             payload = self.compress(payload)
             compressed = True
-            self.writer.write(0b11000000 | opcode, payload)
+            self.writer.write(FIN | RSV1 | opcode, payload)
         except BaseException:
             if compressed:
                 self.cut()  # what follows would refer to a message that the peer has not got

@@ -2,7 +2,6 @@
 
 
 cdef enum:
-    LARGE = 8192  # payloads from here on leave as they are, behind their header, and are not copied
     GATHER = 4096  # room made when a second frame joins the first
 
 
@@ -26,7 +25,7 @@ cdef class FrameWriter:
         cdef Py_buffer view
         cdef uint32_t key = 0
         cdef uint8_t start = check_first(first)
-        if mask is None and type(payload) is bytes and len(payload) >= LARGE:
+        if mask is None and type(payload) is bytes and len(payload) >= UNCOPIED:
             self.append_large(start, payload)
             return
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
@@ -49,10 +48,10 @@ cdef class FrameWriter:
         return taken
 
     cdef inline void note(self, uint8_t first) noexcept:
-        if first & 0x08:
+        if first & CONTROL:
             self.closed = self.closed or (first & 0x0F) == 8
         else:
-            self.fragmenting = not first & 0x80
+            self.fragmenting = not first & FIN
 
     cdef int append(self, uint8_t first, const uint8_t *p, Py_ssize_t n, bint masked, uint32_t mask) except -1:
         """Writes a frame behind those that are gathered already."""

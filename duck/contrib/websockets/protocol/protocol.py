@@ -45,7 +45,6 @@ from .transports import NO_BACKLOG, backlog, plain_socket
 
 __all__ = ["ConnectionProtocol"]
 
-_CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
 _WRITE_LIMIT = 65536  # what transports have by themselves
 
@@ -459,7 +458,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
 
     def written(self) -> Coroutine[Any, Any, None]:
         """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
-        if not (self.corked or self.writes_paused) or self.writer.size > _CORK_LIMIT:
+        if not (self.corked or self.writes_paused) or self.writer.size > codec.CORK_LIMIT:
             self.flush()
         if self.writes_paused:
             return self.until_writable()
@@ -467,7 +466,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
 
     def drained(self) -> Coroutine[Any, Any, None]:
         """`written` for what is never dropped: to be awaited, which takes a while where `SLOW_CONSUMER` drops too."""
-        if not self.corked or self.writer.size > _CORK_LIMIT:
+        if not self.corked or self.writer.size > codec.CORK_LIMIT:
             self.flush()
         return self.until_writable() if self._is_full else self.pace()
 

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..codec import MESSAGE_COST
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
@@ -37,7 +38,6 @@ LARGE = 262144
 """Bytes from which a message takes longer to compress than others should wait."""
 
 _FAIR_SHARE = 0.01  # seconds after which those in line let the loop go
-_COST = 256  # as in HotPath
 
 
 class _Place:
@@ -190,7 +190,7 @@ class Sender:
 
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         protocol = self._protocol
-        protocol.buffer.credit -= len(payload) + _COST
+        protocol.buffer.credit -= len(payload) + MESSAGE_COST
         # For who sends while this is interrupted: a signal handler, or a finalizer.
         protocol.busy = True
         protocol.direct_out = False

@@ -18,6 +18,7 @@ import contextlib
 from collections.abc import Sequence
 
 from .. import codec
+from ..codec import FIN, RSV1
 from ..exceptions import (
     BaseException,
     ConnectionClosed,
@@ -33,8 +34,6 @@ from ..opcodes import CloseCode, OpCode
 __all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
-_RSV1 = 0b01000000
-_UTF8_REJECT = 1
 _NO_TEXT = -1
 _ANY = builtins.BaseException  # ours hides it
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
@@ -79,7 +78,7 @@ def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
         The state for the next fragment, which may begin in the midst of a character.
     """
     state = codec.utf8_state(payload, state)
-    if state and (fin or state == _UTF8_REJECT):
+    if state and (fin or state == codec.UTF8_REJECT):
         raise ValueError(codec.NOT_TEXT)
     return state
 
@@ -174,7 +173,7 @@ class Connection:
         """
         if not self.extensions:
             return 0
-        return _RSV1 if self.deflate is not None else _RSV1 | OpCode.TEXT | OpCode.BINARY
+        return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
 
     @property
     def close_sent(self) -> bool:
@@ -290,11 +289,11 @@ class Connection:
         if reader.error and self._breach is None:
             self.breach(codec_error(reader.error))
         if self.close_sent or self.closing:
-            messages = [message for message in messages if OpCode.CLOSE <= message[0] < _RSV1]
+            messages = [message for message in messages if OpCode.CLOSE <= message[0] < RSV1]
         if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PING and not self.close_sent:
-                    self._write(0b10000000 | OpCode.PONG, payload)
+                    self._write(FIN | OpCode.PONG, payload)
                 elif opcode == OpCode.CLOSE:
                     self._closing = payload
                     self.needs_response = True
@@ -328,7 +327,7 @@ class Connection:
         if self.deflate is not None:
             payload = self.deflate.decompress(payload, self._max_size)
         else:
-            frame = Frame(kind, payload=payload, rsv1=bool(opcode & _RSV1))
+            frame = Frame(kind, payload=payload, rsv1=bool(opcode & RSV1))
             for extension in reversed(self.extensions):
                 frame = extension.decode(frame, self._max_size)
             kind, payload = frame.opcode, frame.payload
@@ -349,7 +348,7 @@ class Connection:
         self.close_received = Frame(OpCode.CLOSE, payload=payload)
         self.close_code, self.close_reason = code, reason
         if not self.writer.closed:
-            self._write(0b10000000 | OpCode.CLOSE, payload[:2])
+            self._write(FIN | OpCode.CLOSE, payload[:2])
 
     # Sending
 
@@ -441,11 +440,11 @@ class Connection:
         """Queues a message that has been compressed, as the next one, by `compress`; errors of `send`."""
         if not self.is_writable:
             raise self.closed_error()
-        first = opcode | _RSV1
+        first = opcode | RSV1
         for fragment in fragments[:-1]:
             self._write(first, fragment)
             first = OpCode.CONTINUATION
-        self._write(0b10000000 | first, fragments[-1])
+        self._write(FIN | first, fragments[-1])
 
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
@@ -458,7 +457,7 @@ class Connection:
             frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
         for extension in self.extensions:
             frame = extension.encode(frame)
-        return 0b10000000 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
+        return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Queues a close frame, unless one has left already.
@@ -475,7 +474,7 @@ class Connection:
             check_close_code(code)
             payload = _close_payload(code, reason)
         if self.is_writable:
-            self._write(0b10000000 | OpCode.CLOSE, payload)
+            self._write(FIN | OpCode.CLOSE, payload)
             self.close_code, self.close_reason = code, reason
 
     def take_outgoing(self) -> list[bytes]:

@@ -1,0 +1,89 @@
+"""The numbers of the codec: the specification of `numbers.pxi`, which repeats them for the compiler."""
+
+from typing import Final
+
+__all__ = [
+    "CONTROL",
+    "CORK_LIMIT",
+    "FIN",
+    "FRAGMENTED_CONTROL",
+    "FRAME_MASKED",
+    "FRAME_NOT_MASKED",
+    "INBOX_BATCH",
+    "INVALID_UTF8",
+    "IN_PLACE",
+    "IN_PLACE_STEP",
+    "LENGTH_NOT_MINIMAL",
+    "LENGTH_TOP_BIT",
+    "LONG_CONTROL",
+    "MASK_BATCH",
+    "MAX_EMPTY_FRAGMENTS",
+    "MAX_HEADER",
+    "MAX_LENGTH",
+    "MESSAGE_COST",
+    "NOT_TEXT",
+    "RESERVED_BITS",
+    "RESERVED_OPCODE",
+    "RSV1",
+    "SEND_CREDIT",
+    "TOO_BIG",
+    "TOO_MANY_EMPTY_FRAGMENTS",
+    "UNCOPIED",
+    "UNEXPECTED_CONTINUATION",
+    "UNFINISHED_MESSAGE",
+    "UTF8_REJECT",
+]
+
+# The first byte of a frame (RFC 6455, section 5.2). RSV2 and RSV3 are 0b00110000, and the opcode is 0b00001111.
+
+FIN: Final = 0b10000000
+RSV1: Final = 0b01000000
+CONTROL: Final = 0b00001000
+"""The bit of an opcode that tells control frames from data frames (section 5.5)."""
+
+# What is wrong with the bytes of a peer. `exceptions.py` maps each number to an exception.
+
+RESERVED_BITS: Final = 1
+RESERVED_OPCODE: Final = 2
+FRAME_NOT_MASKED: Final = 3
+FRAME_MASKED: Final = 4
+FRAGMENTED_CONTROL: Final = 5
+LONG_CONTROL: Final = 6
+LENGTH_NOT_MINIMAL: Final = 7
+LENGTH_TOP_BIT: Final = 8
+TOO_BIG: Final = 9
+UNEXPECTED_CONTINUATION: Final = 10
+UNFINISHED_MESSAGE: Final = 11
+INVALID_UTF8: Final = 12
+TOO_MANY_EMPTY_FRAGMENTS: Final = 13
+
+UTF8_REJECT: Final = 1
+"""The state of bytes that cannot become UTF-8."""
+
+MAX_LENGTH: Final = 2**63 - 1
+"""Bytes of the largest payload (section 5.2)."""
+MAX_HEADER: Final = 14
+"""Bytes of the largest header."""
+MAX_EMPTY_FRAGMENTS: Final = 1024
+"""Frames without payload that one message may have."""
+
+# Sizes at which the codec changes its method.
+
+IN_PLACE: Final = 65536
+"""Missing bytes of a payload from which it is received straight into its message,"""
+IN_PLACE_STEP: Final = 262144
+"""in steps of so many bytes, which are unmasked while they are in the cache."""
+UNCOPIED: Final = 8192
+"""Bytes of the smallest payload that is sent as it is, behind its header, rather than copied."""
+MASK_BATCH: Final = 64
+"""Masks that are drawn at a time."""
+CORK_LIMIT: Final = 16384
+"""Gathered bytes above which they are written, so that the peer can begin on them."""
+INBOX_BATCH: Final = 64
+"""Messages that leave the inbox of a dispatcher at a time."""
+SEND_CREDIT: Final = 65536
+"""Bytes that may be sent between two readings of the clock."""
+MESSAGE_COST: Final = 256
+"""Bytes of that credit which each message takes in addition to its own."""
+
+NOT_TEXT: Final = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"

@@ -1,0 +1,128 @@
+"""Masking and UTF-8 validation of payloads, in plain Python: the specification of `payload.pxi`."""
+
+import codecs
+import struct
+
+from .numbers import UTF8_REJECT
+
+__all__ = ["Buffer", "apply_mask", "apply_mask_inplace", "mask_bytes", "turn_mask", "utf8_state", "view_of"]
+
+_TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
+
+_XOR = [bytes(key ^ byte for byte in range(256)) for key in range(256)]
+
+Buffer = bytes | bytearray | memoryview
+
+
+def view_of(data: Buffer) -> memoryview:
+    """A view of contiguous data as single bytes."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError):  # a ctypes array, whose format memoryview does not know
+        return memoryview(view.tobytes())
+
+
+# Masking (section 5.3)
+
+
+def turn_mask(mask: Buffer, offset: int) -> bytes:
+    """The mask for the payload from `offset` on."""
+    key = bytes(view_of(mask))
+    if len(key) != 4:
+        raise ValueError(f"a mask has 4 bytes, not {len(key)}")
+    turn = offset & 3
+    return key[turn:] + key[:turn]
+
+
+def mask_bytes(view: memoryview, key: bytes) -> bytes | bytearray:
+    """`view` XOR the 4 bytes of `key`, over and over."""
+    size = len(view)
+    if size < _TRANSLATE:
+        wide = (key * (size // 4 + 1))[:size]
+        number = int.from_bytes(view, "little") ^ int.from_bytes(wide, "little")
+        return number.to_bytes(size, "little")
+    masked = bytearray(view)
+    for i in range(4):
+        masked[i::4] = masked[i::4].translate(_XOR[key[i]])
+    return masked
+
+
+def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
+    """Masks or unmasks `data`, and returns the result as new bytes.
+
+    Args:
+        data: Contiguous bytes-like.
+        mask: 4 bytes, as on the wire.
+        offset: Position of `data` in the payload.
+
+    Raises:
+        ValueError: The mask has not 4 bytes.
+    """
+    return bytes(mask_bytes(view_of(data), turn_mask(mask, offset)))
+
+
+def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int = 0) -> None:
+    """Masks or unmasks `data` in its place; arguments as for `apply_mask`.
+
+    Raises:
+        BufferError: `data` is read-only.
+        ValueError: The mask has not 4 bytes.
+    """
+    masked = mask_bytes(view_of(data), turn_mask(mask, offset))
+    if memoryview(data).readonly:
+        raise BufferError("Object is not writable.")
+    struct.pack_into(f"{len(masked)}s", data, 0, masked)
+
+
+# UTF-8 (section 8.1; RFC 3629)
+
+
+def _utf8_step(state: int, byte: int) -> int:
+    """The state after one more byte.
+
+    A state holds the number of missing continuation bytes (bits 0-7) and the range of the next one (bits 8-15 and
+    16-23), so that an overlong form, a surrogate or a number above U+10FFFF is refused at its second byte.
+    """
+    if state == 0:
+        if byte < 0x80:
+            return 0
+        if byte < 0xC2 or byte > 0xF4:
+            return UTF8_REJECT
+        missing = 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
+        low = {0xE0: 0xA0, 0xF0: 0x90}.get(byte, 0x80)
+        high = {0xED: 0x9F, 0xF4: 0x8F}.get(byte, 0xBF)
+        return missing | low << 8 | high << 16
+    if state == UTF8_REJECT or not (state >> 8 & 0xFF) <= byte <= state >> 16:
+        return UTF8_REJECT
+    missing = (state & 0xFF) - 1
+    return missing | 0x80 << 8 | 0xBF << 16 if missing else 0
+
+
+def utf8_state(data: Buffer, state: int = 0) -> int:
+    """Validates UTF-8 that arrives in pieces.
+
+    Args:
+        data: The next piece, contiguous.
+        state: The result for the piece before; 0 at the start.
+
+    Returns:
+        0 at the end of a character, `UTF8_REJECT` for data that no bytes can make valid, else the state within a
+        character.
+    """
+    view = view_of(data)
+    at = 0
+    while state > UTF8_REJECT and at < len(view):
+        state = _utf8_step(state, view[at])
+        at += 1
+    if state:
+        return state
+    try:
+        _, used = codecs.utf_8_decode(view[at:], "strict", False)
+    except UnicodeDecodeError:
+        return UTF8_REJECT
+    for byte in view[at + used :]:
+        state = _utf8_step(state, byte)
+    return state

@@ -1,0 +1,260 @@
+# Bytes in, messages out: part of _speedups.pyx. `reader.py` is its specification.
+
+
+cdef enum:
+    AHEAD = 16777216  # room made for a payload before it comes: untouched pages take no memory
+
+
+cdef class MessageReader:
+    cdef readonly int error
+    cdef readonly bint closed
+    cdef readonly bint control
+    cdef uint64_t max_size
+    cdef bint masked
+    cdef bint rsv1
+    cdef uint8_t encoded  # 0x80 or 0
+    # The frame being read.
+    cdef uint8_t head_size
+    cdef uint8_t head[MAX_HEADER]  # its header, as far as it has come
+    cdef bint in_frame
+    cdef uint8_t first
+    cdef uint64_t left  # bytes of payload still to come
+    cdef uint32_t mask  # turned to the next byte
+    cdef PyObject *payload  # a control frame's, where it comes in pieces
+    # The message being read.
+    cdef uint8_t kind  # its RSV1 and opcode, and `encoded`; 0 between messages
+    cdef bint direct
+    cdef uint32_t utf8
+    cdef uint32_t empty  # frames of it without payload
+    cdef PyObject *message  # a bytes object with room for `room` bytes, of which `size` have come; NULL at first
+    cdef uint64_t size
+    cdef uint64_t room
+
+    def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False):
+        self.max_size = min(max_size, MAX_LENGTH)
+        self.masked = masked
+        self.rsv1 = rsv1
+        self.encoded = 0x80 if encoded else 0
+
+    def __dealloc__(self):
+        Py_XDECREF(self.message)
+        Py_XDECREF(self.payload)
+
+    def receive(self, data):
+        cdef Py_buffer view
+        cdef list messages
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            messages = []
+            self.feed(<const uint8_t *>view.buf, view.len, messages)
+        except:
+            self.closed = True  # memory ran out in the middle of a frame: what follows would be misread
+            raise
+        finally:
+            PyBuffer_Release(&view)
+        return messages
+
+    def get_buffer(self, bytearray spare not None):
+        cdef uint64_t some = min(self.left, <uint64_t>IN_PLACE_STEP)
+        self.direct = False
+        if self.left < IN_PLACE or self.error or self.closed:
+            return spare
+        try:
+            view = PyMemoryView_FromMemory(<char *>self.target(some), <Py_ssize_t>some, PyBUF_WRITE)
+        except:
+            self.closed = True
+            raise
+        self.direct = True
+        return view
+
+    def buffer_updated(self, bytearray spare not None, Py_ssize_t size):
+        cdef list messages
+        cdef uint8_t *p
+        size = max(size, 0)
+        if not self.direct:
+            return self.read_part(spare, 0, size)
+        try:
+            messages = []
+            self.direct = self.control = False
+            p = <uint8_t *>bytes_data(self.message) + self.size
+            self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>IN_PLACE_STEP))
+            if self.left == 0 and self.error == 0:
+                self.end_frame(messages)
+        except:
+            self.closed = True
+            raise
+        return messages
+
+    cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
+        """What a part of `spare` completes, which begins inside of it."""
+        cdef list messages
+        size = max(min(size, PyByteArray_GET_SIZE(spare) - at), 0)
+        try:
+            messages = []
+            self.feed(<const uint8_t *>PyByteArray_AS_STRING(spare) + at, size, messages)
+        except:
+            self.closed = True
+            raise
+        return messages
+
+    cdef int feed(self, const uint8_t *p, size_t n, list messages) except -1:
+        cdef const uint8_t *end = p + n
+        cdef Header header
+        cdef size_t some
+        cdef int size
+        self.direct = self.control = False
+        while not (self.error or self.closed):
+            if not self.in_frame:
+                if p == end:
+                    break
+                if self.head_size:
+                    some = min(<size_t>(end - p), <size_t>(MAX_HEADER - self.head_size))
+                    memcpy(self.head + self.head_size, p, some)
+                    size = read_header(self.head, self.head_size + some, self.masked, self.rsv1, &header)
+                else:
+                    size = read_header(p, end - p, self.masked, self.rsv1, &header)
+                if size < 0:
+                    self.error = -size
+                    break
+                if size == 0:
+                    if self.head_size == 0:
+                        some = end - p
+                        memcpy(self.head, p, some)
+                    self.head_size += <uint8_t>some
+                    break
+                p += size - self.head_size
+                self.head_size = 0
+                self.begin_frame(&header)
+                if self.error:
+                    break
+                if header.first & FIN and self.size == 0 and self.left <= <uint64_t>(end - p):
+                    self.whole_frame(p, messages)
+                    p += header.length
+                    continue
+                self.prepare()
+            if p == end and self.left:
+                break
+            some = <size_t>min(self.left, <uint64_t>(end - p))
+            self.add_payload(self.target(some), p, some)
+            p += some
+            if self.left == 0 and self.error == 0:
+                self.end_frame(messages)
+        return 0
+
+    cdef inline int begin_frame(self, Header *header) except -1:
+        cdef uint8_t opcode = header.first & 0x0F
+        cdef uint64_t limit = self.max_size
+        if not opcode & CONTROL:
+            if opcode == 0:
+                if not self.kind:
+                    self.error = UNEXPECTED_CONTINUATION
+                    return 0
+            elif self.kind:
+                self.error = UNFINISHED_MESSAGE
+                return 0
+            if (self.kind | header.first) & RSV1 or self.encoded:
+                limit += (limit >> 4) + 64
+            if header.length > limit - self.size:
+                self.error = TOO_BIG
+                return 0
+            if opcode:
+                self.kind = header.first & (RSV1 | 0x0F) | self.encoded
+            if header.length == 0 and not header.first & FIN:
+                self.empty += 1
+                if self.empty > MAX_EMPTY_FRAGMENTS:
+                    self.error = TOO_MANY_EMPTY_FRAGMENTS
+                    return 0
+        self.in_frame = True
+        self.first = header.first
+        self.left = header.length
+        self.mask = header.mask
+        return 0
+
+    cdef inline int whole_frame(self, const uint8_t *p, list messages) except -1:
+        """A frame that is here whole and ends its message, of which nothing has come before: most frames."""
+        cdef uint8_t kind = self.first & 0x0F
+        cdef bytes payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.left)
+        cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(payload)
+        if not kind & CONTROL:
+            kind = self.kind
+            self.kind = 0
+            self.empty = 0
+        else:
+            self.control = True
+            self.closed = kind == 8
+        if kind == 1:
+            if duck_mask_utf8(simd, target, p, self.left, self.mask, self.utf8):
+                self.error = INVALID_UTF8
+                return 0
+        else:
+            simd.mask(target, p, self.left, self.mask)
+        self.in_frame = False
+        self.left = 0
+        PyList_Append(messages, (kind & 0x7F, payload))
+        return 0
+
+    cdef int prepare(self) except -1:
+        """Room for the payload that begins."""
+        if self.first & CONTROL:
+            self.payload = new_bytes(NULL, <Py_ssize_t>self.left)
+        elif self.left:
+            self.make_room(min(self.left, <uint64_t>AHEAD))
+        return 0
+
+    cdef int make_room(self, uint64_t some) except -1:
+        """Room for so many more bytes of the message. A fragmented one grows by half, so that it is seldom copied."""
+        cdef uint64_t needed = self.size + some
+        if needed <= self.room:
+            return 0
+        if self.message == NULL:
+            self.message = new_bytes(NULL, <Py_ssize_t>needed)
+        else:
+            needed = max(needed, min(self.room + self.room // 2, self.max_size))
+            resize_bytes(&self.message, <Py_ssize_t>needed)
+        self.room = needed
+        return 0
+
+    cdef inline uint8_t *target(self, uint64_t some) except NULL:
+        """Where the next bytes of payload belong."""
+        if self.first & CONTROL:
+            return <uint8_t *>bytes_data(self.payload) + (bytes_size(self.payload) - self.left)
+        if some or self.message == NULL:
+            self.make_room(some)
+        if self.message == NULL:
+            self.message = new_bytes(NULL, 0)
+        return <uint8_t *>bytes_data(self.message) + self.size
+
+    cdef inline int add_payload(self, uint8_t *target, const uint8_t *p, uint64_t some) noexcept:
+        self.left -= some
+        if not self.first & CONTROL:
+            self.size += some
+            if self.kind == 1:
+                self.utf8 = duck_mask_utf8(simd, target, p, some, self.mask, self.utf8)
+                if self.utf8 == UTF8_REJECT or (self.utf8 and self.left == 0 and self.first & FIN):
+                    self.error = INVALID_UTF8
+                self.mask = duck_rotate(self.mask, some & 3)
+                return 0
+        simd.mask(target, p, some, self.mask)
+        self.mask = duck_rotate(self.mask, some & 3)
+        return 0
+
+    cdef int end_frame(self, list messages) except -1:
+        cdef uint8_t kind = self.first & 0x0F
+        self.in_frame = False
+        if kind & CONTROL:
+            payload = <object>self.payload
+            Py_CLEAR(self.payload)
+            self.control = True
+            self.closed = kind == 8
+        elif self.first & FIN:
+            if self.room != self.size:
+                resize_bytes(&self.message, <Py_ssize_t>self.size)
+            payload = <object>self.message
+            Py_CLEAR(self.message)
+            kind = self.kind
+            self.kind = 0
+            self.size = self.room = self.empty = 0
+        else:
+            return 0
+        PyList_Append(messages, (kind & 0x7F, payload))  # last: a tuple can start the garbage collector, and that anything
+        return 0

@@ -1,0 +1,255 @@
+"""The coroutine of a handler's task, in plain Python: the specification of `worker.pxi`.
+
+`dispatcher.py` describes the states of a worker and their transitions.
+"""
+
+import sys
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
+from typing import Any, Protocol, Self
+
+__all__ = ["DRIVEN", "ENDED", "IDLE", "STARTING", "WAITING", "Worker"]
+
+IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
+
+
+class Failing(Protocol):
+    """The connection, as far as a worker needs it."""
+
+    def hook_failed(self, error: BaseException) -> None:
+        """A handler has raised."""
+
+
+class Employer(Protocol):
+    """The dispatcher, as far as its workers need it; it documents these names."""
+
+    @property
+    def owner(self) -> Failing: ...
+
+    loop: Any
+    context: Context
+    handle: Callable[[bytes, Any], Awaitable[None]]
+    opcodes: Any
+    iterator: Callable[[Awaitable[None]], Any]
+    retrieve: Callable[[Any], object]
+    cancelled_error: type[BaseException]
+
+    def lose(self, worker: "Worker") -> None: ...
+
+
+class Worker:
+    """The coroutine of a handler's task, and the future that the task waits for while there is no handler.
+
+    Args:
+        dispatcher: Hands it messages.
+        context: Of the task.
+        hook: A coroutine that the task is to drive from its first step; None for a worker that waits for a message.
+
+    Attributes:
+        handler: The coroutine of the hook.
+        kept: Whether something was done to the task, so that it must not serve another message.
+        state: See above.
+        task: The task; None during its first step, and after the end.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_awaited",
+        "_callback",
+        "_cancelled",
+        "_dispatcher",
+        "_error",
+        "_marks",
+        "_pending",
+        "_value",
+        "context",
+        "handler",
+        "kept",
+        "state",
+        "task",
+    )
+
+    def __init__(self, dispatcher: Employer, context: Any, hook: Iterator[Any] | None = None) -> None:
+        self.handler: Any = hook
+        self.state = IDLE if hook is None else DRIVEN
+        self.task: Any = None
+        self.kept = False
+        self._dispatcher = dispatcher
+        self.context = context
+        self._marks: tuple[int, int] | None = None  # of a task that nobody keeps
+        self._awaited: Any = None  # what the handler waits for, while the task has not been told
+        self._pending: BaseException | None = None  # a cancellation that strikes at the next step
+        self._value: Any = None  # what the handler has returned
+        self._error: BaseException | None = None  # what it has raised
+        self._callback: Callable[[Any], object] | None = None  # steps the task while it is parked
+        self._cancelled = False
+        self._asyncio_future_blocking = False
+
+    def __getattr__(self, name: str) -> Any:
+        """`cr_frame`, `__qualname__` and the like are those of the handler: debuggers show these."""
+        if name == "__qualname__" and self.handler is None:
+            return "idle WebSocket worker"
+        if name.startswith(("cr_", "__")):
+            return getattr(self.handler, name)
+        raise AttributeError(name)
+
+    # What a task calls on its coroutine
+
+    def __await__(self) -> Self:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self.state == DRIVEN:
+            if self._pending is not None:
+                error, self._pending = self._pending, None
+                return self._drive(error)
+            return self._drive(None)
+        if self.state == WAITING:
+            return self._hand_over()
+        if self.state == IDLE:
+            self._asyncio_future_blocking = True
+            return self
+        if self._error is not None:
+            raise self._error
+        raise StopIteration(self._value)
+
+    def send(self, value: Any) -> Any:
+        return self.__next__()
+
+    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
+        if self.state == DRIVEN:
+            pending, self._pending = self._pending, None
+            if pending is not None and not isinstance(error, self._dispatcher.cancelled_error):
+                error = pending
+            return self._drive(error)
+        if self.state == WAITING:
+            # The handler was cancelled in its first step: so is what it waits for, as a task does it.
+            awaited = self._hand_over()
+            cancel = getattr(awaited, "cancel", None)
+            if cancel is None or not cancel(msg=error.args[0] if error.args else None):
+                self._pending = error
+            return awaited
+        if self.state == IDLE:
+            self.state = ENDED
+            self._dispatcher.lose(self)
+        raise self._error or error
+
+    def close(self) -> None:
+        if self.handler is not None:
+            self.handler.close()
+
+    # What a task calls on the future that it waits for
+
+    def get_loop(self) -> Any:
+        return self._dispatcher.loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any) -> None:
+        self._callback = callback
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise self._dispatcher.cancelled_error
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.state != IDLE or self._callback is None:
+            return False  # the task notes it, and its next step raises it
+        callback, self._callback = self._callback, None
+        self._cancelled = True
+        self._dispatcher.lose(self)
+        self._dispatcher.loop.call_soon(callback, self, context=self.context)
+        return True
+
+    # What a task's own methods tell
+
+    def withdraw_cancel(self) -> None:
+        """The task is not to be cancelled any more."""
+        self._pending = None
+
+    # Running handlers
+
+    def start(self, message: tuple[int, bytes]) -> None:
+        """Hands a message to a new handler, which runs to its first wait."""
+        opcode, payload = message
+        dispatcher = self._dispatcher
+        marks = self._taken_marks()
+        if self._marks is None:
+            self._marks = marks
+        elif self._marks != marks:
+            self.kept = True
+        self.state = STARTING
+        try:
+            self.handler = handler = dispatcher.iterator(dispatcher.handle(payload, dispatcher.opcodes[opcode]))
+            self._awaited = handler.send(None)
+        except StopIteration as stop:
+            self._value = stop.value
+        except BaseException as error:
+            self._fail(error)
+            return
+        else:
+            self.state = WAITING
+            return
+        if self.kept or self._marks != self._taken_marks() or not self.is_context_untouched():
+            self.state = ENDED
+        else:
+            self.state = IDLE
+            self.handler = None
+
+    def _taken_marks(self) -> tuple[int, int]:
+        return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
+
+    def is_context_untouched(self) -> bool:
+        """Whether every variable has the object that it has for the connection."""
+        context, base = self.context, self._dispatcher.context
+        if len(context) != len(base):
+            return False
+        missing = object()
+        return all(base.get(variable, missing) is value for variable, value in context.items())
+
+    def _hand_over(self) -> Any:
+        """What the handler waits for; from now on the task drives it."""
+        self.state = DRIVEN
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def _drive(self, error: BaseException | None) -> Any:
+        """Runs the handler to its next wait; StopIteration or its error if it ends."""
+        try:
+            return self.handler.send(None) if error is None else self.handler.throw(error)
+        except StopIteration as stop:
+            self.state = ENDED
+            self._dispatcher.lose(self)
+            raise StopIteration(stop.value) from None
+        except BaseException as raised:
+            self._fail(raised)
+            self._dispatcher.lose(self)
+            if self._error is None:
+                raise StopIteration from None
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """The handler has raised, which its task is to end with."""
+        self.state = ENDED
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        self._dispatcher.owner.hook_failed(error)
+        if isinstance(error, SystemExit):
+            return  # which would end the loop if a task raised it
+        self._error = error
+        if self.task is not None and not isinstance(error, self._dispatcher.cancelled_error):
+            self.task.add_done_callback(self._dispatcher.retrieve)
+
+    def wake(self) -> None:
+        """Steps the task here and now, if it is parked; no other task may be running."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self.context.run(callback, self)
+
+    def end(self) -> None:
+        """Has the task end, which serves nobody any more."""
+        if self.state == IDLE:
+            self.state = ENDED
+        self.wake()
