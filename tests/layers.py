@@ -33,7 +33,10 @@ LAYERS = [
     [f"{WEBSOCKETS}.compression"],
     [f"{WEBSOCKETS}.protocol"],
     [f"{WEBSOCKETS}.hosts"],
-    [f"{WEBSOCKETS}.settings", f"{WEBSOCKETS}.definition", f"{WEBSOCKETS}.view"],
+    [f"{WEBSOCKETS}.settings"],
+    [f"{WEBSOCKETS}.definition"],
+    [f"{WEBSOCKETS}.endpoint"],
+    [f"{WEBSOCKETS}.view"],
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
     ["duck._duckframework", "duck.server", "duck", "duck.contrib"],
 ]
