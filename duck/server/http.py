@@ -19,9 +19,11 @@ import asyncio
 import enum
 import inspect
 import logging
+from collections.abc import Collection, Coroutine
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.logging import format_address, log_access, printable
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
 from duck.contrib.websockets.protocol.stepping import is_abandoned
@@ -31,12 +33,12 @@ from duck.http.response import HttpResponse
 
 from .census import Place
 from .head import Refusal, RequestHead, RequestReader
-from .routes import Match
+from .hosts import AllowedHosts
+from .limits import Limits
+from .proxies import Proxies
+from .routes import Match, Routes
 
-if TYPE_CHECKING:
-    from .server import Server
-
-__all__ = ["HttpProtocol"]
+__all__ = ["Host", "HttpProtocol"]
 
 logger = logging.getLogger("duck.server")
 
@@ -52,6 +54,31 @@ class Phase(enum.Enum):
     ANSWERING = enum.auto()
     ENDING = enum.auto()
     GONE = enum.auto()
+
+
+class Host(Protocol):
+    """What a connection needs of its server, whose documentation says the meaning of each."""
+
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def routes(self) -> Routes: ...
+    @property
+    def proxies(self) -> Proxies | None: ...
+    @property
+    def allowed_hosts(self) -> AllowedHosts | None: ...
+    @property
+    def allowed_origins(self) -> Collection[str] | None: ...
+    @property
+    def application(self) -> Any: ...
+    @property
+    def closing(self) -> bool: ...
+
+    def admit(self, protocol: "HttpProtocol", peer: Any) -> bool: ...
+    def move(self, place: Place, address: ClientAddress) -> bool: ...
+    def connection_closed(self, protocol: "HttpProtocol") -> None: ...
+    def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None: ...
+    def hand_over(self, protocol: "HttpProtocol", view: WebSocketView) -> None: ...
 
 
 class HttpProtocol(asyncio.BufferedProtocol):
@@ -90,7 +117,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     address: ClientAddress
     place: Place | None
 
-    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Host, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
 
         Args:

@@ -17,9 +17,10 @@ from duck.contrib.websockets import CloseCode
 from duck.views import View
 
 from .limits import Limits
-from .server import Server, serve
+from .options import Options
+from .server import Server, serving
 
-__all__ = ["LOOPS", "loop_factory", "outlast_signals", "run"]
+__all__ = ["LOOPS", "loop_factory", "outlast_signals", "run", "run_options"]
 
 logger = logging.getLogger("duck.server")
 
@@ -64,26 +65,34 @@ def run(
     Raises:
         ModuleNotFoundError: uvloop is wanted and not installed.
     """
+    options = Options(
+        host,
+        port,
+        uds=uds,
+        uds_mode=uds_mode,
+        shutdown_timeout=shutdown_timeout,
+        shutdown_code=shutdown_code,
+        limits=limits or Limits(),
+        trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
+        allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
+    )
+    run_options(urlpatterns, options, sockets, ssl, loop)
 
+
+def run_options(
+    urlpatterns: Iterable[Mapping[str, Any]] | type[View],
+    options: Options,
+    sockets: Sequence[socket.socket] = (),
+    ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
+    loop: str = "auto",
+) -> None:
+    """Serve an application, as `run` does, by options in one object."""
     stop = asyncio.Event()
 
     async def main() -> None:
-        async with serve(
-            urlpatterns,
-            host,
-            port,
-            uds=uds,
-            uds_mode=uds_mode,
-            sockets=sockets,
-            ssl=ssl() if callable(ssl) else ssl,
-            shutdown_timeout=shutdown_timeout,
-            shutdown_code=shutdown_code,
-            limits=limits,
-            trusted_proxies=trusted_proxies,
-            proxy_protocol=proxy_protocol,
-            allowed_hosts=allowed_hosts,
-            allowed_origins=allowed_origins,
-        ) as server:
+        async with serving(urlpatterns, options, sockets, ssl() if callable(ssl) else ssl) as server:
             for address in server.addresses:
                 print(f"listening on {address}", flush=True)
             with _on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):

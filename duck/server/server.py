@@ -25,17 +25,14 @@ from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
 from .limits import Limits
 from .listen import UnixListener, bind, url
+from .options import Options
 from .proxies import Proxies
 from .routes import Routes
+from .shutdown import Work, abort, shut_down
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "serve", "serving"]
 
 logger = logging.getLogger("duck.server")
-
-_SHUTDOWN_CODES = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
-_FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
-_LAST = 2.0  # seconds in which what has been cancelled must end
-_NAMED = 10  # of those that hang
 
 TURNED_AWAY = 32
 """Clients that are told at a time that there is no room; further ones are told nothing."""
@@ -65,61 +62,35 @@ class Server:
         port: The port of the first socket; None before it listens, and on a Unix socket.
     """
 
-    def __init__(
-        self,
-        urlpatterns: Iterable[Mapping[str, Any]] | type[View],
-        *,
-        limits: Limits | None = None,
-        trusted_proxies: Iterable[str] = (),
-        proxy_protocol: bool = False,
-        allowed_hosts: Collection[str] = (),
-        allowed_origins: Collection[str] | None = None,
-        shutdown_timeout: float = 10.0,
-        shutdown_code: int = CloseCode.GOING_AWAY,
-    ) -> None:
+    def __init__(self, urlpatterns: Iterable[Mapping[str, Any]] | type[View], options: Options) -> None:
         """Prepare an application.
 
         Args:
             urlpatterns: The routes, or one view for every path.
-            limits: What clients may ask for.
-            trusted_proxies: Those whose word is taken for who the client is; see `Proxies`.
-            proxy_protocol: Whether their connections begin with a header of the PROXY protocol.
-            allowed_hosts: The names by which clients may ask for the server, see `AllowedHosts`; none for any.
-            allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
-            shutdown_timeout: Seconds that `close` waits for views to end.
-            shutdown_code: The close code that it sends.
+            options: Where and how to serve it.
 
         Raises:
-            TypeError, ValueError: The routes are malformed, or the code is another, or there is no proxy to be trusted
-                with the PROXY protocol.
+            TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
         """
-        self.limits = limits or Limits()
+        self._options = options
+        self.limits = options.limits
         self.routes = Routes(urlpatterns)
-        self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
-        if proxy_protocol and self.proxies is None:
-            raise ValueError("proxy_protocol needs trusted_proxies: anybody else could claim to be anybody")
-        self._proxy_protocol = proxy_protocol
-        self.allowed_hosts = AllowedHosts(allowed_hosts) if allowed_hosts else None
-        self.allowed_origins = None if allowed_origins is None else checked_origins(allowed_origins)
+        self.proxies = Proxies(options.trusted_proxies) if options.trusted_proxies else None
+        self.allowed_hosts = AllowedHosts(options.allowed_hosts) if options.allowed_hosts else None
+        origins = options.allowed_origins
+        self.allowed_origins = None if origins is None else checked_origins(origins)
         self.application = Application(self)
         self.closing = False
         self.addresses: list[str] = []
         self.port: int | None = None
-        if shutdown_code not in _SHUTDOWN_CODES:
-            raise ValueError(f"shutdown_code must be 1001 or, for a restart, 1012, not {shutdown_code!r}")
-        self._shutdown_timeout = shutdown_timeout
-        self._shutdown_code = shutdown_code
         self.ssl: tls.SSLContext | None = None
         self.hung: list[str] = []
         self._acceptors: list[Acceptor | LoopAcceptor] = []
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
-        self._protocols: set[HttpProtocol] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._turned_away = 0  # how many of them there is no room for
-        self._answers: dict[asyncio.Task[None], HttpRequest] = {}
-        self._views: dict[asyncio.Future[None], WebSocketView] = {}
-        self._no_protocols = asyncio.Event()
+        self._work = Work()
         self._closed: asyncio.Task[None] | None = None
 
     @property
@@ -130,29 +101,24 @@ class Server:
     @property
     def connections(self) -> list[WebSocketView]:
         """The WebSocket views that run now."""
-        return list(self._views.values())
+        return list(self._work.views.values())
 
-    async def listen(
-        self,
-        host: str | None,
-        port: int,
-        *,
-        uds: str | None = None,
-        uds_mode: int | None = None,
-        sockets: Sequence[socket.socket] = (),
-        ssl: tls.SSLContext | None = None,
-    ) -> None:
-        """Begin to serve, on the running loop; the arguments are those of `serve`.
+    async def listen(self, sockets: Sequence[socket.socket] = (), ssl: tls.SSLContext | None = None) -> None:
+        """Begin to serve, on the running loop.
+
+        Args:
+            sockets: Bound sockets to listen on; none for the address in the options.
+            ssl: How to encrypt.
 
         Raises:
             OSError: The address cannot be had.
         """
         self.ssl = ssl
-        if uds is not None:
-            self._unix_listener = UnixListener(uds, uds_mode)
+        if self._options.uds is not None:
+            self._unix_listener = UnixListener(self._options.uds, self._options.uds_mode)
             sockets = [self._unix_listener.socket]
         elif not sockets:
-            sockets = await bind(host, port)
+            sockets = await bind(self._options.host, self._options.port)
         try:
             for sock in sockets:
                 await self._listen_on(sock)
@@ -167,7 +133,7 @@ class Server:
     async def _listen_on(self, sock: socket.socket) -> None:
         sock.listen(BACKLOG)
         loop = asyncio.get_running_loop()
-        if self.ssl is None and not self._proxy_protocol and LoopAcceptor.suits(loop):
+        if self.ssl is None and not self._options.proxy_protocol and LoopAcceptor.suits(loop):
             by_loop = LoopAcceptor(sock)
             self._acceptors.append(by_loop)
             await by_loop.start(loop, partial(HttpProtocol, self, loop))
@@ -191,66 +157,7 @@ class Server:
             self._unix_listener.unlink()
         for handshake in self._handshakes:
             handshake.cancel()
-        for protocol in list(self._protocols):
-            protocol.shut_down()
-        timeout = self._shutdown_timeout
-        patience = timeout - min(timeout / 4, _FAREWELL)
-        loop = asyncio.get_running_loop()
-        farewells = [loop.create_task(self._say_goodbye(view, patience)) for view in self._views.values()]
-        if not await self._wait_for_all(timeout):
-            for farewell in farewells:
-                farewell.cancel()
-            self._cut()
-            if not await self._wait_for_all(_LAST):
-                self._give_up()
-
-    async def _say_goodbye(self, view: WebSocketView, patience: float) -> None:
-        try:
-            await view.drain(patience)
-            await view.send_close(self._shutdown_code, "server shutting down")
-        except Exception:
-            logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
-
-    async def _wait_for_all(self, patience: float) -> bool:
-        """Wait for all that runs and all connections.
-
-        Returns:
-            Whether they have ended in time.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while running := {*self._answers, *self._views}:
-                    await asyncio.wait(running)
-                while self._protocols:
-                    self._no_protocols.clear()
-                    await self._no_protocols.wait()
-            return True
-        return False
-
-    def _cut(self) -> None:
-        """Cancel all that runs, and drop all connections."""
-        for answer in self._answers:
-            answer.cancel()
-        for ended, view in list(self._views.items()):
-            if isinstance(ended, asyncio.Task):
-                ended.cancel()
-            else:
-                view.terminate()
-        for protocol in list(self._protocols):
-            protocol.abort()
-
-    def _give_up(self) -> None:
-        """Tell who hangs, with nothing left to be done about it."""
-        self.hung = [
-            *(f"{type(view).__name__} at {view.request.path!r}" for view in self._views.values()),
-            *(f"the page at {request.path!r}" for request in self._answers.values()),
-        ]
-        for view in self._views.values():
-            _abort(view)
-        if not self.hung:
-            return
-        names = ", ".join(self.hung[:_NAMED]) + (", ..." if len(self.hung) > _NAMED else "")
-        logger.error("%d did not end though cancelled, and were given up: %s", len(self.hung), names)
+        self.hung = await shut_down(self._work, self._options.shutdown_timeout, self._options.shutdown_code)
 
     # From a connection to its protocol.
 
@@ -270,7 +177,7 @@ class Server:
             self.connection_closed(protocol)
             return
         connecting = loop.create_task(self._connect(protocol, sock))
-        if self.ssl is not None or self._proxy_protocol:
+        if self.ssl is not None or self._options.proxy_protocol:
             self._handshakes.add(connecting)
             connecting.add_done_callback(self._handshakes.discard)
 
@@ -280,7 +187,7 @@ class Server:
         if self.ssl is not None:
             options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
         try:
-            if self._proxy_protocol:
+            if self._options.proxy_protocol:
                 await self._receive_proxy_header(protocol, sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
@@ -336,7 +243,7 @@ class Server:
             place = None
         protocol.place = place
         self._turned_away += place is None
-        self._protocols.add(protocol)
+        self._work.protocols.add(protocol)
         return not self.closing and self._turned_away <= TURNED_AWAY
 
     def move(self, place: Place, address: ClientAddress) -> bool:
@@ -356,23 +263,18 @@ class Server:
             protocol.place.leave()
         else:
             self._turned_away -= 1
-        self._forget(protocol)
-
-    def _forget(self, protocol: HttpProtocol) -> None:
-        self._protocols.discard(protocol)
-        if not self._protocols:
-            self._no_protocols.set()
+        self._work.forget(protocol)
 
     def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None:
         """Run what answers a request."""
         task = asyncio.get_running_loop().create_task(answer)
         if not task.done():
-            self._answers[task] = request
-            task.add_done_callback(self._answers.pop)
+            self._work.answers[task] = request
+            task.add_done_callback(self._work.answers.pop)
 
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
         """Run a WebSocket view, which has its connection to itself from now on."""
-        self._forget(protocol)
+        self._work.forget(protocol)
         place = protocol.place
         assert place is not None
         try:
@@ -384,7 +286,7 @@ class Server:
             # The client was refused, and has a while to read why.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
             return
-        self._views[ended] = view
+        self._work.views[ended] = view
         if isinstance(ended, asyncio.Task):
             # The protocol is of no more use, unless the view leaves the transport to it.
             ended.add_done_callback(partial(self._run_ended, place=place, protocol=weakref.ref(protocol)))
@@ -395,21 +297,21 @@ class Server:
 
     def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
         """The connection of a view is gone."""
-        view = self._views.pop(ended)
+        view = self._work.views.pop(ended)
         (place or self._census.anywhere).leave()
         if ended.cancelled():
-            _abort(view)
+            abort(view)
         elif (error := ended.exception()) is not None:
             logger.error("the view for %r failed", view.request, exc_info=error)
-            _abort(view)
+            abort(view)
 
     def _run_ended(
         self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"
     ) -> None:
         """A view has a `run` of its own, or steps of it, and that has ended; the connection need not have."""
-        view = self._views.pop(ended)
+        view = self._work.views.pop(ended)
         if ended.cancelled():
-            _abort(view)
+            abort(view)
             self._clear_up(view, place, protocol(), None, None)
         elif (error := ended.exception()) is not None:
             self._clear_up(view, place, protocol(), None, error)
@@ -440,7 +342,7 @@ class Server:
                 if error is None and not transport.is_closing():
                     logger.error("%s answered nothing to %r", type(view).__name__, view.request)
                 result = HttpResponse("500\n", 500, "text/plain; charset=utf-8")
-            self._protocols.add(protocol)
+            self._work.protocols.add(protocol)
             protocol.take_back(transport, result, head_only=view.request.method == "HEAD")
         elif transport.is_closing():
             place.leave()
@@ -448,14 +350,14 @@ class Server:
             if error is None:
                 logger.error("%s left the connection of %r open", type(view).__name__, view.request)
             closing = asyncio.get_running_loop().create_task(_close(view))
-            self._views[closing] = view
+            self._work.views[closing] = view
             closing.add_done_callback(partial(self._view_ended, place=place))
         else:
             # The client was refused, or has been told something else; it has a while to read it.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, place)
 
     def _drop(self, view: WebSocketView, place: Place) -> None:
-        _abort(view)
+        abort(view)
         place.leave()
 
 
@@ -464,13 +366,6 @@ async def _close(view: WebSocketView) -> None:
     await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
     view.terminate()
     await view.safe_close()
-
-
-def _abort(view: WebSocketView) -> None:
-    transport = view.request.transport
-    # One that is lost must not be aborted: asyncio's may have let go of its loop.
-    if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
-        transport.abort()
 
 
 @contextlib.asynccontextmanager
@@ -516,18 +411,34 @@ async def serve(
         OSError: The address cannot be had.
         TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
     """
-    server = Server(
-        urlpatterns,
-        limits=limits,
+    options = Options(
+        host,
+        port,
+        uds=uds,
+        uds_mode=uds_mode,
+        shutdown_timeout=shutdown_timeout,
+        shutdown_code=shutdown_code,
+        limits=limits or Limits(),
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
-        shutdown_timeout=shutdown_timeout,
-        shutdown_code=shutdown_code,
     )
+    async with serving(urlpatterns, options, sockets, ssl) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    urlpatterns: Iterable[Mapping[str, Any]] | type[View],
+    options: Options,
+    sockets: Sequence[socket.socket] = (),
+    ssl: tls.SSLContext | None = None,
+) -> AsyncIterator[Server]:
+    """Serve an application, as `serve` does, by options in one object."""
+    server = Server(urlpatterns, options)
     try:
-        await server.listen(host, port, uds=uds, uds_mode=uds_mode, sockets=sockets, ssl=ssl)
+        await server.listen(sockets, ssl)
         yield server
     finally:
         await server.close()

@@ -1,9 +1,38 @@
 """The TLS side of a server, from certificate files."""
 
 import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["server_context"]
+__all__ = ["Certificates", "server_context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """The files of a server's TLS; a call reads them and makes a context.
+
+    Attributes:
+        certfile, keyfile, password, ca_certs: The arguments of `server_context`.
+        password_file: A file with the password in its first line.
+    """
+
+    certfile: str
+    keyfile: str | None = None
+    password: str | None = None
+    password_file: str | None = None
+    ca_certs: str | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of all files."""
+        return [path for path in (self.certfile, self.keyfile, self.ca_certs, self.password_file) if path]
+
+    def __call__(self) -> ssl.SSLContext:
+        password = self.password
+        if self.password_file is not None:
+            password = Path(self.password_file).read_text().partition("\n")[0]
+        return server_context(self.certfile, self.keyfile, password, self.ca_certs)
 
 
 def server_context(

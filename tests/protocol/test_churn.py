@@ -50,7 +50,7 @@ def test_what_a_connection_leaves_is_freed_at_once(run, dial):
                     assert [await peer.message() for _ in "xyz"] == ["x", "y", "z"]
                     peer.send("x")
                     peer.leave()  # so that the answer is sent when nobody is there
-                while server.connections or server._protocols:  # noqa: ASYNC110
+                while server.connections or server._work.protocols:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 for _ in range(10):
                     await asyncio.sleep(0)  # the tasks of idle workers end behind their connection

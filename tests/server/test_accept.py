@@ -89,7 +89,7 @@ def test_whoever_has_left_makes_room_for_whoever_comes(run, loop_name, tls, unti
                     await until(lambda: server._census.present == 5)
                 with ExitStack() as stack:
                     connected(stack, server, 5)
-                    await until(lambda: len(server._protocols) == 5)
+                    await until(lambda: len(server._work.protocols) == 5)
                     assert server._turned_away == 0
                 await until(lambda: server._census.present == 0)
 

@@ -20,7 +20,8 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect, unix_connect
 
 from duck.contrib.websockets import __version__
-from duck.server import Limits, cli, options
+from duck.server import Limits, arguments, cli
+from duck.server.options import Options
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
@@ -628,12 +629,12 @@ def test_every_limit_has_an_option():
         "body_size": 100,
     }
     assert set(changed) == {field.name for field in dataclasses.fields(Limits)}
-    parser = options.Parser()
-    options.add_serve_options(parser)
-    assert options.limits(parser.parse_args(["app.py"])) == Limits()
+    parser = arguments.Parser()
+    arguments.add_serve_options(parser)
+    assert arguments.options(parser.parse_args(["app.py"])) == Options()
     prefix = {"connections": "max-", "connections_per_address": "max-"}
     words = [f"--{prefix.get(name, '')}{name.replace('_', '-')}={value}" for name, value in changed.items()]
-    assert options.limits(parser.parse_args(["app.py", *words])) == Limits(**changed)
+    assert arguments.options(parser.parse_args(["app.py", *words])).limits == Limits(**changed)
 
 
 @pytest.mark.parametrize(

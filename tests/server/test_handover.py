@@ -325,7 +325,7 @@ def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until
                 assert count(server) == 1
                 assert await client.end() == b""
             await until(lambda: not count(server))
-            assert server.connections == [] and not server._protocols
+            assert server.connections == [] and not server._work.protocols
 
     run(scenario())
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
@@ -415,7 +415,7 @@ def test_a_client_that_leaves_a_view_that_answers_nothing(run, connect, view_cla
                     client.send(HANDSHAKE)
                     await begun.wait()
                 let_go.set()
-                await until(lambda: not count(server) and not server._protocols)
+                await until(lambda: not count(server) and not server._work.protocols)
 
     run(scenario())
 

@@ -190,7 +190,7 @@ def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, ca
             async with connect(server) as client:
                 client.send(GET)
                 assert await client.end() == b""
-            await until(lambda: not server._protocols)
+            await until(lambda: not server._work.protocols)
         async with serving(limits=Limits(head_timeout=0.1)) as server:
             async with connect(server) as client:
                 client.send(HEADERS[0][:-1])
@@ -199,7 +199,7 @@ def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, ca
                 client.send(HEADERS[0][:-1])
                 client.writer.write_eof()
                 assert await client.end() == b""
-            await until(lambda: not server._protocols and not server._census.present)
+            await until(lambda: not server._work.protocols and not server._census.present)
 
     run(scenario())
     dropped = r"127\.0\.0\.1:\d+ dropped: no PROXY protocol header; a trusted proxy must send a header .*"

@@ -54,7 +54,7 @@ def test_connections_that_come_together_are_accepted_together(run):
             await asyncio.sleep(0)
             clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
             looks = 0
-            while len(server._protocols) < 4:
+            while len(server._work.protocols) < 4:
                 looks += 1
                 await asyncio.sleep(0)
             for client in clients:

@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import Limits, serve, server
+from duck.server import Limits, serve, shutdown
 from duck.urls import path
 
 
@@ -95,7 +95,7 @@ def test_a_handler_that_takes_too_long_is_cancelled(run, until):
 
 
 def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkeypatch):
-    monkeypatch.setattr(server, "_LAST", 0.1)
+    monkeypatch.setattr(shutdown, "_LAST", 0.1)
 
     async def scenario():
         async with serving(Stubborn, shutdown_timeout=0.1) as running:
@@ -105,14 +105,14 @@ def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkey
                 await running.close()
                 assert running.hung == ["Stubborn at '/room'"]
             running.let_go.set()
-            await asyncio.wait(running._views)
+            await asyncio.wait(running._work.views)
 
     run(scenario())
     assert "1 did not end though cancelled, and were given up: Stubborn at '/room'" in caplog.messages
 
 
 def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, monkeypatch):
-    monkeypatch.setattr(server, "_LAST", 0.1)
+    monkeypatch.setattr(shutdown, "_LAST", 0.1)
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     async def page(request):
@@ -128,7 +128,7 @@ def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, mon
             await begun.wait()
             await running.close()
             let_go.set()
-            await asyncio.wait(list(running._answers))
+            await asyncio.wait(list(running._work.answers))
 
     run(scenario())
     assert "1 did not end though cancelled, and were given up: the page at '/slow'" in caplog.messages
@@ -138,9 +138,9 @@ def test_a_tls_handshake_that_has_not_begun_holds_up_nothing(run, tls, until):
     async def scenario():
         async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
             with socket.create_connection(("127.0.0.1", running.port)):
-                await until(lambda: running._protocols)
+                await until(lambda: running._work.protocols)
                 await running.close()
-                assert not running._protocols
+                assert not running._work.protocols
 
     run(scenario())
 
@@ -160,7 +160,7 @@ def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(r
         async with serve(routes, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as running:
             with await asyncio.to_thread(get, running.port):
                 await running.close()
-                assert not running._protocols
+                assert not running._work.protocols
 
     run(scenario())
 

@@ -25,7 +25,6 @@ class Plain(WebSocketView):
 
     async def on_open(self) -> None:
         await super().on_open()
-        assert_type(self.server, Server)
         assert_type(self.server.connections, list[WebSocketView])
         assert_type(self.request, HttpRequest)
         assert_type(self.subprotocol, str | None)

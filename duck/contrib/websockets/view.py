@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -21,14 +21,25 @@ from .sansio.negotiation import Negotiator
 from .settings import BY_NAME
 
 if TYPE_CHECKING:
-    from duck.server import Server
-
     from .hosts.asgi import Application
 
 __all__ = ["State", "WebSocketView"]
 
 
 _DEFAULT_COMPRESSION = Compression()
+
+
+class Server(Protocol):
+    """What a view can ask of the embedded server; see `duck.server.Server`."""
+
+    @property
+    def addresses(self) -> list[str]: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def connections(self) -> "list[WebSocketView]": ...
 
 
 class WebSocketView(WebSocketEndpoint, View):
@@ -86,7 +97,7 @@ class WebSocketView(WebSocketEndpoint, View):
     # What is known of the connection
 
     @property
-    def server(self) -> "Server":
+    def server(self) -> Server:
         """The server that runs this view."""
         server: Server = self.request.application.server
         return server

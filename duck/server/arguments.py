@@ -1,0 +1,248 @@
+"""The command line of `duck serve`: its options in the groups that the help shows, and the reading of their text."""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import partial
+from typing import Any, NoReturn
+
+from .hosts import AllowedHosts, checked_origins
+from .limits import Limits
+from .options import Options
+from .proxies import Proxies
+from .runner import LOOPS
+
+__all__ = ["Parser", "add_serve_options", "options"]
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where help is."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Refuse what is not known here, for the command above would name its own help."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the target and all options of `duck serve`."""
+    parser.usage = "duck serve [OPTION]... TARGET"
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a Python file, or module[:attribute]; the attribute is urlpatterns by default, "
+        "or else the only View class",
+    )
+    _add_addresses(parser.add_argument_group("addresses"))
+    _add_tls(parser.add_argument_group("TLS"))
+    _add_proxies(parser.add_argument_group("proxies"))
+    _add_browsers(parser.add_argument_group("browsers"))
+    _add_limits(parser.add_argument_group("limits"))
+    _add_logging(parser.add_argument_group("logging"))
+    _add_process(parser.add_argument_group("process"))
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    """The options of serving; each argument has the name of its field, in `Options` or in `Limits`, as `dest`."""
+    limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
+    values = {field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "limits"}
+    return Options(**values, limits=limits)
+
+
+def _add_addresses(group: Any) -> None:
+    group.add_argument(
+        "--host",
+        type=_host,
+        default="127.0.0.1",
+        help="address or name to listen on; * for every interface, by IPv4 and IPv6 (%(default)s)",
+    )
+    group.add_argument("--port", type=_port, default=8000, help="port; 0 for a free one (%(default)s)")
+    group.add_argument("--uds", metavar="PATH", help="listen on a Unix socket instead")
+    group.add_argument(
+        "--uds-mode",
+        type=_mode,
+        metavar="MODE",
+        help="its permissions, in octal (666, or those of the socket that it replaces)",
+    )
+    group.add_argument(
+        "--fd",
+        type=_file,
+        metavar="N",
+        help="listen on this file descriptor instead, a bound socket; one that systemd passes is taken without asking",
+    )
+
+
+def _add_tls(group: Any) -> None:
+    group.description = "SIGHUP has the files read again, for new connections."
+    group.add_argument("--ssl-certfile", metavar="FILE", help="encrypt with this certificate (PEM)")
+    group.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is in another file")
+    group.add_argument(
+        "--ssl-keyfile-password",
+        metavar="PASSWORD",
+        help="the password of the key; @FILE for the first line of a file, which no list of processes shows",
+    )
+    group.add_argument(
+        "--ssl-ca-certs", metavar="FILE", help="clients must have a certificate of one of these authorities (PEM)"
+    )
+
+
+def _add_proxies(group: Any) -> None:
+    group.add_argument(
+        "--trusted-proxies",
+        type=_proxies,
+        metavar="A,B",
+        default=(),
+        help="IP addresses and networks of proxies whose X-Forwarded-For, -Proto and -Host, or else Forwarded, are "
+        "taken for true; unix for whoever comes by --uds",
+    )
+    group.add_argument(
+        "--proxy-protocol",
+        action="store_true",
+        help="their connections begin with a header of the PROXY protocol, version 1 or 2",
+    )
+
+
+def _add_browsers(group: Any) -> None:
+    group.add_argument(
+        "--allowed-origins",
+        type=_origins,
+        metavar="A,B",
+        help="origins whose pages may connect to views without ALLOWED_ORIGINS, such as https://example.org, "
+        "https://*.example.org for its subdomains, or *",
+    )
+    group.add_argument(
+        "--allowed-hosts",
+        type=_hosts,
+        metavar="A,B",
+        default=(),
+        help="names by which the server may be asked for, such as localhost and *.example.org; 421 for others",
+    )
+
+
+def _add_limits(group: Any) -> None:
+    defaults = Limits()
+
+    def add(option: str, dest: str, words: str, **kwargs: Any) -> None:
+        group.add_argument(option, dest=dest, default=getattr(defaults, dest), help=words, **kwargs)
+
+    seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
+    number: dict[str, Any] = {"type": _count, "metavar": "N"}
+    size: dict[str, Any] = {"type": _count, "metavar": "BYTES"}
+    add(
+        "--max-connections",
+        "connections",
+        "connections that may be open; further ones are answered 503 (what the limit of open files allows)",
+        **number,
+    )
+    add(
+        "--max-connections-per-address",
+        "connections_per_address",
+        "connections that may be open from one address (no limit)",
+        **number,
+    )
+    add(
+        "--head-timeout",
+        "head_timeout",
+        "time for a TLS handshake, until the first request, and for the arrival of any; 408 (%(default)s)",
+        **seconds,
+    )
+    add("--keep-alive-timeout", "keep_alive_timeout", "time until the next request (%(default)s)", **seconds)
+    add("--linger-timeout", "linger_timeout", "time for a refused client to read why (%(default)s)", **seconds)
+    add("--head-size", "head_size", "size of the head of a request; 431 (%(default)s)", **size)
+    add("--header-count", "header_count", "header fields of a request; 431 (%(default)s)", **number)
+    add("--body-size", "body_size", "size of a request's body, which is thrown away (%(default)s)", **size)
+
+
+def _add_logging(group: Any) -> None:
+    group.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="what is logged (%(default)s)")
+    group.add_argument(
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="log a line for each page and each handshake, whatever the level",
+    )
+
+
+def _add_process(group: Any) -> None:
+    group.add_argument("--loop", choices=LOOPS, default="auto", help="event loop; auto is uvloop if installed")
+    group.add_argument(
+        "--shutdown-timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time for handlers and connections to end on SIGINT or SIGTERM (%(default)s)",
+    )
+    group.add_argument(
+        "--shutdown-code",
+        type=int,
+        choices=(1001, 1012),
+        default=1001,
+        help="close code that clients get then; 1012 tells of a restart (%(default)s)",
+    )
+
+
+# Readers of an option's text. argparse shows the message of an ArgumentTypeError alone: to any other error it gives the
+# name of the function.
+
+
+def _number(kind: Callable[[str], Any], least: float, most: float, words: str) -> Callable[[str], Any]:
+    """A reader of numbers in a range.
+
+    Args:
+        kind: Makes the number.
+        words: What the option takes, for the error.
+    """
+
+    def read(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return number
+
+    return read
+
+
+_port = _number(int, 0, 65535, "a port, 0 to 65535")
+_file = _number(int, 0, sys.maxsize, "a file descriptor")
+_mode = _number(partial(int, base=8), 0, 0o777, "a mode in octal, such as 660")
+_count = _number(int, 1, sys.maxsize, "a whole number from 1 on")
+_seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
+
+
+def _host(text: str) -> str | None:
+    return None if text == "*" else text
+
+
+def _proxies(text: str) -> Collection[str]:
+    return _names(text, Proxies)
+
+
+def _origins(text: str) -> Collection[str]:
+    return _names(text, checked_origins)
+
+
+def _hosts(text: str) -> Collection[str]:
+    return _names(text, AllowedHosts)
+
+
+def _names(text: str, check: Callable[[Collection[str]], object]) -> Collection[str]:
+    """Names with commas between, that pass a check."""
+    names = [name.strip() for name in text.split(",")]
+    try:
+        check(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names

@@ -1,0 +1,127 @@
+"""The end of a server: its work gets time to end, is cancelled after that, and is given up in the end."""
+
+import asyncio
+import contextlib
+import logging
+
+from duck.contrib.websockets import WebSocketView
+from duck.http.request import HttpRequest
+
+from .http import HttpProtocol
+
+__all__ = ["Work", "abort", "shut_down"]
+
+logger = logging.getLogger("duck.server")
+
+_FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
+_LAST = 2.0  # seconds in which what has been cancelled must end
+_NAMED = 10  # of those that hang
+
+
+class Work:
+    """Everything a server has at work.
+
+    Attributes:
+        protocols: The connections that speak HTTP.
+        answers: The tasks that answer requests.
+        views: The WebSocket views, by the future that ends with their connection.
+    """
+
+    __slots__ = ("_no_protocols", "answers", "protocols", "views")
+
+    def __init__(self) -> None:
+        self.protocols: set[HttpProtocol] = set()
+        self.answers: dict[asyncio.Task[None], HttpRequest] = {}
+        self.views: dict[asyncio.Future[None], WebSocketView] = {}
+        self._no_protocols = asyncio.Event()
+
+    def forget(self, protocol: HttpProtocol) -> None:
+        """Note that a connection is gone, or speaks HTTP no more."""
+        self.protocols.discard(protocol)
+        if not self.protocols:
+            self._no_protocols.set()
+
+    async def ended(self, patience: float) -> bool:
+        """Wait for the end of all work.
+
+        Args:
+            patience: Seconds to wait.
+
+        Returns:
+            Whether all of it has ended in time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while running := {*self.answers, *self.views}:
+                    await asyncio.wait(running)
+                while self.protocols:
+                    self._no_protocols.clear()
+                    await self._no_protocols.wait()
+            return True
+        return False
+
+    def cancel(self) -> None:
+        """Cancel all tasks, and drop all connections."""
+        for answer in self.answers:
+            answer.cancel()
+        for ended, view in list(self.views.items()):
+            if isinstance(ended, asyncio.Task):
+                ended.cancel()
+            else:
+                view.terminate()
+        for protocol in list(self.protocols):
+            protocol.abort()
+
+
+async def shut_down(work: Work, patience: float, code: int) -> list[str]:
+    """End all work of a server that accepts no connections any more.
+
+    Args:
+        work: What there is to end.
+        patience: Seconds until the remaining work is cancelled.
+        code: The close code for WebSockets.
+
+    Returns:
+        The names of views and pages that did not end when they were cancelled, and were given up.
+    """
+    for protocol in list(work.protocols):
+        protocol.shut_down()
+    for_handlers = patience - min(patience / 4, _FAREWELL)
+    loop = asyncio.get_running_loop()
+    farewells = [loop.create_task(_say_goodbye(view, for_handlers, code)) for view in work.views.values()]
+    if await work.ended(patience):
+        return []
+    for farewell in farewells:
+        farewell.cancel()
+    work.cancel()
+    return [] if await work.ended(_LAST) else _give_up(work)
+
+
+async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
+    try:
+        await view.drain(patience)
+        await view.send_close(code, "server shutting down")
+    except Exception:
+        logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
+
+
+def _give_up(work: Work) -> list[str]:
+    """Abort the connections of work that hangs, and log its names."""
+    hung = [
+        *(f"{type(view).__name__} at {view.request.path!r}" for view in work.views.values()),
+        *(f"the page at {request.path!r}" for request in work.answers.values()),
+    ]
+    for view in work.views.values():
+        abort(view)
+    if hung:
+        names = ", ".join(hung[:_NAMED]) + (", ..." if len(hung) > _NAMED else "")
+        logger.error("%d did not end though cancelled, and were given up: %s", len(hung), names)
+    return hung
+
+
+def abort(view: WebSocketView) -> None:
+    """Drop the connection of a view."""
+    transport = view.request.transport
+    # One that is lost must not be aborted: asyncio's may have let go of its loop.
+    if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
+        transport.abort()
