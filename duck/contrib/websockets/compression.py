@@ -1,9 +1,10 @@
-"""Settings of permessage-deflate, and what they make of a client's offer (RFC 7692, section 7.1)."""
+"""Settings of permessage-deflate, and their negotiation by a server and by a client (RFC 7692, section 7.1)."""
 
 from dataclasses import dataclass
 from typing import TypeGuard
 
 from .extensions import PerMessageDeflate
+from .sansio.client_handshake import ClientOffer
 from .sansio.negotiation import Parameters
 
 __all__ = ["PERMESSAGE_DEFLATE", "Compression"]
@@ -88,18 +89,54 @@ class Compression:
         Declined is what section 7.1 does not know: a parameter of another name, or twice; a flag with a value; window
         bits other than 8 to 15.
         """
-        offered = dict(parameters)
-        if len(offered) < len(parameters) or not offered.keys() <= _FLAGS | _SIZES:
+        offered = _checked(parameters, may_lack_value="client_max_window_bits")
+        return None if offered is None else self._agree(offered)
+
+    def offer(self) -> ClientOffer:
+        """The offer of a client with these settings.
+
+        Windows of 15 bits and context takeover are what a server assumes, so they are not mentioned.
+        """
+        parameters: list[tuple[str, str | None]] = []
+        if not self.server_context_takeover:
+            parameters.append(("server_no_context_takeover", None))
+        if not self.client_context_takeover:
+            parameters.append(("client_no_context_takeover", None))
+        if self.server_max_window_bits < 15:
+            parameters.append(("server_max_window_bits", str(self.server_max_window_bits)))
+        bits = self.client_max_window_bits
+        parameters.append(("client_max_window_bits", str(bits) if bits < 15 else None))
+        return ClientOffer(parameters, self.confirm)
+
+    def confirm(self, parameters: Parameters) -> PerMessageDeflate | None:
+        """The extension at the client's end for a server that answers `offer` with these parameters.
+
+        None for an answer that does not fit: a parameter of another name, or twice; a flag with a value; window bits
+        that are no number from 8 to 15, or more than those offered; a request of ours that is not granted.
+        """
+        answer = _checked(parameters)
+        if answer is None:
             return None
-        if any(offered.get(name) is not None for name in _FLAGS):
+        server_bits = _WINDOW_BITS[answer.get("server_max_window_bits") or "15"]
+        client_bits = _WINDOW_BITS[answer.get("client_max_window_bits") or str(self.client_max_window_bits)]
+        if server_bits > self.server_max_window_bits or client_bits > self.client_max_window_bits:
             return None
-        if any(
-            value not in _WINDOW_BITS
-            for name, value in offered.items()
-            if name in _SIZES and (value is not None or name == "server_max_window_bits")
-        ):
+        server_alone = "server_no_context_takeover" in answer
+        if not (server_alone or self.server_context_takeover):
             return None
-        return self._agree(offered)
+        client_alone = "client_no_context_takeover" in answer or not self.client_context_takeover
+        # The extension is written for the server's end: here, the two ends change places.
+        return PerMessageDeflate(
+            PERMESSAGE_DEFLATE,
+            client_no_context_takeover=server_alone,
+            server_no_context_takeover=client_alone,
+            client_max_window_bits=server_bits,
+            server_max_window_bits=client_bits,
+            level=self.level,
+            memory_level=self.memory_level,
+            threshold=self.threshold,
+            parameters=parameters,
+        )
 
     def _agree(self, offered: dict[str, str | None]) -> PerMessageDeflate:
         server_bits = min(self.server_max_window_bits, _WINDOW_BITS[offered.get("server_max_window_bits") or "15"])
@@ -142,6 +179,21 @@ class Compression:
         larger message, as its history has to contain what was stored.
         """
         return 0 if "client_no_context_takeover" in offered else self.threshold
+
+
+def _checked(parameters: Parameters, may_lack_value: str | None = None) -> dict[str, str | None] | None:
+    """The parameters by their names; None if they are not those of section 7.1, with the values that they may have."""
+    found = dict(parameters)
+    if len(found) < len(parameters) or not found.keys() <= _FLAGS | _SIZES:
+        return None
+    for name, value in found.items():
+        if name in _FLAGS:
+            is_sound = value is None
+        else:
+            is_sound = value in _WINDOW_BITS if value is not None else name == may_lack_value
+        if not is_sound:
+            return None
+    return found
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

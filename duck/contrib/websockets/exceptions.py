@@ -1,5 +1,7 @@
 """What can go wrong with a connection, each with the close code that tells the peer (RFC 6455, section 7.4.1)."""
 
+from collections.abc import Mapping
+
 from .opcodes import CloseCode
 
 __all__ = [
@@ -7,6 +9,9 @@ __all__ = [
     "ConnectionClosed",
     "ExtensionError",
     "HandshakeError",
+    "HandshakeFailed",
+    "HandshakeRefused",
+    "InvalidHandshake",
     "PayloadTooBig",
     "ProtocolError",
 ]
@@ -79,6 +84,32 @@ class HandshakeError(BaseException):
         self.headers = headers
         self.fields = fields
         self.setting = setting
+
+
+class HandshakeFailed(BaseException):
+    """A client's opening handshake has come to nothing; the base of both ways in which that happens.
+
+    Attributes:
+        status: The HTTP status of the response; 0 where none could be read.
+        headers: Its header fields: `error.headers.get("retry-after")`, in any case of letters.
+        body: The beginning of its content, at most 64 KiB.
+    """
+
+    def __init__(
+        self, message: str, status: int = 0, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.body = body
+
+
+class HandshakeRefused(HandshakeFailed):
+    """The server has answered the upgrade request with another status than 101."""
+
+
+class InvalidHandshake(HandshakeFailed):
+    """The server's response to the upgrade request breaks HTTP or RFC 6455, or the stream ended within it."""
 
 
 # What the codec's error numbers mean, in words that go to the peer as the reason of the close frame.

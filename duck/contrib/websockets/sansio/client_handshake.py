@@ -1,0 +1,348 @@
+"""The opening handshake of a client without I/O (RFC 6455, section 4.1): the request out, the 101 or a refusal in.
+
+    handshake = ClientHandshake("/chat", "example.org", subprotocols=["chat"])
+    send(handshake.request)
+    while (agreement := handshake.feed(receive())) is None:
+        pass
+    handshake.rest    the first bytes of the connection
+
+A response is read in three stages. The head is collected up to its empty line, at most MOST_HEAD bytes, and httptools
+parses it as a whole. Interim responses (100, 103) are skipped. The content of a refusal is collected, at most MOST_BODY
+bytes, and becomes part of the exception.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..exceptions import HandshakeRefused, InvalidHandshake
+from ..extensions import Extension
+from .handshake import VERSION, accept_key
+from .negotiation import TOKEN, Negotiator, Offer, Parameters, format_extension, parse_offers
+
+if TYPE_CHECKING:
+    import httptools
+
+__all__ = ["Agreement", "ClientHandshake", "ClientOffer", "ResponseHeaders"]
+
+MOST_HEAD = 65536
+"""Bytes that the head of a response may have."""
+
+MOST_BODY = 65536
+"""Bytes of a refusal's content that are kept."""
+
+_MOST_INTERIM = 8  # responses with a status of 1xx before the one that counts
+_END = b"\r\n\r\n"
+_TARGET = re.compile(r"/[!-~]*")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_ITS_OWN = frozenset(
+    {
+        "connection",
+        "content-length",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+Fields = Sequence[tuple[str, str]]
+
+
+class ClientOffer(NamedTuple):
+    """An extension as a client offers it.
+
+    Attributes:
+        parameters: Of the offer, as (name, value), or (name, None) for one without value.
+        accept: Takes the parameters of the server's answer and gives the extension for the connection; None for an
+            answer that does not fit the offer, which fails the handshake.
+    """
+
+    parameters: Parameters
+    accept: Negotiator
+
+
+class ResponseHeaders(Mapping[str, str]):
+    """The header fields of a response; names in any case of letters.
+
+    Args:
+        fields: (name, value) as they came.
+    """
+
+    def __init__(self, fields: Fields = ()) -> None:
+        self.fields = tuple(fields)
+
+    def __getitem__(self, name: str) -> str:
+        """The values of a name, joined by commas, as RFC 9110 has it in section 5.3."""
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name, _ in self.fields))
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self.fields})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def get_all(self, name: str) -> list[str]:
+        """Each value of a name, in order: `Set-Cookie` comes several times and must not be joined."""
+        name = name.lower()
+        return [value for key, value in self.fields if key.lower() == name]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.fields)!r})"
+
+
+class Agreement(NamedTuple):
+    """The outcome of a handshake.
+
+    Attributes:
+        subprotocol: The one that the server has chosen, or None.
+        extensions: In the order in which they encode.
+        headers: Of the 101 response.
+    """
+
+    subprotocol: str | None
+    extensions: Sequence[Extension]
+    headers: ResponseHeaders
+
+
+class ClientHandshake:
+    """One request and its response.
+
+    Args:
+        target: Path and query, percent-encoded.
+        host: The value of Host.
+        subprotocols: Those that the client speaks, the preferred one first.
+        extensions: Those that it has, by their names, the preferred one first.
+        headers: Further fields of the request.
+        key: 16 bytes; random unless given.
+
+    Attributes:
+        request: The bytes to send.
+        rest: After the agreement, what has come behind the response.
+
+    Raises:
+        ValueError: The target or a field cannot be sent, or a field is one that the handshake sets itself.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        host: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        extensions: Mapping[str, ClientOffer] = {},
+        headers: Fields = (),
+        key: bytes | None = None,
+    ) -> None:
+        self._key = base64.b64encode(os.urandom(16) if key is None else key).decode()
+        self._subprotocols = subprotocols
+        self._offers = extensions
+        self.request = self._request(target, host, headers)
+        self.rest = b""
+        self._received = bytearray()
+        self._interim = 0
+        self._refusal: _Response | None = None
+
+    def _request(self, target: str, host: str, headers: Fields) -> bytes:
+        if not _TARGET.fullmatch(target):
+            raise ValueError(f"{target!r} is no request target: it begins with a slash and is percent-encoded")
+        fields = [
+            ("Host", host),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", self._key),
+            ("Sec-WebSocket-Version", str(VERSION)),
+        ]
+        for name in self._subprotocols:
+            if not re.fullmatch(TOKEN, name):
+                raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
+        if self._subprotocols:
+            fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+        if self._offers:
+            offers = ", ".join(format_extension(name, offer.parameters) for name, offer in self._offers.items())
+            fields.append(("Sec-WebSocket-Extensions", offers))
+        for name, _ in headers:
+            if name.lower() in _ITS_OWN:
+                raise ValueError(f"{name} is set by the handshake: remove it from the headers")
+            if name.lower() == "host":
+                fields = [field for field in fields if field[0] != "Host"]
+        lines = [f"GET {target} HTTP/1.1"]
+        for name, value in (*fields, *headers):
+            if not re.fullmatch(TOKEN, name) or not _VALUE.fullmatch(value):
+                raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: remove control characters")
+            lines.append(f"{name}: {value}")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def feed(self, data: bytes) -> Agreement | None:
+        """Takes bytes of the response; the outcome, or None while it is incomplete.
+
+        Raises:
+            HandshakeRefused: The response has another status than 101.
+            InvalidHandshake: It breaks the rules.
+        """
+        if self._refusal is not None:
+            self._refusal.feed(data)
+            return None
+        received = self._received
+        searched = max(len(received) - len(_END) + 1, 0)
+        received += data
+        while (end := received.find(_END, searched, MOST_HEAD)) >= 0:
+            head, self._received = bytes(received[: end + len(_END)]), received[end + len(_END) :]
+            received = self._received
+            searched = 0
+            response = _Response(head)
+            if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                self.rest = bytes(received)
+                received.clear()
+                return self._agree(response)
+            if response.status >= 200:
+                self._refusal = response
+                response.feed(bytes(received))
+                return None
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise InvalidHandshake("too many interim responses", response.status, response.headers)
+        if len(received) >= MOST_HEAD:
+            raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
+        return None
+
+    @property
+    def refusal(self) -> HandshakeRefused | None:
+        """A refusal whose head has come, with what has come of its content."""
+        return None if self._refusal is None else self._refusal.error()
+
+    def feed_eof(self) -> None:
+        """The stream has ended.
+
+        Raises:
+            HandshakeRefused: The end of the stream is the end of a refusal.
+            InvalidHandshake: The response is incomplete.
+        """
+        if self._refusal is not None:
+            raise self._refusal.error()
+        words = "in the midst of its response" if self._received else "without a response"
+        raise InvalidHandshake(f"the server ended the connection {words}")
+
+    def _agree(self, response: "_Response") -> Agreement:
+        """Checks the 101 response (section 4.1, the second list)."""
+        headers = response.headers
+        try:
+            if not _has_token(headers.get("upgrade", ""), "websocket"):
+                raise ValueError("the response has no Upgrade: websocket")
+            if not _has_token(headers.get("connection", ""), "upgrade"):
+                raise ValueError("the response has no Connection: Upgrade")
+            if headers.get("sec-websocket-accept") != accept_key(self._key):
+                raise ValueError("Sec-WebSocket-Accept is not the answer to our Sec-WebSocket-Key")
+            return Agreement(self._chosen_subprotocol(headers), self._agreed_extensions(headers), headers)
+        except ValueError as error:
+            raise InvalidHandshake(str(error), response.status, headers) from None
+
+    def _chosen_subprotocol(self, headers: ResponseHeaders) -> str | None:
+        chosen = headers.get("sec-websocket-protocol")
+        if chosen is not None and chosen not in self._subprotocols:
+            raise ValueError(f"the server has chosen the subprotocol {chosen!r}, which was not offered")
+        return chosen
+
+    def _agreed_extensions(self, headers: ResponseHeaders) -> list[Extension]:
+        """The extensions of the answer (section 9.1), each of which has to fit its offer."""
+        agreed: dict[str, Extension] = {}
+        for name, parameters in parse_offers(headers.get("sec-websocket-extensions", "")):
+            offer = self._offers.get(name)
+            if offer is None or name in agreed:
+                raise ValueError(f"the server has agreed to the extension {name!r}, which was not offered")
+            extension = offer.accept(parameters)
+            if extension is None:
+                answer = Offer(name, parameters)
+                raise ValueError(f"the server's answer does not fit our offer: {format_extension(*answer)}")
+            if extension.uses_rsv1 and any(other.uses_rsv1 for other in agreed.values()):
+                raise ValueError(f"the server has agreed to two extensions that use RSV1; one is {name!r}")
+            agreed[name] = extension
+        return list(agreed.values())
+
+
+class _Response:
+    """A response other than an interim one, from its head on.
+
+    Args:
+        head: Up to its empty line.
+
+    Raises:
+        InvalidHandshake: It is no head of HTTP/1.1.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+        self._fields: list[tuple[str, str]] = []
+        self._body = bytearray()
+        self._is_head = False
+        self._complete = False
+        self._parser_error: type[Exception] = HttpParserError
+        self._parser: httptools.HttpResponseParser = HttpResponseParser(self)
+        self.status = 0
+        try:
+            self._parser.feed_data(head)
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as error:
+            if not self._is_head:  # else it is a 101 without Upgrade, which the parser does not like
+                raise InvalidHandshake(f"the response is not HTTP/1.1: {error}") from None
+        self.status = self._parser.get_status_code()
+        self.headers = ResponseHeaders(self._fields)
+        version = self._parser.get_http_version()
+        is_switching = self.status == HTTPStatus.SWITCHING_PROTOCOLS
+        if version not in ("1.0", "1.1") or (is_switching and version != "1.1"):
+            raise InvalidHandshake(f"the response is HTTP/{version}, not HTTP/1.1", self.status, self.headers)
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes of the content.
+
+        Raises:
+            HandshakeRefused: It is complete, or as much of it as is kept.
+        """
+        if data and not self._complete:
+            try:
+                self._parser.feed_data(data)
+            except self._parser_error:  # the status says enough
+                self._complete = True
+        if self._complete or len(self._body) >= MOST_BODY:
+            raise self.error()
+
+    def error(self) -> HandshakeRefused:
+        """The exception that tells of this response."""
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        words = f"the server refused the connection: {self.status} {phrase}".rstrip()
+        return HandshakeRefused(words, self.status, self.headers, bytes(self._body[:MOST_BODY]))
+
+    # What httptools calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        self._is_head = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+
+def _has_token(value: str, token: str) -> bool:
+    """Whether a comma-separated header has a member, in any case."""
+    return token in [member.strip(" \t") for member in value.lower().split(",")]

@@ -1,0 +1,242 @@
+"""`ClientHandshake`: each response of a server is agreed to or fails in a way that tells why."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
+from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused, InvalidHandshake
+from duck.contrib.websockets.extensions import Extension
+from duck.contrib.websockets.sansio import handshake
+from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ClientOffer, ResponseHeaders
+from duck.http.request import HttpRequest
+
+KEY = bytes(range(16))
+ACCEPT = handshake.accept_key("AAECAwQFBgcICQoLDA0ODw==")
+SOUND = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
+
+
+def begin(**options):
+    return ClientHandshake("/chat?x=1", "example.org", key=KEY, **options)
+
+
+def response(fields=SOUND, status="101 Switching Protocols", version="1.1", content=b""):
+    lines = [f"HTTP/{version} {status}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+def own(name, negotiator=lambda parameters: Extension("x-own"), parameters=()):
+    return {name: ClientOffer(parameters, negotiator)}
+
+
+def test_the_request():
+    offers = {PERMESSAGE_DEFLATE: Compression().offer(), **own("x-own", parameters=[("a", "1")])}
+    request = begin(subprotocols=["a", "b"], extensions=offers, headers=[("Cookie", "k=v")]).request
+    assert request == (
+        b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12; client_max_window_bits=12, "
+        b"x-own; a=1\r\nCookie: k=v\r\n\r\n"
+    )
+    assert begin(headers=[("host", "other")]).request.lower().count(b"host: ") == 1
+    assert ClientHandshake("/", "h").request != ClientHandshake("/", "h").request
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": [("Upgrade", "h2c")]},
+        {"headers": [("X-A", "b\r\nX-C: d")]},
+        {"headers": [("X A", "b")]},
+        {"headers": [("X-A", "\u20ac")]},
+        {"subprotocols": ["a b"]},
+        {"extensions": own("x y")},
+    ],
+)
+def test_a_request_that_cannot_be_sent(options):
+    with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|is no token"):
+        begin(**options)
+
+
+@pytest.mark.parametrize("target", ["", "chat", "/a b", "/\u00e4", "/\r\n"])
+def test_a_target_that_cannot_be_sent(target):
+    with pytest.raises(ValueError, match="percent-encoded"):
+        ClientHandshake(target, "example.org")
+
+
+@given(st.lists(st.integers(1, 40)), st.booleans())
+def test_a_response_may_come_in_any_pieces(sizes, hinted):
+    shaken = begin(subprotocols=["chat"])
+    data = (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" if hinted else b"") + response(
+        {**SOUND, "Sec-WebSocket-Protocol": "chat"}, content=b"\x81\x02hi"
+    )
+    agreement = None
+    while agreement is None:
+        size = sizes.pop() if sizes else len(data)
+        agreement = shaken.feed(data[:size])
+        data = data[size:]
+    assert agreement.subprotocol == "chat"
+    assert agreement.headers["upgrade"] == "websocket"
+    assert shaken.rest + data == b"\x81\x02hi"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Upgrade": "h2c"}, "no Upgrade"),
+        ({"Upgrade": None}, "no Upgrade"),
+        ({"Connection": "keep-alive"}, "no Connection"),
+        ({"Connection": None}, "no Connection"),
+        ({"Sec-WebSocket-Accept": "x"}, "Sec-WebSocket-Accept"),
+        ({"Sec-WebSocket-Accept": ACCEPT.lower()}, "Sec-WebSocket-Accept"),
+        ({"Sec-WebSocket-Accept": None}, "Sec-WebSocket-Accept"),
+        ({"sec-websocket-accept": ACCEPT}, "Sec-WebSocket-Accept"),  # twice
+        ({"Sec-WebSocket-Protocol": "other"}, "subprotocol 'other'"),
+        ({"Sec-WebSocket-Protocol": "chat, chat"}, "subprotocol"),
+        ({"Sec-WebSocket-Extensions": "permessage-deflate"}, "does not fit"),
+        ({"Sec-WebSocket-Extensions": "x-unknown"}, "was not offered"),
+        ({"Sec-WebSocket-Extensions": "x-own, x-own"}, "was not offered"),
+        ({"Sec-WebSocket-Extensions": "x-none; a=1"}, "does not fit our offer: x-none; a=1"),
+        ({"Sec-WebSocket-Extensions": "x-own, permessage-deflate; server_max_window_bits=8"}, "RSV1"),
+        ({"Sec-WebSocket-Extensions": "="}, "out of place"),
+    ],
+)
+def test_a_101_that_breaks_the_rules(fields, words):
+    offers = {
+        PERMESSAGE_DEFLATE: Compression().offer(),
+        **own("x-own"),
+        **own("x-none", lambda parameters: None),
+    }
+    shaken = begin(subprotocols=["chat"], extensions=offers)
+    answer = {name: value for name, value in {**SOUND, **fields}.items() if value is not None}
+    with pytest.raises(InvalidHandshake, match=re.escape(words)) as caught:
+        shaken.feed(response(answer))
+    assert caught.value.status == 101
+    assert list(caught.value.headers) == list(dict.fromkeys(name.lower() for name in answer))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        response(version="1.0"),
+        response().replace(b"\r\nUpgrade", b"\r\n folded\r\nUpgrade"),
+        response().replace(b"Upgrade: ", b"Upgrade : "),
+        response().replace(b"\r\nUpgrade", b"\nUpgrade"),
+        response().replace(b"HTTP/1.1", b"HTTP/2"),
+        b"SSH-2.0-OpenSSH_9\r\n\r\n",
+        b"\x16\x03\x01" * 30000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 20,
+    ],
+)
+def test_no_response_at_all(data):
+    with pytest.raises(InvalidHandshake):
+        begin().feed(data)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "403 Forbidden", "599"])
+def test_a_refusal(status):
+    shaken = begin()
+    content = b"" if status[:3] in ("204", "304") else b"no entry"
+    with pytest.raises(HandshakeRefused, match=re.escape(status)) as caught:
+        shaken.feed(response({"Content-Length": str(len(content)), "Set-Cookie": "a"}, status, content=content + b"no"))
+    assert (caught.value.status, caught.value.body) == (int(status[:3]), content)
+    assert caught.value.headers["SET-COOKIE"] == "a"
+
+
+def test_a_refusal_in_chunks_up_to_the_end_of_the_stream_and_too_long():
+    shaken = begin()
+    assert shaken.feed(response({"Transfer-Encoding": "chunked"}, "404 X") + b"2\r\nno\r\n") is None
+    assert shaken.refusal.body == b"no"
+    with pytest.raises(HandshakeRefused, match="404 Not Found"):
+        shaken.feed(b"0\r\n\r\n")
+    shaken = begin()
+    assert shaken.feed(response({}, "404 X", "1.0", b"no")) is None
+    with pytest.raises(HandshakeRefused) as caught:
+        shaken.feed_eof()
+    assert caught.value.body == b"no"
+    with pytest.raises(HandshakeRefused) as caught:
+        begin().feed(response({}, "404 X", content=b"x" * 70000))
+    assert len(caught.value.body) == MOST_BODY
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 101"])
+def test_a_stream_that_ends_too_soon(data):
+    shaken = begin()
+    assert shaken.feed(data) is None
+    assert shaken.refusal is None
+    with pytest.raises(InvalidHandshake, match="ended the connection"):
+        shaken.feed_eof()
+
+
+@given(st.binary(max_size=400), st.lists(st.sampled_from([b"\r\n", *response().splitlines(), b"X: ", b"0"])))
+def test_any_bytes_are_agreed_to_or_fail(data, lines):
+    shaken = begin()
+    try:
+        shaken.feed(b"\r\n".join(lines) + data)
+        shaken.feed_eof()
+    except HandshakeFailed as error:
+        assert str(error).isprintable() or error.status == 0
+
+
+def test_headers():
+    headers = ResponseHeaders([("Set-Cookie", "a"), ("X", "b"), ("set-cookie", "c")])
+    assert dict(headers) == {"set-cookie": "a, c", "x": "b"}
+    assert headers.get_all("SET-COOKIE") == ["a", "c"]
+    assert "x" in headers and "y" not in headers and len(headers) == 2
+    assert "Set-Cookie" in repr(headers)
+
+
+# permessage-deflate (RFC 7692, section 7.1)
+
+WINDOWS = st.integers(8, 15)
+SETTINGS = st.builds(
+    Compression,
+    server_max_window_bits=WINDOWS,
+    client_max_window_bits=WINDOWS,
+    server_context_takeover=st.booleans(),
+    client_context_takeover=st.booleans(),
+)
+
+
+@given(SETTINGS, SETTINGS)
+def test_both_ends_agree_on_the_same(client, server):
+    shaken = begin(extensions={PERMESSAGE_DEFLATE: client.offer()})
+    _, *lines = shaken.request.decode().split("\r\n")
+    fields = [tuple(line.split(": ", 1)) for line in lines if line]
+    acceptance = handshake.accept(HttpRequest("GET", "/", fields), extensions={PERMESSAGE_DEFLATE: server.accept})
+    (ours,), (theirs,) = shaken.feed(acceptance.response).extensions, acceptance.extensions
+    for message in (b"duck " * 100, b"duck " * 100, b"x"):
+        assert theirs.decompress(ours.compress(message)) == message
+        assert ours.decompress(theirs.compress(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer", "fits"),
+    [
+        ({}, "server_max_window_bits=12", True),
+        ({}, "server_max_window_bits=8; client_max_window_bits=9; client_no_context_takeover", True),
+        ({}, "server_max_window_bits=12; server_no_context_takeover", True),
+        ({}, "", False),  # the server's window would be 15
+        ({}, "server_max_window_bits=13", False),
+        ({}, "server_max_window_bits=12; client_max_window_bits=13", False),
+        ({}, "server_max_window_bits=12; client_max_window_bits", False),
+        ({}, "server_max_window_bits=12; client_max_window_bits=7", False),
+        ({}, "server_max_window_bits=12; server_max_window_bits=12", False),
+        ({}, "server_max_window_bits=12; server_no_context_takeover=1", False),
+        ({}, "server_max_window_bits=12; other", False),
+        ({"server_max_window_bits": 15}, "", True),
+        ({"server_context_takeover": False}, "server_max_window_bits=12", False),
+        ({"client_context_takeover": False}, "server_max_window_bits=12", True),
+    ],
+)
+def test_answers_to_an_offer_of_compression(settings, answer, fits):
+    shaken = begin(extensions={PERMESSAGE_DEFLATE: Compression(**settings).offer()})
+    agreed = response({**SOUND, "Sec-WebSocket-Extensions": f"permessage-deflate{'; ' if answer else ''}{answer}"})
+    if fits:
+        assert len(shaken.feed(agreed).extensions) == 1
+    else:
+        with pytest.raises(InvalidHandshake, match="does not fit"):
+            shaken.feed(agreed)
