@@ -16,16 +16,25 @@ else:
 
 __all__ = ["CODECS", "using"]
 
-_NAMES = ("FrameWriter", "MessageReader", "apply_mask", "build_header", "parse_header", "serialize", "utf8_state")
+_NAMES = (
+    "FrameWriter",
+    "MaskingWriter",
+    "MessageReader",
+    "apply_mask",
+    "build_header",
+    "parse_header",
+    "serialize",
+    "utf8_state",
+)
 
 
 @contextmanager
 def using(codec: ModuleType) -> Iterator[None]:
     """Has connections made that run on this codec, and mask with four bytes that are always the same."""
-    before = {name: getattr(chosen, name) for name in (*_NAMES, "new_mask")}
+    before = {name: getattr(chosen, name) for name in (*_NAMES, "random_bytes")}
     for name in _NAMES:
         setattr(chosen, name, getattr(codec, name))
-    chosen.new_mask = lambda: b"\x37\xfa\x21\x3d"
+    chosen.random_bytes = lambda size: b"\x37\xfa\x21\x3d" * (size // 4)
     try:
         yield
     finally:

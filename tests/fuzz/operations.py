@@ -6,6 +6,7 @@ Errors are among them, for what is lost is lost on the way out of one most easil
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import threading
 from contextvars import ContextVar, copy_context
@@ -84,15 +85,18 @@ def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) 
 
 def use_writers() -> None:
     """Frames that are gathered, large ones, and what is never taken."""
-    writer = _speedups.FrameWriter()
-    for size in (0, 125, 126, 3000, 8192, 70_000):
-        writer.write(0x82, bytes(size))
-        writer.write(0x82, bytearray(size), MASK)
-        with contextlib.suppress(ValueError):
-            writer.write(0x82, bytes(size), b"bad")
-        if size != 3000:
-            writer.take()
-    writer.write(0x88, b"")
+    for writer in (_speedups.FrameWriter(), _speedups.MaskingWriter(os.urandom)):
+        for size in (0, 125, 126, 3000, 8192, 70_000):
+            writer.write(0x82, bytes(size))
+            writer.write(0x82, bytearray(size))
+            if size != 3000:
+                writer.take()
+        for _ in range(2 * _speedups.MASK_BATCH):
+            writer.write(0x82, b"x")
+        writer.write(0x88, b"")
+    failing = _speedups.MaskingWriter(lambda size: b"bad")
+    with contextlib.suppress(ValueError):
+        failing.write(0x82, b"x")
 
 
 class Owner:
@@ -191,10 +195,16 @@ class Path(_speedups.HotPath):
 
 def use_hot_path() -> None:
     """A socket that takes all, a part and, in the end, nothing."""
+    for writer in (_speedups.FrameWriter(), _speedups.MaskingWriter(os.urandom)):
+        use_sending(writer)
+
+
+def use_sending(writer: Any) -> None:
+    """The same, by one role."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         path = Path()
-        path.reader, path.writer = _speedups.MessageReader(1000, True, False), _speedups.FrameWriter()
+        path.reader, path.writer = _speedups.MessageReader(1000, True, False), writer
         path.transport, path.sent, path.buffer = Transport(), _speedups.SENT, _speedups.ReceiveBuffer(1000)
         path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
         for _ in range(2):

@@ -90,20 +90,19 @@ def _build(choices: Choices) -> Callable[[Any], Any]:
 
 def _write(choices: Choices) -> Callable[[Any], Any]:
     frames = []
+    client = choices.pick((False, True))
     while choices:
-        first, mask = choices.number(), choices.pick((None, b"mask", b"bad"))
+        first = choices.number()
         payload = choices.take(choices.number()) * choices.pick((1, 40, 500))
-        frames.append((first, choices.pick((bytes, bytearray, memoryview))(payload), mask, choices.pick((False, True))))
+        frames.append((first, choices.pick((bytes, bytearray, memoryview))(payload), choices.pick((False, True))))
 
     def case(codec: Any) -> Any:
-        writer = codec.FrameWriter()
+        writer = codec.MaskingWriter(lambda size: bytes(range(size))) if client else codec.FrameWriter()
         written, taken, states = b"", b"", []
-        for first, payload, mask, take in frames:
-            try:
-                writer.write(first, payload, mask)
-                written += codec.serialize(first, payload, mask)
-            except ValueError as error:
-                states.append(str(error))
+        for number, (first, payload, take) in enumerate(frames):
+            mask = bytes(range(256))[4 * number % 256 :][:4] if client else None
+            writer.write(first, payload)
+            written += codec.serialize(first, payload, mask)
             states.append((writer.closed, writer.fragmenting, bool(writer.size)))
             if take:
                 taken += b"".join(writer.take())

@@ -90,15 +90,16 @@ _BEHIND_LAST_BLOCK = (_TAIL, b"\x00" + _TAIL)
 
 
 class PerMessageDeflate(Extension):
-    """permessage-deflate at the server's end.
+    """permessage-deflate (RFC 7692), for both roles.
 
     Args:
         name: `permessage-deflate`.
         client_no_context_takeover: The client compresses each message on its own.
-        server_no_context_takeover: So do we.
+        server_no_context_takeover: The same for the server.
         client_max_window_bits: Base-2 logarithm of the client's LZ77 window, 8 to 15.
-        server_max_window_bits: Of ours.
-        level: From 1, fast, to 9, small; None for the one that is worth its time most.
+        server_max_window_bits: The same for the server.
+        client: The role of this end: a client rather than a server.
+        level: From 1, fast, to 9, small; None for the level with the best ratio of size to time.
         memory_level: Memory of the compressor while it works: 2 ** (memory_level + 9) bytes, 1 to 9.
         threshold: Bytes from which messages are compressed.
         parameters: As for `Extension`.
@@ -116,6 +117,7 @@ class PerMessageDeflate(Extension):
         client_max_window_bits: int = 15,
         *,
         server_max_window_bits: int = 15,
+        client: bool = False,
         level: int | None = 6,
         memory_level: int = 8,
         threshold: int = 0,
@@ -130,6 +132,11 @@ class PerMessageDeflate(Extension):
         self.server_no_context_takeover = server_no_context_takeover
         self.client_max_window_bits = client_max_window_bits
         self.server_max_window_bits = server_max_window_bits
+        self._bits, self._alone = server_max_window_bits, server_no_context_takeover
+        self._peer_bits, self._peer_alone = client_max_window_bits, client_no_context_takeover
+        if client:
+            self._bits, self._peer_bits = self._peer_bits, self._bits
+            self._alone, self._peer_alone = self._peer_alone, self._alone
         self.level = level
         self.memory_level = memory_level
         self.threshold = threshold
@@ -172,11 +179,11 @@ class PerMessageDeflate(Extension):
         try:
             compressed = self._compress(payload, fin)
             sent = b""
-            if not self.server_no_context_takeover:
-                sent = _last(1 << self.server_max_window_bits, self._sent, payload)
+            if not self._alone:
+                sent = _last(1 << self._bits, self._sent, payload)
             if not fin:
                 _kept.drop(self)
-            elif self.server_no_context_takeover or not keep:
+            elif self._alone or not keep:
                 self._compressor = None
             else:
                 _kept.add(self)
@@ -190,8 +197,7 @@ class PerMessageDeflate(Extension):
     def _compress(self, payload: bytes, fin: bool) -> bytes:
         compressor = self._compressor
         if compressor is None:
-            bits = self.server_max_window_bits
-            compressor = self._backend.deflater(self.level, bits, self.memory_level, self._sent)
+            compressor = self._backend.deflater(self.level, self._bits, self.memory_level, self._sent)
             self._compressor = compressor
         # An empty message or last fragment is an empty block without its tail (section 7.2.3.6).
         compressed = _EMPTY_BLOCK
@@ -208,8 +214,7 @@ class PerMessageDeflate(Extension):
         """
         if not payload:
             return b""  # no sender does that; every receiver takes it so
-        bits = self.client_max_window_bits
-        inflater = self._backend.inflater(bits, self._received)
+        inflater = self._backend.inflater(self._peer_bits, self._received)
         try:
             message = _inflate(inflater, payload + _TAIL, max_size)
             if inflater.eof:
@@ -220,8 +225,8 @@ class PerMessageDeflate(Extension):
             raise ExtensionError(f"compressed data is broken: {error}") from None
         if not is_whole:
             raise ExtensionError("compressed data is broken: it does not end with its last block")
-        if not self.client_no_context_takeover:
-            self._received = _last(1 << bits, self._received, message)
+        if not self._peer_alone:
+            self._received = _last(1 << self._peer_bits, self._received, message)
         return message
 
     def release(self) -> None:
@@ -241,7 +246,7 @@ class PerMessageDeflate(Extension):
 
     def compressor_size(self) -> int:
         """Bytes that the compressor takes."""
-        return self._backend.deflater_size(self.server_max_window_bits, self.memory_level)
+        return self._backend.deflater_size(self._bits, self.memory_level)
 
 
 class _Kept(threading.local):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         Dispatcher,
         FrameWriter,
         HotPath,
+        MaskingWriter,
         MessageReader,
         ReceiveBuffer,
         apply_mask,
@@ -45,6 +46,7 @@ __all__ = [
     "Dispatcher",
     "FrameWriter",
     "HotPath",
+    "MaskingWriter",
     "MessageReader",
     "ReceiveBuffer",
     "apply_mask",
@@ -52,6 +54,7 @@ __all__ = [
     "describe",
     "new_mask",
     "parse_header",
+    "random_bytes",
     "serialize",
     "type_version",
     "utf8_state",
@@ -121,6 +124,7 @@ if not TYPE_CHECKING:
     Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter
     HotPath = _module.HotPath
+    MaskingWriter = _module.MaskingWriter
     MessageReader = _module.MessageReader
     ReceiveBuffer = _module.ReceiveBuffer
     apply_mask = _module.apply_mask
@@ -132,9 +136,13 @@ if not TYPE_CHECKING:
     watching = _module.watching
 
 
+random_bytes = os.urandom
+"""The source of masks, which nobody can predict (RFC 6455, section 5.3)."""
+
+
 def new_mask() -> bytes:
-    """4 bytes that a peer's attacker cannot guess (section 5.3)."""
-    return os.urandom(4)
+    """A mask: 4 bytes."""
+    return random_bytes(4)
 
 
 def describe() -> dict[str, str]:

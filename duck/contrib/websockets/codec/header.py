@@ -17,7 +17,7 @@ from .numbers import (
 )
 from .payload import Buffer, mask_bytes, turn_mask, view_of
 
-__all__ = ["build_header", "parse_header", "read_header", "serialize"]
+__all__ = ["build_header", "check_first", "parse_header", "read_header", "serialize"]
 
 
 def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, bytes] | int:
@@ -88,6 +88,12 @@ def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple
     return header
 
 
+def check_first(first: int) -> None:
+    """Raises ValueError unless a number is the first byte of a frame."""
+    if not 0 <= first <= 255:
+        raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
+
+
 def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
     """The header of a frame.
 
@@ -99,8 +105,7 @@ def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
     Raises:
         ValueError: `first`, `length` or `mask` is out of its range.
     """
-    if not 0 <= first <= 255:
-        raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
+    check_first(first)
     if not 0 <= length <= MAX_LENGTH:
         raise ValueError(f"a payload has 0 to 2**63 - 1 bytes, not {length}")
     bit = 0 if mask is None else 0b10000000

@@ -175,7 +175,7 @@ cdef class HotPath:
                 elif size >= UNCOPIED and type(data) is bytes:
                     self.writer.append_large(FIN | <uint8_t>kind, <bytes>data)
                 else:
-                    self.writer.append(FIN | kind, p, size, False, 0)
+                    self.writer.append(FIN | <uint8_t>kind, p, size)
                 if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
                     self.flush()
                 self.buffer.credit -= size + MESSAGE_COST

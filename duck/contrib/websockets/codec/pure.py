@@ -10,7 +10,7 @@ from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
 from .watching import type_version, watching
-from .writer import FrameWriter
+from .writer import FrameWriter, MaskingWriter
 
 __all__ = [
     "IMPLEMENTATION",
@@ -20,6 +20,7 @@ __all__ = [
     "Dispatcher",
     "FrameWriter",
     "HotPath",
+    "MaskingWriter",
     "MessageReader",
     "ReceiveBuffer",
     "apply_mask",

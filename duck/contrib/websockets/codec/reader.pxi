@@ -234,8 +234,9 @@ cdef class MessageReader:
                     self.error = INVALID_UTF8
                 self.mask = duck_rotate(self.mask, some & 3)
                 return 0
-        simd.mask(target, p, some, self.mask)
-        self.mask = duck_rotate(self.mask, some & 3)
+        if self.mask or p != target:  # without a mask, what was received in place stays as it is
+            simd.mask(target, p, some, self.mask)
+            self.mask = duck_rotate(self.mask, some & 3)
         return 0
 
     cdef int end_frame(self, list messages) except -1:

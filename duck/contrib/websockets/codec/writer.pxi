@@ -21,18 +21,15 @@ cdef class FrameWriter:
     def __dealloc__(self):
         Py_XDECREF(self.gathered)
 
-    def write(self, first, payload, mask=None):
+    def write(self, first, payload):
         cdef Py_buffer view
-        cdef uint32_t key = 0
         cdef uint8_t start = check_first(first)
-        if mask is None and type(payload) is bytes and len(payload) >= UNCOPIED:
+        if type(payload) is bytes and len(payload) >= UNCOPIED:
             self.append_large(start, payload)
             return
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         try:
-            if mask is not None:
-                take_mask(mask, &key)
-            self.append(start, <const uint8_t *>view.buf, view.len, mask is not None, key)
+            self.append(start, <const uint8_t *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
@@ -53,21 +50,18 @@ cdef class FrameWriter:
         else:
             self.fragmenting = not first & FIN
 
-    cdef int append(self, uint8_t first, const uint8_t *p, Py_ssize_t n, bint masked, uint32_t mask) except -1:
-        """Writes a frame behind those that are gathered already."""
+    cdef int append(self, uint8_t first, const uint8_t *p, Py_ssize_t n) except -1:
+        """Writes a frame behind the gathered ones."""
         cdef uint8_t header[MAX_HEADER]
-        cdef int head = write_header(header, first, n, masked, mask)
+        cdef int head = write_header(header, first, n, False, 0)
         cdef uint8_t *target = self.make_room(head + n)
         memcpy(target, header, head)
-        if masked:
-            simd.mask(target + head, p, n, mask)
-        else:
-            memcpy(target + head, p, n)
+        memcpy(target + head, p, n)
         self.note(first)
         return 0
 
     cdef int append_large(self, uint8_t first, bytes payload) except -1:
-        """Writes a frame whose payload becomes a chunk of its own, behind what is gathered and its header."""
+        """Writes a frame whose payload becomes a chunk of its own, behind the gathered frames and its header."""
         cdef uint8_t header[MAX_HEADER]
         cdef int head = write_header(header, first, len(payload), False, 0)
         self.begin_chunks()
@@ -138,4 +132,45 @@ cdef class FrameWriter:
             del chunks[end:]
             raise
         self.drop_gathered()
+        return 0
+
+
+cdef class MaskingWriter(FrameWriter):
+    cdef object source
+    cdef uint32_t masks[MASK_BATCH]
+    cdef int spent  # masks of the batch that have been used
+
+    def __init__(self, source):
+        self.source = source
+        self.spent = MASK_BATCH
+
+    cdef int append(self, uint8_t first, const uint8_t *p, Py_ssize_t n) except -1:
+        cdef uint8_t header[MAX_HEADER]
+        cdef uint32_t mask = self.next_mask()
+        cdef int head = write_header(header, first, n, True, mask)
+        cdef uint8_t *target = self.make_room(head + n)
+        memcpy(target, header, head)
+        simd.mask(target + head, p, n, mask)
+        self.note(first)
+        return 0
+
+    cdef int append_large(self, uint8_t first, bytes payload) except -1:
+        """Writes a frame as a chunk of its own, for which room is made once."""
+        if self.used:
+            self.begin_chunks()
+            self.seal()
+        return self.append(first, <const uint8_t *>PyBytes_AS_STRING(payload), len(payload))
+
+    cdef inline uint32_t next_mask(self) except? 0:
+        if self.spent == MASK_BATCH:
+            self.draw_masks()
+        self.spent += 1
+        return self.masks[self.spent - 1]
+
+    cdef int draw_masks(self) except -1:
+        cdef bytes batch = self.source(4 * MASK_BATCH)
+        if len(batch) != 4 * MASK_BATCH:
+            raise ValueError(f"a source of masks gives the {4 * MASK_BATCH} bytes it is asked for, not {len(batch)}")
+        memcpy(self.masks, PyBytes_AS_STRING(batch), 4 * MASK_BATCH)
+        self.spent = 0
         return 0

@@ -1,18 +1,20 @@
 """Frames in, bytes out, in plain Python: the specification of `writer.pxi`."""
 
-from .header import build_header, serialize
-from .numbers import CONTROL, FIN, UNCOPIED
-from .payload import Buffer
+from collections.abc import Callable
 
-__all__ = ["FrameWriter"]
+from .header import build_header, check_first, serialize
+from .numbers import CONTROL, FIN, MASK_BATCH, UNCOPIED
+from .payload import Buffer, view_of
+
+__all__ = ["FrameWriter", "MaskingWriter"]
 
 
 class FrameWriter:
-    """Frames in, bytes to send out, in order.
+    """Frames in, bytes to send out, in order: of a server, which does not mask (RFC 6455, section 5.1).
 
     Attributes:
         size: About how many bytes there are to take.
-        closed: Whether a close frame has been written. Nothing may follow it; the caller sees to that.
+        closed: Whether a close frame has been written. The caller sees to it that nothing follows.
         fragmenting: Whether a message has been begun and not finished.
     """
 
@@ -24,12 +26,20 @@ class FrameWriter:
         self.closed = False
         self.fragmenting = False
 
-    def write(self, first: int, payload: Buffer, mask: Buffer | None = None) -> None:
-        """Adds a frame; arguments and errors of `serialize`. A large payload without mask is not copied."""
-        if mask is None and isinstance(payload, bytes) and len(payload) >= UNCOPIED:
-            chunks: tuple[bytes, ...] = (build_header(first, len(payload)), payload)
+    def write(self, first: int, payload: Buffer) -> None:
+        """Adds a frame; arguments and errors of `serialize`. A large payload is not copied."""
+        if isinstance(payload, bytes) and len(payload) >= UNCOPIED:
+            self._append(first, build_header(first, len(payload)), payload)
         else:
-            chunks = (serialize(first, payload, mask),)
+            self._append(first, serialize(first, payload))
+
+    def take(self) -> list[bytes]:
+        """The frames that have been added, in order, as bytes objects to be sent one after the other."""
+        taken, self._chunks = self._chunks, []
+        self.size = 0
+        return taken
+
+    def _append(self, first: int, *chunks: bytes) -> None:
         size = self.size + sum(map(len, chunks))
         self._chunks += chunks  # all or nothing, where memory runs out
         self.size = size
@@ -38,8 +48,40 @@ class FrameWriter:
         else:
             self.fragmenting = not first & FIN
 
-    def take(self) -> list[bytes]:
-        """What has been added, in order, as bytes objects to be sent one behind the other."""
-        taken, self._chunks = self._chunks, []
-        self.size = 0
-        return taken
+
+class MaskingWriter(FrameWriter):
+    """The writer of a client, which masks each frame with a mask of its own (RFC 6455, section 5.3).
+
+    Masks have to be unpredictable to whoever chooses the payloads, and none is used twice. They are drawn in batches,
+    which belong to one writer. So neither threads nor a fork can share them, as long as they do not share a connection.
+
+    Args:
+        source: Gives as many random bytes as it is asked for: `os.urandom`.
+    """
+
+    __slots__ = ("_masks", "_source", "_spent")
+
+    def __init__(self, source: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._source = source
+        self._masks = b""
+        self._spent = MASK_BATCH
+
+    def write(self, first: int, payload: Buffer) -> None:
+        """Adds a frame; arguments and errors of `serialize`. The payload is copied and masked in one pass."""
+        check_first(first)
+        view = view_of(payload)
+        self._append(first, serialize(first, view, self._next_mask()))
+
+    def _next_mask(self) -> bytes:
+        if self._spent == MASK_BATCH:
+            self._draw_masks()
+        self._spent += 1
+        return self._masks[4 * self._spent - 4 : 4 * self._spent]
+
+    def _draw_masks(self) -> None:
+        batch = self._source(4 * MASK_BATCH)
+        if len(batch) != 4 * MASK_BATCH:
+            raise ValueError(f"a source of masks gives the {4 * MASK_BATCH} bytes it is asked for, not {len(batch)}")
+        self._masks = batch
+        self._spent = 0

@@ -16,6 +16,7 @@ at the server's end of stream, and reset a client that is still sending.
 import asyncio
 from typing import TYPE_CHECKING
 
+from ..codec import FIN
 from ..opcodes import OpCode
 from .transports import backlog, end_stream
 
@@ -184,5 +185,8 @@ class _Drain(asyncio.BufferedProtocol):
 
 
 def _is_close_frame(data: memoryview) -> bool:
-    """Whether bytes are a masked close frame and nothing else."""
-    return len(data) >= 6 and data[0] == 0b10000000 | OpCode.CLOSE and data[1] == 0b10000000 | len(data) - 6
+    """Whether bytes are a close frame, of either role, and nothing else."""
+    if len(data) < 2 or data[0] != FIN | OpCode.CLOSE:
+        return False
+    masked = data[1] >> 7
+    return len(data) == 2 + 4 * masked + (data[1] & 0b01111111)

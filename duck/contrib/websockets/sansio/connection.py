@@ -115,7 +115,6 @@ class Connection:
 
     __slots__ = (
         "_breach",
-        "_client",
         "_closing",
         "_compressing",
         "_gathered",
@@ -143,7 +142,6 @@ class Connection:
         max_size: int | None = None,
         extensions: Sequence[Extension] = (),
     ) -> None:
-        self._client = client
         self._max_size = max_size
         self.extensions = extensions
         self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None
@@ -153,7 +151,7 @@ class Connection:
         limit = codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = any(extension.uses_rsv1 for extension in extensions)
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
-        self.writer = codec.FrameWriter()
+        self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()
         self._closing: bytes | None = None
         self._breach: BaseException | None = None
         self.broken = self.closing = False
@@ -196,7 +194,7 @@ class Connection:
 
         As it is, or as `deflate` makes it.
         """
-        return not (self._client or self.ended or (self.extensions and self.deflate is None))
+        return not (self.ended or (self.extensions and self.deflate is None))
 
     @property
     def fragmenting(self) -> bool:
@@ -293,7 +291,7 @@ class Connection:
         if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PING and not self.close_sent:
-                    self._write(FIN | OpCode.PONG, payload)
+                    self.writer.write(FIN | OpCode.PONG, payload)
                 elif opcode == OpCode.CLOSE:
                     self._closing = payload
                     self.needs_response = True
@@ -348,7 +346,7 @@ class Connection:
         self.close_received = Frame(OpCode.CLOSE, payload=payload)
         self.close_code, self.close_reason = code, reason
         if not self.writer.closed:
-            self._write(FIN | OpCode.CLOSE, payload[:2])
+            self.writer.write(FIN | OpCode.CLOSE, payload[:2])
 
     # Sending
 
@@ -399,12 +397,12 @@ class Connection:
             self._gathered = None
             self._write_encoded(gathered)
             return
-        self._write(first, payload)
+        self.writer.write(first, payload)
 
     def _write_compressed(self, deflate: PerMessageDeflate, first: int, payload: bytes, fin: bool) -> None:
         context = deflate.context
         try:
-            self._write(first, deflate.compress(payload, fin))
+            self.writer.write(first, deflate.compress(payload, fin))
         except _ANY:
             deflate.rewind(context)
             raise
@@ -412,7 +410,7 @@ class Connection:
     def _write_encoded(self, gathered: list[Frame]) -> None:
         contexts = [(one, one.context) for one in self.extensions if isinstance(one, PerMessageDeflate)]
         try:
-            self._write(*self._encode(gathered))
+            self.writer.write(*self._encode(gathered))
         except _ANY:
             for deflate, context in contexts:
                 deflate.rewind(context)
@@ -442,9 +440,9 @@ class Connection:
             raise self.closed_error()
         first = opcode | RSV1
         for fragment in fragments[:-1]:
-            self._write(first, fragment)
+            self.writer.write(first, fragment)
             first = OpCode.CONTINUATION
-        self._write(FIN | first, fragments[-1])
+        self.writer.write(FIN | first, fragments[-1])
 
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
@@ -474,7 +472,7 @@ class Connection:
             check_close_code(code)
             payload = _close_payload(code, reason)
         if self.is_writable:
-            self._write(FIN | OpCode.CLOSE, payload)
+            self.writer.write(FIN | OpCode.CLOSE, payload)
             self.close_code, self.close_reason = code, reason
 
     def take_outgoing(self) -> list[bytes]:
@@ -485,6 +483,3 @@ class Connection:
         """Ends the connection for what the peer did, and tells it (section 7.1.7)."""
         self.failed = error
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
-
-    def _write(self, first: int, payload: bytes) -> None:
-        self.writer.write(first, payload, codec.new_mask() if self._client else None)
