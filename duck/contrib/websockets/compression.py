@@ -125,13 +125,13 @@ class Compression:
         if not (server_alone or self.server_context_takeover):
             return None
         client_alone = "client_no_context_takeover" in answer or not self.client_context_takeover
-        # The extension is written for the server's end: here, the two ends change places.
         return PerMessageDeflate(
             PERMESSAGE_DEFLATE,
-            client_no_context_takeover=server_alone,
-            server_no_context_takeover=client_alone,
-            client_max_window_bits=server_bits,
-            server_max_window_bits=client_bits,
+            client_no_context_takeover=client_alone,
+            server_no_context_takeover=server_alone,
+            client_max_window_bits=client_bits,
+            server_max_window_bits=server_bits,
+            client=True,
             level=self.level,
             memory_level=self.memory_level,
             threshold=self.threshold,
