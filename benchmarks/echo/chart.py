@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .summary import Figure, Spread, figures
+from .summary import Figure, Spread, figures, ratios
 
-__all__ = ["draw"]
+__all__ = ["SERIES", "draw", "draw_ratios"]
 
 COLUMNS = 3
 WIDTH = 350  # of a panel, in pixels, as all that follows
@@ -17,12 +17,14 @@ LABEL = 146  # for the names of servers
 BAR, STEP = 11, 15
 TOP, BOTTOM, GAP = 34, 24, 14
 LETTER = 6  # about the width of one
+SERIES = ["#5b7f9e", "#9dbbd3", "#b8b8b8"]
 DUCK, OTHER, FLOOR = "duck", "other", "floor"
 STYLE = """
 text { font: 10px sans-serif; fill: #222 }
 .duck { fill: #d98a00 } .other { fill: #5b7f9e } .floor { fill: #b8b8b8 }
 .title { font-weight: bold } .unit, .tick { fill: #666 } .name { text-anchor: end } .tick { text-anchor: middle }
 path { stroke: #444; stroke-width: 0.8; fill: none } .grid { stroke: #ddd }
+.ours { stroke: #d98a00; stroke-width: 2 }
 """
 
 
@@ -49,6 +51,63 @@ def draw(results: dict[str, Any], path: Path) -> None:
     path.write_text("\n".join(_picture([panel for panel in panels if panel.bars])) + "\n", encoding="utf-8")
 
 
+def draw_ratios(results: dict[str, Any], path: Path, ours: str, others: list[str]) -> None:
+    """Draws a panel of bars with the speed of a few servers in each workload, as multiples of one of them.
+
+    Args:
+        path: The SVG file to write.
+        ours: The server whose speed is 1.
+        others: The servers beside it, from top to bottom.
+    """
+    spreads = ratios(results, ours)
+    titles = {server["name"]: server["title"] for server in results["servers"]}
+    rows = [
+        (
+            workload["title"],
+            [(name, spreads[workload["name"], name]) for name in others if (workload["name"], name) in spreads],
+        )
+        for workload in results["workloads"]
+        if not workload["lower_is_better"]
+    ]
+    path.write_text("\n".join(_ratios([row for row in rows if row[1]], titles, ours, others)) + "\n", encoding="utf-8")
+
+
+def _ratios(
+    rows: list[tuple[str, list[tuple[str, Spread]]]], titles: dict[str, str], ours: str, others: list[str]
+) -> Iterator[str]:
+    label, step = 270, 9
+    ticks = _ticks(max(1, *(value.median for _, values in rows for _, value in values)))
+    scale = 380 / ticks[-1]
+    height = TOP + sum(step * len(values) + 8 for _, values in rows) + BOTTOM
+    yield from _opening(label + 380 + 60, height)
+    yield f'<text class="title" x="10" y="16">Speed, where {escape(titles[ours])} is 1; more is better</text>'
+    for number, name in enumerate(others):
+        x = label + 130 * number
+        yield f'<rect style="fill: {SERIES[number]}" x="{x}" y="8" width="{BAR}" height="{BAR}"/>'
+        yield f'<text x="{x + 16}" y="17">{escape(titles[name])}</text>'
+    for tick in ticks:
+        x = label + tick * scale
+        yield f'<path class="grid" d="M{x:.1f} {TOP - 6}V{height - BOTTOM}"/>'
+        yield f'<text class="tick" x="{x:.1f}" y="{height - BOTTOM + 14}">{tick:g}</text>'
+    y = TOP
+    for title, values in rows:
+        yield f'<text class="name" x="{label - 6}" y="{y + step * len(values) / 2 + 4:.1f}">{escape(title)}</text>'
+        for name, value in values:
+            style, width = f"fill: {SERIES[others.index(name)]}", value.median * scale
+            yield f'<rect style="{style}" x="{label}" y="{y}" width="{width:.1f}" height="{step - 1}"/>'
+            yield f'<text class="tick" x="{label + width + 14:.1f}" y="{y + step - 1}">{value.median:.2f}</text>'
+            y += step
+        y += 8
+    yield f'<path class="ours" d="M{label + scale:.1f} {TOP - 6}V{height - BOTTOM}"/>'
+    yield "</svg>"
+
+
+def _opening(width: int, height: int) -> Iterator[str]:
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+    yield f"<style>{STYLE}</style>"
+    yield f'<rect width="{width}" height="{height}" fill="#fff"/>'
+
+
 def _panel(workload: dict[str, Any], servers: list[dict[str, Any]], found: dict[tuple[str, str], Figure]) -> Panel:
     measured = [(server, found.get((workload["name"], server["name"]))) for server in servers]
     return Panel(workload, [(server, figure.value) for server, figure in measured if figure and figure.value])
@@ -58,9 +117,7 @@ def _picture(panels: list[Panel]) -> Iterator[str]:
     rows = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     heights = [max(panel.height for panel in row) for row in rows]
     width, height = COLUMNS * (WIDTH + GAP) + GAP, sum(heights) + GAP * (len(rows) + 1)
-    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-    yield f"<style>{STYLE}</style>"
-    yield f'<rect width="{width}" height="{height}" fill="#fff"/>'
+    yield from _opening(width, height)
     top = GAP
     for row, tallest in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):

@@ -13,6 +13,7 @@ from .run import Settings, run
 __all__ = ["main"]
 
 OUT = Path("build") / "echo"
+OURS = "duck"
 BUSY = 0.5  # load average from which on others are in the way
 QUICK = Settings(rounds=1, seconds=0.3, warmup=0.1, rest=0)
 
@@ -49,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _measure(servers, chosen, _settings(options))
     if not found["samples"]:
         return _refuse("nothing was measured")
-    text = report.markdown(found, _baselines(options.baseline, found))
+    baselines = _baselines(options.baseline, found)
+    text = report.markdown(found, baselines)
     print(text)
-    _write(options.out, found, text)
+    _write(options.out, found, text, baselines)
     return int(any("error" in sample for sample in found["samples"]))
 
 
@@ -108,11 +110,14 @@ def _baselines(names: str | None, found: dict[str, Any]) -> list[str]:
     return [name for name in names.split(",") if name in measured]
 
 
-def _write(folder: Path, found: dict[str, Any], text: str) -> None:
+def _write(folder: Path, found: dict[str, Any], text: str, baselines: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results.write(found, folder / "echo.toml")
     (folder / "echo.md").write_text(text)
     chart.draw(found, folder / "echo.svg")
+    rivals = [name for name in baselines if name not in (OURS, "floor")]
+    if rivals and any(sample["server"] == OURS for sample in found["samples"]):
+        chart.draw_ratios(found, folder / "ratios.svg", OURS, rivals[: len(chart.SERIES)])
     _say(f"written to {folder}")
 
 

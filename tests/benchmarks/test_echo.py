@@ -128,6 +128,20 @@ def test_the_published_results_are_readable_and_their_charts_are_up_to_date(name
     assert (tmp_path / "chart.svg").read_text() == published.with_suffix(".svg").read_text()
 
 
+def test_the_chart_of_ratios_is_up_to_date(tmp_path):
+    published = ROOT / "benchmarks" / "results"
+    command = [
+        "--results",
+        str(published / "echo.toml"),
+        "--baseline",
+        "picows,websockets,floor",
+        "--out",
+        str(tmp_path),
+    ]
+    assert cli.main(command) == 0
+    assert (tmp_path / "ratios.svg").read_text() == (published / "ratios.svg").read_text()
+
+
 def test_unknown_names_are_refused(capsys):
     assert cli.main(["--servers", "duck,goose"]) == 2
     assert "no server is named goose" in capsys.readouterr().err

@@ -126,5 +126,5 @@ def test_the_source_archive_is_the_checkout(root, version):
     made = {name for name in names if name.startswith("duck_websockets.egg-info/")} | {"PKG-INFO", "setup.cfg"}
     files = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml", "setup.py"}
     assert names - made == files.union(
-        *(checkout(root, folder) for folder in ("benchmarks", "duck", "examples", "tests"))
+        *(checkout(root, folder) for folder in ("benchmarks", "docs", "duck", "examples", "tests"))
     )

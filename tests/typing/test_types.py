@@ -1,5 +1,5 @@
-"""What mypy and pyright say, both as strict as they get, of code that users write: an application, the examples, the
-README's, and a file of mistakes.
+"""Findings of mypy and pyright, both as strict as possible, in code as users write it: an application, the examples,
+the blocks of the documents, and a file of mistakes.
 """
 
 import importlib.util
@@ -14,18 +14,19 @@ import pytest
 
 import duck
 
+from ..docs.snippets import MODULES, SNIPPETS
+
 for package in ("mypy", "pyright", "aiohttp", "channels", "fastapi"):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed", allow_module_level=True)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 SOURCES = {
     **{name: (HERE / name).read_text() for name in ("application.py", "unannotated.py", "wrong.py")},
     **{path.name: path.read_text() for path in (ROOT / "examples").glob("*.py")},
-    **{f"readme_{number}.py": source for number, source in enumerate(SNIPPETS)},
-    "shout.py": SNIPPETS[0],  # the name that the README gives it
+    **{f"{name}.py": source for name, source in SNIPPETS},
+    **MODULES,
 }
 # The types of Channels are not complete, and by them its router does not take Django's routes.
 ON_CHANNELS = [name for name, source in SOURCES.items() if re.search("^(import|from) channels", source, re.MULTILINE)]

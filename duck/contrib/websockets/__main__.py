@@ -24,7 +24,7 @@ def _python() -> str:
 
 
 def _neighbour(framework: str) -> str:
-    """What it means that Duck Framework is here; see README, "Beside Duck Framework"."""
+    """The consequence of an installed Duck Framework, which owns the package `duck` as well."""
     if _version("duck-websockets") is None:
         return f"{framework}, whose WebSockets are replaced by these"
     return f"{framework} is installed too, and owns the package `duck` as well: give each an environment of its own"

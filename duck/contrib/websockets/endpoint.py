@@ -116,12 +116,12 @@ class WebSocketEndpoint:
 
     @property
     def close_code(self) -> int | None:
-        """How the connection ended: the peer's close code, else ours, 1006 if neither came; None while it is open."""
+        """The peer's close code, else ours, else 1006; None while the connection is open."""
         return self._protocol.connection.close_code if self._protocol else None
 
     @property
     def close_reason(self) -> str:
-        """The words that came with `close_code`."""
+        """The reason that belongs to `close_code`."""
         return self._protocol.connection.close_reason if self._protocol else ""
 
     # Hooks. For a type checker, the first overload says what an override must take; the second accepts any call.

@@ -1,7 +1,6 @@
-"""The settings of a view: the meaning of each, and the values that it may have.
+"""The settings of a view: the meaning of each, and its valid values.
 
-One table serves the checks and the documentation. A row is all that a new setting needs, beside its default in
-`WebSocketView`.
+One table serves the checks and the documentation. A new setting needs a row here and a default in `WebSocketView`.
 """
 
 import re
@@ -18,7 +17,7 @@ from .sansio.origins import allowed_origins, checked_names
 __all__ = ["BY_NAME", "CHANGEABLE", "SETTINGS", "Setting", "markdown_table"]
 
 _MOST_SECONDS = 1e9  # three decades; loops and clocks overflow at some point beyond
-_MOST_BYTES = 2**31 - 1  # what uvloop takes for a high-water mark
+_MOST_BYTES = 2**31 - 1  # the largest high-water mark of uvloop
 
 
 class Setting(NamedTuple):
@@ -26,9 +25,9 @@ class Setting(NamedTuple):
 
     Attributes:
         name: The attribute of a view.
-        unit: What its value counts.
-        meaning: The cell of the documentation, in Markdown.
-        verify: Raises a TypeError or a ValueError for what it may not be; says what it is instead.
+        unit: Unit of the value; "" for none.
+        meaning: Cell of the documentation, in Markdown.
+        verify: Raises a TypeError or a ValueError for an invalid value. The message begins with "is" or "has".
     """
 
     name: str
@@ -40,10 +39,11 @@ class Setting(NamedTuple):
         """Verifies a value.
 
         Args:
-            owner: Whose setting it is, for the error.
+            owner: Name of the class, for the error.
 
         Raises:
-            TypeError, ValueError: With the name of the setting, and what to write.
+            TypeError: The value has the wrong type. The message names the setting and a valid value.
+            ValueError: The value is out of bounds. The message names the setting and the bounds.
         """
         try:
             self.verify(value)
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
 def _number(
     words: str, least: float = 0, most: float = _MOST_SECONDS, *, or_none: bool = False, above: bool = False
 ) -> Callable[[Any], None]:
-    """Verifies a number; `above` excludes the least."""
+    """A check for numbers from `least` to `most`; `above` excludes `least`."""
 
     def verify(value: Any) -> None:
         if value is None and or_none:
@@ -68,7 +68,7 @@ def _number(
 
 
 def _whole(words: str, least: int, most: int = sys.maxsize, *, or_none: bool = False) -> Callable[[Any], None]:
-    """Verifies a number that is an int."""
+    """A check for ints from `least` to `most`."""
     in_bounds = _number(words, least, most, or_none=or_none)
 
     def verify(value: Any) -> None:
@@ -119,110 +119,119 @@ SETTINGS = (
     Setting(
         "PING_INTERVAL",
         "seconds",
-        "Between pings; None or 0 for none.",
+        "Time between two pings. None or 0 sends no pings.",
         _number("seconds between pings, or None for none", or_none=True),
     ),
     Setting(
         "PONG_TIMEOUT",
         "seconds",
-        "In which a ping must be answered; anything received counts. None for any time.",
+        "Time in which the peer must answer a ping. Any received byte counts as an answer. None waits without limit.",
         _number("seconds, more than 0, or None for any time", or_none=True, above=True),
     ),
     Setting(
         "MAX_BACKOFF",
         "seconds",
-        "Between pings, at most, while they are not answered. After the third the connection is closed, with 1001.",
+        "Longest time between pings while the peer does not answer. The third unanswered ping in a row closes the"
+        " connection with 1001.",
         _number("seconds, more than 0", above=True),
     ),
     Setting(
         "RECEIVE_TIMEOUT",
         "seconds",
-        "Without a byte received, after which the connection is closed, with 1001, at most a tenth later; None or 0 "
-        "for no limit.",
+        "Silence of the peer, after which the connection is closed with 1001, at most a tenth later. None or 0 "
+        "sets no limit.",
         _number("seconds, or None for no limit", or_none=True),
     ),
     Setting(
         "CLOSE_TIMEOUT",
         "seconds",
-        "That the peer has to answer a close frame, anew whenever it takes bytes that wait for it. Hooks have as long "
-        "to end once the connection is gone; then they are cancelled, and `on_close` runs.",
+        "Time for the peer to answer a close frame; it starts again whenever the peer reads waiting bytes. After "
+        "the loss of the connection hooks have the same time to end. Then they are cancelled, and `on_close` "
+        "runs.",
         _number("seconds"),
     ),
     Setting(
         "MAX_FRAME_SIZE",
         "bytes",
-        "Of a frame, and of a message. A larger one is refused with 1009, before it is received; None for no limit. "
-        "What is sent is cut into fragments of this size.",
+        "Largest frame, and largest message after reassembly and decompression. A larger one is refused with 1009"
+        " before its payload is received. None sets no limit. Outgoing messages are cut into fragments of this "
+        "size.",
         _whole(f"bytes, from 1 to {sys.maxsize}, or None for no limit", 1, or_none=True),
     ),
     Setting(
         "MAX_CONCURRENT_MESSAGES",
         "handlers",
-        "That may be waiting at a time; 1 for strictly one after the other. Further messages wait.",
+        "Handlers of one connection that may be suspended at the same time. Further messages wait. 1 handles "
+        "messages strictly one after the other.",
         _whole("handlers at a time, 1 or more", 1),
     ),
     Setting(
         "MAX_WAITING_MESSAGES",
         "messages",
-        "That may wait for a handler while reading goes on. Beyond that nothing more is read, not even pings and close "
-        "frames, until half of them have been handled.",
+        "Messages that may wait for a handler while reading continues. Beyond this number nothing is read, not "
+        "even pings and close frames, until half of the messages have been handled.",
         _whole("messages, 0 or more", 0),
     ),
     Setting(
         "MAX_WAITING_BYTES",
         "bytes",
-        "That these may have, as they came: compressed messages wait compressed.",
+        "Size of the waiting messages, as received: compressed messages wait compressed.",
         _whole(f"bytes, from 0 to {sys.maxsize}", 0),
     ),
     Setting(
         "COMPRESSION",
         "",
-        "Whether messages are compressed for clients that offer it; or a `Compression`, see below.",
+        "True compresses messages for clients that offer `permessage-deflate`, False never does. A `Compression` "
+        "object sets the details.",
         _compression,
     ),
-    Setting("EXTENSIONS", "functions", "Extensions of your own, see below.", _extensions),
-    Setting("SUBPROTOCOLS", "names", "That are spoken; the first of the client's choice is taken.", _subprotocols),
+    Setting("EXTENSIONS", "functions", "Further extensions: a negotiator function for each name.", _extensions),
+    Setting(
+        "SUBPROTOCOLS",
+        "names",
+        "Subprotocols of the view. The first supported one in the client's order is chosen.",
+        _subprotocols,
+    ),
     Setting(
         "RATE_LIMIT",
         "messages/s",
-        "What the peer may send, pings included; beyond that the connection ends with 1008.",
+        "Messages that the peer may send, pings included. Beyond this rate the connection is closed with 1008.",
         _number("messages a second, or None for no limit", or_none=True, above=True),
     ),
     Setting(
         "WRITE_LIMIT",
         "bytes",
-        "What may wait until the peer reads it, before `SLOW_CONSUMER` applies.",
+        "Outgoing bytes that may wait for the peer before `SLOW_CONSUMER` applies.",
         _whole(f"bytes, from 0 to {_MOST_BYTES}", 0, _MOST_BYTES),
     ),
     Setting(
         "SLOW_CONSUMER",
         "",
-        "`wait`: awaiting `send` takes until the peer reads. `drop`: the message is not sent (`view.dropped` counts). "
-        "`close`: the connection ends with 1008. A message in parts waits in any case.",
+        "Policy for a peer that reads too slowly. `wait`: awaiting `send` suspends the caller. `drop`: the "
+        "message is discarded, and `view.dropped` counts it. `close`: the connection is closed with 1008. "
+        "Messages in parts wait under every policy.",
         _policy,
     ),
     Setting(
         "ALLOWED_ORIGINS",
         "origins",
-        "A list of those whose pages may connect: `https://example.org`; `https://*.example.org` for its subdomains, "
-        "one label or more, without the domain itself; `null` and `file://` for pages without a host; `*` for all. "
-        "None for the host's own. Others get 403.",
+        "Origins whose pages may connect: `https://example.org`; `https://*.example.org` for its subdomains at "
+        "any depth, without the domain itself; `null` and `file://` for pages without a host; `*` for all. None "
+        "allows the server's own origin only. Other pages get 403.",
         _origins,
     ),
-    Setting(
-        "MAGIC_STRING", "", "Part of the handshake (RFC 6455, section 1.3), and not for you to change.", _magic_string
-    ),
+    Setting("MAGIC_STRING", "", "Constant of the handshake (RFC 6455, section 1.3). Do not change it.", _magic_string),
 )
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 CHANGEABLE = frozenset({"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"})
-"""Those that a view may change while its connection is open: they hold from the next ping or close frame on."""
+"""Settings that may change while the connection is open. A change takes effect with the next ping or close frame."""
 
 
 def markdown_table(view_class: type) -> str:
-    """The documentation of the settings, with the defaults of a class."""
-    rows = ["| name | default | unit | what it does |", "| --- | --- | --- | --- |"]
+    """The table of the settings for the documentation, with the defaults of a class."""
+    rows = ["| name | default | unit | meaning |", "| --- | --- | --- | --- |"]
     for name, unit, meaning, _ in SETTINGS:
         rows.append(f"| `{name}` | `{getattr(view_class, name)!r}` | {unit}{' ' if unit else ''}| {meaning} |")
     return "\n".join(rows)

@@ -1,0 +1,63 @@
+"""The configuration of Sphinx. `sphinx-build -W docs build/docs` builds the documents."""
+
+from typing import Any
+
+from duck.contrib.websockets import WebSocketView, __version__
+from duck.contrib.websockets.settings import SETTINGS, Setting, markdown_table
+
+project = "duck-websockets"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+suppress_warnings = ["misc.highlighting_failure"]
+default_role = "code"  # docstrings have single backticks around names
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+napoleon_use_ivar = True
+html_theme = "furo"
+html_title = f"duck-websockets {version}"
+html_copy_source = False
+
+
+html_show_copyright = False
+
+
+def _show_settings(app: Any, docname: str, source: list[str]) -> None:
+    """Replaces the table of the settings by entries that can be linked to."""
+    table = markdown_table(WebSocketView)
+    if table in source[0]:
+        source[0] = source[0].replace(table, "\n".join(["```{eval-rst}", *map(_entry, SETTINGS), "```"]))
+
+
+def _entry(setting: Setting) -> str:
+    default = getattr(WebSocketView, setting.name)
+    unit = f" Unit: {setting.unit}." if setting.unit else ""
+    return (
+        f".. py:attribute:: duck.contrib.websockets.WebSocketView.{setting.name}\n"
+        f"   :value: {default!r}\n\n   {setting.meaning}{unit}\n"
+    )
+
+
+def _edit_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Makes literal blocks of the drawings in the docstrings of modules."""
+    if what == "module":
+        lines[:] = _with_literal_blocks(lines)
+
+
+def _with_literal_blocks(lines: list[str]) -> list[str]:
+    found: list[str] = []
+    inside = False
+    for line in lines:
+        if line.startswith("    ") and not inside:
+            found += ["::", ""]
+            inside = True
+        elif line and not line.startswith(" "):
+            inside = False
+        found.append(line)
+    return found
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", _show_settings)
+    app.connect("autodoc-process-docstring", _edit_docstring)

@@ -1,0 +1,158 @@
+"""The code of the documents, run unchanged."""
+
+import asyncio
+import importlib.util
+import json
+import re
+import runpy
+import socket
+import subprocess
+import sys
+
+import pytest
+import websockets
+
+from duck.contrib.websockets import Frame, OpCode
+from duck.server import serve
+
+from ..interop.serving import serving
+from .snippets import MODULES, SNIPPETS, blocks, pages
+
+
+@pytest.fixture
+def execute(folder, monkeypatch):
+    """Runs a block as a script beside the files of the documents; a call of `run` returns at once."""
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
+    before = set(sys.modules)
+
+    def run(source):
+        script = folder / "script.py"
+        script.write_text(source)
+        return runpy.run_path(str(script), run_name="__main__")
+
+    yield run
+    for name in MODULES:
+        if name.removesuffix(".py") not in before:
+            sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def block(word):
+    """The only block with a word in it."""
+    (found,) = {source for _, source in SNIPPETS if word in source}
+    return found
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
+def test_a_block_runs(snippet, execute):
+    for name in re.findall(r"^(?:from|import) (\w+)", snippet.source, re.MULTILINE):
+        if f"{name}.py" not in MODULES and importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    execute(snippet.source)
+
+
+def test_the_first_view_as_a_file(folder, run):
+    async def scenario():
+        with serving(folder / "shout.py", "--log-level", "warning") as server:
+            async with websockets.connect(server.url("/shout/lobby")) as peer:
+                await peer.send("quack")
+                assert await peer.recv() == "QUACK"
+
+    run(scenario())
+
+
+def test_serving_from_code(execute, run, capsys):
+    run(execute(block("until SIGINT"))["main"]())
+    assert re.fullmatch(r"\['ws://127\.0\.0\.1:\d+'\]\n", capsys.readouterr().out)
+
+
+def test_a_wrong_setting_gives_the_message_of_the_page(execute, capsys):
+    source = block("class Wrong")
+    execute(source)
+    assert capsys.readouterr().out.strip() == re.search(r"# (Wrong\..*)", source)[1]
+
+
+async def said(view, *lines, **options):
+    """What a view answers to lines, one after the other; the close code at the end."""
+    async with serve(view, port=0) as server, websockets.connect(server.addresses[0], **options) as peer:
+        answers = []
+        try:
+            for line in lines:
+                await peer.send(line)
+            while True:
+                answers.append(await peer.recv())
+        except websockets.ConnectionClosed:
+            return [*answers, peer.close_code]
+
+
+def test_a_dialogue(execute, run):
+    login = execute(block("class Login"))["Login"]
+    assert run(said(login, "duck", "quack")) == ["name?", "password?", "welcome", 1000]
+    assert run(said(login, "duck", "moo")) == ["name?", "password?", "no", 1000]
+
+
+def test_users(execute, run):
+    account = execute(block("class Account"))["Account"]
+    assert run(said(account)) == [1008]
+
+    async def scenario():
+        headers = {"Cookie": "session=3f9a"}
+        async with (
+            serve(account, port=0) as server,
+            websockets.connect(server.addresses[0], additional_headers=headers) as peer,
+        ):
+            assert await peer.recv() == "hello, alice"
+
+    run(scenario())
+
+
+def test_hosting_on_a_transport(execute, run):
+    host = execute(block("async def host"))["host"]
+
+    class Head(asyncio.Protocol):
+        """Reads a request's head, and hands the connection over."""
+
+        head = b""
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.head += data
+            if self.head.endswith(b"\r\n\r\n"):
+                self.transport.pause_reading()
+                request, *fields = self.head.decode().split("\r\n")[:-2]
+                headers = [tuple(field.split(": ", 1)) for field in fields]
+                self.serving = asyncio.create_task(host(self.transport, *request.split()[:2], headers))
+
+    async def scenario():
+        server = await asyncio.get_running_loop().create_server(Head, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, websockets.connect(f"ws://127.0.0.1:{port}/") as peer:
+            await peer.send("quack")
+            assert await peer.recv() == "QUACK"
+            await peer.close()
+
+    run(scenario())
+
+
+def test_an_extension(execute):
+    extension = execute(block("class Mirror"))["Mirror"].EXTENSIONS["x-reverse"]([])
+    encoded = extension.encode(Frame(OpCode.TEXT, payload=b"quack"))
+    assert (encoded.payload, encoded.rsv1) == (b"kcauq", True)
+    assert extension.decode(encoded).payload == b"quack"
+
+
+def test_the_command_of_the_container_serves(folder):
+    (page,) = [page for page in pages() if page.stem == "deploying"]
+    (dockerfile,) = blocks(page, "dockerfile")
+    _, *words = json.loads(re.search(r"^CMD (\[.*\])$", dockerfile, re.MULTILINE)[1])
+    command = [sys.executable, "-P", "-m", "duck.server", *words, "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline()
+            assert address.startswith("listening on ws://0.0.0.0:"), address
+            socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))).close()
+        finally:
+            process.terminate()
+        assert process.wait(15) == 0
