@@ -13,14 +13,13 @@ what it sends meanwhile is corked, as with the handlers of a view.
 import asyncio
 import enum
 import sys
-from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
-from contextvars import Context
+from collections.abc import Awaitable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import CloseCode, OpCode
 from ..protocol.heartbeat import Heartbeat
+from ..protocol.inbox import Inbox
 from ..protocol.protocol import ConnectionProtocol
 from ..sansio.connection import Connection
 
@@ -113,45 +112,33 @@ _ACCEPTED = Stage.ACCEPTED
 class Session:
     """`receive` and `send` for one application.
 
-    To its wire it is what a `Dispatcher` is to that of a view: messages are delivered to it.
-
     Args:
         loop: The event loop.
         host: The server.
         max_queue: Messages that may wait for the application before reading is put on hold; None for no limit.
         max_bytes: Bytes that they may have; None for no limit.
+
+    Attributes:
+        inbox: Messages that the application has not received.
     """
 
     __slots__ = (
         "_connect",
         "_disconnect",
         "_host",
-        "_loop",
-        "_max_bytes",
-        "_max_queue",
-        "_messages",
         "_stage",
-        "_turns",
         "_wire",
+        "inbox",
     )
-
-    # Of a dispatcher: nothing waits here for a handler, and no handlers run.
-    inbox = ()
-    workers: frozenset[Any] = frozenset()
-    decoding = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: Host, max_queue: int | None, max_bytes: int | None
     ) -> None:
-        self._loop = loop
+        self.inbox = Inbox(loop, max_queue or sys.maxsize, max_bytes or sys.maxsize)
         self._host: Host | None = host
-        self._max_queue = max_queue or sys.maxsize
-        self._max_bytes = max_bytes or sys.maxsize
         self._stage = _CONNECTING
         self._connect = True  # whether `websocket.connect` is still to be received
-        self._messages: list[tuple[int, bytes]] = []  # the next one at the end
         self._disconnect: Event | None = None  # what is received once there are no more messages
-        self._turns: tuple[Turn, ...] = ()  # tasks that wait for a message
         self._wire: Wire | None = None
 
     @property
@@ -163,43 +150,19 @@ class Session:
 
     async def receive(self) -> Event:
         """The next event; after the last, `websocket.disconnect` again and again."""
-        while True:
-            while not self._messages:
+        inbox = self.inbox
+        while (message := inbox.take()) is None:
+            if inbox.is_empty:
                 if self._connect:
                     self._connect = False
                     return {"type": "websocket.connect"}
                 if self._disconnect is not None:
                     return dict(self._disconnect)
-                turn = Turn(self._loop)
-                self._turns += (turn,)
-                try:
-                    await turn
-                except CancelledError:
-                    self._turns = tuple(other for other in self._turns if other is not turn)
-                    raise
-            message = self._messages[-1]
-            opcode, payload = message
-            if opcode > OpCode.PONG:  # it is compressed
-                try:
-                    opcode, payload = await self._wire.decoding.decoded(message)  # type: ignore[union-attr]
-                except Exception as error:
-                    self._refuse(error)
-                    continue
-                if not self._messages or self._messages[-1] is not message:
-                    continue  # another task has received it meanwhile
-            self._messages.pop()
-            break
-        if not self._messages and self._wire is not None:
-            self._wire.release_inbox()
+            await inbox.ready()
+        opcode, payload = message
         if opcode == OpCode.TEXT:
             return {"type": "websocket.receive", "text": payload.decode()}
         return {"type": "websocket.receive", "bytes": payload}
-
-    def _refuse(self, error: Exception) -> None:
-        """The next message cannot be decoded: neither it nor those behind it are received."""
-        self._messages = []
-        if self._wire is not None and self._wire.is_open:
-            self._wire.refuse(error)
 
     async def send(self, event: Event) -> None:
         """Takes an event of the application.
@@ -309,35 +272,7 @@ class Session:
             if connection.close_received is not None or connection.close_reason:
                 event["reason"] = connection.close_reason
         self._disconnect = event
-        # Not at once, for this may happen while a task is running.
-        turns, self._turns = self._turns, ()
-        for turn in turns:
-            turn.wake_soon()
-
-    # For the wire, as a dispatcher
-
-    def open(self, on_open: None) -> None:
-        """Messages may come."""
-
-    def deliver(self, messages: list[tuple[int, bytes]]) -> None:
-        """Takes messages; to be called from a callback of the loop, while no task is running."""
-        messages.reverse()
-        if self._messages:
-            messages.extend(self._messages)
-        self._messages = messages
-        while self._messages and self._turns:
-            turn, *turns = self._turns
-            self._turns = tuple(turns)
-            turn.wake()
-        waiting = self._messages
-        if waiting and self._wire is not None and self._is_full(waiting):
-            self._wire.hold_inbox()
-
-    def _is_full(self, waiting: list[tuple[int, bytes]]) -> bool:
-        return len(waiting) >= self._max_queue or sum(len(payload) for _, payload in waiting) >= self._max_bytes
-
-    def stop(self) -> None:
-        """Messages that have come are still to be received."""
+        self.inbox.wake()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -345,11 +280,6 @@ class Session:
         host, self._host = self._host, None
         if host is not None:
             host.ended()
-
-    def forget(self) -> None:
-        """Lets the wire be freed as soon as the application has ended, and not by the collector."""
-        if self._wire is not None:
-            self._wire.dispatcher = None
 
 
 class KeepAlive(Heartbeat):
@@ -372,53 +302,6 @@ class Wire(ConnectionProtocol):
     __slots__ = ()
 
     def __init__(self, session: Session, endpoint: Accepted, connection: Connection) -> None:
-        super().__init__(endpoint, connection, dispatcher=session)
+        super().__init__(endpoint, connection, inbox=session.inbox)
         self.heartbeat = KeepAlive(self, self.loop)
         self.limit_frames(sys.maxsize)  # what an application sends leaves in one frame
-
-
-class Turn:
-    """A future for one task, which is stepped where the future is resolved: not one pass of the loop later."""
-
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._callback: Callable[[Any], object] | None = None
-        self._error: CancelledError | None = None
-
-    def wake(self) -> None:
-        """Steps the task here and now; no other task may be running."""
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._context.run(callback, self)
-
-    def wake_soon(self) -> None:
-        """Has the task stepped by the loop."""
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
-
-    # What a task calls
-
-    def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
-        self._callback = callback
-        self._context = context
-
-    def cancel(self, msg: Any = None) -> bool:
-        if self._callback is None:
-            return False
-        self._error = CancelledError() if msg is None else CancelledError(msg)
-        self.wake_soon()
-        return True
-
-    def result(self) -> None:
-        if self._error is not None:
-            raise self._error

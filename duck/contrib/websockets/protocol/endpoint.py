@@ -1,8 +1,10 @@
-"""What a connection needs to know of the endpoint that it serves: a view, or the session of an ASGI application."""
+"""What a connection needs of the endpoint that it serves (a view, or the session of an ASGI application), and of what
+takes its messages."""
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Sized
+from typing import Any, Protocol
 
-__all__ = ["Endpoint", "Settings"]
+__all__ = ["Consumer", "Endpoint", "Settings"]
 
 
 class Settings(Protocol):
@@ -54,3 +56,35 @@ class Endpoint(Settings, Protocol):
         Args:
             log: Whether the end is to be logged.
         """
+
+
+class Consumer(Protocol):
+    """What takes the messages of a connection: a `codec.Dispatcher` for handlers, or an `Inbox` for who asks for them.
+
+    Attributes:
+        inbox: Messages that wait for a handler.
+        workers: Tasks of handlers that wait.
+        decoding: Whether a thread decodes the next message.
+        full: Whether so much waits that reading is on hold.
+    """
+
+    @property
+    def inbox(self) -> Sized: ...
+    @property
+    def workers(self) -> Collection[Any]: ...
+    @property
+    def decoding(self) -> bool: ...
+    @property
+    def full(self) -> bool: ...
+    def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
+        """Calls a hook, if there is one, then lets messages through."""
+
+    def deliver(self, messages: list[tuple[int, bytes]]) -> None:
+        """Takes over a list of messages; called from a callback of the loop, while no task is running."""
+
+    def stop(self) -> int:
+        """Starts no handler any more; how many messages have been dropped."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Lets the connection go, which is over."""

@@ -36,6 +36,7 @@ from .endpoint import Endpoint
 from .flow_control import Hold, Intake
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
+from .inbox import Inbox
 from .loop import receive_buffer
 from .pending import Pending
 from .rate_limit import RateLimit
@@ -60,7 +61,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         handle: Takes (payload, opcode) of each message.
         pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
         send_frame: The view's own method, through which everything is sent that the view sends.
-        dispatcher: Takes the messages instead of a `Dispatcher` that calls `handle`.
+        inbox: Takes the messages, for who asks for them, instead of having `handle` called.
 
     Attributes:
         context: Of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
@@ -96,7 +97,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None = None,
         pull: Callable[[], Awaitable[None]] | None = None,
         send_frame: Callable[[Frame], Awaitable[None]] | None = None,
-        dispatcher: Any = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.loop = loop = asyncio.get_running_loop()
@@ -107,17 +108,21 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         self.buffer = receive_buffer(loop)
         self.context: Context = copy_context()
         self._decoding: Decoding | None = None
-        waiting = endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES
-        if dispatcher is None:
+        self.frames: FrameQueue | None = None
+        if inbox is not None:
+            self.dispatcher = inbox
+            inbox.attach(self)
+        else:
             assert handle is not None
-            limit = endpoint.MAX_CONCURRENT_MESSAGES
-            dispatcher = codec.Dispatcher(self, loop, self.context, handle, limit, waiting, stepping)
-            if connection.extensions and pull is None:
+            limit, waiting = endpoint.MAX_CONCURRENT_MESSAGES, endpoint.MAX_WAITING_MESSAGES
+            most = waiting, endpoint.MAX_WAITING_BYTES
+            self.dispatcher = dispatcher = codec.Dispatcher(self, loop, self.context, handle, limit, most, stepping)
+            if pull is not None:
+                self.frames = FrameQueue(self, *most)
+            elif connection.extensions:
                 dispatcher.encoded = connection.encoded
                 dispatcher.decode = connection.decode
                 dispatcher.decoded_at_once = self.decoding.at_once
-        self.dispatcher = dispatcher
-        self.frames = FrameQueue(self, waiting) if pull is not None else None
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self._slow_consumer = None if endpoint.SLOW_CONSUMER == "wait" else SlowConsumer(self, endpoint.SLOW_CONSUMER)
@@ -251,7 +256,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         if self._sender is not None:
             self._sender.lost(self.closed_error())
         if self.frames is not None:
-            self.frames.end()
+            self.frames.inbox.end()
         dispatcher = self.dispatcher
         if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
             dispatcher.stop()
@@ -280,13 +285,15 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
                 if opcode == OpCode.PONG:
                     self.heartbeat.pong(payload)
         if self.frames is not None:
-            self.frames.put(messages)
+            self.frames.inbox.deliver(messages)
         else:
             self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < OpCode.CLOSE])
         self._respond_if_due()
 
     def refuse(self, error: BaseException) -> None:
         """The next message could not be decoded."""
+        if self.closed.done():
+            return
         if isinstance(error, (ExtensionError, ProtocolError)):
             self.connection.refuse(error)
         else:
@@ -371,16 +378,24 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
             self.uncork()
         self.move_on()
 
+    def hold(self, reason: Hold) -> None:
+        """Takes no more bytes, as `Intake.hold`."""
+        self.intake.hold(reason)
+
+    def release(self, reason: Hold) -> None:
+        """Takes bytes again, as `Intake.release`."""
+        if self._intake is not None:
+            self._intake.release(reason)
+
     def hold_inbox(self) -> None:
         """No more messages for now."""
-        self.intake.hold(Hold.INBOX)
+        self.hold(Hold.INBOX)
 
     def release_inbox(self) -> None:
         """Messages again."""
-        if self._intake is not None:
-            self._intake.release(Hold.INBOX)
+        self.release(Hold.INBOX)
         if self.frames is not None:
-            self.frames.wake()
+            self.frames.inbox.wake()
 
     def inbox_emptied(self) -> None:
         """No message waits for a handler."""
@@ -546,7 +561,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         if not connection.is_open:
             return
         if self.frames is not None:
-            self.frames.drop_messages()
+            self.frames.inbox.drop_messages()
         self._stop_handling()
         if self._sender is not None and self._sender.must_finish:
             connection.prepare_close(code, reason)

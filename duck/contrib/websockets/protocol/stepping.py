@@ -1,4 +1,7 @@
-"""What the codec's dispatcher needs of asyncio, so that the codec itself imports nothing."""
+"""Tasks and futures whose steps are taken in the callback that has something for them.
+
+The codec's dispatcher gets what it needs of asyncio from here, so that the codec itself imports nothing.
+"""
 
 import asyncio
 import sys
@@ -6,7 +9,7 @@ from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context
 from typing import Any
 
@@ -15,6 +18,7 @@ from ..opcodes import OpCode
 __all__ = [
     "OPCODES",
     "CancelledError",
+    "Turn",
     "deque",
     "enter_task",
     "is_abandoned",
@@ -94,3 +98,58 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
         return type(awaitable).__await__(awaitable)
     except AttributeError:
         raise TypeError(f"a hook must be a coroutine function (async def); one returned {awaitable!r}") from None
+
+
+class Turn:
+    """A future for one task, whose next step is taken where the future is resolved: not one pass of the loop later.
+
+    Args:
+        loop: The event loop.
+        line: Holds the turns of all tasks that wait for the same; a turn that is cancelled leaves it.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_line", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, line: "list[Turn]") -> None:
+        self._loop = loop
+        self._line = line
+        self._callback: Callable[[Any], object] | None = None
+        self._error: CancelledError | None = None
+        line.append(self)
+
+    def wake(self) -> None:
+        """Steps the task here and now; no other task may be running."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._context.run(callback, self)
+
+    def wake_soon(self) -> None:
+        """Has the task stepped by the loop."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._loop.call_soon(callback, self, context=self._context)
+
+    # What a task calls
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        self._callback = callback
+        self._context = context
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._callback is None:
+            return False
+        self._line.remove(self)
+        self._error = CancelledError() if msg is None else CancelledError(msg)
+        self.wake_soon()
+        return True
+
+    def result(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,249 @@
+"""Messages for a task that asks for them, one at a time: a client's `recv`, an ASGI `receive`, a view's `read_frame`.
+
+    deliver -> waiting, as they came -> take -> the task
+
+A message that an extension has encoded is decoded when it is taken: in the thread of the loop if it is small, else in
+another thread, which `ready` waits for. A task that waits is stepped inside `deliver`, not one pass of the loop later,
+so that its replies leave with those of the same read.
+
+    inbox = Inbox(loop, most=16, most_bytes=65536)
+    protocol = ConnectionProtocol(endpoint, connection, inbox=inbox)
+    ...
+    opcode, payload = await inbox.get()
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from ..exceptions import ConnectionClosed
+from ..opcodes import OpCode
+from ..sansio.connection import Connection
+from .decoding import Decoding
+from .flow_control import Hold
+from .stepping import Turn, retrieve
+
+__all__ = ["Inbox", "Source"]
+
+Message = tuple[int, bytes]
+
+
+class Source(Protocol):
+    """The connection that an inbox belongs to."""
+
+    @property
+    def connection(self) -> Connection: ...
+    def hold(self, reason: Hold) -> None: ...
+    def release(self, reason: Hold) -> None: ...
+    def refuse(self, error: BaseException) -> None:
+        """Ends the connection, because the next message cannot be decoded."""
+
+
+class Inbox:
+    """The messages of one connection that nobody has taken yet, in order and as they came.
+
+    To its connection it is a `Consumer`, in the place of a dispatcher.
+
+    Args:
+        loop: The event loop.
+        most: Messages that may wait; while there are more, reading is on hold.
+        most_bytes: Bytes of their payloads that may wait; the same.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_connection",
+        "_decoding",
+        "_encoded",
+        "_ended",
+        "_held",
+        "_job",
+        "_loop",
+        "_messages",
+        "_most",
+        "_most_bytes",
+        "_source",
+        "_turns",
+    )
+
+    # Of a consumer: nothing waits here for a handler, and no handlers run.
+    inbox: tuple[()] = ()
+    workers: frozenset[Any] = frozenset()
+    decoding = False
+    full = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_bytes: int) -> None:
+        self._loop = loop
+        self._most = most
+        self._most_bytes = most_bytes
+        self._source: Source | None = None
+        self._connection: Connection | None = None
+        self._encoded = 0
+        self._decoding: Decoding | None = None
+        self._job: asyncio.Future[Message] | None = None  # a thread decodes the next message
+        self._messages: list[Message] = []  # the next one at the end
+        self._bytes = 0
+        self._held = False
+        self._turns: list[Turn] = []  # tasks that wait
+        self._ended = False
+
+    def attach(self, source: Source) -> None:
+        """Belongs to a connection from now on; its protocol calls this."""
+        self._source = source
+        self._connection = source.connection
+        self._encoded = source.connection.encoded
+
+    # For tasks
+
+    async def get(self) -> Message:
+        """Opcode and payload of the next message. Cancelling loses no message.
+
+        Raises:
+            ConnectionClosed: No message is left, and none will come.
+        """
+        while (message := self.take()) is None:
+            await self.ready()
+        return message
+
+    def take(self) -> Message | None:
+        """The next message, if it is there and need not be decoded by a thread."""
+        messages = self._messages
+        if not messages:
+            return None
+        message = taken = messages[-1]
+        if message[0] & self._encoded:
+            if self._is_for_a_thread(message):
+                return None
+            try:
+                taken = self._decoded(message)
+            except BaseException as error:
+                self._refuse(error)
+                return self.take()  # of control frames
+        messages.pop()
+        self._bytes -= len(message[1])
+        if self._held and len(messages) <= self._most // 2 and self._bytes <= self._most_bytes // 2:
+            self._held = False
+            if self._source is not None:
+                self._source.release(Hold.FRAMES)
+        return taken
+
+    def ready(self) -> Awaitable[None]:
+        """To be awaited after `take` has given nothing; then `take` may give something.
+
+        Raises:
+            ConnectionClosed: No message is left, and none will come.
+        """
+        if self._messages:
+            return self._decode_first()
+        if self._ended:
+            raise self._closed_error()
+        return self.wait()
+
+    def wait(self) -> Turn:
+        """To be awaited until messages are delivered, or `wake` is called."""
+        return Turn(self._loop, self._turns)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no message waits."""
+        return not self._messages
+
+    def wake(self) -> None:
+        """Has all tasks that wait look again, in callbacks of their own."""
+        turns = [*self._turns]
+        self._turns.clear()
+        for turn in turns:
+            turn.wake_soon()
+
+    def end(self) -> None:
+        """No more messages will come; those that wait may still be taken."""
+        self._ended = True
+        self.wake()
+
+    def drop_messages(self) -> None:
+        """Drops the messages that wait, but not control frames."""
+        self._messages = [message for message in self._messages if message[0] & 0b1111 >= OpCode.CLOSE]
+        self._bytes = sum(len(payload) for _, payload in self._messages)
+        self._job = None
+
+    # For the connection, as its consumer
+
+    def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
+        """Messages may come."""
+
+    def deliver(self, messages: list[Message]) -> None:
+        """Takes over a list of messages, and steps the tasks that wait for one.
+
+        To be called from a callback of the loop, while no task is running.
+        """
+        for _, payload in messages:
+            self._bytes += len(payload)
+        messages.reverse()
+        if self._messages:
+            messages.extend(self._messages)
+        self._messages = messages
+        turns = self._turns
+        for _ in range(len(turns)):  # a task that waits again has its next turn at another time
+            if not (turns and self._messages):
+                break
+            turns.pop(0).wake()
+        if (len(self._messages) > self._most or self._bytes > self._most_bytes) and not self._held:
+            self._held = True
+            if self._source is not None:
+                self._source.hold(Hold.FRAMES)
+
+    def stop(self) -> int:
+        """Does nothing: messages that have come may still be taken."""
+        return 0
+
+    def forget(self) -> None:
+        """Lets the connection go, which is over."""
+        self._source = None
+
+    # Decoding
+
+    def _is_for_a_thread(self, message: Message) -> bool:
+        opcode, payload = message
+        return opcode & 0b1111 < OpCode.CLOSE and len(payload) > self._decoder.at_once
+
+    def _decoded(self, message: Message) -> Message:
+        assert self._connection is not None
+        opcode, payload = message
+        return message if opcode & 0b1111 >= OpCode.CLOSE else self._connection.decode(opcode, payload)
+
+    async def _decode_first(self) -> None:
+        """Has a thread decode the next message, in whose place the decoded one waits then."""
+        message = self._messages[-1]
+        if self._job is None:
+            self._job = self._decoder.start(message)
+            self._job.add_done_callback(retrieve)
+        job = self._job
+        await asyncio.wait([job])
+        if self._job is not job:
+            return  # another task was here first, or the message has been dropped
+        self._job = None
+        try:
+            decoded = job.result()
+        except BaseException as error:
+            self._refuse(error)
+        else:
+            self._messages[-1] = decoded
+            self._bytes += len(decoded[1]) - len(message[1])
+
+    def _refuse(self, error: BaseException) -> None:
+        """The next message cannot be decoded, so neither it nor those behind it are taken."""
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)):
+            raise error
+        self.drop_messages()
+        if self._source is not None:
+            self._source.refuse(error)
+
+    @property
+    def _decoder(self) -> Decoding:
+        if self._decoding is None:
+            assert self._connection is not None
+            self._decoding = Decoding(self._loop, self._connection)
+        return self._decoding
+
+    def _closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed() if self._connection is None else self._connection.closed_error()

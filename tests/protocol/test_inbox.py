@@ -1,0 +1,231 @@
+"""Messages that tasks ask for, one at a time."""
+
+import asyncio
+import os
+import zlib
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, ExtensionError, OpCode, PerMessageDeflate
+from duck.contrib.websockets.protocol.flow_control import Hold
+from duck.contrib.websockets.protocol.inbox import Inbox
+from duck.contrib.websockets.sansio.connection import Connection
+
+COMPRESSED = 0b01000000 | OpCode.BINARY
+
+
+class Source:
+    """A connection whose bytes are not read from anywhere."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.holds = Hold(0)
+        self.refused = []
+
+    def hold(self, reason):
+        self.holds |= reason
+
+    def release(self, reason):
+        self.holds &= ~reason
+
+    def refuse(self, error):
+        self.refused.append(error)
+
+
+def inbox_of(most=16, most_bytes=65536, *, compressed=False):
+    """Within a loop: an inbox, and its connection."""
+    inbox = Inbox(asyncio.get_running_loop(), most, most_bytes)
+    deflate = PerMessageDeflate("permessage-deflate", client_no_context_takeover=True)
+    source = Source(Connection(extensions=[deflate] if compressed else ()))
+    inbox.attach(source)
+    return inbox, source
+
+
+def text(*payloads):
+    return [(1, payload) for payload in payloads]
+
+
+async def delivered(inbox, messages):
+    """Delivers as a connection does: from a callback."""
+    asyncio.get_running_loop().call_soon(inbox.deliver, messages)
+    await asyncio.sleep(0)
+
+
+async def begun(*coroutines):
+    """Tasks that have run to their first wait."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def compressed(payload):
+    compressor = zlib.compressobj(wbits=-15)
+    return COMPRESSED, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def test_messages_are_taken_in_order(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        await delivered(inbox, text(b"1", b"2"))
+        await delivered(inbox, text(b"3"))
+        assert [await inbox.get() for _ in range(3)] == text(b"1", b"2", b"3")
+        assert inbox.is_empty
+        assert inbox.take() is None
+
+    run(scenario())
+
+
+def test_a_task_that_waits_is_stepped_within_the_delivery(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        got = []
+
+        async def take_two():
+            got.append(await inbox.get())
+            got.append(await inbox.get())
+
+        (task,) = await begun(take_two())
+        done = []
+
+        def deliver():
+            inbox.deliver(text(b"1"))
+            done.append(list(got))
+            inbox.deliver(text(b"2"))
+            done.append(list(got))
+
+        asyncio.get_running_loop().call_soon(deliver)
+        await task
+        assert done == [text(b"1"), text(b"1", b"2")]
+
+    run(scenario())
+
+
+def test_each_message_goes_to_one_of_those_who_wait(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        tasks = await begun(*(inbox.get() for _ in range(3)))
+        await delivered(inbox, text(b"1", b"2"))
+        await delivered(inbox, text(b"3", b"4"))
+        assert await asyncio.gather(*tasks) == text(b"1", b"2", b"3")
+        assert await inbox.get() == (1, b"4")
+
+    run(scenario())
+
+
+def test_cancelling_loses_no_message(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        first, second = await begun(inbox.get(), inbox.get())
+        first.cancel()
+        await delivered(inbox, text(b"1"))
+        assert await second == (1, b"1")
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await inbox.get()
+        (last,) = await begun(inbox.get())
+        await delivered(inbox, text(b"2"))
+        assert await last == (1, b"2")
+
+    run(scenario())
+
+
+def test_after_the_end_what_is_left_may_be_taken(run):
+    async def scenario():
+        inbox, source = inbox_of()
+        await delivered(inbox, text(b"1"))
+        source.connection.receive_eof()
+        inbox.end()
+        inbox.forget()
+        assert await inbox.get() == (1, b"1")
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed):
+                await inbox.get()
+
+    run(scenario())
+
+
+def test_the_end_is_told_to_all_who_wait(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        tasks = await begun(inbox.get(), inbox.get())
+        inbox.end()
+        for task in tasks:
+            with pytest.raises(ConnectionClosed):
+                await task
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
+def test_reading_is_on_hold_while_too_much_waits(run, most, most_bytes):
+    async def scenario():
+        inbox, source = inbox_of(most, most_bytes)
+        for _ in range(4):
+            await delivered(inbox, text(b"x"))
+        assert not source.holds
+        await delivered(inbox, text(b"x"))
+        assert source.holds == Hold.FRAMES
+        for left in range(4, -1, -1):
+            inbox.take()
+            assert bool(source.holds) == (left > 2)
+
+    run(scenario())
+
+
+def test_dropped_messages_wait_no_more(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        await delivered(inbox, [(1, b"text"), (9, b"ping"), (2, b"binary")])
+        inbox.drop_messages()
+        assert await inbox.get() == (9, b"ping")
+        assert inbox.is_empty
+
+    run(scenario())
+
+
+def test_compressed_messages_are_decoded_when_they_are_taken(run):
+    """Small ones at once, large ones by a thread; several tasks wait for the same one."""
+    noise = os.urandom(200_000)
+
+    async def scenario():
+        inbox, source = inbox_of(most_bytes=1 << 20, compressed=True)
+        await delivered(inbox, [compressed(b"small"), (9, b""), compressed(noise), compressed(b"last")])
+        assert [inbox.take(), inbox.take(), inbox.take()] == [(2, b"small"), (9, b""), None]
+        tasks = await begun(inbox.get(), inbox.get())
+        assert set(await asyncio.gather(*tasks)) == {(2, noise), (2, b"last")}
+        assert inbox.is_empty
+        assert not source.holds
+
+    run(scenario())
+
+
+def test_cancelling_a_thread_that_decodes_loses_no_message(run):
+    noise = os.urandom(200_000)
+
+    async def scenario():
+        inbox, _ = inbox_of(compressed=True)
+        await delivered(inbox, [compressed(noise)])
+        (task,) = await begun(inbox.get())
+        task.cancel()
+        assert await inbox.get() == (2, noise)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_message_that_cannot_be_decoded_ends_the_connection(run, size):
+    """No message behind it is given."""
+
+    async def scenario():
+        inbox, source = inbox_of(compressed=True)
+        await delivered(inbox, [(COMPRESSED, b"\xff" * size), (2, b"next"), (9, b"ping")])
+        assert await inbox.get() == (9, b"ping")
+        (task,) = await begun(inbox.get())
+        inbox.end()
+        with pytest.raises(ConnectionClosed):
+            await task
+        (error,) = source.refused
+        assert isinstance(error, ExtensionError)
+
+    run(scenario())
