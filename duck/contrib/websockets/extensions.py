@@ -1,26 +1,23 @@
-"""What may change a data message on its way to the wire and back (RFC 6455, section 9; RFC 7692).
+"""Extensions change data messages on their way to the wire and back (RFC 6455, section 9; RFC 7692).
 
-A message that is compressed may refer to those before it. For that, a connection does not keep a compressor and a
-decompressor, as is usual, but no more than what they would refer to: the last bytes of what went out and of what came
-in, one window of each. A context is made of these for one message and let go behind it. With 12 window bits that is
-8 KiB for an idle connection instead of about 50.
+A compressed message may refer to the messages before it. Most implementations keep a compressor and a decompressor for
+each connection. Here a connection keeps only the bytes that these would refer to: one window of sent data and one of
+received data. Each message gets a context made of its window, which is released afterwards. With 12 window bits an idle
+connection takes 8 KiB instead of about 50.
 
-To make a decompressor takes next to no time, but a compressor about 5 us. So the connections of a thread that were the
-last to send keep theirs, within KEPT bytes together.
+Making a decompressor takes next to no time, but making a compressor takes about 5 us. Therefore the connections of a
+thread that sent last keep their compressors, within KEPT bytes together.
 """
 
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .codec import deflate
 from .exceptions import ExtensionError, PayloadTooBig
+from .frame import Frame
 from .opcodes import CONTROL_OPCODES
-
-if TYPE_CHECKING:
-    from .frame import Frame
 
 __all__ = ["Extension", "PerMessageDeflate"]
 
@@ -31,14 +28,14 @@ KEPT = 8388608
 class Extension:
     """Base of extensions: `encode` on the way out, `decode` on the way in.
 
-    Both get a whole message as one frame, give a frame, and leave the one they got as it is.
+    Both take a whole message as one frame, return a frame, and leave their argument unchanged.
 
     Args:
         name: The token of `Sec-WebSocket-Extensions`.
-        parameters: What stands behind it in the response, as (name, value), or (name, None) for one without value.
+        parameters: The parameters in the response, as (name, value), or (name, None) for one without value.
 
     Attributes:
-        uses_rsv1: Whether frames it encodes may have RSV1 set. Of those that do, a connection has one.
+        uses_rsv1: Whether encoded frames may have RSV1 set. A connection can have one such extension.
 
     Raises:
         ValueError: The name is not a non-empty string.
@@ -52,18 +49,16 @@ class Extension:
         self.name = name.strip()
         self.parameters = parameters
 
-    def check_frame(self, frame: "Frame") -> None:
+    def check_frame(self, frame: Frame) -> None:
         """Raises ExtensionError unless `frame` is a Frame."""
-        from .frame import Frame
-
         if not isinstance(frame, Frame):
             raise ExtensionError(f"an extension takes a Frame, not {type(frame).__name__}")
 
-    def encode(self, frame: "Frame") -> "Frame":
+    def encode(self, frame: Frame) -> Frame:
         """The frame as it goes to the wire."""
         raise NotImplementedError(f"{type(self).__name__} does not implement encode()")
 
-    def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
+    def decode(self, frame: Frame, max_size: int | None = None) -> Frame:
         """The frame as it was before the peer encoded it.
 
         Args:
@@ -71,21 +66,21 @@ class Extension:
             max_size: Bytes that the decoded payload may have.
 
         Raises:
-            ExtensionError: The payload is not this extension's.
-            PayloadTooBig: It would become larger than `max_size`.
+            ExtensionError: The payload is not valid for this extension.
+            PayloadTooBig: The decoded payload would be larger than `max_size`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement decode()")
 
 
-_TAIL = b"\x00\x00\xff\xff"  # what a sync flush ends with; it stays off the wire (RFC 7692, section 7.2.1)
-# Bytes that are decompressed in the first step. Hardly a message takes a second one, and the less is allocated for it,
-# the larger are the pieces in which the heap stays.
+_TAIL = b"\x00\x00\xff\xff"  # the end of a sync flush, which is not sent (RFC 7692, section 7.2.1)
+# Bytes that are decompressed in the first step. Few messages need a second step, and a small allocation leaves the heap
+# in larger pieces.
 _LEAST_STEP, _EXPANSION, _MOST_AT_FIRST = 1024, 8, 65536
 _EMPTY_BLOCK = b"\x00" + _TAIL
-# An empty block that is the last one. Behind the tail a decompressor takes it for its end and makes nothing of it,
-# unless the message stopped in the midst of a block.
+# An empty last block. Behind the tail it ends the stream of a decompressor without output, unless the message stopped
+# in the middle of a block.
 _LAST_BLOCK = b"\x03\x00"
-# What is left of a message and its tail behind a block of the peer's own that is the last one (section 7.2.3.4).
+# The rest of a message and its tail, if the peer itself has sent a last block (section 7.2.3.4).
 _BEHIND_LAST_BLOCK = (_TAIL, b"\x00" + _TAIL)
 
 
@@ -103,10 +98,10 @@ class PerMessageDeflate(Extension):
         memory_level: Memory of the compressor while it works: 2 ** (memory_level + 9) bytes, 1 to 9.
         threshold: Bytes from which messages are compressed.
         parameters: As for `Extension`.
-        backend: Who compresses; None for the one that was chosen for the process.
+        backend: The compression library; None for the one that was chosen for the process.
 
     Raises:
-        ValueError: A number is out of its bounds.
+        ValueError: A number of window bits is out of its bounds.
     """
 
     def __init__(
@@ -154,14 +149,14 @@ class PerMessageDeflate(Extension):
         )
         return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
 
-    def encode(self, frame: "Frame") -> "Frame":
-        """Compresses a data message (RFC 7692, section 7.2.1); a control frame or a small one stays as it is."""
+    def encode(self, frame: Frame) -> Frame:
+        """Compresses a data message (RFC 7692, section 7.2.1), unless it is smaller than the threshold."""
         self.check_frame(frame)
         if frame.opcode in CONTROL_OPCODES or len(frame.payload) < self.threshold:
             return frame
         return frame.replace(payload=self.compress(frame.payload), rsv1=True)
 
-    def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
+    def decode(self, frame: Frame, max_size: int | None = None) -> Frame:
         """Decompresses a data message that has RSV1 set (RFC 7692, section 7.2.2)."""
         self.check_frame(frame)
         if frame.opcode in CONTROL_OPCODES or not frame.rsv1:
@@ -172,9 +167,10 @@ class PerMessageDeflate(Extension):
         """The compressed payload of a message.
 
         Args:
-            payload: Of the message, or of a fragment.
-            fin: Whether the message ends with it. What follows a fragment belongs to the same message.
-            keep: Whether the thread may keep the compressor behind the message; not where it is not the connection's.
+            payload: The message, or a fragment of it.
+            fin: Whether the payload ends its message.
+            keep: Whether the thread may keep the compressor after the message: false in any thread but that of the
+                connection.
         """
         try:
             compressed = self._compress(payload, fin)
@@ -209,11 +205,11 @@ class PerMessageDeflate(Extension):
         """The payload that a message had before it was compressed.
 
         Raises:
-            ExtensionError: It is not what a compressor gives.
-            PayloadTooBig: It is larger than `max_size`; no more of it has been decompressed.
+            ExtensionError: The data is not valid DEFLATE.
+            PayloadTooBig: The message is larger than `max_size`. No more than that has been decompressed.
         """
         if not payload:
-            return b""  # no sender does that; every receiver takes it so
+            return b""  # no sender does that; every receiver accepts it
         inflater = self._backend.inflater(self._peer_bits, self._received)
         try:
             message = _inflate(inflater, payload + _TAIL, max_size)
@@ -230,7 +226,7 @@ class PerMessageDeflate(Extension):
         return message
 
     def release(self) -> None:
-        """Lets go of the compressor; the next message makes another."""
+        """Releases the compressor; the next message makes another."""
         self._compressor = None
         _kept.drop(self)
 
@@ -240,7 +236,7 @@ class PerMessageDeflate(Extension):
         return self._sent
 
     def rewind(self, context: bytes) -> None:
-        """Goes back to an earlier `context`, as what has been compressed since does not leave."""
+        """Returns to an earlier `context`, because the messages compressed since are not sent."""
         self.release()
         self._sent = context
 
@@ -250,14 +246,14 @@ class PerMessageDeflate(Extension):
 
 
 class _Kept(threading.local):
-    """The extensions of a thread that keep their compressors, the one that was used last behind all others."""
+    """The extensions of a thread that keep their compressors, in the order of their last use."""
 
     def __init__(self) -> None:
         self._extensions: OrderedDict[PerMessageDeflate, int] = OrderedDict()
         self._size = 0
 
     def add(self, extension: PerMessageDeflate) -> None:
-        """Lets it keep its compressor; those that waited longest let go of theirs where there is no room."""
+        """Keeps the compressor of an extension. If there is no room, the longest unused ones are released."""
         extensions = self._extensions
         if extension in extensions:
             extensions.move_to_end(extension)
@@ -268,7 +264,7 @@ class _Kept(threading.local):
             next(iter(extensions)).release()
 
     def drop(self, extension: PerMessageDeflate) -> None:
-        """It has no compressor any more, or one that is in use."""
+        """Removes an extension that has no compressor any more, or whose compressor is in use."""
         self._size -= self._extensions.pop(extension, 0)
 
 
@@ -276,7 +272,7 @@ _kept = _Kept()
 
 
 def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) -> bytes:
-    """Decompresses in steps, each as large as all before it: what is too large never becomes one object."""
+    """Decompresses in steps, each as large as all before it, so that no object exceeds `max_size`."""
     pieces: list[bytes] = []
     size, step = 0, min(max(_LEAST_STEP, _EXPANSION * len(stream)), _MOST_AT_FIRST)
     while True:
@@ -294,7 +290,7 @@ def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) ->
 
 
 def _last(size: int, before: bytes, payload: bytes) -> bytes:
-    """The last bytes of what went before and of a payload behind it."""
+    """The last bytes of `before` and of a payload that follows it."""
     if len(payload) >= size:
         return payload[-size:]
     return before[len(payload) - size :] + payload if len(before) + len(payload) > size else before + payload

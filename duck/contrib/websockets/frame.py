@@ -1,11 +1,10 @@
-"""One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests; the hot path makes none."""
+"""One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests. The hot path makes none."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from . import codec
 from .exceptions import ProtocolError, codec_error
-from .extensions import Extension
 from .opcodes import CONTROL_OPCODES, OpCode
 
 __all__ = ["Frame", "apply_mask"]
@@ -14,6 +13,18 @@ __all__ = ["Frame", "apply_mask"]
 def apply_mask(data: bytes, mask: bytes) -> bytes:
     """`data` XOR the 4 bytes of `mask`, over and over (section 5.3): masks, and unmasks what was masked."""
     return codec.apply_mask(data, mask)
+
+
+class Transform(Protocol):
+    """An extension, as far as a frame needs it; `Extension` says more."""
+
+    def encode(self, frame: "Frame") -> "Frame":
+        """The frame as it goes to the wire."""
+        raise NotImplementedError
+
+    def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
+        """The frame as it was before the peer encoded it."""
+        raise NotImplementedError
 
 
 class Frame:
@@ -59,7 +70,7 @@ class Frame:
         return type(self)(**{name: getattr(self, name) for name in Frame.__slots__} | changes)
 
     def check(self) -> None:
-        """Raises ProtocolError for what no endpoint may send: reserved bits, a long or fragmented control frame."""
+        """Raises ProtocolError for reserved bits and for a long or fragmented control frame, which nobody may send."""
         if self.rsv1 or self.rsv2 or self.rsv3:
             raise ProtocolError("reserved bits set")
         if self.opcode in CONTROL_OPCODES:
@@ -74,18 +85,18 @@ class Frame:
         read_exact: Callable[[int], Awaitable[bytes]],
         mask_required: bool = True,
         max_size: int | None = None,
-        extensions: Sequence[Extension] | None = None,
+        extensions: Sequence[Transform] | None = None,
     ) -> Self:
         """Reads one frame.
 
         Args:
-            read_exact: Coroutine function that gives just so many bytes.
-            mask_required: Refuse a frame without mask, as a server must.
+            read_exact: Coroutine function that returns exactly the requested number of bytes.
+            mask_required: Whether to refuse a frame without mask, as a server must.
             max_size: Largest payload allowed, in bytes.
-            extensions: Decode the frame, the last one first.
+            extensions: The extensions that decode the frame, the last one first.
 
         Raises:
-            ProtocolError: The header is not allowed; nothing of the payload has been read.
+            ProtocolError: The header breaks a rule. No payload has been read.
             PayloadTooBig: The payload is larger than `max_size`.
         """
         limit = codec.MAX_LENGTH if max_size is None else max_size
@@ -108,12 +119,12 @@ class Frame:
             frame = cast("Self", extension.decode(frame, max_size))
         return frame
 
-    def serialize(self, mask: bool = False, extensions: Sequence[Extension] | None = None) -> bytes:
+    def serialize(self, mask: bool = False, extensions: Sequence[Transform] | None = None) -> bytes:
         """The frame as it goes to the wire.
 
         Args:
-            mask: Mask it with fresh random bytes, as a client must.
-            extensions: Encode the frame, the first one first.
+            mask: Whether to mask it with fresh random bytes, as a client must.
+            extensions: The extensions that encode the frame, the first one first.
         """
         frame: Frame = self
         for extension in extensions or ():
