@@ -68,25 +68,20 @@ class Owner(Protocol):
 class Tasks(Protocol):
     """What the dispatcher needs of asyncio, `collections` and `opcodes`. A module has the same names."""
 
-    @property
-    def start_worker(self) -> Callable[[Any, Worker, Context], Any]:
-        """Makes the task of a worker in a loop and a context. The task tells its worker (`kept`, `withdraw_cancel`) of
-        all that is done to the task, and takes its first step at once where Python can do that."""
+    def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
+        """Makes the task of a worker. The task tells its worker (`kept`, `withdraw_cancel`) of all that is done to the
+        task, and takes its first step at once where Python can do that."""
 
-    @property
-    def enter_task(self) -> Callable[[Any, Any], None]:
+    def enter_task(self, loop: Any, task: Any, /) -> None:
         """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
 
-    @property
-    def leave_task(self) -> Callable[[Any, Any], None]:
+    def leave_task(self, loop: Any, task: Any, /) -> None:
         """The opposite."""
 
-    @property
-    def retrieve(self) -> Callable[[Any], object]:
+    def retrieve(self, task: Any, /) -> object:
         """Marks the exception of a task as retrieved."""
 
-    @property
-    def iterator(self) -> Callable[[Awaitable[None]], Any]:
+    def iterator(self, awaitable: Awaitable[None], /) -> Any:
         """Gives what `await` would drive."""
 
     @property
@@ -94,8 +89,7 @@ class Tasks(Protocol):
     @property
     def deque(self) -> Callable[[], Any]: ...
     @property
-    def OPCODES(self) -> Any:
-        """Opcodes by number."""
+    def OPCODES(self) -> Any: ...
 
 
 class Dispatcher:

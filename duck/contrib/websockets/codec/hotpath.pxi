@@ -27,7 +27,7 @@ cdef enum:
 
 cdef double FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 
-from time import perf_counter
+from time import perf_counter as _perf_counter
 
 
 cdef class Sent:
@@ -186,7 +186,7 @@ cdef class HotPath:
 
     def pace(self):
         cdef ReceiveBuffer buffer = self.buffer
-        cdef double now = perf_counter()
+        cdef double now = _perf_counter()
         buffer.credit = SEND_CREDIT
         if buffer.looked and now - buffer.looked >= FAIR_SHARE:
             buffer.looked = now

@@ -10,7 +10,7 @@ from .payload import utf8_state
 from .reader import MessageReader
 from .writer import FrameWriter
 
-__all__ = ["SENT", "HotPath", "ReceiveBuffer"]
+__all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent"]
 
 _FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 _CORK_TIME = 0.008  # seconds that gathered bytes may wait

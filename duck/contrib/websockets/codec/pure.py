@@ -5,11 +5,12 @@ from typing import Final
 from . import numbers
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
-from .hotpath import SENT, HotPath, ReceiveBuffer
+from .hotpath import SENT, HotPath, ReceiveBuffer, Sent
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
 from .watching import type_version, watching
+from .worker import Worker
 from .writer import FrameWriter, MaskingWriter
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "MaskingWriter",
     "MessageReader",
     "ReceiveBuffer",
+    "Sent",
+    "Worker",
     "apply_mask",
     "apply_mask_inplace",
     "build_header",
