@@ -7,7 +7,6 @@ import inspect
 import itertools
 import mmap
 import os
-import struct
 import subprocess
 import sys
 
@@ -17,6 +16,8 @@ from hypothesis import strategies as st
 
 from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.exceptions import codec_error
+
+from ..support.frames import header as header_of
 
 MASK = b"\x02\x81\x21\x3d"
 BYTES = bytes(i * 151 + 7 & 0xFF for i in range(512))
@@ -331,22 +332,10 @@ def test_utf8_state_refuses_other_arguments(codec, data):
 # Headers
 
 
-def wire_header(first, length, mask=None):
-    """A header packed by hand."""
-    bit = 0x80 if mask else 0
-    if length < 126:
-        header = struct.pack("!BB", first, bit | length)
-    elif length < 65536:
-        header = struct.pack("!BBH", first, bit | 126, length)
-    else:
-        header = struct.pack("!BBQ", first, bit | 127, length)
-    return header + (mask or b"")
-
-
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unmasked", "masked"])
 @pytest.mark.parametrize("length", INTERESTING_LENGTHS + HUGE_LENGTHS)
 def test_headers_of_every_length(codec, length, mask):
-    header = wire_header(0x82, length, mask)
+    header = header_of(0x82, length, mask)
     assert codec.build_header(0x82, length, mask) == header
     expected = len(header), 0x82, length, mask or bytes(4)
     for data in (header, header + b"payload", bytearray(header), memoryview(header)):
@@ -374,7 +363,7 @@ def test_serialize(codec, length, mask):
             codec.serialize(0x82, payload, mask)
         return
     masked = payload if mask is None else (MASK * (length // 4 + 1))[:length]
-    frame = wire_header(0x82, length, mask and bytes(mask)) + masked
+    frame = header_of(0x82, length, mask and bytes(mask)) + masked
     for data in (payload, bytearray(payload), memoryview(payload)):
         result = codec.serialize(0x82, data, mask)
         assert type(result) is bytes
@@ -388,7 +377,7 @@ def test_serialize(codec, length, mask):
 )
 def test_a_frame_is_its_header_and_its_payload(codec, first, payload, mask):
     masked = payload if mask is None else xor(payload, mask)
-    assert codec.serialize(first, payload, mask) == wire_header(first, len(payload), mask) + masked
+    assert codec.serialize(first, payload, mask) == header_of(first, len(payload), mask) + masked
 
 
 # name: (start of a frame, what its reader was told, the error)
@@ -425,8 +414,8 @@ REFUSED = {
     "65535 in 8 bytes": (b"\x82\x7f" + (65535).to_bytes(8), CLIENT, "LENGTH_NOT_MINIMAL"),
     "2**63": (b"\x82\xff" + (2**63).to_bytes(8), SERVER, "LENGTH_TOP_BIT"),
     "2**64 - 1": (b"\x82\x7f" + b"\xff" * 8, CLIENT, "LENGTH_TOP_BIT"),
-    "1001 of 1000": (wire_header(0x82, 1001, MASK), SERVER, "TOO_BIG"),
-    "2**63 - 1 of 1000": (wire_header(0x82, 2**63 - 1), CLIENT, "TOO_BIG"),
+    "1001 of 1000": (header_of(0x82, 1001, MASK), SERVER, "TOO_BIG"),
+    "2**63 - 1 of 1000": (header_of(0x82, 2**63 - 1, None), CLIENT, "TOO_BIG"),
 }
 
 
@@ -446,10 +435,10 @@ def test_parse_header_refuses(codec, case):
 @pytest.mark.parametrize("max_size", [0, 999, 1000, 2**63 - 1, 2**63, 2**70])
 def test_parse_header_takes_a_payload_up_to_the_limit(codec, max_size):
     length = min(max_size, codec.MAX_LENGTH)
-    assert codec.parse_header(wire_header(0x82, length), False, False, max_size)[2] == length
+    assert codec.parse_header(header_of(0x82, length, None), False, False, max_size)[2] == length
     if max_size < codec.MAX_LENGTH:
         with pytest.raises(ValueError) as caught:
-            codec.parse_header(wire_header(0x82, length + 1), False, False, max_size)
+            codec.parse_header(header_of(0x82, length + 1, None), False, False, max_size)
         assert caught.value.args == (codec.TOO_BIG,)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import itertools
-import struct
 import tracemalloc
 
 import pytest
@@ -13,31 +12,11 @@ from hypothesis import strategies as st
 
 from duck.contrib.websockets.codec import pure
 
+from ..support.frames import MASK, frame, header, xor
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-MASK = b"\x37\xfa\x21\x3d"
 MIB = 2**20
 UNLIMITED = 2**63 - 1
-
-
-def xor(data, mask):
-    key = (mask * (len(data) // 4 + 1))[: len(data)]
-    return (int.from_bytes(data) ^ int.from_bytes(key)).to_bytes(len(data))
-
-
-def header(first, length, mask=None):
-    bit = 0x80 if mask else 0
-    if length < 126:
-        head = struct.pack("!BB", first, bit | length)
-    elif length < 65536:
-        head = struct.pack("!BBH", first, bit | 126, length)
-    else:
-        head = struct.pack("!BBQ", first, bit | 127, length)
-    return head + (mask or b"")
-
-
-def frame(opcode, payload=b"", *, fin=True, rsv=0, mask=MASK):
-    head = header(fin << 7 | rsv << 4 | opcode, len(payload), mask)
-    return head + (xor(payload, mask) if mask else payload)
 
 
 def fragments(opcode, *payloads, mask=MASK, rsv=0):

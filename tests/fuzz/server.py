@@ -13,16 +13,16 @@ from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.contrib.websockets.codec import pure
 from duck.server import Server
 from duck.server.http import HttpProtocol
+from duck.server.options import Options
 from duck.urls import path
 
+from ..support.handshake import upgrade
 from .choices import Choices, frame
+
+REQUEST = upgrade("/ws")
 
 __all__ = ["check", "seeds"]
 
-REQUEST = (
-    b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 MASK = b"\x37\xfa\x21\x3d"
 PASSES = 60  # of the loop, in which everything must have come to its end
@@ -187,7 +187,7 @@ def check(data: bytes) -> None:
 async def _play(choices: Choices, errors: Errors) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.seen.append(repr(context)))
-    server = Server([path("/ws", View), path("/", lambda request: "page")])
+    server = Server([path("/ws", View), path("/", lambda request: "page")], Options())
     protocol = HttpProtocol(server, loop)
     transport = Transport(loop, protocol)
     await _call(protocol.connection_made, transport)

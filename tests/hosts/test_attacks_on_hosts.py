@@ -10,6 +10,7 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate, WebSocketView
 
 from ..sansio.test_attacks import LONG
+from ..support.frames import RSV1, RSV2, RSV3, frame
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 KIB, MIB = 2**10, 2**20
@@ -124,10 +125,6 @@ async def still_serves(server, dial):
         assert await peer.message() == "hello"
         peer.close()
         await peer.closing()
-
-
-def frame(opcode, payload=b"", fin=True, **bits):
-    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
 
 
 def announcing(first, length):
@@ -273,9 +270,9 @@ BREACHES = {
     "a length of 2**64 - 1": (announcing(0x82, 2**64 - 1), 1002),
     "an unknown opcode of any length": (b"\x83\xff", 1002),
     "a reserved control opcode": (b"\x8b\x80", 1002),
-    "rsv1 where nothing was agreed": (frame(TEXT, b"x", rsv1=True), 1002),
-    "rsv2": (frame(TEXT, b"x", rsv2=True), 1002),
-    "rsv3": (frame(TEXT, b"x", rsv3=True), 1002),
+    "rsv1 where nothing was agreed": (frame(TEXT, b"x", rsv=RSV1), 1002),
+    "rsv2": (frame(TEXT, b"x", rsv=RSV2), 1002),
+    "rsv3": (frame(TEXT, b"x", rsv=RSV3), 1002),
     "no mask": (b"\x81\x01x", 1002),
     "endless fragments of a byte": (frame(TEXT, b"x", fin=False) + ENDLESS * 20_000, 1009),
     "endless empty fragments": (frame(TEXT, b"", fin=False) + frame(CONTINUATION, b"", fin=False) * 2000, 1008),
@@ -423,7 +420,7 @@ def test_a_bomb(run, host, dial, fragments):
     async def scenario():
         async with connected(host, dial, headers=COMPRESSED) as (server, peer):
             for i, piece in enumerate(pieces):
-                peer.write(frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv1=not i))
+                peer.write(frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv=0 if i else RSV1))
             assert await peer.closing() == (1009, "message too big")
             assert await peer.rest() == []
             assert not host.handled
@@ -448,7 +445,7 @@ def test_a_ping_between_compressed_fragments_of_which_the_last_is_one_zero_byte(
 
     async def scenario():
         async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-            peer.write(frame(TEXT, compressed, fin=False, rsv1=True))
+            peer.write(frame(TEXT, compressed, fin=False, rsv=RSV1))
             peer.ping(b"quack " * 20)
             peer.write(frame(CONTINUATION, b"\x00"))
             pong = await peer.frame()
@@ -461,7 +458,7 @@ def test_a_ping_between_compressed_fragments_of_which_the_last_is_one_zero_byte(
     run(scenario())
 
 
-@pytest.mark.parametrize("data", [frame(PING, rsv1=True), frame(CLOSE, rsv1=True), frame(TEXT, b"x", rsv2=True)])
+@pytest.mark.parametrize("data", [frame(PING, rsv=RSV1), frame(CLOSE, rsv=RSV1), frame(TEXT, b"x", rsv=RSV2)])
 def test_reserved_bits_with_compression(run, host, dial, data):
     """picows: they passed once deflate was agreed on."""
 

@@ -11,6 +11,10 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
 from duck.contrib.websockets.sansio.connection import parse_close
 
+from ..support.handshake import upgrade
+
+REQUEST = upgrade(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"})
+
 MIB = 2**20
 
 SERVER = """
@@ -34,12 +38,6 @@ asyncio.run(main())
 def deflate():
     return PerMessageDeflate("permessage-deflate")
 
-
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
-)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
 

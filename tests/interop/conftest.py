@@ -4,7 +4,6 @@ import asyncio
 import importlib.util
 import os
 import shutil
-import ssl
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import trustme
 
+from ..support.tls import Tls
 from . import chromium
 from .peers import Peer, aiohttp_peer, chromium_peer, websockets_peer
 from .serving import Server, serving
@@ -36,26 +35,6 @@ class Kind(NamedTuple):
 KINDS = [Kind(loop, secure) for secure in (False, True) for loop in ("asyncio", "uvloop")]
 
 
-class Tls(NamedTuple):
-    """A certificate for localhost, and what trusts it."""
-
-    options: tuple[str, ...]
-    trust: ssl.SSLContext
-
-
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    folder = tmp_path_factory.mktemp("certificate")
-    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    options = ("--ssl-certfile", f"{folder}/cert.pem", "--ssl-keyfile", f"{folder}/key.pem")
-    return Tls(options, trust)
-
-
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{'wss' if kind.secure else 'ws'}-{kind.loop}")
 def kind(request: pytest.FixtureRequest) -> Kind:
     kind: Kind = request.param
@@ -66,7 +45,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 def _serving(target: Path, kind: Kind, tls: Tls) -> AbstractContextManager[Server]:
     options = ("--loop", kind.loop, "--log-level", "warning")
-    return serving(target, *options, *(tls.options if kind.secure else ()), trust=tls.trust if kind.secure else None)
+    return serving(target, *options, *(tls.options if kind.secure else ()), trust=tls.client if kind.secure else None)
 
 
 @pytest.fixture(scope="module")

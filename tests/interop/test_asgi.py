@@ -7,10 +7,8 @@ import asyncio
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import uuid
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +18,7 @@ import aiohttp
 import pytest
 import websockets
 
+from ..support.processes import NotStarted, free_port, until_listening
 from .peers import chromium_peer, websockets_peer
 from .serving import Server
 
@@ -36,8 +35,7 @@ for package in ("uvicorn", "fastapi", "starlette", "channels", "django"):
 @contextmanager
 def running(tmp_path, module, *options, trust=None):
     """Runs a server, which is told its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-P", "-m", module, *(option.replace("PORT", str(port)) for option in options)]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE)]))}
     log = tmp_path / "log.txt"
@@ -47,15 +45,10 @@ def running(tmp_path, module, *options, trust=None):
         subprocess.Popen(command, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, env=variables) as process,
     ):
         try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        pytest.fail(f"{module} did not start:\n{log.read_text()}")
-                    time.sleep(0.1)
+            try:
+                until_listening(port, process)
+            except NotStarted as error:
+                pytest.fail(f"{module}: {error}\n{log.read_text()}")
             yield Server(process, port, trust)
             process.terminate()
             process.wait(30)
@@ -71,7 +64,7 @@ def server(request, tmp_path_factory, tls):
     # A browser's idle connection over TLS would keep uvicorn from stopping for half a minute.
     options = (*UVICORN, "--loop", loop, "--timeout-graceful-shutdown", "2", *(tls.options if secure else ()))
     folder = tmp_path_factory.mktemp("uvicorn")
-    with running(folder, "uvicorn", *options, trust=tls.trust if secure else None) as server:
+    with running(folder, "uvicorn", *options, trust=tls.client if secure else None) as server:
         yield server
 
 

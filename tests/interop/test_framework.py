@@ -8,11 +8,9 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ import websockets
 
 import duck.contrib.websockets
 
+from ..support.processes import NotStarted, free_port, until_listening
 from . import chromium
 
 FRAMEWORK = os.environ.get("DUCK_FRAMEWORK", "")
@@ -136,8 +135,7 @@ def project(tmp_path_factory) -> Path:
 
 @contextmanager
 def running(project: Path, mode: Mode) -> Iterator[Site]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     variables = {
         "TEST_PORT": str(port),
         "TEST_ASYNC": str(int(mode.asynchronous)),
@@ -163,15 +161,10 @@ def running(project: Path, mode: Mode) -> Iterator[Site]:
         ) as process,
     ):
         try:
-            deadline = time.monotonic() + STARTING
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        pytest.fail(f"the framework did not start:\n{log.read_text()}")
-                    time.sleep(0.1)
+            try:
+                until_listening(port, process, STARTING)
+            except NotStarted as error:
+                pytest.fail(f"the framework: {error}\n{log.read_text()}")
             yield Site(mode, port, trust)
             assert process.poll() is None
         finally:

@@ -14,10 +14,8 @@ from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import Server, serve
 from duck.server.runner import LOOPS, loop_factory
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+from ..support.handshake import UPGRADE
+
 HELLO = Frame(OpCode.TEXT, payload=b"hello").serialize(mask=True)
 BYE = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
 BREACH = b"\x83\x80mask"
@@ -57,12 +55,12 @@ async def visit(port: int, way: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if way == "inside the head":
-            writer.write(REQUEST[:50])
+            writer.write(UPGRADE[:50])
         elif way == "no handshake":
-            writer.write(REQUEST.replace(b"13", b"12"))
+            writer.write(UPGRADE.replace(b"13", b"12"))
             assert await reader.read(12) == b"HTTP/1.1 426"
         elif way != "at once":
-            writer.write(REQUEST)
+            writer.write(UPGRADE)
             await reader.readuntil(b"\r\n\r\n")
             writer.write(HELLO)
             assert await _frame(reader) == b"\x81\x05hello"

@@ -11,7 +11,8 @@ from typing import Self
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
 from duck.contrib.websockets.sansio.connection import Connection
 
-from .churn import BYE, HELLO, REQUEST, WAYS, reset, visit
+from ..support.handshake import UPGRADE
+from .churn import BYE, HELLO, WAYS, reset, visit
 
 RAISE, WAIT, MUCH, COUNT, TRIM = b"raise", b"wait", b"much", b"count", b"trim"
 """What the server is asked for."""
@@ -54,7 +55,7 @@ class Peer:
 
     async def open(self, compressed: bool) -> None:
         """The opening handshake."""
-        self.writer.write(REQUEST[:-2] + OFFER if compressed else REQUEST)
+        self.writer.write(UPGRADE[:-2] + OFFER if compressed else UPGRADE)
         head = await self.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         assert (AGREED in head.lower()) is compressed, head
@@ -248,16 +249,16 @@ def _frames(opcode: OpCode, payload: bytes, count: int) -> bytes:
 
 FAULTS: dict[str, Callable[[int], Awaitable[None]]] = {
     **{f"churn: {way}": partial(visit, way=way) for way in WAYS},
-    "reset in the head": partial(_reset, head=REQUEST[:50], rest=b""),
-    "reset behind the head": partial(_reset, head=REQUEST, rest=b""),
-    "reset in a frame": partial(_reset, head=REQUEST, rest=HELLO[:7]),
-    "reset in a message": partial(_reset, head=REQUEST, rest=Frame(OpCode.TEXT, False, b"a").serialize(mask=True)),
-    "reset in a handler": partial(_reset, head=REQUEST, rest=_frames(OpCode.TEXT, WAIT, 1)),
-    "reset in the close frame": partial(_reset, head=REQUEST, rest=BYE[:3]),
-    "reset behind the close frame": partial(_reset, head=REQUEST, rest=BYE),
+    "reset in the head": partial(_reset, head=UPGRADE[:50], rest=b""),
+    "reset behind the head": partial(_reset, head=UPGRADE, rest=b""),
+    "reset in a frame": partial(_reset, head=UPGRADE, rest=HELLO[:7]),
+    "reset in a message": partial(_reset, head=UPGRADE, rest=Frame(OpCode.TEXT, False, b"a").serialize(mask=True)),
+    "reset in a handler": partial(_reset, head=UPGRADE, rest=_frames(OpCode.TEXT, WAIT, 1)),
+    "reset in the close frame": partial(_reset, head=UPGRADE, rest=BYE[:3]),
+    "reset behind the close frame": partial(_reset, head=UPGRADE, rest=BYE),
     "handler raises": _raising,
     "garbage for a head": partial(_garbage, head=b""),
-    "garbage for frames": partial(_garbage, head=REQUEST),
+    "garbage for frames": partial(_garbage, head=UPGRADE),
     "half-open": _half_open,
     "slow reader": _slow,
     "flood of messages": partial(_flood, data=_frames(OpCode.BINARY, OCTETS[: 2**14], 4)),

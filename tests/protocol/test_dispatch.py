@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import serve
 
+from ..support.handshake import UPGRADE
 from ..support.views import Gates
 
 MIB = 2**20
@@ -87,7 +88,7 @@ def test_order_holds_whoever_waits(loop_name, run, data):
     async def scenario():
         async with serve(View, port=0) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(REQUEST)
+            writer.write(UPGRADE)
             await reader.readuntil(b"\r\n\r\n")
             frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(len(waits))]
             for size in groups:
@@ -102,12 +103,6 @@ def test_order_holds_whoever_waits(loop_name, run, data):
         assert started == [*range(len(waits)), "close"]
 
     run(scenario())
-
-
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0002])

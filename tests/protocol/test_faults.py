@@ -10,11 +10,9 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
 
+from ..support.handshake import UPGRADE
+
 FILES = Path("/proc/self/fd")
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 STEPS = [
     "connected",
     "head begun",
@@ -110,10 +108,10 @@ async def converse(conversation, wanted):
     """The conversation; gives the name of each step when it has come to it."""
     peer, server = conversation.peer, conversation.server
     yield "connected"
-    peer.write(REQUEST[:40])
+    peer.write(UPGRADE[:40])
     await settle()
     yield "head begun"
-    peer.write(REQUEST[40:])
+    peer.write(UPGRADE[40:])
     view, end = conversation.view, conversation.end = await server.views.get()
     await settle()
     yield "request sent"

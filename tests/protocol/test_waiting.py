@@ -10,10 +10,8 @@ import pytest
 from duck.contrib.websockets import Compression, Frame, OpCode, WebSocketView
 from duck.server import serve
 
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+from ..support.handshake import UPGRADE
+
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
 
@@ -141,7 +139,7 @@ def test_what_a_peer_has_sent_on_a_unix_socket_is_handled_although_it_has_gone(r
     async def scenario():
         async with serve(View, uds=path):
             reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(HANDSHAKE)
+            writer.write(UPGRADE)
             await reader.readuntil(b"\r\n\r\n")
             (view,) = views
             writer.writelines(frames[:50])

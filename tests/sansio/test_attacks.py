@@ -8,17 +8,16 @@ import time
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
+from duck.contrib.websockets import OpCode, PerMessageDeflate
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.contrib.websockets.sansio import handshake
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.http.request import HttpRequest
 
+from ..support.frames import RSV1, RSV2, RSV3, frame
+from ..support.handshake import fields
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-
-
-def frame(opcode, payload=b"", fin=True, **bits):
-    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
 
 
 # Reserved bits where an extension uses one
@@ -28,13 +27,13 @@ def frame(opcode, payload=b"", fin=True, **bits):
 @pytest.mark.parametrize(
     "data",
     [
-        frame(TEXT, rsv2=True),
-        frame(TEXT, rsv3=True),
-        frame(TEXT, rsv1=True, rsv2=True),
-        frame(PING, rsv1=True),
-        frame(CLOSE, rsv1=True),
-        frame(TEXT, b"x", fin=False) + frame(CONTINUATION, rsv1=True),
-        frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", fin=False, rsv1=True) + frame(CONTINUATION, b"\0", rsv1=True),
+        frame(TEXT, rsv=RSV2),
+        frame(TEXT, rsv=RSV3),
+        frame(TEXT, rsv=RSV1 | RSV2),
+        frame(PING, rsv=RSV1),
+        frame(CLOSE, rsv=RSV1),
+        frame(TEXT, b"x", fin=False) + frame(CONTINUATION, rsv=RSV1),
+        frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", fin=False, rsv=RSV1) + frame(CONTINUATION, b"\0", rsv=RSV1),
     ],
     ids=["rsv2", "rsv3", "rsv1 and rsv2", "ping", "close", "continuation", "continuation of a compressed message"],
 )
@@ -65,16 +64,7 @@ LONG = {
 def test_long_headers_take_linear_time(case):
     """ws, websocket-extensions: an expression went back and forth over them for ever."""
     name, value = LONG[case]
-    fields = {
-        "Host": "a",
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Origin": "http://a",
-        name: value,
-    }
-    request = HttpRequest(headers=fields.items())
+    request = HttpRequest(headers=fields({"Host": "a", "Origin": "http://a", name: value}).items())
     start = time.perf_counter()
     with contextlib.suppress(HandshakeError):
         handshake.accept(request, subprotocols=["chat"], allowed_origins=None)

@@ -2,30 +2,14 @@
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, PayloadTooBig, ProtocolError
+from duck.contrib.websockets import ConnectionClosed, OpCode, PayloadTooBig, ProtocolError
 from duck.contrib.websockets.sansio.connection import Connection, parse_close
 
+from ..support.frames import MASK, frame, header, taken
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-MASK = b"\x37\xfa\x21\x3d"
 
 pytestmark = pytest.mark.usefixtures("on_codec")
-
-
-def taken(connection):
-    return b"".join(connection.take_outgoing())
-
-
-def frame(opcode, payload=b"", fin=True, **bits):
-    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
-
-
-def head(first, length):
-    """The header of a client's frame whose payload does not come."""
-    if length < 126:
-        return bytes([first, 0x80 | length]) + MASK
-    if length < 65536:
-        return bytes([first, 0x80 | 126]) + length.to_bytes(2) + MASK
-    return bytes([first, 0x80 | 127]) + length.to_bytes(8) + MASK
 
 
 def failed(server):
@@ -66,13 +50,13 @@ AT_ONCE = {
     "65535 in 8 bytes": (b"\x82\xff" + (65535).to_bytes(8), 1002, "length not in its shortest form"),
     "2**63": (b"\x82\xff" + (2**63).to_bytes(8), 1002, "length with its top bit set"),
     "2**64 - 1": (b"\x82\xff" + (2**64 - 1).to_bytes(8), 1002, "length with its top bit set"),
-    "continuation of nothing": (head(0x00, 1), 1002, "continuation without a message"),
-    "end of nothing": (head(0x80, 0), 1002, "continuation without a message"),
-    "1001 of 1000 bytes": (head(0x82, 1001), 1009, "message too big"),
-    "65536 of 1000 bytes": (head(0x82, 65536), 1009, "message too big"),
-    "2**63 - 1 of 1000 bytes": (head(0x82, 2**63 - 1), 1009, "message too big"),
-    "a fragment over the limit": (head(0x02, 1001), 1009, "message too big"),
-    "FF": (head(0x81, 1) + bytes([0xFF ^ MASK[0]]), 1007, "text is not UTF-8"),
+    "continuation of nothing": (header(0x00, 1), 1002, "continuation without a message"),
+    "end of nothing": (header(0x80, 0), 1002, "continuation without a message"),
+    "1001 of 1000 bytes": (header(0x82, 1001), 1009, "message too big"),
+    "65536 of 1000 bytes": (header(0x82, 65536), 1009, "message too big"),
+    "2**63 - 1 of 1000 bytes": (header(0x82, 2**63 - 1), 1009, "message too big"),
+    "a fragment over the limit": (header(0x02, 1001), 1009, "message too big"),
+    "FF": (header(0x81, 1) + bytes([0xFF ^ MASK[0]]), 1007, "text is not UTF-8"),
 }
 
 
@@ -138,7 +122,7 @@ def test_the_limit_is_for_the_whole_message(sizes):
         assert not server.needs_response
         opcode = CONTINUATION
     # Refused on its header, of which the payload never comes.
-    assert server.receive(head(0x80, last)) == []
+    assert server.receive(header(0x80, last)) == []
     assert failed(server) == (1009, "message too big")
 
 
@@ -146,7 +130,7 @@ def test_the_limit_is_for_the_whole_message(sizes):
 def test_the_limit_is_not_passed_by_an_overflow(length):
     server = Connection(max_size=1000)
     server.receive(frame(BINARY, bytes(600), fin=False))
-    server.receive(head(0x80, length))
+    server.receive(header(0x80, length))
     assert failed(server) == (1009, "message too big")
 
 
@@ -165,7 +149,7 @@ def test_control_frames_have_a_limit_of_their_own():
 
 def test_without_a_limit_any_length_is_waited_for():
     server = Connection(max_size=None)
-    assert server.receive(head(0x82, 2**63 - 1)) == []
+    assert server.receive(header(0x82, 2**63 - 1)) == []
     assert not server.needs_response
 
 

@@ -7,19 +7,13 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, ProtocolError
 from duck.contrib.websockets.sansio.connection import Connection, check_close_code, parse_close
 
+from ..support.frames import close, frame, taken
+
 TEXT, CLOSE, PING, PONG = OpCode.TEXT, OpCode.CLOSE, OpCode.PING, OpCode.PONG
 
 VALID = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 INVALID = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
-
-
-def taken(connection):
-    return b"".join(connection.take_outgoing())
-
-
-def close_frame(payload=b""):
-    return Frame(CLOSE, payload=payload).serialize(mask=True)
 
 
 def exchange(sender, receiver):
@@ -232,11 +226,11 @@ def test_an_invalid_close_frame_is_a_breach(client, payload, code):
     assert end.close_code == code
 
 
-@pytest.mark.parametrize("behind", [close_frame(b"\x03\xe9"), b"\xff\xff\xff", b"\x81\x85", close_frame(b"\x00")])
+@pytest.mark.parametrize("behind", [close(1001), b"\xff\xff\xff", b"\x81\x85", frame(CLOSE, b"\x00")])
 @pytest.mark.parametrize("together", [True, False])
 def test_what_is_behind_a_close_frame_is_not_read(behind, together):
     server = Connection()
-    stream = close_frame(b"\x03\xe8")
+    stream = close()
     assert server.receive(stream + behind * together) == [(CLOSE, b"\x03\xe8")]
     server.respond()
     assert server.receive(behind) == []
@@ -249,7 +243,7 @@ def test_what_is_behind_a_close_frame_is_not_read(behind, together):
 
 def test_a_close_frame_inside_a_fragmented_message_is_a_close_frame():
     server = Connection()
-    stream = Frame(TEXT, False, b"unfinished").serialize(mask=True) + close_frame(b"\x03\xe8")
+    stream = Frame(TEXT, False, b"unfinished").serialize(mask=True) + close()
     assert server.receive(stream) == [(CLOSE, b"\x03\xe8")]
     server.respond()
     assert server.failed is None
@@ -324,7 +318,7 @@ def test_the_end_of_the_stream_changes_no_close_code(by):
     if by == "us":
         server.close(4000, "why")
     else:
-        server.receive(close_frame(b"\x0f\xa0why") if by == "the peer" else b"\xff\xff")
+        server.receive(close(4000, "why") if by == "the peer" else b"\xff\xff")
         server.respond()
     before = server.close_code, server.close_reason
     server.receive_eof()

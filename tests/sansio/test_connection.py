@@ -9,17 +9,10 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import ConnectionClosed, Extension, Frame, OpCode, PayloadTooBig, PerMessageDeflate
 from duck.contrib.websockets.sansio.connection import Connection
 
+from ..support.frames import RSV1, frame, taken
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 MIB = 2**20
-
-
-def taken(connection):
-    return b"".join(connection.take_outgoing())
-
-
-def frame(opcode, payload=b"", fin=True, **bits):
-    """A client's frame."""
-    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
 
 
 def pieces(data, sizes):
@@ -293,21 +286,21 @@ def test_compressed_messages_arrive():
 def test_a_compressed_message_in_fragments_with_a_ping_between(cut):
     server = deflating()
     payload = compressed(b"Hello, Hello")
-    stream = frame(TEXT, payload[:cut], False, rsv1=True) + frame(PING) + frame(CONTINUATION, payload[cut:])
+    stream = frame(TEXT, payload[:cut], False, rsv=RSV1) + frame(PING) + frame(CONTINUATION, payload[cut:])
     assert by_receive(server, stream, [1]) == [(PING, b""), (TEXT, b"Hello, Hello")]
 
 
 def test_a_compressed_message_whose_last_fragment_is_one_zero_byte():
     """RFC 7692, section 7.2.3.6."""
     server = deflating()
-    stream = frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", False, rsv1=True) + frame(CONTINUATION, b"\x00")
+    stream = frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", False, rsv=RSV1) + frame(CONTINUATION, b"\x00")
     assert server.receive(stream) == [(TEXT, b"Hello")]
 
 
 def test_messages_may_come_without_compression_where_there_is_an_extension():
     server = deflating()
     assert server.receive(frame(TEXT, b"plain")) == [(TEXT, b"plain")]
-    assert server.receive(frame(TEXT, compressed(b"not plain"), rsv1=True)) == [(TEXT, b"not plain")]
+    assert server.receive(frame(TEXT, compressed(b"not plain"), rsv=RSV1)) == [(TEXT, b"not plain")]
 
 
 def test_control_frames_are_never_compressed():
@@ -367,9 +360,9 @@ def test_a_bomb_is_refused_and_nothing_of_it_delivered(fragmented):
     server = deflating(max_size=1000)
     bomb = compressed(b"a" * 1001)
     assert len(bomb) < 50
-    stream = frame(TEXT, bomb, rsv1=True)
+    stream = frame(TEXT, bomb, rsv=RSV1)
     if fragmented:
-        stream = frame(TEXT, bomb[:9], False, rsv1=True) + frame(CONTINUATION, bomb[9:])
+        stream = frame(TEXT, bomb[:9], False, rsv=RSV1) + frame(CONTINUATION, bomb[9:])
     assert server.receive(frame(TEXT, b"before") + stream + frame(TEXT, b"behind")) == [(TEXT, b"before")]
     server.respond()
     assert isinstance(server.failed, PayloadTooBig)
@@ -379,7 +372,7 @@ def test_a_bomb_is_refused_and_nothing_of_it_delivered(fragmented):
 
 @pytest.mark.parametrize("size", [999, 1000])
 def test_a_message_that_inflates_to_the_limit_is_taken(size):
-    assert deflating(max_size=1000).receive(frame(TEXT, compressed(b"a" * size), rsv1=True)) == [(TEXT, b"a" * size)]
+    assert deflating(max_size=1000).receive(frame(TEXT, compressed(b"a" * size), rsv=RSV1)) == [(TEXT, b"a" * size)]
 
 
 def test_the_limit_holds_for_messages_without_compression_too():
@@ -396,14 +389,14 @@ def test_the_limit_holds_for_messages_without_compression_too():
 )
 def test_what_cannot_be_decoded_ends_the_connection(payload, opcode, code):
     server = deflating()
-    assert server.receive(frame(opcode, payload, rsv1=True)) == []
+    assert server.receive(frame(opcode, payload, rsv=RSV1)) == []
     server.respond()
     assert server.failed.close_code == code
     assert taken(server)[2:4] == code.to_bytes(2)
 
 
 def test_compressed_bytes_need_not_be_utf8():
-    assert deflating().receive(frame(BINARY, compressed(b"caf\xe9"), rsv1=True)) == [(BINARY, b"caf\xe9")]
+    assert deflating().receive(frame(BINARY, compressed(b"caf\xe9"), rsv=RSV1)) == [(BINARY, b"caf\xe9")]
 
 
 def test_an_extension_may_use_all_reserved_bits_on_the_way_out():

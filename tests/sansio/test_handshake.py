@@ -8,20 +8,12 @@ from duck.contrib.websockets.exceptions import HandshakeError
 from duck.contrib.websockets.sansio import handshake
 from duck.http.request import HttpRequest
 
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-GOOD = {
-    "Host": "example.org",
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": KEY,
-    "Sec-WebSocket-Version": "13",
-}
+from ..support.handshake import KEY, fields
 
 
 def request(headers=(), /, *, without=(), method="GET", http_version="1.1", secure=False, also=()):
     """A good request but for what is given; `also` are further lines of headers that are there."""
-    fields = {**GOOD, **dict(headers)}
-    lines = [(name, value) for name, value in fields.items() if name not in without]
+    lines = fields({"Host": "example.org", **dict(headers)}, without).items()
     return HttpRequest(method, "/", [*lines, *also], http_version=http_version, secure=secure)
 
 
@@ -281,7 +273,7 @@ def test_whoever_sends_no_origin_is_no_browser(allowed):
 def test_an_origin_of_white_space_is_none():
     """A host may give values as they came."""
     good = request()
-    good.headers = {name.lower(): value for name, value in GOOD.items()} | {"origin": " \t"}
+    good.headers = {name.lower(): value for name, value in fields().items()} | {"origin": " \t"}
     assert handshake.accept(good).subprotocol is None
 
 

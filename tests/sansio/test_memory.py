@@ -10,18 +10,12 @@ from duck.contrib.websockets import Compression, Frame, OpCode, PerMessageDeflat
 from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.sansio.connection import Connection
 
+from ..support.frames import RSV1, frame, taken
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 KIB, MIB = 2**10, 2**20
 
 pytestmark = pytest.mark.usefixtures("on_codec")
-
-
-def frame(opcode, payload=b"", fin=True, **bits):
-    return Frame(opcode, fin, payload, **bits).serialize(mask=True)
-
-
-def taken(connection):
-    return b"".join(connection.take_outgoing())
 
 
 class Memory:
@@ -136,7 +130,7 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(fragments):
     size = -(-len(bomb) // fragments)
     pieces = [bomb[i : i + size] for i in range(0, len(bomb), size)]
     frames = [
-        frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv1=not i)
+        frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv=0 if i else RSV1)
         for i, piece in enumerate(pieces)
     ]
     server = Connection(max_size=MIB, extensions=[PerMessageDeflate("permessage-deflate")])
@@ -164,7 +158,7 @@ def test_a_connection_that_has_compressed(name, monkeypatch):
         servers = [Connection(max_size=MIB, extensions=[Compression().accept(offer)]) for _ in range(50)]
         for server in servers:
             for _ in range(10):
-                assert server.receive(frame(TEXT, payload, rsv1=True)) == [(TEXT, text)]
+                assert server.receive(frame(TEXT, payload, rsv=RSV1)) == [(TEXT, text)]
                 server.send(TEXT, text)
                 assert len(taken(server)) < len(text)
     assert memory.kept / len(servers) < 12 * KIB

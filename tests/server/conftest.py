@@ -1,16 +1,13 @@
-"""What tests of the server share: an event loop of each kind, a certificate, an HTTP client."""
+"""What tests of the server share: an HTTP client."""
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
-import trustme
 
-SECONDS = 30
-"""How long a test may wait for anything before it has failed."""
+from ..support.tls import Tls
 
 
 class Response(NamedTuple):
@@ -55,8 +52,8 @@ class Client:
 
 
 @asynccontextmanager
-async def _connect(server: Any, tls: Any = None) -> AsyncIterator[Client]:
-    options = {} if tls is None else {"ssl": tls.client, "server_hostname": "localhost"}
+async def _connect(server: Any, tls: Tls | None = None) -> AsyncIterator[Client]:
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls.client, "server_hostname": "localhost"}
     if server.port is None:
         path = server.addresses[0].partition(":")[2]
         reader, writer = await asyncio.open_unix_connection(path, **options)
@@ -74,59 +71,3 @@ async def _connect(server: Any, tls: Any = None) -> AsyncIterator[Client]:
 @pytest.fixture
 def connect() -> Callable[..., Any]:
     return _connect
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], object]], Coroutine[Any, Any, None]]:
-    """Waits for what nothing tells of."""
-
-    async def wait(condition: Callable[[], object]) -> None:
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-    return wait
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_name(request: pytest.FixtureRequest) -> str:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return str(request.param)
-
-
-@pytest.fixture
-def run(runner: asyncio.Runner) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine, on each kind of loop in turn."""
-
-    async def limited(scenario: Coroutine[Any, Any, Any]) -> Any:
-        async with asyncio.timeout(SECONDS):
-            return await scenario
-
-    return lambda scenario: runner.run(limited(scenario))
-
-
-class Tls(NamedTuple):
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-    certfile: str
-    keyfile: str
-
-
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    certificate.configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    folder = tmp_path_factory.mktemp("certificate")
-    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    return Tls(server, client, str(folder / "cert.pem"), str(folder / "key.pem"))
-
-
-@pytest.fixture(params=["tcp", "tls"])
-def either_tls(request: pytest.FixtureRequest) -> Tls | None:
-    """A certificate, and then none: for what must work on both kinds of transport."""
-    return request.getfixturevalue("tls") if request.param == "tls" else None

@@ -12,6 +12,8 @@ from duck.server import Limits, accept, serve
 from duck.server.server import TURNED_AWAY
 from duck.urls import path
 
+from ..support.handshake import upgrade
+
 resource = pytest.importorskip("resource")
 
 GET = b"GET /page HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
@@ -163,10 +165,7 @@ def test_clients_behind_a_proxy_count_and_the_proxy_does_not(run, connect, until
         end = "" if keep else "Connection: close\r\n"
         return f"GET /page HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {client}\r\n{end}\r\n".encode()
 
-    handshake = (
-        b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
-    )
+    handshake = upgrade("/ws", {"X-Forwarded-For": "192.0.2.1"})
 
     async def scenario():
         patterns = [*urlpatterns, path("/ws", Echo)]

@@ -8,12 +8,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, serve
 from duck.urls import path
 
-UPGRADE = (
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
+from ..support.handshake import LINES, head
 
 
 class Later(WebSocketView):
@@ -26,8 +21,8 @@ class Later(WebSocketView):
 urlpatterns = [path("/page", lambda request: "hello"), path("/ws", WebSocketView), path("/later", Later)]
 
 
-def request(target, *fields, method="GET", host="test"):
-    return "\r\n".join([f"{method} {target} HTTP/1.1", f"Host: {host}", *fields, "", ""]).encode("latin-1")
+def request(target, *lines, method="GET", host="test"):
+    return head(target, f"Host: {host}", *lines, method=method)
 
 
 @pytest.fixture
@@ -54,11 +49,11 @@ def ask(run, connect):
         (request("/page", method="POST"), '"POST /page HTTP/1.1" 405 4'),
         (request("/nowhere%0A"), '"GET /nowhere%0A HTTP/1.1" 404 4'),
         (request('/"'), '"GET /\\x22 HTTP/1.1" 404 4'),
-        (request("/ws", *UPGRADE), '"GET /ws HTTP/1.1" 101 -'),
-        (request("/later", *UPGRADE), '"GET /later HTTP/1.1" 101 -'),
+        (request("/ws", *LINES), '"GET /ws HTTP/1.1" 101 -'),
+        (request("/later", *LINES), '"GET /later HTTP/1.1" 101 -'),
         (request("/ws"), '"GET /ws HTTP/1.1" 426 -'),
         (request("/later"), '"GET /later HTTP/1.1" 426 -'),
-        (request("/ws", *UPGRADE, "Origin: http://evil.test"), '"GET /ws HTTP/1.1" 403 -'),
+        (request("/ws", *LINES, "Origin: http://evil.test"), '"GET /ws HTTP/1.1" 403 -'),
         (b"nonsense\r\n\r\n", '"-" 400 -'),
     ],
 )
@@ -104,7 +99,7 @@ def test_a_refusal_tells_why(ask, caplog, data, limits, words):
 
 def test_a_refused_page_of_a_foreign_origin(ask, caplog):
     caplog.set_level("INFO")
-    _, address = ask(request("/ws", *UPGRADE, "Origin: https://evil.test", host="inside:8000"))
+    _, address = ask(request("/ws", *LINES, "Origin: https://evil.test", host="inside:8000"))
     assert caplog.messages == [
         f"{address} /ws [WebSocket] [REFUSED] 403 connections from this origin are not allowed "
         "(Origin: https://evil.test; Host: inside:8000; see ALLOWED_ORIGINS)"
@@ -118,7 +113,7 @@ def test_a_path_does_not_break_a_line(run, connect, caplog, target):
 
     async def scenario():
         async with serve(WebSocketView, port=0) as server, connect(server) as client:
-            client.send(request(target, *UPGRADE))
+            client.send(request(target, *LINES))
             assert (await client.response()).status == 101
             client.send(b"\x88\x82\0\0\0\0\x03\xe8")
             await client.rest()

@@ -10,10 +10,10 @@ from duck.server.census import Census
 from duck.server.server import TURNED_AWAY
 from duck.urls import path
 
-HANDSHAKE = (
-    b"GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+from ..support.handshake import upgrade
+
+HANDSHAKE = upgrade("/echo")
+
 PAGE = b"GET /page HTTP/1.1\r\nHost: test\r\n\r\n"
 
 

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -14,6 +13,9 @@ import pytest
 from websockets.sync.client import connect
 
 from duck.server import target
+
+from ..support.handshake import upgrade
+from ..support.processes import free_port, until_listening
 
 ROOT = Path(target.__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -69,10 +71,7 @@ def test_the_chat_does_not_wait_for_a_client_that_does_not_read(serve):
     with socket.socket() as stalled, ExitStack() as stack:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect(("127.0.0.1", int(address.rpartition(":")[2])))
-        stalled.sendall(
-            b"GET /chat HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        stalled.sendall(upgrade("/chat"))
         assert stalled.recv(12) == b"HTTP/1.1 101"
         clients = [stack.enter_context(connect(address + "/chat", compression=None)) for _ in range(2)]
         for number in range(2500):  # 10 MB, more than the sockets hold for the client that does not read
@@ -95,19 +94,12 @@ def test_run_as_a_script(name):
 
 def test_aiohttp_as_the_host():
     pytest.importorskip("aiohttp")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     source = (EXAMPLES / "aiohttp_host.py").read_text().replace("port=8080", f"port={port}")
     words = [sys.executable, "-P", "-c", source]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, env={"PYTHONPATH": str(ROOT)}) as process:
         try:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None
-                    time.sleep(0.05)
+            until_listening(port, process)
             with urlopen(f"http://127.0.0.1:{port}/") as response:
                 assert b"new WebSocket" in response.read()
             address = f"ws://127.0.0.1:{port}/echo/visitor"

@@ -13,8 +13,10 @@ from duck.server.head import RequestReader
 from duck.server.http import HttpProtocol
 from duck.urls import path
 
-UPGRADE = b"GET /a/7?b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-HANDSHAKE = UPGRADE[:-2] + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+from ..support.handshake import upgrade
+
+UPGRADE = upgrade("/a/7?b", {"Host": "test"}, without=["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+HANDSHAKE = upgrade("/a/7?b", {"Host": "test"})
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 

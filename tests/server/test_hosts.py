@@ -7,8 +7,7 @@ from duck.server import serve
 from duck.server.hosts import AllowedHosts
 from duck.urls import path
 
-HANDSHAKE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-HANDSHAKE += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+from ..support.handshake import LINES, head
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ ROUTES = [path("/ws", Echo), path("/closed", Closed), path("/page", lambda reque
 
 
 def request(target, host, *lines, method="GET"):
-    return "\r\n".join([f"{method} {target} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode()
+    return head(target, f"Host: {host}", *lines, method=method)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_a_request_for_another_host_is_misdirected(run, connect, host, status, t
         async with serve(ROUTES, port=0, allowed_hosts=hosts) as server, connect(server) as client:
             lines = [f"Origin: http://{host}"]
             if target == "/ws":
-                lines += HANDSHAKE.split("\r\n")[:-1]
+                lines += LINES
             client.send(request(target, host, *lines))
             expected = 101 if (target, status) == ("/ws", 200) else status
             assert (await client.response()).status == expected
@@ -175,7 +174,7 @@ def test_origins_for_views_that_name_none(run, connect, target, origin, status):
     async def scenario():
         origins = ["https://app.example.org", "https://*.example.net"]
         async with serve(ROUTES, port=0, allowed_origins=origins) as server, connect(server) as client:
-            client.send(request(target, "localhost", f"Origin: {origin}", *HANDSHAKE.split("\r\n")[:-1]))
+            client.send(request(target, "localhost", f"Origin: {origin}", *LINES))
             assert (await client.response()).status == status
 
     run(scenario())

@@ -11,6 +11,8 @@ from duck.server.forwarded import parse_forwarded
 from duck.server.proxies import Proxies
 from duck.urls import path
 
+from ..support.handshake import LINES, head
+
 PROXY = ("10.0.0.1", 4711)
 
 
@@ -215,7 +217,7 @@ def test_on_a_server(run, connect):
 
     async def ask(*fields, **options):
         async with serve([path("/", tell)], port=0, **options) as server, connect(server) as one:
-            one.send("\r\n".join(["GET / HTTP/1.1", "Host: test", *fields, "", ""]).encode())
+            one.send(head("/", "Host: test", *fields))
             return (await one.response()).body
 
     async def scenario():
@@ -247,10 +249,7 @@ def test_on_a_server(run, connect):
 def test_pages_of_the_host_that_a_proxy_was_asked_for_may_connect(run, connect, fields, origin, trusted, status):
     async def scenario():
         async with serve(WebSocketView, port=0, trusted_proxies=trusted) as server, connect(server) as one:
-            upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-            lines = ["GET / HTTP/1.1", "Host: 10.0.0.9:8000", *upgrade, key, *fields, f"Origin: {origin}", "", ""]
-            one.send("\r\n".join(lines).encode())
+            one.send(head("/", "Host: 10.0.0.9:8000", *LINES, *fields, f"Origin: {origin}"))
             assert (await one.response()).status == status
 
     run(scenario())

@@ -15,6 +15,8 @@ from duck.server import Limits, Server, serve
 from duck.urls import path
 from duck.views import View
 
+from ..support.handshake import UPGRADE
+
 needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -367,14 +369,9 @@ def test_closing_says_goodbye_to_websockets(run, either_tls):
 
 
 def test_closing_does_not_wait_for_ever_for_websockets(run, connect):
-    upgrade = (
-        b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-
     async def scenario():
         async with serve(Echo, port=0, shutdown_timeout=0.1) as server, connect(server) as client:
-            client.send(upgrade)
+            client.send(UPGRADE)
             assert (await client.response(head_only=True)).status == 101
             await server.close()
             assert server.connections == []

@@ -10,12 +10,12 @@ from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import serve
 from duck.urls import path
 
+from ..support.handshake import upgrade
+
+HANDSHAKE = upgrade("/ws")
+
 GET = b"GET /page HTTP/1.1\r\nHost: test\r\n\r\n"
 LAST = GET[:-2] + b"Connection: close\r\n\r\n"
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 user = contextvars.ContextVar("user", default="nobody")
 

@@ -1,18 +1,22 @@
 """Views that several modules of tests serve."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+
+__all__ = ["Gates", "Noting", "OpcodeRecorder", "Recorder"]
 
 
 class Noting(WebSocketView):
     """Notes that it has opened, for those below."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.events = []
+        self.events: list[Any] = []
 
-    async def on_open(self):
+    async def on_open(self) -> None:
         self.events.append("open")
 
 
@@ -21,49 +25,49 @@ class Recorder(Noting):
 
     CLOSE_TIMEOUT = 30
 
-    async def on_receive(self, message, opcode):
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         self.events.append(message)
         await self.send(message, opcode)
 
-    async def on_close(self, frame=None):
+    async def on_close(self, frame: Frame | None = None) -> None:
         self.events.append(("close", frame and frame.payload))
 
 
 class OpcodeRecorder(Noting):
     """Notes what happens to it, and the opcode of each message; answers every one."""
 
-    async def on_receive(self, message, opcode):
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         self.events.append((opcode.name, message))
         await self.send(message, opcode)
 
-    async def on_close(self, frame=None):
+    async def on_close(self, frame: Frame | None = None) -> None:
         self.events.append(frame.payload if frame else None)
 
 
 class Gates(WebSocketView):
     """Handles a message `name` until `name` is opened; notes who starts and who ends."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.events = []
+        self.events: list[str] = []
         self.noted = asyncio.Event()
-        self.gates = {}
+        self.gates: dict[str, asyncio.Event] = {}
         self.running = self.most = 0
 
-    def gate(self, name):
+    def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
 
-    def note(self, event):
+    def note(self, event: str) -> None:
         self.events.append(event)
         self.noted.set()
 
-    async def until(self, condition):
+    async def until(self, condition: Callable[[], object]) -> None:
         """Until a note makes it true."""
         while not condition():
             self.noted.clear()
             await self.noted.wait()
 
-    async def on_receive(self, message, opcode):
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         name = message.decode()
         self.running += 1
         self.most = max(self.most, self.running)
@@ -75,5 +79,5 @@ class Gates(WebSocketView):
         self.note(f"{name} ends")
         await self.send(name)
 
-    async def on_close(self, frame=None):
+    async def on_close(self, frame: Frame | None = None) -> None:
         self.note("close")

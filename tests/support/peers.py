@@ -1,0 +1,184 @@
+"""A WebSocket client on a bare connection, which does as it is told, allowed or not."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from duck.contrib.websockets import CloseCode, Frame, OpCode
+from duck.contrib.websockets.sansio.connection import parse_close
+from duck.server import Server
+
+from .handshake import upgrade
+from .tls import Tls
+
+__all__ = ["ENDING", "Peer", "Session", "dial"]
+
+ENDING = 5
+"""Seconds in which a view must have ended once its peer is gone."""
+
+
+class Peer:
+    """A client that does nothing by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def send(self, *messages: str | bytes | Frame) -> None:
+        """Sends texts, bytes and frames, all in one piece."""
+        self.write(b"".join(map(self.serialize, messages)))
+
+    @staticmethod
+    def serialize(message: str | bytes | Frame) -> bytes:
+        if isinstance(message, str):
+            message = Frame(OpCode.TEXT, payload=message.encode())
+        elif isinstance(message, bytes):
+            message = Frame(OpCode.BINARY, payload=message)
+        return message.serialize(mask=True)
+
+    def ping(self, payload: bytes = b"") -> None:
+        self.send(Frame(OpCode.PING, payload=payload))
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        self.send(Frame(OpCode.CLOSE, payload=code.to_bytes(2) + reason.encode()))
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """The head of the response: its status, and its fields by their names in lower case."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        line, *fields = head.decode("latin-1").split("\r\n")[:-2]
+        pairs = (field.split(": ", 1) for field in fields)
+        return int(line.split()[1]), {name.lower(): value for name, value in pairs}
+
+    async def frame(self) -> Frame:
+        """The next frame, as it is on the wire."""
+        return await Frame.parse(self.reader.readexactly, mask_required=False)
+
+    async def message(self) -> str | bytes:
+        """The next frame, which is a whole message."""
+        frame = await self.frame()
+        assert frame.fin, frame
+        assert frame.opcode in (OpCode.TEXT, OpCode.BINARY), (frame, frame.payload)
+        return frame.payload.decode() if frame.opcode == OpCode.TEXT else frame.payload
+
+    async def closing(self) -> tuple[int, str]:
+        """The next frame, which is a close frame: its code and reason."""
+        frame = await self.frame()
+        assert frame.opcode == OpCode.CLOSE, frame
+        return parse_close(frame.payload)
+
+    async def rest(self) -> list[Frame]:
+        """The frames until the server has closed its side."""
+        frames = []
+        try:
+            while True:
+                frames.append(await self.frame())
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            assert not getattr(error, "partial", b""), "the stream ends inside a frame"
+            return frames
+
+    async def flood(self, data: bytes, most: int = 400) -> int:
+        """Sends `data` until it is not taken any more: how often that was, which is less than `most`.
+
+        The buffers of both sockets hold some MiB then.
+        """
+        self.writer.transport.set_write_buffer_limits(high=0)
+        for count in range(1, most):
+            self.write(data)
+            try:
+                async with asyncio.timeout(0.2):
+                    await self.writer.drain()
+            except TimeoutError:
+                return count
+        raise AssertionError(f"all of {most} times {len(data)} bytes have been taken")
+
+    async def settled(self) -> list[Frame]:
+        """The frames until the server has read everything that was sent to it."""
+        probe = b"settled?"
+        self.ping(probe)
+        frames: list[Frame] = []
+        while True:
+            frame = await self.frame()
+            if (frame.opcode, frame.payload) == (OpCode.PONG, probe):
+                return frames
+            frames.append(frame)
+
+    def shut(self) -> None:
+        """Sends an end of stream."""
+        self.writer.write_eof()
+
+    def leave(self) -> None:
+        """Is gone, without a word."""
+        self.writer.transport.abort()
+
+    def reset(self) -> None:
+        """Is gone, with a TCP reset."""
+        no_linger = b"\1\0\0\0\0\0\0\0"
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        self.leave()
+
+
+class Session:
+    """A peer, and the view that it talks to.
+
+    Attributes:
+        end: A future that is done when all is over.
+    """
+
+    view: Any  # a test knows its view's class
+    end: asyncio.Future[None]
+
+    def __init__(self, peer: Peer, server: Server) -> None:
+        self.peer = peer
+        self.server = server
+
+    async def ended(self, seconds: float = ENDING) -> None:
+        """Until all is over; what the view raised is raised."""
+        async with asyncio.timeout(seconds):
+            await asyncio.wait([self.end])
+        self.end.result()
+
+
+@asynccontextmanager
+async def dial(
+    server: Any,
+    *,
+    target: str = "/",
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    without: Iterable[str] = (),
+    behind: bytes = b"",
+    read_limit: int = 2**16,
+    receive_buffer: int | None = None,
+    tls: Tls | None = None,
+    cut: int | None = None,
+) -> AsyncIterator[Peer]:
+    """A peer that has sent its request up to the `cut`, and what is `behind` it, in one piece.
+
+    Args:
+        server: With a `port`.
+        target: Of the request, as `headers` and `without`, for which see `handshake.fields`.
+        read_limit: Bytes, for the stream that the peer reads from.
+        receive_buffer: Bytes, of the kernel's; None leaves it to it.
+    """
+    sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls.client, "server_hostname": "localhost"}
+    reader, writer = await asyncio.open_connection(sock=sock, limit=read_limit, **options)
+    writer.write(upgrade(target, headers, without=without)[:cut] + behind)
+    try:
+        yield Peer(reader, writer)
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+        for _ in range(3):
+            # For a refused connection, to which nobody holds, the server's side has to see the end before the loop is
+            # closed; a server of Python 3.11 does not wait for it.
+            await asyncio.sleep(0)

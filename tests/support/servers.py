@@ -1,0 +1,118 @@
+"""Servers in the loop of a test: the embedded one for a view, and uvicorn's protocols for an ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import Server, serve
+
+from .peers import ENDING, Session, dial
+from .tls import Tls
+
+__all__ = ["OURS", "AsgiServer", "connected", "serving", "serving_asgi"]
+
+OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+
+
+@asynccontextmanager
+async def serving(
+    view_class: type[WebSocketView], *, tls: Tls | None = None, by_run: bool = False, **options: Any
+) -> AsyncIterator[Server]:
+    """Serves a view on a free port.
+
+    `server.views` is a queue of a pair (view, end) for each view that comes to be; `end` is a future, None after a
+    refusal. It is a task that awaits `run()`, as hosts do that have no other way, if `by_run` is true.
+    """
+    views: asyncio.Queue[tuple[WebSocketView, Any]] = asyncio.Queue()
+
+    class Observed(view_class):  # type: ignore[valid-type, misc]
+        def start(self) -> Any:
+            end = super().start()
+            views.put_nowait((self, end))
+            return end
+
+        if by_run:
+
+            async def run(self, *args: Any, **kwargs: Any) -> None:
+                await super().run(*args, **kwargs)
+
+    Observed.__name__ = Observed.__qualname__ = view_class.__name__
+    async with serve(Observed, port=0, ssl=tls and tls.server, **options) as server:
+        server.views = views  # type: ignore[attr-defined]
+        yield server
+
+
+@asynccontextmanager
+async def connected(
+    view_class: type[WebSocketView], *, tls: Tls | None = None, by_run: bool = False, **options: Any
+) -> AsyncIterator[Session]:
+    """Serves a view and connects to it; the options are those of `dial`.
+
+    However a test leaves the connection, the view has to end soon.
+    """
+    async with serving(view_class, tls=tls, by_run=by_run) as server:
+        async with dial(server, tls=tls, **options) as peer:
+            session = Session(peer, server)
+            status, _ = await peer.head()
+            assert status == 101
+            session.view, session.end = await server.views.get()  # type: ignore[attr-defined]
+            yield session
+        if not session.end.done():
+            await session.ended()
+
+
+class AsgiServer:
+    """uvicorn without its main loop: its protocols, as its settings have them, on a port.
+
+    Attributes:
+        state: Where uvicorn keeps account of connections and tasks.
+    """
+
+    def __init__(self, config: Any, state: Any, port: int) -> None:
+        self.config = config
+        self.state = state
+        self.port = port
+
+    async def shut_down(self) -> None:
+        """What uvicorn does to end."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Until no connection and no task is left."""
+        while self.state.connections or self.state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def serving_asgi(
+    app: Any, *, tls: Tls | None = None, ws: Any = OURS, **options: Any
+) -> AsyncIterator[AsgiServer]:
+    """Serves an ASGI application, with uvicorn's settings as options; in the end no connection and no task is left."""
+    config = pytest.importorskip("uvicorn.config").Config(app, ws=ws, lifespan="off", log_config=None, **options)
+    config.load()
+    state = pytest.importorskip("uvicorn.server").ServerState()
+    state.default_headers = [(b"server", b"uvicorn")]
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.BaseProtocol:
+        made: asyncio.BaseProtocol = config.http_protocol_class(config, state, {"from": "lifespan"}, loop)
+        return made
+
+    listener = await loop.create_server(protocol, "127.0.0.1", 0, ssl=tls and tls.server)
+    try:
+        server = AsgiServer(config, state, listener.sockets[0].getsockname()[1])
+        yield server
+        async with asyncio.timeout(ENDING):
+            await server.idle()
+    finally:
+        listener.close()
+        for task in state.tasks:
+            task.cancel()
+        for connection in state.connections:
+            connection.transport.abort()

@@ -1,0 +1,43 @@
+"""A certificate for localhost that a client of the tests trusts."""
+
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Tls", "make"]
+
+
+class Tls(NamedTuple):
+    """Both ends' contexts, and the server's files.
+
+    Attributes:
+        server: Has the certificate.
+        client: Trusts it.
+        certfile: PEM.
+        keyfile: PEM, without a password.
+    """
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    certfile: str
+    keyfile: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """For `duck serve`, or uvicorn's command."""
+        return ("--ssl-certfile", self.certfile, "--ssl-keyfile", self.keyfile)
+
+
+def make(folder: Path) -> Tls:
+    """Issues a certificate by an authority of its own, with its files in a folder."""
+    import trustme  # benchmarks do without
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    return Tls(server, client, str(folder / "cert.pem"), str(folder / "key.pem"))
