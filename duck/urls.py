@@ -1,4 +1,4 @@
-"""Which URL goes to which view: the `urlpatterns` of an application."""
+"""Routes from URLs to views: the `urlpatterns` of an application."""
 
 import inspect
 import re
@@ -7,8 +7,8 @@ from typing import Any
 
 __all__ = ["CONVERTERS", "URLPattern", "check_parameters", "compile_url", "path", "re_path"]
 
-# Kind of a parameter: what it matches, and what makes its value. Eighteen digits fit 64 bits, and
-# int() refuses very long ones.
+# Kinds of parameters: an expression, and a converter. Eighteen digits fit 64 bits, and int() refuses very long
+# numbers.
 CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "str": ("[^/]+", str),
     "int": ("[0-9]{1,18}", int),
@@ -17,7 +17,7 @@ CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 _PARAMETER = re.compile(r"<(?:([^<>:]*):)?([^<>:]*)>")
 
-_FOREIGN_PARAMETER = re.compile(r"\{(\w*)[^{}]*\}?|\}|(?<=/):(\w+)(?=/|$)")  # {name} or :name, as elsewhere
+_FOREIGN_PARAMETER = re.compile(r"\{(\w*)[^{}]*\}?|\}|(?<=/):(\w+)(?=/|$)")  # {name} or :name of other frameworks
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 9.1
 
@@ -25,7 +25,7 @@ Converters = dict[str, Callable[[str], Any]]
 
 
 class URLPattern(dict[str, Any]):
-    """A route: `url`, `handler`, `name`, `methods`, and whether the url is a `regex`."""
+    """A route, as a dict with `url`, `handler`, `name`, `methods` and `regex`."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class URLPattern(dict[str, Any]):
 
     @property
     def regex(self) -> bool:
-        """Whether the url is a regular expression."""
+        """Whether `url` is a regular expression."""
         return bool(self["regex"])
 
     def __repr__(self) -> str:
@@ -61,18 +61,18 @@ def path(
 ) -> URLPattern:
     """A route for a path such as `/rooms/<name>/<int:page>`.
 
-    `<name>` stands for a segment or a part of one, `<int:name>` for a decimal number of up to 18
-    digits, `<path:name>` for one or more whole segments. A slash at the end makes no difference. Parameters as other
-    frameworks write them, `{name}` and `:name`, are refused; `re_path` takes such a path literally.
+    `<name>` matches a segment or a part of one, `<int:name>` a decimal number of up to 18 digits, `<path:name>` one or
+    more whole segments. A slash at the end makes no difference. The notations `{name}` and `:name` of other frameworks
+    are refused; `re_path` takes such a path literally.
 
     Args:
-        view: A `View` class, or a function, plain or coroutine, called with the request and the
-            parameters by name.
-        name: A name for the route.
-        methods: The HTTP methods it answers, or one of them; all that the host offers when empty.
+        url: The pattern. It starts with a slash and has at most one parameter in a segment.
+        view: A `View` class; or a function or coroutine function, called with the request and the parameters by name.
+        name: Name of the route.
+        methods: HTTP methods of the route, as a list or one str. Empty for all methods of the host.
 
     Raises:
-        ValueError: The url is malformed, or the view cannot be called with its parameters.
+        ValueError: The pattern is malformed, or a parameter has the name of another argument of the view.
     """
     _, converters = compile_url(url)
     check_parameters(url, view, converters)
@@ -85,16 +85,16 @@ def re_path(
     name: str | None = None,
     methods: Iterable[str] | str | None = None,
 ) -> URLPattern:
-    """A route for the whole paths that a regular expression matches.
+    """A route for paths that match a regular expression as a whole.
 
     Args:
-        url: The expression; its named groups are the parameters, given as str.
+        url: The expression. Its named groups are the parameters, as str.
         view: As for `path`.
-        name: A name for the route.
+        name: Name of the route.
         methods: As for `path`.
 
     Raises:
-        ValueError: The url is no regular expression, or the view cannot be called with its groups.
+        ValueError: The expression is invalid, or a group has the name of another argument of the view.
     """
     _, converters = compile_url(url, regex=True)
     check_parameters(url, view, converters)
@@ -102,13 +102,13 @@ def re_path(
 
 
 def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Converters]:
-    """Turn a route's url into an expression for whole paths.
+    """Compiles the pattern of a route to an expression for whole paths.
 
     Returns:
-        The expression, and for each of its named groups what makes the parameter's value.
+        The expression, and a converter for each of its named groups.
 
     Raises:
-        ValueError: The url is malformed; the message says how.
+        ValueError: The pattern is malformed. The message names the fault.
     """
     if regex:
         try:
@@ -130,17 +130,17 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
         parts = url.removesuffix("/").split("/")
         segments = [_compile_segment(url, part, converters) for part in parts]
         if url.count("<path:") > 1:
-            # Two of them would try every split of a path that does not match.
+            # With two of them, a mismatch would try every split of the path.
             raise ValueError(f"{url!r} has more than one <path:...>")
         expression = re.compile("/".join(segments) + "/?", re.DOTALL)
     return expression, converters
 
 
 def check_parameters(url: str, view: Callable[..., Any], names: Iterable[str]) -> None:
-    """See that no parameter of a route has the name of an argument that its view gets anyway.
+    """Refuses parameters with the name of another argument of the view.
 
     Raises:
-        ValueError: One has: each request would fail.
+        ValueError: A parameter has such a name, so that each request would fail.
     """
     taken = {"request", "self", *_positional(view)}
     for name in names:
@@ -149,7 +149,7 @@ def check_parameters(url: str, view: Callable[..., Any], names: Iterable[str]) -
 
 
 def _positional(view: Callable[..., Any]) -> set[str]:
-    """The names of what is given to a view by position: the request, and to a class's methods the object."""
+    """Names of the positional arguments of a view: the request, and the object of a class's method."""
     calls: list[tuple[Any, int]] = [(view, 1)]
     if isinstance(view, type):
         calls = [(getattr(view, name, None), 2) for name in ("__init__", "run")]
@@ -158,17 +158,17 @@ def _positional(view: Callable[..., Any]) -> set[str]:
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):
-            continue  # no callable, which the host tells of, or one in C that does not say what it takes
+            continue  # not callable, which the host reports; or a callable in C without a signature
         found.update(one.name for one in parameters[:count] if one.kind is one.POSITIONAL_OR_KEYWORD)
     return found
 
 
 def _compile_segment(url: str, segment: str, converters: Converters) -> str:
-    """The expression for one segment; adds the parameter it has to `converters`."""
+    """The expression for one segment. Its parameter is added to `converters`."""
     match = _PARAMETER.search(segment)
     before, after = (segment[: match.start()], segment[match.end() :]) if match else (segment, "")
     if re.search("[<>]", before + after):
-        # Two in a segment could be told apart in many ways, and all would be tried.
+        # Two parameters in a segment have many possible splits, and a mismatch would try them all.
         raise ValueError(f"{url!r}: {segment!r} must have at most one parameter, <name>")
     if match is None:
         return re.escape(segment)

@@ -1,4 +1,4 @@
-"""The base of everything that a route can name: `View`, made once for each request."""
+"""`View`, the base of classes that handle requests. The server makes one object for each request."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,11 @@ __all__ = ["View"]
 
 
 class View:
-    """Answers one request.
+    """Handles one request.
 
     Attributes:
-        request: What is asked.
-        kwargs: The URL parameters, by the names in the route's pattern.
+        request: The request.
+        kwargs: The parameters of the URL, by their names in the route.
     """
 
     def __init__(self, request: HttpRequest, **kwargs: Any) -> None:
@@ -26,15 +26,15 @@ class View:
     else:
 
         def run(self, request: HttpRequest, **kwargs: Any) -> Any:
-            """Answer the request; a subclass may make this a coroutine function.
+            """Answers the request. A subclass may make this a coroutine function.
 
-            A plain function runs on the event loop's thread, so it must not block.
+            A plain function runs in the thread of the event loop, so it must not block.
 
             Args:
-                request: What is asked; the same as `self.request`.
-                kwargs: The URL parameters; the same as `self.kwargs`.
+                request: The same as `self.request`.
+                kwargs: The same as `self.kwargs`.
 
             Returns:
-                An `HttpResponse`, or a str or bytes that become the content of one.
+                An `HttpResponse`; or its content, as str or bytes.
             """
             raise NotImplementedError(f"{type(self).__name__} does not define run()")

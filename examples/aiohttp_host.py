@@ -1,4 +1,4 @@
-"""A view beside the pages of an aiohttp server: any asyncio server that lets go of its transport can host one.
+"""A view beside the pages of an aiohttp server. Any asyncio server that gives up its transport can host a view.
 
     pip install aiohttp && python examples/aiohttp_host.py
 
@@ -49,8 +49,8 @@ async def echo(request: web.Request) -> web.Response:
     try:
         await EchoView(head, **request.match_info).run()
     finally:
-        request.protocol.connection_lost(None)  # which aiohttp does not hear of otherwise
-    return web.Response()  # goes nowhere
+        request.protocol.connection_lost(None)  # the transport has another protocol now, so aiohttp is not told
+    return web.Response()  # aiohttp wants one, and discards it
 
 
 app = web.Application()

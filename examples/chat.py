@@ -1,4 +1,4 @@
-"""A chat between all who have its page open: `duck serve examples/chat.py`, and visit the port."""
+"""A chat between all visitors of its page: run `duck serve examples/chat.py` and open the printed port."""
 
 from contextlib import suppress
 
@@ -68,10 +68,10 @@ def page(request: HttpRequest) -> str:
 
 
 class ChatView(WebSocketView):
-    """Passes each message on to every open page."""
+    """Sends each message to every open page."""
 
-    MAX_FRAME_SIZE = 4096  # bytes; the page lets nobody type more
-    SLOW_CONSUMER = "close"  # a client that does not read is disconnected, so that no one waits for it
+    MAX_FRAME_SIZE = 4096  # bytes; the input of the page has room for 1000 characters
+    SLOW_CONSUMER = "close"  # disconnects clients that do not read, so that nobody waits for them
 
     async def on_open(self) -> None:
         everyone.add(self)
@@ -81,7 +81,7 @@ class ChatView(WebSocketView):
             await self.send_close(CloseCode.UNSUPPORTED_DATA, "text only")
             return
         for view in list(everyone):
-            with suppress(ConnectionClosed):  # it has just left
+            with suppress(ConnectionClosed):  # this client has just left
                 await view.send(message, opcode)
 
     async def on_close(self, frame: Frame | None) -> None:

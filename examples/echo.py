@@ -8,7 +8,7 @@ from duck.urls import path
 class EchoView(WebSocketView):
     """Echoes text as text and binary as binary."""
 
-    # The default of 1 MiB is for messages that people write; test suites send 16 MiB.
+    # The default is 1 MiB; test suites send 16 MiB.
     MAX_FRAME_SIZE = 16 * 1024 * 1024
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:

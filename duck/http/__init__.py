@@ -1,4 +1,4 @@
-"""HTTP messages: what a view is asked, and what it answers."""
+"""HTTP messages: the request of a view and its response."""
 
 from .request import Headers, HttpRequest
 from .response import HttpResponse

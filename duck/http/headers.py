@@ -1,4 +1,4 @@
-"""Header fields in one block of bytes: an idle connection keeps them for as long as it lives."""
+"""Header fields in one block of bytes. They live as long as their connection, so they are small."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -8,28 +8,28 @@ __all__ = ["HeaderField", "Headers"]
 
 HeaderField = tuple[str, str] | tuple[bytes, bytes]
 
-# Tab is allowed inside a value, and bytes from 0x80 on are opaque (RFC 9110, section 5.5). NUL and LF are missing here
-# because the block uses them as separators: the constructor finds strays by counting.
+# Tab is allowed inside a value, and bytes from 0x80 on are opaque (RFC 9110, section 5.5). NUL and LF are not in
+# this set because the block uses them as separators: the constructor finds strays by counting.
 _CONTROL = bytes({*range(0x20), 0x7F} - set(b"\0\t\n"))
 
 
 class Headers:
-    r"""The header fields of a request: immutable, in the order they came, names of any case.
+    r"""The header fields of a request: immutable, in their original order, with case-insensitive names.
 
-    They are held as `\n name NUL value \n name NUL value \n`, names in lower case. That is one
-    object where a dict would need dozens, and a look-up is one search for `\n name NUL`.
+    The block is `\n name NUL value \n name NUL value \n`, with names in lower case: one object instead of the dozens
+    of a dict. A look-up is one search for `\n name NUL`.
     """
 
     __slots__ = ("_announce_body", "_block")
 
     def __init__(self, fields: Iterable[HeaderField] = ()) -> None:
-        """Take the fields of a request.
+        """Stores the fields of a request.
 
         Args:
-            fields: Pairs of name and value, str or bytes. White space around a value is dropped.
+            fields: Pairs of name and value, str or bytes. White space around a value is removed.
 
         Raises:
-            ValueError: A control character in a name or value, or one outside of Latin-1.
+            ValueError: A name or value contains a control character, or a character outside of Latin-1.
         """
         fields = list(fields)
         try:
@@ -41,7 +41,7 @@ class Headers:
         if block.count(b"\n") != count + 1 or block.count(b"\0") != count or block.translate(None, _CONTROL) != block:
             raise ValueError("control character in a header field")
         self._block = block
-        self._announce_body: bool | None = None  # looked for once, as both the server and the handshake ask
+        self._announce_body: bool | None = None  # a cache: both the server and the handshake ask
 
     @overload
     def get(self, name: str, default: str) -> str: ...
@@ -50,14 +50,14 @@ class Headers:
     def get(self, name: str, default: str | None = None) -> str | None: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The value of a field; the values of repeated lines are joined by a comma and a space.
+        """The value of a field. The values of repeated lines are joined by a comma and a space.
 
-        Joining is what RFC 9110, section 5.3, makes of a repeated list; a field that may come only
-        once, such as Origin, then has a value that no check accepts.
+        RFC 9110, section 5.3, joins repeated list fields in this way. A repeated field that is no list, such as Origin,
+        then has a value that no check accepts.
 
         Args:
-            name: The field's name, in any case.
-            default: What is returned when the field is not there.
+            name: Name of the field, in any case.
+            default: Result for a missing field.
         """
         key = _key(name)
         block = self._block
@@ -71,7 +71,7 @@ class Headers:
         return block[start:end].decode("latin-1")
 
     def getall(self, name: str) -> list[str]:
-        """The values of every line of that name, in order; empty when there is none."""
+        """The values of all lines of this name, in order; an empty list for a missing field."""
         key = _key(name)
         block = self._block
         values = []
@@ -83,22 +83,22 @@ class Headers:
         return values
 
     def items(self) -> list[tuple[str, str]]:
-        """Every line as (name in lower case, value), in order, repeated ones too."""
+        """All lines as (name in lower case, value), in order, repeated ones included."""
         lines = self._block.decode("latin-1").split("\n")[1:-1]
         return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
 
     @property
     def announce_body(self) -> bool:
-        """Whether a field says how long a body is, or that it comes in chunks (RFC 9112, section 6)."""
+        """Whether a field announces a body: its length, or a transfer coding (RFC 9112, section 6)."""
         found = self._announce_body
         if found is None:
-            find = self._block.find  # `in` takes bytes for a number first, which costs it an exception
+            find = self._block.find  # `in` tries bytes as a number first, and catches an exception
             found = self._announce_body = find(b"\ncontent-length\0") >= 0 or find(b"\ntransfer-encoding\0") >= 0
         return found
 
     @property
     def size(self) -> int:
-        """Bytes of the fields in a head, with `: ` and CRLF for each."""
+        """Size of the fields in a head in bytes, with `: ` and CRLF for each."""
         return len(self._block) - 1 + 2 * self._block.count(b"\0")
 
     def __getitem__(self, name: str) -> str:
@@ -115,7 +115,7 @@ class Headers:
         return iter(dict(self.items()))
 
     def __len__(self) -> int:
-        """How many lines there are, repeated ones counted each."""
+        """Number of lines; each line of a repeated field counts."""
         return self._block.count(b"\0")
 
     def __eq__(self, other: object) -> bool:
@@ -130,7 +130,7 @@ class Headers:
 
 @lru_cache(maxsize=128)
 def _key(name: str) -> bytes:
-    """What stands before the value of a field."""
+    """The bytes of the block before the value of a field."""
     return b"\n%b\0" % name.lower().encode("latin-1")
 
 

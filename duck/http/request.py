@@ -1,4 +1,4 @@
-"""An HTTP request as a view sees it, small enough to be kept for the life of a WebSocket."""
+"""An HTTP request for a view, small enough to be kept as long as its WebSocket."""
 
 import asyncio
 from collections.abc import Iterable, MutableMapping
@@ -13,21 +13,21 @@ ClientAddress = tuple[str, int] | str | None
 
 
 class HttpRequest:
-    """The head of a request, and the connection it came on.
+    """The head of a request, and its connection.
 
     Attributes:
-        method: In upper case, as sent.
-        target: The request target as sent, undecoded.
+        method: The method as received, such as "GET".
+        target: The request target as received, undecoded.
         path: The target's path, percent-decoded as UTF-8.
-        query_string: What follows the target's "?", undecoded.
+        query_string: The part of the target after "?", undecoded.
         http_version: "1.1" or "1.0".
         headers: The header fields.
-        client_address: (host, port); the path of a Unix socket; None when the peer has no name.
+        client_address: (host, port); the path of a Unix socket; None for a peer without a name.
         secure: Whether the connection is encrypted.
-        transport: The connection, or None when the host owns it.
-        content: The bytes that were read behind the head.
-        application: Has the running server as its `server`.
-        scope: The ASGI scope, as the application got it from its middleware; None on the embedded server.
+        transport: The connection; None if the host keeps it.
+        content: The bytes received after the head.
+        application: An object whose `server` is the running server.
+        scope: The ASGI scope after its middleware; None on the embedded server.
         responder: The host's part in the answer to an upgrade request, a `transport.Responder`; None where the answer
             is written to the transport as it is.
     """
@@ -63,13 +63,13 @@ class HttpRequest:
         application: Any = None,
         scope: MutableMapping[str, Any] | None = None,
     ) -> None:
-        """Describe a request.
+        """Describes a request. The arguments have the names of the attributes.
 
         Args:
             headers: `Headers`, or pairs of name and value, str or bytes.
 
         Raises:
-            ValueError: The target is no URL, or a header field has a control character.
+            ValueError: The target is no URL, or a header field contains a control character.
         """
         self.method = method
         self.target = target
@@ -87,12 +87,12 @@ class HttpRequest:
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """The query string decoded: each name with its values, in order. Parsed at every use."""
+        """The decoded query string, as a list of values for each name. Each access parses it again."""
         return parse_qs(self.query_string, keep_blank_values=True)
 
     @property
     def META(self) -> dict[str, Any]:
-        """What a host or a view notes about this request; empty at first."""
+        """Notes of a host or a view about this request; empty at first."""
         if self._meta is None:
             self._meta = {}
         return self._meta
@@ -109,7 +109,7 @@ class HttpRequest:
     def get_header(self, name: str, default: str | None = None) -> str | None: ...
 
     def get_header(self, name: str, default: str | None = None) -> str | None:
-        """The value of a header field, as `Headers.get` gives it."""
+        """The value of a header field; see `Headers.get`."""
         return self.headers.get(name, default)
 
     def __repr__(self) -> str:
@@ -122,6 +122,6 @@ def _split(target: str) -> tuple[str, str]:
         url = urlsplit(target)
         path, query = url.path or "/", url.query
     else:
-        # urlsplit() would take "//name/..." for a host.
+        # urlsplit() would read "//name/..." as a host.
         path, _, query = target.partition("#")[0].partition("?")
     return unquote(path, errors="replace"), query

@@ -1,4 +1,4 @@
-"""An HTTP response, and its bytes."""
+"""An HTTP response and its serialization."""
 
 import re
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from http import HTTPStatus
 __all__ = ["HttpResponse"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what is beyond ASCII is opaque (RFC 9110, section 5.5)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # bytes beyond ASCII are opaque (RFC 9110, section 5.5)
 
-# They say where the message ends and what becomes of the connection: only the host knows.
+# These fields describe the end of the message and the fate of the connection. Only the host knows both.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 class HttpResponse:
-    """What a view answers.
+    """The response of a view.
 
     Attributes:
         content: The body.
@@ -32,17 +32,17 @@ class HttpResponse:
         content_type: str = "text/html; charset=utf-8",
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Make a response.
+        """Makes a response.
 
         Args:
             content: The body; a str is sent as UTF-8.
             status: 200 to 599.
             content_type: The Content-Type; "" for none.
-            headers: Further header fields; one name may come several times (Set-Cookie).
+            headers: Further header fields; a name may be repeated (Set-Cookie).
 
         Raises:
-            ValueError: A status that is no final one, a name that is no token, a value with a
-                control character or outside of Latin-1, or a field that only the host may set.
+            ValueError: The status is not final, a name is no token, a value contains a control character or a
+                character outside of Latin-1, or a field belongs to the host.
         """
         if not 200 <= status <= 599:
             raise ValueError(f"{status} is not the status of a final response")
@@ -59,11 +59,11 @@ class HttpResponse:
             value.encode("latin-1")
 
     def to_bytes(self, head_only: bool = False, close: bool = False) -> bytes:
-        """The response as it goes out.
+        """The bytes of the response.
 
         Args:
-            head_only: Leave the body out but not its length, as for HEAD.
-            close: Tell the peer that the connection ends with this response.
+            head_only: Omit the body but not its length, as for HEAD.
+            close: Announce the end of the connection after this response.
         """
         try:
             phrase = HTTPStatus(self.status).phrase

@@ -18,34 +18,31 @@ _SIZES = frozenset({"client_max_window_bits", "server_max_window_bits"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compression:
-    """How messages are compressed. A client that asks for less gets less, never more.
+    """Settings of compression. An offer of the client may reduce them, never extend them.
 
-    The defaults are measured: on JSON messages of 1 KB after one another, windows of 12 bits save 77 % of the bytes
-    where 15 bits save 79 %, and a connection keeps 8 KiB instead of 64.
+    The defaults are measured. On successive JSON messages of 1 KB, windows of 12 bits save 77 % of the bytes, windows
+    of 15 bits 79 %; a connection keeps 8 KiB instead of 64.
 
-    A client that does not offer `client_max_window_bits`, as Firefox and Mojolicious, has a window of 32 KiB. We keep
-    as much of it as has been used: a connection takes 0.8 KiB before its first message, 4.8 KiB after messages of 4
-    KB, and 33 KiB after 32 KB. Asking for `client_no_context_takeover` saves that. But Mojolicious ignores it, and
-    its second message cannot be decompressed then; and JSON of 150 bytes takes 103 bytes instead of 39. Compressing
-    idle windows leaves a third of them, and takes 280 us by zlib or 80 us by isal, and 120 us to undo: that is not
-    worth it.
+    Firefox and Mojolicious do not offer `client_max_window_bits` and have windows of 32 KiB. The used part of such a
+    window is kept: 0.8 KiB before the first message of a connection, 4.8 KiB after messages of 4 KB, 33 KiB after 32
+    KB. A request for `client_no_context_takeover` would save that memory. But Mojolicious ignores it, which makes its
+    second message unreadable, and JSON of 150 bytes takes 103 bytes instead of 39. Compressed idle windows would have a
+    third of the size; compressing takes 280 us by zlib or 80 us by isal, decompressing 120 us, which is not worth it.
 
     Args:
-        level: From 1, fast, to 9, small; None for the one that is worth its time.
-        threshold: Bytes from which a message is compressed; smaller ones are sent as they are. All are compressed for
-            clients that offer `client_no_context_takeover`, see `_threshold`.
-        server_max_window_bits: Base-2 logarithm of the bytes that a message of ours may refer back to, 8 to 15.
-        client_max_window_bits: The same for the client's, where it lets us say so.
-        server_context_takeover: Whether our messages refer to those before them.
-        client_context_takeover: Whether the client's may.
-        memory_level: 1 to 9: while the compressor works, it takes 2 ** (memory_level + 9) bytes and its window four
-            times.
-        memory_limit: Bytes that a connection may keep between messages: a window for each direction whose context is
-            taken over. A client whose window does not fit is told not to take its context over. The default has room
-            for any.
+        level: 1, fast, to 9, small. None takes 3 for zlib and 1 for the other libraries.
+        threshold: Smallest size of a compressed message in bytes. Smaller messages are sent uncompressed, except for
+            clients that offer `client_no_context_takeover`.
+        server_max_window_bits: Base-2 logarithm of the window of our messages in bytes, 8 to 15.
+        client_max_window_bits: The same for the client's messages, if the client lets the server choose.
+        server_context_takeover: Whether our messages refer to earlier ones.
+        client_context_takeover: Whether the client's messages may refer to earlier ones.
+        memory_level: 1 to 9. A working compressor takes 2 ** (memory_level + 9) bytes, and four times its window.
+        memory_limit: Memory of a connection between messages in bytes: a window for each direction with context
+            takeover. A client whose window exceeds it must not take its context over. The default has room for any.
 
     Raises:
-        ValueError: A value is out of its bounds, or our window is larger than the memory limit.
+        ValueError: A value is out of bounds, or our window exceeds the memory limit.
     """
 
     level: int | None = None
@@ -84,10 +81,10 @@ class Compression:
             )
 
     def accept(self, parameters: Parameters) -> PerMessageDeflate | None:
-        """The extension for a client that offers permessage-deflate with these parameters; None to decline.
+        """The extension for an offer of permessage-deflate with these parameters; None to decline it.
 
-        Declined is what section 7.1 does not know: a parameter of another name, or twice; a flag with a value; window
-        bits other than 8 to 15.
+        Offers outside of section 7.1 are declined: unknown or repeated parameters, flags with a value, window bits
+        other than 8 to 15.
         """
         offered = _checked(parameters, may_lack_value="client_max_window_bits")
         return None if offered is None else self._agree(offered)
@@ -170,13 +167,13 @@ class Compression:
         )
 
     def _threshold(self, offered: dict[str, str | None]) -> int:
-        """Bytes from which messages are compressed for the client of an offer.
+        """Smallest size in bytes of a compressed message, for the client of an offer.
 
-        libwebsockets 4.1 to 4.3 delivers an uncompressed message over and over, for ever, once compression has been
-        agreed on. Its clients can be recognised: they offer `client_no_context_takeover`, and browsers do not. For all
-        others small messages stay as they are. Compressing 50 bytes takes 7 us by isal and 4 us by zlib, as much as the
-        rest of an echo. Sending them as a stored block takes 1.4 us, and the compressor must be made anew for the next
-        larger message, as its history has to contain what was stored.
+        libwebsockets 4.1 to 4.3 delivers an uncompressed message endlessly once compression has been agreed on. Its
+        clients offer `client_no_context_takeover`, and browsers do not. All messages to such clients are compressed.
+        For other clients that costs too much: compressing 50 bytes takes 7 us by isal and 4 us by zlib, as much as the
+        rest of an echo. A stored block takes 1.4 us, but then the next larger message needs a new compressor, whose
+        history contains the stored bytes.
         """
         return 0 if "client_no_context_takeover" in offered else self.threshold
 

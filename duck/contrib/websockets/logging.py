@@ -1,6 +1,6 @@
-"""Log lines of connections, through the standard `logging` module under `duck.contrib.websockets`.
+"""Log records of connections, in the standard `logging` module under `duck.contrib.websockets`.
 
-A record is one line, whatever a peer has sent; time and level are the handler's to write.
+A record is one line, whatever a peer has sent. Handlers add time and level.
 """
 
 import logging
@@ -28,13 +28,13 @@ __all__ = [
 logger = logging.getLogger("duck.contrib.websockets")
 
 access_logger = logging.getLogger("duck.access")
-"""A line for each page and each handshake, at INFO; off until its level is set."""
-if access_logger.level == logging.NOTSET:  # else somebody has asked for it before the import
+"""A line for each page and each handshake, at INFO; off unless its level is set."""
+if access_logger.level == logging.NOTSET:  # keeps a level that was set before the import
     access_logger.setLevel(logging.WARNING)
 
 
 def printable(text: str) -> str:
-    """Text of a peer as part of a line: what would begin another line or steer a terminal is shown as an escape."""
+    """Text of a peer as part of a line: line breaks and control characters become escapes."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
@@ -54,35 +54,35 @@ def format_address(address: object) -> str:
 
 
 def _line(debug_message: str | list[str] | None) -> str:
-    """What belongs together, in one line."""
+    """Messages joined to one line."""
     lines = [debug_message or ""] if not isinstance(debug_message, list) else debug_message
     return "; ".join(map(printable, lines))
 
 
 def get_django_formatted_log(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> str:
-    """A line headed by the time, as Django's development server writes it: `[22/Nov/2026 10:30:00] message`."""
+    """A line with the time, in the form of Django's development server: `[22/Nov/2026 10:30:00] message`."""
     return f"[{datetime.now():%d/%b/%Y %H:%M:%S}] {_line(debug_message)}"
 
 
 def get_duck_formatted_log(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> str:
-    """A line headed by the peer's address: `192.0.2.1:4711 message`."""
+    """A line with the address of the peer: `192.0.2.1:4711 message`."""
     return f"{format_address(getattr(request, 'client_address', None))} {_line(debug_message)}"
 
 
 def log_message(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> None:
-    """Logs at INFO what happened to a connection; formats nothing when INFO is off."""
+    """Logs an event of a connection at INFO; formats nothing while INFO is off."""
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s", get_duck_formatted_log(request, debug_message))
 
 
 def log_event(request: "HttpRequest", event: str, *words: object) -> None:
-    """Logs a step of a connection as `log_message` does: `/path [WebSocket] [EVENT] words`."""
+    """Logs a step of a connection at INFO: `/path [WebSocket] [EVENT] words`."""
     if logger.isEnabledFor(logging.INFO):
         log_message(request, " ".join([f"{request.path} [WebSocket] [{event}]", *map(str, words)]).rstrip())
 
 
 def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:
-    """Logs that a handshake is refused, with the header fields it is for and the setting that would let it in."""
+    """Logs a refused handshake, with the offending header fields and the setting that would accept it."""
     if logger.isEnabledFor(logging.INFO):
         details = [f"{name}: {request.headers.get(name.lower(), '-')}" for name in error.fields]
         if error.setting:
@@ -93,13 +93,13 @@ def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:
 def log_access(
     request: "HttpRequest | None", status: int, size: int | None = None, *, address: "ClientAddress" = None
 ) -> None:
-    """Logs how a request was answered, in the Common Log Format without its names and times.
+    """Logs the answer to a request, in the Common Log Format without names and times.
 
     Args:
-        request: Its address, method and target are looked at; None for what is not a request.
-        status: Of the answer; 101 for a handshake that was agreed to.
-        size: Bytes of the answer's body; None where that is not told.
-        address: The client's, where there is no request.
+        request: The request; None for bytes that were no request.
+        status: Status of the answer; 101 for an accepted handshake.
+        size: Size of the body of the answer in bytes; None if unknown.
+        address: Address of the client, for use without a request.
     """
     if access_logger.isEnabledFor(logging.INFO):
         line = "-"

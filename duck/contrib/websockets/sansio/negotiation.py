@@ -1,7 +1,4 @@
-"""Which extensions a connection has, without I/O: the client's offers in, the extensions and our answer out.
-
-(RFC 6455, section 9.1)
-"""
+"""Negotiation of extensions without I/O: offers of the client in, extensions and answer out (RFC 6455, section 9.1)."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +10,14 @@ from ..extensions import Extension
 __all__ = ["TOKEN", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
 
 Parameters = Sequence[tuple[str, str | None]]
-"""(name, value) as they came, or (name, None) for one without value."""
+"""(name, value) in the original order; (name, None) for a parameter without value."""
 
 Negotiator = Callable[[Parameters], Extension | None]
-"""Takes the parameters of an offer; gives the extension for this connection, or None to decline the offer."""
+"""Takes the parameters of an offer; returns the extension for this connection, or None to decline the offer."""
 
 
 class Offer(NamedTuple):
-    """One extension with one set of parameters; a client may offer the same with others."""
+    """One extension with one set of parameters. A client may offer an extension several times."""
 
     name: str
     parameters: Parameters
@@ -34,12 +31,12 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def parse_offers(header: str) -> list[Offer]:
-    """The offers in the value of Sec-WebSocket-Extensions, the one that the client likes best first.
+    """The offers in the value of Sec-WebSocket-Extensions, in the client's order of preference.
 
-    Several fields are one with commas between. A list may have empty members (RFC 9110, section 5.6.1).
+    Several fields are one field with commas between. A list may have empty members (RFC 9110, section 5.6.1).
 
     Raises:
-        ValueError: That is not the grammar; says where.
+        ValueError: The value does not match the grammar. The message gives the position.
     """
     offers = []
     at = 0
@@ -62,7 +59,7 @@ def parse_offers(header: str) -> list[Offer]:
 
 
 def _value(token: str | None, quoted: str | None, at: int) -> str | None:
-    """What a value means; one in quotes must be a token without them."""
+    """The value of a parameter. A quoted value must be a token without its quotes."""
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
@@ -72,7 +69,7 @@ def _value(token: str | None, quoted: str | None, at: int) -> str | None:
 
 
 def format_extension(name: str, parameters: Parameters) -> str:
-    """A member of Sec-WebSocket-Extensions.
+    """One member of Sec-WebSocket-Extensions.
 
     Raises:
         ValueError: A name or value is no token.
@@ -84,15 +81,15 @@ def format_extension(name: str, parameters: Parameters) -> str:
 
 
 def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extension]:
-    """What is agreed to: of each extension the first offer that is not declined, in the client's order.
+    """The agreed extensions: the first accepted offer of each, in the client's order.
 
     Args:
         header: The value of Sec-WebSocket-Extensions.
-        negotiators: Of the extensions that the server has, by their names.
+        negotiators: The negotiator of each supported extension, by name.
 
     Raises:
-        HandshakeError: 400, for what is not the grammar.
-        TypeError: A negotiator gave neither an `Extension` nor None.
+        HandshakeError: 400, the header does not match the grammar.
+        TypeError: A negotiator returned neither an `Extension` nor None.
     """
     try:
         offers = parse_offers(header)

@@ -1,4 +1,4 @@
-"""Origins of pages (RFC 6454): which of them a view or a host name may be reached from, without I/O."""
+"""Origins of pages (RFC 6454) and host names, and the patterns that allow them. No I/O."""
 
 import ipaddress
 import re
@@ -9,7 +9,7 @@ from typing import NamedTuple
 __all__ = ["AllowedOrigins", "HostPatterns", "Origin", "allowed_origins", "host_of", "origin_of"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_WEB = {"ws": "http", "wss": "https"}  # some clients name the scheme of the connection instead of a page's
+_WEB = {"ws": "http", "wss": "https"}  # some clients send the scheme of the connection instead of the page's
 
 _SCHEME = r"([a-z][a-z0-9+.-]*)://"
 _HOST = r"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()+;=-]+)"
@@ -18,12 +18,12 @@ _AUTHORITY = re.compile(_HOST + _PORT)
 _ORIGIN = re.compile(_SCHEME + _HOST + _PORT)
 _ENTRY = re.compile(_SCHEME + r"(\*\.)?" + _HOST + r"(?::([0-9]{1,5}))?/?")
 
-# What browsers send for pages without a host: sandboxed frames and data: URLs; files in some of them.
+# Origins of pages without a host: sandboxed frames and data: URLs in all browsers, files in some.
 _OPAQUE = frozenset({"null", "file://"})
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port in one form of the many in which they can be written.
+    """Scheme, host and port in normalized form.
 
     Attributes:
         port: None for the default of a scheme other than http and https.
@@ -35,13 +35,13 @@ class Origin(NamedTuple):
 
 
 def origin_of(text: str) -> Origin | None:
-    """The value of an Origin field, in lower case; None for what is no scheme, host and port."""
+    """The origin in the value of an Origin field, in lower case; None for any other text."""
     match = _ORIGIN.fullmatch(text)
     return None if match is None else _origin(*match.groups())
 
 
 def host_of(text: str, scheme: str) -> Origin | None:
-    """The origin of what is served by this scheme at the value of a Host field, in lower case; None if it is none."""
+    """The origin of a scheme and the value of a Host field, in lower case; None for an invalid value."""
     match = _AUTHORITY.fullmatch(text)
     return None if match is None else _origin(scheme, *match.groups())
 
@@ -60,10 +60,10 @@ def _origin(scheme: str, host: str, port: str | None) -> Origin | None:
 
 
 class HostPatterns:
-    """Hosts by their names, and the subdomains of `*.name`: one label or more, never the name itself.
+    """A set of host names. `*.name` contains the subdomains of a name at any depth, never the name itself.
 
     Args:
-        names: In lower case.
+        names: Names and patterns in lower case.
     """
 
     __slots__ = ("_names", "_suffixes")
@@ -78,15 +78,15 @@ class HostPatterns:
 
 
 class AllowedOrigins:
-    """The origins of which a list speaks.
+    """The set of origins of a list such as `ALLOWED_ORIGINS`.
 
     Args:
-        entries: `scheme://host`, with a port where that is not the scheme's own; `scheme://*.host` for its subdomains;
-            `null` and `file://` for pages that have no host; `*` for all.
+        entries: `scheme://host`, with a port other than the default one; `scheme://*.host` for subdomains; `null` and
+            `file://` for pages without a host; `*` for all.
 
     Raises:
-        TypeError: They are one str, or one of them is none.
-        ValueError: One of them can never be the origin of a page; says what to write.
+        TypeError: The entries are one str, or an entry is no str.
+        ValueError: An entry is the origin of no page. The message gives a valid form.
     """
 
     __slots__ = ("_all", "_hosts", "_opaque")
@@ -106,7 +106,7 @@ class AllowedOrigins:
         self._hosts = {where: HostPatterns(names) for where, names in hosts.items()}
 
     def __contains__(self, text: str) -> bool:
-        """Whether pages of an origin, the value of an Origin field in lower case, are among them."""
+        """Whether the set contains an origin: the value of an Origin field in lower case."""
         if self._all or text in self._opaque:
             return True
         origin = origin_of(text)
@@ -114,7 +114,7 @@ class AllowedOrigins:
 
 
 def _entry(text: str) -> Origin:
-    """What an entry in lower case says; its host may be a pattern."""
+    """The origin of an entry in lower case; its host may be a pattern."""
     match = _ENTRY.fullmatch(text)
     origin = None if match is None else _origin(match[1], match[3], match[4])
     if match is None or origin is None or not _is_possible(origin, match[2]):
@@ -123,7 +123,7 @@ def _entry(text: str) -> Origin:
 
 
 def _is_possible(origin: Origin, wildcard: str | None) -> bool:
-    """Whether a page can have such an origin: a file has no host, and an address no subdomains."""
+    """Whether a page can have such an origin. A file has no host, and an address has no subdomains."""
     if origin.scheme == "file" or origin.port == 0:
         return False
     if wildcard is None:
@@ -147,10 +147,10 @@ def _advice(text: str) -> str:
 
 
 def checked_names(names: object, what: str, example: str) -> Collection[str]:
-    """A collection of str, which one str is not, though it has characters that could be taken for its members.
+    """Returns a collection of str. One str is refused, although its characters are str as well.
 
     Raises:
-        TypeError: It is none; says what to write.
+        TypeError: It is no such collection. The message gives a valid form.
     """
     if isinstance(names, str):
         raise TypeError(f"is a list of {what}, not one str: write [{names!r}]")
@@ -168,5 +168,5 @@ def _compiled(entries: tuple[str, ...]) -> AllowedOrigins:
 
 
 def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
-    """`AllowedOrigins`, made once for each list and seen anew when that has changed; raises as it does."""
+    """The `AllowedOrigins` of a list, cached by its entries; raises the same errors."""
     return _compiled(tuple(checked_names(entries, "origins", "https://example.org")))
