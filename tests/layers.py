@@ -36,6 +36,7 @@ LAYERS = [
     [f"{WEBSOCKETS}.settings"],
     [f"{WEBSOCKETS}.definition"],
     [f"{WEBSOCKETS}.endpoint"],
+    [f"{WEBSOCKETS}.client"],
     [f"{WEBSOCKETS}.view"],
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
     ["duck._duckframework", "duck.server", "duck", "duck.contrib"],

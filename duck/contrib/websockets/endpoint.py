@@ -5,7 +5,7 @@
 
 import enum
 import json
-from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .codec import SENT, watching
@@ -20,7 +20,6 @@ from .protocol.pending import hop
 from .protocol.protocol import ConnectionProtocol
 from .protocol.sender import Data
 from .sansio.connection import Connection, check_close_code
-from .sansio.negotiation import Negotiator
 from .settings import BY_NAME, CHANGEABLE
 
 __all__ = ["State", "WebSocketEndpoint"]
@@ -62,7 +61,6 @@ class WebSocketEndpoint:
     SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
     SUBPROTOCOLS: Sequence[str] = ()
     COMPRESSION: bool | Compression = True
-    EXTENSIONS: Mapping[str, Negotiator] = {}
 
     # What most connections begin and end with; less to set for each.
     subprotocol: str | None = None

@@ -4,6 +4,9 @@
            `------------ the peer broke a rule ----> drained --- quiet ---> shut down ----> lost
     any of these ------- CLOSE_TIMEOUT, and the peer takes nothing --> aborted
 
+A client that has exchanged close frames leaves it to the server to end the stream first (RFC 6455, section 7.1.1), for
+LINGER seconds.
+
 A peer that still takes what waits for it makes progress, and the deadline moves on with it. Once both close frames have
 been exchanged and nothing waits, the deadline is LINGER: only TLS still waits for the peer then.
 
@@ -56,9 +59,9 @@ class Closing:
         connection, transport = protocol.connection, protocol.transport
         if not connection.is_over or transport.is_closing():
             return
-        if connection.failed is None or connection.ended:
+        if connection.ended or (connection.failed is None and not connection.client):
             self.close()
-        elif self._drain is None:
+        elif connection.failed is not None and self._drain is None:
             self._drain = _Drain(protocol, self)
             transport.set_protocol(self._drain)
 
@@ -120,7 +123,7 @@ class Closing:
         answered = connection.ended or connection.close_received is not None
         if self._drain is not None and self._drain.answered:
             answered = True
-        return answered and self._protocol.transport.is_closing()
+        return answered and (connection.client or self._protocol.transport.is_closing())
 
 
 class _Drain(asyncio.BufferedProtocol):

@@ -601,7 +601,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         if connection.is_writable or self.lost:
             return
         if self._closing is None:
-            exchanged = connection.is_over and (connection.failed is None or connection.ended)
+            exchanged = connection.ended or (connection.is_over and connection.failed is None and not connection.client)
             if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
                 transport.close()  # and nothing is left that could take its time
                 return

@@ -99,6 +99,7 @@ class Connection:
         extensions: As negotiated, in the order in which they encode.
 
     Attributes:
+        client: The same.
         broken: Whether a message could not be decoded: what comes behind it is not looked at.
         closing: Whether a close frame is to leave behind what was sent before: nothing may be sent any more, and
             messages that come are dropped.
@@ -121,6 +122,7 @@ class Connection:
         "_max_size",
         "_text",
         "broken",
+        "client",
         "close_code",
         "close_reason",
         "close_received",
@@ -142,6 +144,7 @@ class Connection:
         max_size: int | None = None,
         extensions: Sequence[Extension] = (),
     ) -> None:
+        self.client = client
         self._max_size = max_size
         self.extensions = extensions
         self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None

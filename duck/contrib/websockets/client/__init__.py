@@ -1,0 +1,30 @@
+"""A client for WebSocket servers.
+
+from duck.contrib.websockets.client import connect
+
+async with connect("wss://example.org/chat") as ws:
+    await ws.send("hello")
+    async for message in ws:
+        print(message)
+
+`WebSocketClient` is for programs that would rather have hooks, as a `WebSocketView` has them.
+"""
+
+from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
+from ..sansio.client_handshake import ClientOffer
+from .client import ClientConnection, Options, WebSocketClient
+from .connecting import connect
+from .proxies import ProxyError
+
+__all__ = [
+    "ClientConnection",
+    "ClientOffer",
+    "ConnectionClosed",
+    "HandshakeFailed",
+    "HandshakeRefused",
+    "InvalidHandshake",
+    "Options",
+    "ProxyError",
+    "WebSocketClient",
+    "connect",
+]

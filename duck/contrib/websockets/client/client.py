@@ -1,0 +1,354 @@
+"""A client's end of a connection: `WebSocketClient` with hooks, and `ClientConnection` for `recv`.
+
+open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
+"""
+
+import asyncio
+import ssl as tls
+from collections.abc import Mapping, Sequence
+from socket import socket
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+from ..compression import PERMESSAGE_DEFLATE, Compression
+from ..definition import Definition
+from ..endpoint import State, WebSocketEndpoint
+from ..exceptions import ConnectionClosed
+from ..logging import logger
+from ..opcodes import CloseCode, OpCode
+from ..protocol.inbox import Inbox
+from ..protocol.pending import hop
+from ..protocol.protocol import ConnectionProtocol
+from ..sansio.client_handshake import ClientOffer, ResponseHeaders
+from ..sansio.connection import Connection
+from ..settings import BY_NAME
+from .address import Address
+from .dialing import Headers, Route, dial
+
+__all__ = ["ClientConnection", "Options", "WebSocketClient"]
+
+_NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+
+_SETTINGS = {
+    "close_timeout": "CLOSE_TIMEOUT",
+    "compression": "COMPRESSION",
+    "extensions": "OFFERS",
+    "max_backoff": "MAX_BACKOFF",
+    "max_concurrent_messages": "MAX_CONCURRENT_MESSAGES",
+    "max_size": "MAX_FRAME_SIZE",
+    "max_waiting_bytes": "MAX_WAITING_BYTES",
+    "max_waiting_messages": "MAX_WAITING_MESSAGES",
+    "open_timeout": "OPEN_TIMEOUT",
+    "ping_interval": "PING_INTERVAL",
+    "pong_timeout": "PONG_TIMEOUT",
+    "rate_limit": "RATE_LIMIT",
+    "receive_timeout": "RECEIVE_TIMEOUT",
+    "slow_consumer": "SLOW_CONSUMER",
+    "subprotocols": "SUBPROTOCOLS",
+    "write_limit": "WRITE_LIMIT",
+}
+"""The keywords of a client that stand for a setting."""
+
+
+class Options(TypedDict, total=False):
+    """What `connect` and `WebSocketClient` take beside the URL.
+
+    Attributes:
+        subprotocols: Names, the preferred one first. `ws.subprotocol` is the one that the server has chosen.
+        compression: True, False, or a `Compression`.
+        extensions: Of your own, as a `ClientOffer` for each name.
+        headers: Further header fields of the request, as a mapping or as pairs.
+        origin: The value of Origin, which some servers demand.
+        cookies: Names and values.
+        user_agent: The value of User-Agent; None for none.
+        ssl: For `wss`, a context; False to accept any certificate.
+        server_hostname: The name that the certificate must have, if that is not the URL's.
+        unix: The path of a Unix socket to connect to; the URL says what to ask for.
+        sock: A connected socket to use.
+        proxy: True for the one that the environment names, None for none, or a URL.
+        max_redirects: How often the server may send the client elsewhere; 0 for never. From wss to ws is refused.
+        open_timeout: Seconds for all that happens before the connection is open; None for any time.
+        close_timeout, max_size, ping_interval, pong_timeout, receive_timeout and so on: The settings that a view has
+            in capitals. `max_size` is MAX_FRAME_SIZE.
+    """
+
+    subprotocols: Sequence[str]
+    compression: bool | Compression
+    extensions: Mapping[str, ClientOffer]
+    headers: Headers
+    origin: str | None
+    cookies: Mapping[str, str]
+    user_agent: str | None
+    ssl: tls.SSLContext | bool | None
+    server_hostname: str | None
+    unix: str | None
+    sock: socket | None
+    proxy: str | bool | None
+    max_redirects: int
+    open_timeout: float | None
+    close_timeout: float
+    max_size: int | None
+    ping_interval: float | None
+    pong_timeout: float | None
+    max_backoff: float
+    receive_timeout: float | None
+    max_concurrent_messages: int
+    max_waiting_messages: int
+    max_waiting_bytes: int
+    rate_limit: float | None
+    write_limit: int
+    slow_consumer: Literal["wait", "drop", "close"]
+
+
+class WebSocketClient(WebSocketEndpoint):
+    """A connection to a server; override `on_receive`, and `on_open` and `on_close` where they are of use.
+
+    The hooks, the methods that send and the settings are those of `WebSocketView`, and so are their promises. Settings
+    are attributes of the class, or keywords in small letters.
+
+        class Ticker(WebSocketClient):
+            MAX_FRAME_SIZE = 1 << 16
+
+            async def on_open(self):
+                await self.send_json({"subscribe": "ducks"})
+
+            async def on_receive(self, message, opcode):
+                print(message.decode())
+
+        asyncio.run(Ticker("wss://example.org/ticker").run())
+
+    As a context manager, it is open inside and closed behind: `async with Ticker(url) as ticker: ...`. An object is one
+    connection; make another to connect again.
+
+    Args:
+        url: `ws://` or `wss://`; user and password in it become a field Authorization.
+        options: See `Options`.
+
+    Attributes:
+        url: Where the connection goes, without credentials; after redirects where they have led.
+        response_headers: Of the 101 response; empty before.
+
+    Raises:
+        TypeError, ValueError: An option or the URL cannot be what it is.
+    """
+
+    OPEN_TIMEOUT: float | None = 10
+    OFFERS: Mapping[str, ClientOffer] = {}
+
+    def __init__(self, url: str, **options: Unpack[Options]) -> None:
+        super().__init__()
+        self._address = Address.parse(url)
+        self.url = self._address.url
+        self.response_headers = ResponseHeaders()
+        given: dict[str, Any] = dict(options)
+        for name in options.keys() & _SETTINGS.keys():
+            setattr(self, _SETTINGS[name], given.pop(name))
+        self._route = Route(**given)
+
+    def _check_class(self) -> None:
+        """Looks at the class again where it has changed since the last look, as a view does."""
+        cls = type(self)
+        if not cls._definition.is_that_of(cls):
+            cls._definition = Definition(cls, cls._definition.base)
+        for name in cls._definition.computed:
+            BY_NAME[name].check(cls.__name__, getattr(self, name))
+
+    # From the beginning to the end
+
+    async def open(self) -> None:
+        """Connects and shakes hands; `on_open` has begun when this ends.
+
+        Raises:
+            HandshakeFailed: The server has refused, or its response breaks the rules; has status, headers and body.
+            OSError: The network, the proxy or TLS has failed. A TimeoutError is one, after `OPEN_TIMEOUT`.
+            RuntimeError: It has been opened before.
+        """
+        if self._protocol is not None or self.state is not State.CLOSED:
+            raise RuntimeError("a client is one connection, and this one has been opened: make another")
+        self._check_class()
+        self.state = State.INITIATING
+        try:
+            await self._dial()
+        except BaseException:
+            self.state = State.CLOSED
+            raise
+
+    async def _dial(self) -> None:
+        offers = dict(self.OFFERS)
+        if self.COMPRESSION is not False and PERMESSAGE_DEFLATE not in offers:
+            settings = Compression() if self.COMPRESSION is True else self.COMPRESSION
+            offers = {PERMESSAGE_DEFLATE: settings.offer(), **offers}
+        deadline = asyncio.timeout(self.OPEN_TIMEOUT)
+        try:
+            async with deadline:
+                dialed = await dial(self._address, self._route, self.SUBPROTOCOLS, offers)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            words = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
+            raise TimeoutError(words) from None
+        transport, agreement, early, address = dialed
+        if transport.is_closing():
+            raise ConnectionClosed
+        self.url = address.url
+        self.response_headers = agreement.headers
+        self.subprotocol = agreement.subprotocol
+        self.extensions = agreement.extensions
+        self._early = early
+        self._take(transport)
+
+    def _take(self, transport: asyncio.Transport) -> None:
+        """Becomes the protocol of a transport on which a handshake has succeeded."""
+        overridden = self._overridden
+        connection = Connection(client=True, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        self._protocol = protocol = self._new_protocol(connection, overridden)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        self.state = State.INITIATED
+        logger.info("%s [WebSocket] [OPEN]", self.url)
+        self._start(protocol, overridden)
+
+    async def run(self) -> None:
+        """Opens the connection and waits until it is closed and every hook has ended; errors of `open`.
+
+        Cancelled, it closes the connection with 1001 and cancels the handlers, and ends after `on_close`.
+        """
+        await self.open()
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.terminate()
+            await self.wait_closed()
+            raise
+
+    async def wait_closed(self) -> None:
+        """Waits until the connection is gone and every hook has ended; `close_code` tells how."""
+        if self._protocol is not None:
+            await self._protocol.until_closed()
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Closes the connection and waits until it is gone; may be called at any time, and again.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            reason: Cut where it is over 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: The code may not be sent.
+        """
+        protocol = self._protocol
+        if protocol is not None and protocol.is_elsewhere:
+            await hop(protocol, self.close, code, reason, closes=True)
+            return
+        await self.send_close(code, reason)
+        if protocol is not None:
+            await protocol.until_lost(call_on_close=True, log=True)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        code = CloseCode.NORMAL_CLOSURE
+        if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
+            code = CloseCode.INTERNAL_ERROR
+        elif error is not None:
+            code = CloseCode.GOING_AWAY
+        try:
+            await self.close(code)
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.terminate()
+            await self.wait_closed()
+            raise
+
+    @property
+    def sock(self) -> Any:
+        """The socket of the connection; None before it is open."""
+        return None if self._protocol is None else self._protocol.transport.get_extra_info("socket")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url} {self.state.name}>"
+
+    # What the protocol needs of its endpoint
+
+    @property
+    def _label(self) -> str:
+        return self.url
+
+    def _connection_lost(self, log: bool) -> None:
+        self.state = State.CLOSED
+        if log:
+            connection = self._open_protocol().connection
+            words = connection.failed or connection.close_reason
+            logger.info("%s [WebSocket] [CLOSE] %s %s", self.url, connection.close_code, words)
+
+
+class ClientConnection(WebSocketClient):
+    """A connection whose messages are received by asking for them; `connect` makes one.
+
+    While nobody asks, MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait at most. Then nothing more is read, and the
+    server is held up.
+    """
+
+    _inbox: Inbox
+
+    def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
+        self._inbox = Inbox(asyncio.get_running_loop(), self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
+        return ConnectionProtocol(self, connection, inbox=self._inbox)
+
+    async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
+        """The next message: a str if it is a text, bytes if it is binary.
+
+        Cancelling it, or a timeout, loses no message.
+
+        Args:
+            timeout: Seconds to wait for it; None for any time.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone, and no message is left; has `code` and `reason`.
+            RuntimeError: It is not open yet.
+            TimeoutError: None has come in time.
+        """
+        if self._protocol is None:
+            raise RuntimeError("the connection is not open yet: await open(), or use connect()")
+        message = self._inbox.take()
+        if message is None:
+            if timeout is None:
+                message = await self._inbox.get()
+            else:
+                deadline = asyncio.timeout(timeout)
+                try:
+                    async with deadline:
+                        message = await self._inbox.get()
+                except TimeoutError:
+                    if not deadline.expired():
+                        raise
+                    raise TimeoutError(f"no message from {self.url} within {timeout} seconds") from None
+        opcode, payload = message
+        return payload.decode() if opcode == OpCode.TEXT else payload
+
+    def __aiter__(self) -> Self:
+        """The messages, up to the end of the connection.
+
+        Raises:
+            ConnectionClosed: It ended other than by 1000, 1001, or a close frame without code.
+        """
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            if closed.code in _NORMAL:
+                raise StopAsyncIteration from None
+            raise
+
+    def _connection_closing(self) -> None:
+        self._inbox.end()
+
+    def _connection_lost(self, log: bool) -> None:
+        super()._connection_lost(log)
+        self._inbox.end()

@@ -1,0 +1,227 @@
+"""From a URL to a connection that has been agreed on: name, proxy, TLS, request, response, redirects.
+
+    dial -> a transport, what was agreed on, and the first bytes behind the response
+
+Whatever goes wrong closes the transport.
+"""
+
+import asyncio
+import socket
+import ssl as tls
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..exceptions import HandshakeRefused
+from ..sansio.client_handshake import Agreement, ClientHandshake, ClientOffer
+from .address import Address
+from .proxies import connect_through, proxy_for
+
+__all__ = ["Dialed", "Route", "dial"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HAPPY_EYEBALLS_DELAY = 0.25  # seconds between two addresses of a name that are tried side by side (RFC 8305)
+_REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal behind its head
+_PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How to get to a server; `connect` explains each."""
+
+    ssl: tls.SSLContext | bool | None = None
+    server_hostname: str | None = None
+    unix: str | None = None
+    sock: socket.socket | None = None
+    proxy: str | bool | None = True
+    headers: Headers = ()
+    origin: str | None = None
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    user_agent: str | None = "duck-websockets"
+    max_redirects: int = 5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
+            raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
+
+    def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
+        """The header fields of a request.
+
+        Args:
+            address: Where it goes.
+            is_first: Whether that is the host that the user has named, who may be told what is meant for it alone.
+        """
+        pairs: Any = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
+        given: list[tuple[str, str]] = list(pairs)
+        if not is_first:
+            given = [(name, value) for name, value in given if name.lower() not in _PERSONAL]
+        names = {name.lower() for name, _ in given}
+        fields = []
+        if self.origin is not None:
+            fields.append(("Origin", self.origin))
+        if self.user_agent is not None and "user-agent" not in names:
+            fields.append(("User-Agent", self.user_agent))
+        if address.authorization is not None and "authorization" not in names:
+            fields.append(("Authorization", address.authorization))
+        if self.cookies and is_first:
+            fields.append(("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())))
+        return fields + given
+
+
+class Dialed(NamedTuple):
+    """A connection on which a handshake has succeeded.
+
+    Attributes:
+        transport: Reading is paused.
+        agreement: See `Agreement`.
+        early: The first bytes behind the response.
+        address: Where the connection has led.
+    """
+
+    transport: asyncio.Transport
+    agreement: Agreement
+    early: bytes
+    address: Address
+
+
+async def dial(
+    address: Address, route: Route, subprotocols: Sequence[str], extensions: Mapping[str, ClientOffer]
+) -> Dialed:
+    """Connects, shakes hands, and follows redirects.
+
+    Raises:
+        HandshakeFailed: See there.
+        OSError: The network, the proxy or TLS has failed.
+        ValueError: The options contradict each other, or cannot be sent.
+    """
+    first = address
+    redirects = 0
+    while True:
+        fields = route.fields(address, address.is_same_host(first))
+        handshake = ClientHandshake(
+            address.target, address.netloc, subprotocols=subprotocols, extensions=extensions, headers=fields
+        )
+        opening = await _open(address, route, handshake)
+        try:
+            agreement = await opening.agreement
+            return Dialed(opening.transport, agreement, handshake.rest, address)
+        except HandshakeRefused as error:
+            opening.transport.abort()
+            redirects += 1
+            address = _redirected(address, route, error, redirects)
+        except BaseException:
+            opening.transport.abort()
+            raise
+
+
+def _redirected(address: Address, route: Route, error: HandshakeRefused, redirects: int) -> Address:
+    """Where a refusal leads; it is raised if it leads nowhere."""
+    location = error.headers.get("location")
+    if error.status not in _REDIRECTS or location is None or route.max_redirects == 0:
+        raise error
+    if route.sock is not None or route.unix is not None:
+        raise error  # the next request would go over a socket that is used up, or to another host
+    try:
+        address = address.redirected(location)
+    except ValueError as cause:
+        raise HandshakeRefused(str(cause), error.status, error.headers, error.body) from None
+    if redirects > route.max_redirects:
+        words = f"more than {route.max_redirects} redirects, the last one to {address.url}"
+        raise HandshakeRefused(words, error.status, error.headers, error.body)
+    return address
+
+
+async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "_Opening":
+    """Connects, and sends the request."""
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {"ssl": _context(address, route)}
+    if address.secure:
+        options["server_hostname"] = route.server_hostname or address.host
+
+    def opening() -> _Opening:
+        return _Opening(loop, handshake)
+
+    protocol: _Opening
+    if route.unix is not None:
+        _, protocol = await loop.create_unix_connection(opening, route.unix, **options)
+        return protocol
+    sock = route.sock
+    proxy = proxy_for(address) if route.proxy is True else route.proxy or None
+    if sock is None and proxy is not None:
+        sock = await connect_through(proxy, address)
+    if sock is not None:
+        _, protocol = await loop.create_connection(opening, sock=sock, **options)
+        return protocol
+    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop does not have it
+        options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
+    _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
+    return protocol
+
+
+def _context(address: Address, route: Route) -> tls.SSLContext | None:
+    if not address.secure:
+        if route.ssl:
+            raise ValueError(f"ssl is for wss, and this is {address.url}: change one of them")
+        return None
+    if isinstance(route.ssl, tls.SSLContext):
+        return route.ssl
+    context = tls.create_default_context()
+    if route.ssl is False:
+        context.check_hostname = False
+        context.verify_mode = tls.CERT_NONE
+    return context
+
+
+class _Opening(asyncio.Protocol):
+    """Sends the request and reads the response.
+
+    Attributes:
+        agreement: The outcome. Once it is there, reading is paused.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handshake: ClientHandshake) -> None:
+        self._loop = loop
+        self._handshake = handshake
+        self._patience: asyncio.TimerHandle | None = None  # for the content of a refusal
+        self.agreement: asyncio.Future[Agreement] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's are not instances of asyncio.Transport
+        self.transport.write(self._handshake.request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.agreement.done():
+            self._handshake.rest += data  # of TLS, what had been decrypted before reading was paused
+            return
+        try:
+            agreement = self._handshake.feed(data)
+        except Exception as error:  # a `ClientOffer.accept` of the user's may raise anything
+            self.agreement.set_exception(error)
+        else:
+            if agreement is not None:
+                self.transport.pause_reading()
+                self.agreement.set_result(agreement)
+            elif self._patience is None and self._handshake.refusal is not None:
+                self._patience = self._loop.call_later(_REFUSAL_TIMEOUT, self._end, None)
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+
+    def _end(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        if self.agreement.done():
+            return
+        try:
+            if exc is not None:
+                raise exc
+            self._handshake.feed_eof()
+        except Exception as error:
+            self.agreement.set_exception(error)

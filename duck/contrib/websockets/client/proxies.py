@@ -1,0 +1,63 @@
+"""Proxies of a client: which one the environment names, and a socket that goes through it.
+
+SOCKS and HTTP CONNECT are spoken by the library python-socks, the extra `proxy`.
+"""
+
+import socket
+import urllib.request
+
+from .address import Address
+
+__all__ = ["ProxyError", "connect_through", "proxy_for"]
+
+_VARIABLES = {False: ("ws", "http", "socks", "all"), True: ("wss", "https", "socks", "all")}
+
+
+class ProxyError(OSError):
+    """A proxy could not be reached, or has not let the connection through."""
+
+
+def proxy_for(address: Address) -> str | None:
+    """The URL of the proxy that the environment names for an address, or None.
+
+    The variables are those of urllib: `https_proxy` for `wss`, `http_proxy` for `ws`, then `socks_proxy` and
+    `all_proxy`, except for the hosts of `no_proxy`. `wss_proxy` and `ws_proxy` come before all of them.
+    """
+    proxies = urllib.request.getproxies()
+    found = next((proxies[name] for name in _VARIABLES[address.secure] if proxies.get(name)), None)
+    if found is None or urllib.request.proxy_bypass(f"{address.host}:{address.port}"):
+        return None
+    return found
+
+
+async def connect_through(proxy: str, address: Address) -> socket.socket:
+    """A socket that a proxy has connected to an address.
+
+    Args:
+        proxy: `http://host:port`, `socks5://host:port` or `socks4://host:port`; with user and password where it asks
+            for them. `socks5h` and `socks4a` leave it to the proxy to look up the name.
+
+    Raises:
+        ModuleNotFoundError: python-socks is not installed.
+        ProxyError: The connection has not come about.
+        ValueError: That is no URL of a proxy.
+    """
+    try:
+        import python_socks
+        from python_socks.async_.asyncio import Proxy
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "a proxy needs python-socks: `pip install duck-websockets[proxy]`, or connect(..., proxy=None)"
+        ) from None
+    scheme, separator, rest = proxy.partition("://")
+    if not separator:
+        scheme, rest = "http", proxy
+    remote_lookup = {"socks5h": True, "socks4a": True}.get(scheme)
+    scheme = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}.get(scheme, scheme)
+    if scheme not in ("http", "socks4", "socks5"):
+        raise ValueError(f"{scheme!r} is no scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
+    through = Proxy.from_url(f"{scheme}://{rest}", rdns=remote_lookup)
+    try:
+        return await through.connect(address.host, address.port)
+    except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
+        raise ProxyError(f"the proxy did not connect to {address.netloc}: {error}") from error

@@ -1,0 +1,469 @@
+"""The client against our own server: what users write, on a socket."""
+
+import asyncio
+import gc
+import os
+import socket
+import ssl
+from types import MappingProxyType
+
+import pytest
+
+from duck.contrib.websockets import CloseCode, Compression, ConnectionClosed, Extension, OpCode, WebSocketView
+from duck.contrib.websockets.client import (
+    ClientOffer,
+    HandshakeRefused,
+    InvalidHandshake,
+    WebSocketClient,
+    connect,
+)
+from duck.server import serve
+
+
+class Echo(WebSocketView):
+    SUBPROTOCOLS = ("chat", "other")
+    ALLOWED_ORIGINS = ("https://example.org",)
+
+    async def on_open(self):
+        if self.request.path == "/greeting":
+            await self.send("hello")
+
+    async def on_receive(self, message, opcode):
+        if message == b"close":
+            await self.send_close(4001, "as you like")
+        elif message == b"drop":
+            self.request.transport.abort()
+        elif message == b"headers":
+            headers = self.request.headers
+            await self.send_json({name: headers.get(name) for name in ("authorization", "cookie", "x-own", "origin")})
+        else:
+            await self.send(message, opcode)
+
+
+def url_of(server, path="/", scheme="ws"):
+    return f"{scheme}://127.0.0.1:{server.port}{path}"
+
+
+def test_messages(run, serving):
+    async def scenario():
+        async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
+            assert await ws.recv() == "hello"
+            for message in ("\u00e4", b"\0", "", "x" * 200_000, b"x" * 70_000):
+                await ws.send(message, OpCode.TEXT if isinstance(message, str) else OpCode.BINARY)
+                assert await ws.recv(timeout=5) == message
+            await ws.send(["in ", "parts"])
+            assert await ws.recv() == "in parts"
+            await ws.send_json({"a": 1})
+            assert await ws.recv() == '{"a": 1}'
+            for number in range(50):
+                await ws.send(str(number))
+            await ws.send("close")
+            assert [message async for message in _until_closed(ws)] == [str(number) for number in range(50)]
+        assert (ws.close_code, ws.close_reason) == (4001, "as you like")
+        with pytest.raises(ConnectionClosed):
+            await ws.send("late")
+
+    async def _until_closed(ws):
+        with pytest.raises(ConnectionClosed) as caught:
+            async for message in ws:
+                yield message
+        assert (caught.value.code, caught.value.reason) == (4001, "as you like")
+
+    run(scenario())
+
+
+def test_an_iteration_ends_with_a_normal_closure(run, serving):
+    class Counting(WebSocketView):
+        async def on_open(self):
+            for number in range(3):
+                await self.send(str(number))
+            await self.send_close()
+
+    async def scenario():
+        async with serving(Counting) as server, connect(url_of(server)) as ws:
+            assert [message async for message in ws] == ["0", "1", "2"]
+            with pytest.raises(ConnectionClosed, match="1000"):
+                await ws.recv()
+
+    run(scenario())
+
+
+def test_a_timeout_and_a_cancellation_lose_no_message(run, serving):
+    async def scenario():
+        async with serving(Echo) as server, connect(url_of(server)) as ws:
+            with pytest.raises(TimeoutError, match="no message from ws://127"):
+                await ws.recv(timeout=0.01)
+            waiting = asyncio.create_task(ws.recv())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await ws.send("a")
+            assert await ws.recv(timeout=5) == "a"
+
+    run(scenario())
+
+
+def test_how_a_block_is_left(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+            async with connect(url_of(server)) as ws:
+                pass
+            assert ws.close_code == CloseCode.NORMAL_CLOSURE
+            with pytest.raises(ZeroDivisionError):
+                async with connect(url_of(server)) as ws:
+                    raise ZeroDivisionError
+            assert ws.close_code == CloseCode.INTERNAL_ERROR
+            ws = await connect(url_of(server))
+            await ws.send("drop")
+            with pytest.raises(ConnectionClosed, match="1006"):
+                await ws.recv()
+            await ws.close()
+            assert ws.close_code == CloseCode.ABNORMAL_CLOSURE
+
+    run(scenario())
+
+
+def test_a_client_with_hooks(run, serving):
+    seen = []
+
+    class Client(WebSocketClient):
+        PING_INTERVAL = 0.02
+
+        async def on_open(self):
+            seen.append(("open", self.subprotocol))
+            await self.send("hi")
+
+        async def on_receive(self, message, opcode):
+            seen.append((message, opcode))
+            while self.latency is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await self.close(4000, "bye")
+
+        async def on_close(self, frame=None):
+            seen.append(("close", self.close_code))
+
+    async def scenario():
+        async with serving(Echo) as server:
+            client = Client(url_of(server), subprotocols=["other", "unknown"])
+            await client.run()
+            assert seen == [("open", "other"), (b"hi", OpCode.TEXT), ("close", 4000)]
+            assert 0 < client.latency < 5
+            with pytest.raises(RuntimeError, match="make another"):
+                await client.open()
+            with pytest.raises(AttributeError, match="fixed once the connection is open"):
+                client.MAX_FRAME_SIZE = 1
+
+    run(scenario())
+
+
+def test_errors_in_hooks_end_a_connection(run, serving, log):
+    class Client(WebSocketClient):
+        async def on_open(self):
+            raise ZeroDivisionError
+
+    async def scenario():
+        async with serving(Echo) as server:
+            client = Client(url_of(server))
+            await client.run()
+            assert client.close_code == CloseCode.INTERNAL_ERROR
+
+    run(scenario())
+    assert [type(entry.error) for entry in log()] == [ZeroDivisionError]
+
+
+def test_a_client_that_is_cancelled(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+            client = WebSocketClient(url_of(server))
+            running = asyncio.create_task(client.run())
+            while client._protocol is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+            assert client.close_code == CloseCode.GOING_AWAY
+
+    run(scenario())
+
+
+def test_fields_of_the_request(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+            url = f"ws://us%20er:pa%3Ass@127.0.0.1:{server.port}/?a=%20"
+            options = {"headers": {"X-Own": "1"}, "cookies": {"a": "1", "b": "2"}, "origin": "https://example.org"}
+            async with connect(url, **options) as ws:
+                assert "pa" not in ws.url and "pa" not in repr(ws)
+                await ws.send("headers")
+                assert await ws.recv() == (
+                    '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "a=1; b=2", "x-own": "1", '
+                    '"origin": "https://example.org"}'
+                )
+            with pytest.raises(HandshakeRefused, match="403 Forbidden") as caught:
+                await connect(url_of(server), origin="https://example.com")
+            assert (caught.value.status, caught.value.body) == (403, b"connections from this origin are not allowed\n")
+            assert caught.value.headers["content-type"].startswith("text/plain")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("compression", [True, False, Compression(client_context_takeover=False, level=9)])
+def test_compression(run, serving, compression):
+    async def scenario():
+        async with serving(Echo) as server, connect(url_of(server), compression=compression) as ws:
+            assert len(ws.extensions) == (compression is not False)
+            for message in ("duck " * 200, "duck " * 200, "x" * 300_000, "duck"):
+                await ws.send(message)
+                assert await ws.recv() == message
+
+    run(scenario())
+
+
+def reverse(parameters):
+    return Reversed("x-reversed", parameters)
+
+
+class Reversed(Extension):
+    uses_rsv1 = False
+
+    def encode(self, frame):
+        return frame.replace(payload=frame.payload[::-1])
+
+    def decode(self, frame, max_size=None):
+        return frame.replace(payload=frame.payload[::-1])
+
+
+def test_an_extension_of_a_users_own(run, serving):
+    class View(WebSocketView):
+        EXTENSIONS = MappingProxyType({"x-reversed": reverse})
+
+        async def on_receive(self, message, opcode):
+            await self.send(message + b"!")
+
+    async def scenario():
+        offer = ClientOffer([("level", "1")], reverse)
+        async with serving(View) as server, connect(url_of(server), extensions={"x-reversed": offer}) as ws:
+            assert [extension.name for extension in ws.extensions] == ["permessage-deflate", "x-reversed"]
+            for message in ("abc", "duck " * 100):
+                await ws.send(message)
+                assert await ws.recv() == f"{message}!"
+
+    run(scenario())
+
+
+def test_tls(run, serving, tls):
+    async def scenario():
+        async with serving(Echo, tls=tls) as server:
+            url = f"wss://localhost:{server.port}/greeting"
+            async with connect(url, ssl=tls.client) as ws:
+                assert await ws.recv() == "hello"
+                await ws.send("x" * 500_000)
+                assert len(await ws.recv()) == 500_000
+            assert ws.close_code == CloseCode.NORMAL_CLOSURE
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connect(url)
+            async with connect(url, ssl=False) as ws:
+                assert await ws.recv() == "hello"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connect(url, ssl=tls.client, server_hostname="example.org")
+            with pytest.raises(ValueError, match="ssl is for wss"):
+                await connect("ws://localhost", ssl=tls.client)
+
+    run(scenario())
+
+
+def test_a_unix_socket_and_a_socket_of_ones_own(run, tmp_path):
+    async def scenario():
+        path = str(tmp_path / "s")
+        async with serve(Echo, uds=path):
+            async with connect("ws://localhost/greeting", unix=path) as ws:
+                assert await ws.recv() == "hello"
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+            async with connect("ws://localhost/greeting", sock=sock) as ws:
+                assert await ws.recv() == "hello"
+
+    run(scenario())
+
+
+def test_a_server_is_held_up_while_nobody_receives(run, serving):
+    sent = []
+
+    class Flood(WebSocketView):
+        COMPRESSION = False
+
+        async def on_open(self):
+            for number in range(400):
+                await self.send(bytes(65_536), OpCode.BINARY)
+                sent.append(number)
+
+    async def scenario():
+        async with serving(Flood) as server, connect(url_of(server)) as ws:
+            while True:
+                before = len(sent)
+                await asyncio.sleep(0.1)
+                if before == len(sent):
+                    break
+            assert len(sent) < 390
+            for _ in range(400):
+                assert len(await ws.recv()) == 65_536
+
+    run(scenario())
+
+
+def test_who_closes_the_stream_first(run):
+    """The server (RFC 6455, section 7.1.1); a client waits for it for a while only."""
+
+    async def scenario():
+        read = asyncio.Event()
+
+        async def serve_one(reader, writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(_agreed(head))
+            await reader.readexactly(8)
+            writer.write(b"\x88\x02\x03\xe8")
+            with pytest.raises(TimeoutError):  # the stream of the client is still open
+                async with asyncio.timeout(0.05):
+                    await reader.read(1)
+            read.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+            pass
+        assert read.is_set()
+        assert ws.close_code == CloseCode.NORMAL_CLOSURE
+
+    run(scenario())
+
+
+def _agreed(head):
+    from duck.contrib.websockets.sansio.handshake import accept_key
+
+    key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
+    fields = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+    return f"HTTP/1.1 101 Switching Protocols\r\n{fields}".encode()
+
+
+BREACHES = {
+    "masked": (b"\x81\x81abcdx", 1002),
+    "reserved bit": (b"\xc1\x01x", 1002),
+    "reserved opcode": (b"\x83\x00", 1002),
+    "fragmented ping": (b"\x09\x00", 1002),
+    "long ping": (b"\x89\x7e\x00\x7e" + bytes(126), 1002),
+    "long length": (b"\x82\x7e\x00\x01x", 1002),
+    "negative length": (b"\x82\x7f" + b"\xff" * 8, 1002),
+    "continuation of nothing": (b"\x80\x00", 1002),
+    "message in a message": (b"\x01\x00\x81\x00", 1002),
+    "no UTF-8": (b"\x81\x01\xff", 1007),
+    "too big": (b"\x82\x7f\x00\x00\x00\x00\x00\x10\x00\x01", 1009),
+    "close code": (b"\x88\x02\x03\xed", 1002),
+    "close reason": (b"\x88\x03\x03\xe8\xff", 1007),
+    "nothing": (b"", 1006),
+    "half a frame": (b"\x81\x05ab", 1006),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_server_that_breaks_the_rules(run, name, log):
+    data, code = BREACHES[name]
+    told = []
+
+    async def scenario():
+        async def serve_one(reader, writer):
+            writer.write(_agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + data)
+            if code == 1006:
+                writer.close()
+            header = await reader.read(2)
+            if header:
+                payload = await reader.readexactly(4 + (header[1] & 127))
+                told.append(int.from_bytes(payload[4:6]) ^ int.from_bytes(payload[:2]))
+            writer.close()
+
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+            assert await ws.recv() == "hi"
+            with pytest.raises(ConnectionClosed) as caught:
+                await ws.recv(timeout=5)
+            assert caught.value.code == code
+        assert ws.close_code == code
+
+    run(scenario())
+    assert told == ([] if code == 1006 else [code])
+    assert not log()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 503 X\r\nRetry-After: 5\r\nContent-Length: 2\r\n\r\nno", HandshakeRefused),
+        (b"HTTP/1.1 503 X\r\n\r\nno", HandshakeRefused),
+        (b"HTTP/1.1 101 X\r\n\r\n", InvalidHandshake),
+        (b"", InvalidHandshake),
+        (b"ssh", InvalidHandshake),
+    ],
+)
+def test_a_server_that_does_not_agree(run, answer, error):
+    async def scenario():
+        async def serve_one(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        async with server:
+            with pytest.raises(error) as caught:
+                await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            if error is HandshakeRefused:
+                assert (caught.value.status, caught.value.body) == (503, b"no")
+
+    run(scenario())
+
+
+def test_a_server_that_does_not_answer(run):
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            with pytest.raises(TimeoutError, match=r"was not open within 0\.05 seconds"):
+                await connect(f"ws://127.0.0.1:{port}", open_timeout=0.05)
+        with pytest.raises(ConnectionRefusedError):
+            await connect(f"ws://127.0.0.1:{port}")
+
+    run(scenario())
+
+
+def test_options_that_cannot_be():
+    with pytest.raises(TypeError, match="max_siz"):
+        WebSocketClient("ws://localhost", max_siz=1)
+    with pytest.raises(ValueError, match="MAX_FRAME_SIZE is bytes"):
+        WebSocketClient("ws://localhost", max_size=0)
+    with pytest.raises(TypeError, match="COMPRESSION is True, False or a Compression"):
+        WebSocketClient("ws://localhost", compression="deflate")
+    with pytest.raises(ValueError, match="no WebSocket URL"):
+        connect("localhost").__await__().send(None)
+    with pytest.raises(ValueError, match=r"Client\.PING_INTERVAL is seconds"):
+        type("Client", (WebSocketClient,), {"PING_INTERVAL": -1})
+
+
+def test_many_connections_leave_nothing_behind(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+
+            async def once():
+                async with connect(url_of(server)) as ws:
+                    await ws.send("a")
+                    assert await ws.recv() == "a"
+                await server.views.get()
+
+            await once()
+            gc.collect()
+            objects, files = len(gc.get_objects()), len(os.listdir("/proc/self/fd"))
+            for _ in range(25):
+                await asyncio.gather(*(once() for _ in range(8)))
+            await asyncio.sleep(0.05)
+            gc.collect()
+            assert len(os.listdir("/proc/self/fd")) == files
+            assert len(gc.get_objects()) < objects + 500
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("this system does not list a process's files")
+    run(scenario())

@@ -1,0 +1,217 @@
+"""From a URL to a connection: addresses, redirects, and proxies."""
+
+import asyncio
+import base64
+import re
+import string
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.client import HandshakeRefused, ProxyError, connect
+from duck.contrib.websockets.client.address import Address
+from duck.contrib.websockets.client.proxies import proxy_for
+
+
+class Greeting(WebSocketView):
+    async def on_open(self):
+        await self.send_json(
+            [self.request.path, self.request.headers.get("authorization"), self.request.headers.get("x-a")]
+        )
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "netloc"),
+    [
+        ("ws://localhost", (False, "localhost", 80, "/"), "localhost"),
+        ("WSS://Example.org:443/a?b=c", (True, "example.org", 443, "/a?b=c"), "example.org"),
+        ("ws://[::1]:8000/a%20b/\u00e4?\u00e4", (False, "::1", 8000, "/a%20b/%C3%A4?%C3%A4"), "[::1]:8000"),
+        ("https://b\u00fccher.example?q", (True, "xn--bcher-kva.example", 443, "/?q"), "xn--bcher-kva.example"),
+        ("ws://u:p@h:1/", (False, "h", 1, "/", ("u", "p")), "h:1"),
+        ("ws://u%40@h/", (False, "h", 80, "/", ("u@", "")), "h"),
+    ],
+)
+def test_an_address(url, address, netloc):
+    found = Address.parse(url)
+    assert found == Address(*address)
+    assert found.netloc == netloc
+    assert Address.parse(found.url) == found._replace(credentials=None)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"]
+)
+def test_what_is_no_address(url):
+    with pytest.raises(ValueError, match=re.escape(repr(url))):
+        Address.parse(url)
+
+
+@given(st.text(st.sampled_from(string.printable + "\u00e4\u20ac\u3002"), max_size=30))
+def test_any_text_is_an_address_that_can_be_asked_for_or_an_error(text):
+    for url in (text, f"ws://{text}", f"ws://h/{text}"):
+        try:
+            address = Address.parse(url)
+        except ValueError:
+            continue
+        assert re.fullmatch(r"/[!-~]*", address.target)
+        assert address.host.isascii() and 0 <= address.port < 65536
+
+
+def test_where_a_redirect_leads():
+    start = Address.parse("wss://u:p@example.org/a/b?c")
+    assert start.redirected("d?e").url == "wss://example.org/a/d?e"
+    assert start.redirected("//example.com/").url == "wss://example.com/"
+    assert start.redirected("/x#y").credentials == ("u", "p")
+    assert start.redirected("https://example.org:444/x").credentials is None
+    with pytest.raises(ValueError, match="from wss to ws"):
+        start.redirected("http://example.org/")
+    assert Address.parse("ws://h").redirected("https://h/").url == "wss://h/"
+
+
+@asynccontextmanager
+async def answering(answer):
+    """A server that answers each request, from its target, once; `answer` gives the bytes."""
+
+    async def serve_one(reader, writer):
+        line, *_ = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        writer.write(answer(line.split()[1].decode()))
+        writer.close()
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def see_other(location, status=302):
+    return f"HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def test_redirects(run, serving):
+    async def scenario():
+        targets = []
+
+        def answer(target):
+            targets.append(target)
+            return see_other("/b" if target == "/a" else f"ws://127.0.0.1:{server.port}/end?c", 301)
+
+        async with serving(Greeting) as server, answering(answer) as port:
+            headers = {"Authorization": "x", "X-A": "1"}
+            async with connect(f"ws://127.0.0.1:{port}/a", headers=headers, cookies={"a": "b"}) as ws:
+                assert await ws.recv() == '["/end", null, "1"]'
+                assert ws.url == f"ws://127.0.0.1:{server.port}/end?c"
+            assert targets == ["/a", "/b"]
+            for most, words in ((0, "302"), (1, "more than 1 redirects")):
+                with pytest.raises(HandshakeRefused, match=words) as caught:
+                    async with answering(lambda target: see_other("/x")) as other:
+                        await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
+                assert caught.value.status == 302
+            with pytest.raises(HandshakeRefused, match="no WebSocket URL"):
+                async with answering(lambda target: see_other("mailto:a")) as other:
+                    await connect(f"ws://127.0.0.1:{other}/a")
+
+    run(scenario())
+
+
+class Tunnel:
+    """A proxy of each kind on one port.
+
+    Attributes:
+        asked: (kind, what was asked for) of each connection.
+    """
+
+    def __init__(self):
+        self.asked = []
+
+    @asynccontextmanager
+    async def running(self):
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader, writer):
+        try:
+            target = await (self._http if (first := await reader.readexactly(1)) == b"C" else self._socks)(
+                reader, writer, first
+            )
+            if target is None:
+                return
+            self.asked.append(target)
+            there, back = await asyncio.open_connection("127.0.0.1", int(target[1].rpartition(":")[2]))
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+            back.close()
+        finally:
+            writer.close()
+
+    async def _http(self, reader, writer, first):
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
+        if "Proxy-Authorization" in head and base64.b64encode(b"u:p").decode() not in head:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            return None
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        return "http", head.split()[1]
+
+    async def _socks(self, reader, writer, first):
+        assert first == b"\x05"
+        await reader.readexactly(ord(await reader.readexactly(1)))
+        writer.write(b"\x05\x00")
+        _, _, _, kind = await reader.readexactly(4)
+        size = {1: 4}.get(kind) or ord(await reader.readexactly(1))
+        host = await reader.readexactly(size)
+        port = int.from_bytes(await reader.readexactly(2))
+        writer.write(b"\x05\x00\x00\x01" + bytes(6))
+        return "socks5", f"{host.decode() if kind == 3 else '.'.join(map(str, host))}:{port}"
+
+    async def _pump(self, reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.write_eof()
+
+
+def test_proxies(run, serving, monkeypatch):
+    pytest.importorskip("python_socks")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ws_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    async def scenario():
+        tunnel = Tunnel()
+        async with serving(Greeting) as server, tunnel.running() as port:
+            url = f"ws://127.0.0.1:{server.port}/a"
+            for proxy, kind in (
+                (f"http://127.0.0.1:{port}", "http"),
+                (f"127.0.0.1:{port}", "http"),
+                (f"http://u:p@127.0.0.1:{port}", "http"),
+                (f"socks5://127.0.0.1:{port}", "socks5"),
+                (f"socks5h://127.0.0.1:{port}", "socks5"),
+            ):
+                async with connect(url, proxy=proxy) as ws:
+                    assert await ws.recv() == '["/a", null, null]'
+                assert tunnel.asked.pop() == (kind, f"127.0.0.1:{server.port}")
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+            async with connect(url):
+                assert tunnel.asked.pop()[0] == "http"
+            async with connect(url, proxy=None):
+                assert not tunnel.asked
+            with pytest.raises(ProxyError, match="407"):
+                await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
+            with pytest.raises(ValueError, match="no scheme of a proxy"):
+                await connect(url, proxy="ftp://localhost")
+        with pytest.raises(ProxyError, match="did not connect to 127"):
+            await connect(url, proxy=f"socks5://127.0.0.1:{port}")
+
+    run(scenario())
+
+
+def test_proxies_of_the_environment(monkeypatch):
+    for name in ("http", "https", "all", "no", "ws", "wss", "socks"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
+    plain, secure = Address.parse("ws://a.example:81"), Address.parse("wss://b.example")
+    assert proxy_for(plain) is proxy_for(secure) is None
+    monkeypatch.setenv("all_proxy", "http://all")
+    monkeypatch.setenv("https_proxy", "http://https")
+    assert (proxy_for(plain), proxy_for(secure)) == ("http://all", "http://https")
+    monkeypatch.setenv("wss_proxy", "http://wss")
+    monkeypatch.setenv("no_proxy", "a.example")
+    assert (proxy_for(plain), proxy_for(secure)) == (None, "http://wss")
