@@ -510,7 +510,7 @@ def test_the_codecs_have_the_same_names(codec):
     functions = {n: f for n, f in public(pure).items() if inspect.isfunction(f)}
     methods = public(pure.MessageReader)
     methods = {name: method for name, method in methods.items() if inspect.isfunction(method)}
-    assert len(functions) == 8
+    assert len(functions) == 9
     assert len(methods) == 3
     for name, function in functions.items():
         assert parameters(getattr(codec, name)) == parameters(function)

@@ -18,6 +18,7 @@ from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
+from .protocol.prepared import broadcast
 from .view import State, WebSocketView
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "View",
     "WebSocketView",
     "__version__",
+    "broadcast",
     "log_message",
     "logger",
 ]

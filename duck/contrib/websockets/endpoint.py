@@ -17,6 +17,7 @@ from .logging import logger
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
 from .protocol.pending import hop
+from .protocol.prepared import Prepared
 from .protocol.protocol import ConnectionProtocol
 from .protocol.sender import Data
 from .sansio.connection import Connection, check_close_code
@@ -260,6 +261,10 @@ class WebSocketEndpoint:
         if protocol is None:
             raise RuntimeError("the connection is not open yet: send from on_open on")
         return protocol.send(data, opcode)
+
+    def _send_prepared(self, message: Prepared) -> bool:
+        """As a member of those that `broadcast` sends to."""
+        return self._protocol is not None and self._protocol.send_prepared(message)
 
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Coroutine[Any, Any, None]:
         """Sends a text message; see `send`."""

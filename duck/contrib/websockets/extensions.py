@@ -12,7 +12,7 @@ thread that sent last keep their compressors, within KEPT bytes together.
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from .codec import deflate
 from .exceptions import ExtensionError, PayloadTooBig
@@ -229,6 +229,33 @@ class PerMessageDeflate(Extension):
         """Releases the compressor; the next message makes another."""
         self._compressor = None
         _kept.drop(self)
+
+    @property
+    def agreement(self) -> Hashable:
+        """What a message compressed on its own depends on: equal for connections that may share one."""
+        return self._backend, self._bits, self.level, self.memory_level
+
+    def compress_alone(self, payload: bytes) -> tuple[bytes, bytes]:
+        """The compressed payload of a message that refers to none before it, and so suits every receiver's context.
+
+        Returns:
+            The compressed payload, and the context with which a connection goes on that has sent it, for `follow`.
+        """
+        compressor = self._backend.deflater(self.level, self._bits, self.memory_level)
+        compressed = _EMPTY_BLOCK
+        if payload:
+            compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return compressed.removesuffix(_TAIL), payload[-(1 << self._bits) :]
+
+    def follow(self, context: bytes) -> None:
+        """A message of `compress_alone` leaves: later ones may refer to it, but not to those before it.
+
+        The receiver's window holds that message last, so the distances of a compressor that goes on would be wrong.
+        """
+        if not self._alone:
+            if self._compressor is not None:
+                self.release()
+            self._sent = context
 
     @property
     def context(self) -> bytes:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         ReceiveBuffer,
         apply_mask,
         build_header,
+        fan_out,
         parse_header,
         serialize,
         type_version,
@@ -52,6 +53,7 @@ __all__ = [
     "apply_mask",
     "build_header",
     "describe",
+    "fan_out",
     "new_mask",
     "parse_header",
     "random_bytes",
@@ -129,6 +131,7 @@ if not TYPE_CHECKING:
     ReceiveBuffer = _module.ReceiveBuffer
     apply_mask = _module.apply_mask
     build_header = _module.build_header
+    fan_out = _module.fan_out
     parse_header = _module.parse_header
     serialize = _module.serialize
     type_version = _module.type_version

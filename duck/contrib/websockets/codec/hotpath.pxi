@@ -184,6 +184,48 @@ cdef class HotPath:
                 return self.pace() if self.buffer.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
 
+    def write_prepared(self, message):
+        self.put_prepared(message, message.frame, message.size)
+
+    cdef int put_prepared(self, message, bytes frame, Py_ssize_t size) except -1:
+        cdef bint compressed = False
+        if self.compress is None or size < self.threshold:
+            self.put_serialized(frame)
+        else:
+            # As in `write_compressed`.
+            self.busy = True
+            self.direct_out = False
+            try:
+                frame = message.compress_for(self)
+                compressed = True
+                self.put_serialized(frame)
+            except:
+                if compressed:
+                    self.cut()
+                raise
+            finally:
+                self.busy = False
+                self.direct_out = not self.broken
+        self.buffer.credit -= size + MESSAGE_COST
+        return 0
+
+    cdef inline int put_serialized(self, bytes frame) except -1:
+        """Writes a frame behind what is gathered; if nothing is, straight to the socket, without a copy."""
+        cdef FrameWriter writer = self.writer
+        cdef Py_ssize_t sent
+        if writer.size == 0 and self.fd >= 0 and not (self.corked or self.flushing or self.broken or self.lost):
+            if self.queued:
+                self.queued = self.transport.get_write_buffer_size() != 0
+            if not self.queued and writer.size == 0:
+                sent = self.write_one(frame)
+                if sent < len(frame):
+                    self.write_rest(frame, sent)
+                return 0
+        writer.append_serialized(frame)
+        if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
+            self.flush()
+        return 0
+
     def pace(self):
         cdef ReceiveBuffer buffer = self.buffer
         cdef double now = _perf_counter()
@@ -285,6 +327,33 @@ cdef class HotPath:
             pieces[n].iov_len = len(<bytes>chunk)
             n += 1
         return duck_send(self.fd, pieces, n)
+
+
+def fan_out(members, message):
+    cdef HotPath protocol
+    cdef bytes frame = message.frame
+    cdef Py_ssize_t size = message.size, taken = 0
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef list rest = []
+    for member in members:
+        found = getattr(member, "_protocol", None)
+        if isinstance(found, HotPath):
+            protocol = <HotPath>found
+            if (
+                protocol.direct_out
+                and protocol.thread == thread
+                and type(protocol.writer) is FrameWriter
+                and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
+                and size <= protocol.max_size
+            ):
+                try:
+                    protocol.put_prepared(message, frame, size)
+                    taken += 1
+                    continue
+                except Exception:
+                    pass
+        rest.append(member)
+    return taken, rest
 
 
 cdef list unsent(list chunks, Py_ssize_t sent):

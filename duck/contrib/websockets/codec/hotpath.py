@@ -1,7 +1,7 @@
 """The way of every read and of every plain message, in plain Python: the readable specification of `hotpath.pxi`."""
 
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
@@ -10,7 +10,7 @@ from .payload import utf8_state
 from .reader import MessageReader
 from .writer import FrameWriter
 
-__all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent"]
+__all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent", "fan_out"]
 
 _FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 _CORK_TIME = 0.008  # seconds that gathered bytes may wait
@@ -185,6 +185,35 @@ class HotPath:
                 return self.pace() if self.buffer.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
 
+    def write_prepared(self, message: Any) -> None:
+        """Sends a message that has been encoded for many, `Prepared`; it must be one that could go the short way."""
+        if self.compress is None or message.size < self.threshold:
+            self._write_serialized(message.frame)
+        else:
+            self._write_prepared_compressed(message)
+        self.buffer.credit -= message.size + MESSAGE_COST
+
+    def _write_prepared_compressed(self, message: Any) -> None:
+        compressed = False
+        self.busy = True
+        self.direct_out = False
+        try:
+            frame = message.compress_for(self)
+            compressed = True
+            self._write_serialized(frame)
+        except BaseException:
+            if compressed:
+                self.cut()
+            raise
+        finally:
+            self.busy = False
+            self.direct_out = not self.broken
+
+    def _write_serialized(self, frame: bytes) -> None:
+        self.writer.write_serialized(frame)
+        if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
+            self.flush()
+
     def pace(self) -> Coroutine[Any, Any, None]:
         """What `send` gives when there is nothing to wait for, unless the loop has been held for too long.
 
@@ -267,3 +296,37 @@ class HotPath:
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         raise NotImplementedError
+
+
+def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
+    """Sends a message that has been encoded once, `Prepared`, to each member that it may go to by the short way.
+
+    Args:
+        members: Views, or others whose `_protocol` is a HotPath.
+        message: Has the bytes of its frame, its size, and `compress_for`.
+
+    Returns:
+        How many have taken it, and the members that must be sent to otherwise: clients, whose frames are masked, and
+        connections of other threads, whose transport is full, that are closing, or to which writing has failed.
+    """
+    thread = threading.get_ident()
+    taken = 0
+    rest = []
+    for member in members:
+        protocol = getattr(member, "_protocol", None)
+        if (
+            isinstance(protocol, HotPath)
+            and protocol.direct_out
+            and protocol.thread == thread
+            and type(protocol.writer) is FrameWriter
+            and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
+            and message.size <= protocol.max_size
+        ):
+            try:
+                protocol.write_prepared(message)
+                taken += 1
+                continue
+            except Exception:
+                pass
+        rest.append(member)
+    return taken, rest

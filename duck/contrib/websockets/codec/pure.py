@@ -5,7 +5,7 @@ from typing import Final
 from . import numbers
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
-from .hotpath import SENT, HotPath, ReceiveBuffer, Sent
+from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
@@ -29,6 +29,7 @@ __all__ = [
     "apply_mask",
     "apply_mask_inplace",
     "build_header",
+    "fan_out",
     "parse_header",
     "serialize",
     "type_version",

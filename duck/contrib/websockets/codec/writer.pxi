@@ -33,6 +33,9 @@ cdef class FrameWriter:
         finally:
             PyBuffer_Release(&view)
 
+    def write_serialized(self, bytes frame not None):
+        self.append_serialized(frame)
+
     def take(self):
         return self.take_chunks()
 
@@ -74,6 +77,18 @@ cdef class FrameWriter:
             raise
         self.size += len(payload)
         self.note(first)
+        return 0
+
+    cdef int append_serialized(self, bytes frame) except -1:
+        """Writes a whole message's frame as it is; a large one becomes a chunk, which several writers may share."""
+        cdef Py_ssize_t n = len(frame)
+        if n >= UNCOPIED:
+            self.begin_chunks()
+            self.seal(frame)
+            self.size += n
+        else:
+            memcpy(self.make_room(n), PyBytes_AS_STRING(frame), n)
+        self.fragmenting = False
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:

@@ -33,6 +33,10 @@ class FrameWriter:
         else:
             self._append(first, serialize(first, payload))
 
+    def write_serialized(self, frame: bytes) -> None:
+        """Adds the frame of a whole message, as `serialize` gives it; it is not copied."""
+        self._append(frame[0], frame)
+
     def take(self) -> list[bytes]:
         """The frames that have been added, in order, as bytes objects to be sent one after the other."""
         taken, self._chunks = self._chunks, []

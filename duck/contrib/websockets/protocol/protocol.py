@@ -39,6 +39,7 @@ from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .loop import receive_buffer
 from .pending import Pending
+from .prepared import Prepared
 from .rate_limit import RateLimit
 from .sender import LARGE, Sender
 from .slow_consumer import SlowConsumer
@@ -48,6 +49,9 @@ __all__ = ["ConnectionProtocol"]
 
 _JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
 _WRITE_LIMIT = 65536  # what transports have by themselves
+
+_SHARED_LIMIT = 1048576  # bytes of a message that is compressed at once for many; larger ones take the ordinary way
+_SWAMPED = 64  # times WRITE_LIMIT that may wait for a peer to which messages are sent without waiting
 
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
 
@@ -460,6 +464,51 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         if slow is not None and is_message and slow.drops():
             return SENT
         return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
+
+    def send_prepared(self, message: Prepared) -> bool:
+        """Sends a message to this connection among others, where `codec.fan_out` has no shorter way; never waits.
+
+        Nobody waits for a peer that reads slowly, whatever SLOW_CONSUMER says, so what waits for it is bounded.
+
+        Returns:
+            Whether the message leaves, as far as is known: another thread may yet find the connection closed.
+        """
+        connection = self.connection
+        if not connection.is_open or self.broken:
+            return False
+        if self.is_elsewhere:
+            return self._call_soon(self.send_prepared, message)
+        if self._is_swamped(len(message.payload)):
+            logger.warning("%r: closed, as broadcasts wait for a peer that reads too slowly", self.endpoint._label)
+            self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
+            return False
+        is_direct = self.direct_out and type(self.writer) is codec.FrameWriter and not connection.fragmenting
+        if is_direct and message.size <= min(self.frame_size, _SHARED_LIMIT):
+            self.write_prepared(message)
+            return True
+        dropped = self.dropped
+        try:
+            _ = self.send(message.payload, message.opcode)  # which has sent it; nobody waits for room
+        except ConnectionClosed:
+            return False
+        return self.dropped == dropped
+
+    def _is_swamped(self, size: int) -> bool:
+        """Whether so much waits for the peer that nothing more may."""
+        waiting = self.writer.size + self.transport.get_write_buffer_size()
+        if self._sender is not None:
+            waiting += self._sender.waiting + self._sender.begun * size
+        return self._slow_consumer is None and waiting > _SWAMPED * max(self.endpoint.WRITE_LIMIT, _WRITE_LIMIT)
+
+    def _call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
+        """Calls back in the thread of the loop; false if that is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            return False
+        return True
 
     @property
     def dropped(self) -> int:

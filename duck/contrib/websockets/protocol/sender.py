@@ -25,13 +25,13 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import check_text
 from .loop import threads
 from .pending import Pending, begin, hop
+from .prepared import Data
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
 
 __all__ = ["LARGE", "Data", "Sender"]
 
-Data = str | bytes | bytearray | memoryview
 Parts = Iterable[Data] | AsyncIterable[Data]
 
 LARGE = 262144
@@ -123,6 +123,11 @@ class Sender:
     def is_direct(self) -> bool:
         """Whether a plain message may go straight to the writer."""
         return not (self._by_frame or self._streaming or self._line)
+
+    @property
+    def begun(self) -> int:
+        """Messages that tasks are sending: streams, and those that go through the view's own `send_frame`."""
+        return len(self._tasks)
 
     @property
     def must_finish(self) -> bool:

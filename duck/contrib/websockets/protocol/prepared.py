@@ -1,0 +1,144 @@
+"""A message for many connections: encoded once, and compressed once for each distinct agreement on compression."""
+
+import asyncio
+import threading
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Protocol
+
+from .. import codec
+from ..logging import logger
+from ..opcodes import OpCode
+from ..sansio.connection import Connection, check_text
+
+__all__ = ["Data", "Member", "Prepared", "broadcast", "send_to_all"]
+
+Data = str | bytes | bytearray | memoryview
+
+
+class _Compressing(Protocol):
+    """The asyncio half of a connection that compresses."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+
+class Prepared:
+    """A message, and the frames that servers send it in.
+
+    Args:
+        data: A str, or bytes-like.
+        opcode: TEXT or BINARY.
+
+    Attributes:
+        payload: The bytes of the message.
+        frame: The frame of a connection that does not compress the message.
+        size: The bytes of the payload.
+
+    Raises:
+        TypeError: The data is neither str nor bytes-like.
+        ValueError: The opcode is another one, or bytes that are sent as TEXT are not UTF-8.
+    """
+
+    __slots__ = ("_compressed", "frame", "opcode", "payload", "size")
+
+    def __init__(self, data: Data, opcode: int = OpCode.TEXT) -> None:
+        if opcode not in (OpCode.TEXT, OpCode.BINARY):
+            raise ValueError(f"a message for many is TEXT or BINARY, not opcode {opcode}")
+        self.opcode = OpCode(opcode)
+        if isinstance(data, str):
+            self.payload = data.encode()
+        else:
+            self.payload = data if isinstance(data, bytes) else _bytes(data)
+            if opcode == OpCode.TEXT:
+                check_text(self.payload)
+        self.size = len(self.payload)
+        self.frame = codec.serialize(codec.FIN | opcode, self.payload)
+        self._compressed: dict[Hashable, tuple[bytes, bytes]] = {}
+
+    def compress_for(self, protocol: "_Compressing") -> bytes:
+        """The frame for a connection that compresses the message, and that must send it next."""
+        deflate = protocol.connection.deflate
+        assert deflate is not None
+        agreement = deflate.agreement
+        found = self._compressed.get(agreement)
+        if found is None:
+            payload, context = deflate.compress_alone(self.payload)
+            found = codec.serialize(codec.FIN | codec.RSV1 | self.opcode, payload), context
+            self._compressed[agreement] = found
+        frame, context = found
+        deflate.follow(context)
+        return frame
+
+
+def _bytes(data: Any) -> bytes:
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise TypeError(f"a message for many is str or bytes-like, not {type(data).__name__}") from None
+
+
+class Member(Protocol):
+    """Takes messages that have been encoded for many: a view, or another end of a connection.
+
+    The name has an underscore because all others in a view are its author's.
+    """
+
+    def _send_prepared(self, message: Prepared) -> bool:
+        """Sends a message without waiting; false if it does not leave, as the connection is closed or drops it."""
+        raise NotImplementedError
+
+
+def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) -> int:
+    """Sends a message to many connections, without waiting for any of them.
+
+    The message is encoded once, and compressed once for each distinct agreement on compression. It leaves each
+    connection in the order of that connection's sends. May be called from any thread.
+
+    A peer that reads too slowly is dealt with as its view's `SLOW_CONSUMER` says. As nobody waits here, "wait" closes
+    the connection with 1008 once 64 times its `WRITE_LIMIT` waits for the peer.
+
+    Args:
+        views: Views, or others that connect; those that are closed, or not open yet, are passed over. They may come
+            and go meanwhile.
+        data: A str or bytes-like.
+        opcode: TEXT or BINARY.
+
+    Returns:
+        How many have taken the message. Of a connection of another thread it is not known yet whether it is still open
+        when its loop sends the message.
+
+    Raises:
+        TypeError: The data is neither str nor bytes-like.
+        ValueError: The opcode is neither TEXT nor BINARY, or bytes that are sent as TEXT are not UTF-8.
+    """
+    return send_to_all(list(views), Prepared(data, opcode))
+
+
+def send_to_all(members: Sequence[Member], message: Prepared) -> int:
+    """`broadcast` of a message that is encoded already."""
+    taken, rest = codec.fan_out(members, message)
+    return taken + _send_otherwise(rest, message) if rest else taken
+
+
+def _send_otherwise(members: Sequence[Member], message: Prepared) -> int:
+    taken = 0
+    elsewhere: dict[asyncio.AbstractEventLoop, list[Member]] = {}
+    for member in members:
+        protocol = getattr(member, "_protocol", None)
+        if protocol is not None and protocol.thread != threading.get_ident():
+            if protocol.connection.is_open:
+                elsewhere.setdefault(protocol.loop, []).append(member)
+            continue
+        try:
+            taken += member._send_prepared(message)
+        except Exception:
+            logger.exception("%r: a message for many could not be sent", member)
+    for loop, those in elsewhere.items():
+        try:
+            loop.call_soon_threadsafe(send_to_all, those, message)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+        else:
+            taken += len(those)
+    return taken
