@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from .. import codec
 from ..codec import SENT
-from ..exceptions import ConnectionClosed, ExtensionError, ProtocolError
+from ..exceptions import ConnectionClosed, ProtocolError
 from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
@@ -298,10 +298,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         """The next message could not be decoded."""
         if self.closed.done():
             return
-        if isinstance(error, (ExtensionError, ProtocolError)):
-            self.connection.refuse(error)
-        else:
-            self.connection.fail_to_decode(error)
+        self.connection.refuse(error)
         self.respond()
 
     def _respond_if_due(self) -> None:

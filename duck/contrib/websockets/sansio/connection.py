@@ -8,9 +8,9 @@ How it moves:
     any   -- the peer breaks a rule ------------> `failed`, and a close frame that says why, if none has left
     any   -- the stream ends -------------------> `ended`
 
-Once a close frame has left, nothing else leaves and data messages that still come are dropped (section 5.5.1); once one
-has come, or the connection has failed, nothing more is read. `is_over` tells that there is nothing left to wait for but
-the end of the stream. Whoever owns the connection sends what `take_outgoing` gives.
+After a close frame has left, nothing else leaves, and received data messages are dropped (section 5.5.1). After a close
+frame has come, or the connection has failed, nothing more is read. `is_over` is true when only the end of the stream is
+left to wait for. The owner of the connection sends the bytes that `take_outgoing` returns.
 """
 
 import builtins
@@ -93,25 +93,25 @@ class Connection:
     """A connection after its opening handshake.
 
     Args:
-        client: Which end this is: a client masks what it sends and takes only frames without mask.
-        max_size: Largest message taken, in bytes, on the wire and decoded; None for no limit. (On the wire one that an
-            extension has encoded may be a sixteenth larger, for there is data that does not compress.)
-        extensions: As negotiated, in the order in which they encode.
+        client: The role of this end. A client masks its frames, and takes only frames without mask.
+        max_size: Bytes of the largest message, on the wire and decoded; None for no limit. An encoded message may be a
+            sixteenth larger on the wire, because some data does not compress.
+        extensions: The negotiated extensions, in the order in which they encode.
 
     Attributes:
-        client: The same.
-        broken: Whether a message could not be decoded: what comes behind it is not looked at.
-        closing: Whether a close frame is to leave behind what was sent before: nothing may be sent any more, and
-            messages that come are dropped.
-        fault: What an extension has raised that is no error of the peer, for the owner to log.
+        client: As the argument.
+        broken: Whether a message could not be decoded. The messages behind it are ignored.
+        closing: Whether a close frame is to leave behind the messages that were sent before it. Nothing may be sent any
+            more, and received messages are dropped.
+        fault: An error of an extension that is no fault of the peer, for the owner to log.
         needs_response: Whether `respond` has something to do.
-        reader: Reads the stream. Whoever feeds it past `receive` hands what it gives to `received`.
-        writer: Holds what is to be sent. Plain messages may be written past `send` while nothing forbids it.
-        deflate: The only extension, where that is permessage-deflate: messages then take a shorter way.
-        close_code: How the connection ended: the peer's code, else ours, 1006 if there was no close frame; None before.
-        close_reason: The words that came with it.
-        close_received: The peer's close frame.
-        failed: What the peer did wrong.
+        reader: Reads the stream. An owner that feeds it directly passes the messages to `received`.
+        writer: Holds the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
+        deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
+        close_code: The code of the end: the peer's, else ours, 1006 if there was no close frame; None before.
+        close_reason: The reason that came with it.
+        close_received: The close frame of the peer.
+        failed: The rule that the peer has broken.
     """
 
     __slots__ = (
@@ -168,13 +168,17 @@ class Connection:
 
     @property
     def encoded(self) -> int:
-        """Bits of an opcode that tell that its data message has to be decoded.
+        """The bits of an opcode that mark an encoded data message.
 
-        A message that permessage-deflate has not compressed is as it came; of what others do, only they know.
+        permessage-deflate sets RSV1 in the messages that it compresses. Other extensions may change any message.
         """
         if not self.extensions:
             return 0
         return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
+
+    def is_encoded(self, opcode: int) -> bool:
+        """Whether `decode` is to be called for a message of the reader."""
+        return opcode & self.encoded != 0 and opcode & 0b1111 < OpCode.CLOSE
 
     @property
     def close_sent(self) -> bool:
@@ -193,9 +197,9 @@ class Connection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a message may go straight to `writer` while that is not closed nor fragmenting.
+        """Whether messages may go straight to `writer`, as they are or compressed by `deflate`.
 
-        As it is, or as `deflate` makes it.
+        Not while the writer is closed or fragmenting.
         """
         return not (self.ended or (self.extensions and self.deflate is None))
 
@@ -217,13 +221,23 @@ class Connection:
     # Receiving
 
     def receive(self, data: bytes) -> list[tuple[int, bytes]]:
-        """What the next bytes of the stream complete; `respond` is to follow once it has been handed on.
+        """Takes the next bytes of the stream. `respond` is to follow once the messages have been handed on.
 
         Returns:
-            (opcode, payload) of each message and control frame. Pings have been answered.
+            (opcode, payload) of each message and control frame that is complete. Pings have been answered.
         """
         messages = self.received(self.reader.receive(data), self.reader.control)
-        return self._decode(messages) if self.extensions else messages
+        if not self.extensions:
+            return messages
+        decoded = []
+        try:
+            for opcode, payload in messages:
+                decoded.append(self.decode(opcode, payload) if self.is_encoded(opcode) else (opcode, payload))
+        except KeyboardInterrupt:
+            raise
+        except _ANY as error:  # such as SystemExit, which would end the server
+            self.refuse(error)
+        return decoded
 
     def respond(self) -> None:
         """Answers the close frame of the last receiving call, or the breach of a rule in it.
@@ -238,16 +252,25 @@ class Connection:
             self.fail(self._breach)
 
     def breach(self, error: BaseException) -> None:
-        """What the peer has sent last, behind what was received before, breaks a rule: `respond` tells it."""
+        """The bytes behind the received messages break a rule, and `respond` tells the peer."""
         self._breach = error
         self.needs_response = True
 
-    def refuse(self, error: BaseException) -> None:
-        """The next message cannot be decoded: `respond` tells it."""
-        # Its traceback would keep all that was decompressed, for as long as the peer takes to close.
-        error.__traceback__ = error.__context__ = None
+    def refuse(self, error: builtins.BaseException) -> None:
+        """The next message cannot be decoded, and `respond` tells the peer.
+
+        Args:
+            error: Raised by `decode`. An error that is no fault of the peer becomes `fault`, and the peer learns only
+                that there was one.
+        """
         self.broken = True
-        self.breach(error)
+        if isinstance(error, (ExtensionError, ProtocolError)):
+            # The traceback would keep all decompressed data, for as long as the peer takes to close.
+            error.__traceback__ = error.__context__ = None
+            self.breach(error)
+        else:
+            self.fault = error
+            self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
 
     def prepare_close(self, code: int, reason: str) -> None:
         """`close` is to follow, behind what has been sent; nothing more may be sent."""
@@ -262,12 +285,6 @@ class Connection:
             with contextlib.suppress(ProtocolError):
                 self.close_code, self.close_reason = parse_close(self._closing)
 
-    def fail_to_decode(self, error: builtins.BaseException) -> None:
-        """The next message cannot be decoded for a reason that is none of the peer's: `respond` tells it so."""
-        self.fault = error
-        self.broken = True
-        self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
-
     def receive_eof(self) -> None:
         """The stream has ended, in whatever way."""
         self.ended = True
@@ -278,10 +295,10 @@ class Connection:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
     def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
-        """Applies the rules to what `reader` gave; as `receive`, but messages stay encoded.
+        """Applies the rules to the next messages of `reader`; as `receive`, but messages stay encoded.
 
         Args:
-            messages: The next ones.
+            messages: The messages and control frames of the last call of `reader`.
             control: Whether there may be control frames among them.
         """
         if self.failed is not None or self.broken:
@@ -300,28 +317,14 @@ class Connection:
                     self.needs_response = True
         return messages
 
-    def _decode(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-        decoded = []
-        try:
-            for opcode, payload in messages:
-                is_encoded = opcode & self.encoded and opcode & 0b1111 < OpCode.CLOSE
-                decoded.append(self.decode(opcode, payload) if is_encoded else (opcode, payload))
-        except (ExtensionError, ProtocolError) as error:
-            self.refuse(error)
-        except KeyboardInterrupt:
-            raise
-        except _ANY as error:  # such as SystemExit, which would end the server
-            self.fail_to_decode(error)
-        return decoded
-
     def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
         """A message as it was before the peer's extensions encoded it.
 
-        What is compressed may be decoded in another thread, one message at a time and in order.
+        Compressed messages may be decoded in another thread, one at a time and in order.
 
         Raises:
-            ExtensionError: It is not what they give.
-            PayloadTooBig: It is larger than `max_size`.
+            ExtensionError: The payload is not valid for the extension.
+            PayloadTooBig: The decoded message is larger than `max_size`.
             ProtocolError: A text is not UTF-8.
         """
         kind = opcode & 0b1111
@@ -438,7 +441,7 @@ class Connection:
             raise
 
     def send_compressed(self, opcode: int, fragments: Sequence[bytes]) -> None:
-        """Queues a message that has been compressed, as the next one, by `compress`; errors of `send`."""
+        """Queues the message that `compress` has compressed last; errors of `send`."""
         if not self.is_writable:
             raise self.closed_error()
         first = opcode | RSV1
@@ -448,7 +451,7 @@ class Connection:
         self.writer.write(FIN | first, fragments[-1])
 
     def closed_error(self) -> ConnectionClosed:
-        """What tells a sender that the connection has ended."""
+        """The error of a sender after the connection has ended."""
         return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
@@ -479,10 +482,10 @@ class Connection:
             self.close_code, self.close_reason = code, reason
 
     def take_outgoing(self) -> list[bytes]:
-        """What is to be sent, in order; it is not given again."""
+        """Removes and returns the bytes to be sent, in order."""
         return self.writer.take()
 
     def fail(self, error: BaseException) -> None:
-        """Ends the connection for what the peer did, and tells it (section 7.1.7)."""
+        """Ends the connection because of an error of the peer, and tells it (section 7.1.7)."""
         self.failed = error
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
