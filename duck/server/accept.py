@@ -5,7 +5,9 @@ import errno
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 __all__ = ["BACKLOG", "Acceptor", "LoopAcceptor"]
@@ -123,7 +125,11 @@ class LoopAcceptor:
         Args:
             factory: Makes the protocol of a connection.
         """
-        listen = loop.create_unix_server if self.socket.family == socket.AF_UNIX else loop.create_server
+        listen: Any = loop.create_server
+        if self.socket.family == socket.AF_UNIX:
+            listen = loop.create_unix_server
+            if sys.version_info >= (3, 13):  # the file belongs to the one who has bound the socket
+                listen = partial(listen, cleanup_socket=False)
         files = [os.dup(self.socket.fileno()) for _ in range(_BY_UVLOOP - 1)]
         for sock in [self.socket, *(socket.socket(fileno=file) for file in files)]:
             self._servers.append(await listen(factory, sock=sock, backlog=BACKLOG))

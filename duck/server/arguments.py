@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 from .hosts import AllowedHosts, checked_origins
 from .limits import Limits
+from .log_config import LogOptions
+from .loops import LOOPS
 from .options import Options
 from .proxies import Proxies
-from .runner import LOOPS
 
-__all__ = ["Parser", "add_serve_options", "options"]
+__all__ = ["Parser", "add_serve_options", "log_options", "options"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -50,6 +51,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _add_limits(parser.add_argument_group("limits"))
     _add_logging(parser.add_argument_group("logging"))
     _add_process(parser.add_argument_group("process"))
+    _add_shutdown(parser.add_argument_group("shutdown"))
 
 
 def options(arguments: argparse.Namespace) -> Options:
@@ -57,6 +59,11 @@ def options(arguments: argparse.Namespace) -> Options:
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     values = {field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "limits"}
     return Options(**values, limits=limits)
+
+
+def log_options(arguments: argparse.Namespace) -> LogOptions:
+    """The options of logging."""
+    return LogOptions(arguments.log_level, arguments.access_log, arguments.log_config)
 
 
 def _add_addresses(group: Any) -> None:
@@ -164,30 +171,58 @@ def _add_limits(group: Any) -> None:
 
 
 def _add_logging(group: Any) -> None:
-    group.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="what is logged (%(default)s)")
+    group.add_argument("--log-level", choices=LOG_LEVELS, help="least level that is logged (info)")
     group.add_argument(
         "--access-log",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="log a line for each page and each handshake, whatever the level",
+        help="log a line for each page and each handshake, whatever the level (no)",
+    )
+    group.add_argument(
+        "--log-config",
+        metavar="FILE",
+        help="configure logging by a .json or .toml file for logging.config.dictConfig, or an INI file for fileConfig",
     )
 
 
 def _add_process(group: Any) -> None:
-    group.add_argument("--loop", choices=LOOPS, default="auto", help="event loop; auto is uvloop if installed")
+    group.add_argument(
+        "--loop",
+        type=_loop,
+        metavar="LOOP",
+        default="auto",
+        help=f"event loop: {', '.join(LOOPS)}, or MODULE:FACTORY; auto is uvloop if installed",
+    )
+
+
+def _add_shutdown(group: Any) -> None:
+    group.description = "SIGINT or SIGTERM starts it; another one, a second later, ends the process at once."
+    group.add_argument(
+        "--drain",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="close WebSockets one after the other over this time, so that clients do not come back all at once; "
+        "handshakes are answered 503 meanwhile (%(default)s)",
+    )
     group.add_argument(
         "--shutdown-timeout",
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="time for handlers and connections to end on SIGINT or SIGTERM (%(default)s)",
+        help="time for handlers and connections to end after that (%(default)s)",
     )
     group.add_argument(
         "--shutdown-code",
         type=int,
         choices=(1001, 1012),
         default=1001,
-        help="close code that clients get then; 1012 tells of a restart (%(default)s)",
+        help="close code that clients get; 1012 tells of a restart (%(default)s)",
+    )
+    group.add_argument(
+        "--health-path",
+        type=_path,
+        metavar="PATH",
+        help="answer health checks there by 200, and by 503 once shutdown has begun",
     )
 
 
@@ -224,6 +259,18 @@ _seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
 
 def _host(text: str) -> str | None:
     return None if text == "*" else text
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or {*text} & {*"<>?# "}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path, such as /healthz")
+    return text
+
+
+def _loop(text: str) -> str:
+    if text not in LOOPS and ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(LOOPS)}, or MODULE:FACTORY")
+    return text
 
 
 def _proxies(text: str) -> Collection[str]:

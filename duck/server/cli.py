@@ -2,20 +2,23 @@
 
 import argparse
 import importlib
-import logging
 import os
 import socket
 import sys
+import traceback
 from dataclasses import replace
 from typing import Any
 
 from duck.contrib.websockets import __version__
-from duck.contrib.websockets.logging import access_logger
 
-from .arguments import Parser, add_serve_options, options
-from .listen import passed_by_systemd
+from .arguments import Parser, add_serve_options, log_options, options
+from .lifespan import LifespanError
+from .log_config import LogConfigError
+from .loops import LoopError, loop_factory
 from .routes import Routes
-from .runner import loop_factory, outlast_signals, run_options
+from .runner import run_options
+from .signals import outlast_signals
+from .systemd import passed_by_systemd
 from .target import TargetError, load
 from .tls import Certificates
 
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments; those of the process when None.
 
     Returns:
-        The exit status: 0, or 2 for what cannot be done.
+        The exit status: 0, 1 where the application's lifespan has failed, or 2 for what cannot be done.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -43,10 +46,14 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
-    except (TargetError, UsageError) as error:
+    except (TargetError, UsageError, LogConfigError, LoopError) as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2
+    except LifespanError as error:
+        traceback.print_exception(error.__cause__)
+        print(f"duck: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> Parser:
@@ -59,14 +66,10 @@ def _parser() -> Parser:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    access_logger.setLevel(logging.INFO if arguments.access_log else logging.CRITICAL)
-    urlpatterns = load(arguments.target)
+    log_options(arguments).apply()
+    target = load(arguments.target)
     try:
-        Routes(urlpatterns)
+        Routes(target.urlpatterns)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{arguments.target}: {error}") from error
     try:
@@ -77,7 +80,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError("--proxy-protocol needs --trusted-proxies: anybody else could claim to be anybody")
     make_context = _certificates(arguments)
     try:
-        run_options(urlpatterns, options(arguments), _sockets(arguments), make_context, arguments.loop)
+        run_options(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
     except OSError as error:
         raise _cannot_listen(arguments, error) from error
 

@@ -70,6 +70,10 @@ class Host(Protocol):
     @property
     def allowed_origins(self) -> Collection[str] | None: ...
     @property
+    def health_path(self) -> str | None: ...
+    @property
+    def retry_after(self) -> int | None: ...
+    @property
     def application(self) -> Any: ...
     @property
     def closing(self) -> bool: ...
@@ -93,6 +97,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_alarm",
+        "_answered",
         "_buffer",
         "_clock",
         "_context",
@@ -133,6 +138,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._deadline = self._alarm = _NEVER
         self._tick = 0
         self.secure = self._lost = self._writing_paused = False
+        self._answered = False
         self._unsent = 0
 
     # What the transport calls.
@@ -173,6 +179,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._leave()
 
     # What the server calls.
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the client is connected and its first request has yet to come, or to be answered."""
+        return not self._answered and self._phase in (Phase.COMING, Phase.READING, Phase.ANSWERING)
 
     @property
     def first_timeout(self) -> float:
@@ -245,7 +256,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         except ValueError as error:
             self._refuse(400, f"{head.target!r} is no request target: {error}", head_only)
             return
-        hosts = self._server.allowed_hosts
+        # Load balancers ask for their servers by any address.
+        hosts = None if request.path == self._server.health_path else self._server.allowed_hosts
         if hosts is not None and (host := request.headers.get("host", "")) not in hosts:
             self._refuse(421, f"{host!r} is not a host of ours: see allowed_hosts", head_only)
             return
@@ -254,6 +266,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
             return
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
+            if (seconds := self._server.retry_after) is not None:
+                self._refuse(503, "the server drains", head_only, headers=[("Retry-After", str(seconds))])
+                return
             copy_context().run(self._hand_over, request, match)
         else:
             self._set_deadline(_NEVER)
@@ -303,6 +318,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._phase is Phase.GONE or self._transport.is_closing():
             return
         close = not keep_alive or self._server.closing
+        self._answered = True
         self._unsent = 0
         self._transport.write(response.to_bytes(head_only=request.method == "HEAD", close=close))
         log_access(request, response.status, 0 if request.method == "HEAD" else len(response.content))
@@ -315,11 +331,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # The end.
 
-    def _refuse(self, status: int, reason: str, head_only: bool) -> None:
+    def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
         """Answer what cannot be taken for a request, and end the connection."""
         _log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
-        self._transport.write(_plain(status).to_bytes(head_only=head_only, close=True))
+        self._transport.write(_plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:

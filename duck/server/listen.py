@@ -9,15 +9,13 @@ import stat
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UnixListener", "bind", "passed_by_systemd", "url"]
+__all__ = ["UnixListener", "bind", "url"]
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _MODE = 0o666
-
-_FIRST_PASSED = 3
 
 
 async def bind(host: str | None, port: int) -> list[socket.socket]:
@@ -78,19 +76,6 @@ def _bind(family: int, address: Any) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def passed_by_systemd() -> list[socket.socket]:
-    """The sockets that systemd, or another that does as it does, has opened for this process; see sd_listen_fds(3)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are not for processes that we start
-        os.environ.pop(name, None)
-    sockets = [socket.socket(fileno=file) for file in range(_FIRST_PASSED, _FIRST_PASSED + count)]
-    for sock in sockets:
-        sock.set_inheritable(False)
-    return sockets
 
 
 class UnixListener:

@@ -23,8 +23,11 @@ class Options:
         port: The TCP port; 0 for a free one.
         uds: The path of a Unix socket to listen on instead.
         uds_mode: The permissions of that socket; None for those of the socket that it replaces, or else 0o666.
-        shutdown_timeout: Seconds that views and their handlers have to end.
+        drain: Seconds over which a server that shuts down closes its WebSockets, one after the other; 0 for all at
+            once.
+        shutdown_timeout: Seconds that views and their handlers have to end, after those.
         shutdown_code: The close code that clients get: 1001, or 1012 for a restart.
+        health_path: The path that answers health checks: 200, or 503 once the server drains; None for no such path.
         limits: What clients may ask for.
         trusted_proxies: IP addresses and networks of trusted proxies; `unix` for clients of a Unix socket.
         proxy_protocol: Whether the connections of those proxies begin with a header of the PROXY protocol.
@@ -39,8 +42,10 @@ class Options:
     port: int = 8000
     uds: str | None = None
     uds_mode: int | None = None
+    drain: float = 0.0
     shutdown_timeout: float = 10.0
     shutdown_code: int = CloseCode.GOING_AWAY
+    health_path: str | None = None
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: Iterable[str] = ()
     proxy_protocol: bool = False

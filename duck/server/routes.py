@@ -38,11 +38,16 @@ class Match(NamedTuple):
 class Routes:
     """The routes of an application, in the order in which they are tried."""
 
-    def __init__(self, urlpatterns: Iterable[Mapping[str, Any]] | type[View]) -> None:
+    def __init__(
+        self,
+        urlpatterns: Iterable[Mapping[str, Any]] | type[View],
+        before: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
         """Compile the patterns.
 
         Args:
             urlpatterns: What `duck.urls.path` and `re_path` return, or a view for every path.
+            before: Routes of the server's own, which are tried first.
 
         Raises:
             TypeError: It is neither, or a handler is neither a `View` class nor a function.
@@ -55,6 +60,7 @@ class Routes:
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
             raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class")
+        self._routes[:0] = map(_compile, before)
 
     def match(self, path: str) -> Match | None:
         """The first route for a decoded path, or None."""

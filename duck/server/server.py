@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import ssl as tls
@@ -16,6 +17,7 @@ from duck.contrib.websockets import CloseCode, WebSocketView
 from duck.contrib.websockets.logging import format_address
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
+from duck.urls import path
 from duck.views import View
 
 from . import proxy_protocol as proxy_header
@@ -23,12 +25,13 @@ from .accept import BACKLOG, Acceptor, LoopAcceptor
 from .census import Census, Place
 from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
+from .lifespan import Lifespan, alive
 from .limits import Limits
 from .listen import UnixListener, bind, url
 from .options import Options
 from .proxies import Proxies
 from .routes import Routes
-from .shutdown import Work, abort, shut_down
+from .shutdown import Work, abort, drain, shut_down
 
 __all__ = ["Server", "serve", "serving"]
 
@@ -55,7 +58,11 @@ class Server:
         allowed_hosts: The names by which clients may ask for the server; None for any.
         allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
         application: What requests name as their application.
-        closing: Whether the server is shutting down.
+        state: The value of the application's lifespan; None without one.
+        health_path: The path that answers health checks; None for no such path.
+        draining: Whether the server has begun to shut down.
+        retry_after: Seconds after which clients may come back, which are refused by 503; None while they are not.
+        closing: Whether the server has stopped accepting connections, and ends those that there are.
         addresses: Where it listens, as URLs.
         ssl: How new connections are encrypted.
         hung: What `close` had to give up: views and pages that did not end when they were cancelled.
@@ -74,13 +81,17 @@ class Server:
         """
         self._options = options
         self.limits = options.limits
-        self.routes = Routes(urlpatterns)
+        self.health_path = options.health_path
+        own = [] if options.health_path is None else [path(options.health_path, self._health)]
+        self.routes = Routes(urlpatterns, own)
         self.proxies = Proxies(options.trusted_proxies) if options.trusted_proxies else None
         self.allowed_hosts = AllowedHosts(options.allowed_hosts) if options.allowed_hosts else None
         origins = options.allowed_origins
         self.allowed_origins = None if origins is None else checked_origins(origins)
         self.application = Application(self)
-        self.closing = False
+        self.state: Any = None
+        self.draining = self.closing = False
+        self.retry_after: int | None = None
         self.addresses: list[str] = []
         self.port: int | None = None
         self.ssl: tls.SSLContext | None = None
@@ -96,7 +107,7 @@ class Server:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets."""
-        return () if self.closing else tuple(acceptor.socket for acceptor in self._acceptors)
+        return tuple(acceptor.socket for acceptor in self._acceptors)
 
     @property
     def connections(self) -> list[WebSocketView]:
@@ -114,7 +125,7 @@ class Server:
             OSError: The address cannot be had.
         """
         self.ssl = ssl
-        if self._options.uds is not None:
+        if not sockets and self._options.uds is not None:
             self._unix_listener = UnixListener(self._options.uds, self._options.uds_mode)
             sockets = [self._unix_listener.socket]
         elif not sockets:
@@ -140,24 +151,47 @@ class Server:
         else:
             self._acceptors.append(Acceptor(loop, sock, self._accepted))
 
-    async def close(self) -> None:
-        """Shut down: wait for the answers and handlers at work, close every connection, and in the end cancel them.
+    async def close(self, *, replaced: bool = False) -> None:
+        """Shut down: drain, wait for the answers and handlers at work, close every connection, and cancel them at last.
 
-        What does not even end then is given up, and named in the log.
+        While the server drains it accepts connections, so that health checks are answered by 503, and handshakes too,
+        with Retry-After. Work that does not end though it is cancelled is given up, and named in the log.
+
+        Args:
+            replaced: Another server accepts the connections of the same sockets. This one accepts none from now on,
+                serves those that it has accepted, and closes WebSockets by 1012.
         """
         if self._closed is None:
-            self._closed = asyncio.get_running_loop().create_task(self._shut_down())
+            self._closed = asyncio.get_running_loop().create_task(self._shut_down(replaced))
         await asyncio.shield(self._closed)
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, replaced: bool) -> None:
+        options = self._options
+        self.draining = True
+        code = CloseCode.SERVICE_RESTART if replaced else options.shutdown_code
+        if replaced:
+            self._stop_accepting()
+            await self._work.asked()
+        elif options.drain:
+            self.retry_after = math.ceil(options.drain)
+        if options.drain:
+            await drain(self._work, options.drain, code)
         self.closing = True
-        for acceptor in self._acceptors:
-            acceptor.close()
-        if self._unix_listener is not None:
-            self._unix_listener.unlink()
+        self._stop_accepting()
         for handshake in self._handshakes:
             handshake.cancel()
-        self.hung = await shut_down(self._work, self._options.shutdown_timeout, self._options.shutdown_code)
+        self.hung = await shut_down(self._work, options.shutdown_timeout, code)
+
+    def _stop_accepting(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
+        if self._unix_listener is not None:
+            self._unix_listener.unlink()
+
+    def _health(self, request: HttpRequest) -> HttpResponse:
+        status, words = (503, "draining") if self.draining else (200, "ok")
+        return HttpResponse(f"{words}\n", status, "text/plain; charset=utf-8")
 
     # From a connection to its protocol.
 
@@ -378,8 +412,11 @@ async def serve(
     uds_mode: int | None = None,
     sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,
+    lifespan: Lifespan | None = None,
+    drain: float = 0.0,
     shutdown_timeout: float = 10.0,
     shutdown_code: int = CloseCode.GOING_AWAY,
+    health_path: str | None = None,
     limits: Limits | None = None,
     trusted_proxies: Iterable[str] = (),
     proxy_protocol: bool = False,
@@ -396,8 +433,15 @@ async def serve(
         uds_mode: Its permissions; None for those of a socket that it replaces, or else 0o666, for anybody.
         sockets: Bound sockets to listen on instead, which are closed in the end.
         ssl: How to encrypt.
-        shutdown_timeout: Seconds that views and their handlers have to end when the block is left.
+        lifespan: Called with the server, returns an async context manager, which is entered before the first connection
+            is accepted, and left after the last has ended. Its value is the server's `state`, which views have as
+            `self.server.state`.
+        drain: Seconds over which WebSockets are closed in even steps when the block is left, so that their clients do
+            not come back all at once. Meanwhile handshakes are refused by 503 with Retry-After.
+        shutdown_timeout: Seconds that views and their handlers have to end after that.
         shutdown_code: The close code that clients get then: 1001, or 1012 for a restart.
+        health_path: A path for health checks, answered by 200, or by 503 from the moment the server drains, whatever
+            the Host of the request.
         limits: What clients may ask for.
         trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
             `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
@@ -409,6 +453,7 @@ async def serve(
 
     Raises:
         OSError: The address cannot be had.
+        LifespanError: The lifespan has failed; nothing has been served if that was at its start.
         TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
     """
     options = Options(
@@ -416,15 +461,17 @@ async def serve(
         port,
         uds=uds,
         uds_mode=uds_mode,
+        drain=drain,
         shutdown_timeout=shutdown_timeout,
         shutdown_code=shutdown_code,
+        health_path=health_path,
         limits=limits or Limits(),
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
     )
-    async with serving(urlpatterns, options, sockets, ssl) as server:
+    async with serving(urlpatterns, options, sockets, ssl, lifespan) as server:
         yield server
 
 
@@ -434,11 +481,13 @@ async def serving(
     options: Options,
     sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,
+    lifespan: Lifespan | None = None,
 ) -> AsyncIterator[Server]:
     """Serve an application, as `serve` does, by options in one object."""
     server = Server(urlpatterns, options)
-    try:
-        await server.listen(sockets, ssl)
-        yield server
-    finally:
-        await server.close()
+    async with alive(lifespan, server):
+        try:
+            await server.listen(sockets, ssl)
+            yield server
+        finally:
+            await server.close()

@@ -9,12 +9,15 @@ from duck.http.request import HttpRequest
 
 from .http import HttpProtocol
 
-__all__ = ["Work", "abort", "shut_down"]
+__all__ = ["Work", "abort", "drain", "shut_down"]
 
 logger = logging.getLogger("duck.server")
 
 _FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
 _LAST = 2.0  # seconds in which what has been cancelled must end
+_STEP = 0.01  # seconds between two steps of draining, at least
+_LOOK = 0.2  # seconds in which the end of all views is noticed
+_FRESH = 1.0  # seconds that clients have for the first request of a connection when their server is replaced
 _NAMED = 10  # of those that hang
 
 
@@ -27,12 +30,13 @@ class Work:
         views: The WebSocket views, by the future that ends with their connection.
     """
 
-    __slots__ = ("_no_protocols", "answers", "protocols", "views")
+    __slots__ = ("_farewells", "_no_protocols", "answers", "protocols", "views")
 
     def __init__(self) -> None:
         self.protocols: set[HttpProtocol] = set()
         self.answers: dict[asyncio.Task[None], HttpRequest] = {}
         self.views: dict[asyncio.Future[None], WebSocketView] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
         self._no_protocols = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
@@ -60,8 +64,27 @@ class Work:
             return True
         return False
 
+    async def asked(self) -> None:
+        """Wait for the requests of those who have connected a moment ago, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FRESH):
+                while any(protocol.is_fresh for protocol in self.protocols):  # noqa: ASYNC110
+                    await asyncio.sleep(_STEP)
+
+    def say_goodbye(self, view: WebSocketView, patience: float, code: int) -> None:
+        """Close a WebSocket once its handlers at work have ended.
+
+        Args:
+            patience: Seconds after which they are not waited for.
+        """
+        farewell = asyncio.get_running_loop().create_task(_say_goodbye(view, patience, code))
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
+
     def cancel(self) -> None:
         """Cancel all tasks, and drop all connections."""
+        for farewell in self._farewells:
+            farewell.cancel()
         for answer in self.answers:
             answer.cancel()
         for ended, view in list(self.views.items()):
@@ -71,6 +94,24 @@ class Work:
                 view.terminate()
         for protocol in list(self.protocols):
             protocol.abort()
+
+
+async def drain(work: Work, seconds: float, code: int) -> None:
+    """Close the WebSockets one after the other, in even steps, so that their clients do not return all together.
+
+    Args:
+        work: Has the views, of which those of this moment are closed.
+        seconds: The time from the first to the last. It ends early once no view is left.
+        code: The close code.
+    """
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    views = list(work.views.items())
+    for number, (ended, view) in enumerate(views):
+        while (wait := begin + seconds * number / len(views) - loop.time()) > _STEP and work.views:  # noqa: ASYNC110
+            await asyncio.sleep(min(wait, _LOOK))
+        if not ended.done():
+            work.say_goodbye(view, seconds, code)
 
 
 async def shut_down(work: Work, patience: float, code: int) -> list[str]:
@@ -87,12 +128,10 @@ async def shut_down(work: Work, patience: float, code: int) -> list[str]:
     for protocol in list(work.protocols):
         protocol.shut_down()
     for_handlers = patience - min(patience / 4, _FAREWELL)
-    loop = asyncio.get_running_loop()
-    farewells = [loop.create_task(_say_goodbye(view, for_handlers, code)) for view in work.views.values()]
+    for view in work.views.values():
+        work.say_goodbye(view, for_handlers, code)
     if await work.ended(patience):
         return []
-    for farewell in farewells:
-        farewell.cancel()
     work.cancel()
     return [] if await work.ended(_LAST) else _give_up(work)
 

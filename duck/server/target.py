@@ -8,13 +8,25 @@ import traceback
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from duck.views import View
 
-__all__ = ["TargetError", "load"]
+__all__ = ["Target", "TargetError", "load"]
 
 _OURS = (str(Path(__file__).parents[1]) + os.sep, str(Path(importlib.__file__).parent) + os.sep, "<frozen importlib")
+
+
+class Target(NamedTuple):
+    """An application.
+
+    Attributes:
+        urlpatterns: Its routes, or its only view.
+        lifespan: The `lifespan` of its module; None where it has none.
+    """
+
+    urlpatterns: Any
+    lifespan: Any
 
 
 class TargetError(Exception):
@@ -29,8 +41,8 @@ class TargetError(Exception):
         self.details = details
 
 
-def load(target: str) -> Any:
-    """Import what a target names.
+def load(target: str) -> Target:
+    """Import what a target names, and the `lifespan` of its module.
 
     Args:
         target: The path of a Python file, or `module` or `module:attribute`. Without an attribute
@@ -40,15 +52,15 @@ def load(target: str) -> Any:
         TargetError: There is no such thing, or importing it fails.
     """
     if target.endswith(".py"):
-        return _default(_import_file(Path(target)), target)
+        module = _import_file(Path(target))
+        return Target(_default(module, target), getattr(module, "lifespan", None))
     module_name, _, attribute = target.partition(":")
     module = _import_module(module_name, target)
-    if not attribute:
-        return _default(module, target)
     try:
-        return reduce(getattr, attribute.split("."), module)
+        found = reduce(getattr, attribute.split("."), module) if attribute else _default(module, target)
     except AttributeError:
         raise TargetError(f"{module_name} has no {attribute!r}; check the name behind the colon") from None
+    return Target(found, getattr(module, "lifespan", None))
 
 
 def _default(module: ModuleType, target: str) -> Any:

@@ -592,6 +592,136 @@ def test_bad_certificates(folder, tls):
     assert "give a certificate and its own key" in fails(folder, *serve, *swapped)
 
 
+LIFESPAN = """
+import contextlib
+
+@contextlib.asynccontextmanager
+async def lifespan(server):
+    print("begun", flush=True)
+    yield
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("target", ["living.py", "living:Echo"])
+def test_the_lifespan_of_a_module(folder, target):
+    (folder / "living.py").write_text(ONE_VIEW + LIFESPAN)
+    with subprocess.Popen(
+        command("serve", target, "--port", 0),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline().startswith("listening on ")
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == ("ended\n", None)
+        assert process.returncode == 0
+
+
+def test_a_lifespan_that_fails(folder):
+    (folder / "failing.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", "1 / 0\n    yield"))
+    result = run(folder, "serve", "failing.py", "--port", 0)
+    assert (result.returncode, result.stdout) == (1, "begun\n")
+    assert 'failing.py", line' in result.stderr
+    assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
+
+
+def test_a_signal_while_the_lifespan_starts(folder):
+    sleep = "import asyncio; await asyncio.sleep(1000)\n    yield"
+    (folder / "slow.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", sleep))
+    with subprocess.Popen(
+        command("serve", "slow.py", "--port", 0), cwd=folder, env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"", None)
+        assert process.returncode == 0
+
+
+def test_a_loop_of_ones_own(folder):
+    (folder / "loops.py").write_text(
+        "import asyncio\nclass Own(asyncio.SelectorEventLoop):\n    pass\ndef none():\n    return None\n"
+    )
+    (folder / "telling.py").write_text(
+        ONE_VIEW.replace("send(message, opcode)", "send(type(__import__('asyncio').get_running_loop()).__name__)")
+    )
+    with Process(folder, "telling.py", "--port", 0, "--loop", "loops:Own") as process:
+        assert echo(process.address) == "Own"
+    assert "no loop loops:nothing: AttributeError" in fails(folder, "serve", "echo.py", "--loop", "loops:nothing")
+    assert "loops:none returned NoneType" in fails(folder, "serve", "echo.py", "--port", 0, "--loop", "loops:none")
+    assert "'other' is not one of auto, asyncio, uvloop" in fails(folder, "serve", "echo.py", "--loop", "other")
+
+
+LOG_CONFIGS = {
+    "log.json": """{"version": 1, "formatters": {"own": {"format": "own %(message)s"}},
+        "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own"}},
+        "loggers": {"duck.access": {"level": "INFO"}}, "root": {"handlers": ["own"], "level": "WARNING"}}""",
+    "log.toml": '''version = 1
+[formatters.own]
+format = "own %(message)s"
+[handlers.own]
+class = "logging.StreamHandler"
+formatter = "own"
+[loggers."duck.access"]
+level = "INFO"
+[root]
+handlers = ["own"]
+level = "WARNING"''',
+    "log.ini": """[loggers]
+keys=root,access
+[handlers]
+keys=own
+[formatters]
+keys=own
+[formatter_own]
+format=own %(message)s
+[handler_own]
+class=StreamHandler
+formatter=own
+args=()
+[logger_root]
+level=WARNING
+handlers=own
+[logger_access]
+level=INFO
+qualname=duck.access
+handlers=""",
+}
+
+
+@pytest.mark.parametrize("name", LOG_CONFIGS)
+def test_a_configuration_of_logging(folder, name):
+    (folder / name).write_text(LOG_CONFIGS[name])
+    with Process(folder, "echo.py", "--port", 0, "--log-config", name) as process:
+        assert echo(process.address) == "hello"
+        assert re.fullmatch(r'own 127.0.0.1:\d+ "GET / HTTP/1.1" 101 .*\n', process.stop(signal.SIGTERM)[1])
+
+
+def test_no_configuration_of_logging(folder):
+    (folder / "log.json").write_text("{}")
+    line = fails(folder, "serve", "echo.py", "--log-config", "log.json")
+    assert line.startswith("duck: cannot configure logging by log.json: dictionary doesn't specify a version; give")
+    assert "No such file" in fails(folder, "serve", "echo.py", "--log-config", "missing.toml")
+
+
+@pytest.mark.parametrize("path", ["healthz", "/health/<x>"])
+def test_a_health_path_that_is_none(folder, path):
+    assert "is not a path, such as /healthz" in fails(folder, "serve", "echo.py", "--health-path", path)
+
+
+def test_systemd_is_told_of_the_service(folder):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(folder / "notify"))
+        systemd.settimeout(30)
+        words = ["env", f"NOTIFY_SOCKET={folder / 'notify'}", *command("serve", "echo.py", "--port", 0)]
+        with Process(folder, words=words) as process:
+            assert systemd.recv(100) == b"READY=1"
+            assert process.stop(signal.SIGTERM)[0] == 0
+            assert systemd.recv(100) == b"STOPPING=1"
+
+
 def test_uvloop_that_is_not_installed(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     monkeypatch.chdir(folder)

@@ -1,0 +1,70 @@
+"""The logging of a process that serves: a level and a format, or the user's own configuration from a file."""
+
+import importlib
+import json
+import logging
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duck.contrib.websockets.logging import access_logger
+
+__all__ = ["LogConfigError", "LogOptions"]
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMAT_OF_MANY = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"
+
+
+class LogConfigError(Exception):
+    """A file holds no configuration of logging; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What is logged, and how. All values can be pickled, for worker processes.
+
+    Attributes:
+        level: The least level; None for "info", or for the level in the file.
+        access: Whether requests are logged, at any level; None for False, or for what the file says.
+        file: The path of a configuration for `logging.config`: JSON or TOML for its `dictConfig`, or else INI for its
+            `fileConfig`.
+        of_many: Whether several processes write to one log. The default format names the process then.
+    """
+
+    level: str | None = None
+    access: bool | None = None
+    file: str | None = None
+    of_many: bool = False
+
+    def apply(self) -> None:
+        """Configure the logging of this process.
+
+        Raises:
+            LogConfigError: The file cannot be used.
+        """
+        if self.file is None:
+            level = (self.level or "info").upper()
+            logging.basicConfig(level=level, format=_FORMAT_OF_MANY if self.of_many else _FORMAT)
+        else:
+            try:
+                _configure(Path(self.file))
+            except Exception as error:
+                raise LogConfigError(
+                    f"cannot configure logging by {self.file}: {error}; give a .json or .toml file for"
+                    " logging.config.dictConfig, or an INI file for logging.config.fileConfig"
+                ) from error
+            if self.level is not None:
+                logging.getLogger().setLevel(self.level.upper())
+        if self.access is not None or self.file is None:
+            access_logger.setLevel(logging.INFO if self.access else logging.CRITICAL)
+
+
+def _configure(path: Path) -> None:
+    config: Any = importlib.import_module("logging.config")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".json", ".toml"):
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        config.dictConfig({"disable_existing_loggers": False, **table})
+    else:
+        config.fileConfig(path, disable_existing_loggers=False)

@@ -1,0 +1,56 @@
+"""The event loops that can be asked for by name."""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["LOOPS", "LoopError", "loop_factory"]
+
+LOOPS = ("auto", "asyncio", "uvloop")
+
+
+class LoopError(Exception):
+    """A name does not lead to an event loop; the message says what to do."""
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Find the factory of an event loop.
+
+    Args:
+        name: One of `LOOPS`, or `module:attribute` for a function without arguments that returns a loop.
+
+    Raises:
+        LoopError: The module has no such function, or cannot be imported.
+        ModuleNotFoundError: uvloop is wanted and not installed.
+        ValueError: There is no loop of that name.
+    """
+    module, colon, attribute = name.partition(":")
+    if colon:
+        return _checked(name, module, attribute)
+    if name not in LOOPS:
+        raise ValueError(f"{name!r} is not one of {', '.join(LOOPS)}, or the module:function of another loop")
+    if name != "asyncio":
+        try:
+            factory: Callable[[], asyncio.AbstractEventLoop]
+            factory = importlib.import_module("uvloop").new_event_loop
+            return factory
+        except ModuleNotFoundError:
+            if name == "uvloop":
+                raise
+    return asyncio.new_event_loop
+
+
+def _checked(name: str, module: str, attribute: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        factory: Any = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise LoopError(f"no loop {name}: {type(error).__name__}: {error}; give the module:function of one") from error
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop = factory()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise LoopError(f"{name} returned {type(loop).__name__}, which is no event loop")
+        return loop
+
+    return make

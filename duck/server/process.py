@@ -1,0 +1,103 @@
+"""Serves in this process until the process is told to stop."""
+
+import asyncio
+import importlib
+import logging
+import socket
+import ssl as tls
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from .options import Options
+from .server import Server, serving
+from .target import Target
+
+__all__ = ["Stop", "serve_until_stopped"]
+
+logger = logging.getLogger("duck.server")
+
+_LAST = 1.0  # seconds in which what still runs behind the server must end
+
+
+class Stop:
+    """The order to stop serving.
+
+    Attributes:
+        replaced: Whether another process goes on with the same sockets.
+        interrupted: Whether the order came before the server was ready, which has been cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.replaced = self.interrupted = False
+        self._event = asyncio.Event()
+        self._starting: asyncio.Task[Any] | None = None
+
+    def set(self, replaced: bool = False) -> None:
+        """Give the order; to be called in the loop."""
+        self.replaced = replaced
+        self._event.set()
+        if self._starting is not None:
+            self.interrupted = True
+            self._starting.cancel()
+
+    def begin(self) -> None:
+        """Note that this task starts a server, and may be cancelled."""
+        self._starting = asyncio.current_task()
+
+    async def wait(self) -> None:
+        """Wait for the order; the server is ready."""
+        self._starting = None
+        await self._event.wait()
+
+
+async def serve_until_stopped(
+    target: Target,
+    options: Options,
+    sockets: Sequence[socket.socket],
+    ssl: tls.SSLContext | None,
+    stop: Stop,
+    ready: Callable[[Server], AbstractContextManager[object]],
+) -> None:
+    """Serve an application until the order to stop.
+
+    Args:
+        target: The application.
+        options: Where and how to serve it.
+        sockets: Bound sockets to listen on; none for the address in the options.
+        ssl: How to encrypt.
+        stop: Gives the order.
+        ready: Called with the server once it accepts connections; gives a block that ends with the order.
+    """
+    stop.begin()
+    try:
+        async with serving(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
+            with ready(server):
+                await stop.wait()
+            await server.close(replaced=stop.replaced)
+        await _end_tasks(server)
+    except asyncio.CancelledError:
+        if not stop.interrupted:
+            raise
+
+
+async def _end_tasks(server: Server) -> None:
+    """Cancel all that still runs, as the runner does, but do not wait for ever for it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return
+    _, hung = await asyncio.wait(tasks, timeout=_LAST)
+    for task in hung:
+        if not server.hung:
+            logger.error("%r did not end though cancelled, and was given up", task)
+        _forget(task)
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """Let the runner not wait for a task, and nobody free it: its coroutine would go on even when it is closed."""
+    asyncio._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    ctypes = importlib.import_module("ctypes")
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))

@@ -1,0 +1,88 @@
+"""A server that drains closes its WebSockets one after the other, and says so to who comes meanwhile."""
+
+import asyncio
+
+import pytest
+from websockets.asyncio.client import connect as ws_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import serve
+from duck.server.http import Phase
+from duck.urls import path
+
+ASK = b"GET /room HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+ROUTES = [path("/room", Echo), path("/page", lambda request: "page")]
+
+
+def test_views_are_closed_in_even_steps(run):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with serve(ROUTES, port=0, drain=0.4, shutdown_code=1012) as server:
+            clients = [await ws_connect(server.addresses[0] + "/room") for _ in range(4)]
+            closing = asyncio.create_task(server.close())
+            begin, codes, times = loop.time(), [], []
+            for client in clients:
+                with pytest.raises(ConnectionClosed):
+                    await client.recv()
+                codes.append(client.close_code)
+                times.append(loop.time() - begin)
+            await closing
+            assert codes == [1012] * 4
+            assert times == sorted(times)
+            assert times[-1] >= 0.29
+
+    run(scenario())
+
+
+def test_what_comes_while_it_drains(run, connect, until):
+    """Health checks hear of it, whatever their Host; handshakes are to come back; pages are answered."""
+
+    async def scenario():
+        options = {"drain": 1000, "health_path": "/healthz", "allowed_hosts": ["localhost"]}
+        async with serve(ROUTES, "localhost", port=0, **options) as server:
+            url = f"ws://localhost:{server.port}/room"
+            async with ws_connect(url), ws_connect(url) as last:
+                async with connect(server) as client:
+                    assert (await client.get("/healthz")).body == b"ok\n"
+                    closing = asyncio.create_task(server.close())
+                    await until(lambda: server.draining)
+                    response = await client.get("/healthz")
+                    assert (response.status, response.body) == (503, b"draining\n")
+                    client.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    assert (await client.response()).body == b"page"
+                with pytest.raises(InvalidStatus) as caught:
+                    await ws_connect(url)
+                assert caught.value.response.status_code == 503
+                assert caught.value.response.headers["Retry-After"] == "1000"
+                await last.send("still served")
+                assert await last.recv() == "still served"
+            await closing  # at once, as nobody is left
+
+    run(scenario())
+
+
+def test_who_has_just_connected_to_a_server_that_is_replaced_is_served(run, connect, until):
+    async def scenario():
+        async with serve(ROUTES, port=0) as server, connect(server) as client, connect(server) as idle:
+            client.send(ASK)
+            await idle.get("/page")
+            await until(lambda: len(server._work.protocols) == 2)
+            closing = asyncio.create_task(server.close(replaced=True))
+            await until(lambda: server.draining)
+            assert server.sockets == ()
+            assert {protocol._phase for protocol in server._work.protocols} == {Phase.READING}
+            client.send(KEY)
+            assert (await client.response(head_only=True)).status == 101
+            assert await client.rest() == b"\x88\x16\x03\xf4server shutting down"
+            await closing
+
+    run(scenario())

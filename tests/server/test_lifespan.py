@@ -1,0 +1,91 @@
+"""Things that start before the first connection and stop after the last."""
+
+import contextlib
+import socket
+
+import pytest
+from websockets.asyncio.client import connect as ws_connect
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import serve
+from duck.server.lifespan import LifespanError
+
+
+class Greeting(WebSocketView):
+    async def on_open(self):
+        await self.send(self.server.state["greeting"])
+
+    async def on_receive(self, message, opcode):
+        pass
+
+    async def on_close(self, frame=None):
+        self.server.state["ended"].append("connection")
+
+
+def test_it_begins_before_the_first_connection_and_ends_after_the_last(run):
+    ended = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        assert server.addresses == []
+        yield {"greeting": "hello", "ended": ended}
+        ended.append("lifespan")
+
+    async def scenario():
+        with pytest.raises(ZeroDivisionError):
+            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+                assert await client.recv() == "hello"
+                assert ended == []
+                await server.close()
+                raise ZeroDivisionError
+        assert ended == ["connection", "lifespan"]
+
+    run(scenario())
+
+
+def test_an_error_at_startup_comes_before_anything_is_served(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        raise ConnectionRefusedError("no database")
+        yield
+
+    async def scenario():
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            with pytest.raises(LifespanError, match="failed at startup: ConnectionRefusedError: no database") as caught:
+                async with serve(Greeting, sockets=[sock], lifespan=lifespan):
+                    pass
+            assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(sock.getsockname())
+
+    run(scenario())
+
+
+def test_an_error_at_shutdown_comes_after_the_last_connection(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield {"greeting": "hello", "ended": ended}
+        raise OSError("not flushed")
+
+    ended = []
+
+    async def scenario():
+        with pytest.raises(LifespanError, match="failed at shutdown: OSError: not flushed"):
+            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+                await client.recv()
+        assert ended == ["connection"]
+
+    run(scenario())
+
+
+def test_a_function_that_is_no_lifespan(run):
+    async def lifespan(server):
+        yield
+
+    async def scenario():
+        with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
+            async with serve(Greeting, port=0, lifespan=lifespan):
+                pass
+
+    run(scenario())
