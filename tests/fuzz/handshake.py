@@ -1,4 +1,4 @@
-"""`handshake.accept`: any request is agreed to or refused, and the answer is a well-formed head."""
+"""`handshake.check` and `agree`: any request is agreed to or refused, and the answer is a well-formed head."""
 
 import re
 from collections.abc import Iterator
@@ -58,14 +58,12 @@ def check(data: bytes) -> None:
     except ValueError:
         return  # a control character, which is answered with 400 before
     try:
-        acceptance = handshake.accept(
-            request, subprotocols=subprotocols, allowed_origins=origins, extensions=extensions
-        )
+        acceptance = handshake.agree(request, handshake.check(request, origins), subprotocols, extensions)
     except HandshakeError as error:
         assert error.status in STATUSES
         _check_head(handshake.refusal(error), error.status)
         return
-    lines = _check_head(acceptance.response, 101)
+    lines = _check_head(handshake.switching_protocols(acceptance), 101)
     assert method == "GET" and version == "1.1"
     assert acceptance.subprotocol is None or acceptance.subprotocol in subprotocols
     assert [extension.name for extension in acceptance.extensions] in ([], list(extensions))

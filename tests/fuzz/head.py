@@ -59,7 +59,7 @@ def _is_websocket(head: RequestHead) -> bool:
         return False
     assert isinstance(request.query, dict)
     try:
-        handshake.accept(request, allowed_origins=("*",))
+        handshake.check(request, allowed_origins=("*",))
     except HandshakeError:
         return False
     return True

@@ -206,8 +206,11 @@ def test_both_ends_agree_on_the_same(client, server):
     shaken = begin(extensions={PERMESSAGE_DEFLATE: client.offer()})
     _, *lines = shaken.request.decode().split("\r\n")
     fields = [tuple(line.split(": ", 1)) for line in lines if line]
-    acceptance = handshake.accept(HttpRequest("GET", "/", fields), extensions={PERMESSAGE_DEFLATE: server.accept})
-    (ours,), (theirs,) = shaken.feed(acceptance.response).extensions, acceptance.extensions
+    request = HttpRequest("GET", "/", fields)
+    extensions = {PERMESSAGE_DEFLATE: server.accept}
+    acceptance = handshake.agree(request, handshake.check(request), extensions=extensions)
+    response = handshake.switching_protocols(acceptance)
+    (ours,), (theirs,) = shaken.feed(response).extensions, acceptance.extensions
     for message in (b"duck " * 100, b"duck " * 100, b"x"):
         assert theirs.decompress(ours.compress(message)) == message
         assert ours.decompress(theirs.compress(message)) == message

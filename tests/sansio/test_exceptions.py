@@ -46,6 +46,12 @@ def test_connection_closed_is_what_python_calls_it():
 def test_handshake_error_is_an_http_answer():
     error = HandshakeError(405, "GET only", (("Allow", "GET"),))
     assert (error.status, str(error), error.headers) == (405, "GET only", (("Allow", "GET"),))
+    assert error.body == b"GET only\n"
+    error = HandshakeError(302, headers={"Location": "/login"})
+    assert (error.headers, error.body) == ((("Location", "/login"),), b"")
+    assert HandshakeError(403, "no", body="nö").body == "nö".encode()
+    with pytest.raises(ValueError, match="from 200 to 599, not 101"):
+        HandshakeError(101)
 
 
 NUMBERS = {

@@ -18,7 +18,9 @@ def request(headers=(), /, *, without=(), method="GET", http_version="1.1", secu
 
 
 def accept(*args, subprotocols=(), allowed_origins=None, **kwargs):
-    return handshake.accept(request(*args, **kwargs), subprotocols=subprotocols, allowed_origins=allowed_origins)
+    """What a server with these settings agrees to."""
+    asked = request(*args, **kwargs)
+    return handshake.agree(asked, handshake.check(asked, allowed_origins), subprotocols)
 
 
 def refused(*args, **kwargs):
@@ -41,7 +43,7 @@ def parsed(response):
 
 def test_the_example_of_the_rfc():
     """RFC 6455, section 1.3."""
-    line, headers, body = parsed(accept().response)
+    line, headers, body = parsed(handshake.switching_protocols(accept()))
     assert line == "HTTP/1.1 101 Switching Protocols"
     assert headers == {
         "upgrade": "websocket",
@@ -74,7 +76,7 @@ ODD_BUT_GOOD = {
 
 @pytest.mark.parametrize("case", ODD_BUT_GOOD)
 def test_odd_but_good(case):
-    _, headers, _ = parsed(accept(ODD_BUT_GOOD[case]).response)
+    _, headers, _ = parsed(handshake.switching_protocols(accept(ODD_BUT_GOOD[case])))
     assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     assert "sec-websocket-extensions" not in headers
     assert "sec-websocket-protocol" not in headers
@@ -148,6 +150,41 @@ def test_the_body_of_a_refusal_is_left_out_for_head():
     assert whole == head + f"{error}\n".encode()
 
 
+def test_a_refusal_has_headers_and_a_body_of_its_own():
+    error = HandshakeError(402, "pay", {"Content-Type": "application/json", "X-Price": "1"}, body='{"pay": 1}')
+    line, headers, body = parsed(handshake.refusal(error, lines=b"Server: duck\r\n"))
+    assert line == "HTTP/1.1 402 Payment Required"
+    assert headers == {
+        "connection": "close",
+        "content-type": "application/json",
+        "x-price": "1",
+        "content-length": "10",
+        "server": "duck",
+    }
+    assert body == '{"pay": 1}'
+    line, headers, body = parsed(handshake.refusal(HandshakeError(304, body=b"none")))
+    assert (line, headers["connection"], "content-length" in headers, body) == (
+        "HTTP/1.1 304 Not Modified",
+        "close",
+        False,
+        "",
+    )
+    assert handshake.refusal(HandshakeError(599)).startswith(b"HTTP/1.1 599 \r\n")
+
+
+def test_an_acceptance_has_headers_of_its_own():
+    agreed = accept()._replace(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], subprotocol="v2")
+    lines = handshake.switching_protocols(agreed, b"Server: duck\r\n").split(b"\r\n")
+    assert lines[4:] == [
+        b"Sec-WebSocket-Protocol: v2",
+        b"Set-Cookie: a=1",
+        b"Set-Cookie: b=2",
+        b"Server: duck",
+        b"",
+        b"",
+    ]
+
+
 def test_a_refusal_repeats_nothing_of_the_request():
     error = refused({"Sec-WebSocket-Version": "<script>"})
     assert b"script" not in handshake.refusal(error)
@@ -185,7 +222,7 @@ def test_headers_with_control_characters_do_not_become_a_request():
 def test_the_first_of_the_clients_subprotocols_that_is_spoken_is_chosen(offered, spoken, chosen):
     acceptance = accept({"Sec-WebSocket-Protocol": offered}, subprotocols=spoken)
     assert acceptance.subprotocol == chosen
-    _, headers, _ = parsed(acceptance.response)
+    _, headers, _ = parsed(handshake.switching_protocols(acceptance))
     assert headers.get("sec-websocket-protocol") == chosen
 
 
@@ -274,7 +311,7 @@ def test_an_origin_of_white_space_is_none():
     """A host may give values as they came."""
     good = request()
     good.headers = {name.lower(): value for name, value in fields().items()} | {"origin": " \t"}
-    assert handshake.accept(good).subprotocol is None
+    handshake.check(good)
 
 
 @pytest.mark.parametrize("origin", [origin for origin, _, _ in FOREIGN])

@@ -25,6 +25,7 @@ class Plain(WebSocketView):
 
     async def on_open(self) -> None:
         await super().on_open()
+        assert_type(self.server.addresses, list[str])
         assert_type(self.server.connections, list[WebSocketView])
         assert_type(self.request, HttpRequest)
         assert_type(self.subprotocol, str | None)

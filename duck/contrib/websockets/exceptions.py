@@ -1,6 +1,7 @@
 """What can go wrong with a connection, each with the close code that tells the peer (RFC 6455, section 7.4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .opcodes import CloseCode
 
@@ -61,29 +62,50 @@ class ConnectionClosed(BaseException, ConnectionError):
 
 
 class HandshakeError(BaseException):
-    """An opening handshake is refused.
+    """An opening handshake is refused, with an HTTP response other than 101.
+
+    Args:
+        status: The HTTP status of the response, 200 to 599.
+        message: The reason, for the log, and for the client unless there is a `body`.
+        headers: Further header fields: a mapping, or pairs of name and value where a name comes several times.
+        body: The content of the response; a str is sent as UTF-8. It is plain text unless `headers` has a Content-Type.
+        fields: The header fields of the request that caused the refusal; the log shows their values.
+        setting: The setting that would let the request in, for the log.
 
     Attributes:
-        status: The HTTP status of the answer.
-        headers: What the answer carries beside the usual.
-        fields: The header fields of the request that it is refused for, whose values the log tells.
-        setting: The setting that would let it in, for the log.
+        status, message, headers, fields, setting: As given; the headers as pairs.
+        body: The content of the response.
+
+    Raises:
+        ValueError: The status is not that of a final response.
     """
 
     def __init__(
         self,
         status: int,
-        message: str,
-        headers: tuple[tuple[str, str], ...] = (),
+        message: str = "",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         *,
+        body: str | bytes | None = None,
         fields: tuple[str, ...] = (),
         setting: str = "",
     ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a handshake is refused with a status from 200 to 599, not {status!r}")
         super().__init__(message)
         self.status = status
-        self.headers = headers
+        self.message = message
+        pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
+        self.headers: tuple[tuple[str, str], ...] = tuple(pairs)
+        self._body = body
         self.fields = fields
         self.setting = setting
+
+    @property
+    def body(self) -> bytes:
+        if self._body is None:
+            return f"{self.message}\n".encode() if self.message else b""
+        return self._body.encode() if isinstance(self._body, str) else self._body
 
 
 class HandshakeFailed(BaseException):

@@ -33,7 +33,7 @@ from duck.http.request import HttpRequest
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
-from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, denial, reply, request_of, run
+from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
 from .opcodes import CloseCode
 from .protocol import stepping
@@ -57,7 +57,6 @@ _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().acc
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_BODILESS = (204, 304)  # RFC 9110, section 6.4.1
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -75,11 +74,11 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_acceptance",
         "_answered",
         "_bodiless",
         "_config",
         "_denial",
+        "_key",
         "_loop",
         "_request",
         "_responder",
@@ -112,7 +111,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._responder: _Responder | None = None  # for that view
         # Until the connection is accepted or denied:
         self._request: HttpRequest | None = None
-        self._acceptance: handshake.Acceptance | None = None  # for the case that the application accepts
+        self._key = ""  # of the request
         self._scope: dict[str, Any] = {}
         self._denial: bytes | None = None  # the head of another response, while it has not been sent
         self._bodiless = False  # that one has no body, whatever the application sends
@@ -128,7 +127,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes the head of the request; later, what a client sends before it is answered."""
-        if self._acceptance is None and self._session.stage is Stage.CONNECTING:
+        if self._request is None and self._session.stage is Stage.CONNECTING:
             self._begin(data)
         elif self._request is not None:
             self._request.content += data
@@ -171,12 +170,7 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             head = _Head(data)
             self._request = request = self._make_request(head)
-            # Whose pages may connect is for the application to say.
-            acceptance = handshake.accept(
-                request,
-                allowed_origins=("*",),
-                extensions=_COMPRESSED if self._config.ws_per_message_deflate else _PLAIN,
-            )
+            self._key = handshake.check(request, ("*",))  # the application decides whose pages may connect
         except HandshakeError as error:
             self._refuse(error)
             return
@@ -185,7 +179,6 @@ class WebSocketProtocol(asyncio.Protocol):
             # it when it stops.
             self._refuse(HandshakeError(400, "malformed request"))
             return
-        self._acceptance = acceptance
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
         # Not at once: uvicorn has yet to make this the transport's protocol, and an eager task would run before that.
@@ -210,9 +203,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Answers what is no handshake; what the client still sends is read for a while, and thrown away."""
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
         self._session.hand_over()
-        response = handshake.refusal(error, head_only=self._request is not None and self._request.method == "HEAD")
-        status_line, rest = response.split(b"\r\n", 1)
-        self._answer_last(status_line + b"\r\n" + _serialize(self._server_state.default_headers) + rest)
+        head_only = self._request is not None and self._request.method == "HEAD"
+        self._answer_last(handshake.refusal(error, head_only, _serialize(self._server_state.default_headers)))
 
     def _make_scope(self, head: "_Head") -> dict[str, Any]:
         raw_path, _, query_string = head.target.partition(b"?")
@@ -326,8 +318,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire | None:
         """Sends the 101 response, and has a new wire take the transport; a view does both by itself."""
-        request, acceptance = self._request, self._acceptance
-        assert request is not None and acceptance is not None
+        request = self._request
+        assert request is not None
         lines = [*self._server_state.default_headers, *headers]
         if self._responder is not None:
             self._responder.fields = _serialize(lines)
@@ -336,8 +328,15 @@ class WebSocketProtocol(asyncio.Protocol):
             return None
         if subprotocol:
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
-        response = acceptance.response[:-2] + _serialize(lines) + b"\r\n"
         config = self._config
+        extensions = _COMPRESSED if config.ws_per_message_deflate else _PLAIN
+        try:
+            acceptance = handshake.agree(request, self._key, extensions=extensions)
+        except HandshakeError as error:
+            self._refuse(error)
+            self._session.disconnected()
+            raise ConnectionClosed from None
+        response = handshake.switching_protocols(acceptance, _serialize(lines))
         endpoint = Accepted(
             self._session, request.path, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
@@ -349,7 +348,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _accepted(self) -> None:
         self._log("[accepted]")
-        self._request, self._acceptance, self._scope = None, None, {}
+        self._request, self._scope = None, {}
 
     def ended(self) -> None:
         """The connection is gone."""
@@ -365,7 +364,7 @@ class WebSocketProtocol(asyncio.Protocol):
         except ValueError:
             phrase = ""
         lines = [*self._server_state.default_headers, *headers]
-        self._bodiless = status in _BODILESS
+        self._bodiless = status in handshake.BODILESS
         dropped = (b"connection", b"content-length") if status == 204 else (b"connection",)
         lines = [(name, value) for name, value in lines if name.lower() not in dropped]
         head = b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
@@ -431,22 +430,22 @@ class _Responder:
 
     Attributes:
         fields: Header lines for the 101 response, once the event has come through.
-        refusal: The response that the view has refused with.
+        refusal: The reason why the view has refused.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.fields: bytes | None = None
-        self.refusal: bytes | None = None
+        self.refusal: HandshakeError | None = None
 
     async def accept(self, acceptance: handshake.Acceptance) -> bytes:
-        await self._send({"type": "websocket.accept", "subprotocol": acceptance.subprotocol, "headers": []})
+        await self._send(acceptance_event(acceptance))
         if self.fields is None:
             raise ConnectionClosed  # middleware has answered otherwise
-        return acceptance.response[:-2] + self.fields + b"\r\n"
+        return handshake.switching_protocols(acceptance._replace(headers=()), self.fields)
 
-    def refuse(self, response: bytes) -> None:
-        self.refusal = response
+    def refuse(self, error: HandshakeError) -> None:
+        self.refusal = error
 
 
 class _Head:

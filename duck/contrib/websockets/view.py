@@ -165,7 +165,9 @@ class WebSocketView(WebSocketEndpoint, View):
             upgrade.pause(self.request)
             return asyncio.get_running_loop().create_task(self.run())
         acceptance = self._agree(self.request)
-        if acceptance is None or not self._upgrade(self.request, acceptance, overridden):
+        if acceptance is None:
+            return None
+        if not self._upgrade(self.request, acceptance, handshake.switching_protocols(acceptance), overridden):
             return None
         return self._serve(overridden)
 
@@ -191,7 +193,8 @@ class WebSocketView(WebSocketEndpoint, View):
             acceptance = self._agree(request)
             if acceptance is None:
                 return False
-            return self._upgrade(request, await upgrade.announce(request, acceptance), self._overridden)
+            response = await upgrade.accept(request, acceptance)
+            return self._upgrade(request, acceptance, response, self._overridden)
         except ConnectionClosed:
             self.state = State.CLOSED
             return False
@@ -200,12 +203,8 @@ class WebSocketView(WebSocketEndpoint, View):
         """Checks the upgrade request, and refuses it where it is not to be accepted."""
         self.state = State.INITIATING
         try:
-            return handshake.accept(
-                request,
-                subprotocols=self.SUBPROTOCOLS,
-                allowed_origins=self.ALLOWED_ORIGINS,
-                extensions=self._negotiators(),
-            )
+            key = handshake.check(request, self.ALLOWED_ORIGINS)
+            return handshake.agree(request, key, self.SUBPROTOCOLS, self._negotiators())
         except HandshakeError as error:
             self._refuse(request, error)
         except KeyboardInterrupt:
@@ -215,7 +214,9 @@ class WebSocketView(WebSocketEndpoint, View):
             self._refuse(request, HandshakeError(500, "internal error"))
         return None
 
-    def _upgrade(self, request: HttpRequest, acceptance: handshake.Acceptance, overridden: frozenset[str]) -> bool:
+    def _upgrade(
+        self, request: HttpRequest, acceptance: handshake.Acceptance, response: bytes, overridden: frozenset[str]
+    ) -> bool:
         """Sends the 101 response, and takes the transport; false if the peer has gone."""
         self.client_websocket_version = handshake.VERSION
         if acceptance.subprotocol is not self.subprotocol:
@@ -224,7 +225,7 @@ class WebSocketView(WebSocketEndpoint, View):
         connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = self._new_protocol(connection, overridden)
         try:
-            early = upgrade.attach(request, protocol, acceptance.response)
+            early = upgrade.attach(request, protocol, response)
         except ConnectionClosed:
             self._protocol = None
             self.state = State.CLOSED
@@ -241,7 +242,7 @@ class WebSocketView(WebSocketEndpoint, View):
         request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
         log_refusal(request, error)
         log_access(request, error.status)
-        upgrade.refuse(request, handshake.refusal(error, head_only=request.method == "HEAD"))
+        upgrade.refuse(request, error)
         self.state = State.CLOSED
 
     def _negotiators(self) -> Mapping[str, Negotiator]:

@@ -1,11 +1,11 @@
 """A view as an ASGI application.
 
 Where the server can give the whole connection away, which our protocol for uvicorn can, the view gets it. Of any other
-server a view gets messages, and the `Bridge` makes a WebSocket of them: to the view it is a transport, and what is
-written to it is read by a `Connection` in the role of the client, whose I/O are the events of ASGI.
+server a view gets messages, and the `Bridge` makes a WebSocket of them: the view has a `VirtualTransport`, and a
+`Connection` in the role of the client reads what is written to it; its I/O are the events of ASGI.
 
-    view -- bytes --> Bridge.write -> Connection (client) -- messages --> send(event)
-    view <- bytes --- Bridge.feed  <- Connection (client) <- messages --- receive()
+    view -- bytes --> VirtualTransport.outgoing -> Connection (client) -- messages --> send(event)
+    view <- bytes --- VirtualTransport.feed <----- Connection (client) <- messages --- receive()
 
 So every rule and every hook of the view is at work as ever. Pings are not among what ASGI knows, nor are fragments.
 """
@@ -14,26 +14,30 @@ import asyncio
 import contextlib
 import os
 from base64 import b64encode
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Protocol
 from urllib.parse import quote, unquote
-
-import httptools
 
 from duck.http.request import HttpRequest
 
-from ..exceptions import HandshakeError
+from ..exceptions import ConnectionClosed, HandshakeError
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
+from ..protocol.transports import VirtualTransport
 from ..sansio import handshake
 from ..sansio.connection import Connection, check_close_code, parse_close
 
-if TYPE_CHECKING:
-    from ..protocol.protocol import ConnectionProtocol
-    from ..view import WebSocketView
-
-__all__ = ["EXTENSION", "HANDSHAKE", "Application", "denial", "reply", "request_of", "run"]
+__all__ = [
+    "EXTENSION",
+    "HANDSHAKE",
+    "Application",
+    "AsgiView",
+    "acceptance_event",
+    "denial",
+    "reply",
+    "request_of",
+    "run",
+]
 
 EXTENSION = "duck.websocket"
 """In a scope's extensions: has `run`, which runs a view on the connection itself."""
@@ -47,11 +51,25 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 _GONE = 0.2  # seconds in which a server that has failed to send may tell that the client is gone
-_HIGH_WATER = 65536  # bytes for `send` above which the view is to wait, by itself
 _OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
 
-# A server has fields of its own for these.
-_FRAMING = {b"connection", b"content-length", b"date"}
+_FRAMING = {"connection", "content-length", "date"}  # servers have fields of their own for these
+
+
+class AsgiView(Protocol):
+    """The members of a view that an ASGI application needs."""
+
+    request: HttpRequest
+    initiated_upgrade: bool
+    PING_INTERVAL: float | None
+    RECEIVE_TIMEOUT: float | None
+
+    @property
+    def state(self) -> int: ...
+    async def run(self) -> Any: ...
+    def send_close(self, code: int, reason: str) -> Coroutine[Any, Any, None]: ...
+    def terminate(self) -> None: ...
+    async def safe_close(self) -> None: ...
 
 
 class Application:
@@ -62,12 +80,12 @@ class Application:
         kwargs: Its parameters, beside those of the route.
     """
 
-    def __init__(self, view_class: "type[WebSocketView]", kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, view_class: Callable[..., AsgiView], kwargs: Mapping[str, Any]) -> None:
         self._view_class = view_class
         self._kwargs = kwargs
 
     def __repr__(self) -> str:
-        return f"<{self._view_class.__name__} as an ASGI application>"
+        return f"<{getattr(self._view_class, '__name__', self._view_class)} as an ASGI application>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a connection to its end.
@@ -157,18 +175,34 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def denial(scope: Scope, response: bytes) -> list[Event]:
+def acceptance_event(acceptance: handshake.Acceptance) -> Event:
+    """The event of an answer with 101. The server negotiates extensions by itself."""
+    return {
+        "type": "websocket.accept",
+        "subprotocol": acceptance.subprotocol,
+        "headers": [_encoded(field) for field in acceptance.headers],
+    }
+
+
+def denial(scope: Scope, error: HandshakeError) -> list[Event]:
     """The events of a response other than 101. A server that does not support them answers 403."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         return [{"type": "websocket.close"}]
-    head = _ResponseHead(response)
+    headers = [_encoded(field) for field in handshake.refusal_fields(error) if field[0].lower() not in _FRAMING]
+    body = b"" if error.status in handshake.BODILESS else error.body
     return [
-        {"type": "websocket.http.response.start", "status": head.status, "headers": head.headers},
-        {"type": "websocket.http.response.body", "body": head.body},
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers},
+        {"type": "websocket.http.response.body", "body": body},
     ]
 
 
-async def run(view: "WebSocketView") -> Any:
+def _encoded(field: tuple[str, str]) -> tuple[bytes, bytes]:
+    """A header field as ASGI has it."""
+    name, value = field
+    return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+async def run(view: AsgiView) -> Any:
     """Runs a view, and gives what its `run` gave.
 
     A connection that a `run` of its own has opened, and left open, ends with 1011.
@@ -184,7 +218,7 @@ async def run(view: "WebSocketView") -> Any:
     return result
 
 
-async def _close(view: "WebSocketView") -> bool:
+async def _close(view: AsgiView) -> bool:
     """Ends the connection if it is open; whether it was."""
     if not view.initiated_upgrade or not view.state:  # which is CLOSED
         return False
@@ -194,21 +228,20 @@ async def _close(view: "WebSocketView") -> bool:
     return True
 
 
-def reply(view: "WebSocketView", result: Any) -> bytes:
+def reply(view: AsgiView, result: Any) -> HandshakeError:
     """The response for a view whose `run` has ended with this result and without an answer."""
-    if hasattr(result, "status") and hasattr(result, "to_bytes"):
-        response: bytes = result.to_bytes(close=True)
-        return response
+    if hasattr(result, "status") and hasattr(result, "headers"):
+        return HandshakeError(result.status, headers=result.headers, body=result.content)
     name = type(view).__name__
     logger.error("%r: %s.run() answered nothing: call super().run(), or return a HttpResponse", view.request.path, name)
-    return handshake.refusal(HandshakeError(500, "internal server error"))
+    return HandshakeError(500, "internal server error")
 
 
-class Bridge(asyncio.Transport):
-    """The transport of a view whose connection is known by its ASGI events only.
+class Bridge:
+    """Carries the messages of one ASGI connection between a server and the transport of a view.
 
     Args:
-        scope: Of the connection, whose first event has been received.
+        scope: That of the connection, whose first event has been received.
         receive: As the server gave it,
         send: and this too.
 
@@ -217,53 +250,47 @@ class Bridge(asyncio.Transport):
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._send = send
         self._scope = scope
         self._client = Connection(client=True)
-        self._view: WebSocketView
+        self._transport = VirtualTransport(self._changed)
+        self._view: AsgiView
         self._receiving: asyncio.Task[None]
         self._sending: asyncio.Task[None]
-        self._protocol: Any = None
-        self._answered = False
         self._accepted = False
-        self._reading = asyncio.Event()
-        self._reading.set()
-        self._events: deque[tuple[Event, int]] = deque()  # for `send`, with their sizes
-        self._unsent = 0
-        self._high_water = _HIGH_WATER
+        self._refusal: HandshakeError | None = None
+        self._readable = asyncio.Event()
+        self._readable.set()  # to learn that the client goes before it is answered
         self._written = asyncio.Event()
-        self._paused = False
-        self._closing = False
-        self._lost = False
         self._gone = False  # the client, as far as the server has told
         self._error: Exception | None = None  # of `send`, which is not that the client is gone
         self._warned: set[str] = set()
-        self.request = request_of(scope, self)
+        self.request = request_of(scope, self._transport)
+        self.request.responder = self
 
-    async def run(self, view: "WebSocketView") -> None:
+    async def run(self, view: AsgiView) -> None:
         """Runs a view to its end.
 
         Raises:
             Exception: The server has not taken an event, and so the connection is left for it to close.
         """
         self._view = view
-        # Who is not there any more is for the server to find out.
+        # The server finds out by itself that a client is gone.
         view.PING_INTERVAL = None
         view.RECEIVE_TIMEOUT = None
         self._receiving = self._loop.create_task(self._pump_in())
         self._sending = self._loop.create_task(self._pump_out())
         try:
             result = await run(view)
-            if not self._answered:
-                self.write(reply(view, result))
-            self.close()
+            if not self._accepted and not self._gone:
+                await self._deny(self._refusal or reply(view, result))
+            self._transport.close()
             await asyncio.wait([self._sending])
             if self._error is not None:
                 # The client may have gone without our having been told, for reading may have been on hold.
-                self._reading.set()
+                self._readable.set()
                 await asyncio.wait([self._receiving], timeout=_GONE)
         finally:
             self._sending.cancel()
@@ -272,19 +299,35 @@ class Bridge(asyncio.Transport):
         if self._error is not None and not self._gone:
             raise self._error
 
+    # The answer to the upgrade request; see `upgrade.Responder`
+
+    async def accept(self, acceptance: handshake.Acceptance) -> bytes:
+        self._accepted = True
+        if not await self._put(acceptance_event(acceptance)):
+            raise ConnectionClosed
+        return b""
+
+    def refuse(self, error: HandshakeError) -> None:
+        self._refusal = error
+
+    async def _deny(self, error: HandshakeError) -> None:
+        for event in denial(self._scope, error):
+            if not await self._put(event):
+                return
+
     # From the server
 
     async def _pump_in(self) -> None:
         """Feeds what is received to the view."""
         client = self._client
         while True:
-            await self._reading.wait()
+            await self._readable.wait()
             try:
                 event = await self._receive()
             except Exception as error:  # servers have different ones for a client that is gone
                 logger.debug("%r: nothing is received any more: %r", self.request.path, error)
                 self._gone = True
-                self.abort()
+                self._transport.abort()
                 return
             if event["type"] == "websocket.receive":
                 text = event.get("text")
@@ -296,11 +339,11 @@ class Bridge(asyncio.Transport):
                 self._gone = True
                 self._close_client(event)
             # In a callback of its own, for messages must not be delivered while a task is running.
-            self._loop.call_soon(self._feed, b"".join(client.take_outgoing()))
+            self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
             await asyncio.sleep(0)
             if event["type"] == "websocket.disconnect":
-                if not client.close_sent:
-                    self.abort()
+                if not client.close_sent or not self._accepted:
+                    self._transport.abort()
                 return
 
     def _close_client(self, event: Event) -> None:
@@ -312,161 +355,76 @@ class Bridge(asyncio.Transport):
             if not self._client.close_sent:
                 self._client.close(code or CloseCode.NO_STATUS_RCVD, event.get("reason") or "")
 
-    def _feed(self, data: bytes) -> None:
-        """Has the view receive bytes."""
-        left = memoryview(data)
-        while left and not self._lost and self._protocol is not None:
-            buffer = memoryview(self._protocol.get_buffer(-1))
-            size = min(len(left), len(buffer))
-            buffer[:size] = left[:size]
-            left = left[size:]
-            self._protocol.buffer_updated(size)
-
     # To the server
+
+    def _changed(self) -> None:
+        """The view has written, or closed, or paused or resumed reading."""
+        transport = self._transport
+        if transport.is_reading():
+            self._readable.set()
+        else:
+            self._readable.clear()
+        self._written.set()
+        if transport.aborted:
+            self._sending.cancel()  # which may be waiting for a client that does not read
 
     async def _pump_out(self) -> None:
         """Sends what the view has written, until it has closed."""
-        while self._events or not self._closing:
-            if not self._events:
+        transport = self._transport
+        while not transport.lost:
+            data = transport.outgoing()
+            if data:
+                for event in self._events_of(data):
+                    if not await self._put(event):
+                        transport.lose()
+                        return
+                transport.sent(len(data))
+            else:
                 self._written.clear()
                 await self._written.wait()
-                continue
-            event, size = self._events.popleft()
-            if event["type"] == "websocket.close":
-                # Nothing more is to come; and Granian sends no close frame while it is waited for something.
-                self._receiving.cancel()
-                await asyncio.wait([self._receiving])
-            try:
-                await self._send(event)
-            except Exception as error:
-                # An OSError says that the client is gone, by the specification 2.4. Some servers have others for that,
-                # and some raise for what they do not support.
-                logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
-                if not isinstance(error, OSError):
-                    self._error = error
-                break
-            if event["type"] == "websocket.close":
-                break  # of the client's answer an application is not told
-            self._unsent -= size
-            if self._paused and self._unsent <= self._high_water // 4:
-                self._paused = False
-                self._protocol.resume_writing()
-        self._lose()
 
-    def _put(self, event: Event, size: int = 0) -> None:
-        self._events.append((event, size))
-        self._unsent += size
-        self._written.set()
-        if self._unsent > self._high_water and not self._paused and self._protocol is not None:
-            self._paused = True
-            self._protocol.pause_writing()
+    async def _put(self, event: Event) -> bool:
+        """Sends an event; whether others may follow."""
+        if event["type"] == "websocket.close":
+            # Nothing more is to come; and Granian sends no close frame while it is waited for something.
+            self._receiving.cancel()
+            await asyncio.wait([self._receiving])
+        try:
+            await self._send(event)
+        except Exception as error:
+            # An OSError says that the client is gone, by the specification 2.4. Some servers have others for that, and
+            # some raise for what they do not support.
+            logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
+            if not isinstance(error, OSError):
+                self._error = error
+            return False
+        return bool(event["type"] != "websocket.close")  # of the client's answer an application is not told
 
-    def _lose(self) -> None:
-        """The connection is gone."""
-        self._events.clear()
-        self._closing = True
-        if not self._lost:
-            self._lost = True
-            if self._protocol is not None:
-                self._loop.call_soon(self._protocol.connection_lost, None)
-
-    # What the view calls
-
-    def write(self, data: Any) -> None:
-        if self._lost:
-            return
-        if not self._accepted:
-            self._answer(bytes(data))
-            return
+    def _events_of(self, data: bytes | memoryview) -> Iterator[Event]:
+        """The events for bytes that the view has written."""
         client = self._client
-        messages = client.receive(bytes(data))
-        for opcode, payload in messages:
+        # By the reader alone: the view may still send messages when the client has closed.
+        for opcode, payload in client.reader.receive(bytes(data)):
             if opcode == OpCode.TEXT:
-                self._put({"type": "websocket.send", "text": payload.decode()}, len(payload))
+                yield {"type": "websocket.send", "text": payload.decode()}
             elif opcode == OpCode.BINARY:
-                self._put({"type": "websocket.send", "bytes": payload}, len(payload))
-            elif opcode == OpCode.CLOSE:
+                yield {"type": "websocket.send", "bytes": payload}
+            elif opcode == OpCode.CLOSE and not client.close_sent:  # else it answers the client's
                 code, reason = parse_close(payload)
                 if code == CloseCode.NO_STATUS_RCVD:
                     code = CloseCode.NORMAL_CLOSURE
-                if not client.close_sent:  # else it answers the client's
-                    self._put({"type": "websocket.close", "code": int(code), "reason": reason})
+                yield {"type": "websocket.close", "code": int(code), "reason": reason}
             elif opcode == OpCode.PING:
                 self._warn("a ping is not sent")
-        if self._protocol.writer.fragmenting:
+                if not client.close_sent:
+                    client.send(OpCode.PONG, payload)
+                    self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
+        protocol: Any = self._transport.get_protocol()
+        if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
-        answers = client.take_outgoing()  # to a ping
-        if answers:
-            self._loop.call_soon(self._feed, b"".join(answers))
-
-    def _answer(self, response: bytes) -> None:
-        """What the view says to the upgrade request."""
-        self._answered = True
-        head = _ResponseHead(response)
-        if head.status == 101:
-            self._accepted = True
-            self._put({"type": "websocket.accept", "subprotocol": self._view.subprotocol, "headers": []})
-        else:
-            for event in denial(self._scope, response):
-                self._put(event)
 
     def _warn(self, what: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
             name = type(self._view).__name__
             logger.warning("%r: %s on messages of ASGI: %s; %s", self.request.path, name, what, _OURS)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        protocol: ConnectionProtocol = self._protocol
-        return protocol
-
-    def close(self) -> None:
-        self._closing = True
-        self._written.set()
-
-    def abort(self) -> None:
-        self._lose()
-        self._sending.cancel()  # which may be waiting for a client that does not read
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def pause_reading(self) -> None:
-        self._reading.clear()
-
-    def resume_reading(self) -> None:
-        self._reading.set()
-
-    def is_reading(self) -> bool:
-        return self._reading.is_set()
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return self._unsent
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._high_water = _HIGH_WATER if high is None else high
-
-
-class _ResponseHead:
-    """A response of ours to an upgrade request."""
-
-    def __init__(self, data: bytes) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
-        parser = httptools.HttpResponseParser(self)
-        with contextlib.suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(data)
-        self.status = parser.get_status_code()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() not in _FRAMING:
-            self.headers.append((name.lower(), value))
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body

@@ -14,17 +14,19 @@ from ..codec import ReceiveBuffer
 from ..exceptions import ConnectionClosed
 from ..protocol.loop import receive_buffer
 from ..protocol.transports import end_stream
+from ..sansio.handshake import refusal, switching_protocols
 from . import duckframework
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
+    from ..exceptions import HandshakeError
     from ..sansio.handshake import Acceptance
 
 __all__ = [
     "Responder",
+    "accept",
     "adopt",
-    "announce",
     "attach",
     "leave",
     "pause",
@@ -38,15 +40,18 @@ class Responder(Protocol):
     """The part of a host in the answer to an upgrade request; `HttpRequest.responder`."""
 
     async def accept(self, acceptance: "Acceptance") -> bytes:
-        """The 101 response to send, which may have more header fields than `acceptance.response`.
+        """Answers a request that is accepted, or gives the response for the view to write.
+
+        Returns:
+            The head of the 101 response; empty where the host has answered.
 
         Raises:
             ConnectionClosed: The host has answered otherwise, or the peer has gone.
         """
         raise NotImplementedError
 
-    def refuse(self, response: bytes) -> None:
-        """Sends a response other than 101, and ends the connection."""
+    def refuse(self, error: "HandshakeError") -> None:
+        """Answers a request that is refused, and ends the connection."""
 
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":
@@ -64,19 +69,17 @@ def _has_transport(request: "HttpRequest") -> bool:
     return hasattr(request, "transport")
 
 
-async def announce(request: "HttpRequest", acceptance: "Acceptance") -> "Acceptance":
-    """The acceptance with the response that the host has made of it; ConnectionClosed if it is not to be sent."""
+async def accept(request: "HttpRequest", acceptance: "Acceptance") -> bytes:
+    """The head of the 101 response for `attach`, as `Responder.accept`."""
     responder: Responder | None = getattr(request, "responder", None)
-    if responder is None:
-        return acceptance
-    return acceptance._replace(response=await responder.accept(acceptance))
+    return switching_protocols(acceptance) if responder is None else await responder.accept(acceptance)
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:
     """Answers an upgrade request and hands its transport over to a protocol, which has to see that it reads.
 
     Args:
-        response: The head of the 101 response.
+        response: The head of the 101 response; empty where the host has answered.
 
     Returns:
         What the peer sent right behind its request.
@@ -87,20 +90,22 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
     transport = _transport(request)
     if transport.is_closing():
         raise ConnectionClosed
-    transport.write(response)
+    if response:
+        transport.write(response)
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     early, request.content = request.content, b""
     return early
 
 
-def refuse(request: "HttpRequest", response: bytes) -> None:
-    """Answers a request that is no handshake, and ends the connection so that the peer gets to read the answer."""
+def refuse(request: "HttpRequest", error: "HandshakeError") -> None:
+    """Refuses a request, and ends the connection so that the peer gets to read the response."""
     responder: Responder | None = getattr(request, "responder", None)
     if responder is not None:
-        responder.refuse(response)
+        responder.refuse(error)
         return
     transport = _transport(request)
+    response = refusal(error, head_only=request.method == "HEAD")
     deadline = answer_last(transport, response, _linger_timeout(request))
     if deadline is not None:
         transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()), deadline))

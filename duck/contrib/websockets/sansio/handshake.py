@@ -1,4 +1,8 @@
-"""The opening handshake without I/O (RFC 6455, section 4): a request in, the 101 or a refusal out."""
+"""The opening handshake without I/O (RFC 6455, section 4): `check` a request, then `agree` to it.
+
+What is agreed on is an `Acceptance`, and a refusal is a `HandshakeError`. Each host renders them in its own way: as a
+response of HTTP/1.1 (`switching_protocols`, `refusal`) or as ASGI events.
+"""
 
 import binascii
 import hashlib
@@ -15,27 +19,46 @@ from .origins import host_of, origin_of
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
-__all__ = ["MAGIC_STRING", "VERSION", "Acceptance", "accept", "accept_key", "refusal"]
+__all__ = [
+    "BODILESS",
+    "MAGIC_STRING",
+    "VERSION",
+    "Acceptance",
+    "accept_key",
+    "agree",
+    "check",
+    "offered_subprotocols",
+    "refusal",
+    "refusal_fields",
+    "switching_protocols",
+]
 
 MAGIC_STRING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = 13
+
+BODILESS = (204, 304)
+"""Statuses whose responses have no body (RFC 9110, section 6.4.1)."""
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
 
 
 class Acceptance(NamedTuple):
-    """What was agreed.
+    """The answer to a request that is accepted.
 
     Attributes:
-        response: The head of the 101 response.
+        key: The value of `Sec-WebSocket-Accept`, which belongs to HTTP/1.1.
         subprotocol: The one chosen, or None.
         extensions: In the order in which they encode.
+        extension_answer: The value of `Sec-WebSocket-Extensions`; empty without extensions.
+        headers: Further header fields of the response.
     """
 
-    response: bytes
-    subprotocol: str | None
+    key: str
+    subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
+    extension_answer: str = ""
+    headers: Sequence[tuple[str, str]] = ()
 
 
 def accept_key(key: str) -> str:
@@ -44,25 +67,19 @@ def accept_key(key: str) -> str:
     return binascii.b2a_base64(digest, newline=False).decode()
 
 
-def accept(
-    request: "HttpRequest",
-    *,
-    subprotocols: Sequence[str] = (),
-    allowed_origins: Sequence[str] | None = None,
-    extensions: Mapping[str, Negotiator] = {},
-) -> Acceptance:
-    """Checks a request and agrees to it.
+def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) -> str:
+    """Checks that a request is an opening handshake, and that its origin is allowed.
 
     Args:
         request: Only its method, HTTP version, headers and `secure` are looked at.
-        subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
         allowed_origins: The entries of an `AllowedOrigins`, whose pages may connect; None for the origin of the host
             itself. A request without Origin comes from no browser and is not checked.
-        extensions: Those that the server has, by their names.
+
+    Returns:
+        `Sec-WebSocket-Key`, for `agree`.
 
     Raises:
         HandshakeError: 400, 403, 405 or 426.
-        Exception: What a negotiator has raised, or a TypeError or ValueError for an extension that cannot be answered.
     """
     if request.method != "GET":
         raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
@@ -88,35 +105,89 @@ def accept(
     origin = header("origin", "").strip(" \t").lower()
     if origin:
         _check_origin(origin, request, allowed_origins)
-    subprotocol = _choose_subprotocol(header("sec-websocket-protocol", ""), subprotocols) if subprotocols else None
-    response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
-    if subprotocol is not None:
-        response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    return key
+
+
+def agree(
+    request: "HttpRequest",
+    key: str,
+    subprotocols: Sequence[str] = (),
+    extensions: Mapping[str, Negotiator] = {},
+) -> Acceptance:
+    """Negotiates the subprotocol and the extensions of a request that has passed `check`.
+
+    Args:
+        key: As `check` gave it.
+        subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
+        extensions: Those that the server has, by their names.
+
+    Raises:
+        HandshakeError: 400, for malformed offers of extensions.
+        Exception: What a negotiator has raised, or a TypeError or ValueError for an extension that cannot be answered.
+    """
+    header = request.headers.get
+    subprotocol = None
+    if subprotocols:
+        offered = offered_subprotocols(header("sec-websocket-protocol", ""))
+        subprotocol = next((name for name in offered if name in subprotocols), None)
     offers = header("sec-websocket-extensions")
-    agreed = negotiate(offers, extensions) if offers else []
-    if agreed:
-        answer = ", ".join(format_extension(extension.name, extension.parameters) for extension in agreed)
-        response += f"Sec-WebSocket-Extensions: {answer}\r\n"
-    return Acceptance(f"{response}\r\n".encode("latin-1"), subprotocol, agreed)
+    agreed: list[Extension] = []
+    answer = ""
+    if offers:
+        agreed = negotiate(offers, extensions)
+        answer = ", ".join([format_extension(extension.name, extension.parameters) for extension in agreed])
+    return Acceptance(accept_key(key), subprotocol, agreed, answer)
 
 
-def refusal(error: HandshakeError, head_only: bool = False) -> bytes:
-    """The response to a refused request; the connection ends with it.
+def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
+    """The head of the 101 response of HTTP/1.1.
+
+    Args:
+        lines: Header lines of the host, each with its CRLF.
+    """
+    head = f"{_SWITCHING}Sec-WebSocket-Accept: {acceptance.key}\r\n"
+    if acceptance.subprotocol is not None:
+        head += f"Sec-WebSocket-Protocol: {acceptance.subprotocol}\r\n"
+    if acceptance.extension_answer:
+        head += f"Sec-WebSocket-Extensions: {acceptance.extension_answer}\r\n"
+    for name, value in acceptance.headers:
+        head += f"{name}: {value}\r\n"
+    return head.encode("latin-1") + lines + b"\r\n"
+
+
+def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
+    """The header fields of the response to a refused request, in any version of HTTP."""
+    fields = list(error.headers)
+    if error.body and not any(name.lower() == "content-type" for name, _ in fields):
+        fields.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
+    return fields
+
+
+def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") -> bytes:
+    """The response of HTTP/1.1 to a refused request; the connection ends with it.
 
     Args:
         head_only: Leave the body out but not its length, as for HEAD.
+        lines: Header lines of the host, each with its CRLF.
     """
-    body = f"{error}\n".encode()
-    upgrade = any(name == "Upgrade" for name, _ in error.headers)
-    lines = [
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+    try:
+        phrase = HTTPStatus(error.status).phrase
+    except ValueError:
+        phrase = ""
+    fields = refusal_fields(error)
+    upgrade = any(name == "Upgrade" for name, _ in fields)
+    head = [
+        f"HTTP/1.1 {error.status} {phrase}",
         "Connection: Upgrade, close" if upgrade else "Connection: close",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        *(f"{name}: {value}" for name, value in error.headers),
+        *(f"{name}: {value}" for name, value in fields),
     ]
-    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-    return head if head_only else head + body
+    body = error.body
+    if error.status in BODILESS:
+        body = b""
+    else:
+        head.append(f"Content-Length: {len(body)}")
+    response = "\r\n".join([*head, ""]).encode("latin-1") + lines + b"\r\n"
+    return response if head_only else response + body
 
 
 def _has_token(value: str, token: str) -> bool:
@@ -136,9 +207,9 @@ def _is_key(key: str) -> bool:
         return False
 
 
-def _choose_subprotocol(offered: str, spoken: Sequence[str]) -> str | None:
-    words = (word.strip(" \t") for word in offered.split(","))
-    return next((name for name in words if name and name in spoken), None)
+def offered_subprotocols(header: str) -> list[str]:
+    """The subprotocols that a client offers, the one that it likes best first."""
+    return [name for word in header.split(",") if (name := word.strip(" \t"))]
 
 
 def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
