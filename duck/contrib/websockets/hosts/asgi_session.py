@@ -151,14 +151,16 @@ class Session:
     async def receive(self) -> Event:
         """The next event; after the last, `websocket.disconnect` again and again."""
         inbox = self.inbox
-        while (message := inbox.take()) is None:
-            if inbox.is_empty:
-                if self._connect:
-                    self._connect = False
-                    return {"type": "websocket.connect"}
-                if self._disconnect is not None:
-                    return dict(self._disconnect)
-            await inbox.ready()
+        while not inbox.messages or (message := inbox.take()) is None:
+            if inbox.messages:
+                await inbox.ready()
+            elif self._connect:
+                self._connect = False
+                return {"type": "websocket.connect"}
+            elif self._disconnect is not None:
+                return dict(self._disconnect)
+            else:
+                await inbox.wait()
         opcode, payload = message
         if opcode == OpCode.TEXT:
             return {"type": "websocket.receive", "text": payload.decode()}

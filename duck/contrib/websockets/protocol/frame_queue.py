@@ -48,7 +48,7 @@ class FrameQueue:
         """
         inbox = self.inbox
         while True:
-            if not (inbox.is_empty or self._has_room):
+            if inbox.messages and not self._has_room:
                 await inbox.wait()
             elif (message := inbox.take()) is not None:
                 return Frame(message[0], payload=message[1])

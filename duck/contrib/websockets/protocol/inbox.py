@@ -48,22 +48,26 @@ class Inbox:
         loop: The event loop.
         most: Messages that may wait; while there are more, reading is on hold.
         most_bytes: Bytes of their payloads that may wait; the same.
+
+    Attributes:
+        messages: Those that wait, the next one at the end.
     """
 
     __slots__ = (
         "_bytes",
         "_connection",
+        "_counted",
         "_decoding",
         "_encoded",
         "_ended",
         "_held",
         "_job",
         "_loop",
-        "_messages",
         "_most",
         "_most_bytes",
         "_source",
         "_turns",
+        "messages",
     )
 
     # Of a consumer: nothing waits here for a handler, and no handlers run.
@@ -81,7 +85,10 @@ class Inbox:
         self._encoded = 0
         self._decoding: Decoding | None = None
         self._job: asyncio.Future[Message] | None = None  # a thread decodes the next message
-        self._messages: list[Message] = []  # the next one at the end
+        self.messages: list[Message] = []
+        # Of the oldest messages, which have waited since an earlier delivery: how many, and their bytes. One that a
+        # task takes within its delivery is not counted.
+        self._counted = 0
         self._bytes = 0
         self._held = False
         self._turns: list[Turn] = []  # tasks that wait
@@ -107,25 +114,31 @@ class Inbox:
 
     def take(self) -> Message | None:
         """The next message, if it is there and need not be decoded by a thread."""
-        messages = self._messages
+        messages = self.messages
         if not messages:
             return None
-        message = taken = messages[-1]
-        if message[0] & self._encoded:
-            if self._is_for_a_thread(message):
+        taken = messages[-1]
+        if taken[0] & self._encoded:
+            if self._is_for_a_thread(taken):
                 return None
             try:
-                taken = self._decoded(message)
+                taken = self._decoded(taken)
             except BaseException as error:
                 self._refuse(error)
                 return self.take()  # of control frames
+        if self._counted:
+            self._uncount(messages[-1])
         messages.pop()
+        return taken
+
+    def _uncount(self, message: Message) -> None:
+        """The first of the counted messages is taken."""
+        self._counted -= 1
         self._bytes -= len(message[1])
-        if self._held and len(messages) <= self._most // 2 and self._bytes <= self._most_bytes // 2:
+        if self._held and self._counted <= self._most // 2 and self._bytes <= self._most_bytes // 2:
             self._held = False
             if self._source is not None:
                 self._source.release(Hold.FRAMES)
-        return taken
 
     def ready(self) -> Awaitable[None]:
         """To be awaited after `take` has given nothing; then `take` may give something.
@@ -133,7 +146,7 @@ class Inbox:
         Raises:
             ConnectionClosed: No message is left, and none will come.
         """
-        if self._messages:
+        if self.messages:
             return self._decode_first()
         if self._ended:
             raise self._closed_error()
@@ -142,11 +155,6 @@ class Inbox:
     def wait(self) -> Turn:
         """To be awaited until messages are delivered, or `wake` is called."""
         return Turn(self._loop, self._turns)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no message waits."""
-        return not self._messages
 
     def wake(self) -> None:
         """Has all tasks that wait look again, in callbacks of their own."""
@@ -162,8 +170,9 @@ class Inbox:
 
     def drop_messages(self) -> None:
         """Drops the messages that wait, but not control frames."""
-        self._messages = [message for message in self._messages if message[0] & 0b1111 >= OpCode.CLOSE]
-        self._bytes = sum(len(payload) for _, payload in self._messages)
+        self.messages = [message for message in self.messages if message[0] & 0b1111 >= OpCode.CLOSE]
+        self._counted = self._bytes = 0
+        self._count()
         self._job = None
 
     # For the connection, as its consumer
@@ -176,18 +185,25 @@ class Inbox:
 
         To be called from a callback of the loop, while no task is running.
         """
-        for _, payload in messages:
-            self._bytes += len(payload)
         messages.reverse()
-        if self._messages:
-            messages.extend(self._messages)
-        self._messages = messages
+        if self.messages:
+            messages.extend(self.messages)
+        self.messages = messages
         turns = self._turns
-        for _ in range(len(turns)):  # a task that waits again has its next turn at another time
-            if not (turns and self._messages):
-                break
+        waiting = len(turns)  # a task that waits again has its next turn at another time
+        while waiting and turns and self.messages:
+            waiting -= 1
             turns.pop(0).wake()
-        if (len(self._messages) > self._most or self._bytes > self._most_bytes) and not self._held:
+        if self.messages:
+            self._count()
+
+    def _count(self) -> None:
+        """Counts the messages that have been left to wait, and puts reading on hold if they are too many."""
+        messages = self.messages
+        for _, payload in messages[: len(messages) - self._counted]:
+            self._bytes += len(payload)
+        self._counted = len(messages)
+        if (self._counted > self._most or self._bytes > self._most_bytes) and not self._held:
             self._held = True
             if self._source is not None:
                 self._source.hold(Hold.FRAMES)
@@ -213,7 +229,7 @@ class Inbox:
 
     async def _decode_first(self) -> None:
         """Has a thread decode the next message, in whose place the decoded one waits then."""
-        message = self._messages[-1]
+        message = self.messages[-1]
         if self._job is None:
             self._job = self._decoder.start(message)
             self._job.add_done_callback(retrieve)
@@ -227,8 +243,9 @@ class Inbox:
         except BaseException as error:
             self._refuse(error)
         else:
-            self._messages[-1] = decoded
-            self._bytes += len(decoded[1]) - len(message[1])
+            self.messages[-1] = decoded
+            if self._counted:
+                self._bytes += len(decoded[1]) - len(message[1])
 
     def _refuse(self, error: BaseException) -> None:
         """The next message cannot be decoded, so neither it nor those behind it are taken."""
