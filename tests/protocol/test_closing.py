@@ -303,7 +303,7 @@ def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure):
 @KINDS
 def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(run, connect, tls, secure, monkeypatch):
     """At once, and not when the peer has been quiet for long enough."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.closing._QUIET", 30)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
 
     async def scenario():
         async with connect(Recorder, tls=tls if secure else None) as session:
@@ -318,7 +318,7 @@ def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(run, conn
 
 
 def test_a_peer_that_never_stops_sending_is_read_for_so_long(run, connect, monkeypatch):
-    monkeypatch.setattr("duck.contrib.websockets.protocol.closing._DRAINED", MIB)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.LIMIT", MIB)
 
     async def scenario():
         async with connect(Recorder) as session:

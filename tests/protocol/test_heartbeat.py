@@ -280,7 +280,7 @@ def test_no_limit_to_silence(run, connect, timeout):
 
 def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
     """The pong has come, but nobody had the time to read it: who was late has to look again."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.heartbeat._LATE", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.heartbeat.Heartbeat.LATE", 0.05)
 
     async def scenario():
         async with connect(View) as session:

@@ -19,6 +19,7 @@ from duck.contrib.websockets import (
 )
 from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.protocol import decoding, sender
+from duck.contrib.websockets.protocol.line import Line
 from duck.contrib.websockets.sansio.connection import Connection, parse_close
 
 from ..support.views import Recorder
@@ -672,7 +673,7 @@ def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
 
 def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, connect, gate, monkeypatch):
     """A hundred that a large one has held up: they do not leave all at once."""
-    monkeypatch.setattr(sender, "_FAIR_SHARE", 0)
+    monkeypatch.setattr(Line, "FAIR_SHARE", 0)
     turns = 0
 
     async def scenario():
@@ -687,7 +688,7 @@ def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, conne
 
             def count():
                 nonlocal turns
-                turns += bool(view._protocol.sender._resuming)
+                turns += bool(view._protocol.sender._line.resuming)
                 loop.call_soon(count)
 
             loop.call_soon(count)

@@ -293,9 +293,11 @@ class KeepAlive(Heartbeat):
     CODE = CloseCode.INTERNAL_ERROR
     REASON = "keepalive ping timeout"
 
+    _owner: "Wire"
+
     def _give_up(self) -> None:
         super()._give_up()
-        self._protocol.transport.close()  # who does not answer a ping will hardly answer a close frame
+        self._owner.transport.close()  # who does not answer a ping will hardly answer a close frame
 
 
 class Wire(ConnectionProtocol):

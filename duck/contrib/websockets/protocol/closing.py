@@ -17,63 +17,78 @@ at the server's end of stream, and reset a client that is still sending.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ..codec import FIN
+from ..codec import FIN, ReceiveBuffer
 from ..opcodes import OpCode
+from ..sansio.connection import Connection
 from .transports import backlog, end_stream
 
-if TYPE_CHECKING:
-    from .protocol import ConnectionProtocol
-
-__all__ = ["Closing"]
+__all__ = ["Closing", "Drain"]
 
 _SAMPLES = 8  # looks for progress, in one CLOSE_TIMEOUT
 _LINGER = 1.0  # seconds for TLS to be shut down by a peer that has nothing left to read
-_QUIET = 0.25  # seconds without a byte after which nothing more is on its way; noticed within twice that
-_DRAINED = 67108864  # bytes that are read of a peer that does not become quiet
 _LARGEST_CLOSE = 131  # bytes of a masked close frame
+
+
+class Owner(Protocol):
+    """The connection that is closing."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def transport(self) -> Any: ...
+    @property
+    def buffer(self) -> ReceiveBuffer: ...
+    @property
+    def lost(self) -> bool: ...
+    def eof_received(self) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
 
 
 class Closing:
     """Takes one connection to its end; made when its close frame has left, or its stream has ended.
 
     Args:
-        protocol: The connection.
+        owner: The connection.
         timeout: Seconds that the peer may take to make progress.
     """
 
-    __slots__ = ("_backlog", "_drain", "_progress", "_protocol", "_timeout", "_timer")
+    __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_timeout", "_timer")
 
-    def __init__(self, protocol: "ConnectionProtocol", timeout: float) -> None:
-        self._protocol = protocol
+    def __init__(self, owner: Owner, timeout: float) -> None:
+        self._owner = owner
         self._timeout = timeout
-        self._backlog = backlog(protocol.transport)
-        self._progress = protocol.loop.time()  # when the peer last took something
-        self._timer = protocol.loop.call_later(timeout / _SAMPLES, self._look)
-        self._drain: _Drain | None = None
+        self._backlog = backlog(owner.transport)
+        self._progress = owner.loop.time()  # when the peer last took something
+        self._timer = owner.loop.call_later(timeout / _SAMPLES, self._look)
+        self._drain: Drain | None = None
 
     def move_on(self) -> None:
         """Closes the transport, or begins to drain it, once nothing is left to exchange."""
-        protocol = self._protocol
-        connection, transport = protocol.connection, protocol.transport
+        owner = self._owner
+        connection, transport = owner.connection, owner.transport
         if not connection.is_over or transport.is_closing():
             return
         if connection.ended or (connection.failed is None and not connection.client):
             self.close()
         elif connection.failed is not None and self._drain is None:
-            self._drain = _Drain(protocol, self)
+            self._drain = Drain(owner, self)
             transport.set_protocol(self._drain)
 
     def close(self) -> None:
         """Closes the transport, behind what waits in it."""
-        self._protocol.transport.close()
-        if not self._protocol.lost:
+        self._owner.transport.close()
+        if not self._owner.lost:
             self._wait(min(self._timeout, _LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
         """Ends our side of the stream; the peer is to end its own."""
-        transport = self._protocol.transport
+        transport = self._owner.transport
         if transport.is_closing():
             return
         if transport.can_write_eof():
@@ -89,7 +104,7 @@ class Closing:
     def abort_in(self, seconds: float) -> None:
         """Aborts the transport then, whatever progress the peer makes."""
         self._timer.cancel()
-        self._timer = self._protocol.loop.call_later(seconds, self._protocol.transport.abort)
+        self._timer = self._owner.loop.call_later(seconds, self._owner.transport.abort)
 
     def stop(self) -> None:
         """The transport is lost."""
@@ -99,48 +114,53 @@ class Closing:
 
     def _wait(self, seconds: float) -> None:
         self._timer.cancel()
-        self._timer = self._protocol.loop.call_later(seconds, self._look)
+        self._timer = self._owner.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Aborts the transport if the peer has made no progress for too long."""
-        protocol = self._protocol
-        now = protocol.loop.time()
-        before, self._backlog = self._backlog, backlog(protocol.transport)
+        owner = self._owner
+        now = owner.loop.time()
+        before, self._backlog = self._backlog, backlog(owner.transport)
         if self._backlog.has_shrunk(before):
             self._progress = now
         patience = self._timeout
         if self._is_exchanged and not any(self._backlog):
             patience = min(patience, _LINGER)
         if now - self._progress >= patience:
-            protocol.transport.abort()
+            owner.transport.abort()
         else:
             self._wait(patience / _SAMPLES)
 
     @property
     def _is_exchanged(self) -> bool:
         """Whether the peer has answered or ended the stream, and the transport is being closed."""
-        connection = self._protocol.connection
+        connection = self._owner.connection
         answered = connection.ended or connection.close_received is not None
         if self._drain is not None and self._drain.answered:
             answered = True
-        return answered and (connection.client or self._protocol.transport.is_closing())
+        return answered and (connection.client or self._owner.transport.is_closing())
 
 
-class _Drain(asyncio.BufferedProtocol):
+class Drain(asyncio.BufferedProtocol):
     """Takes the place of a protocol at its transport, and discards what the peer sends.
 
     Attributes:
+        QUIET: Seconds without a byte after which nothing more is on its way; noticed within twice that.
+        LIMIT: Bytes that are read of a peer that does not become quiet.
         answered: Whether a close frame of the peer has come. It is found if it comes in a read of its own, as it does
             from a peer that was not sending.
     """
 
-    def __init__(self, protocol: "ConnectionProtocol", closing: Closing) -> None:
-        self._protocol = protocol
+    QUIET = 0.25
+    LIMIT = 67108864
+
+    def __init__(self, owner: Owner, closing: Closing) -> None:
+        self._owner = owner
         self._closing = closing
         self._size = 0
         self._seen = 0  # of `_size`, when it was looked at last
-        self._buffer = protocol.buffer
-        self._timer: asyncio.TimerHandle | None = protocol.loop.call_later(_QUIET, self._look)
+        self._buffer = owner.buffer
+        self._timer: asyncio.TimerHandle | None = owner.loop.call_later(self.QUIET, self._look)
         self.answered = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -153,20 +173,20 @@ class _Drain(asyncio.BufferedProtocol):
             self.answered = True
             self.stop()
             self._closing.close()
-        elif self._size > _DRAINED:
+        elif self._size > self.LIMIT:
             self._shut_down()
 
     def eof_received(self) -> None:
-        self._protocol.eof_received()
+        self._owner.eof_received()
 
     def pause_writing(self) -> None:
-        self._protocol.pause_writing()
+        self._owner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._protocol.resume_writing()
+        self._owner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
+        self._owner.connection_lost(exc)
 
     def stop(self) -> None:
         """Looks no more whether the peer is quiet."""
@@ -179,7 +199,7 @@ class _Drain(asyncio.BufferedProtocol):
             self._shut_down()
         else:
             self._seen = self._size
-            self._timer = self._protocol.loop.call_later(_QUIET, self._look)
+            self._timer = self._owner.loop.call_later(self.QUIET, self._look)
 
     def _shut_down(self) -> None:
         if self._timer is not None:

@@ -10,17 +10,37 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode
+from ..sansio.connection import Connection
 from . import stepping
-
-if TYPE_CHECKING:
-    from ..frame import Frame
-    from .protocol import ConnectionProtocol
+from .endpoint import Consumer, Endpoint
 
 __all__ = ["Hooks"]
+
+
+class Owner(Protocol):
+    """The connection whose hooks run."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def context(self) -> Context: ...
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def dispatcher(self) -> Consumer: ...
+    @property
+    def terminated(self) -> bool: ...
+    def close(self, code: int = ..., reason: str = ...) -> None: ...
+    def hook_failed(self, error: BaseException) -> None: ...
+    def report_end(self) -> None: ...
+    def report_closed(self, hung: bool) -> None: ...
 
 
 class Hooks:
@@ -33,10 +53,10 @@ class Hooks:
 
     FLUSH_TIMEOUT = 1.0
 
-    __slots__ = ("_beating", "_emptied", "_protocol", "_pulling", "_tasks", "on_close")
+    __slots__ = ("_beating", "_emptied", "_owner", "_pulling", "_tasks", "on_close")
 
-    def __init__(self, protocol: "ConnectionProtocol") -> None:
-        self._protocol = protocol
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._tasks: tuple[asyncio.Task[None], ...] = ()  # of the view's own loops, and in the end of `on_close`
         self._beating: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
@@ -45,7 +65,7 @@ class Hooks:
 
     def beat(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own heartbeat loop."""
-        self._beating = self._start(self._run(loop), loop, self._protocol.context.copy())
+        self._beating = self._start(self._run(loop), loop, self._owner.context.copy())
 
     def stop_beating(self) -> None:
         """Ends it."""
@@ -54,11 +74,11 @@ class Hooks:
 
     def pull(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own receive loop; the connection ends with it, however it ends: nobody would read on."""
-        self._pulling = self._start(self._run(loop), loop, self._protocol.context)
+        self._pulling = self._start(self._run(loop), loop, self._owner.context)
         self._pulling.add_done_callback(self._pulled)
 
     def _pulled(self, task: "asyncio.Task[None]") -> None:
-        self._protocol.close()
+        self._owner.close()
 
     def cancel(self) -> None:
         """Cancels all that runs, and the handlers."""
@@ -76,24 +96,24 @@ class Hooks:
         A program that cancels all tasks, as `asyncio.run` does in the end, cancels this one too. The hooks that still
         run are cancelled then, and `on_close` runs all the same.
         """
-        protocol = self._protocol
-        patience = self.FLUSH_TIMEOUT if protocol.terminated else protocol.endpoint.CLOSE_TIMEOUT
-        deadline = protocol.loop.time() + patience
+        owner = self._owner
+        patience = self.FLUSH_TIMEOUT if owner.terminated else owner.endpoint.CLOSE_TIMEOUT
+        deadline = owner.loop.time() + patience
         hung = True
         try:
             await self._until_handled(deadline)
-            protocol.report_end()
+            owner.report_end()
             hung = await self._end(self._running(), deadline)
             if self.on_close is not None:
-                last = self._start(self._run_on_close(self.on_close), self.on_close, protocol.context)
-                hung |= await self._end([last], protocol.loop.time() + patience)
+                last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
+                hung |= await self._end([last], owner.loop.time() + patience)
         finally:  # even where `on_close` raises KeyboardInterrupt
-            protocol.report_closed(hung)
+            owner.report_closed(hung)
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """A task that debuggers show by the name of the hook."""
         run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
-        task = stepping.start_task(self._protocol.loop, run, context)
+        task = stepping.start_task(self._owner.loop, run, context)
         self._tasks += (task,)
         return task
 
@@ -102,58 +122,58 @@ class Hooks:
         try:
             await loop()
         except TimeoutError:
-            self._protocol.close(CloseCode.GOING_AWAY, "no pong")
+            self._owner.close(CloseCode.GOING_AWAY, "no pong")
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if stepping.is_abandoned(error, self._protocol.loop):
+            if stepping.is_abandoned(error, self._owner.loop):
                 raise
-            self._protocol.hook_failed(error)
+            self._owner.hook_failed(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
 
     def _running(self) -> set["asyncio.Task[None]"]:
-        running = {*self._protocol.dispatcher.workers, *self._tasks}
+        running = {*self._owner.dispatcher.workers, *self._tasks}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:
         """Until every message that came before the end has been handed to its handler; none is from then on."""
-        protocol = self._protocol
-        dispatcher = protocol.dispatcher
+        owner = self._owner
+        dispatcher = owner.dispatcher
         if self._pulling is not None:
             # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([self._pulling], timeout=deadline - protocol.loop.time())
+                await asyncio.wait([self._pulling], timeout=deadline - owner.loop.time())
         if dispatcher.inbox or dispatcher.decoding:
-            self._emptied = protocol.loop.create_future()
+            self._emptied = owner.loop.create_future()
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout_at(deadline):
                     await self._emptied
         left = dispatcher.stop() + dispatcher.decoding
         if left:
-            logger.warning("%r: %d messages were not handled in time", protocol.endpoint._label, left)
+            logger.warning("%r: %d messages were not handled in time", owner.endpoint._label, left)
 
     async def _end(self, running: Iterable["asyncio.Task[None]"], deadline: float) -> bool:
         """Until tasks have ended, which are cancelled at the deadline; whether some have not ended even so."""
-        protocol = self._protocol
-        late = await _until_done(running, deadline - protocol.loop.time())
+        owner = self._owner
+        late = await _until_done(running, deadline - owner.loop.time())
         for task in late:
             task.cancel()
         hung = await _until_done(late, self.FLUSH_TIMEOUT)
         for task in hung:
-            label, name = protocol.endpoint._label, type(protocol.endpoint).__name__
+            label, name = owner.endpoint._label, type(owner.endpoint).__name__
             logger.warning("%r: a hook of %s does not end although it was cancelled: %r", label, name, task)
         return bool(hung)
 
     async def _run_on_close(self, on_close: "Callable[[Frame | None], Awaitable[None]]") -> None:
-        protocol = self._protocol
-        endpoint = protocol.endpoint
+        owner = self._owner
+        endpoint = owner.endpoint
         try:
-            await on_close(protocol.connection.close_received)
+            await on_close(owner.connection.close_received)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if stepping.is_abandoned(error, protocol.loop):
+            if stepping.is_abandoned(error, owner.loop):
                 raise
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
 

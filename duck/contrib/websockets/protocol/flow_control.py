@@ -37,8 +37,8 @@ class Hold(enum.IntFlag):
     EARLY = 8  # what came with the handshake has not been handled
 
 
-class Connected(Protocol):
-    """The connection, as far as its intake needs it."""
+class Owner(Protocol):
+    """The connection whose reading is controlled."""
 
     loop: asyncio.AbstractEventLoop
     transport: Any
@@ -56,10 +56,10 @@ class Intake:
         holds: Why it is on hold.
     """
 
-    __slots__ = ("_connection", "_ended", "_tick", "_unread", "holds")
+    __slots__ = ("_ended", "_owner", "_tick", "_unread", "holds")
 
-    def __init__(self, connection: Connected) -> None:
-        self._connection = connection
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._ended = False  # whether the peer has ended its stream: what is left of it is read, without hold
         self._tick = 0
         self._unread = 0
@@ -67,9 +67,9 @@ class Intake:
 
     def hold(self, reason: Hold) -> None:
         """Takes no more bytes; once a close frame has left they are taken, for messages are dropped then."""
-        connection = self._connection
-        if not self.holds and not connection.lost and connection.is_open and not self._ended:
-            connection.transport.pause_reading()
+        owner = self._owner
+        if not self.holds and not owner.lost and owner.is_open and not self._ended:
+            owner.transport.pause_reading()
             if reason is not Hold.EARLY:
                 self._unread = 0
                 self._look_later()
@@ -79,8 +79,8 @@ class Intake:
         """Takes bytes again, unless there is another reason not to."""
         before, self.holds = self.holds, self.holds & ~reason
         if before and not self.holds:
-            clock(self._connection.loop).drop(self._tick, self)
-            self._connection.resume_reading()
+            clock(self._owner.loop).drop(self._tick, self)
+            self._owner.resume_reading()
 
     def has_come(self) -> bool:
         """Whether bytes have come, in this hold, since the last call; true where the system does not tell."""
@@ -104,12 +104,12 @@ class Intake:
     def stop(self) -> None:
         """The transport is lost."""
         if self.holds:
-            clock(self._connection.loop).drop(self._tick, self)
+            clock(self._owner.loop).drop(self._tick, self)
 
     def wake(self) -> None:
         """Looks whether the peer is still there; the clock calls it."""
-        connection, socket = self._connection, self._socket()
-        if connection.lost or not self.holds or socket is None or not _GONE:
+        owner, socket = self._owner, self._socket()
+        if owner.lost or not self.holds or socket is None or not _GONE:
             return
         poll = select.poll()
         poll.register(socket.fileno(), _ENDED)
@@ -117,16 +117,16 @@ class Intake:
         if events & (_ENDED | _GONE):
             # Its unread bytes are bounded by the kernel's buffer, and are to be read even if the peer has gone.
             self._ended = True
-            connection.resume_reading()
+            owner.resume_reading()
         else:
             self._look_later()
 
     def _look_later(self) -> None:
-        loop = self._connection.loop
+        loop = self._owner.loop
         self._tick = clock(loop).set(loop, loop.time() + _LOOK_INTERVAL, self)
 
     def _socket(self) -> Any:
-        socket = self._connection.transport.get_extra_info("socket")
+        socket = self._owner.transport.get_extra_info("socket")
         return None if socket is None or socket.fileno() < 0 else socket
 
     def _unread_bytes(self) -> int | None:

@@ -5,12 +5,13 @@ from typing import Protocol
 
 from ..frame import Frame
 from .endpoint import Consumer
-from .inbox import Inbox, Source
+from .inbox import Inbox
+from .inbox import Owner as InboxOwner
 
 __all__ = ["FrameQueue"]
 
 
-class Owner(Source, Protocol):
+class Owner(InboxOwner, Protocol):
     """The connection whose frames are pulled."""
 
     @property

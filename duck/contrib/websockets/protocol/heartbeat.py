@@ -1,47 +1,58 @@
-"""Whether the peer is still there: pings, and silence that lasts too long.
+"""The heartbeat of a connection: pings, and an end where no answer comes or the silence lasts too long.
 
     quiet --PING_INTERVAL--> ping sent --PONG_TIMEOUT--> a sign of life? --yes--> quiet
                                  ^                                       --no---> missed --backoff--> ping sent
                                  |________________________________________________________________________|
 
-Anything received is a sign of life, and so is what a peer takes of 64 KiB or more that wait for it: a ping waits
-behind them. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With PONG_TIMEOUT
-None there is no miss.
+Anything received is a sign of life. So is progress of a peer that takes some of 64 KiB or more that wait for it: a ping
+waits behind them. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With
+PONG_TIMEOUT None there is no miss.
 
-All connections share a clock, and receiving a message costs nothing but a flag. So the time of the last byte is known
-only as that of the wake which found the flag set. There is a wake in every tenth of RECEIVE_TIMEOUT, which bounds the
-error: a silent connection ends after RECEIVE_TIMEOUT to 1.1 times RECEIVE_TIMEOUT, never earlier.
+All connections of a loop share a clock, and receiving a message costs nothing but a flag. So the time of the last byte
+is known only as the time of the wake that found the flag set. There is a wake in every tenth of RECEIVE_TIMEOUT, which
+bounds the error: a silent connection ends after RECEIVE_TIMEOUT to 1.1 times RECEIVE_TIMEOUT, never earlier.
 """
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..opcodes import CloseCode
+from .endpoint import Settings
 from .loop import clock
-
-if TYPE_CHECKING:
-    from .protocol import ConnectionProtocol
 
 __all__ = ["Heartbeat"]
 
 _WAKES = 10  # in one RECEIVE_TIMEOUT
-_LATE = 1.0  # seconds by which a timer shows that the loop was busy, and that a pong may wait unread
+
+
+class Owner(Protocol):
+    """The connection whose peer is watched."""
+
+    @property
+    def endpoint(self) -> Settings: ...
+    @property
+    def is_deaf(self) -> bool: ...
+    def take_sign_of_life(self) -> bool: ...
+    def ping(self, payload: bytes) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
 
 
 class Heartbeat:
     """The heartbeat of one connection, with the times that its endpoint sets.
 
     Attributes:
-        MISSES: Pings in a row that may not be answered; the last of them ends the connection,
+        MISSES: Pings in a row without an answer that end the connection,
         CODE: with this close code
-        REASON: and these words.
+        REASON: and this reason.
+        LATE: Seconds of delay of a timer that show that the loop was busy, so that a pong may wait unread.
         latency: Seconds that the last ping took to come back; None before the first.
     """
 
     MISSES = 3
     CODE = CloseCode.GOING_AWAY
     REASON = "no pong"
+    LATE = 1.0
 
     __slots__ = (
         "_answered",
@@ -49,16 +60,16 @@ class Heartbeat:
         "_due",
         "_loop",
         "_misses",
+        "_owner",
         "_pinged",
-        "_protocol",
         "_sent",
         "_silent_since",
         "_tick",
         "latency",
     )
 
-    def __init__(self, protocol: "ConnectionProtocol", loop: asyncio.AbstractEventLoop) -> None:
-        self._protocol = protocol
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
         self._loop = loop
         self._clock = clock(loop)
         self._tick = 0
@@ -73,7 +84,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begins to watch."""
         self._silent_since = self._loop.time()
-        self._wait(self._protocol.endpoint.PING_INTERVAL or float("inf"))
+        self._wait(self._owner.endpoint.PING_INTERVAL or float("inf"))
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -81,7 +92,7 @@ class Heartbeat:
 
     def forget(self) -> None:
         """Lets the connection go."""
-        del self._protocol
+        del self._owner
 
     def pong(self, payload: bytes) -> None:
         """A pong has come."""
@@ -92,7 +103,7 @@ class Heartbeat:
         """Looks again after so long, or earlier, to notice how long the peer has been silent."""
         now = self._loop.time()
         wake = self._due = now + seconds
-        limit = self._protocol.endpoint.RECEIVE_TIMEOUT
+        limit = self._owner.endpoint.RECEIVE_TIMEOUT
         if limit:
             wake = min(wake, now + limit / _WAKES, max(self._silent_since + limit, now))
         if wake != float("inf"):
@@ -101,15 +112,15 @@ class Heartbeat:
     def wake(self) -> None:
         """Looks whether the peer is still there; the clock calls it."""
         now = self._loop.time()
-        settings = self._protocol.endpoint
+        settings = self._owner.endpoint
         # If the loop was busy, what the peer sent may wait unread: there is another look before that counts as silence.
-        is_late = now - self._clock.time(self._tick) > _LATE
-        if self._protocol.take_sign_of_life():
+        is_late = now - self._clock.time(self._tick) > self.LATE
+        if self._owner.take_sign_of_life():
             self._silent_since = now
             self._answered = True
             self._misses = 0
         elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT and not is_late:
-            self._protocol.close(CloseCode.GOING_AWAY, "nothing received for too long")
+            self._owner.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
             self._wait(self._due - now)
@@ -119,7 +130,7 @@ class Heartbeat:
             self._quiet()
         elif now < self._pinged + settings.PONG_TIMEOUT:
             self._wait(self._pinged + settings.PONG_TIMEOUT - now)
-        elif is_late or self._protocol.is_deaf:
+        elif is_late or self._owner.is_deaf:
             self._wait(settings.PONG_TIMEOUT)
         else:
             self._missed()
@@ -128,14 +139,14 @@ class Heartbeat:
         self._pinged = now
         self._answered = False
         self._sent = time.perf_counter_ns()
-        self._protocol.ping(b"%d" % self._sent)
-        settings = self._protocol.endpoint
+        self._owner.ping(b"%d" % self._sent)
+        settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or 0
         self._wait(interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
 
     def _quiet(self) -> None:
         """Until the next ping is due, PING_INTERVAL after the last."""
-        settings = self._protocol.endpoint
+        settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or float("inf")
         if self._pinged is not None:
             interval = max(interval - (self._loop.time() - self._pinged), 0)
@@ -147,9 +158,9 @@ class Heartbeat:
         if self._misses >= self.MISSES:
             self._give_up()
             return
-        settings = self._protocol.endpoint
+        settings = self._owner.endpoint
         self._pinged = None
         self._wait(min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:
-        self._protocol.close(self.CODE, self.REASON)
+        self._owner.close(self.CODE, self.REASON)

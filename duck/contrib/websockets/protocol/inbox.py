@@ -23,12 +23,12 @@ from .decoding import Decoding
 from .flow_control import Hold
 from .stepping import Turn, retrieve
 
-__all__ = ["Inbox", "Source"]
+__all__ = ["Inbox", "Owner"]
 
 Message = tuple[int, bytes]
 
 
-class Source(Protocol):
+class Owner(Protocol):
     """The connection that an inbox belongs to."""
 
     @property
@@ -65,7 +65,7 @@ class Inbox:
         "_loop",
         "_most",
         "_most_bytes",
-        "_source",
+        "_owner",
         "_turns",
         "messages",
     )
@@ -80,7 +80,7 @@ class Inbox:
         self._loop = loop
         self._most = most
         self._most_bytes = most_bytes
-        self._source: Source | None = None
+        self._owner: Owner | None = None
         self._connection: Connection | None = None
         self._encoded = 0
         self._decoding: Decoding | None = None
@@ -94,11 +94,11 @@ class Inbox:
         self._turns: list[Turn] = []  # tasks that wait
         self._ended = False
 
-    def attach(self, source: Source) -> None:
+    def attach(self, owner: Owner) -> None:
         """Belongs to a connection from now on; its protocol calls this."""
-        self._source = source
-        self._connection = source.connection
-        self._encoded = source.connection.encoded
+        self._owner = owner
+        self._connection = owner.connection
+        self._encoded = owner.connection.encoded
 
     # For tasks
 
@@ -137,8 +137,8 @@ class Inbox:
         self._bytes -= len(message[1])
         if self._held and self._counted <= self._most // 2 and self._bytes <= self._most_bytes // 2:
             self._held = False
-            if self._source is not None:
-                self._source.release(Hold.FRAMES)
+            if self._owner is not None:
+                self._owner.release(Hold.FRAMES)
 
     def ready(self) -> Awaitable[None]:
         """To be awaited after `take` has given nothing; then `take` may give something.
@@ -205,8 +205,8 @@ class Inbox:
         self._counted = len(messages)
         if (self._counted > self._most or self._bytes > self._most_bytes) and not self._held:
             self._held = True
-            if self._source is not None:
-                self._source.hold(Hold.FRAMES)
+            if self._owner is not None:
+                self._owner.hold(Hold.FRAMES)
 
     def stop(self) -> int:
         """Does nothing: messages that have come may still be taken."""
@@ -214,7 +214,7 @@ class Inbox:
 
     def forget(self) -> None:
         """Lets the connection go, which is over."""
-        self._source = None
+        self._owner = None
 
     # Decoding
 
@@ -252,8 +252,8 @@ class Inbox:
         if isinstance(error, (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)):
             raise error
         self.drop_messages()
-        if self._source is not None:
-            self._source.refuse(error)
+        if self._owner is not None:
+            self._owner.refuse(error)
 
     @property
     def _decoder(self) -> Decoding:

@@ -10,16 +10,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..codec import SENT
 from ..exceptions import ConnectionClosed
 from ..logging import logger
 
-if TYPE_CHECKING:
-    from .protocol import ConnectionProtocol
+__all__ = ["Owner", "Pending", "begin", "hop"]
 
-__all__ = ["Pending", "begin", "hop"]
+
+class Owner(Protocol):
+    """The connection that a call from another thread is for."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def lost(self) -> bool: ...
+    def closed_error(self) -> ConnectionClosed: ...
 
 
 class Pending(Coroutine[Any, Any, None]):
@@ -124,7 +131,7 @@ else:
 
 
 def hop(
-    protocol: "ConnectionProtocol", method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
+    owner: Owner, method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
 ) -> Coroutine[Any, Any, None]:
     """Calls a method in the thread of the connection, as soon as the loop there gets to it.
 
@@ -140,9 +147,9 @@ def hop(
     """
     result = _Result()
     try:
-        if protocol.lost and not protocol.loop.is_running():
-            raise protocol.closed_error()
-        _schedule(protocol, _Call(protocol, method, args, result))
+        if owner.lost and not owner.loop.is_running():
+            raise owner.closed_error()
+        _schedule(owner, _Call(owner, method, args, result))
     except ConnectionClosed:
         if not closes:
             raise
@@ -150,13 +157,13 @@ def hop(
     return Pending(partial(_wait, result, closes))
 
 
-def _schedule(protocol: "ConnectionProtocol", call: "_Call") -> None:
+def _schedule(owner: Owner, call: "_Call") -> None:
     try:
-        protocol.loop.call_soon_threadsafe(call)
+        owner.loop.call_soon_threadsafe(call)
     except RuntimeError:
-        if not protocol.loop.is_closed():
+        if not owner.loop.is_closed():
             raise
-        raise protocol.closed_error() from None
+        raise owner.closed_error() from None
 
 
 async def _wait(result: "_Result", closes: bool) -> None:
@@ -193,22 +200,22 @@ class _Call:
     is freed, and whoever waits learns of the end.
     """
 
-    __slots__ = ("_args", "_method", "_protocol", "_result")
+    __slots__ = ("_args", "_method", "_owner", "_result")
 
     def __init__(
         self,
-        protocol: "ConnectionProtocol",
+        owner: Owner,
         method: Callable[..., Awaitable[None]],
         args: tuple[Any, ...],
         result: _Result,
     ) -> None:
-        self._protocol = protocol
+        self._owner = owner
         self._method = method
         self._args = args
         self._result = result
 
     def __call__(self) -> None:
-        loop = self._protocol.loop
+        loop = self._owner.loop
         task = begin(loop, self._run())
         if not task.done():
 
@@ -219,13 +226,13 @@ class _Call:
             self._result.add_done_callback(cancel)
 
     def __del__(self) -> None:
-        self._end(self._protocol.closed_error())
+        self._end(self._owner.closed_error())
 
     async def _run(self) -> None:
         try:
             await self._method(*self._args)
         except asyncio.CancelledError:
-            self._end(self._protocol.closed_error())  # unless it is the result that was cancelled
+            self._end(self._owner.closed_error())  # unless it is the result that was cancelled
         except Exception as error:
             self._end(error)
         else:

@@ -32,7 +32,7 @@ from . import stepping
 from .closing import Closing
 from .decoding import Decoding
 from .ending import Hooks
-from .endpoint import Endpoint
+from .endpoint import Endpoint, Settings
 from .flow_control import Hold, Intake
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
@@ -42,7 +42,7 @@ from .pending import Pending
 from .prepared import Prepared
 from .rate_limit import RateLimit
 from .sender import LARGE, Sender
-from .slow_consumer import SlowConsumer
+from .slow_consumer import Answer, SlowConsumer
 from .transports import NO_BACKLOG, backlog, plain_socket
 
 __all__ = ["ConnectionProtocol"]
@@ -129,7 +129,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
                 dispatcher.decoded_at_once = self.decoding.at_once
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
-        self._slow_consumer = None if endpoint.SLOW_CONSUMER == "wait" else SlowConsumer(self, endpoint.SLOW_CONSUMER)
+        self._slow_consumer = _slow_consumer_of(endpoint)
         self.heartbeat = Heartbeat(self, loop)
         self.sent = SENT
         self.busy = False
@@ -449,16 +449,14 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
 
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends what is no plain message on an open connection."""
-        slow = self._slow_consumer
-        if slow is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and slow.drops():
+        if self._slow_consumer is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and self._drops():
             return SENT
         return self.sender.send(data, opcode)
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
         """Sends a frame as it is, other than a close frame; a whole message may be dropped."""
-        slow = self._slow_consumer
         is_message = frame.fin and OpCode.CONTINUATION < frame.opcode < OpCode.CLOSE
-        if slow is not None and is_message and slow.drops():
+        if is_message and self._drops():
             return SENT
         return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
 
@@ -506,6 +504,24 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
                 raise
             return False
         return True
+
+    def _drops(self) -> bool:
+        """Whether the next message is not to be sent, as the peer reads too slowly.
+
+        Raises:
+            ConnectionClosed: That ends the connection.
+        """
+        slow = self._slow_consumer
+        if slow is None or not self.connection.is_open:
+            return False
+        answer = slow.answer(self.sender.waiting)
+        if answer is Answer.CLOSE:
+            logger.warning("%r: closed, as the peer reads too slowly", self.endpoint._label)
+            self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
+            raise ConnectionClosed(CloseCode.POLICY_VIOLATION, "too slow to read")
+        if answer is Answer.DROP and slow.has_begun:
+            logger.warning("%r: the peer reads too slowly: messages are dropped", self.endpoint._label)
+        return answer is Answer.DROP
 
     @property
     def dropped(self) -> int:
@@ -745,6 +761,11 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
     def closed_error(self) -> ConnectionClosed:
         """What tells a sender that the connection has ended."""
         return self.connection.closed_error()
+
+
+def _slow_consumer_of(settings: Settings) -> SlowConsumer | None:
+    policy = settings.SLOW_CONSUMER
+    return None if policy == "wait" else SlowConsumer(policy, settings.WRITE_LIMIT)
 
 
 def _let_go(buffer: "codec.ReceiveBuffer") -> None:

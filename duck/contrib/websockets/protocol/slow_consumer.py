@@ -1,59 +1,54 @@
 """Messages for a peer that reads more slowly than the application sends."""
 
-from typing import TYPE_CHECKING
+import enum
 
-from ..exceptions import ConnectionClosed
-from ..logging import logger
-from ..opcodes import CloseCode
-
-if TYPE_CHECKING:
-    from .protocol import ConnectionProtocol
-
-__all__ = ["SLOW_CONSUMER_POLICIES", "SlowConsumer"]
+__all__ = ["SLOW_CONSUMER_POLICIES", "Answer", "SlowConsumer"]
 
 SLOW_CONSUMER_POLICIES = ("wait", "drop", "close")
 
 
+class Answer(enum.Enum):
+    """What a connection is to do with the next message."""
+
+    SEND = enum.auto()
+    DROP = enum.auto()
+    CLOSE = enum.auto()  # the connection, with 1008
+
+
 class SlowConsumer:
-    """What becomes of messages for a peer that does not read, where nobody is to wait for it: `send` never does.
+    """Decides on messages for a peer that does not read, under the policies for which `send` never waits.
 
     Args:
         policy: "drop" or "close".
+        limit: Bytes that may wait to be compressed; as many as may wait in the transport.
 
     Attributes:
-        lags: Whether more waits to be read than may. As much may wait to be compressed.
+        lags: Whether the transport is above its high-water mark.
         dropped: Messages that were not sent.
+        has_begun: Whether the last answer is the first DROP since the peer has kept up.
     """
 
-    __slots__ = ("_closes", "_protocol", "_told", "dropped", "lags")
+    __slots__ = ("_closes", "_drops", "_limit", "dropped", "has_begun", "lags")
 
-    def __init__(self, protocol: "ConnectionProtocol", policy: str) -> None:
-        self._protocol = protocol
-        self._told = False
+    def __init__(self, policy: str, limit: int) -> None:
         self._closes = policy == "close"
-        self.lags = False
+        self._limit = limit
+        self._drops = False  # whether the last answer was DROP
+        self.lags = self.has_begun = False
         self.dropped = 0
 
-    def drops(self) -> bool:
-        """Whether the next message is not to be sent.
+    def answer(self, waiting: int) -> Answer:
+        """Decides on the next message.
 
-        Raises:
-            ConnectionClosed: And so the connection ends.
+        Args:
+            waiting: Bytes that wait to be compressed.
         """
-        protocol = self._protocol
-        if not protocol.connection.is_open:
-            return False
-        lags = self.lags or protocol.sender.waiting > protocol.endpoint.WRITE_LIMIT
+        lags = self.lags or waiting > self._limit
+        if lags and self._closes:
+            return Answer.CLOSE
+        self.has_begun = lags and not self._drops
+        self._drops = lags
         if not lags:
-            self._told = False
-            return False
-        path = protocol.endpoint._label
-        if self._closes:
-            logger.warning("%r: closed, as the peer reads too slowly", path)
-            protocol.close(CloseCode.POLICY_VIOLATION, "too slow to read")
-            raise ConnectionClosed(CloseCode.POLICY_VIOLATION, "too slow to read")
-        if not self._told:
-            self._told = True
-            logger.warning("%r: the peer reads too slowly: messages are dropped", path)
+            return Answer.SEND
         self.dropped += 1
-        return True
+        return Answer.DROP
