@@ -40,24 +40,26 @@ def _entry(setting: Setting) -> str:
 
 
 def _edit_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Makes literal blocks of the drawings in the docstrings of modules."""
-    if what == "module":
-        lines[:] = _with_literal_blocks(lines)
+    """Makes literal blocks of the drawings and of the code in docstrings, before napoleon reads them."""
+    lines[:] = _with_literal_blocks(lines)
+
+
+_SECTIONS = {"Args:", "Attributes:", "Raises:", "Returns:", "Yields:"}
 
 
 def _with_literal_blocks(lines: list[str]) -> list[str]:
     found: list[str] = []
     inside = False
     for line in lines:
-        if line.startswith("    ") and not inside:
+        if line.startswith("    ") and not inside and found and not found[-1]:
             found += ["::", ""]
             inside = True
         elif line and not line.startswith(" "):
-            inside = False
+            inside = line in _SECTIONS
         found.append(line)
     return found
 
 
 def setup(app: Any) -> None:
     app.connect("source-read", _show_settings)
-    app.connect("autodoc-process-docstring", _edit_docstring)
+    app.connect("autodoc-process-docstring", _edit_docstring, priority=400)

@@ -1,8 +1,6 @@
 """A chat between all visitors of its page: run `duck serve examples/chat.py` and open the printed port."""
 
-from contextlib import suppress
-
-from duck.contrib.websockets import CloseCode, ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView, broadcast
 from duck.http.request import HttpRequest
 from duck.server import run
 from duck.urls import path
@@ -71,7 +69,7 @@ class ChatView(WebSocketView):
     """Sends each message to every open page."""
 
     MAX_FRAME_SIZE = 4096  # bytes; the input of the page has room for 1000 characters
-    SLOW_CONSUMER = "close"  # disconnects clients that do not read, so that nobody waits for them
+    SLOW_CONSUMER = "close"  # disconnects clients that do not read
 
     async def on_open(self) -> None:
         everyone.add(self)
@@ -80,9 +78,7 @@ class ChatView(WebSocketView):
         if opcode != OpCode.TEXT:
             await self.send_close(CloseCode.UNSUPPORTED_DATA, "text only")
             return
-        for view in list(everyone):
-            with suppress(ConnectionClosed):  # this client has just left
-                await view.send(message, opcode)
+        broadcast(everyone, message, opcode)
 
     async def on_close(self, frame: Frame | None) -> None:
         everyone.discard(self)

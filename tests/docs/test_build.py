@@ -18,6 +18,8 @@ NAMES = [
     *(f"{PACKAGE}.WebSocketView.{name}" for name in VIEW.split()),
     f"{PACKAGE}.WebSocketView",
     f"{PACKAGE}.Compression",
+    f"{PACKAGE}.broadcast",
+    *(f"{PACKAGE}.client.{name}" for name in ("connect", "Options", "ClientConnection.recv", "WebSocketClient.run")),
     f"{PACKAGE}.uvicorn.WebSocketProtocol",
     "duck.server.Limits",
     "duck.server.run",

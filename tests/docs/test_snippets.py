@@ -156,3 +156,18 @@ def test_the_command_of_the_container_serves(folder):
         finally:
             process.terminate()
         assert process.wait(15) == 0
+
+
+def test_a_lifespan(execute, run, capsys):
+    page = execute(block("async def lifespan"))
+
+    async def scenario():
+        async with (
+            serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server,
+            websockets.connect(f"{server.addresses[0]}/count") as peer,
+        ):
+            await peer.send("quack")
+            assert await peer.recv() == '{"messages": 1}'
+
+    run(scenario())
+    assert capsys.readouterr().out == "handled 1\n"
