@@ -39,9 +39,11 @@ IN_PLACE_STEP: Final[int]
 UNCOPIED: Final[int]
 MASK_BATCH: Final[int]
 CORK_LIMIT: Final[int]
+CORK_TIME: Final[int]
 INBOX_BATCH: Final[int]
 SEND_CREDIT: Final[int]
 MESSAGE_COST: Final[int]
+FAIR_SHARE: Final[int]
 NOT_TEXT: Final[str]
 
 # payload

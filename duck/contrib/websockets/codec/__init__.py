@@ -1,6 +1,6 @@
 """The only place that chooses between the compiled codec and its pure-Python twin.
 
-DUCK_NO_EXTENSIONS=1       the twin, without a word
+DUCK_NO_EXTENSIONS=1       the twin, without a warning
 DUCK_REQUIRE_SPEEDUPS=1    the compiled codec, or an ImportError
 """
 
@@ -65,7 +65,7 @@ __all__ = [
 
 
 def _choose() -> tuple[ModuleType, str]:
-    """(the module, why it)."""
+    """The chosen module and the reason."""
     required = os.environ.get("DUCK_REQUIRE_SPEEDUPS", "") not in ("", "0")
     if os.environ.get("DUCK_NO_EXTENSIONS", "") not in ("", "0"):
         if required:
@@ -74,7 +74,7 @@ def _choose() -> tuple[ModuleType, str]:
     try:
         from .. import _speedups
     except ImportError as error:
-        # Not built is one thing; built, but broken, is another, and its cause must not be hidden.
+        # A codec that was not built differs from one that is built but broken, whose cause must not be hidden.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         why = f"it was not built in {folder}" if missing else f"it does not load: {error}"
@@ -92,7 +92,7 @@ def _choose() -> tuple[ModuleType, str]:
 
 
 def _advice(folder: str) -> str:
-    """How to come by the compiled codec: a source tree in the working directory hides what is installed."""
+    """Advice on getting the compiled codec. A source tree in the working directory hides the installed package."""
     checkout = os.path.abspath(os.path.join(folder, "..", "..", ".."))
     if os.path.isfile(os.path.join(checkout, "setup.py")) and os.path.isfile(os.path.join(folder, "_speedups.pyx")):
         return (
@@ -149,7 +149,7 @@ def new_mask() -> bytes:
 
 
 def describe() -> dict[str, str]:
-    """Which codec runs, why, and on which SIMD tier."""
+    """The codec that runs, the reason for it, and its SIMD tier."""
     return {
         "codec": "pure Python" if _module.IMPLEMENTATION == "python" else "compiled",
         "reason": _why,

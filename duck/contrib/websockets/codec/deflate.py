@@ -1,10 +1,10 @@
-"""The only place that chooses who compresses: zlib, or one of two libraries that do the same in less time.
+"""The only place that chooses the compression library: zlib, or one of two that do the same in less time.
 
 DUCK_DEFLATE=zlib    that one, or an ImportError; `isal` and `zlib-ng` likewise
                      unset, the first that is installed of isal, zlib-ng, zlib
 
-All of them read what any of them writes. What a level costs differs, and so does the one that is worth its time. JSON
-messages of 1 KB after one another, with windows of 12 bits, by a compressor that is kept, and by one that is made anew:
+Each of them reads the output of the others. The costs of a level differ, and so does the best level. Times and sizes of
+consecutive JSON messages of 1 KB, with windows of 12 bits, for a compressor that is kept and for one that is made anew:
 
                         kept               made anew         decompressed
     zlib      level 3   13.0 us to 25 %    18.5 us to 24 %   4.5 us
@@ -13,8 +13,8 @@ messages of 1 KB after one another, with windows of 12 bits, by a compressor tha
 
 (With 20 connections in turn, zlib-ng takes 5 us more: its hash tables of 128 KiB each do not stay in the cache.)
 
-isal's own decompressor takes 87 KB, and 1.5 us more than zlib's for such a message; only from 8 KB on it is faster, by
-a fifth at 256 KB. To allocate so much for each message also leaves the heap in pieces.
+isal's own decompressor takes 87 KB, and 1.5 us more than zlib's for such a message. It is faster only from 8 KB on, by
+a fifth at 256 KB. Allocating so much for each message would also fragment the heap.
 """
 
 import importlib
@@ -50,18 +50,18 @@ class _Module(Protocol):
 
 
 class Backend:
-    """Makes what compresses and decompresses raw DEFLATE (RFC 1951).
+    """Makes compressors and decompressors of raw DEFLATE (RFC 1951).
 
     Args:
-        name: As in DUCK_DEFLATE.
-        deflating: Compresses; has the interface of `zlib`.
-        inflating: Decompresses; the same.
-        levels: What stands for each of zlib's levels 0 to 9.
-        default_level: The one that is worth its time, in zlib's counting.
+        name: The value of DUCK_DEFLATE.
+        deflating: The module that compresses, with the interface of `zlib`.
+        inflating: The module that decompresses, likewise.
+        levels: The levels that correspond to zlib's levels 0 to 9.
+        default_level: The level with the best ratio of size to time, in zlib's counting.
         size: Bytes that a compressor takes beside its window and hash table.
 
     Attributes:
-        error: What decompressing raises for broken data.
+        error: The exception for broken data.
     """
 
     __slots__ = ("_compressobj", "_decompressobj", "_default_level", "_levels", "_size", "error", "name")
@@ -84,30 +84,30 @@ class Backend:
         self._levels = levels
 
     def deflater(self, level: int | None, window_bits: int, memory_level: int, history: bytes = b"") -> Deflater:
-        """Compresses what follows after `history`.
+        """Makes a compressor for the data that follows `history`.
 
         Args:
             level: 0 to 9, None for the default.
             window_bits: Base-2 logarithm of the window, 8 to 15.
             memory_level: 1 to 9.
-            history: At most a window of what was compressed before.
+            history: At most one window of the data that was compressed before.
         """
         level = self._levels[self._default_level if level is None else level]
         make = self._compressobj
         if window_bits == 8:
-            # zlib makes no raw stream with a window of 8 bits. One of 9 bits does as well: zlib never refers farther
-            # back than the window less 262 bytes, and that is 250. Of the others nobody says so.
+            # zlib makes no raw stream with a window of 8 bits. A window of 9 bits is safe as well, because zlib never
+            # refers farther back than the window less 262 bytes, which is 250. The others do not promise that.
             make, window_bits, level = zlib.compressobj, 9, max(level, 1)
         if history:
             return make(level, zlib.DEFLATED, -window_bits, memory_level, zlib.Z_DEFAULT_STRATEGY, history)  # type: ignore[call-arg]
         return make(level, zlib.DEFLATED, -window_bits, memory_level)
 
     def deflater_size(self, window_bits: int, memory_level: int) -> int:
-        """Bytes that a deflater takes while it is kept."""
+        """Bytes that a compressor takes while it is kept."""
         return self._size + (4 << window_bits) + (1 << memory_level + 9)
 
     def inflater(self, window_bits: int, history: bytes = b"") -> Inflater:
-        """Decompresses what was compressed after `history`, of which it takes at most a window."""
+        """Makes a decompressor for the data that follows `history`, of which it takes at most one window."""
         if history:
             return self._decompressobj(-window_bits, history)  # type: ignore[call-arg]
         return self._decompressobj(-window_bits)
@@ -130,17 +130,17 @@ BACKENDS = {
 
 
 def load(name: str) -> Backend:
-    """One of BACKENDS.
+    """Loads one of BACKENDS.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: The library is not installed.
     """
     deflating, inflating, *rest = BACKENDS[name]
     return Backend(name, importlib.import_module(deflating), importlib.import_module(inflating), *rest)  # type: ignore[arg-type]
 
 
 def choose() -> Backend:
-    """The one that DUCK_DEFLATE names, else the fastest that is installed."""
+    """The library that DUCK_DEFLATE names, else the fastest installed one."""
     wish = os.environ.get("DUCK_DEFLATE", "")
     if wish:
         if wish not in BACKENDS:

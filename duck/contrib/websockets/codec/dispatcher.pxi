@@ -167,7 +167,7 @@ cdef class Dispatcher:
         return not self.opened or self.decoding or (self.idle is None and len(self.workers) >= self.limit)
 
     cdef Py_ssize_t hand_out(self, list messages) except -1:
-        """Starts handlers until a message has to wait; where to go on."""
+        """Starts handlers until a message has to wait; returns the index of the next message."""
         cdef Worker worker
         cdef Py_ssize_t at = 0
         while at < len(messages) and not (self.stopped or self.is_blocked()):
@@ -181,7 +181,7 @@ cdef class Dispatcher:
         return at
 
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
-        """Hands messages to handlers in a worker's task, while that can serve another; where to go on."""
+        """Hands messages to handlers in a worker's task, while that can serve another; returns the next index."""
         cdef tuple message
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
@@ -243,7 +243,7 @@ cdef class Dispatcher:
         return at
 
     cdef tuple decoded(self, tuple message):
-        """The message as it was before extensions encoded it; None if it is not to be had, or not now."""
+        """The message as it was before extensions encoded it; None if it cannot be decoded, or not now."""
         if len(<bytes>message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)

@@ -1,21 +1,21 @@
 """How messages get to handlers, in plain Python: the readable specification of `dispatcher.pxi`.
 
 A handler is a coroutine of its own in a task of its own, as `create_task` would make it. Most handlers never wait, and
-for them a task is too much to make anew. So a connection keeps at most one *idle worker*: a task that is parked, whose
-coroutine is a `Worker`. The read callback makes that task the current one, enters its context and runs the handler's
-first step there. What happens next depends on the handler:
+a new task for each of them would cost too much. Therefore a connection keeps at most one *idle worker*: a parked task
+whose coroutine is a `Worker`. The read callback makes that task the current one, enters its context and runs the
+handler's first step there. The next state depends on the handler:
 
     IDLE --a message--> STARTING --ended, nobody has noticed the task--> IDLE
                         STARTING --ended, somebody has-----------------> ENDED    the task ends, as the handler has
                         STARTING --waits--> WAITING --> DRIVEN --------> ENDED    the task drives it to its end
 
-A handler that ends without a wait leaves no trace if nobody keeps its task (the reference count and the list of weak
-references tell), nothing was done to the task (its methods tell the worker), and its context is as it was. Then the
-task takes the next message. In every other case the task belongs to the handler and ends with it: with its result, its
-exception or its cancellation.
+A handler that ends without a wait leaves no trace under three conditions: nobody keeps its task (which the reference
+count and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context
+is unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with
+it: with its result, its exception or its cancellation.
 
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message. They
-wait as they came, encoded: what an extension has compressed is decompressed when its handler starts.
+wait as they came: a compressed message is decompressed when its handler starts.
 
 This file imports nothing of asyncio: `Tasks` says what the dispatcher needs of it, and `Owner` what it needs of the
 connection.
@@ -212,14 +212,14 @@ class Dispatcher:
             self._drain_soon()
 
     def resume(self, message: tuple[int, bytes] | None) -> None:
-        """Goes on with what `decode_later` was to decode; None if it cannot be."""
+        """Goes on with the message that `decode_later` has decoded; None if that has failed."""
         self.decoding = False
         if message is not None and not self.stopped:
             self._hand_out([message])
         self.drain()
 
     def drain(self) -> None:
-        """Hands out what waits, as far as that is possible; to be called as `deliver`."""
+        """Hands out waiting messages, as far as that is possible; to be called as `deliver`."""
         self._draining = False
         while self.inbox and not (self._running or self._is_blocked()):
             messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
@@ -233,10 +233,10 @@ class Dispatcher:
         self._tell_of_room()
 
     def stop(self) -> int:
-        """Nothing more is to be handled: drops what no handler has got, and lets the idle worker go.
+        """Starts no handler any more, drops waiting messages, and ends the idle worker.
 
         Returns:
-            How many messages have been dropped.
+            The number of dropped messages.
         """
         if self.stopped:
             return 0
@@ -252,7 +252,7 @@ class Dispatcher:
         return dropped
 
     def forget(self) -> None:
-        """Lets the connection go, which is over."""
+        """Releases the connection, which is over."""
         del self.owner, self.handle, self.decode
 
     def lose(self, worker: Worker) -> None:
@@ -278,7 +278,7 @@ class Dispatcher:
         return not self.opened or self.decoding or (self.idle is None and len(self.workers) >= self._limit)
 
     def _hand_out(self, messages: list[tuple[int, bytes]]) -> int:
-        """Starts handlers until a message has to wait; where to go on."""
+        """Starts handlers until a message has to wait; returns the index of the next message."""
         at = 0
         self._running = True
         try:
@@ -295,7 +295,7 @@ class Dispatcher:
         return at
 
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
-        """Hands messages to handlers in a worker's task, while that can serve another; where to go on."""
+        """Hands messages to handlers in a worker's task, while that can serve another; returns the next index."""
         task = worker.task
         self._enter_task(self.loop, task)
         try:
@@ -335,7 +335,7 @@ class Dispatcher:
         return at
 
     def _decoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
-        """The message as it was before extensions encoded it; None if it is not to be had, or not now."""
+        """The message as it was before extensions encoded it; None if it cannot be decoded, or not now."""
         if len(message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)

@@ -11,6 +11,9 @@ cdef extern from "_clock.h":
 
 
 cdef extern from "_socket.h":
+    enum:
+        PIECES "DUCK_PIECES"
+
     struct iovec:
         void *iov_base
         size_t iov_len
@@ -19,13 +22,8 @@ cdef extern from "_socket.h":
 
 
 cdef enum:
-    PIECES = 64  # DUCK_PIECES
     PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that are worth a write of their own
-    CORK_TIME = 8  # milliseconds that gathered bytes may wait
-
-
-cdef double FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
 
 from time import perf_counter as _perf_counter
 
@@ -57,7 +55,7 @@ cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
     cdef readonly bint in_use
-    cdef void *last  # who has received last, for comparison alone: that may be gone
+    cdef void *last  # the connection that received last, for comparison alone, because it may be gone
     cdef public Py_ssize_t credit
     cdef double looked
     cdef public bint held
@@ -105,8 +103,8 @@ cdef class HotPath:
         cdef MessageReader reader = self.reader
         cdef ReceiveBuffer buffer = self.buffer
         cdef Py_ssize_t at = 0, portion = PORTION
-        # Among others, replies leave together. To the only one that sends they leave by quarters of a read, so that it
-        # can go on meanwhile, and neither side waits for the other.
+        # Replies leave together, unless this peer was the last to send as well: then they leave by quarters of a read, so
+        # that the peer can work on them meanwhile, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
         buffer.last = <void *>self
         buffer.in_use = True
@@ -230,7 +228,7 @@ cdef class HotPath:
         cdef ReceiveBuffer buffer = self.buffer
         cdef double now = _perf_counter()
         buffer.credit = SEND_CREDIT
-        if buffer.looked and now - buffer.looked >= FAIR_SHARE:
+        if buffer.looked and now - buffer.looked >= FAIR_SHARE * 0.001:
             buffer.looked = now
             return self.rest()
         buffer.looked = buffer.looked or now
@@ -280,7 +278,7 @@ cdef class HotPath:
             self.write_rest(None, 0)
 
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
-        """Writes what the socket does not take at once, and whatever is sent meanwhile, by a signal handler."""
+        """Writes the rest that the socket has not taken, and frames that a signal handler sends meanwhile."""
         cdef FrameWriter writer = self.writer
         cdef list chunks
         self.flushing = True
@@ -315,7 +313,7 @@ cdef class HotPath:
         return duck_send(self.fd, &piece, 1)
 
     cdef Py_ssize_t write_past(self, list chunks) except -1:
-        """Writes past the transport while that has nothing queued: now, and not in a later callback; how much went."""
+        """Writes past the transport while that has nothing queued, and returns the number of bytes written."""
         cdef iovec pieces[PIECES]
         cdef int n = 0
         if self.fd < 0 or self.queued:
@@ -357,7 +355,7 @@ def fan_out(members, message):
 
 
 cdef list unsent(list chunks, Py_ssize_t sent):
-    """What is left of chunks of which so many bytes have gone."""
+    """The rest of chunks of which so many bytes have been sent."""
     cdef Py_ssize_t at = 0
     while at < len(chunks) and sent >= len(<bytes>chunks[at]):
         sent -= len(<bytes>chunks[at])

@@ -1,25 +1,26 @@
-"""The way of every read and of every plain message, in plain Python: the readable specification of `hotpath.pxi`."""
+"""The path of each read and of each plain message, in plain Python: the specification of `hotpath.pxi`.
+
+The path is the same for both roles. The reader and the writer of a connection know the role: a client has a
+`MaskingWriter`, and a reader that takes only frames without mask.
+"""
 
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
-from .numbers import CORK_LIMIT, FIN, MESSAGE_COST, NOT_TEXT, RSV1, SEND_CREDIT
+from .numbers import CORK_LIMIT, CORK_TIME, FAIR_SHARE, FIN, MESSAGE_COST, NOT_TEXT, RSV1, SEND_CREDIT
 from .payload import utf8_state
 from .reader import MessageReader
 from .writer import FrameWriter
 
 __all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent", "fan_out"]
 
-_FAIR_SHARE = 0.005  # seconds after which a sender that never waits lets the loop go
-_CORK_TIME = 0.008  # seconds that gathered bytes may wait
-
 
 class Sent:
-    """What `send` returns when there is nothing to wait for: a coroutine that has ended, one for all.
+    """A coroutine that has ended: the result of `send` when there is nothing to wait for.
 
-    So `asyncio.create_task(view.send(...))` works as `await view.send(...)` does.
+    `asyncio.create_task(view.send(...))` works as well as `await view.send(...)`.
     """
 
     __slots__ = ()
@@ -47,19 +48,19 @@ SENT = cast("Coroutine[Any, Any, None]", Sent())
 
 
 class ReceiveBuffer:
-    """Where the connections of one loop receive, each what its reader does not take elsewhere.
+    """The buffer into which the connections of one loop receive.
 
     Args:
         size: Bytes.
 
     Attributes:
-        data: Holds nothing between two reads.
-        window: A view of it. The loop gets that, for asyncio's TLS slices it to read more behind what it has.
+        data: The bytes. They hold nothing between two reads.
+        window: A view of `data` for the loop. asyncio's TLS slices it to read more behind the bytes that it has.
         in_use: Whether a read is being handled. If a handler runs the loop, connections that receive meanwhile need
             another buffer.
-        credit: Bytes that the connections may send before one of them looks at the clock.
-        looked: When one has looked at the clock, or found that it is time to let the loop go; 0 for not yet,
-        held: and the loop has not been let go since.
+        credit: Bytes that the connections may send before one of them reads the clock.
+        looked: The time at which a connection read the clock first, or rested last; 0 for never.
+        held: Whether the loop has not served others since then.
     """
 
     __slots__ = ("credit", "data", "held", "in_use", "looked", "window")
@@ -78,29 +79,29 @@ class ReceiveBuffer:
 
 
 class HotPath:
-    """What every read and every plain message goes through; `ConnectionProtocol` is built on it and has the rest.
+    """The base of `ConnectionProtocol`: the path of each read and of each plain message, without exceptions to it.
 
     Attributes:
-        reader: What was received goes in here,
-        writer: and what is sent out of here.
-        dispatcher: Hands messages to the hooks; a host may have something else in its place.
-        buffer: Where to receive.
-        transport: Where to write.
-        sent: What `send` gives when there is nothing to wait for.
+        reader: Takes received bytes.
+        writer: Takes messages to be sent.
+        dispatcher: Takes received messages: a `Dispatcher` or another consumer.
+        buffer: The buffer to receive into.
+        transport: The transport to write to.
+        sent: The result of `send` when there is nothing to wait for.
         alive: Set by every read.
-        corked: Whether what is sent is gathered until the read has been handled.
+        corked: Whether sent frames are gathered until the read has been handled.
         lost: Whether the transport is gone.
-        direct_in: Whether messages may go to the dispatcher as the reader gives them.
-        direct_out: Whether messages go to the writer as the view gives them.
+        direct_in: Whether messages go straight from the reader to the dispatcher.
+        direct_out: Whether messages go straight from `send` to the writer.
         writes_paused: Whether the transport's buffer is above its high-water mark.
-        max_size: Bytes of the largest message that may go the short way.
-        compress: What compresses messages, or None.
-        threshold: Bytes from which it does.
-        thread: The one that the loop runs in.
-        fd: The socket, where bytes may go to it past the transport; else -1. (The twin does not.)
+        max_size: Bytes of the largest message that may go straight to the writer.
+        compress: Compresses messages; None for no compression.
+        threshold: Bytes from which messages are compressed.
+        thread: The identifier of the loop's thread.
+        fd: The socket, if bytes may be written to it past the transport, which only the compiled codec does; else -1.
         queued: Whether the transport may have bytes queued.
-        busy: Whether a message is being compressed: who sends meanwhile has interrupted that, and must wait.
-        broken: Whether bytes are missing in what was written: nothing may follow.
+        busy: Whether a message is being compressed. A send that interrupts it has to wait.
+        broken: Whether written bytes are missing, so that nothing may follow.
     """
 
     reader: MessageReader
@@ -127,7 +128,7 @@ class HotPath:
     broken: bool = False
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
-        """Where the loop is to receive."""
+        """The buffer for the loop's next read."""
         self.buffer = buffer = self.buffer.unused()
         target = self.reader.get_buffer(buffer.data)
         return buffer.window if target is buffer.data else target
@@ -161,7 +162,7 @@ class HotPath:
 
     def flush_if_old(self) -> None:
         """Writes the gathered frames if the first of them has waited for long."""
-        if self.writer.size and perf_counter() - self._corked_since > _CORK_TIME:
+        if self.writer.size and perf_counter() - self._corked_since > 0.001 * CORK_TIME:
             self.flush()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
@@ -215,23 +216,23 @@ class HotPath:
             self.flush()
 
     def pace(self) -> Coroutine[Any, Any, None]:
-        """What `send` gives when there is nothing to wait for, unless the loop has been held for too long.
+        """The result of `send` when there is nothing to wait for: `rest()` if the loop has been held for too long.
 
-        A sender to peers that read all would hold the loop for ever, and other connections have to be served as well.
+        Otherwise a sender whose peers read everything would hold the loop for ever, and starve other connections.
         """
         buffer = self.buffer
         now = perf_counter()
         buffer.credit = SEND_CREDIT
-        if buffer.looked and now - buffer.looked >= _FAIR_SHARE:
+        if buffer.looked and now - buffer.looked >= 0.001 * FAIR_SHARE:
             buffer.looked = now
             return self.rest()
         buffer.looked = buffer.looked or now
         return cast("Coroutine[Any, Any, None]", self.sent)
 
     def renew_share(self) -> None:
-        """A handler starts, which has a share of the loop to itself: one that sends little never waits for others.
+        """A handler starts with a share of the loop's time of its own, so that it never waits if it sends little.
 
-        If it did, the handlers behind it would start before it has sent all, and their replies would overtake.
+        If it waited, the handlers behind it would start before it has sent all, and their replies would overtake.
         """
         self.buffer.credit = SEND_CREDIT
         self.buffer.looked = 0.0
@@ -239,7 +240,7 @@ class HotPath:
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         assert self.compress is not None
         compressed = False
-        # Meanwhile a signal handler may run, and send.
+        # A signal handler may run meanwhile, and send.
         self.busy = True
         self.direct_out = False
         try:
@@ -248,14 +249,14 @@ class HotPath:
             self.writer.write(FIN | RSV1 | opcode, payload)
         except BaseException:
             if compressed:
-                self.cut()  # what follows would refer to a message that the peer has not got
+                self.cut()  # later messages would refer to one that the peer has not got
             raise
         finally:
             self.busy = False
             self.direct_out = not self.broken
 
     def flush(self) -> None:
-        """Hands what is to be sent to the transport."""
+        """Writes the gathered frames to the transport."""
         writer = self.writer
         if not writer.size or self._flushing:
             return
@@ -272,12 +273,12 @@ class HotPath:
             self._flushing = False
 
     def cut(self) -> None:
-        """Ends the connection without a close frame, as bytes are missing in what was written."""
+        """Ends the connection without a close frame, because written bytes are missing."""
         self.broken = True
         self.direct_out = False
         self.transport.abort()
 
-    # What the other half does
+    # Methods of the subclass
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
         raise NotImplementedError

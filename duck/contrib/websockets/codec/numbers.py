@@ -5,6 +5,8 @@ from typing import Final
 __all__ = [
     "CONTROL",
     "CORK_LIMIT",
+    "CORK_TIME",
+    "FAIR_SHARE",
     "FIN",
     "FRAGMENTED_CONTROL",
     "FRAME_MASKED",
@@ -81,9 +83,13 @@ CORK_LIMIT: Final = 16384
 """Gathered bytes above which they are written, so that the peer can begin on them."""
 INBOX_BATCH: Final = 64
 """Messages that leave the inbox of a dispatcher at a time."""
+CORK_TIME: Final = 8
+"""Milliseconds after which gathered bytes are written."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256
 """Bytes of that credit which each message takes in addition to its own."""
+FAIR_SHARE: Final = 5
+"""Milliseconds after which a sender that never waits lets the loop serve others."""
 
 NOT_TEXT: Final = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"

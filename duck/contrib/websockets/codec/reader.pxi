@@ -48,7 +48,7 @@ cdef class MessageReader:
             messages = []
             self.feed(<const uint8_t *>view.buf, view.len, messages)
         except:
-            self.closed = True  # memory ran out in the middle of a frame: what follows would be misread
+            self.closed = True  # memory ran out within a frame, so the next bytes would be misread
             raise
         finally:
             PyBuffer_Release(&view)
@@ -86,7 +86,7 @@ cdef class MessageReader:
         return messages
 
     cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
-        """What a part of `spare` completes, which begins inside of it."""
+        """Takes `size` bytes of `spare` from `at` on."""
         cdef list messages
         size = max(min(size, PyByteArray_GET_SIZE(spare) - at), 0)
         try:
@@ -171,7 +171,7 @@ cdef class MessageReader:
         return 0
 
     cdef inline int whole_frame(self, const uint8_t *p, list messages) except -1:
-        """A frame that is here whole and ends its message, of which nothing has come before: most frames."""
+        """Takes a frame that is complete and the whole of its message, as most frames are."""
         cdef uint8_t kind = self.first & 0x0F
         cdef bytes payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.left)
         cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(payload)
@@ -194,7 +194,7 @@ cdef class MessageReader:
         return 0
 
     cdef int prepare(self) except -1:
-        """Room for the payload that begins."""
+        """Makes room for the payload of a frame."""
         if self.first & CONTROL:
             self.payload = new_bytes(NULL, <Py_ssize_t>self.left)
         elif self.left:
@@ -202,7 +202,7 @@ cdef class MessageReader:
         return 0
 
     cdef int make_room(self, uint64_t some) except -1:
-        """Room for so many more bytes of the message. A fragmented one grows by half, so that it is seldom copied."""
+        """Makes room for so many more bytes. A fragmented message grows by half, so that it is seldom copied."""
         cdef uint64_t needed = self.size + some
         if needed <= self.room:
             return 0
@@ -215,7 +215,7 @@ cdef class MessageReader:
         return 0
 
     cdef inline uint8_t *target(self, uint64_t some) except NULL:
-        """Where the next bytes of payload belong."""
+        """The place of the next bytes of payload."""
         if self.first & CONTROL:
             return <uint8_t *>bytes_data(self.payload) + (bytes_size(self.payload) - self.left)
         if some or self.message == NULL:

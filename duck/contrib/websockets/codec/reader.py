@@ -26,21 +26,21 @@ class MessageReader:
     """Bytes in, messages and control frames out (sections 5.2 to 5.6, 8.1).
 
     Args:
-        max_size: Largest message allowed, in bytes; holds for a frame and for the fragments of a message together. One
-            with RSV1 may have a sixteenth and 64 bytes more, for whoever decodes it to judge.
-        masked: Whether the peer must mask: true at a server, false at a client.
-        rsv1: Whether an extension gives RSV1 a meaning. Such a message comes with `0b01000000` added to its opcode and
+        max_size: Bytes of the largest message, which holds for a frame and for all fragments of a message together. A
+            message with RSV1 may have a sixteenth and 64 bytes more. The decoder checks its size again.
+        masked: Whether the peer must mask its frames: true at a server, false at a client.
+        rsv1: Whether an extension gives RSV1 a meaning. The opcode of such a message has `RSV1` added, and its payload
             is not validated as UTF-8.
-        encoded: Whether extensions may have changed every message, with RSV1 or without: none is validated as UTF-8,
-            and each may be as much larger.
+        encoded: Whether extensions may have changed any message, with RSV1 or without. Then no payload is validated as
+            UTF-8, and each may be as much larger.
 
     Attributes:
-        error: What was wrong with the peer's bytes, 0 while nothing is. Final: what follows is not read.
-        closed: Whether a close frame has come. Final as well.
-        control: Whether the last call gave a control frame.
+        error: The number of the peer's error, 0 for none. After an error nothing is read.
+        closed: Whether a close frame has come. After it nothing is read.
+        control: Whether the last call returned a control frame.
 
-    A message is given when it is whole, its fragments joined in one buffer that grows; a text is refused at the first
-    byte that cannot be UTF-8, whole or not. Every check on a header is done before a byte of its payload is kept.
+    Only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused at the first byte
+    that cannot be UTF-8. All checks of a header precede the allocation for its payload.
     """
 
     __slots__ = (
@@ -87,16 +87,19 @@ class MessageReader:
         self._direct = False
 
     def receive(self, data: Buffer) -> list[tuple[int, bytes]]:
-        """What `data` completes: (opcode, payload) of each message and control frame, in order.
+        """Takes the next bytes of the stream.
 
         Args:
-            data: The next bytes of the stream, cut anywhere.
+            data: The bytes, which may begin and end anywhere in a frame.
+
+        Returns:
+            (opcode, payload) of each message and control frame that `data` completes, in order.
         """
         view = view_of(data)
         try:
             return self._feed(view)
         except BaseException:
-            self.closed = True  # memory ran out in the middle of a frame: what follows would be misread
+            self.closed = True  # memory ran out within a frame, so the next bytes would be misread
             raise
 
     def _feed(self, view: memoryview) -> list[tuple[int, bytes]]:
@@ -128,9 +131,9 @@ class MessageReader:
         return messages
 
     def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
-        """Where the next bytes are to be received: the message itself, while much of a payload is missing, or `spare`.
+        """The buffer for the next bytes: the message itself while much of a payload is missing, else `spare`.
 
-        To be followed by `buffer_updated` with the same `spare`; what was given is not to be used afterwards.
+        `buffer_updated` is to follow with the same `spare`. The buffer must not be used afterwards.
         """
         self._direct = self._left >= IN_PLACE and not (self.error or self.closed)
         if not self._direct:
@@ -143,7 +146,7 @@ class MessageReader:
         return memoryview(self._message)[self._size : self._size + step]
 
     def buffer_updated(self, spare: bytearray, size: int) -> list[tuple[int, bytes]]:
-        """What the `size` bytes complete that were received into `get_buffer`; as `receive`."""
+        """Takes `size` bytes that were received into the buffer of `get_buffer`; returns as `receive`."""
         size = max(size, 0)
         if not self._direct:
             return self.receive(memoryview(spare)[:size])
@@ -162,7 +165,7 @@ class MessageReader:
                 return
             limit = self._max_size
             if (self._kind | first) & RSV1 or self._encoded:
-                limit += (limit >> 4) + 64  # what does not compress gets a little larger
+                limit += (limit >> 4) + 64  # data that does not compress gets a little larger
             if length > limit - self._size:
                 self.error = TOO_BIG
                 return

@@ -1,4 +1,4 @@
-# What a view needs of its class and of assignments to it; `watching.py` is its specification.
+# Assignments that a view watches, and the version of its class: part of _speedups.pyx. `watching.py` is its specification.
 
 cdef extern from "Python.h":
     ctypedef int (*setattrofunc)(PyObject *, PyObject *, PyObject *) except -1
@@ -28,8 +28,8 @@ cdef int watched_setattro(PyObject *self, PyObject *name, PyObject *value) excep
 def watching(frozenset names):
     """See `watching` in watching.py.
 
-    Like those of the interpreter's own types, these methods are also what the slot of their class points to: an
-    assignment that is not watched costs a look-up in a set, where a function in Python costs seven times as much as the
+    As with the interpreter's own types, the slot of the class points to the same function as these methods. An
+    assignment that is not watched costs a look-up in a set. A function in Python would cost seven times as much as the
     assignment itself.
     """
     global watched_names
@@ -38,10 +38,10 @@ def watching(frozenset names):
 
 
 cdef object wrapper(method):
-    """A method of all objects for the slot that ours fills; both of that slot have to be ours."""
+    """A method of all objects, for our slot. Both methods of that slot have to be ours."""
     return PyDescr_NewWrapper(&PyBaseObject_Type, (<PyWrapperDescrObject *>method).d_base, <void *>watched_setattro)
 
 
 def type_version(type cls):
-    """See `type_version` in watching.py: the tag by which the interpreter's own cache of attributes knows the class."""
+    """See `type_version` in watching.py. The number is the tag of the class in the interpreter's cache of attributes."""
     return (<PyTypeObject *>cls).tp_version_tag

@@ -1,4 +1,4 @@
-"""What a view needs of its class and of assignments to it, in Python: the specification of `watching.pxi`."""
+"""Assignments that a view watches, and the version of its class, in Python: the specification of `watching.pxi`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ __all__ = ["type_version", "watching"]
 
 
 def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None], Callable[[Any, str], None]]:
-    """`__setattr__` and `__delattr__` of the class whose objects are told of some assignments before they are made.
+    """`__setattr__` and `__delattr__` of a class that watches assignments to some attributes of its objects.
 
     Args:
-        names: Of the attributes. Where one is set, `_watch(name, value)` is called first.
+        names: The names of the attributes. Before one is set, `_watch(name, value)` is called.
     """
 
     def __setattr__(self: Any, name: str, value: object) -> None:
@@ -22,5 +22,5 @@ def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None],
 
 
 def type_version(cls: type) -> int:
-    """A number that is another one whenever a class, or a class that it inherits from, has changed; 0 if unknown."""
+    """A number that changes with each change of a class or of its bases; 0 if unknown."""
     return 0

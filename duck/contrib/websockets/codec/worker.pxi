@@ -52,7 +52,7 @@ cdef class Worker:
             return getattr(self.handler, name)
         raise AttributeError(name)
 
-    # What a task calls on its coroutine
+    # The coroutine of a task
 
     def __await__(self):
         return self
@@ -85,7 +85,7 @@ cdef class Worker:
                 error = pending
             return self.throw_in(error)
         if self.state == WAITING:
-            # The handler was cancelled in its first step: so is what it waits for, as a task does it.
+            # The handler was cancelled in its first step. As a task would, cancel the awaitable it waits for.
             awaited = self.hand_over()
             cancel = getattr(awaited, "cancel", None)
             if cancel is None or not cancel(msg=error.args[0] if error.args else None):
@@ -100,7 +100,7 @@ cdef class Worker:
         if self.handler is not None:
             self.handler.close()
 
-    # What a task calls on the future that it waits for
+    # The future that a task waits for
 
     def get_loop(self):
         return self.dispatcher.loop
@@ -121,7 +121,7 @@ cdef class Worker:
         self.dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
-    # What a task's own methods tell
+    # Notes of the task's own methods
 
     def withdraw_cancel(self):
         self.pending = None
@@ -129,7 +129,7 @@ cdef class Worker:
     # Running handlers
 
     cdef inline int start(self, tuple message) except -1:
-        """Hands a message to a new handler, which runs to its first wait."""
+        """Hands a message to a new handler, and runs that to its first wait."""
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
@@ -146,13 +146,13 @@ cdef class Worker:
         return 0
 
     cdef object hand_over(self):
-        """What the handler waits for; from now on the task drives it."""
+        """Returns the awaitable of the handler, which the task drives from now on."""
         self.state = DRIVEN
         awaited, self.awaited = self.awaited, None
         return awaited
 
     cdef object drive(self):
-        """Runs the handler to its next wait; StopIteration or its error if it ends."""
+        """Runs the handler to its next wait; raises StopIteration or its error when it ends."""
         cdef PyObject *result = NULL
         try:
             if iterator_send(self.handler, <PyObject *>None, &result) == NEXT:
@@ -167,7 +167,7 @@ cdef class Worker:
         raise StopIteration(value)
 
     cdef object throw_in(self, error):
-        """The same, with an error that what it waits for has raised."""
+        """The same, with an error that its awaitable has raised."""
         try:
             return self.handler.throw(error)
         except StopIteration as stop:
@@ -186,7 +186,7 @@ cdef class Worker:
         raise error
 
     cdef int fail(self, error) except -1:
-        """The handler has raised, which its task is to end with."""
+        """The handler has raised an error, with which its task ends."""
         self.state = ENDED
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -199,7 +199,7 @@ cdef class Worker:
         return 0
 
     cdef int wake(self) except -1:
-        """Steps the task here and now, if it is parked; no other task may be running."""
+        """Steps the task at once, if it is parked. No other task may be running."""
         callback, self.callback = self.callback, None
         if callback is not None:
             PyContext_Enter(self.context)

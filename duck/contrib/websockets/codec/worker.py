@@ -45,17 +45,17 @@ class Employer(Protocol):
 
 
 class Worker:
-    """The coroutine of a handler's task, and the future that the task waits for while there is no handler.
+    """The coroutine of a handler's task, and the future that the task waits for while it has no handler.
 
     Args:
         dispatcher: Hands it messages.
-        context: Of the task.
-        hook: A coroutine that the task is to drive from its first step; None for a worker that waits for a message.
+        context: The context of the task.
+        hook: A coroutine that the task drives from its first step on; None for a worker that waits for a message.
 
     Attributes:
         handler: The coroutine of the hook.
         kept: Whether something was done to the task, so that it must not serve another message.
-        state: See above.
+        state: IDLE, STARTING, WAITING, DRIVEN or ENDED.
         task: The task; None during its first step, and after the end.
     """
 
@@ -100,7 +100,7 @@ class Worker:
             return getattr(self.handler, name)
         raise AttributeError(name)
 
-    # What a task calls on its coroutine
+    # The coroutine of a task
 
     def __await__(self) -> Self:
         return self
@@ -133,7 +133,7 @@ class Worker:
                 error = pending
             return self._drive(error)
         if self.state == WAITING:
-            # The handler was cancelled in its first step: so is what it waits for, as a task does it.
+            # The handler was cancelled in its first step. As a task would, cancel the awaitable it waits for.
             awaited = self._hand_over()
             cancel = getattr(awaited, "cancel", None)
             if cancel is None or not cancel(msg=error.args[0] if error.args else None):
@@ -148,7 +148,7 @@ class Worker:
         if self.handler is not None:
             self.handler.close()
 
-    # What a task calls on the future that it waits for
+    # The future that a task waits for
 
     def get_loop(self) -> Any:
         return self._dispatcher.loop
@@ -169,16 +169,16 @@ class Worker:
         self._dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
-    # What a task's own methods tell
+    # Notes of the task's own methods
 
     def withdraw_cancel(self) -> None:
-        """The task is not to be cancelled any more."""
+        """Withdraws a cancellation that has not been raised."""
         self._pending = None
 
     # Running handlers
 
     def start(self, message: tuple[int, bytes]) -> None:
-        """Hands a message to a new handler, which runs to its first wait."""
+        """Hands a message to a new handler, and runs that to its first wait."""
         opcode, payload = message
         dispatcher = self._dispatcher
         marks = self._taken_marks()
@@ -208,7 +208,7 @@ class Worker:
         return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
 
     def is_context_untouched(self) -> bool:
-        """Whether every variable has the object that it has for the connection."""
+        """Whether each variable has the same object as in the connection's context."""
         context, base = self.context, self._dispatcher.context
         if len(context) != len(base):
             return False
@@ -216,13 +216,13 @@ class Worker:
         return all(base.get(variable, missing) is value for variable, value in context.items())
 
     def _hand_over(self) -> Any:
-        """What the handler waits for; from now on the task drives it."""
+        """Returns the awaitable of the handler, which the task drives from now on."""
         self.state = DRIVEN
         awaited, self._awaited = self._awaited, None
         return awaited
 
     def _drive(self, error: BaseException | None) -> Any:
-        """Runs the handler to its next wait; StopIteration or its error if it ends."""
+        """Runs the handler to its next wait; raises StopIteration or its error when it ends."""
         try:
             return self.handler.send(None) if error is None else self.handler.throw(error)
         except StopIteration as stop:
@@ -237,7 +237,7 @@ class Worker:
             raise
 
     def _fail(self, error: BaseException) -> None:
-        """The handler has raised, which its task is to end with."""
+        """The handler has raised an error, with which its task ends."""
         self.state = ENDED
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -249,13 +249,13 @@ class Worker:
             self.task.add_done_callback(self._dispatcher.retrieve)
 
     def wake(self) -> None:
-        """Steps the task here and now, if it is parked; no other task may be running."""
+        """Steps the task at once, if it is parked. No other task may be running."""
         callback, self._callback = self._callback, None
         if callback is not None:
             self.context.run(callback, self)
 
     def end(self) -> None:
-        """Has the task end, which serves nobody any more."""
+        """Ends the task, which serves no handler any more."""
         if self.state == IDLE:
             self.state = ENDED
         self.wake()
