@@ -1,7 +1,7 @@
-"""The class of a view or a client as it is when a connection opens: the steps that it overrides, settings that hold.
+"""The class of a view or a client at the opening of a connection: its overridden steps and its settings.
 
-Both may change after the class statement: a decorator, a test or a plugin puts a hook or a setting on a class. So a
-class is looked at when it is made, and again when a connection finds an attribute that is not the one seen before.
+Both may change after the class statement, by a decorator, a test or a plugin. So a class is examined at its creation,
+and again by the first connection that finds a changed attribute.
 """
 
 from operator import is_
@@ -24,10 +24,10 @@ STEPS = (
     "run_forever",
     "send_frame",
 )
-"""Messages take a shorter way past those that a class does not override."""
+"""Steps of serving. Messages skip the steps that a class does not override."""
 
 WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
-"""Attributes of which an assignment to an object is checked or noted, or refused."""
+"""Attributes whose assignment to an object is checked, noted or refused."""
 
 _ATTRIBUTES = (*STEPS, *BY_NAME)
 
@@ -37,20 +37,20 @@ def _attributes_of(endpoint_class: type) -> tuple[Any, ...]:
 
 
 class Definition:
-    """A class as it was looked at last.
+    """The result of examining a class.
 
     Args:
         endpoint_class: The class.
-        base: Has the steps that do not count as overridden, and the settings that there are.
+        base: The class with the original steps and all settings.
 
     Attributes:
         base: The same.
-        overridden: The names of the steps that are its own.
-        computed: The names of the settings that a property gives, so that they are checked for each connection.
-        version: The `type_version` with which the class need not be looked at again; None where there is none.
+        overridden: Names of the overridden steps.
+        computed: Names of the settings that are properties; they are checked for each connection.
+        version: The `type_version` of the examined class; None if the class must be compared each time.
 
     Raises:
-        TypeError, ValueError: A setting cannot be what it is; names it and says what to write.
+        TypeError, ValueError: A setting is invalid. The message names it and a valid value.
     """
 
     __slots__ = ("_attributes", "base", "computed", "overridden", "version")

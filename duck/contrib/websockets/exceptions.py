@@ -1,4 +1,4 @@
-"""What can go wrong with a connection, each with the close code that tells the peer (RFC 6455, section 7.4.1)."""
+"""Errors of connections, with their close codes (RFC 6455, section 7.4.1)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +32,7 @@ class ProtocolError(BaseException):
     """The peer broke RFC 6455.
 
     Attributes:
-        close_code: What the peer is told.
+        close_code: Close code for the peer.
     """
 
     def __init__(self, message: str = "", close_code: int = CloseCode.PROTOCOL_ERROR) -> None:
@@ -48,11 +48,11 @@ class PayloadTooBig(ProtocolError):
 
 
 class ConnectionClosed(BaseException, ConnectionError):
-    """A message cannot be sent or awaited: the connection is closing or gone.
+    """A message cannot be sent or received: the connection is closing or gone.
 
     Attributes:
-        code: The close code of the connection, 1006 if it went without one.
-        reason: The peer's words.
+        code: The close code of the connection; 1006 for an end without close frame.
+        reason: The reason in the close frame.
     """
 
     def __init__(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
@@ -109,12 +109,12 @@ class HandshakeError(BaseException):
 
 
 class HandshakeFailed(BaseException):
-    """A client's opening handshake has come to nothing; the base of both ways in which that happens.
+    """The opening handshake of a client failed. Base of `HandshakeRefused` and `InvalidHandshake`.
 
     Attributes:
-        status: The HTTP status of the response; 0 where none could be read.
-        headers: Its header fields: `error.headers.get("retry-after")`, in any case of letters.
-        body: The beginning of its content, at most 64 KiB.
+        status: The HTTP status of the response; 0 for an unreadable response.
+        headers: Its header fields, with case-insensitive names: `error.headers.get("retry-after")`.
+        body: The first 64 KiB of its content.
     """
 
     def __init__(
@@ -127,14 +127,14 @@ class HandshakeFailed(BaseException):
 
 
 class HandshakeRefused(HandshakeFailed):
-    """The server has answered the upgrade request with another status than 101."""
+    """The server answered the upgrade request with another status than 101."""
 
 
 class InvalidHandshake(HandshakeFailed):
     """The server's response to the upgrade request breaks HTTP or RFC 6455, or the stream ended within it."""
 
 
-# What the codec's error numbers mean, in words that go to the peer as the reason of the close frame.
+# Close code and reason for each error number of the codec.
 _CODEC_ERRORS: dict[int, tuple[CloseCode, str]] = {
     1: (CloseCode.PROTOCOL_ERROR, "reserved bits set"),
     2: (CloseCode.PROTOCOL_ERROR, "reserved opcode"),

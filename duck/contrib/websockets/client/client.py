@@ -68,8 +68,7 @@ class Options(TypedDict, total=False):
         proxy: True for the one that the environment names, None for none, or a URL.
         max_redirects: How often the server may send the client elsewhere; 0 for never. From wss to ws is refused.
         open_timeout: Seconds for all that happens before the connection is open; None for any time.
-        close_timeout, max_size, ping_interval, pong_timeout, receive_timeout and so on: The settings that a view has
-            in capitals. `max_size` is MAX_FRAME_SIZE.
+        max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
     """
 
     subprotocols: Sequence[str]
