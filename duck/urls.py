@@ -49,6 +49,14 @@ class URLPattern(dict[str, Any]):
         """Whether `url` is a regular expression."""
         return bool(self["regex"])
 
+    def match(self, path: str) -> dict[str, Any] | None:
+        """The parameters of the route in a decoded path; None for a path that does not match."""
+        expression, converters = compile_url(self["url"], self.regex)
+        found = expression.fullmatch(path)
+        if found is None:
+            return None
+        return {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
+
     def __repr__(self) -> str:
         return f"<URLPattern {super().__repr__()}>"
 

@@ -39,7 +39,8 @@ LAYERS = [
     [f"{WEBSOCKETS}.client"],
     [f"{WEBSOCKETS}.view"],
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
-    ["duck._duckframework", "duck.server", "duck", "duck.contrib"],
+    [f"{WEBSOCKETS}.testing"],
+    ["duck._duckframework", "duck.pytest_plugin", "duck.server", "duck", "duck.contrib"],
 ]
 _LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
 

@@ -109,14 +109,15 @@ class Compression:
         """The extension at the client's end for a server that answers `offer` with these parameters.
 
         None for an answer that does not fit: a parameter of another name, or twice; a flag with a value; window bits
-        that are no number from 8 to 15, or more than those offered; a request of ours that is not granted.
+        that are no number from 8 to 15; a limit of ours to the server that it does not keep to. Window bits for the
+        client that are more than those offered do no harm: some servers answer with what they can take.
         """
         answer = _checked(parameters)
         if answer is None:
             return None
         server_bits = _WINDOW_BITS[answer.get("server_max_window_bits") or "15"]
         client_bits = _WINDOW_BITS[answer.get("client_max_window_bits") or str(self.client_max_window_bits)]
-        if server_bits > self.server_max_window_bits or client_bits > self.client_max_window_bits:
+        if server_bits > self.server_max_window_bits:
             return None
         server_alone = "server_no_context_takeover" in answer
         if not (server_alone or self.server_context_takeover):
@@ -126,7 +127,7 @@ class Compression:
             PERMESSAGE_DEFLATE,
             client_no_context_takeover=client_alone,
             server_no_context_takeover=server_alone,
-            client_max_window_bits=client_bits,
+            client_max_window_bits=min(client_bits, self.client_max_window_bits),
             server_max_window_bits=server_bits,
             client=True,
             level=self.level,

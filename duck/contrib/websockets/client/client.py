@@ -19,7 +19,7 @@ from ..opcodes import CloseCode, OpCode
 from ..protocol.inbox import Inbox
 from ..protocol.pending import hop
 from ..protocol.protocol import ConnectionProtocol
-from ..sansio.client_handshake import ClientOffer, ResponseHeaders
+from ..sansio.client_handshake import Agreement, ClientOffer, ResponseHeaders
 from ..sansio.connection import Connection
 from ..settings import BY_NAME
 from .address import Address
@@ -28,6 +28,9 @@ from .dialing import Headers, Route, dial
 __all__ = ["ClientConnection", "Options", "WebSocketClient"]
 
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+
+# The window of the server is not limited unless a user asks for it: many servers ignore such a limit, and some decline it.
+_COMPRESSION = Compression(server_max_window_bits=15)
 
 _SETTINGS = {
     "close_timeout": "CLOSE_TIMEOUT",
@@ -55,7 +58,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         subprotocols: Names, the preferred one first. `ws.subprotocol` is the one that the server has chosen.
-        compression: True, False, or a `Compression`.
+        compression: True, False, or a `Compression`. A server that does not keep to its `server_max_window_bits` is
+            refused; True leaves the server its 15.
         extensions: Of your own, as a `ClientOffer` for each name.
         headers: Further header fields of the request, as a mapping or as pairs.
         origin: The value of Origin, which some servers demand.
@@ -172,15 +176,19 @@ class WebSocketClient(WebSocketEndpoint):
             self.state = State.CLOSED
             raise
 
+    def _offers(self) -> Mapping[str, ClientOffer]:
+        """The extensions that are offered."""
+        if self.COMPRESSION is False:
+            return self.OFFERS
+        settings = _COMPRESSION if self.COMPRESSION is True else self.COMPRESSION
+        return {PERMESSAGE_DEFLATE: settings.offer(), **self.OFFERS}
+
     async def _dial(self) -> None:
-        offers = dict(self.OFFERS)
-        if self.COMPRESSION is not False and PERMESSAGE_DEFLATE not in offers:
-            settings = Compression() if self.COMPRESSION is True else self.COMPRESSION
-            offers = {PERMESSAGE_DEFLATE: settings.offer(), **offers}
+        """Gets a transport on which a handshake has succeeded, and takes it."""
         deadline = asyncio.timeout(self.OPEN_TIMEOUT)
         try:
             async with deadline:
-                dialed = await dial(self._address, self._route, self.SUBPROTOCOLS, offers)
+                dialed = await dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -190,14 +198,14 @@ class WebSocketClient(WebSocketEndpoint):
         if transport.is_closing():
             raise ConnectionClosed
         self.url = address.url
+        self._take(transport, agreement, early)
+
+    def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
+        """Becomes the protocol of a transport on which a handshake has succeeded."""
         self.response_headers = agreement.headers
         self.subprotocol = agreement.subprotocol
         self.extensions = agreement.extensions
         self._early = early
-        self._take(transport)
-
-    def _take(self, transport: asyncio.Transport) -> None:
-        """Becomes the protocol of a transport on which a handshake has succeeded."""
         overridden = self._overridden
         connection = Connection(client=True, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         self._protocol = protocol = self._new_protocol(connection, overridden)
@@ -220,10 +228,15 @@ class WebSocketClient(WebSocketEndpoint):
             await self.wait_closed()
             raise
 
-    async def wait_closed(self) -> None:
-        """Waits until the connection is gone and every hook has ended; `close_code` tells how."""
-        if self._protocol is not None:
-            await self._protocol.until_closed()
+    async def wait_closed(self) -> int:
+        """Waits until the connection is gone and every hook has ended.
+
+        Returns:
+            Its close code, as `close_code`.
+        """
+        protocol = self._open_protocol()
+        await protocol.until_closed()
+        return protocol.connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Closes the connection and waits until it is gone; may be called at any time, and again.
@@ -250,18 +263,21 @@ class WebSocketClient(WebSocketEndpoint):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        code = CloseCode.NORMAL_CLOSURE
-        if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
-            code = CloseCode.INTERNAL_ERROR
-        elif error is not None:
-            code = CloseCode.GOING_AWAY
         try:
-            await self.close(code)
+            await self.close(self._code_of(error))
             await self.wait_closed()
         except asyncio.CancelledError:
             self.terminate()
             await self.wait_closed()
             raise
+
+    @staticmethod
+    def _code_of(error: BaseException | None) -> CloseCode:
+        """With what to close behind a block that an exception has left."""
+        if error is None:
+            return CloseCode.NORMAL_CLOSURE
+        is_failure = isinstance(error, Exception) and not isinstance(error, ConnectionClosed)
+        return CloseCode.INTERNAL_ERROR if is_failure else CloseCode.GOING_AWAY
 
     @property
     def sock(self) -> Any:

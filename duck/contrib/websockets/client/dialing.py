@@ -17,7 +17,7 @@ from ..sansio.client_handshake import Agreement, ClientHandshake, ClientOffer
 from .address import Address
 from .proxies import connect_through, proxy_for
 
-__all__ = ["Dialed", "Route", "dial"]
+__all__ = ["Dialed", "Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds between two addresses of a name that are tried side by side (RFC 8305)
@@ -133,17 +133,17 @@ def _redirected(address: Address, route: Route, error: HandshakeRefused, redirec
     return address
 
 
-async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "_Opening":
+async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "Opening":
     """Connects, and sends the request."""
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {"ssl": _context(address, route)}
     if address.secure:
         options["server_hostname"] = route.server_hostname or address.host
 
-    def opening() -> _Opening:
-        return _Opening(loop, handshake)
+    def opening() -> Opening:
+        return Opening(loop, handshake)
 
-    protocol: _Opening
+    protocol: Opening
     if route.unix is not None:
         _, protocol = await loop.create_unix_connection(opening, route.unix, **options)
         return protocol
@@ -174,7 +174,7 @@ def _context(address: Address, route: Route) -> tls.SSLContext | None:
     return context
 
 
-class _Opening(asyncio.Protocol):
+class Opening(asyncio.Protocol):
     """Sends the request and reads the response.
 
     Attributes:

@@ -82,7 +82,7 @@ class Hooks:
 
     def cancel(self) -> None:
         """Cancels all that runs, and the handlers."""
-        for task in self._running():
+        for task in self.running():
             task.cancel()
 
     def inbox_emptied(self) -> None:
@@ -103,7 +103,7 @@ class Hooks:
         try:
             await self._until_handled(deadline)
             owner.report_end()
-            hung = await self._end(self._running(), deadline)
+            hung = await self._end(self.running(), deadline)
             if self.on_close is not None:
                 last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
                 hung |= await self._end([last], owner.loop.time() + patience)
@@ -132,7 +132,8 @@ class Hooks:
             if isinstance(error, asyncio.CancelledError):
                 raise
 
-    def _running(self) -> set["asyncio.Task[None]"]:
+    def running(self) -> set["asyncio.Task[None]"]:
+        """The tasks of hooks that have not ended, without the one that asks."""
         running = {*self._owner.dispatcher.workers, *self._tasks}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 

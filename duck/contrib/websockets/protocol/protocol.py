@@ -705,6 +705,11 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         if not self.closed.done():
             self.hooks.cancel()
 
+    @property
+    def running(self) -> set["asyncio.Task[None]"]:
+        """The tasks of hooks that have not ended."""
+        return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
+
     async def until_closed(self) -> None:
         """Until the transport is gone and every hook has ended."""
         await asyncio.shield(self.closed)

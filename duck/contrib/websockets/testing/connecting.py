@@ -1,0 +1,385 @@
+"""`connect`: a client of a view, of routes or of an ASGI application in the same process, for tests."""
+
+import asyncio
+import linecache
+import os
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from ..client.client import ClientConnection, Options
+from ..client.dialing import Opening
+from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..opcodes import CloseCode
+from ..sansio.client_handshake import ClientHandshake
+from .network import Network
+from .serving import ERRORS, Server, catching_errors
+
+__all__ = ["Blocking", "TestConnection", "connect"]
+
+T = TypeVar("T")
+
+
+class TestConnection(ClientConnection):
+    """The client's end of a tested connection: a `ClientConnection`, and what only a test needs.
+
+    Attributes:
+        timeout: Seconds that each wait may take.
+        view: The view at the other end; None for an ASGI application.
+        errors: What its hooks have raised.
+    """
+
+    __test__ = False  # pytest looks at the name
+
+    PING_INTERVAL = None  # pings that a test has not asked for would be in its way
+    RECEIVE_TIMEOUT = None
+
+    def __init__(
+        self,
+        application: Any,
+        path: str = "/",
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        scope: Mapping[str, Any] | None = None,
+        timeout: float = 5,
+        raise_errors: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(f"ws://testserver{path}" if path.startswith("/") else path, **options)
+        self.timeout = timeout
+        self.errors: list[BaseException] = []
+        self._raise_errors = raise_errors
+        self._server = Server(application, kwargs or {}, self._address.secure, scope)
+        self._network: Network | None = None
+        self._catching = catching_errors()
+        self._received = 0
+
+    @property
+    def view(self) -> Any:
+        return self._server.view
+
+    # The beginning
+
+    async def open(self) -> None:
+        """Shakes hands, as `ClientConnection.open`; errors of the application are raised."""
+        self._catching.__enter__()
+        try:
+            await super().open()
+        except BaseException as error:
+            self._network_of().drop()
+            self._catching.__exit__(None, None, None)
+            if isinstance(error, Exception):
+                self._raise_error(error)
+            raise
+
+    async def _dial(self) -> None:
+        self._network = network = Network()
+        fields = self._route.fields(self._address, True)
+        handshake = ClientHandshake(
+            self._address.target,
+            self._address.netloc,
+            subprotocols=self.SUBPROTOCOLS,
+            extensions=self._offers(),
+            headers=fields,
+        )
+        opening = Opening(asyncio.get_running_loop(), handshake)
+        context = copy_context()
+        context.run(ERRORS.set, self.errors)
+        context.run(network.server.connect, self._server)
+        network.client.connect(opening)
+        try:
+            agreement = await self._in_time(opening.agreement, "an answer to the upgrade request")
+        finally:
+            opening.agreement.cancel()
+        self._take(network.client, agreement, handshake.rest)
+
+    # Waiting
+
+    async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
+        """The next message: a str if it is a text, bytes if it is binary.
+
+        Args:
+            timeout: Seconds to wait for it; None for those of the connection.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone, and no message is left.
+            Exception: What a hook of the view has raised, if that has closed the connection.
+            TimeoutError: None has come in time; says what the view was doing.
+        """
+        try:
+            message = await self._in_time(super().recv(), "a message", timeout)
+        except ConnectionClosed as closed:
+            self._raise_error(closed)
+            raise
+        self._received += 1
+        return message
+
+    async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
+        """Waits until both ends are gone, and every hook of the view has ended; its close code."""
+        await self._in_time(self._until_ended(), "the end of the connection", timeout)
+        return self._open_protocol().connection.close_code or CloseCode.ABNORMAL_CLOSURE
+
+    async def _until_ended(self) -> None:
+        await self._open_protocol().until_closed()
+        ends = {end for end in (self._server.ended, self._server.task) if end is not None}
+        if ends:
+            await asyncio.wait(ends)
+
+    async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
+        timeout = self.timeout if timeout is None else timeout
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                return await waiting
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(f"{what} has not come within {timeout} seconds: {self.doing()}") from None
+
+    def doing(self) -> str:
+        """What the other end is doing, in words."""
+        server, protocol = self._server, self._open_protocol() if self._protocol else None
+        words = [f"{self.received} messages were received"] if protocol is not None else ["the connection is not open"]
+        tasks = [] if server.task is None or server.task.done() else [server.task]
+        view = server.view
+        if view is not None and view._protocol is not None:
+            tasks += view._protocol.running
+            waiting = len(view._protocol.dispatcher.inbox)
+            if waiting:
+                words.append(f"{waiting} messages wait for {server.label}")
+        words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is at work"]
+        words += [f"{type(error).__name__} was raised: {error}" for error in self.errors]
+        return "; ".join(words)
+
+    @property
+    def received(self) -> int:
+        """Messages that `recv` has given."""
+        return self._received
+
+    # The end
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        network = self._network_of()
+        network.piece = None
+        network.resume()
+        try:
+            await self._in_time(self.close(self._code_of(error)), "the end of the connection")
+            await self._end_hooks()
+        finally:
+            network.drop()
+            self._catching.__exit__(None, None, None)
+        if error is None or isinstance(error, ConnectionClosed):
+            self._raise_error(error)
+        else:
+            self._note_errors(error)
+
+    async def _end_hooks(self) -> None:
+        """Waits for the hooks of the view, which are cancelled after a while, as on a server after CLOSE_TIMEOUT."""
+        patience = min(self.timeout, _PATIENCE)
+        try:
+            await asyncio.wait_for(self._until_ended(), patience)
+        except TimeoutError:
+            if self.view is not None:
+                self.view.terminate()
+            if self._server.task is not None:
+                self._server.task.cancel()
+            await self.wait_closed()
+
+    def _raise_error(self, cause: BaseException | None) -> None:
+        """Raises what a hook has raised, with its own traceback."""
+        if self._raise_errors and self.errors and self.errors[0] is not cause:
+            raise self.errors[0] from None
+
+    def _note_errors(self, error: BaseException) -> None:
+        for other in self.errors:
+            if other is not error:
+                lines = "".join(traceback.format_exception(other))
+                error.add_note(f"{self._server.label} has failed as well:\n{lines}")
+
+    # Faults
+
+    def _network_of(self) -> Network:
+        if self._network is None:
+            raise RuntimeError("the connection is not open yet")
+        return self._network
+
+    def drop(self) -> None:
+        """Breaks the connection without a close frame; both ends see a reset."""
+        self._network_of().drop()
+
+    def stop_reading(self) -> None:
+        """Takes nothing more, so that what the view sends piles up at its end; until `resume_reading`."""
+        self._network_of().stalled = True
+
+    def resume_reading(self) -> None:
+        """Takes what has piled up."""
+        self._network_of().resume()
+
+    def send_raw(self, data: bytes) -> None:
+        """Sends bytes as they are: half a frame, or one that breaks the rules.
+
+        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` gives those of a sound one.
+        """
+        self._network_of().client.write(data)
+
+    def send_eof(self) -> None:
+        """Ends the client's side of the stream."""
+        self._network_of().client.write_eof()
+
+    def slow_down(self, size: int = 1) -> None:
+        """From now on so many bytes go each way in one pass of the loop."""
+        self._network_of().piece = size
+
+
+_PATIENCE = 1.0  # seconds that the hooks of a view have to end once the connection is gone
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+
+
+def _where(task: "asyncio.Task[Any]") -> str:
+    """Where a task waits: its coroutine, and the line."""
+    coroutine: Any = task.get_coro()
+    while coroutine.cr_frame is not None and coroutine.cr_frame.f_code.co_filename.startswith(_PACKAGE):
+        inner = coroutine.cr_await
+        if getattr(inner, "cr_frame", None) is None:
+            break
+        coroutine = inner
+    name = getattr(coroutine, "__qualname__", repr(coroutine))
+    frame = coroutine.cr_frame
+    if frame is None:
+        return f"{name} is at work"
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return f"{name} is at line {frame.f_lineno} of {frame.f_code.co_filename}: {line}"
+
+
+class connect:
+    """Connects to a view, to routes or to an ASGI application, in memory: no port, and all else as it is.
+
+        async def test_echo():
+            async with connect(Echo) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+
+    The handshake, the codec, compression, the limits and the hooks are those that a client on the network meets. Each
+    wait has a timeout, whose error tells what the view was doing. What a hook raises fails the test, with its
+    traceback: at `recv`, if that finds the connection closed by it, or else at the end of the block.
+
+    In a test that is no coroutine, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` wait
+    by themselves. The loop runs only in them.
+
+    Args:
+        application: A `WebSocketView` class, a list of routes, or an ASGI application.
+        path: Path and query; or a whole URL, for another host or for `wss://`.
+        kwargs: The parameters of the view, beside those of its route.
+        scope: Of an ASGI application: what is to be in its scope beside the usual, such as `{"user": user}`.
+        timeout: Seconds that each wait may take.
+        raise_errors: Whether the errors of hooks are raised; else the test sees their close code, and `ws.errors`.
+        options: Those of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
+
+    Raises:
+        HandshakeRefused: The upgrade request is refused; has status, headers and body. See `refusal`.
+        Exception: What the application has raised meanwhile.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        path: str = "/",
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        scope: Mapping[str, Any] | None = None,
+        timeout: float = 5,
+        raise_errors: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        self._make: Callable[[], TestConnection] = lambda: TestConnection(
+            application, path, kwargs=kwargs, scope=scope, timeout=timeout, raise_errors=raise_errors, **options
+        )
+        self._connection: TestConnection | None = None
+        self._runner: asyncio.Runner | None = None
+
+    async def refusal(self) -> HandshakeRefused:
+        """The refusal of the upgrade request; an AssertionError if it is accepted.
+
+        assert (await connect(Private).refusal()).status == 403
+        """
+        try:
+            async with self:
+                pass
+        except HandshakeRefused as refused:
+            return refused
+        raise AssertionError("the upgrade request was accepted")
+
+    async def _open(self) -> TestConnection:
+        connection = self._make()
+        await connection.open()
+        return connection
+
+    def __await__(self) -> Generator[Any, Any, TestConnection]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> TestConnection:
+        self._connection = await self._open()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> "Blocking":
+        self._runner = runner = asyncio.Runner()
+        try:
+            return Blocking(runner, runner.run(self.__aenter__()))
+        except BaseException:
+            runner.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        with self._runner as runner:
+            runner.run(self.__aexit__(kind, error, traceback))
+
+
+class Blocking:
+    """A tested connection whose methods wait by themselves, for tests that are no coroutines.
+
+    Args:
+        runner: Runs the loop.
+        connection: The connection; its other attributes are found here as well.
+    """
+
+    def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:
+        self._runner = runner
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._connection, name)
+        if not callable(found) or not hasattr(type(self._connection), name):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._runner.run(_call(found, args, kwargs))
+
+        return call
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str | bytes:
+        try:
+            return self._runner.run(self._connection.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+
+async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    result = method(*args, **kwargs)
+    return await result if isinstance(result, Coroutine) else result

@@ -1,0 +1,65 @@
+"""The network of a test: two ends without sockets, and faults on demand.
+
+client's transport <-- Network.move --> server's transport
+"""
+
+import asyncio
+
+from ..protocol.transports import VirtualTransport
+
+__all__ = ["Network"]
+
+
+class Network:
+    """Carries bytes between a client and a server, in callbacks of the loop.
+
+    Attributes:
+        client: The transport of the client,
+        server: and that of the server.
+        piece: Bytes that go each way in one pass of the loop; None for all there are.
+        stalled: Whether nothing gets to the client: its peer sees that it does not read.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._is_moving = False
+        self.client = VirtualTransport(self._changed, extra={"peername": ("testserver", 80)}, half_close=True)
+        self.server = VirtualTransport(self._changed, extra={"peername": ("testclient", 50000)}, half_close=True)
+        self.piece: int | None = None
+        self.stalled = False
+
+    def drop(self) -> None:
+        """Breaks the connection; both ends see a reset."""
+        for transport in (self.client, self.server):
+            transport.lose(ConnectionResetError("the network was dropped by the test"))
+
+    def resume(self) -> None:
+        """Lets bytes get to the client again."""
+        self.stalled = False
+        self._changed()
+
+    def _changed(self) -> None:
+        if not self._is_moving:
+            self._is_moving = True
+            self._loop.call_soon(self._move)
+
+    def _move(self) -> None:
+        self._is_moving = False
+        self._carry(self.client, self.server)
+        if not self.stalled:
+            self._carry(self.server, self.client)
+
+    def _carry(self, source: VirtualTransport, target: VirtualTransport) -> None:
+        """Has one end receive what waits at the other."""
+        while (data := source.outgoing(self.piece)) and target.is_reading():
+            target.feed(data)
+            source.sent(len(data))
+            if self.piece is not None:
+                self._changed()
+                break
+        if source.aborted:
+            target.lose(ConnectionResetError("the peer has reset the connection"))
+        elif target.lost and source.get_write_buffer_size():
+            source.lose(ConnectionResetError("the peer has closed the connection"))
+        elif source.ended and not source.get_write_buffer_size():
+            target.feed_eof()

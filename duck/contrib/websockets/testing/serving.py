@@ -1,0 +1,287 @@
+"""The server of a test: reads one upgrade request from a transport, and runs what is tested on it.
+
+Application = a view class | urlpatterns | an ASGI application
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from duck.http.request import HttpRequest
+
+from ..compression import PERMESSAGE_DEFLATE, Compression
+from ..exceptions import ConnectionClosed, HandshakeError
+from ..hosts import upgrade
+from ..hosts.asgi_session import Accepted, Headers, Session, Wire
+from ..logging import logger
+from ..opcodes import CloseCode
+from ..protocol.transports import VirtualTransport
+from ..sansio import handshake
+from ..sansio.connection import Connection
+from ..view import WebSocketView
+
+__all__ = ["ERRORS", "Server", "catching_errors"]
+
+ERRORS: ContextVar[list[BaseException] | None] = ContextVar("errors of a tested connection", default=None)
+"""Where the errors go that a connection's hooks raise; of the connection in whose context they run."""
+
+_END = b"\r\n\r\n"
+
+
+class _Catcher(logging.Handler):
+    """Keeps the exceptions that are logged within the context of a tested connection."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.users = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors, info = ERRORS.get(), record.exc_info
+        if errors is not None and info and info[1] is not None and info[1] not in errors:
+            errors.append(info[1])
+
+
+_catcher = _Catcher()
+
+
+@contextmanager
+def catching_errors() -> Iterator[None]:
+    """Notes the errors of hooks while it is entered."""
+    if not _catcher.users:
+        logger.addHandler(_catcher)
+    _catcher.users += 1
+    try:
+        yield
+    finally:
+        _catcher.users -= 1
+        if not _catcher.users:
+            logger.removeHandler(_catcher)
+
+
+class Server(asyncio.Protocol):
+    """Serves one connection.
+
+    Args:
+        application: What is tested.
+        kwargs: The parameters of a view, beside those of its route.
+        secure: Whether the request came over TLS.
+        scope: Of an ASGI application: what is to be in its scope beside the usual.
+
+    Attributes:
+        view: The view, if it is one that is tested.
+        task: Runs the ASGI application.
+        label: Names what is tested, for errors.
+    """
+
+    def __init__(
+        self, application: Any, kwargs: Mapping[str, Any], secure: bool, scope: Mapping[str, Any] | None
+    ) -> None:
+        if not (callable(application) or isinstance(application, Sequence)):
+            raise TypeError(f"{application!r} is no view class, no list of routes and no ASGI application")
+        self._application = application
+        self._kwargs = kwargs
+        self._secure = secure
+        self._scope = scope or {}
+        self._received = b""
+        self.transport: VirtualTransport | None = None
+        self.view: WebSocketView | None = None
+        self.ended: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.label = getattr(application, "__name__", repr(application))
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, VirtualTransport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.task is not None or self.view is not None:
+            return  # behind the request of a client that is refused
+        self._received += data
+        head, end, content = self._received.partition(_END)
+        if end:
+            try:
+                self._begin(head + end, content)
+            except Exception as error:  # of the view's `__init__`, or of a computed setting
+                errors = ERRORS.get()
+                assert errors is not None and self.transport is not None
+                errors.append(error)
+                self.transport.abort()
+
+    def eof_received(self) -> bool:
+        return True  # an application that is asked may still answer
+
+    # One request
+
+    def _begin(self, head: bytes, content: bytes) -> None:
+        request = self._request(head, content)
+        application = self._application
+        if isinstance(application, type) and issubclass(application, WebSocketView):
+            self._start(application, request, {})
+        elif isinstance(application, Sequence):
+            for pattern in application:
+                found = _match(pattern, request.path)
+                if found is not None:
+                    self._start(pattern["handler"], request, found)
+                    return
+            self._refuse(request, HandshakeError(404, "not found"))
+        else:
+            host = _AsgiHost(request, self._scope)
+            self.task = asyncio.get_running_loop().create_task(host.run(application))
+
+    def _request(self, head: bytes, content: bytes) -> HttpRequest:
+        from httptools import HttpParserUpgrade, HttpRequestParser
+
+        assert self.transport is not None
+        fields = _Fields()
+        parser = HttpRequestParser(fields)
+        with suppress(HttpParserUpgrade):
+            parser.feed_data(head)
+        return HttpRequest(
+            parser.get_method().decode(),
+            fields.target.decode("latin-1"),
+            fields.headers,
+            client_address=("testclient", 50000),
+            secure=self._secure,
+            transport=self.transport,
+            content=content,
+        )
+
+    def _start(self, view_class: Any, request: HttpRequest, found: Mapping[str, Any]) -> None:
+        if not (isinstance(view_class, type) and issubclass(view_class, WebSocketView)):
+            self._refuse(request, HandshakeError(426, "this is no WebSocket endpoint"))
+            return
+        self.label = view_class.__name__
+        self.view = view = view_class(request, **self._kwargs, **found)
+        self.ended = view.start()
+
+    def _refuse(self, request: HttpRequest, error: HandshakeError) -> None:
+        upgrade.refuse(request, error)
+
+
+class _Fields:
+    """What httptools finds in the head of a request."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+
+def _match(pattern: Any, path: str) -> dict[str, Any] | None:
+    """The parameters that a route finds in a path; None if it is not its own."""
+    found: dict[str, Any] | None = pattern.match(path)
+    return found
+
+
+class _AsgiHost:
+    """One ASGI application on one transport; `Host` says what of it a session calls."""
+
+    def __init__(self, request: HttpRequest, scope: Mapping[str, Any]) -> None:
+        self._request = request
+        self._added = scope
+        self._session = Session(asyncio.get_running_loop(), self, None, None)
+        self._denial = b""
+
+    async def run(self, application: Callable[..., Any]) -> None:
+        """Runs the application to its end, and closes what it has left open."""
+        session = self._session
+        code, reason = int(CloseCode.NORMAL_CLOSURE), ""
+        try:
+            with suppress(ConnectionClosed):  # it has sent to a client that is gone
+                await application(self._scope(), session.receive, session.send)
+        except Exception as error:
+            logger.error("error in the ASGI application", exc_info=error)
+            code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
+        await self._finish(code, reason)
+
+    async def _finish(self, code: int, reason: str) -> None:
+        stage = self._session.stage.name
+        if stage == "CONNECTING" and not self._transport.is_closing():
+            upgrade.refuse(self._request, HandshakeError(500, "internal error"))
+        elif stage == "ACCEPTED":
+            with suppress(ConnectionClosed):
+                self._session.close(code, reason)
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        assert self._request.transport is not None
+        return self._request.transport
+
+    def _scope(self) -> MutableMapping[str, Any]:
+        request = self._request
+        raw_path, _, query = request.target.encode("latin-1").partition(b"?")
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in _pairs(request.headers)]
+        offered = request.headers.get("sec-websocket-protocol", "")
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if request.secure else "ws",
+            "server": ("testserver", 80),
+            "client": request.client_address,
+            "root_path": "",
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "subprotocols": [name.strip() for name in offered.split(",")] if offered else [],
+            "state": {},
+            "extensions": {"websocket.http.response": {}},
+            **self._added,
+        }
+
+    # For the session
+
+    def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
+        """Sends the 101 response, and has a wire take the transport."""
+        request = self._request
+        key = handshake.check(request, allowed_origins=["*"])  # the application decides whose pages may connect
+        extensions = {PERMESSAGE_DEFLATE: Compression().accept}
+        acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
+        response = handshake.switching_protocols(acceptance, _serialize(headers))
+        endpoint = Accepted(self._session, request.path, None, None, None)
+        wire = Wire(self._session, endpoint, Connection(extensions=acceptance.extensions))
+        early = upgrade.attach(request, wire, response)
+        wire.start(early)
+        return wire
+
+    def deny(self, status: int, headers: Headers) -> None:
+        """Begins another response."""
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = ""
+        head = b"HTTP/1.1 %d %b\r\n%bconnection: close\r\n\r\n"
+        self._denial = head % (status, phrase.encode(), _serialize(headers))
+
+    async def deny_body(self, body: bytes, more: bool) -> None:
+        """Sends a part of its body."""
+        data, self._denial = self._denial + body, b""
+        if more:
+            self._transport.write(data)
+        else:
+            upgrade.answer_last(self._transport, data)
+
+    def ended(self) -> None:
+        """The accepted connection is gone."""
+
+
+def _serialize(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
+
+
+def _pairs(headers: Any) -> Iterable[tuple[str, str]]:
+    pairs: Iterable[tuple[str, str]] = headers.items()
+    return pairs

@@ -1,0 +1,258 @@
+"""`testing.connect`: what users' tests do, in memory."""
+
+import asyncio
+import re
+
+import pytest
+
+from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
+from duck.contrib.websockets.testing import ConnectionClosed, HandshakeRefused, connect
+from duck.urls import path, re_path
+
+pytest_plugins = ["duck.pytest_plugin"]
+
+
+class Echo(WebSocketView):
+    SUBPROTOCOLS = ("chat",)
+    MAX_FRAME_SIZE = 1 << 20
+    CLOSE_TIMEOUT = 0.2
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.ended = None
+
+    async def on_receive(self, message, opcode):
+        if message == b"fail":
+            raise ZeroDivisionError("as asked for")
+        if message == b"wait":
+            await asyncio.Event().wait()
+        if message == b"close":
+            await self.send_close(4000, "bye")
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.ended = self.close_code
+
+
+class Room(WebSocketView):
+    async def on_open(self):
+        await self.send_json([self.kwargs, self.request.query_string, self.request.secure])
+
+
+async def echo(scope, receive, send):
+    """An ASGI application."""
+    assert (await receive())["type"] == "websocket.connect"
+    if scope["path"] == "/deny":
+        await send({"type": "websocket.http.response.start", "status": 451, "headers": [(b"x-a", b"b")]})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+        return
+    if scope["path"] == "/silent":
+        return
+    await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0], "headers": [(b"x-a", b"b")]})
+    while (event := await receive())["type"] == "websocket.receive":
+        if event.get("text") == "fail":
+            raise ZeroDivisionError(scope.get("user"))
+        if event.get("text") == "wait":
+            await asyncio.Event().wait()
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+def test_messages_on_any_loop(run):
+    async def scenario():
+        async with connect(Echo, "/a?b", subprotocols=["chat"], headers={"X-A": "b"}) as ws:
+            for message in ("hello", "x" * 300_000, ""):
+                await ws.send(message)
+                assert await ws.recv() == message
+            assert ws.subprotocol == ws.view.subprotocol == "chat"
+            assert ws.extensions and ws.view.extensions
+            assert ws.view.request.path == "/a" and ws.view.request.headers["x-a"] == "b"
+        assert ws.close_code == ws.view.ended == CloseCode.NORMAL_CLOSURE
+
+    run(scenario())
+
+
+def test_a_test_that_is_no_coroutine(websocket):
+    with websocket(Echo) as ws:
+        ws.send("hello")
+        assert ws.recv() == "hello"
+        ws.send("close")
+        with pytest.raises(ConnectionClosed, match="4000 bye"):
+            next(ws)
+        assert ws.wait_closed() == ws.close_code == 4000
+    assert ws.view.ended == 4000
+
+
+def test_routes():
+    patterns = [
+        path("/rooms/<name>/<int:page>", Room),
+        re_path("/any/(?P<rest>.*)", Room),
+        path("/page", lambda request: ""),
+    ]
+
+    async def scenario():
+        async with connect(patterns, "/rooms/a/7?q") as ws:
+            assert await ws.recv() == '[{"name": "a", "page": 7}, "q", false]'
+        async with connect(patterns, "wss://example.org/any/x", kwargs={"own": 1}) as ws:
+            assert await ws.recv() == '[{"own": 1, "rest": "x"}, "", true]'
+            assert ws.view.request.headers["host"] == "example.org"
+        assert (await connect(patterns, "/none").refusal()).status == 404
+        assert (await connect(patterns, "/page").refusal()).status == 426
+
+    asyncio.run(scenario())
+
+
+def test_refusals_are_values():
+    async def scenario():
+        refusal = await connect(Echo, origin="https://example.com").refusal()
+        assert (refusal.status, refusal.body) == (403, b"connections from this origin are not allowed\n")
+        with pytest.raises(HandshakeRefused, match="403 Forbidden"):
+            await connect(Echo, origin="https://example.com")
+        with pytest.raises(AssertionError, match="was accepted"):
+            await connect(Echo, origin="http://testserver").refusal()
+
+    asyncio.run(scenario())
+
+
+def test_errors_of_hooks_fail_the_test_with_their_traceback():
+    async def scenario():
+        with pytest.raises(ZeroDivisionError, match="as asked for") as caught:
+            async with connect(Echo) as ws:
+                await ws.send("fail")
+                await ws.recv()
+        assert caught.traceback[-1].name == "on_receive"
+        with pytest.raises(ZeroDivisionError):  # even if nobody looks
+            async with connect(Echo) as ws:
+                await ws.send("fail")
+        with pytest.raises(AssertionError) as caught:
+            async with connect(Echo) as ws:
+                await ws.send("fail")
+                raise AssertionError
+        assert "Echo has failed as well" in caught.value.__notes__[0]
+        async with connect(Echo, raise_errors=False) as ws:
+            await ws.send("fail")
+            assert await ws.wait_closed() == CloseCode.INTERNAL_ERROR
+            assert [str(error) for error in ws.errors] == ["as asked for"]
+
+    asyncio.run(scenario())
+
+
+def test_errors_of_two_connections_are_told_apart():
+    async def scenario():
+        async with connect(Echo) as sound, connect(Echo, raise_errors=False) as broken:
+            await broken.send("fail")
+            assert await broken.wait_closed() == CloseCode.INTERNAL_ERROR
+            await sound.send("a")
+            assert await sound.recv() == "a"
+            assert (len(sound.errors), len(broken.errors)) == (0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_errors_before_a_connection_is_open():
+    class Broken(WebSocketView):
+        def __init__(self, *args, **kwargs):
+            raise ZeroDivisionError
+
+    class Negotiating(WebSocketView):
+        def _negotiators(self):
+            raise ZeroDivisionError
+
+    async def scenario():
+        for view_class in (Broken, Negotiating):
+            with pytest.raises(ZeroDivisionError):
+                await connect(view_class)
+
+    asyncio.run(scenario())
+
+
+def test_a_wait_ends_and_tells_what_the_view_was_doing():
+    async def scenario():
+        async with connect(Echo, timeout=0.05) as ws:
+            with pytest.raises(
+                TimeoutError, match=r"a message has not come within 0\.05 seconds: .*no hook of Echo is"
+            ):
+                await ws.recv()
+            await ws.send("wait")
+            words = r"Echo\.on_receive is at line \d+ of .*test_connecting\.py: await asyncio\.Event\(\)\.wait\(\)"
+            with pytest.raises(TimeoutError, match=words):
+                await ws.recv(timeout=0.01)
+            with pytest.raises(TimeoutError, match="the end of the connection has not come within"):
+                await ws.wait_closed(timeout=0.01)
+
+    asyncio.run(scenario())
+
+
+def test_faults():
+    async def scenario():
+        async with connect(Echo) as ws:
+            ws.send_raw(b"\x83\x80abcd")
+            assert await ws.wait_closed() == CloseCode.PROTOCOL_ERROR
+        assert ws.view.ended == CloseCode.PROTOCOL_ERROR
+        async with connect(Echo) as ws:
+            ws.send_raw(Frame(OpCode.TEXT, payload=b"half").serialize(mask=True)[:-2])
+            ws.send_eof()
+            assert await ws.wait_closed() == CloseCode.ABNORMAL_CLOSURE
+        async with connect(Echo) as ws:
+            ws.drop()
+            assert await ws.wait_closed() == ws.view.ended == CloseCode.ABNORMAL_CLOSURE
+        async with connect(Echo) as ws:
+            ws.slow_down()
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read():
+    class Flood(WebSocketView):
+        COMPRESSION = False
+        SLOW_CONSUMER = "drop"
+
+        async def on_receive(self, message, opcode):
+            for _ in range(40):
+                await self.send(bytes(10_000), OpCode.BINARY)
+            await self.send(f"dropped {self.dropped}")
+
+    async def scenario():
+        async with connect(Flood) as ws:
+            ws.stop_reading()
+            await ws.send("go")
+            while not ws.view.dropped:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            before = ws.view.dropped
+            ws.resume_reading()
+            assert len(await ws.recv()) == 10_000
+            assert before > 20
+
+    asyncio.run(scenario())
+
+
+def test_an_asgi_application():
+    async def scenario():
+        async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
+            await ws.send("hello")
+            assert (await ws.recv(), ws.subprotocol, ws.response_headers["x-a"]) == ("hello", "a", "b")
+        refusal = await connect(echo, "/deny").refusal()
+        assert (refusal.status, refusal.headers["x-a"], refusal.body) == (451, "b", b"no")
+        assert (await connect(echo, "/silent").refusal()).status == 500
+        with pytest.raises(ZeroDivisionError, match="duck"):
+            async with connect(echo, subprotocols=["a"], scope={"user": "duck"}) as ws:
+                await ws.send("fail")
+                await ws.recv()
+        with pytest.raises(TimeoutError, match=r"echo is at line \d+"):
+            async with connect(echo, subprotocols=["a"], timeout=0.05) as ws:
+                await ws.send("wait")
+                await ws.recv()
+        async with connect(Echo.as_asgi(), subprotocols=["chat"]) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_tested():
+    async def scenario():
+        with pytest.raises(TypeError, match=re.escape("3 is no view class, no list of routes and no ASGI application")):
+            await connect(3)
+
+    asyncio.run(scenario())
