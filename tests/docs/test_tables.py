@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -61,3 +63,27 @@ def test_local_links_and_pictures_lead_somewhere(page):
 def test_the_readme_is_a_landing_page(root):
     assert len((root / "README.md").read_text().splitlines()) <= 150
     assert any(name.startswith("readme") for name, _ in SNIPPETS)
+
+
+ROOMS = (
+    "duck",
+    "duck.contrib.websockets",
+    "duck.contrib.websockets.codec",
+    "duck.contrib.websockets.protocol.protocol",
+)
+
+
+def is_there(name):
+    """Whether a dotted name leads to something in one of the rooms."""
+    for room in ROOMS:
+        with suppress(ImportError, AttributeError):
+            pkgutil.resolve_name(f"{room}.{name}")
+            return True
+    return False
+
+
+def test_the_functions_on_the_way_of_a_byte_are_there(root):
+    walks = (root / "docs/internals/bytes.md").read_text().split("## One connection")[0]
+    names = re.findall(r"`((?:[A-Za-z]\w*\.)+[A-Za-z]\w*)`", walks)
+    assert len(names) > 10
+    assert [name for name in names if not is_there(name)] == []
