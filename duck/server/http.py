@@ -25,9 +25,9 @@ from typing import Any, Protocol
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.logging import format_address, log_access, printable
+from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
 from duck.contrib.websockets.protocol.stepping import is_abandoned
-from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -347,13 +347,12 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """
         self._phase = Phase.ENDING
         self._reader.stop()
+        limits, transport = self._server.limits, self._transport
         if linger:
-            self._set_deadline(self._server.limits.linger_timeout)
-            if self._transport.can_write_eof():
-                end_stream(self._transport)
-            self._transport.resume_reading()
+            self._set_deadline(_NEVER)
+            patience = limits.keep_alive_timeout
+            Lingering(transport, limits.linger_timeout, patience=patience, lost=self.connection_lost)
         else:
-            limits, transport = self._server.limits, self._transport
             # Where all is sent, a TLS connection waits only for the client to shut it down as well.
             only_tls = not transport.get_write_buffer_size() and transport.get_extra_info("sslcontext") is not None
             self._set_deadline(limits.linger_timeout if only_tls else limits.keep_alive_timeout)

@@ -131,9 +131,8 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
     run(scenario())
 
 
-def test_a_refused_peer_that_does_not_go_is_let_go(run, serving, dial, monkeypatch):
+def test_a_refused_peer_that_does_not_go_is_let_go(run, serving, dial):
     """After the server's time for it, which is the same for pages and views."""
-    monkeypatch.setattr("duck.contrib.websockets.hosts.upgrade._LINGER", 1000)
 
     async def scenario():
         limits = Limits(linger_timeout=0.05)

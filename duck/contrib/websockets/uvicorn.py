@@ -37,6 +37,7 @@ from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, den
 from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
 from .opcodes import CloseCode
 from .protocol import stepping
+from .protocol.lingering import LINGER_TIMEOUT, Lingering
 from .sansio import handshake
 from .sansio.connection import Connection
 from .view import WebSocketView
@@ -71,7 +72,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     Attributes:
         transport: The connection.
+        LINGER_TIMEOUT: Seconds for a client that is refused, or gets another response than 101, to read the response.
     """
+
+    LINGER_TIMEOUT = LINGER_TIMEOUT
 
     __slots__ = (
         "_answered",
@@ -403,9 +407,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def _answer_last(self, data: bytes) -> None:
         """Writes the end of another response; what the client still sends is read for a while, and thrown away."""
         self._answered, self._request = True, None
-        upgrade.answer_last(self.transport, data)
-        if not (self.transport.is_closing() or self.transport.is_reading()):
-            self.transport.resume_reading()
+        self.transport.write(data)
+        if not self.transport.is_closing():
+            Lingering(self.transport, self.LINGER_TIMEOUT, lost=self.connection_lost)
 
     # Logging, as uvicorn does it
 

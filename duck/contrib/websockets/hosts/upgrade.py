@@ -10,10 +10,8 @@ One host is different: the requests of Duck Framework have a socket. `adopt` and
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from ..codec import ReceiveBuffer
 from ..exceptions import ConnectionClosed
-from ..protocol.loop import receive_buffer
-from ..protocol.transports import end_stream
+from ..protocol.lingering import LINGER_TIMEOUT, Lingering
 from ..sansio.handshake import refusal, switching_protocols
 from . import duckframework
 
@@ -32,8 +30,6 @@ __all__ = [
     "pause",
     "refuse",
 ]
-
-_LINGER = 2.0  # seconds for a refused peer to read why, where its host has no limit for that
 
 
 class Responder(Protocol):
@@ -105,39 +101,15 @@ def refuse(request: "HttpRequest", error: "HandshakeError") -> None:
         responder.refuse(error)
         return
     transport = _transport(request)
-    response = refusal(error, head_only=request.method == "HEAD")
-    deadline = answer_last(transport, response, _linger_timeout(request))
-    if deadline is not None:
-        transport.set_protocol(_Discarding(receive_buffer(asyncio.get_running_loop()), deadline))
-        if not transport.is_reading():
-            transport.resume_reading()
+    transport.write(refusal(error, head_only=request.method == "HEAD"))
+    Lingering(transport, _linger_timeout(request))
 
 
 def _linger_timeout(request: "HttpRequest") -> float:
     """Seconds for a refused peer to read why: `Limits.linger_timeout` of the embedded server."""
     server = getattr(getattr(request, "application", None), "server", None)
-    timeout: float = getattr(getattr(server, "limits", None), "linger_timeout", _LINGER)
+    timeout: float = getattr(getattr(server, "limits", None), "linger_timeout", LINGER_TIMEOUT)
     return timeout
-
-
-def answer_last(
-    transport: asyncio.Transport, response: bytes, timeout: float | None = None
-) -> asyncio.TimerHandle | None:
-    """Writes the last that a peer is told, and ends the connection when the peer does, or after a while.
-
-    Args:
-        timeout: Seconds that the peer has to read it.
-
-    Returns:
-        What aborts it then, meanwhile what the peer sends is to be read; None if it closes at once, as with TLS.
-    """
-    transport.write(response)
-    if not transport.can_write_eof():
-        transport.close()
-        return None
-    # With bytes of the peer unread, closing would reset the connection and destroy the answer on its way.
-    end_stream(transport)
-    return asyncio.get_running_loop().call_later(_LINGER if timeout is None else timeout, transport.abort)
 
 
 def pause(request: "HttpRequest") -> None:
@@ -149,21 +121,3 @@ def _transport(request: "HttpRequest") -> asyncio.Transport:
     if request.transport is None:
         raise RuntimeError("the request has no transport: a WebSocketView runs on a request that a host has received")
     return request.transport
-
-
-class _Discarding(asyncio.BufferedProtocol):
-    """Reads until the peer has closed."""
-
-    def __init__(self, buffer: ReceiveBuffer, deadline: asyncio.TimerHandle) -> None:
-        self._buffer = buffer
-        self._deadline = deadline
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        self._buffer = self._buffer.unused()
-        return self._buffer.window
-
-    def buffer_updated(self, nbytes: int) -> None:
-        pass
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()

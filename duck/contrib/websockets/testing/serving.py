@@ -20,6 +20,7 @@ from ..hosts import upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, Wire
 from ..logging import logger
 from ..opcodes import CloseCode
+from ..protocol.lingering import Lingering
 from ..protocol.transports import VirtualTransport
 from ..sansio import handshake
 from ..sansio.connection import Connection
@@ -269,10 +270,9 @@ class _AsgiHost:
     async def deny_body(self, body: bytes, more: bool) -> None:
         """Sends a part of its body."""
         data, self._denial = self._denial + body, b""
-        if more:
-            self._transport.write(data)
-        else:
-            upgrade.answer_last(self._transport, data)
+        self._transport.write(data)
+        if not more:
+            Lingering(self._transport)
 
     def ended(self) -> None:
         """The accepted connection is gone."""

@@ -1,0 +1,98 @@
+"""The end of a connection whose last bytes have been written, such that the peer gets to read them.
+
+Bytes of the peer that nobody reads reset a connection when it is closed, and a reset destroys an answer on its way. So
+our side of the stream is ended, what the peer sends is discarded, and the transport closes when the peer ends its side.
+TLS has no half-close: there the transport is closed once nothing more comes.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from .loop import clock, receive_buffer
+from .transports import end_stream
+
+__all__ = ["LINGER_TIMEOUT", "Lingering"]
+
+LINGER_TIMEOUT = 2.0  # seconds, where the host has no setting for it
+_QUIET = 0.25  # seconds without a byte after which a peer under TLS is taken to send nothing more
+
+
+class Lingering(asyncio.BufferedProtocol):
+    """Takes a transport over and ends it.
+
+    Args:
+        transport: The transport, to which the last bytes have been written.
+        timeout: Seconds until it is aborted, if the peer does not end its side.
+        patience: Seconds that a peer has, instead, while written bytes wait; anew whenever it takes some.
+        lost: Called with what `connection_lost` is called with.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_half_close",
+        "_loop",
+        "_lost",
+        "_patience",
+        "_quiet",
+        "_tick",
+        "_transport",
+        "_unsent",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        timeout: float = LINGER_TIMEOUT,
+        *,
+        patience: float | None = None,
+        lost: Callable[[Exception | None], object] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._buffer = receive_buffer(self._loop)
+        self._transport = transport
+        self._patience = timeout if patience is None else patience
+        self._lost = lost
+        self._quiet = True
+        self._unsent = transport.get_write_buffer_size()
+        self._half_close = transport.can_write_eof()
+        self._deadline = self._loop.time() + timeout
+        transport.set_protocol(self)
+        if self._half_close:
+            end_stream(transport)
+        if not (transport.is_closing() or transport.is_reading()):
+            transport.resume_reading()
+        self._sleep(timeout if self._half_close else min(timeout, _QUIET))
+
+    def _sleep(self, seconds: float) -> None:
+        self._tick = clock(self._loop).set(self._loop, self._loop.time() + seconds, self)
+
+    def wake(self) -> None:
+        """Looks for progress of the peer; the clock calls it."""
+        now = self._loop.time()
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        if 0 < self._unsent < before:
+            self._deadline = now + self._patience
+        if now >= self._deadline:
+            self._transport.abort()
+            return
+        if not self._half_close and self._quiet and not self._unsent:
+            self._transport.close()
+        self._quiet = True
+        left = self._deadline - now
+        self._sleep(left if self._half_close else min(left, _QUIET))
+
+    # From the transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = self._buffer.unused()
+        return self._buffer.window
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._quiet = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        clock(self._loop).drop(self._tick, self)
+        if self._lost is not None:
+            self._lost(exc)
+            self._lost = None  # a cycle
