@@ -20,6 +20,7 @@ NAMES = [
     f"{PACKAGE}.Compression",
     f"{PACKAGE}.broadcast",
     *(f"{PACKAGE}.client.{name}" for name in ("connect", "Options", "ClientConnection.recv", "WebSocketClient.run")),
+    *(f"{PACKAGE}.testing.{name}" for name in ("connect", "TestConnection.drop")),
     f"{PACKAGE}.uvicorn.WebSocketProtocol",
     "duck.server.Limits",
     "duck.server.run",

@@ -29,7 +29,7 @@ __all__ = ["ClientConnection", "Options", "WebSocketClient"]
 
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
-# The window of the server is not limited unless a user asks for it: many servers ignore such a limit, and some decline it.
+# The window of the server is not limited by default: many servers ignore such a limit, and some decline the offer.
 _COMPRESSION = Compression(server_max_window_bits=15)
 
 _SETTINGS = {
