@@ -318,7 +318,7 @@ def test_who_closes_the_stream_first(run):
 
         async def serve_one(reader, writer):
             head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(_agreed(head))
+            writer.write(agreed(head))
             await reader.readexactly(8)
             writer.write(b"\x88\x02\x03\xe8")
             with pytest.raises(TimeoutError):  # the stream of the client is still open
@@ -336,7 +336,7 @@ def test_who_closes_the_stream_first(run):
     run(scenario())
 
 
-def _agreed(head):
+def agreed(head):
     from duck.contrib.websockets.sansio.handshake import accept_key
 
     key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
@@ -370,7 +370,7 @@ def test_a_server_that_breaks_the_rules(run, name, log):
 
     async def scenario():
         async def serve_one(reader, writer):
-            writer.write(_agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + data)
+            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + data)
             if code == 1006:
                 writer.close()
             header = await reader.read(2)

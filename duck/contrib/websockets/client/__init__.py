@@ -15,6 +15,7 @@ from ..sansio.client_handshake import ClientOffer
 from .client import ClientConnection, Options, WebSocketClient
 from .connecting import connect
 from .proxies import ProxyError
+from .reconnecting import Reconnect, ReconnectingConnection, is_final
 
 __all__ = [
     "ClientConnection",
@@ -25,6 +26,9 @@ __all__ = [
     "InvalidHandshake",
     "Options",
     "ProxyError",
+    "Reconnect",
+    "ReconnectingConnection",
     "WebSocketClient",
     "connect",
+    "is_final",
 ]

@@ -1,10 +1,14 @@
-"""`connect`: a connection as a context manager, or to be awaited."""
+"""`connect`: a connection as a context manager, to be awaited, or one after the other in a loop."""
 
+import asyncio
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
+from ..exceptions import ConnectionClosed
+from ..logging import logger
 from .client import ClientConnection, Options
+from .reconnecting import Reconnect, ReconnectingConnection
 
 __all__ = ["connect"]
 
@@ -21,8 +25,22 @@ class connect:
     The connection is closed behind the block: with 1000, with 1011 if an exception has left it, with 1001 if it was
     cancelled. `ws = await connect(...)` leaves it to you to `await ws.close()`.
 
+    A loop over `connect` gives a connection, and another whenever that has ended, after a pause; see `Reconnect`:
+
+        async for ws in connect("wss://example.org/ticker", reconnect=Reconnect(longest=10)):
+            try:
+                await ws.send("subscribe")
+                async for message in ws:  # ends with the connection
+                    print(message)
+            except ConnectionClosed:  # of `send`
+                continue
+
+    `ws.left_over` has the messages that the connection before may not have sent. Each turn of the loop closes its
+    connection, if that is still open; behind a `break`, close it yourself.
+
     Args:
         url: `ws://` or `wss://`; user and password in it become a field Authorization.
+        reconnect: When a loop is to connect again, and which errors end it.
         options: See `Options`.
 
     Raises:
@@ -31,10 +49,14 @@ class connect:
         TypeError, ValueError: An option or the URL cannot be what it is.
     """
 
-    def __init__(self, url: str, **options: Unpack[Options]) -> None:
+    def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
         self._options = options
+        self._reconnect = reconnect or Reconnect()
         self._connection: ClientConnection | None = None
+        self._last: ReconnectingConnection | None = None
+        self._attempt = 0
+        self._opened = 0.0
 
     async def _open(self) -> ClientConnection:
         connection = ClientConnection(self._url, **self._options)
@@ -54,3 +76,39 @@ class connect:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.__aexit__(kind, error, traceback)
+
+    def __aiter__(self) -> Self:
+        if self._options.get("sock") is not None:
+            raise ValueError("a socket of your own is used up by one connection: leave sock out to connect again")
+        return self
+
+    async def __anext__(self) -> ReconnectingConnection:
+        last, self._last = self._last, None
+        if last is not None:
+            await last.close()
+            error: Exception = ConnectionClosed(await last.wait_closed(), last.close_reason)
+            if asyncio.get_running_loop().time() - self._opened >= self._reconnect.longest:
+                self._attempt = 0
+            await self._pause(error)
+        while True:
+            connection = ReconnectingConnection(self._url, **self._options)
+            try:
+                await connection.open()
+                break
+            except Exception as failure:
+                await self._pause(failure)
+        if last is not None:
+            connection.left_over = last.unsent
+        self._last = connection
+        self._opened = asyncio.get_running_loop().time()
+        return connection
+
+    async def _pause(self, error: Exception) -> None:
+        """Waits before another attempt; raises the error that is the last."""
+        policy = self._reconnect
+        if policy.is_final(error) or self._attempt == policy.attempts:
+            raise error
+        seconds = policy.pause(self._attempt, error)
+        self._attempt += 1
+        logger.info("%s: %s; connecting again in %.1f seconds", self._url, error, seconds)
+        await asyncio.sleep(seconds)

@@ -447,6 +447,11 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
             self._sender = Sender(self)
         return self._sender
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether something that was sent has not been handed to the transport."""
+        return self.writer.size > 0 or (self._sender is not None and not self._sender.is_direct)
+
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends what is no plain message on an open connection."""
         if self._slow_consumer is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and self._drops():

@@ -1,0 +1,159 @@
+"""`async for ws in connect(...)`: pauses, final errors, and messages that were not sent."""
+
+import asyncio
+import ssl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import ConnectionClosed, WebSocketView
+from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, connect, is_final
+from duck.server import serve
+
+from .test_client import agreed
+
+SOON = Reconnect(first=0.001, longest=0.01)
+
+
+class Counting(WebSocketView):
+    codes = iter(())
+
+    async def on_open(self):
+        code = next(self.codes)
+        await self.send(str(code))
+        if code == 1006:
+            self.request.transport.abort()
+        else:
+            await self.send_close(code)
+
+
+def test_a_loop_goes_on_until_an_error_is_final(run, serving):
+    async def scenario():
+        Counting.codes = iter((1000, 1001, 1006, 1012, 4000, 1008))
+        seen = []
+        async with serving(Counting) as server:
+            with pytest.raises(ConnectionClosed, match="1008"):
+                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+                    seen += [message async for message in ws]
+        assert [message for message in seen if message != "1006"] == ["1000", "1001", "1012", "4000", "1008"]
+
+    run(scenario())
+
+
+def test_a_server_that_comes_back(run, serving):
+    async def scenario():
+        async with serving(Counting) as server:
+            port = server.port
+        attempts = 0
+        with pytest.raises(ConnectionRefusedError):
+            async for _ in connect(f"ws://127.0.0.1:{port}", reconnect=Reconnect(first=0, longest=0, attempts=3)):
+                attempts += 1
+        assert attempts == 0
+        Counting.codes = iter((4000,))
+        loop = connect(f"ws://127.0.0.1:{port}", reconnect=SOON).__aiter__()
+        waiting = asyncio.create_task(loop.__anext__())
+        await asyncio.sleep(0.02)
+        async with serve(Counting, port=port):
+            ws = await waiting
+            assert await ws.recv() == "4000"
+            await ws.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_is_open_still_is_closed_by_the_next_turn(run, serving):
+    class Open(WebSocketView):
+        pass
+
+    async def scenario():
+        async with serving(Open) as server:
+            seen = []
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+                seen.append(ws)
+                if len(seen) == 3:
+                    break
+            assert [ws.close_code for ws in seen] == [1000, 1000, None]
+            await ws.close()
+
+    run(scenario())
+
+
+def test_messages_that_were_not_sent_are_told(run, log):
+    async def scenario():
+        count = 0
+        dropped = asyncio.Event()
+
+        async def serve_one(reader, writer):
+            nonlocal count
+            count += 1
+            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+            if count == 1:
+                await reader.readexactly(9)
+                await dropped.wait()
+                writer.transport.abort()
+            else:
+                writer.write(b"\x88\x02\x03\xf0")
+                await reader.read(100)
+                writer.close()
+
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0, limit=1000) as server:
+            left_over = []
+            with pytest.raises(ConnectionClosed, match="1008"):
+                url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                async for ws in connect(url, reconnect=SOON, compression=False, max_size=None):
+                    left_over.append([len(data) for data, _ in ws.left_over])
+                    if count == 1:
+                        await ws.send("abc")
+                        assert not ws.unsent
+                        for _ in range(3):
+                            ws.send("x" * 20_000_000)
+                        dropped.set()
+                    async for _ in ws:
+                        pass
+            assert left_over == [[], [20_000_000] * 3]
+
+    run(scenario())
+    assert [entry.message.partition(": ")[2] for entry in log()] == ["3 messages may not have been sent, see unsent"]
+
+
+@given(st.integers(0, 10**6), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100))
+def test_pauses_grow_within_bounds(attempt, first, factor, more):
+    policy = Reconnect(first=first, factor=factor, longest=first + more)
+    pause = policy.pause(attempt)
+    assert min(first, policy.longest) / 2 <= pause + 1e-9 and pause <= policy.longest
+
+
+def test_a_server_may_ask_for_a_longer_pause():
+    refusal = HandshakeRefused("", 503, {"retry-after": "7"})
+    assert Reconnect().pause(0, refusal) == 7
+    assert Reconnect(longest=3).pause(0, refusal) == 3
+    assert Reconnect().pause(0, HandshakeRefused("", 503, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"})) < 1
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (ConnectionRefusedError(), False),
+        (TimeoutError(), False),
+        (ssl.SSLEOFError(), False),
+        (ssl.SSLCertVerificationError(), True),
+        (HandshakeRefused("", 503), False),
+        (HandshakeRefused("", 429), False),
+        (HandshakeRefused("", 401), True),
+        (InvalidHandshake(""), False),
+        (InvalidHandshake("", 101), True),
+        (ConnectionClosed(1006), False),
+        (ConnectionClosed(1009), True),
+        (ValueError(), True),
+    ],
+)
+def test_which_errors_are_final(error, final):
+    assert is_final(error) is final
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match="the pauses begin"):
+        Reconnect(first=2, longest=1)
+    with pytest.raises(ValueError, match="used up by one connection"):
+        connect("ws://localhost", sock=object()).__aiter__()
