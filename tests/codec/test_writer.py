@@ -132,6 +132,23 @@ def test_each_frame_has_the_next_mask_of_its_batch(codec):
     assert b"\x82\x85" + batches[0][:4] + batches[0][:4] + batches[0][:1] == data[:11]
 
 
+def test_no_writer_is_made_without_a_source(codec):
+    with pytest.raises(TypeError):
+        codec.MaskingWriter()
+
+    class Forgetful(codec.MaskingWriter):
+        def __init__(self, source):
+            """Does not call that of its base."""
+
+    writer = Forgetful(lambda size: b"mask" * (size // 4))
+    try:
+        writer.write(0x82, b"x")
+    except AttributeError:
+        assert codec is pure
+    else:
+        assert b"".join(writer.take())[2:6] == b"mask"
+
+
 def test_two_writers_share_no_mask(codec):
     writers = [codec.MaskingWriter(os.urandom) for _ in range(3)]
     for writer in writers * codec.MASK_BATCH:

@@ -5,8 +5,8 @@ cdef enum:
     GATHER = 4096  # room made when a second frame joins the first
 
 
-# Where memory runs out, a method raises and leaves what it was called on as it was: a frame is written whole or not at
-# all, and none that was written before is lost. So everything is allocated before anything is changed.
+# If memory runs out, a method raises and leaves its object unchanged: a frame is written whole or not at all, and no
+# earlier frame is lost. Therefore all allocations precede the changes.
 
 
 cdef class FrameWriter:
@@ -16,7 +16,7 @@ cdef class FrameWriter:
     cdef PyObject *gathered  # a bytes object with room for `room` bytes, of which `used` are written; NULL at first
     cdef Py_ssize_t used
     cdef Py_ssize_t room
-    cdef list chunks  # what goes before it; None where there is nothing
+    cdef list chunks  # bytes objects that go before it; None if there are none
 
     def __dealloc__(self):
         Py_XDECREF(self.gathered)
@@ -92,7 +92,7 @@ cdef class FrameWriter:
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
-        """Where the next bytes are to be written, which count as written."""
+        """Makes room for bytes, which count as written, and returns their place."""
         cdef Py_ssize_t used = self.used, needed = used + some
         cdef PyObject *larger
         if self.gathered == NULL:
@@ -100,7 +100,7 @@ cdef class FrameWriter:
             self.room = needed
         elif needed > self.room:
             needed = max(needed * 2, GATHER)
-            larger = new_bytes(NULL, needed)  # not resized, which would free what is gathered if memory runs out
+            larger = new_bytes(NULL, needed)  # resizing would free the gathered frames if memory runs out
             memcpy(bytes_data(larger), bytes_data(self.gathered), used)
             Py_XDECREF(self.gathered)
             self.gathered = larger
@@ -110,7 +110,7 @@ cdef class FrameWriter:
         return <uint8_t *>bytes_data(self.gathered) + used
 
     cdef bytes whole_gathered(self):
-        """What is gathered, which there must be, as an object of its size; it stays gathered."""
+        """The gathered bytes, of which there must be some, as an object of their size; they stay gathered."""
         if self.room == self.used:
             return <bytes>self.gathered
         return PyBytes_FromStringAndSize(bytes_data(self.gathered), self.used)
@@ -120,7 +120,7 @@ cdef class FrameWriter:
         self.used = self.room = 0
 
     cdef bytes take_gathered(self):
-        """What is gathered, which there must be."""
+        """Removes and returns the gathered bytes, of which there must be some."""
         cdef bytes taken = self.whole_gathered()
         self.size -= self.used
         self.drop_gathered()
@@ -135,7 +135,7 @@ cdef class FrameWriter:
         return 0
 
     cdef int seal(self, bytes payload=None) except -1:
-        """Makes a chunk of what is gathered, and of a payload behind it; the list of chunks must have begun."""
+        """Makes a chunk of the gathered bytes, and one of a payload behind them; the list of chunks must have begun."""
         cdef list chunks = self.chunks
         cdef Py_ssize_t end = len(chunks)
         try:
@@ -155,7 +155,7 @@ cdef class MaskingWriter(FrameWriter):
     cdef uint32_t masks[MASK_BATCH]
     cdef int spent  # masks of the batch that have been used
 
-    def __init__(self, source):
+    def __cinit__(self, source):  # not __init__, without which the masks would be zeros
         self.source = source
         self.spent = MASK_BATCH
 
