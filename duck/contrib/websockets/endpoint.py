@@ -1,4 +1,4 @@
-"""What both ends of a connection have in common: hooks to override, methods to send, limits to set.
+"""The common part of both ends of a connection: hooks, methods for sending, settings.
 
 `WebSocketView` and `WebSocketClient` are built on it.
 """
@@ -27,27 +27,27 @@ __all__ = ["State", "WebSocketEndpoint"]
 
 
 class State(enum.IntEnum):
-    """Where a view stands."""
+    """State of a view or a client."""
 
-    INITIATING = -1  # the handshake is being looked at
-    CLOSED = 0  # not begun, refused, or over
+    INITIATING = -1  # during the handshake
+    CLOSED = 0  # not begun, refused, or ended
     OPEN = 1  # from `on_open` to the end
     INITIATED = 2  # the 101 response has been sent
 
 
 class WebSocketEndpoint:
-    """One end of a connection; override `on_receive`, and `on_open` and `on_close` where they are of use.
+    """One end of a connection. Subclasses override `on_receive`, and `on_open` and `on_close` if needed.
 
-    Handlers start in the order in which messages came. One that waits does not stop those behind it, which start while
-    it waits, up to MAX_CONCURRENT_MESSAGES at a time.
+    Handlers start in the order of their messages. A suspended handler does not delay the next one; up to
+    MAX_CONCURRENT_MESSAGES are suspended at a time.
 
     Attributes:
         state: See `State`.
-        subprotocol: The one agreed on, or None.
-        extensions: Those agreed on.
+        subprotocol: The agreed subprotocol, or None.
+        extensions: The agreed extensions.
     """
 
-    # Settings: `settings.SETTINGS` says what each means, and which values it may have.
+    # `settings.SETTINGS` has the meaning and the valid values of each setting.
     PING_INTERVAL: float | None = 20
     PONG_TIMEOUT: float | None = 10
     MAX_BACKOFF: float = 45
@@ -105,12 +105,12 @@ class WebSocketEndpoint:
 
     @property
     def latency(self) -> float | None:
-        """Seconds that the last ping took to come back; None before the first did."""
+        """Round-trip time of the last ping in seconds; None before the first pong."""
         return self._protocol.heartbeat.latency if self._protocol else None
 
     @property
     def dropped(self) -> int:
-        """Messages that were not sent, as the peer reads too slowly; see `SLOW_CONSUMER`."""
+        """Number of messages discarded because the peer reads too slowly; see `SLOW_CONSUMER`."""
         return self._protocol.dropped if self._protocol else 0
 
     @property
@@ -123,10 +123,10 @@ class WebSocketEndpoint:
         """The reason that belongs to `close_code`."""
         return self._protocol.connection.close_reason if self._protocol else ""
 
-    # Hooks. For a type checker, the first overload says what an override must take; the second accepts any call.
+    # Hooks. For type checkers: overrides must accept the first overload; calls may use the second.
 
     async def on_open(self) -> None:
-        """The connection is open. No message is handled before this ends."""
+        """Called after the handshake. No message is handled before this hook has ended."""
 
     @overload
     async def on_receive(self, message: bytes, opcode: OpCode, /) -> None: ...
@@ -135,13 +135,13 @@ class WebSocketEndpoint:
     async def on_receive(self, *args: Any, **kwargs: Any) -> None: ...
 
     async def on_receive(self, message: bytes, opcode: OpCode, **kwargs: Any) -> None:
-        """A message has come whole.
+        """Called for each message.
 
-        An exception is logged and closes the connection with 1011. Where this is not overridden, a message closes it
+        An exception is logged and closes the connection with 1011. Without an override, a message closes the connection
         with 1003.
 
         Args:
-            message: A text is valid UTF-8: `message.decode()`.
+            message: The whole message. Text is valid UTF-8: `message.decode()`.
             opcode: TEXT or BINARY.
         """
         name = type(self).__name__
@@ -159,10 +159,10 @@ class WebSocketEndpoint:
     async def on_close(self, *args: Any, **kwargs: Any) -> None: ...
 
     async def on_close(self, frame: Frame | None = None) -> None:
-        """The connection has ended, in whatever way. Called once, after the last message has gone to `on_receive`.
+        """Called once at the end of every connection, after all handlers have ended.
 
         Args:
-            frame: The peer's close frame, or None. See `close_code` and `close_reason` for how it ended.
+            frame: The peer's close frame, or None. `close_code` and `close_reason` describe the end in any case.
         """
 
     # Opening
@@ -178,7 +178,7 @@ class WebSocketEndpoint:
         )
 
     def _start(self, protocol: ConnectionProtocol, overridden: frozenset[str]) -> None:
-        """Begins to call the hooks; the transport has been attached."""
+        """Starts the hooks. The transport is attached."""
         self.state = State.OPEN
         early = self._early
         if early:
@@ -195,10 +195,10 @@ class WebSocketEndpoint:
         if self._protocol is not None:
             self._protocol.terminate()
 
-    # Steps of serving that may be overridden; where they are not, messages take a shorter way
+    # Steps of serving. Messages skip the steps that a subclass does not override.
 
     async def _receive_loop(self) -> None:
-        """Calls `on_open`, then pulls frames and hands messages on, until the connection closes."""
+        """Calls `on_open`, then reads frames and starts handlers until the connection closes."""
         frames = self._frames()
         await self.on_open()
         while True:
@@ -209,21 +209,21 @@ class WebSocketEndpoint:
                 frames.hand_on(frame)
 
     async def read_frame(self) -> Frame:
-        """The next message, its fragments joined, or control frame. Pings and close frames have been answered already.
+        """The next frame: a whole message or a control frame. Pings and close frames have been answered already.
 
-        Only for a view that overrides this method or `_receive_loop`.
+        For classes that override this method or `_receive_loop`.
 
         Raises:
-            ConnectionClosed: There is none any more.
-            RuntimeError: Messages go to `on_receive` by themselves.
+            ConnectionClosed: The connection has ended, and no frame is left.
+            RuntimeError: The class overrides neither method, so messages go to `on_receive`.
         """
         return await self._frames().get()
 
     async def on_new_frame(self, frame: Frame) -> None:
-        """Hands a message to `on_receive`.
+        """Calls `on_receive` for a message.
 
         Args:
-            frame: The message, its fragments joined.
+            frame: The whole message.
         """
         await self.on_receive(frame.payload, frame.opcode)
 
@@ -240,22 +240,22 @@ class WebSocketEndpoint:
         data: Data | Iterable[Data] | AsyncIterable[Data],
         opcode: int = OpCode.TEXT,
     ) -> Coroutine[Any, Any, None]:
-        """Sends a message; to be awaited.
+        """Queues a message. Messages leave in the order of the calls.
 
-        It is queued by the call and leaves in the order of calls; what is returned may be awaited, become a task, or be
-        ignored. Awaiting it takes a while only if the peer reads slowly, or to let others have their turn.
+        The result may be awaited, passed to `create_task`, or ignored. Awaiting it suspends the caller while the peer
+        reads slowly, or to let other connections proceed.
 
         Args:
-            data: A str or bytes-like; or an iterable or async iterable of them, each of which leaves as a fragment of
-                one message as soon as it is made. While the peer does not read, no more is made, whatever
-                `SLOW_CONSUMER` says.
-            opcode: TEXT or BINARY; PING, PONG or CLOSE with their payload.
+            data: A str or bytes-like object; or an iterable or asynchronous iterable of them. Each item leaves as a
+                fragment of one message as soon as it exists. While the peer does not read, no further item is
+                requested, under any `SLOW_CONSUMER`.
+            opcode: TEXT or BINARY; or PING, PONG or CLOSE with their payload.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
-            RuntimeError: It is not open yet.
-            TypeError: There is no way to send such data.
-            ValueError: Bytes that are sent as TEXT are not UTF-8, or a control frame is over 125 bytes.
+            RuntimeError: The connection is not open yet.
+            TypeError: The data has another type.
+            ValueError: TEXT data is not UTF-8, or a control frame exceeds 125 bytes.
         """
         protocol = self._protocol
         if protocol is None:
@@ -287,14 +287,14 @@ class WebSocketEndpoint:
         return self.send(data, OpCode.PONG)
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
-        """Begins to close the connection; does nothing if that has begun.
+        """Starts the closing handshake. Further calls have no effect.
 
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
-            reason: Cut where it is over 123 bytes of UTF-8.
+            reason: Truncated to 123 bytes of UTF-8.
 
         Raises:
-            ValueError: The code may not be sent.
+            ValueError: The code is not one of those (RFC 6455, section 7.4).
         """
         check_close_code(code)
         protocol = self._protocol
@@ -305,11 +305,11 @@ class WebSocketEndpoint:
         return SENT
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
-        """Sends one frame as it is. Where this is overridden, every `send` comes through it.
+        """Sends one frame unchanged. Every `send` calls an override of this method.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
-            ValueError: A control frame is over 125 bytes or not final, a close code may not be sent, or a text is not
+            ValueError: A control frame exceeds 125 bytes or is not final, a close code is invalid, or text is not
                 UTF-8.
         """
         protocol = self._open_protocol()
@@ -321,11 +321,11 @@ class WebSocketEndpoint:
         return protocol.send_frame(frame)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
-        """Closes the connection and waits until it is gone; may be called at any time, and again.
+        """Closes the connection and waits until it is gone. May be called at any time and repeatedly.
 
         Args:
-            disable_logging: Do not log the end.
-            call_on_close_handler: Whether `on_close` is to be called.
+            disable_logging: Omit the log record of the end.
+            call_on_close_handler: Whether to call `on_close`.
         """
         protocol = self._protocol
         if protocol is None:
