@@ -13,7 +13,7 @@ urlpatterns = [path("/ws", Echo)]
 from duck.views import View
 
 from .compression import Compression
-from .exceptions import ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError
+from .exceptions import BrokerError, ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError
 from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CONTROL_OPCODES",
     "DATA_OPCODES",
+    "BrokerError",
     "CloseCode",
     "Compression",
     "ConnectionClosed",

@@ -3,9 +3,11 @@
 `WebSocketView` and `WebSocketClient` are built on it.
 """
 
+import asyncio
 import enum
 import json
-from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .codec import SENT, watching
@@ -165,6 +167,15 @@ class WebSocketEndpoint:
             frame: The peer's close frame, or None. `close_code` and `close_reason` describe the end in any case.
         """
 
+    async def on_gap(self, group: str) -> None:
+        """Messages of a group may have been missed, as the broker of the group could not be reached for a while.
+
+        Called for each member once messages come again; see `duck.contrib.websockets.groups`.
+
+        Args:
+            group: The name of the group.
+        """
+
     # Opening
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
@@ -261,6 +272,20 @@ class WebSocketEndpoint:
         if protocol is None:
             raise RuntimeError("the connection is not open yet: send from on_open on")
         return protocol.send(data, opcode)
+
+    @property
+    def _home(self) -> asyncio.AbstractEventLoop:
+        """The loop of the connection."""
+        return self._open_protocol().loop
+
+    def _when_lost(self, callback: Callable[[Any], object]) -> None:
+        self._open_protocol().when_lost(callback)
+
+    def _missed(self, group: str) -> None:
+        if getattr(self.on_gap, "__func__", None) is not WebSocketEndpoint.on_gap:
+            protocol = self._open_protocol()
+            if not protocol.lost:
+                protocol.hooks.call(partial(self.on_gap, group))
 
     def _send_prepared(self, message: Prepared) -> bool:
         """As a member of those that `broadcast` sends to."""

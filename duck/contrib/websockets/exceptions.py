@@ -7,6 +7,7 @@ from .opcodes import CloseCode
 
 __all__ = [
     "BaseException",
+    "BrokerError",
     "ConnectionClosed",
     "ExtensionError",
     "HandshakeError",
@@ -132,6 +133,10 @@ class HandshakeRefused(HandshakeFailed):
 
 class InvalidHandshake(HandshakeFailed):
     """The server's response to the upgrade request breaks HTTP or RFC 6455, or the stream ended within it."""
+
+
+class BrokerError(BaseException):
+    """The broker of groups has not taken a message, or cannot be said to have taken it: the reason is in the text."""
 
 
 # Close code and reason for each error number of the codec.

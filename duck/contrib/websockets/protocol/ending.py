@@ -67,6 +67,14 @@ class Hooks:
         """Runs the view's own heartbeat loop."""
         self._beating = self._start(self._run(loop), loop, self._owner.context.copy())
 
+    def call(self, hook: Callable[[], Awaitable[None]]) -> None:
+        """Runs a hook beside the handlers, in a task and a context of its own."""
+        task = self._start(self._run_hook(hook), hook, self._owner.context.copy())
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._tasks = tuple(other for other in self._tasks if other is not task)
+
     def stop_beating(self) -> None:
         """Ends it."""
         if self._beating is not None:
@@ -123,14 +131,24 @@ class Hooks:
             await loop()
         except TimeoutError:
             self._owner.close(CloseCode.GOING_AWAY, "no pong")
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
-            if stepping.is_abandoned(error, self._owner.loop):
+            if self._raises_on(error):
                 raise
-            self._owner.hook_failed(error)
-            if isinstance(error, asyncio.CancelledError):
+
+    async def _run_hook(self, hook: Callable[[], Awaitable[None]]) -> None:
+        """Runs a hook; an error in it ends the connection."""
+        try:
+            await hook()
+        except BaseException as error:
+            if self._raises_on(error):
                 raise
+
+    def _raises_on(self, error: BaseException) -> bool:
+        """Ends the connection for an error of a hook; whether the task of the hook is to raise it on."""
+        if isinstance(error, KeyboardInterrupt) or stepping.is_abandoned(error, self._owner.loop):
+            return True
+        self._owner.hook_failed(error)
+        return isinstance(error, asyncio.CancelledError)
 
     def running(self) -> set["asyncio.Task[None]"]:
         """The tasks of hooks that have not ended, without the one that asks."""

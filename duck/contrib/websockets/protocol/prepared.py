@@ -10,7 +10,7 @@ from ..logging import logger
 from ..opcodes import OpCode
 from ..sansio.connection import Connection, check_text
 
-__all__ = ["Data", "Member", "Prepared", "broadcast", "send_to_all"]
+__all__ = ["Data", "Member", "Prepared", "broadcast", "encode", "send_to_all"]
 
 Data = str | bytes | bytearray | memoryview
 
@@ -42,15 +42,8 @@ class Prepared:
     __slots__ = ("_compressed", "frame", "opcode", "payload", "size")
 
     def __init__(self, data: Data, opcode: int = OpCode.TEXT) -> None:
-        if opcode not in (OpCode.TEXT, OpCode.BINARY):
-            raise ValueError(f"a message for many is TEXT or BINARY, not opcode {opcode}")
+        self.payload = encode(data, opcode)
         self.opcode = OpCode(opcode)
-        if isinstance(data, str):
-            self.payload = data.encode()
-        else:
-            self.payload = data if isinstance(data, bytes) else _bytes(data)
-            if opcode == OpCode.TEXT:
-                check_text(self.payload)
         self.size = len(self.payload)
         self.frame = codec.serialize(codec.FIN | opcode, self.payload)
         self._compressed: dict[Hashable, tuple[bytes, bytes]] = {}
@@ -68,6 +61,18 @@ class Prepared:
         frame, context = found
         deflate.follow(context)
         return frame
+
+
+def encode(data: Data, opcode: int) -> bytes:
+    """The payload of a message for many; errors of `Prepared`."""
+    if opcode not in (OpCode.TEXT, OpCode.BINARY):
+        raise ValueError(f"a message for many is TEXT or BINARY, not opcode {opcode}")
+    if isinstance(data, str):
+        return data.encode()
+    payload = data if isinstance(data, bytes) else _bytes(data)
+    if opcode == OpCode.TEXT:
+        check_text(payload)
+    return payload
 
 
 def _bytes(data: Any) -> bytes:

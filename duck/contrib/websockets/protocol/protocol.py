@@ -83,6 +83,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         "_sender",
         "_slow_consumer",
         "_waiters",
+        "_when_lost",
         "closed",
         "connection",
         "context",
@@ -147,6 +148,7 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         self._closing: Closing | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._hooks: Hooks | None = None
+        self._when_lost: tuple[Callable[[Any], object], ...] = ()
         self.terminated = False
         self._log_close = True
 
@@ -752,8 +754,22 @@ class ConnectionProtocol(codec.HotPath, asyncio.BufferedProtocol):
         self.dispatcher.stop()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
+    def when_lost(self, callback: Callable[[Any], object]) -> None:
+        """Calls back with the endpoint when the connection is lost; once, however often it is asked for.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone.
+        """
+        if not self.connection.is_open:
+            raise self.closed_error()
+        if callback not in self._when_lost:
+            self._when_lost += (callback,)
+
     def report_end(self) -> None:
         """Every message has been handed to its handler."""
+        callbacks, self._when_lost = self._when_lost, ()
+        for callback in callbacks:
+            callback(self.endpoint)
         self.endpoint._connection_lost(self._log_close)
 
     def report_closed(self, hung: bool = False) -> None:

@@ -1,0 +1,90 @@
+"""The broker within one process: loops and threads hand messages to each other."""
+
+import asyncio
+import os
+import threading
+
+from ..logging import logger
+from .broker import Handler, Message
+
+__all__ = ["MemoryBroker"]
+
+_COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
+"""Environment variables that tell how many processes serve: ours, and that of uvicorn, gunicorn and hypercorn."""
+
+
+class MemoryBroker:
+    """Connects the loops of a process, each of which has members of its own."""
+
+    def __init__(self) -> None:
+        self._connections: tuple[_MemoryConnection, ...] = ()
+        self._lock = threading.Lock()
+
+    def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_MemoryConnection":
+        """See `Broker`. Warns where several workers serve, as members of the others would get nothing."""
+        _warn_of_workers()
+        connection = _MemoryConnection(self, handler, loop)
+        with self._lock:
+            self._connections = (*(one for one in self._connections if not one.loop.is_closed()), connection)
+        return connection
+
+    def publish_sync(self, group: str, message: Message) -> None:
+        """Hands a message to every loop; may be called from any thread."""
+        for connection in self._connections:
+            connection.take(group, message)
+
+    def close_sync(self) -> None:
+        """There is nothing to let go of."""
+
+    def drop(self, connection: "_MemoryConnection") -> None:
+        """Forgets a connection."""
+        with self._lock:
+            self._connections = tuple(one for one in self._connections if one is not connection)
+
+
+class _MemoryConnection:
+    """One loop of the process."""
+
+    def __init__(self, broker: MemoryBroker, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+        self._broker = broker
+        self._handler = handler
+        self._groups: set[str] = set()
+        self.loop = loop
+
+    def take(self, group: str, message: Message) -> None:
+        """Delivers a message, in the thread of the loop."""
+        if group not in self._groups:
+            return
+        if asyncio._get_running_loop() is self.loop:
+            self._handler.received(group, message)
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._handler.received, group, message)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    async def publish(self, group: str, message: Message) -> None:
+        self._broker.publish_sync(group, message)
+
+    async def subscribe(self, group: str) -> None:
+        self._groups.add(group)
+
+    def unsubscribe(self, group: str) -> None:
+        self._groups.discard(group)
+
+    async def close(self) -> None:
+        self._broker.drop(self)
+
+
+def _warn_of_workers() -> None:
+    for name in _COUNTS_OF_WORKERS:
+        count = os.environ.get(name, "")
+        if count.isdecimal() and int(count) > 1:
+            logger.warning(
+                "groups are kept in this process, but %s=%s processes serve: a message reaches the members in one of"
+                ' them only; use Groups("redis://...")',
+                name,
+                count,
+            )
+            return

@@ -1,0 +1,379 @@
+"""Groups on each of the brokers: who gets what, and when a membership ends."""
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
+from duck.contrib.websockets.groups import BrokerError, Groups, Message
+from duck.contrib.websockets.hosts.asgi import Application
+
+
+async def elsewhere(function, *args):
+    """Calls a function in a thread that runs no loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def test_members_get_what_is_published(run, rooms, meet):
+    async def scenario():
+        async with meet(rooms, "lobby", 3) as (views, peers), meet(rooms, "other", 1) as (_, (other,)):
+            assert rooms.count("lobby") == 3
+            assert set(rooms.members("lobby")) == set(views)
+            assert list(rooms) == ["lobby", "other"]
+            await rooms.publish("lobby", "hello")
+            await rooms.publish("lobby", b"\x00\r\n\xff", OpCode.BINARY)
+            await rooms.publish("nobody", "hello")
+            await rooms.publish("other", "elsewhere")
+            for peer in peers:
+                assert await peer.message() == "hello"
+                assert await peer.message() == b"\x00\r\n\xff"
+            assert await other.message() == "elsewhere"
+
+    run(scenario())
+
+
+def test_all_but_one(run, rooms, meet):
+    async def scenario():
+        async with meet(rooms, "lobby", 2) as (views, peers):
+            await rooms.publish("lobby", "one", exclude=views[0])
+            await rooms.publish("lobby", "two")
+            assert await peers[0].message() == "two"
+            assert [await peers[1].message() for _ in range(2)] == ["one", "two"]
+            await rooms.publish("other", "to nobody", exclude=views[0])
+            await rooms.leave(views[0], "lobby")
+            await rooms.publish("lobby", "three", exclude=views[0])
+            assert await peers[1].message() == "three"
+
+    run(scenario())
+
+
+def test_joining_and_leaving_twice(run, rooms, meet):
+    async def scenario():
+        async with meet(rooms, "lobby", 2) as (views, peers):
+            await rooms.join(views[0], "lobby")
+            await rooms.join(views[0], "second")
+            await rooms.leave(views[0], "lobby")
+            await rooms.leave(views[0], "lobby")
+            await rooms.leave(views[0], "never joined")
+            assert rooms.count("lobby") == 1
+            await rooms.publish("lobby", "not for all")
+            await rooms.publish("second", "for one")
+            assert await peers[0].message() == "for one"
+            assert await peers[1].message() == "not for all"
+            await rooms.leave(views[0], "second")
+            await rooms.join(views[0], "second")
+            await rooms.publish("second", "again")
+            assert await peers[0].message() == "again"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["close", "leave", "reset", "send_close", "error"])
+def test_a_membership_ends_with_the_connection(run, rooms, serving, dial, until, way):
+    class Member(WebSocketView):
+        CLOSE_TIMEOUT = 0.1
+
+        async def on_open(self):
+            await rooms.join(self, "lobby")
+            await rooms.join(self, "second")
+            await self.send("joined")
+
+        async def on_receive(self, message, opcode):
+            raise ArithmeticError("on purpose")
+
+        async def on_close(self, frame):
+            seen.append((rooms.count("lobby"), rooms.count("second"), rooms.names()))
+            with pytest.raises(ConnectionClosed):
+                await rooms.join(self, "lobby")
+
+    seen = []
+
+    async def scenario():
+        async with serving(Member) as server, dial(server) as peer:
+            await peer.head()
+            assert await peer.message() == "joined"
+            view, _ = await server.views.get()
+            if way == "send_close":
+                await view.send_close()
+                peer.close()
+            elif way == "error":
+                peer.send("now")
+                await peer.closing()
+                peer.close()
+            else:
+                getattr(peer, way)()
+            await until(lambda: seen)
+            assert seen == [(0, 0, [])]
+
+    run(scenario())
+
+
+def test_a_view_that_is_not_open_cannot_join(run, rooms, connect):
+    class Early(WebSocketView):
+        async def initiate_upgrade_to_ws(self):
+            with pytest.raises(RuntimeError, match="not open"):
+                await rooms.join(self, "lobby")
+            return await super().initiate_upgrade_to_ws()
+
+    async def scenario():
+        async with connect(Early):
+            assert rooms.count("lobby") == 0
+
+    run(scenario())
+
+
+def test_what_cannot_be_published(run, rooms):
+    async def scenario():
+        for data, opcode, error in ((b"\xff", 1, ValueError), ("a", 9, ValueError), (["a"], 1, TypeError)):
+            with pytest.raises(error):
+                await rooms.publish("lobby", data, opcode)
+        with pytest.raises(RuntimeError, match="await publish"):
+            rooms.publish_sync("lobby", "from a loop")
+
+    run(scenario())
+
+
+def test_publishing_from_synchronous_code(run, new_groups, meet):
+    """As a task queue does it, which serves nothing; the groups are made there as well."""
+
+    async def scenario():
+        async with meet(new_groups(), "lobby", 2) as (_, peers):
+            writer = new_groups()
+
+            def job():
+                for number in range(20):
+                    writer.publish_sync("lobby", f"{number}")
+
+            await elsewhere(job)
+            for peer in peers:
+                assert [await peer.message() for _ in range(20)] == [str(number) for number in range(20)]
+            await writer.close()
+
+    run(scenario())
+
+
+def test_several_loops_of_a_process(run, rooms, meet):
+    """Members in two loops, each with publishers; and a member that is made to join from the other loop."""
+
+    async def scenario():
+        home = asyncio.get_running_loop()
+        async with meet(rooms, "lobby", 1) as (views, peers):
+
+            async def afar():
+                async with meet(rooms, "lobby", 1) as (_, (peer,)):
+                    assert rooms.count("lobby") == 2
+                    await rooms.publish("lobby", "from afar")
+                    assert await peer.message() == "from afar"
+                    await rooms.join(views[0], "second")
+                    await rooms.publish("second", "to the other loop")
+                    await rooms.publish("lobby", "not to it", exclude=views[0])
+                    assert await peer.message() == "not to it"
+                    await asyncio.wrap_future(
+                        asyncio.run_coroutine_threadsafe(rooms.publish("lobby", "from home"), home)
+                    )
+                    assert await peer.message() == "from home"
+
+            await elsewhere(lambda: asyncio.run(afar()))
+            received = {await peers[0].message() for _ in range(3)}
+            assert received == {"from afar", "to the other loop", "from home"}
+            await rooms.publish("lobby", "last")
+            assert await peers[0].message() == "last"
+
+    run(scenario())
+
+
+def test_the_order_of_each_publisher(run, rooms, meet):
+    async def scenario():
+        async with meet(rooms, "lobby", 2) as (_, peers):
+
+            async def publish(name):
+                for number in range(100):
+                    await rooms.publish("lobby", f"{name} {number}")
+
+            await asyncio.gather(*map(publish, "abc"))
+            for peer in peers:
+                messages = [(await peer.message()).split() for _ in range(300)]
+                for name in "abc":
+                    assert [int(number) for who, number in messages if who == name] == list(range(100))
+
+    run(scenario())
+
+
+def test_groups_on_uvicorn(run, rooms, serving_asgi, dial, ws):
+    """A view beside an ASGI application, on our protocol and on another; an HTTP route publishes."""
+
+    class Member(WebSocketView):
+        async def on_open(self):
+            await rooms.join(self, "lobby")
+            await self.send("joined")
+
+    async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await Application(Member, {})(scope, receive, send)
+            return
+        await rooms.publish("lobby", "from a page")
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario():
+        async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
+            await peer.head()
+            assert await peer.message() == "joined"
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+            assert await peer.message() == "from a page"
+            writer.close()
+            await rooms.publish("lobby", "from the program")
+            assert await peer.message() == "from the program"
+
+    run(scenario())
+
+
+class Sink:
+    """A member without a connection, which notes what it is sent."""
+
+    def __init__(self, loop):
+        self._home = loop
+        self.messages = []
+        self.callbacks = []
+
+    def _send_prepared(self, message):
+        self.messages.append(message.payload.decode())
+        return True
+
+    def _when_lost(self, callback):
+        if callback not in self.callbacks:
+            self.callbacks.append(callback)
+
+    def _missed(self, group):
+        raise AssertionError("nothing was missed")
+
+    def end(self):
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+
+names, numbers = st.sampled_from(["a", "b"]), st.integers(0, 3)
+steps = st.one_of(
+    st.tuples(st.just("join"), numbers, names),
+    st.tuples(st.just("leave"), numbers, names),
+    st.tuples(st.just("publish"), st.none() | numbers, names),
+    st.tuples(st.just("end"), numbers, names),
+)
+
+
+@given(schedule=st.lists(steps, max_size=30))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_of_steps(shared_or_memory, schedule):
+    """A model of sets and lists gives each member the same messages."""
+    asyncio.run(_follow(shared_or_memory(), schedule))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def shared_or_memory(request):
+    if request.param == "memory":
+        return Groups
+    server = request.getfixturevalue("shared_redis")
+    return lambda: Groups(server.url, prefix="steps:")
+
+
+async def _follow(rooms, schedule):
+    sinks = [Sink(asyncio.get_running_loop()) for _ in range(4)]
+    expected = {sink: [] for sink in sinks}
+    joined = {"a": set(), "b": set()}
+    for count, (step, number, name) in enumerate(schedule):
+        sink = None if number is None else sinks[number]
+        if step == "join":
+            await rooms.join(sink, name)
+            joined[name].add(sink)
+        elif step == "leave":
+            await rooms.leave(sink, name)
+            joined[name].discard(sink)
+        elif step == "end":
+            sink.end()
+            for members in joined.values():
+                members.discard(sink)
+        else:
+            await rooms.publish(name, f"{count}", exclude=sink)
+            for member in joined[name] - {sink}:
+                expected[member].append(str(count))
+            async with asyncio.timeout(10):
+                while any(len(sink.messages) < len(expected[sink]) for sink in sinks):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        assert {name: rooms.count(name) for name in "ab"} == {name: len(joined[name]) for name in "ab"}
+    assert [sink.messages for sink in sinks] == [expected[sink] for sink in sinks]
+    hub = next(iter(rooms._hubs.values()), None)
+    assert hub is None or not any(group.excluded for group in hub.groups.values())
+    await rooms.close()
+
+
+def test_a_broker_of_ones_own(run):
+    """What a broker is made of: three methods and a handler."""
+
+    class Echo:
+        def connect(self, handler, loop):
+            self.handler = handler
+            return self
+
+        async def publish(self, group, message):
+            calls.append(("publish", group))
+            if group == "full":
+                raise BrokerError("full")
+            self.handler.received(group, Message.from_bytes(message.to_bytes()))
+
+        async def subscribe(self, group):
+            calls.append(("subscribe", group))
+
+        def unsubscribe(self, group):
+            calls.append(("unsubscribe", group))
+
+    calls = []
+
+    async def scenario():
+        rooms = Groups(Echo())
+        one, two = Sink(asyncio.get_running_loop()), Sink(asyncio.get_running_loop())
+        await rooms.join(one, "lobby")
+        await rooms.join(two, "full")
+        await rooms.publish("lobby", "hello")
+        await rooms.publish("lobby", "hello", exclude=one)
+        with pytest.raises(BrokerError):
+            await rooms.publish("full", "hello", exclude=two)
+        one.end()
+        assert one.messages == ["hello"]
+        assert calls[-1] == ("unsubscribe", "lobby")
+
+    run(scenario())
+
+
+def test_messages_on_their_way():
+    message = Message(2, b"\x00payload", b"8 bytes!", 7)
+    copy = Message.from_bytes(message.to_bytes())
+    assert (copy.opcode, copy.payload, copy.origin, copy.excluded) == (2, b"\x00payload", b"8 bytes!", 7)
+    for data in (b"", b"\x01short", b"\x09" + bytes(16)):
+        with pytest.raises(ValueError, match="no message"):
+            Message.from_bytes(data)
+
+
+def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log):
+    async def scenario():
+        monkeypatch.setenv("WEB_CONCURRENCY", "4")
+        await Groups().publish("lobby", "hello")
+        (entry,) = log()
+        assert "WEB_CONCURRENCY=4 processes serve" in entry.message
+
+    run(scenario())
+
+
+def test_a_member_of_a_loop_that_has_ended_cannot_join(run, rooms):
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    async def scenario():
+        with pytest.raises(ConnectionClosed):
+            await rooms.join(Sink(loop), "lobby")
+
+    run(scenario())

@@ -1,0 +1,377 @@
+"""Groups on a real Redis server: what is written to it, and what happens while it is away."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups import redis as module
+
+KIB = 2**10
+
+
+class Told(WebSocketView):
+    """Tells its peer of gaps."""
+
+    async def on_gap(self, group):
+        await self.send(f"gap in {group}")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://localhost", "no scheme"),
+        ("localhost:6379", "no scheme"),
+        ("redis://", "no host"),
+        ("redis://localhost:none", "Port"),
+        ("redis://localhost:99999", "[Pp]ort"),
+        ("redis://localhost/zero", "number of a database"),
+        ("redis://localhost?nonsense=1", "nonsense"),
+        ("unix://", "path of a socket"),
+    ],
+)
+def test_a_url_that_cannot_be_right(url, words):
+    pytest.importorskip("redis")
+    with pytest.raises(ValueError, match=words):
+        Groups(url)
+
+
+def test_a_password_is_not_in_the_words_of_errors():
+    pytest.importorskip("redis")
+    with pytest.raises(ValueError, match="nonsense") as caught:
+        Groups("redis://me:secret@localhost/0?nonsense=1")
+    assert "secret" not in str(caught.value)
+
+
+def test_without_redis_py_an_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ImportError, match=r"duck-websockets\[redis\]"):
+        Groups("redis://localhost")
+
+
+async def command(server, *words):
+    """What redis-py's own client gets for a command."""
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port) as client:
+        return await client.execute_command(*words)
+
+
+async def statistics(server):
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port) as client:
+        return await client.info("all")
+
+
+def test_two_connections_for_a_process_and_one_subscription_for_a_group(run, shared_redis, meet, until):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="few:")
+        before = (await statistics(shared_redis))["connected_clients"]
+        async with meet(rooms, "lobby", 10) as (views, _):
+            for view in views:
+                await rooms.join(view, "second")
+            await rooms.publish("lobby", "hello")
+            assert await command(shared_redis, "PUBSUB", "NUMSUB", "few:lobby", "few:second") == [
+                b"few:lobby",
+                1,
+                b"few:second",
+                1,
+            ]
+            assert (await statistics(shared_redis))["connected_clients"] == before + 2
+        while await command(shared_redis, "PUBSUB", "CHANNELS", "few:*"):
+            pass
+
+    run(scenario())
+
+
+def test_publishes_that_come_together_leave_in_few_pipelines(run, shared_redis, meet):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="pipelines:")
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await rooms.publish("lobby", "first")
+            before = (await statistics(shared_redis))["total_reads_processed"]
+            await asyncio.gather(*(rooms.publish("lobby", f"{number}") for number in range(500)))
+            assert (await statistics(shared_redis))["total_reads_processed"] - before < 50
+            assert await peer.message() == "first"
+            assert [await peer.message() for _ in range(500)] == [str(number) for number in range(500)]
+
+    run(scenario())
+
+
+def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
+    """Members join, are told of the gap when it comes, and the log has one line however long it takes."""
+
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=0.3)
+        async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
+            with pytest.raises(BrokerError, match="has not confirmed"):
+                await rooms.publish("lobby", "to nobody")
+            with pytest.raises(BrokerError, match="has not confirmed"):
+                await asyncio.to_thread(rooms.publish_sync, "lobby", "to nobody")
+            own_redis.start()
+            for peer in peers:
+                assert await peer.message() == "gap in lobby"
+            await rooms.publish("lobby", "hello")
+            await asyncio.to_thread(rooms.publish_sync, "lobby", "again")
+            for peer in peers:
+                assert [await peer.message() for _ in range(2)] == ["hello", "again"]
+            (entry,) = log()
+            assert entry.message.startswith(f"Redis at {own_redis.url} is away")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
+    """Connections stay, every member is told of the gap, and messages come again within three seconds."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        own_redis.start()
+        rooms = Groups(own_redis.url, timeout=5)
+        async with meet(rooms, "lobby", 2, base=Told) as (_, one), meet(rooms, "other", 1, base=Told) as (_, two):
+            await rooms.publish("lobby", "before")
+            assert [await peer.message() for peer in one] == ["before"] * 2
+            for _ in range(2):
+                own_redis.kill()
+                waiting = asyncio.ensure_future(rooms.publish("lobby", "meanwhile"))
+                await asyncio.sleep(0.2)
+                own_redis.start()
+                start = loop.time()
+                assert [await peer.message() for peer in one] == ["gap in lobby"] * 2
+                assert [await peer.message() for peer in two] == ["gap in other"]
+                assert loop.time() - start < 3
+                # Known to have been published, or known not to be known: then it may be published again.
+                (result,) = await asyncio.gather(waiting, return_exceptions=True)
+                assert result is None or isinstance(result, BrokerError)
+                await rooms.publish("lobby", "after")
+                for peer in one:
+                    while (message := await peer.message()) != "after":
+                        assert message == "meanwhile"
+            assert [entry.message.partition(" is away")[0] for entry in log()] == [f"Redis at {own_redis.url}"] * 2
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_publisher_whose_connection_has_broken_while_it_was_idle(run, own_redis, monkeypatch):
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url)
+        await rooms.publish("lobby", "one")
+        own_redis.kill()
+        own_redis.start()
+        await asyncio.sleep(1.1)
+        await rooms.publish("lobby", "two")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
+    """It neither holds up a handler for longer than the timeout, nor is waited for for ever."""
+    monkeypatch.setattr(module, "_IDLE", 0.1)
+
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url, timeout=0.3)
+        async with meet(rooms, "lobby", 1, base=Told) as (views, (peer,)):
+            await rooms.publish("lobby", "before")
+            assert await peer.message() == "before"
+            own_redis.freeze()
+            with pytest.raises(BrokerError):
+                await rooms.publish("lobby", "meanwhile")
+            await rooms.join(views[0], "second")
+            await rooms.leave(views[0], "second")
+            while not log():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            own_redis.thaw()
+            while await peer.message() != "gap in lobby":
+                pass
+            await rooms.publish("lobby", "after")
+            while await peer.message() != "after":
+                pass
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
+    monkeypatch.setattr(module, "_QUEUE", 64 * KIB)
+
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=3)
+        tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(BrokerError, match="bytes wait for Redis"):
+            await rooms.publish("lobby", "x" * 10 * KIB)
+        own_redis.start()
+        assert await asyncio.gather(*tasks) == [None] * 6
+        await rooms.publish("lobby", "again")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_publisher_that_gives_up_has_not_published(run, own_redis, meet):
+    async def scenario():
+        rooms = Groups(own_redis.url)
+        task = asyncio.ensure_future(rooms.publish("lobby", "never"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        own_redis.start()
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_what_others_publish_there_is_no_message(run, shared_redis, meet, log):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="foreign:")
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await command(shared_redis, "PUBLISH", "foreign:lobby", "by hand")
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+            (entry,) = log()
+            assert "does something else publish there?" in entry.message
+
+    run(scenario())
+
+
+def test_a_slow_member_holds_up_nobody(run, shared_redis, meet, serving, dial):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="slow:")
+
+        class Slow(WebSocketView):
+            SLOW_CONSUMER = "drop"
+
+            async def on_open(self):
+                await rooms.join(self, "lobby")
+
+        async with (
+            meet(rooms, "lobby", 2) as (_, peers),
+            serving(Slow) as server,
+            dial(server, receive_buffer=4 * KIB, read_limit=4 * KIB) as slow,
+        ):
+            await slow.head()
+            view, _ = await server.views.get()
+            for number in range(200):
+                await rooms.publish("lobby", bytes([number]) * 64 * KIB, OpCode.BINARY)
+                for peer in peers:
+                    assert await peer.message() == bytes([number]) * 64 * KIB
+            assert view.dropped > 0
+
+    run(scenario())
+
+
+def test_an_error_in_on_gap_ends_that_connection_alone(run, own_redis, meet, log):
+    class Broken(WebSocketView):
+        async def on_gap(self, group):
+            raise ArithmeticError("on purpose")
+
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=0.2)
+        async with meet(rooms, "lobby", 1, base=Broken) as (_, (bad,)), meet(rooms, "lobby", 1) as (_, (good,)):
+            own_redis.start()
+            assert await bad.closing() == (1011, "internal error")
+            bad.close()
+            await rooms.publish("lobby", "hello")
+            assert await good.message() == "hello"
+            assert [type(entry.error) for entry in log()] == [type(None), ArithmeticError]
+        await rooms.close()
+
+    run(scenario())
+
+
+# Several processes
+
+
+@contextmanager
+def member_processes(server, prefix, count=2):
+    program = Path(__file__).parent / "member_process.py"
+    processes = [
+        subprocess.Popen([sys.executable, str(program), server.url, prefix], stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    try:
+        yield [SimpleNamespace(port=int(process.stdout.readline()), process=process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+async def join_all(stack, dial, servers, rooms, count):
+    """`count` peers, in turn in the processes and the rooms."""
+    peers = []
+    for number in range(count):
+        peer = await stack.enter_async_context(
+            dial(servers[number % len(servers)], target=f"/{rooms[number // len(servers) % len(rooms)]}")
+        )
+        await peer.head()
+        peers.append(peer)
+    for peer in peers:
+        assert await peer.message() == "joined"
+    return peers
+
+
+def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
+    """Every message comes once to each member, in each publisher's order; a kill of Redis is told to all."""
+    rooms, count, each = ["a", "b", "c"], 24, 20
+    own_redis.start()
+
+    async def round_of(peers, tag):
+        async def receive(peer):
+            received = []
+            while len(received) < each * len(peers) // len(rooms):
+                message = await peer.message()
+                if message.startswith(tag):
+                    received.append(message)
+            return received
+
+        receiving = [asyncio.ensure_future(receive(peer)) for peer in peers]
+        for number in range(each):
+            for name, peer in enumerate(peers):
+                peer.send(f"{tag} {name} {number}")
+            if random.random() < 0.5:
+                await asyncio.sleep(0)
+        for at, received in enumerate(await asyncio.gather(*receiving)):
+            assert len(set(received)) == len(received)
+            for name in range(len(peers)):
+                own = [message for message in received if message.split()[1] == str(name)]
+                same_room = at // 2 % len(rooms) == name // 2 % len(rooms)
+                assert own == ([f"{tag} {name} {number}" for number in range(each)] if same_room else [])
+
+    async def scenario(servers):
+        async with AsyncExitStack() as stack:
+            peers = await join_all(stack, dial, servers, rooms, count)
+            await round_of(peers, "one")
+            own_redis.kill()
+            own_redis.start()
+            for at, peer in enumerate(peers):
+                assert await peer.message() == f"gap in {rooms[at // 2 % len(rooms)]}"
+            await round_of(peers, "two")
+            servers[0].process.kill()
+            servers[0].process.wait()
+            peers[1].send("still here")
+            assert await peers[1].message() == "still here"
+            # A process that serves nothing.
+            writer = Groups(own_redis.url, prefix="processes:")
+            await asyncio.to_thread(writer.publish_sync, "a", "from a job")
+            assert await peers[1].message() == "from a job"
+            await writer.close()
+
+    with member_processes(own_redis, "processes:") as servers:
+        run(scenario(servers))

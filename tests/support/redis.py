@@ -1,0 +1,78 @@
+"""A Redis server for tests: started on a free port with a folder of its own, ended by its process."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .processes import free_port, until_listening
+
+__all__ = ["RedisServer", "program"]
+
+
+def program() -> str:
+    """The path of redis-server; skips the test where there is none, unless DUCK_REQUIRE_REDIS=1 forbids that."""
+    try:
+        import redis  # noqa: F401
+    except ImportError:
+        missing = "redis-py is not installed"
+    else:
+        found = shutil.which("redis-server")
+        if found is not None:
+            return found
+        missing = "redis-server is not installed"
+    if os.environ.get("DUCK_REQUIRE_REDIS", "") not in ("", "0"):
+        pytest.fail(f"DUCK_REQUIRE_REDIS is set, but {missing}")
+    pytest.skip(missing)
+
+
+class RedisServer:
+    """A server that can be killed and started again on the same port.
+
+    Args:
+        folder: For its files.
+        options: Further ones of its command line.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._program = program()
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it, and returns when it listens."""
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--dir", str(self._folder), *self._options], stdout=log, stderr=log
+            )
+        until_listening(self.port, self._process)
+
+    def kill(self) -> None:
+        """Kills it with SIGKILL, if it runs."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stops it without closing its connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undoes `freeze`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
