@@ -127,7 +127,7 @@ def test_fragments_are_joined(codec, feed, mask):
             *fragments(TEXT, b"one, ", b"two", mask=mask),
             *fragments(BINARY, b"", b"three", b"", b"", b"four", b"", mask=mask),
             *fragments(BINARY, b"", b"", b"", mask=mask),
-            *fragments(TEXT, b"x" * 70000, b"y" * 70000, b"z", mask=mask),
+            *fragments(TEXT, b"x" * 70000, b"y" * 700, b"z", mask=mask),
             frame(TEXT, b"end", mask=mask),
         ]
     )
@@ -135,7 +135,7 @@ def test_fragments_are_joined(codec, feed, mask):
         (TEXT, b"one, two"),
         (BINARY, b"threefour"),
         (BINARY, b""),
-        (TEXT, b"x" * 70000 + b"y" * 70000 + b"z"),
+        (TEXT, b"x" * 70000 + b"y" * 700 + b"z"),
         (TEXT, b"end"),
     ]
     check(codec.MessageReader(MIB, mask is not None, False), feed, stream, expected)
@@ -651,7 +651,7 @@ def test_any_valid_stream(codec, valid, sizes):
     sizes=sizes,
     buffer_sizes=sizes,
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, masked, rsv1, sizes, buffer_sizes):
     def outcome(module, feed, sizes):
         reader = module.MessageReader(max_size, masked, rsv1)
@@ -668,7 +668,7 @@ def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, mas
 
 
 def test_a_dribbled_message_costs_its_bytes(codec):
-    payload = bytes(50_000)
+    payload = bytes(20_000)
     stream = frame(BINARY, payload)
     tracemalloc.start()
     try:
@@ -682,7 +682,7 @@ def test_a_dribbled_message_costs_its_bytes(codec):
 
 
 def test_a_fragment_costs_its_bytes(codec):
-    stream = frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"a", fin=False) * 50_000
+    stream = frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"a", fin=False) * 10_000
     tracemalloc.start()
     try:
         reader = server(codec)
@@ -690,7 +690,7 @@ def test_a_fragment_costs_its_bytes(codec):
         current, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 50_000 < current < 100_000
+    assert 10_000 < current < 20_000
 
 
 def test_nothing_is_read_once_memory_has_run_out():
@@ -746,7 +746,7 @@ def test_no_memory_leaks(codec):
     for _ in range(50):
         read_a_mix(codec)
     # What grows each time is a leak; what grows once is something else in the process, which others have left behind.
-    assert min(growth(codec, rounds) for _ in range(3)) < rounds  # the smallest leak is 16 bytes a round
+    assert any(growth(codec, rounds) < rounds for _ in range(3))  # the smallest leak is 16 bytes a round
 
 
 def growth(codec, rounds):

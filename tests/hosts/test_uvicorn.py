@@ -621,8 +621,10 @@ def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, d
     async def scenario():
         async with serving_asgi(app) as server, dial(server) as peer:
             await until(lambda: server.state.tasks)
-            await server.shut_down()
+            ending = asyncio.create_task(server.shut_down())
             assert (await peer.head())[0] == 500
+            peer.leave()
+            await ending
 
     run(scenario())
     assert events[-1] == {"type": "websocket.disconnect", "code": 1006}

@@ -128,7 +128,7 @@ class Peer:
 
 async def connect(port: int, receive_buffer: int | None = None) -> Peer:
     """A peer that has done its handshake; every second one offers compression."""
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where the protocol is named
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)

@@ -7,6 +7,8 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 
+from ..support.servers import SLOW
+
 KIB = 2**10
 MIB = 2**20
 
@@ -20,7 +22,7 @@ class Quiet(WebSocketView):
 
 def slow(connect, view_class, **options):
     """A peer that takes little before it has to read."""
-    return connect(view_class, receive_buffer=4 * KIB, read_limit=4 * KIB, **options)
+    return connect(view_class, **SLOW, **options)
 
 
 async def fill(view, size=64 * KIB):
@@ -149,12 +151,12 @@ def test_replies_in_tasks_of_their_own_do_not_flood_memory(run, connect):
         async with slow(connect, View) as session:
             view, peer = session.view, session.peer
             view.replies = []
-            for _ in range(100):
+            for _ in range(40):
                 peer.send(*["x"] * 8)
                 await asyncio.sleep(0)
-            assert view.handled < 400
+            assert view.handled < 160
             assert buffered(view) < 4 * MIB
-            for _ in range(800):
+            for _ in range(320):
                 assert await peer.message() == bytes(64 * KIB)
             await asyncio.gather(*view.replies)
 
@@ -351,12 +353,12 @@ def test_many_small_messages_for_a_peer_that_does_not_read(run, connect):
                     transport.write(data)
 
             protocol.transport = Counting()
-            sent = [asyncio.create_task(view.send(str(number))) for number in range(5000)]
+            sent = [asyncio.create_task(view.send(str(number))) for number in range(2000)]
             await asyncio.sleep(0)
             assert calls < 10
             for _ in range(before):
                 await peer.message()
-            assert [await peer.message() for _ in sent] == [str(number) for number in range(5000)]
+            assert [await peer.message() for _ in sent] == [str(number) for number in range(2000)]
             await asyncio.gather(*sent)
             protocol.transport = transport
 

@@ -8,6 +8,7 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, State
 
 from ..support import views
+from ..support.servers import SLOW
 
 MIB = 2**20
 
@@ -226,7 +227,7 @@ def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
         async with connect(View, **options) as session:
             sending = far_behind(session)
             for _ in range(32):
-                await asyncio.sleep(0.06)
+                await asyncio.sleep(0.04)
                 assert len((await session.peer.frame()).payload) == MIB // 4
             assert await session.peer.closing() == (4001, "")
             session.peer.close(4001)
@@ -243,7 +244,7 @@ def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
         CLOSE_TIMEOUT = 0.2
 
     async def scenario():
-        options = {"receive_buffer": 4096, "read_limit": 4096, "tls": tls if secure else None}
+        options = {**SLOW, "tls": tls if secure else None}
         async with connect(View, **options) as session:
             session.peer.writer.transport.pause_reading()
             sending = far_behind(session)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 from duck.contrib.websockets.protocol.rate_limit import RateLimit
 
+from ..support.servers import SLOW
+
 KIB = 2**10
 
 
@@ -38,7 +40,7 @@ class Limited(Echo):
 
 def slow(connect, view_class, **options):
     """A peer that takes little before it has to read."""
-    return connect(view_class, receive_buffer=4 * KIB, read_limit=4 * KIB, **options)
+    return connect(view_class, **SLOW, **options)
 
 
 def buffered(view):
@@ -200,7 +202,7 @@ def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
 
     async def scenario():
         async with connect(Brisk) as session:
-            for number in range(300):
+            for number in range(240):
                 session.peer.send(str(number))
                 assert await session.peer.message() == str(number)
                 await asyncio.sleep(0.005)

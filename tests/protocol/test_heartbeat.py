@@ -9,6 +9,8 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.contrib.websockets.protocol.heartbeat import Heartbeat
 
+from ..support.servers import SLOW
+
 PING, PONG, TEXT = OpCode.PING, OpCode.PONG, OpCode.TEXT
 
 
@@ -240,7 +242,7 @@ def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
                 await asyncio.sleep(0.02)
 
     async def scenario():
-        options = {"receive_buffer": 4096, "read_limit": 4096, "tls": tls if secure else None}
+        options = {**SLOW, "tls": tls if secure else None}
         async with connect(Strict, **options) as session:
             session.peer.writer.transport.pause_reading()
             await session.ended(10)

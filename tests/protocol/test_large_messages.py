@@ -29,8 +29,8 @@ MIB = 2**20
 SECONDS = 10
 
 
-@pytest.fixture(autouse=True, params=deflate.BACKENDS)
-def backend(request, monkeypatch):
+@pytest.fixture(params=deflate.BACKENDS)
+def each_backend(request, monkeypatch):
     try:
         chosen = deflate.load(request.param)
     except ImportError:
@@ -152,6 +152,7 @@ class Echo(WebSocketView):
 # In order
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_messages_of_all_sizes_come_and_go_in_order(run, connect):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
@@ -165,6 +166,7 @@ def test_messages_of_all_sizes_come_and_go_in_order(run, connect):
     run(scenario())
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("alone", [False, True])
 def test_contexts_are_taken_over_or_not(run, connect, alone):
     class View(Echo):
@@ -207,6 +209,7 @@ def test_messages_leave_in_the_order_of_calls(run, connect):
     run(scenario())
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_view_that_sees_each_frame(run, connect):
     class View(Echo):
         async def send_frame(self, frame):
@@ -544,6 +547,7 @@ def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
     run(scenario())
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_view_closes_behind_what_it_sends(run, connect, count):
     """Messages sent before leave before the close frame, whether a thread has begun on them or not."""
@@ -755,6 +759,7 @@ def test_terminate(run, connect, gate):
     run(scenario())
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_connection_that_has_ended_is_freed_at_once(run, serving, dial, until):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):

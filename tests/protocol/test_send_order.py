@@ -9,6 +9,8 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
+from ..support.servers import SLOW
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 
@@ -232,7 +234,7 @@ def test_whatever_send_returns_may_be_ignored_or_become_a_task(run, connect, kin
 
     async def scenario():
         view_class = ByFrame if kind == "by frame" else Quiet
-        async with connect(view_class, receive_buffer=4096, read_limit=4096) as session:
+        async with connect(view_class, **SLOW) as session:
             view, peer = session.view, session.peer
             loop = asyncio.get_running_loop()
             before = 0
@@ -264,7 +266,7 @@ def test_whatever_send_returns_may_be_ignored_or_become_a_task(run, connect, kin
 
 def test_what_is_awaited_more_than_once(run, connect):
     async def scenario():
-        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+        async with connect(Quiet, **SLOW) as session:
             view, peer = session.view, session.peer
             while not view._protocol.writes_paused:
                 sending = view.send_binary(bytes(65536))

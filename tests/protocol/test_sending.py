@@ -9,6 +9,8 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
+from ..support.servers import SLOW
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 
@@ -187,7 +189,7 @@ def test_a_control_frame_has_at_most_125_bytes(run, connect, opcode):
 
 def test_what_was_sent_may_be_changed_afterwards(run, connect):
     async def scenario():
-        async with connect(Quiet, receive_buffer=4096) as session:
+        async with connect(Quiet, **SLOW) as session:
             data = bytearray(b"a" * 900_000)
             sending = asyncio.ensure_future(session.view.send_binary(data))
             data[:] = b"b" * len(data)

@@ -6,6 +6,8 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
+from ..support.servers import SLOW
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 
@@ -292,7 +294,7 @@ def test_a_stream_that_is_cancelled(run, connect):
 
 def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run, connect):
     async def scenario():
-        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+        async with connect(Quiet, **SLOW) as session:
             sending = asyncio.create_task(session.view.send([bytes(2**24), b"more"]))
             await asyncio.sleep(0)
             assert not sending.done()

@@ -12,6 +12,8 @@ from duck.contrib.websockets.protocol.pending import hop
 from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 from duck.contrib.websockets.sansio.connection import Connection
 
+from ..support.servers import SLOW
+
 
 class Quiet(WebSocketView):
     async def on_receive(self, message, opcode):
@@ -138,7 +140,7 @@ def test_hooks_run_in_the_thread_of_the_connection(run, connect):
 
 def test_back_pressure_reaches_other_threads(run, connect):
     async def scenario():
-        async with connect(Quiet, receive_buffer=4096, read_limit=4096) as session:
+        async with connect(Quiet, **SLOW) as session:
             sent, begun = [], asyncio.Event()
             loop = asyncio.get_running_loop()
 

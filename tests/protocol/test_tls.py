@@ -7,6 +7,8 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
+from ..support.servers import SLOW
+
 MIB = 2**20
 
 
@@ -96,7 +98,7 @@ def test_ends(run, connect, tls, end):
 
 def test_back_pressure(run, connect, tls):
     async def scenario():
-        async with connect(Echo, tls=tls, receive_buffer=4096, read_limit=4096) as session:
+        async with connect(Echo, tls=tls, **SLOW) as session:
             view, peer = session.view, session.peer
             count = 0
             while True:

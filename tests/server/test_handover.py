@@ -17,7 +17,13 @@ from ..support.handshake import upgrade
 
 UPGRADE = upgrade("/a/7?b", {"Host": "test"}, without=["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
 HANDSHAKE = upgrade("/a/7?b", {"Host": "test"})
+QUICKLY = Limits(linger_timeout=0.1)  # for a client that does not close by itself
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+def pattern(size):
+    """Bytes of which a piece that is lost or twice there shows."""
+    return (bytes(index * index % 251 for index in range(251)) * (size // 251 + 1))[:size]
 
 
 class Collector(asyncio.BufferedProtocol):
@@ -117,10 +123,10 @@ def test_what_the_view_finds(run, connect, serve_view, view_class, either_tls):
     run(scenario())
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, 4096, 300_000, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
 def test_early_bytes(run, connect, serve_view, view_class, either_tls, size):
     """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
-    early = bytes(index * index % 251 for index in range(size))
+    early = pattern(size)
 
     async def scenario():
         async with serve_view() as server, connect(server, either_tls) as client:
@@ -133,10 +139,10 @@ def test_early_bytes(run, connect, serve_view, view_class, either_tls, size):
     run(scenario())
 
 
-@pytest.mark.parametrize("size", [100, 100_000, 3_000_000])
+@pytest.mark.parametrize("size", [100, 1_000_000])
 def test_bytes_that_come_while_reading_is_paused(run, connect, serve_view, view_class, either_tls, size):
     view_class.hold = asyncio.Event()
-    early = bytes(index * index % 251 for index in range(size))
+    early = pattern(size)
 
     async def scenario():
         async with serve_view() as server, connect(server, either_tls) as client:
@@ -293,7 +299,7 @@ def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_c
     view_class.run = fail
 
     async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
+        async with serve_view(limits=QUICKLY) as server, connect(server, either_tls) as client:
             client.send(UPGRADE)
             response = await client.response()
             assert (response.status, response.body) == (500, b"500\n")
@@ -319,7 +325,7 @@ def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until
 
     async def scenario():
         ssl = either_tls and either_tls.server
-        async with serve(view, port=0, ssl=ssl) as server:
+        async with serve(view, port=0, ssl=ssl, limits=QUICKLY) as server:
             async with connect(server, either_tls) as client:
                 client.send(HANDSHAKE + b"more")
                 response = await client.response()
@@ -340,7 +346,7 @@ def test_the_response_that_a_view_returns(run, connect, either_tls, until, count
 
     async def scenario():
         ssl = either_tls and either_tls.server
-        async with serve(View, port=0, ssl=ssl) as server:
+        async with serve(View, port=0, ssl=ssl, limits=QUICKLY) as server:
             async with connect(server, either_tls) as client:
                 client.send(HANDSHAKE)
                 response = await client.response()

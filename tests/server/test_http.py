@@ -437,7 +437,7 @@ def test_a_client_that_does_not_read_gets_no_more_answers_and_is_dropped(run, co
 
 
 def test_a_client_that_reads_slowly_is_served(run, connect):
-    page = b"x" * 20_000_000
+    page = b"x" * 8_000_000
 
     async def scenario():
         limits = Limits(keep_alive_timeout=0.2)

@@ -164,7 +164,7 @@ async def dial(
         read_limit: Bytes, for the stream that the peer reads from.
         receive_buffer: Bytes, of the kernel's; None leaves it to it.
     """
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where the protocol is named
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)

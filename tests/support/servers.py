@@ -1,6 +1,7 @@
 """Servers in the loop of a test: the embedded one for a view, and uvicorn's protocols for an ASGI application."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,9 +14,12 @@ from duck.server import Server, serve
 from .peers import ENDING, Session, dial
 from .tls import Tls
 
-__all__ = ["OURS", "AsgiServer", "connected", "serving", "serving_asgi"]
+__all__ = ["OURS", "SLOW", "AsgiServer", "connected", "serving", "serving_asgi"]
 
 OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+
+SLOW = {"receive_buffer": 2**14, "send_buffer": 2**14, "read_limit": 2**12}
+"""Options of `connected` for a peer that takes little, some 100 KiB, before it has to read."""
 
 
 @asynccontextmanager
@@ -48,10 +52,16 @@ async def serving(
 
 @asynccontextmanager
 async def connected(
-    view_class: type[WebSocketView], *, tls: Tls | None = None, by_run: bool = False, **options: Any
+    view_class: type[WebSocketView],
+    *,
+    tls: Tls | None = None,
+    by_run: bool = False,
+    send_buffer: int | None = None,
+    **options: Any,
 ) -> AsyncIterator[Session]:
     """Serves a view and connects to it; the options are those of `dial`.
 
+    `send_buffer` is bytes, of the kernel's at the view's side; None leaves it to the kernel, which lets it grow to MiB.
     However a test leaves the connection, the view has to end soon.
     """
     async with serving(view_class, tls=tls, by_run=by_run) as server:
@@ -60,6 +70,9 @@ async def connected(
             status, _ = await peer.head()
             assert status == 101
             session.view, session.end = await server.views.get()  # type: ignore[attr-defined]
+            if send_buffer is not None:
+                sock = session.view.request.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             yield session
         if not session.end.done():
             await session.ended()
