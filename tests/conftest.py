@@ -31,6 +31,12 @@ def pytest_configure():
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "runner" in getattr(item, "fixturenames", ()):
+            item.add_marker("loop")
+
+
 def pytest_report_header():
     gil = "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
     facts = [f"{name}: {fact}" for name, fact in describe().items()]
