@@ -21,6 +21,7 @@ NAMES = [
     f"{PACKAGE}.broadcast",
     *(f"{PACKAGE}.client.{name}" for name in ("connect", "Options", "ClientConnection.recv", "WebSocketClient.run")),
     *(f"{PACKAGE}.testing.{name}" for name in ("connect", "TestConnection.drop")),
+    *(f"{PACKAGE}.groups.Groups.{name}" for name in ("join", "leave", "publish", "publish_sync")),
     f"{PACKAGE}.uvicorn.WebSocketProtocol",
     "duck.server.Limits",
     "duck.server.run",

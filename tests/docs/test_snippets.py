@@ -171,3 +171,20 @@ def test_a_lifespan(execute, run, capsys):
 
     run(scenario())
     assert capsys.readouterr().out == "handled 1\n"
+
+
+def test_groups(execute, run):
+    urlpatterns = execute(block("class Room"))["urlpatterns"]
+
+    async def scenario():
+        async with (
+            serve(urlpatterns, port=0) as server,
+            websockets.connect(f"{server.addresses[0]}/rooms/tea") as alice,
+            websockets.connect(f"{server.addresses[0]}/rooms/tea") as bob,
+        ):
+            await bob.send("me too")  # answered once bob is a member
+            assert await bob.recv() == "me too"
+            await alice.send("hello")
+            assert await bob.recv() == "hello"
+
+    run(scenario())
