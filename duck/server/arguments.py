@@ -63,7 +63,7 @@ def options(arguments: argparse.Namespace) -> Options:
 
 def log_options(arguments: argparse.Namespace) -> LogOptions:
     """The options of logging."""
-    return LogOptions(arguments.log_level, arguments.access_log, arguments.log_config)
+    return LogOptions(arguments.log_level, arguments.access_log, arguments.log_config, of_many=arguments.workers > 1)
 
 
 def _add_addresses(group: Any) -> None:
@@ -191,6 +191,19 @@ def _add_process(group: Any) -> None:
         metavar="LOOP",
         default="auto",
         help=f"event loop: {', '.join(LOOPS)}, or MODULE:FACTORY; auto is uvloop if installed",
+    )
+    group.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        default=1,
+        help="processes that serve, each with an event loop, the limits and the lifespan of its own; SIGHUP replaces "
+        "them one after the other, and has the application imported anew (%(default)s)",
+    )
+    group.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: replace the workers when a Python file changes in the current folder or the target's",
     )
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets import __version__
@@ -14,13 +15,14 @@ from duck.contrib.websockets import __version__
 from .arguments import Parser, add_serve_options, log_options, options
 from .lifespan import LifespanError
 from .log_config import LogConfigError
-from .loops import LoopError, loop_factory
-from .routes import Routes
+from .loops import LOOPS, LoopError, loop_factory
 from .runner import run_options
 from .signals import outlast_signals
+from .supervisor import WorkerError, WorkersUnavailableError, supervise
 from .systemd import passed_by_systemd
 from .target import TargetError, load
 from .tls import Certificates
+from .worker import Job
 
 __all__ = ["main"]
 
@@ -50,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2
+    except (WorkersUnavailableError, WorkerError) as error:
+        sys.stderr.write(error.details)
+        print(f"duck: {error}", file=sys.stderr)
+        return error.status
     except LifespanError as error:
         traceback.print_exception(error.__cause__)
         print(f"duck: {error}", file=sys.stderr)
@@ -66,21 +72,25 @@ def _parser() -> Parser:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    log_options(arguments).apply()
-    target = load(arguments.target)
+    logs = log_options(arguments)
+    logs.apply()
+    workers = arguments.workers > 1 or arguments.reload
+    target = None if workers else load(arguments.target)
     try:
-        Routes(target.urlpatterns)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{arguments.target}: {error}") from error
-    try:
-        loop_factory(arguments.loop)
+        if target is not None or arguments.loop in LOOPS:
+            loop_factory(arguments.loop)
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
     if arguments.proxy_protocol and not arguments.trusted_proxies:
         raise UsageError("--proxy-protocol needs --trusted-proxies: anybody else could claim to be anybody")
     make_context = _certificates(arguments)
     try:
-        run_options(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
+        if target is not None:
+            run_options(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
+        else:
+            job = Job(arguments.target, options(arguments), arguments.loop, make_context, logs)
+            folders = [Path.cwd(), Path(arguments.target).parent.absolute()] if arguments.reload else []
+            supervise(job, _sockets(arguments), arguments.workers, list(dict.fromkeys(folders)))
     except OSError as error:
         raise _cannot_listen(arguments, error) from error
 

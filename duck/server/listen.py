@@ -6,10 +6,12 @@ import ipaddress
 import os
 import socket
 import stat
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UnixListener", "bind", "url"]
+__all__ = ["UnixListener", "balances", "bind", "bind_again", "url"]
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -63,12 +65,14 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bind(family: int, address: Any) -> socket.socket:
+def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
     # asyncio turns Nagle's algorithm off only where the protocol is named.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
@@ -76,6 +80,31 @@ def _bind(family: int, address: Any) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def balances(sock: socket.socket) -> bool:
+    """Whether the kernel spreads connections evenly over sockets that are bound to the address of this one."""
+    return sys.platform == "linux" and sock.family in _FAMILIES.values()
+
+
+def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
+    """TCP sockets bound to addresses that others of this user may share.
+
+    Args:
+        addresses: Families and addresses.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in addresses:
+            sockets.append(_bind(family, address, shared=True))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 class UnixListener:

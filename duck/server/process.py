@@ -41,6 +41,10 @@ class Stop:
             self.interrupted = True
             self._starting.cancel()
 
+    def is_set(self) -> bool:
+        """Whether the order has been given."""
+        return self._event.is_set()
+
     def begin(self) -> None:
         """Note that this task starts a server, and may be cancelled."""
         self._starting = asyncio.current_task()

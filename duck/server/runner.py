@@ -19,8 +19,10 @@ from .options import Options
 from .process import Stop, serve_until_stopped
 from .server import Server
 from .signals import on_hangup, on_signals
+from .supervisor import supervise
 from .systemd import notify
 from .target import Target
+from .worker import Job, is_worker
 
 __all__ = ["LOOPS", "loop_factory", "run", "run_options"]
 
@@ -38,6 +40,7 @@ def run(
     ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
     lifespan: Lifespan | None = None,
     loop: str = "auto",
+    workers: int = 1,
     drain: float = 0.0,
     shutdown_timeout: float = 10.0,
     shutdown_code: int = CloseCode.GOING_AWAY,
@@ -58,12 +61,18 @@ def run(
         ssl: How to encrypt; or a function that makes that, and is called again on SIGHUP, for new connections.
         loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed; or `module:function` for a function that
             makes a loop.
+        workers: Processes that serve. Each imports the main module anew, as those of multiprocessing do, so that this
+            must be called behind `if __name__ == "__main__":`. The routes, the views, the lifespan and the function for
+            `ssl` must be found by import. Each worker has an event loop, the limits and the lifespan of its own.
+            SIGHUP replaces the workers one after the other. One worker is this process itself.
 
     The other arguments, and what is raised, are those of `serve`.
 
     Raises:
         LoopError: The function for a loop cannot be found, or returns none.
         ModuleNotFoundError: uvloop is wanted and not installed.
+        WorkersUnavailableError: The process can have no workers, or is one, and imports the main module.
+        WorkerError: The workers cannot be started.
     """
     options = Options(
         host,
@@ -80,7 +89,12 @@ def run(
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
     )
-    run_options(Target(urlpatterns, lifespan), options, sockets, ssl, loop)
+    if workers > 1 or is_worker():
+        if isinstance(ssl, tls.SSLContext):
+            raise TypeError("workers cannot share a TLS context: give a function as ssl that makes one")
+        supervise(Job(Target(urlpatterns, lifespan), options, loop, ssl), sockets, workers)
+    else:
+        run_options(Target(urlpatterns, lifespan), options, sockets, ssl, loop)
 
 
 def run_options(

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from duck.views import View
 
+from .routes import Routes
+
 __all__ = ["Target", "TargetError", "load"]
 
 _OURS = (str(Path(__file__).parents[1]) + os.sep, str(Path(importlib.__file__).parent) + os.sep, "<frozen importlib")
@@ -49,18 +51,26 @@ def load(target: str) -> Target:
             it is `urlpatterns`, or else the only `View` class that the module defines.
 
     Raises:
-        TargetError: There is no such thing, or importing it fails.
+        TargetError: There is no such thing, importing it fails, or the routes are malformed.
     """
     if target.endswith(".py"):
         module = _import_file(Path(target))
-        return Target(_default(module, target), getattr(module, "lifespan", None))
+        return _checked(target, _default(module, target), module)
     module_name, _, attribute = target.partition(":")
     module = _import_module(module_name, target)
     try:
         found = reduce(getattr, attribute.split("."), module) if attribute else _default(module, target)
     except AttributeError:
         raise TargetError(f"{module_name} has no {attribute!r}; check the name behind the colon") from None
-    return Target(found, getattr(module, "lifespan", None))
+    return _checked(target, found, module)
+
+
+def _checked(target: str, urlpatterns: Any, module: ModuleType) -> Target:
+    try:
+        Routes(urlpatterns)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"{target}: {error}") from error
+    return Target(urlpatterns, getattr(module, "lifespan", None))
 
 
 def _default(module: ModuleType, target: str) -> Any:

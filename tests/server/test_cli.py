@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import os
 import re
 import signal
 import socket
@@ -23,9 +22,9 @@ from duck.contrib.websockets import __version__
 from duck.server import Limits, arguments, cli
 from duck.server.options import Options
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+from ..support.commands import ROOT, Process, command, environment, run_command
 
-ROOT = Path(cli.__file__).parents[2]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
 ECHO = """
 from duck.contrib.websockets import WebSocketView
@@ -57,64 +56,11 @@ class Echo(WebSocketView):
 """
 
 
-def command(*arguments):
-    return [sys.executable, "-W", "error", "-m", "duck.server", *map(str, arguments)]
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
-
-
-class Process:
-    """A command that serves; ended at the end of the test, if need be."""
-
-    def __init__(self, folder, *arguments, words=None, pass_fds=()):
-        self.process = subprocess.Popen(
-            words or command("serve", *arguments),
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            pass_fds=pass_fds,
-        )
-        line = self.process.stdout.readline()
-        match = re.fullmatch(r"listening on (\S+)\n", line)
-        assert match, line + self.process.stderr.read()
-        self.address = match[1]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.communicate()
-
-    def stop(self, signum):
-        """Sends a signal and waits; gives the exit status and what was written to stderr."""
-        self.process.send_signal(signum)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, errors
-
-
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "echo.py").write_text(ECHO)
     (tmp_path / "one_view.py").write_text(ONE_VIEW)
     return tmp_path
-
-
-def run(folder, *arguments):
-    """Runs a command to its end."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def echo(address, **options):
@@ -339,22 +285,18 @@ def test_certificates_are_read_again(folder, tls, loop):
         host, port = address.removeprefix("wss://").split(":")
         return ssl.get_server_certificate((host, int(port))).strip()
 
-    def until_told(words):
-        while words not in process.process.stderr.readline():
-            pass
-
     renew()
     files = ("--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem")
     with Process(folder, "echo.py", "--port", 0, "--loop", loop, *files) as process:
         assert served(process.address) == certificate.read_text().strip()
         renew()
         process.process.send_signal(signal.SIGHUP)
-        until_told("the certificates have been read again")
+        process.until_told("the certificates have been read again")
         before = certificate.read_text().strip()
         assert served(process.address) == before
         certificate.write_text("nonsense")
         process.process.send_signal(signal.SIGHUP)
-        until_told("cannot read the certificates again")
+        process.until_told("cannot read the certificates again")
         assert served(process.address) == before
 
 
@@ -425,7 +367,7 @@ def test_errors_of_hooks_are_logged(folder):
 
 def fails(folder, *arguments):
     """The one line in which a command says what to do."""
-    result = run(folder, *arguments)
+    result = run_command(folder, *arguments)
     assert result.returncode == 2, result
     assert result.stdout == ""
     assert result.stderr.endswith("\n")
@@ -465,7 +407,7 @@ def test_bad_targets(folder, target, words):
 def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target, level):
     (folder / "app.py").write_text("def begin():\n    import inner\n\nbegin()\n")
     (folder / "inner.py").write_text("from duck.urls import path\npath('a', print)\n")
-    result = run(folder, "serve", target, "--log-level", level)
+    result = run_command(folder, "serve", target, "--log-level", level)
     assert (result.returncode, result.stdout) == (2, "")
     first, *_, error, last = result.stderr.splitlines()
     assert first == "Traceback (most recent call last):"
@@ -491,7 +433,7 @@ def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target
 )
 def test_errors_in_applications(folder, source, shown, words):
     (folder / "app.py").write_text(source)
-    result = run(folder, "serve", "app.py")
+    result = run_command(folder, "serve", "app.py")
     assert result.returncode == 2
     assert shown in result.stderr.splitlines()
     assert "cli.py" not in result.stderr
@@ -503,7 +445,7 @@ def test_errors_in_applications(folder, source, shown, words):
 def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
     (folder / "duck").symlink_to(ROOT / "duck")
     (folder / "duckling.py").write_text("raise ValueError('quack')\n")
-    error = run(folder, "serve", "duckling.py").stderr
+    error = run_command(folder, "serve", "duckling.py").stderr
     assert re.search(r'File ".*/duckling.py", line 1', error)
     assert error.endswith("/duckling.py, line 1)\n")
 
@@ -622,7 +564,7 @@ def test_the_lifespan_of_a_module(folder, target):
 
 def test_a_lifespan_that_fails(folder):
     (folder / "failing.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", "1 / 0\n    yield"))
-    result = run(folder, "serve", "failing.py", "--port", 0)
+    result = run_command(folder, "serve", "failing.py", "--port", 0)
     assert (result.returncode, result.stdout) == (1, "begun\n")
     assert 'failing.py", line' in result.stderr
     assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
@@ -711,11 +653,16 @@ def test_a_health_path_that_is_none(folder, path):
     assert "is not a path, such as /healthz" in fails(folder, "serve", "echo.py", "--health-path", path)
 
 
-def test_systemd_is_told_of_the_service(folder):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_systemd_is_told_of_the_service(folder, workers):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(folder / "notify"))
         systemd.settimeout(30)
-        words = ["env", f"NOTIFY_SOCKET={folder / 'notify'}", *command("serve", "echo.py", "--port", 0)]
+        words = [
+            "env",
+            f"NOTIFY_SOCKET={folder / 'notify'}",
+            *command("serve", "echo.py", "--port", 0, "--workers", workers),
+        ]
         with Process(folder, words=words) as process:
             assert systemd.recv(100) == b"READY=1"
             assert process.stop(signal.SIGTERM)[0] == 0
@@ -785,18 +732,18 @@ def test_limits_that_are_negative(limit):
 
 
 def test_version(folder):
-    result = run(folder, "--version")
+    result = run_command(folder, "--version")
     assert (result.returncode, result.stdout) == (0, f"duck-websockets {__version__}\n")
 
 
 def test_info(folder):
-    result = run(folder, "info")
+    result = run_command(folder, "info")
     assert result.returncode == 0, result.stderr
     assert result.stdout
 
 
 def test_the_help_has_the_options_in_groups(folder):
-    result = run(folder, "serve", "--help")
+    result = run_command(folder, "serve", "--help")
     assert result.returncode == 0
     titles = [line for line in result.stdout.splitlines() if re.fullmatch(r"\S.*:", line)]
     assert {"addresses:", "TLS:", "proxies:", "limits:", "logging:", "process:"} <= set(titles)

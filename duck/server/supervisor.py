@@ -1,0 +1,311 @@
+"""The supervisor of workers: binds once, starts a number of processes that serve the same sockets, and watches them.
+
+    SIGTERM, SIGINT  all workers drain and stop; the supervisor ends as the last
+    SIGHUP           each worker is replaced, one after the other; the old one stops once the new one serves
+
+A worker that ends is started again: at once if it had served for a while, else after a pause that doubles with each
+time. The supervisor runs no code of the application.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .listener import Listener
+from .signals import on_signals
+from .systemd import notify
+from .worker import Boot, Job, boot, is_worker
+from .worker_process import Worker, WorkerError, outcome
+
+__all__ = ["WorkerError", "WorkersUnavailableError", "supervise"]
+
+logger = logging.getLogger("duck.server")
+
+_STEADY = 5.0  # seconds of service after which the end of a worker is no sign of a fault at its start
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a worker that failed is started again
+_ATTEMPTS = 5  # of which none has led to a worker that serves for a while
+_GRACE = 5.0  # seconds beyond the drain and the shutdown's time, after which a worker is killed
+
+
+class WorkersUnavailableError(RuntimeError):
+    """This process can have no workers; the message says what to do."""
+
+    details = ""
+    status = 2
+
+
+class Slot:
+    """The place of a worker, which is filled again whenever it is empty.
+
+    Attributes:
+        worker: That which serves.
+        sockets: Those that it accepts connections from.
+        failures: Workers in a row that have ended before or soon after they served.
+        wanted: Set while the worker is to be replaced.
+        renewal: The answer to that: whether it has been replaced.
+    """
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.sockets: list[socket.socket] = []
+        self.failures = 0
+        self.renewal: asyncio.Future[bool] | None = None
+        self.wanted = asyncio.Event()
+
+    def answer(self, replaced: bool) -> None:
+        """Answer who has asked for a new worker."""
+        self.wanted.clear()
+        if self.renewal is not None and not self.renewal.done():
+            self.renewal.set_result(replaced)
+
+
+class Supervisor:
+    """Keeps a number of workers at work.
+
+    Args:
+        order: How a worker comes to its job.
+        listener: Has the sockets.
+        patience: Seconds that a worker has to end.
+        stop: Set to give the order to stop.
+    """
+
+    def __init__(self, order: Boot, listener: Listener, patience: float, stop: asyncio.Event) -> None:
+        self._order = order
+        self._listener = listener
+        self._patience = patience
+        self._slots: list[Slot] = []
+        self._workers: set[Worker] = set()
+        self._all_serve = False
+        self._addresses: list[str] = []
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stop = stop
+        self._renewing: asyncio.Task[None] | None = None
+        self._again = False
+
+    async def run(self) -> None:
+        """Start the workers, and keep them at work until the order to stop.
+
+        Raises:
+            WorkerError: They cannot be started.
+        """
+        loop = asyncio.get_running_loop()
+        self._slots = [Slot() for _ in range(self._order.workers)]
+        keepers = [loop.create_task(self._keep(slot)) for slot in self._slots]
+        stopping = loop.create_task(self._stop.wait())
+        both: set[asyncio.Future[Any]] = {stopping, self._failed}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for slot in self._slots:
+            self._listener.put_back(slot.sockets)
+        self._listener.close()
+        notify("STOPPING=1")
+        if self._renewing is not None:
+            self._renewing.cancel()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.wait(keepers)
+        await self._end({*self._workers})
+        await asyncio.sleep(0)  # for what is to be done at the end of a process
+        if self._failed.done():
+            self._failed.result()
+
+    def renew(self) -> None:
+        """Replace each worker, one after the other."""
+        if self._renewing is not None and not self._renewing.done():
+            self._again = True
+            return
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            self._again = False
+            for slot in self._slots:
+                slot.renewal = asyncio.get_running_loop().create_future()
+                slot.wanted.set()
+                if not await slot.renewal:
+                    break
+            if not self._again:
+                return
+
+    async def _keep(self, slot: Slot) -> None:
+        """Keep a place filled."""
+        try:
+            slot.worker = await self._filled(slot)
+            self._note_service()
+            while True:
+                await self._serve_out(slot)
+        except WorkerError as error:
+            if not self._failed.done():
+                self._failed.set_exception(error)
+
+    async def _serve_out(self, slot: Slot) -> None:
+        """Wait until the worker of a place has ended or is to be replaced, and fill the place anew."""
+        loop = asyncio.get_running_loop()
+        worker = slot.worker
+        assert worker is not None
+        since = loop.time()
+        wanted = loop.create_task(slot.wanted.wait())
+        try:
+            await asyncio.wait({worker.ended, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wanted.cancel()
+        if worker.ended.done():
+            slot.worker = None
+            logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
+            slot.failures = 0 if loop.time() - since >= _STEADY else slot.failures + 1
+            slot.worker = await self._filled(slot)
+            slot.answer(True)
+            return
+        try:
+            slot.worker = await self._start(slot)
+        except WorkerError as error:
+            logger.error("%sworkers go on as they are, for a new one fails: %s", error.details, error)
+            slot.answer(False)
+        else:
+            self._retire(worker)
+            slot.answer(True)
+
+    async def _filled(self, slot: Slot) -> Worker:
+        """Start workers until one serves.
+
+        Raises:
+            WorkerError: The first ones have said why they cannot, or too many have failed while none serves.
+        """
+        while True:
+            if slot.failures:
+                # Meanwhile its connections go to the other workers.
+                self._listener.put_back(slot.sockets)
+                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE))
+            try:
+                return await self._start(slot)
+            except WorkerError as error:
+                slot.failures += 1
+                if error.told and not self._all_serve:
+                    raise
+                nobody = not self._all_serve or not any(other.worker for other in self._slots)
+                if nobody and slot.failures >= _ATTEMPTS:
+                    raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
+                logger.error("%s%s", error.details, error)
+
+    async def _start(self, slot: Slot) -> Worker:
+        try:
+            slot.sockets = slot.sockets or self._listener.take()
+            worker = await Worker.start(self._order._replace(files=[sock.fileno() for sock in slot.sockets]))
+        except OSError as error:
+            raise WorkerError(f"cannot start a worker: {error}") from error
+        self._workers.add(worker)
+        worker.ended.add_done_callback(lambda _: self._forget(worker))
+        try:
+            addresses = await worker.ready()
+        except BaseException:
+            worker.stop()
+            raise
+        logger.info("worker %d serves %s", worker.pid, ", ".join(addresses))
+        self._addresses = addresses
+        return worker
+
+    def _retire(self, worker: Worker) -> None:
+        """Have another worker take the place of this one."""
+        worker.stop(replaced=True)
+        asyncio.get_running_loop().call_later(self._patience, worker.kill)
+
+    async def _end(self, workers: set[Worker]) -> None:
+        """Stop all, and kill those that have not ended in time."""
+        if not workers:
+            return
+        for worker in workers:
+            worker.stop()
+        _, late = await asyncio.wait({worker.ended for worker in workers}, timeout=self._patience)
+        for worker in workers:
+            if worker.ended in late:
+                logger.error("worker %d has not ended within %g s, and is killed", worker.pid, self._patience)
+                worker.kill()
+        if late:
+            await asyncio.wait(late)
+
+    def _forget(self, worker: Worker) -> None:
+        self._workers.discard(worker)
+        worker.close()
+
+    def _note_service(self) -> None:
+        """Tell where the workers serve, once all of them do."""
+        if not self._all_serve and all(slot.worker for slot in self._slots):
+            self._all_serve = True
+            for address in self._addresses:
+                print(f"listening on {address}", flush=True)
+            notify("READY=1")
+
+
+def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2, reload: Sequence[Path] = ()) -> None:
+    """Serve by worker processes until this process is told to stop by SIGINT or SIGTERM.
+
+    Args:
+        job: What each of them serves.
+        sockets: Bound sockets to listen on; none for the address in the options.
+        workers: Their number.
+        reload: Folders; the workers are replaced when a Python file there changes.
+
+    Raises:
+        OSError: The address cannot be had.
+        WorkersUnavailableError: The process can have no workers.
+        TypeError: The job cannot be pickled.
+        WorkerError: The workers cannot be started.
+    """
+    if is_worker():
+        raise WorkersUnavailableError(
+            "a worker imports the main module, which starts workers: put that behind `if __name__ == '__main__':`"
+        )
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        raise WorkersUnavailableError("workers need a POSIX system, and are started from the main thread")
+    changes = _changes(reload) if reload else None
+
+    async def main() -> None:
+        async with Listener.at(job.options, sockets) as listener:
+            patience = job.options.drain + job.options.shutdown_timeout + _GRACE
+            supervisor = Supervisor(boot(job, workers), listener, patience, stop)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
+            watching = None if changes is None else loop.create_task(_watch(changes, supervisor))
+            try:
+                await supervisor.run()
+            finally:
+                if watching is not None:
+                    watching.cancel()
+
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            runner.get_loop().call_soon_threadsafe(stop.set)
+
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    with on_signals(on_signal), runner:
+        runner.run(main())
+
+
+def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
+    """The changes to Python files in folders.
+
+    Raises:
+        WorkersUnavailableError: watchfiles is not installed.
+    """
+    try:
+        watchfiles: Any = importlib.import_module("watchfiles")
+    except ModuleNotFoundError:
+        raise WorkersUnavailableError("reloading needs watchfiles: pip install 'duck-websockets[reload]'") from None
+    found: AsyncIterator[Any] = watchfiles.awatch(*folders, watch_filter=watchfiles.PythonFilter())
+    return found
+
+
+async def _watch(changes: AsyncIterator[Any], supervisor: Supervisor) -> None:
+    async for files in changes:
+        logger.info("%s changed; the workers are replaced", ", ".join(sorted(path for _, path in files)))
+        supervisor.renew()

@@ -1,0 +1,213 @@
+"""A worker: one of several processes that serve the same sockets, started, watched and stopped by a supervisor.
+
+A worker is a new interpreter and no fork: a fork would share the threads' locks and the event loop of an application
+that is imported already, and would keep its code when SIGHUP replaces the workers. What it serves comes as a pickle
+through a socket whose other end the supervisor holds:
+
+    supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
+    worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
+
+In a worker `DUCK_WORKERS` of the environment is the number of workers.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pickle
+import runpy
+import signal
+import socket
+import ssl as tls
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .lifespan import LifespanError
+from .log_config import LogConfigError, LogOptions
+from .loops import LoopError, loop_factory
+from .options import Options
+from .process import Stop, serve_until_stopped
+from .server import Server
+from .signals import on_signals
+from .target import Target, TargetError, load
+
+__all__ = ["Boot", "Job", "boot", "is_worker", "main"]
+
+logger = logging.getLogger("duck.server")
+
+_COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # a child of a worker inherits them, and has another PID
+
+_PLAIN = (TargetError, LoopError, LogConfigError)  # whose messages say what to do
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker serves, and how.
+
+    Attributes:
+        target: The application, or its name as `duck serve` takes it.
+        options: Where and how to serve it.
+        loop: The name of the event loop.
+        ssl: Makes the TLS context; None to serve without TLS.
+        logs: How to log; None where the application sees to that.
+    """
+
+    target: Target | str
+    options: Options
+    loop: str = "auto"
+    ssl: Callable[[], tls.SSLContext] | None = None
+    logs: LogOptions | None = None
+
+
+class Boot(NamedTuple):
+    """How a worker comes to its job.
+
+    Attributes:
+        path: `sys.path`.
+        argv: `sys.argv`.
+        main: Where the main module is to be imported from, as a module's name or a file; None where nothing needs it.
+        job: The pickled job, which may name objects of the main module.
+        files: The listening sockets.
+        workers: Their number.
+    """
+
+    path: list[str]
+    argv: list[str]
+    main: str | Path | None
+    job: bytes
+    files: list[int]
+    workers: int
+
+
+def boot(job: Job, workers: int) -> Boot:
+    """Prepare the start of workers, for a job that may name objects of this process's main module.
+
+    The `files` are those of one worker, and not here yet.
+
+    Raises:
+        TypeError: The job cannot be pickled.
+    """
+    try:
+        pickled = pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"workers import the application anew: {error}; define routes, views, the lifespan and the function for ssl"
+            " at the top of a module, and give no lambda, local function or TLS context"
+        ) from error
+    main = None if isinstance(job.target, str) else _main_module()
+    return Boot(sys.path, sys.argv, main, pickled, [], workers)
+
+
+def _main_module() -> str | Path | None:
+    module = sys.modules["__main__"]
+    name = getattr(getattr(module, "__spec__", None), "name", None)
+    if name is not None:
+        return None if name.rpartition(".")[2] == "__main__" else str(name)  # `python -m package` guards nothing
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file).absolute()
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker."""
+    return os.environ.get(_PID) == str(os.getpid())
+
+
+def main(file: int) -> None:
+    """Serve as a worker.
+
+    Args:
+        file: The socket to the supervisor.
+    """
+    control = socket.socket(fileno=file)
+    with control:
+        try:
+            with control.makefile("rb") as stream:
+                order: Boot = pickle.load(stream)
+            _serve(order, control)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                control.sendall(json.dumps(_told(error)).encode() + b"\n")
+            sys.exit(1)
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """What the supervisor is told of an error: words, the traceback where it helps, and the exit status."""
+    if isinstance(error, LifespanError):
+        details = "".join(traceback.format_exception(error.__cause__))
+        return {"failed": str(error), "details": details, "status": 1}
+    if isinstance(error, _PLAIN):
+        return {"failed": str(error), "details": getattr(error, "details", ""), "status": 2}
+    details = "".join(traceback.format_exception(error))
+    return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
+
+
+def _serve(order: Boot, control: socket.socket) -> None:
+    os.environ.update({_COUNT: str(order.workers), _PID: str(os.getpid())})
+    sys.path[:], sys.argv[:] = order.path, order.argv
+    if order.main is not None:
+        _import_main(order.main)
+    job: Job = pickle.loads(order.job)
+    if job.logs is not None:
+        job.logs.apply()
+    target = load(job.target) if isinstance(job.target, str) else job.target
+    sockets = [socket.socket(fileno=file) for file in order.files]
+    stop = Stop()
+
+    @contextlib.contextmanager
+    def ready(server: Server) -> Iterator[None]:
+        control.sendall(json.dumps({"addresses": server.addresses}).encode() + b"\n")
+        yield
+
+    async def run() -> None:
+        _listen_to_supervisor(control, stop)
+        await serve_until_stopped(target, job.options, sockets, job.ssl() if job.ssl else None, stop, ready)
+
+    def on_signal() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            runner.get_loop().call_soon_threadsafe(stop.set)
+
+    runner = asyncio.Runner(loop_factory=loop_factory(job.loop))
+    with on_signals(on_signal), runner:
+        runner.run(run())
+
+
+def _listen_to_supervisor(control: socket.socket, stop: Stop) -> None:
+    loop = asyncio.get_running_loop()
+    control.setblocking(False)
+
+    def receive() -> None:
+        try:
+            order = control.recv(16)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            order = b""
+        if not order:
+            loop.remove_reader(control)
+            if stop.is_set():  # told twice to end, or killed: there is nobody who would wait
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
+            logger.error("the supervisor is gone, so this worker stops")
+        stop.set(replaced=order == b"r")
+
+    loop.add_reader(control, receive)
+
+
+def _import_main(where: str | Path) -> None:
+    """Import the main module of the supervisor as `__mp_main__`, as multiprocessing does.
+
+    What stands behind `if __name__ == "__main__":` does not run, and pickles that name objects of `__main__` find them.
+    """
+    module = types.ModuleType("__mp_main__")
+    if isinstance(where, str):
+        found = runpy.run_module(where, run_name="__mp_main__", alter_sys=True)
+    else:
+        found = runpy.run_path(str(where), run_name="__mp_main__")
+    module.__dict__.update(found)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module

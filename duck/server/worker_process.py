@@ -1,0 +1,115 @@
+"""A worker as its supervisor sees it: a process, and a socket to it."""
+
+import asyncio
+import contextlib
+import json
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from .worker import Boot
+
+__all__ = ["Worker", "WorkerError", "outcome"]
+
+_BOOT = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from duck.server.worker import main; main({})"
+
+
+class WorkerError(Exception):
+    """Workers cannot be started; the message says why.
+
+    Attributes:
+        details: The traceback of an error in the application; else empty.
+        status: The exit status for the process.
+        told: Whether the worker itself has told it, rather than just ended.
+    """
+
+    def __init__(self, message: str, details: str = "", status: int = 1, told: bool = False) -> None:
+        super().__init__(message)
+        self.details = details
+        self.status = status
+        self.told = told
+
+
+class Worker:
+    """A process at work.
+
+    Attributes:
+        pid: Its process identifier.
+        ended: Done once the process has ended; the result is its exit status.
+        serves: Whether it has come to serve.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.pid = process.pid
+        self.ended = asyncio.get_running_loop().create_task(process.wait())
+        self.serves = False
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, order: Boot) -> "Worker":
+        """Start a process, which is not ready yet."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            words = [sys.executable, *flags, "-c", _BOOT.format(theirs.fileno())]
+            try:
+                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *order.files])
+            except BaseException:
+                writer.close()
+                raise
+        writer.write(pickle.dumps(order))
+        return cls(process, reader, writer)
+
+    async def ready(self) -> list[str]:
+        """Wait until it serves.
+
+        Returns:
+            The addresses at which it does.
+
+        Raises:
+            WorkerError: It has ended, or said why it cannot.
+        """
+        with contextlib.suppress(ConnectionError):
+            line = await self._reader.readline()
+            if line:
+                told: dict[str, Any] = json.loads(line)
+                if "failed" in told:
+                    raise WorkerError(told["failed"], told["details"], told["status"], told=True)
+                self.serves = True
+                addresses: list[str] = told["addresses"]
+                return addresses
+        raise WorkerError(f"worker {self.pid} {outcome(await self.ended)} before it served")
+
+    def stop(self, replaced: bool = False) -> None:
+        """Have it drain and end; one that does not serve yet ends at once."""
+        if self.ended.done():
+            return
+        if not self.serves:
+            self._process.terminate()
+        else:
+            self._writer.write(b"r" if replaced else b"s")
+
+    def kill(self) -> None:
+        """End it at once."""
+        if not self.ended.done():
+            self._process.kill()
+
+    def close(self) -> None:
+        """Close the socket to a process that has ended."""
+        self._writer.close()
+
+
+def outcome(status: int) -> str:
+    """How a process has ended."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-status).name}"
+    return f"has ended with status {status}"

@@ -1,0 +1,277 @@
+"""`duck serve --workers`: processes that serve the same address, and are watched, replaced and stopped together."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect, unix_connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as sync_connect
+
+from ..support.commands import Process, command, environment, run_command
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+
+APPLICATION = """
+import contextlib, os
+from duck.contrib.websockets import WebSocketView
+
+class Telling(WebSocketView):
+    async def on_open(self):
+        await self.send(f"{os.getpid()} {os.environ['DUCK_WORKERS']} {self.server.state}")
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+@contextlib.asynccontextmanager
+async def lifespan(server):
+    yield "alive"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "app.py").write_text(APPLICATION)
+    return tmp_path
+
+
+@pytest.fixture
+def client():
+    """Connects, and gives the PID of the worker that serves the connection."""
+    with contextlib.ExitStack() as stack:
+
+        def enter(address, **options):
+            connection = stack.enter_context(sync_connect(address, proxy=None, **options))
+            pid, workers, state = connection.recv(30).split()
+            assert (workers, state) == ("2", "alive")
+            return connection, int(pid)
+
+        yield enter
+
+
+def both(address, client):
+    """The workers that serve an address, once they are two."""
+    pids = Counter()
+    for _ in range(200):
+        pids[client(address)[1]] += 1
+        if len(pids) == 2:
+            return set(pids)
+    raise AssertionError(pids)
+
+
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "zombie" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc/self").exists() else True
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def test_two_workers_serve_and_end_together(folder, client):
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        workers = both(process.address, client)
+        assert process.process.pid not in workers
+        last, _ = client(process.address)
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed, match="1001"):
+            last.recv(30)
+        output, errors = process.process.communicate(timeout=30)
+        assert (process.process.returncode, output) == (0, "")
+        assert not any(map(is_there, workers))
+        assert {int(pid) for pid in re.findall(r" \[(\d+)\] INFO ", errors)} >= workers  # lines tell the process
+        assert "Traceback" not in errors and "Warning" not in errors
+
+
+def test_a_worker_that_is_killed_is_started_again(folder, client):
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        workers = both(process.address, client)
+        victim = min(workers)
+        os.kill(victim, signal.SIGKILL)
+        process.until_told(f"worker {victim} was ended by SIGKILL; another is started")
+        process.until_told("INFO duck.server: worker")
+        after = both(process.address, client)
+        assert len(after & workers) == 1
+
+
+@pytest.mark.parametrize("where", ["port", "uds"])
+def test_a_hangup_replaces_the_workers_and_refuses_nobody(folder, where):
+    """Clients come all the time, and are served; those who are connected get 1012."""
+    address = ("--port", 0) if where == "port" else ("--uds", "duck.sock")
+
+    def enter(url):
+        return connect(url, proxy=None) if where == "port" else unix_connect(folder / "duck.sock", "ws://localhost/")
+
+    async def pid(connection):
+        async with asyncio.timeout(30):
+            return int((await connection.recv()).split()[0])
+
+    async def come(url, stop, seen):
+        while not stop.is_set():
+            async with enter(url) as connection:
+                try:
+                    seen.add(await pid(connection))
+                except ConnectionClosed:
+                    assert connection.close_code == 1012
+
+    async def scenario(process, stack):
+        held = [await stack.enter_async_context(enter(process.address)) for _ in range(8)]
+        old = {await pid(connection) for connection in held}
+        stop, new = asyncio.Event(), set()
+        comers = [asyncio.create_task(come(process.address, stop, new)) for _ in range(4)]
+        process.process.send_signal(signal.SIGHUP)
+        for connection in held:
+            with pytest.raises(ConnectionClosed):
+                await pid(connection)
+            assert connection.close_code == 1012
+        await until(lambda: not any(map(is_there, old)))
+        new.clear()
+        await until(lambda: len(new) == 2 or (where == "uds" and new))
+        stop.set()
+        await asyncio.gather(*comers)
+        assert not new & old
+
+    async def main(process):
+        async with contextlib.AsyncExitStack() as stack:
+            await scenario(process, stack)
+
+    quiet = ("--log-level", "warning")  # nobody reads the pipe meanwhile
+    with Process(folder, "app.py", *address, "--workers", 2, *quiet) as process:
+        asyncio.run(main(process))
+        status, errors = process.stop(signal.SIGTERM)
+        assert status == 0
+        assert "Traceback" not in errors
+    assert not (folder / "duck.sock").exists()
+
+
+def test_a_hangup_imports_the_application_anew_and_keeps_the_workers_if_that_fails(folder, client):
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        workers = both(process.address, client)
+        (folder / "app.py").write_text("import nothing_of_the_kind\n")
+        process.process.send_signal(signal.SIGHUP)
+        assert "No module named 'nothing_of_the_kind'" in process.until_told("workers go on as they are")
+        assert both(process.address, client) == workers
+
+
+def test_an_application_that_cannot_be_imported(folder):
+    (folder / "broken.py").write_text("import nothing_of_the_kind\n")
+    result = run_command(folder, "serve", "broken.py", "--port", 0, "--workers", 2)
+    assert (result.returncode, result.stdout) == (2, "")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(
+        "duck: broken.py cannot be imported: ModuleNotFoundError: No module named 'nothing_of_the_kind'"
+    )
+
+
+def test_a_lifespan_that_fails_in_a_worker(folder):
+    (folder / "failing.py").write_text(APPLICATION.replace("yield", "1 / 0\n    yield"))
+    result = run_command(folder, "serve", "failing.py", "--port", 0, "--workers", 2)
+    assert result.returncode == 1
+    assert result.stderr.endswith("duck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
+
+
+def test_workers_that_die_at_once_again_and_again(folder):
+    (folder / "dying.py").write_text("import os\nos._exit(7)\n")
+    result = run_command(folder, "serve", "dying.py", "--port", 0, "--workers", 2)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"duck: 5 workers in a row have failed; the last: worker \d+ has ended with status 7 before it served", last
+    )
+
+
+def test_workers_end_when_their_supervisor_is_killed(folder, client):
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        workers = both(process.address, client)
+        process.process.kill()
+        asyncio.run(until(lambda: not any(map(is_there, workers))))
+
+
+def test_an_address_that_is_taken(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_command(folder, "serve", "app.py", "--port", port, "--workers", 2)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:  # which others could join
+        port = process.address.rpartition(":")[2]
+        assert run_command(folder, "serve", "app.py", "--port", port, "--workers", 2).returncode == 2
+
+
+SCRIPT = """
+import sys
+from duck.server import run
+from app import Telling, lifespan
+
+class Own(Telling):
+    pass
+
+def start(view):
+    run(view, port=0, lifespan=lifespan, workers=2)
+"""
+
+
+def test_run_has_workers_that_import_the_main_module(folder, client):
+    (folder / "script.py").write_text(SCRIPT + "\nif __name__ == '__main__':\n    start(Own)\n")
+    words = [sys.executable, "-W", "error", "script.py"]
+    with Process(folder, words=words) as process:
+        assert len(both(process.address, client)) == 2
+        assert process.stop(signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("start(Own)", "put that behind `if __name__ == '__main__':`"),
+        ("if __name__ == '__main__':\n    start(type('Local', (Own,), {}))", "define routes, views"),
+    ],
+)
+def test_run_says_what_workers_cannot_import(folder, end, words):
+    (folder / "script.py").write_text(f"{SCRIPT}\n{end}\n")
+    result = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_files_that_change_replace_the_workers(folder):
+    pytest.importorskip("watchfiles")
+    with Process(folder, "app.py", "--port", 0, "--reload") as process:
+        with sync_connect(process.address, proxy=None) as before:
+            before.recv(30)
+            (folder / "app.py").write_text(APPLICATION.replace("{self.server.state}", "changed"))
+            with pytest.raises(ConnectionClosed, match="1012"):
+                before.recv(30)
+        with sync_connect(process.address, proxy=None) as after:
+            assert after.recv(30).split()[1:] == ["1", "changed"]
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_reloading_without_watchfiles(folder):
+    (folder / "watchfiles.py").write_text("raise ModuleNotFoundError(name='watchfiles')")
+    words = command("serve", "app.py", "--reload")
+    env = environment() | {"PYTHONPATH": f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"}
+    result = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "duck: reloading needs watchfiles: pip install 'duck-websockets[reload]'\n"

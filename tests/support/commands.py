@@ -1,0 +1,89 @@
+"""The `duck` command in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import duck
+
+__all__ = ["ROOT", "Process", "command", "environment", "run_command"]
+
+ROOT = Path(duck.__file__).parents[1]
+
+
+def command(*arguments: object) -> list[str]:
+    """The words of a command."""
+    return [sys.executable, "-W", "error", "-m", "duck.server", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """That of a command: it finds our package, and warns of what is left open."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
+
+
+class Process:
+    """A command that serves; ended at the end of the test, if need be.
+
+    Attributes:
+        process: The process.
+        address: The first address that it has printed.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: object, words: Sequence[str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
+        self.process = subprocess.Popen(
+            words or command("serve", *arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=pass_fds,
+        )
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        match = re.fullmatch(r"listening on (\S+)\n", line)
+        assert match, line + self.process.stderr.read()
+        self.address = match[1]
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def until_told(self, words: str) -> str:
+        """Reads stderr up to a line with some words, and returns that."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if words in line:
+                return line
+        raise AssertionError(f"the process has ended, and has not said {words!r}")
+
+    def stop(self, signum: signal.Signals) -> tuple[int, str]:
+        """Sends a signal and waits; gives the exit status and what was written to stderr."""
+        self.process.send_signal(signum)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+def run_command(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Runs a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
