@@ -12,7 +12,7 @@ import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups
-from duck.contrib.websockets.groups import redis as module
+from duck.contrib.websockets.groups import redis_pubsub as module
 
 KIB = 2**10
 

@@ -60,10 +60,10 @@ class Message:
 class Handler(Protocol):
     """Takes what a broker brings to one event loop. Both methods are called in the thread of that loop."""
 
-    def received(self, group: str, message: Message) -> None:
+    def received(self, group: str, message: Message, /) -> None:
         """A message has come for a group that is subscribed to."""
 
-    def interrupted(self, group: str) -> None:
+    def interrupted(self, group: str, /) -> None:
         """Messages of a group may have been missed; from now on they come again."""
 
 

@@ -1,0 +1,175 @@
+"""Sharded pub/sub with a Redis cluster (SPUBLISH, SSUBSCRIBE; Redis 7): each channel at the node that has its slot.
+
+Nodes are added, fail over, and hand slots to each other. Whenever a node breaks or says that a slot has moved, the map
+of slots is read again, and the channels that have moved are subscribed to at their new node, and told of the gap.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ..exceptions import BrokerError
+from ..logging import logger
+from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connected, errors
+
+__all__ = ["Cluster"]
+
+_Address = tuple[str, int]
+_ATTEMPTS = 3  # to publish a message whose slot is on the move
+
+
+class _Node:
+    """One master, as one loop uses it."""
+
+    def __init__(
+        self,
+        server: Server,
+        received: Callable[[bytes, bytes], None],
+        interrupted: Callable[[bytes], None],
+        broken: Callable[[], None],
+    ) -> None:
+        self.server = server
+        self.publisher = Publisher(server, "SPUBLISH")
+        self.subscriber = Subscriber(server, received, interrupted, broken)
+
+
+class Cluster:
+    """The channels of a cluster.
+
+    Args:
+        seed: The node that is asked first.
+        received: Takes (channel, data) of each message.
+        interrupted: Takes a channel whose messages may have been missed, once they come again.
+    """
+
+    def __init__(
+        self, seed: Server, received: Callable[[bytes, bytes], None], interrupted: Callable[[bytes], None]
+    ) -> None:
+        self._seed = seed
+        self._received = received
+        self._interrupted = interrupted
+        self._slots: list[tuple[int, int, _Address]] = []  # first, last, and who has them
+        self._nodes: dict[_Address, _Node] = {}
+        self._where: dict[bytes, _Node | None] = {}  # each channel that is wanted; None where no node is known
+        self._reading: asyncio.Task[None] | None = None  # of the map
+        self._repairing: asyncio.Task[None] | None = None
+
+    async def publish(self, channel: bytes, data: bytes) -> None:
+        """Errors as those of `Publisher`."""
+        for _ in range(_ATTEMPTS):
+            node = await self._node_of(channel)
+            try:
+                await node.publisher.publish(channel, data)
+                return
+            except Moved:
+                await self._read_map()
+            except BrokerError:
+                self._repair()
+                raise
+        raise BrokerError(f"{channel!r} moves between the nodes of the cluster: try again later")
+
+    async def subscribe(self, channel: bytes) -> None:
+        """As `Subscriber.subscribe`."""
+        node = self._where.setdefault(channel, None)
+        if node is None:
+            try:
+                node = await self._node_of(channel)
+            except BrokerError as error:
+                logger.warning("groups get no messages until the cluster is there: %s", error)
+                self._repair()
+                return
+            if channel not in self._where:
+                return  # nobody wants it any more
+            node = self._where[channel] = self._where[channel] or node
+        await node.subscriber.subscribe(channel)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        node = self._where.pop(channel, None)
+        if node is not None:
+            node.subscriber.unsubscribe(channel)
+
+    async def close(self) -> None:
+        self._where.clear()
+        for task in (self._repairing, self._reading):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        for node in self._nodes.values():
+            await node.subscriber.close()
+            await node.publisher.close()
+        self._nodes.clear()
+
+    # The map of slots
+
+    async def _node_of(self, channel: bytes) -> _Node:
+        """Raises BrokerError where no node tells of one."""
+        address = self._address_of(channel)
+        if address is None:
+            await self._read_map()
+            address = self._address_of(channel)
+        if address is None:
+            raise BrokerError(f"no node of the cluster at {self._seed.label} has the slot of {channel!r}")
+        node = self._nodes.get(address)
+        if node is None:
+            node = _Node(self._seed.at(*address), self._received, self._interrupted, self._repair)
+            self._nodes[address] = node
+        return node
+
+    def _address_of(self, channel: bytes) -> _Address | None:
+        from redis.crc import key_slot
+
+        slot = key_slot(channel)
+        return next((address for first, last, address in self._slots if first <= slot <= last), None)
+
+    async def _read_map(self) -> None:
+        """Asks the nodes, one after the other; those who ask at the same time share the answer."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._ask_for_map())
+        await asyncio.shield(self._reading)
+
+    async def _ask_for_map(self) -> None:
+        reason: Exception | None = None
+        for server in (self._seed, *(node.server for node in list(self._nodes.values()))):
+            try:
+                async with connected(server) as connection:
+                    command = connection.pack_command("CLUSTER SLOTS")
+                    await connection.send_packed_command(command, check_health=False)
+                    self._take_map(await connection.read_response(disable_decoding=True), server)
+                    return
+            except errors() as error:
+                reason = error
+        raise BrokerError(f"no node of the cluster at {self._seed.label} answers: {reason}") from reason
+
+    def _take_map(self, answer: list[Any], server: Server) -> None:
+        """Takes an answer to CLUSTER SLOTS: first, last, master, replicas. A node without a host is the one asked."""
+        host = server.new_connection().host
+        self._slots = [
+            (first, last, (master[0].decode() if master[0] else host, master[1])) for first, last, master, *_ in answer
+        ]
+
+    # Repairs
+
+    def _repair(self) -> None:
+        """Reads the map again, as a node has broken, and moves channels; goes on until each has a node."""
+        if self._repairing is None or self._repairing.done():
+            self._repairing = asyncio.get_running_loop().create_task(self._move_channels())
+
+    async def _move_channels(self) -> None:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(backoff.next())
+            try:
+                await self._read_map()
+                for channel in list(self._where):
+                    await self._move(channel, await self._node_of(channel))
+            except BrokerError:
+                continue
+            return
+
+    async def _move(self, channel: bytes, node: _Node) -> None:
+        if channel not in self._where or self._where[channel] is node:
+            return
+        before, self._where[channel] = self._where[channel], node
+        if before is not None:
+            before.subscriber.unsubscribe(channel)
+        await node.subscriber.subscribe(channel, missed=True)

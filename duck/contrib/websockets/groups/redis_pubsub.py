@@ -1,0 +1,448 @@
+"""Pub/sub with one Redis server, by redis-py's connections: one that publishes and one that is subscribed.
+
+    Subscriber: connecting -> subscribed -> broken -> (backoff) -> connecting ...
+
+Pub/sub delivers at most once: what is published while the subscriber is broken is lost. So each channel is told of the
+gap once its subscription is confirmed again.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import perf_counter
+from typing import Any
+
+from ..exceptions import BrokerError
+from ..logging import logger
+
+__all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors"]
+
+_LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
+_IDLE = 5.0  # seconds without a word from the server after which it is asked for one
+_FAIR_SHARE = 0.005  # seconds after which a flood of messages lets the loop go
+_SURE = 1.0  # seconds for which a connection that is idle is taken to be there
+_QUEUE = 16777216  # bytes that wait at most to be published, by one loop
+_COST = 128  # bytes that a message counts for beside its own
+_BATCH = 1048576  # bytes that leave at most in one pipeline
+
+
+class Server:
+    """How to connect to one server.
+
+    Args:
+        connection_class: Of redis-py.
+        options: Its arguments.
+        label: For log lines.
+        timeout: Seconds that it may take to answer.
+    """
+
+    def __init__(self, connection_class: Any, options: dict[str, Any], label: str, timeout: float) -> None:
+        self._class = connection_class
+        self._options = options
+        self.label = label
+        self.timeout = timeout
+
+    def new_connection(self) -> Any:
+        """A connection of redis-py, which is not connected yet."""
+        return self._class(**self._options)
+
+    def at(self, host: str, port: int) -> "Server":
+        """The same for another node of a cluster."""
+        return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
+
+
+class Moved(BrokerError):
+    """Another node of the cluster serves the channel now; the message has not been published."""
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What a connection of redis-py may raise for a server that is away, broken or refuses."""
+    from redis.exceptions import RedisError
+
+    return RedisError, OSError, EOFError, TimeoutError
+
+
+class Backoff:
+    """Seconds to wait between attempts: each time twice as long, up to a bound, and never the same for all."""
+
+    def __init__(self) -> None:
+        self._delay = _LEAST_DELAY
+
+    def next(self) -> float:
+        delay, self._delay = self._delay, min(2 * self._delay, _MOST_DELAY)
+        return delay * random.uniform(0.5, 1.0)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Any]:
+    """A connection of redis-py that is connected, and is closed in the end."""
+    connection = server.new_connection()
+    try:
+        async with asyncio.timeout(server.timeout):
+            await connection.connect()
+        yield connection
+    finally:
+        with suppress(*errors()):
+            await connection.disconnect(nowait=True)
+
+
+class Subscriber:
+    """The connection that is subscribed to channels.
+
+    Args:
+        server: To connect to.
+        received: Takes (channel, data) of each message.
+        interrupted: Takes a channel whose messages may have been missed, once they come again.
+        broken: Called when the connection has broken, or could not be made; for a node of a cluster, whose channels are
+            those of one node (sharded pub/sub).
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        received: Callable[[bytes, bytes], None],
+        interrupted: Callable[[bytes], None],
+        broken: Callable[[], None] | None = None,
+    ) -> None:
+        self._server = server
+        self._on_broken = broken
+        self._prefix = "" if broken is None else "S"  # of commands
+        self._received = received
+        self._interrupted = interrupted
+        self._wanted: dict[bytes, bool] = {}  # by channel: whether messages come
+        self._missed: set[bytes] = set()  # channels whose messages did not come for a while
+        # For each SUBSCRIBE on its way, in order, who waits for it; None for nobody.
+        self._waiting: dict[bytes, deque[asyncio.Future[None] | None]] = {}
+        self._connection: Any = None  # while it is connected
+        self._commands: list[tuple[Any, ...]] = []  # to be written
+        self._writing: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._away = False  # whether the last attempt to connect has failed, or the connection has broken
+        self._heard = 0.0  # when the server has sent something
+
+    async def subscribe(self, channel: bytes, missed: bool = False) -> None:
+        """Returns once messages come, or at once while the server is away.
+
+        Args:
+            channel: Its name.
+            missed: Whether messages of it may have been missed already.
+        """
+        self._start()
+        if missed:
+            self._missed.add(channel)
+        if self._wanted.get(channel):
+            return
+        is_new = channel not in self._wanted
+        self._wanted[channel] = False
+        if self._away:
+            self._missed.add(channel)
+            return
+        waiting = self._waiting.setdefault(channel, deque())
+        future = waiting[-1] if waiting and not is_new else None
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            if self._connection is not None:
+                self._send(self._prefix + "SUBSCRIBE", channel)
+        try:
+            async with asyncio.timeout(self._server.timeout):
+                await asyncio.shield(future)
+        except TimeoutError:
+            if channel in self._wanted and not self._wanted[channel]:
+                self._missed.add(channel)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        if self._wanted.pop(channel, None) is None:
+            return
+        self._missed.discard(channel)
+        if self._connection is not None:
+            self._send(self._prefix + "UNSUBSCRIBE", channel)
+        else:
+            self._settle(self._waiting.pop(channel, ()))
+
+    async def close(self) -> None:
+        self._wanted.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    async with connected(self._server) as connection:
+                        self._begin(connection)
+                        backoff = Backoff()
+                        await self._read(connection)
+                except errors() as error:
+                    self._broken(error)
+                await asyncio.sleep(backoff.next())
+        finally:
+            self._end()
+
+    def _begin(self, connection: Any) -> None:
+        """Subscribes to all channels, in one command."""
+        if self._away:
+            logger.info("Redis at %s is there again", self._server.label)
+        self._away = False
+        self._connection = connection
+        self._commands.clear()
+        for channel in self._wanted:
+            waiting = self._waiting.setdefault(channel, deque())
+            if not waiting:
+                waiting.append(None)
+        if not self._prefix and self._wanted:
+            self._send("SUBSCRIBE", *self._wanted)
+        elif self._prefix:  # one command takes channels of one slot only
+            for channel in self._wanted:
+                self._send("SSUBSCRIBE", channel)
+
+    def _broken(self, error: Exception) -> None:
+        if not self._away:
+            logger.warning(
+                "Redis at %s is away, and groups get no messages until it is there again: %s",
+                self._server.label,
+                str(error) or type(error).__name__,
+            )
+        self._away = True
+        self._end()
+        if self._on_broken is not None:
+            self._on_broken()
+
+    def _end(self) -> None:
+        """Messages do not come any more."""
+        self._connection = None
+        self._missed.update(self._wanted)
+        self._wanted = dict.fromkeys(self._wanted, False)
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            self._settle(futures)
+
+    @staticmethod
+    def _settle(futures: Any) -> None:
+        for future in futures:
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    # Writing
+
+    def _send(self, *command: Any) -> None:
+        """Has a command written, together with others of this pass of the loop."""
+        self._commands.append(command)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._commands and self._connection is not None:
+            connection = self._connection
+            commands, self._commands = self._commands, []
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            except errors():
+                if connection is self._connection:
+                    return  # whoever reads will find it broken, and all channels are subscribed to again
+
+    # Reading
+
+    async def _read(self, connection: Any) -> None:
+        """Takes what the server sends.
+
+        Raises:
+            TimeoutError: It has sent nothing for too long, although it was asked to.
+        """
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        async with asyncio.timeout(None) as limit:
+            watch = loop.create_task(self._watch(limit))
+            try:
+                await self._read_on(connection, loop)
+            finally:
+                watch.cancel()
+
+    async def _read_on(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
+        begin = perf_counter()
+        while True:
+            response = await connection.read_response(disable_decoding=True)
+            self._heard = loop.time()
+            kind = response[0]
+            if kind in (b"message", b"smessage"):
+                self._received(response[1], response[2])
+            elif kind in (b"subscribe", b"ssubscribe"):
+                self._confirmed(response[1])
+            elif kind == b"sunsubscribe" and self._wanted.get(response[1]):
+                raise ConnectionError(f"the slot of {response[1]!r} has moved to another node")
+            if perf_counter() - begin > _FAIR_SHARE:
+                await asyncio.sleep(0)
+                begin = perf_counter()
+
+    async def _watch(self, limit: asyncio.Timeout) -> None:
+        """Asks a server for a word that has been silent, and gives it up when it does not answer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_IDLE)
+            if loop.time() - self._heard >= _IDLE:
+                asked = loop.time()
+                self._send("PING")
+                await asyncio.sleep(self._server.timeout)
+                if self._heard < asked:
+                    limit.reschedule(loop.time())
+                    return
+
+    def _confirmed(self, channel: bytes) -> None:
+        waiting = self._waiting.get(channel)
+        if waiting:
+            self._settle((waiting.popleft(),))
+            if not waiting:
+                del self._waiting[channel]
+        if channel in self._wanted and channel not in self._waiting:
+            self._wanted[channel] = True
+            if channel in self._missed:
+                self._missed.discard(channel)
+                self._interrupted(channel)
+
+
+class Publisher:
+    """The connection that publishes: what is published while a pipeline is under way leaves with the next.
+
+    A message that was in a pipeline when the connection broke may or may not have been published, and is not published
+    again. One that has not left waits for the server, for `timeout` seconds.
+    """
+
+    def __init__(self, server: Server, command: str = "PUBLISH") -> None:
+        self._server = server
+        self._command = command
+        self._queue: deque[tuple[bytes, bytes, asyncio.Future[None]]] = deque()
+        self._size = 0  # bytes of the queue
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._error: Exception | None = None  # why the server is away
+
+    async def publish(self, channel: bytes, data: bytes) -> None:
+        """Returns when the server has taken a message.
+
+        Raises:
+            BrokerError: It has not, or that is not known.
+        """
+        size = len(data) + _COST
+        label = self._server.label
+        if self._queue and self._size + size > _QUEUE:
+            raise BrokerError(f"{self._size} bytes wait for Redis at {label}: publish less, or try again later")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._queue.append((channel, data, future))
+        self._size += size
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        try:
+            async with asyncio.timeout(self._server.timeout):
+                await future
+        except TimeoutError:
+            reason = self._error or "no answer"
+            raise BrokerError(
+                f"Redis at {label} has not confirmed a message in {self._server.timeout} s: {reason}"
+            ) from self._error
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while True:
+                await self._wake.wait()
+                try:
+                    async with connected(self._server) as connection:
+                        self._error = None
+                        backoff = Backoff()
+                        while True:
+                            await self._publish_all(connection)
+                            await self._until_wanted(connection)
+                except errors() as error:
+                    self._error = error
+                    self._drop_given_up()
+                    await asyncio.sleep(backoff.next())
+        finally:
+            self._fail([entry[2] for entry in self._queue], "the event loop ends")
+            self._queue.clear()
+            self._size = 0
+
+    async def _until_wanted(self, connection: Any) -> None:
+        """Waits for a message; makes sure that the connection, which has been idle, is still there."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(_SURE):
+                await self._wake.wait()
+            is_sure = not connection._reader.at_eof()
+        except TimeoutError:
+            await self._wake.wait()
+            is_sure = False
+        if not is_sure:
+            async with asyncio.timeout(self._server.timeout):
+                await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
+                await connection.read_response(disable_decoding=True)
+
+    async def _publish_all(self, connection: Any) -> None:
+        while self._queue:
+            commands: list[tuple[str, bytes, bytes]] = []
+            futures = []
+            size = 0
+            while self._queue and size < _BATCH:
+                channel, data, future = self._queue.popleft()
+                self._size -= len(data) + _COST
+                if not future.done():  # whose publisher has given up
+                    commands.append((self._command, channel, data))
+                    futures.append(future)
+                    size += len(data)
+            if not commands:
+                continue
+            try:
+                async with asyncio.timeout(self._server.timeout):
+                    await self._pipeline(connection, commands, futures)
+            except BaseException as error:
+                self._fail(futures, str(error) or type(error).__name__)
+                raise
+
+    async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[None]]") -> None:
+        from redis.exceptions import ResponseError
+
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        for future in futures:
+            try:
+                await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError as error:
+                if str(error).startswith("MOVED") or type(error).__name__ == "MovedError":
+                    _settle_with(future, Moved(f"{self._server.label}: {error}"))
+                else:
+                    self._fail([future], str(error))
+            else:
+                if not future.done():
+                    future.set_result(None)
+
+    def _fail(self, futures: "list[asyncio.Future[None]]", reason: str) -> None:
+        for future in futures:
+            words = f"a message may or may not have reached Redis at {self._server.label}: {reason}"
+            _settle_with(future, BrokerError(words))
+
+    def _drop_given_up(self) -> None:
+        self._queue = deque(entry for entry in self._queue if not entry[2].done())
+        self._size = sum(len(data) + _COST for _, data, _ in self._queue)
+        if not self._queue:
+            self._wake.clear()
+
+
+def _settle_with(future: "asyncio.Future[None]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # retrieved: its publisher may have given up
