@@ -1,8 +1,8 @@
 /* Whether a context has changed.
 
-A context keeps its variables in one immutable map, and a change gives it another one. To compare two pointers takes a
-hundredth of the instructions of a new context for each message. CPython has no function for it, so the place of the
-pointer within the object is found by trying, when the module is loaded; where it is not found, all contexts count as
+A context keeps its variables in one immutable map, and each change replaces the map. Comparing two pointers takes a
+hundredth of the instructions of a new context for each message. CPython has no function for that, so the offset of the
+pointer within the object is found by experiment when the module is loaded. If it is not found, all contexts count as
 changed. */
 
 #ifndef DUCK_CONTEXT_H
@@ -38,19 +38,15 @@ static int duck_find_map(void)
 {
     PyObject *variable = PyContextVar_New("duck", NULL), *empty = PyContext_New();
     PyObject *one = NULL, *same = NULL, *other = NULL;
-    int found = 0;
     if (variable != NULL && empty != NULL && (one = duck_context_with(empty, variable, Py_True)) != NULL &&
         (same = PyContext_Copy(one)) != NULL && (other = duck_context_with(one, variable, Py_False)) != NULL) {
-        for (Py_ssize_t at = sizeof(PyObject); at + (Py_ssize_t)sizeof(void *) <= Py_TYPE(one)->tp_basicsize;
-             at += sizeof(void *)) {
+        /* Ends at the first word that fits, before the padding behind the last field, which nobody has written. */
+        for (Py_ssize_t at = sizeof(PyObject);
+             !duck_map_offset && at + (Py_ssize_t)sizeof(void *) <= Py_TYPE(one)->tp_basicsize; at += sizeof(void *)) {
             void *map = duck_word(one, at);
-            if (map != NULL && map == duck_word(same, at) && map != duck_word(other, at) && map != duck_word(empty, at)) {
-                found++;
+            if (map != NULL && map == duck_word(same, at) && map != duck_word(other, at) && map != duck_word(empty, at))
                 duck_map_offset = at;
-            }
         }
-        if (found != 1)
-            duck_map_offset = 0;
     }
     Py_XDECREF(variable);
     Py_XDECREF(empty);
