@@ -44,7 +44,15 @@ def test_the_overlay_needs_only_what_duck_framework_has_too():
 
 def test_the_server_takes_of_the_package_only_what_is_listed():
     """The public names, and what both halves do: with a loop, its tasks and transports, the log, and origins."""
-    shared = ("logging", "protocol.lingering", "protocol.loop", "protocol.stepping", "sansio.origins")
+    shared = (
+        "client.bench",
+        "client.terminal",
+        "logging",
+        "protocol.lingering",
+        "protocol.loop",
+        "protocol.stepping",
+        "sansio.origins",
+    )
     allowed = {PACKAGE, *(f"{PACKAGE}.{name}" for name in shared)}
     for source, target in GRAPH.arrows:
         if source.startswith("duck.server") and target.startswith(PACKAGE):

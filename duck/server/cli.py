@@ -1,6 +1,7 @@
 """The `duck` command: serves an application, and tells what is installed."""
 
 import argparse
+import asyncio
 import importlib
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets import __version__
+from duck.contrib.websockets.client import bench, terminal
 
 from .arguments import Parser, add_serve_options, log_options, options
 from .lifespan import LifespanError
@@ -25,6 +27,8 @@ from .tls import Certificates
 from .worker import Job
 
 __all__ = ["main"]
+
+_CLIENTS = {"connect": terminal.run, "bench": bench.run}
 
 
 class UsageError(Exception):
@@ -46,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             _serve(arguments)
             outlast_signals()
             return 0
+        if arguments.command in _CLIENTS:
+            return _run_client(arguments)
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
     except (TargetError, UsageError, LogConfigError, LoopError) as error:
@@ -67,8 +73,18 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="tell what is installed, and whether the codec is compiled")
+    terminal.add_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
+    bench.add_options(commands.add_parser("bench", help="load an echo server, and tell its speed"))
     add_serve_options(commands.add_parser("serve", help="serve an application"))
     return parser
+
+
+def _run_client(arguments: argparse.Namespace) -> int:
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+        try:
+            return runner.run(_CLIENTS[arguments.command](arguments))
+        except KeyboardInterrupt:
+            return 130
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,166 @@
+"""`duck bench URL`: how many messages a second an echo server sends back, and how long each takes."""
+
+import argparse
+import asyncio
+import sys
+import time
+from array import array
+from collections import Counter, deque
+from contextlib import suppress
+from typing import Unpack
+
+from ..exceptions import ConnectionClosed, HandshakeFailed
+from ..opcodes import OpCode
+from .client import Options, WebSocketClient
+from .options import add_connection_options, connection_options, explain
+
+__all__ = ["add_options", "run"]
+
+_AT_ONCE = 64  # connections that are opened side by side
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `duck bench`."""
+    add_connection_options(parser)
+    count = _number
+    parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each (%(default)s)"
+    )
+    parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="of a message (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="that it takes (%(default)s)")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Loads a server and prints what came of it.
+
+    Returns:
+        The exit status: 0 without errors, 1 with some, 2 if there was no connection.
+    """
+    load = Load(bytes(arguments.size), arguments.depth)
+    began = time.perf_counter()
+    await _open(load, arguments)
+    opening = time.perf_counter() - began
+    if not load.clients:
+        for words, count in load.errors.most_common():
+            print(f"duck: {arguments.url}: {words} ({count} times)", file=sys.stderr)
+        return 2
+    print(f"{arguments.url}: {arguments.depth} messages of {arguments.size} bytes in flight on each connection")
+    print(f"opened     {len(load.clients)} connections in {opening:.2f} s", flush=True)
+    seconds = await _load(load, arguments.seconds)
+    _report(load, seconds)
+    return 1 if load.errors else 0
+
+
+class Load:
+    """What all connections share.
+
+    Attributes:
+        payload: The message.
+        depth: Messages in flight on each connection.
+        clients: The connections that are open.
+        latencies: Seconds of each message there and back.
+        errors: What went wrong, and how often.
+        running: Whether messages are still to be sent.
+    """
+
+    def __init__(self, payload: bytes, depth: int) -> None:
+        self.payload = payload
+        self.depth = depth
+        self.clients: list[Loader] = []
+        self.latencies = array("d")
+        self.errors: Counter[str] = Counter()
+        self.running = False
+
+
+class Loader(WebSocketClient):
+    """One connection: sends a message for each that comes back."""
+
+    MAX_FRAME_SIZE = None
+    PING_INTERVAL = None
+    RECEIVE_TIMEOUT = None
+    CLOSE_TIMEOUT = 2
+
+    def __init__(self, url: str, load: Load, **options: Unpack[Options]) -> None:
+        super().__init__(url, **options)
+        self._load = load
+        self._sent: deque[float] = deque()
+
+    def begin(self) -> None:
+        """Sends the first messages."""
+        for _ in range(self._load.depth):
+            self._send_one()
+
+    def _send_one(self) -> None:
+        self._sent.append(time.perf_counter())
+        _ = self.send(self._load.payload, OpCode.BINARY)
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        load = self._load
+        if not self._sent or len(message) != len(load.payload):
+            load.errors["a message came that is no echo"] += 1
+            await self.send_close()
+            return
+        if load.running:
+            load.latencies.append(time.perf_counter() - self._sent.popleft())
+            self._send_one()
+
+    async def on_close(self, frame: object = None) -> None:
+        if self._load.running:
+            self._load.errors[f"closed with {self.close_code} {self.close_reason}".rstrip()] += 1
+
+
+async def _open(load: Load, arguments: argparse.Namespace) -> None:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one() -> None:
+        async with gate:
+            client = Loader(arguments.url, load, **connection_options(arguments))
+            try:
+                await client.open()
+            except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
+                load.errors[explain(error)] += 1
+            else:
+                load.clients.append(client)
+
+    await asyncio.gather(*(one() for _ in range(arguments.connections)))
+
+
+async def _load(load: Load, seconds: float) -> float:
+    """Sends messages for a while; the seconds that it was, then closes all."""
+    load.running = True
+    began = time.perf_counter()
+    for client in load.clients:
+        with suppress(ConnectionClosed):  # which `on_close` counts
+            client.begin()
+    counted = 0
+    while (left := began + seconds - time.perf_counter()) > 0:
+        await asyncio.sleep(min(left, 1))
+        count = len(load.latencies)
+        if sys.stderr.isatty():
+            print(f"\r{count - counted:>9} messages/s ", end="", file=sys.stderr, flush=True)
+        counted = count
+    took = time.perf_counter() - began
+    load.running = False
+    if sys.stderr.isatty():
+        print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
+    await asyncio.gather(*(client.close() for client in load.clients))
+    return took
+
+
+def _report(load: Load, seconds: float) -> None:
+    latencies = sorted(load.latencies)
+    count = len(latencies)
+    print(f"messages   {count / seconds:.0f}/s, {count} in {seconds:.2f} s")
+    if count:
+        p50, p99 = latencies[count // 2] * 1000, latencies[min(int(count * 0.99), count - 1)] * 1000
+        print(f"latency    p50 {p50:.2f} ms, p99 {p99:.2f} ms, most {latencies[-1] * 1000:.2f} ms")
+    print(f"errors     {load.errors.total()}")
+    for words, number in load.errors.most_common():
+        print(f"           {number} times: {words}")

@@ -1,0 +1,62 @@
+"""What the commands `duck connect` and `duck bench` have in common: options of a connection, and words for errors."""
+
+import argparse
+
+from ..exceptions import HandshakeFailed
+from ..logging import printable
+from .address import Address
+from .client import Options
+
+__all__ = ["add_connection_options", "connection_options", "explain"]
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a connection, and its URL."""
+    parser.add_argument("url", type=_url, metavar="URL", help="ws:// or wss://")
+    parser.add_argument(
+        "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
+    )
+    parser.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="a subprotocol to offer")
+    parser.add_argument("--origin", help="the value of Origin")
+    parser.add_argument("--insecure", action="store_true", help="accept any certificate")
+    parser.add_argument("--no-compression", action="store_true", help="offer no compression")
+    parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
+
+
+def connection_options(arguments: argparse.Namespace) -> Options:
+    """The options of a client that were given."""
+    chosen: Options = {
+        "headers": arguments.header,
+        "subprotocols": arguments.subprotocol,
+        "origin": arguments.origin,
+        "compression": not arguments.no_compression,
+        "unix": arguments.unix,
+    }
+    if arguments.insecure:
+        if not Address.parse(arguments.url).secure:
+            raise ValueError("--insecure is for wss://: remove it")
+        chosen["ssl"] = False
+    return chosen
+
+
+def explain(error: Exception) -> str:
+    """An error in one line, with the first words of a refusal."""
+    words = str(error) or type(error).__name__
+    if isinstance(error, HandshakeFailed) and error.body:
+        words += f": {error.body[:200].decode(errors='replace').strip()}"
+    return printable(words)
+
+
+def _url(text: str) -> str:
+    try:
+        Address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no header field: write 'Name: value'")
+    return name.strip(), value.strip()

@@ -1,0 +1,155 @@
+"""`duck connect URL`: a client for the terminal.
+
+A line is sent as a text message. `/ping`, `/pong`, `/binary` and `/close` send what they say, and a line that begins
+with two slashes is a message that begins with one. The end of the input closes the connection, once the server has
+answered a ping behind the last message.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from ..exceptions import ConnectionClosed, HandshakeFailed
+from ..frame import Frame
+from ..logging import printable
+from ..opcodes import OpCode
+from ..sansio.connection import parse_close
+from .client import WebSocketClient
+from .options import add_connection_options, connection_options, explain
+
+__all__ = ["add_options", "run"]
+
+HELP = """a line is sent as a text message; a message that begins with a slash is written with two
+/ping [text]            /binary HEX (such as 00 ff)
+/pong [text]            /close [code [reason]]"""
+
+_SHOWN = 64  # bytes of a binary message
+_LAST = b"end of input"
+_PATIENCE = 5.0  # seconds for an answer to that,
+_QUIET = 0.2  # and for the answers to other messages behind it
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `duck connect`."""
+    add_connection_options(parser)
+
+
+async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int:
+    """Talks to a server until the connection or the input ends.
+
+    Args:
+        arguments: As parsed.
+        lines: The input; None for that of the process.
+
+    Returns:
+        The exit status: 0 after a normal closure, 1 after another end, 2 if there was no connection.
+    """
+    try:
+        terminal = Terminal(arguments.url, **connection_options(arguments))
+        await terminal.open()
+    except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
+        print(f"duck: {arguments.url}: {explain(error)}", file=sys.stderr)
+        return 2
+    terminal.begin(sys.stdin if lines is None else lines)
+    code = await terminal.wait_closed()
+    print(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
+    return 0 if code in (1000, 1001, 1005) else 1
+
+
+class Terminal(WebSocketClient):
+    """Prints what comes, and sends what is typed."""
+
+    MAX_FRAME_SIZE = 1 << 26
+    RECEIVE_TIMEOUT = None
+
+    def begin(self, lines: TextIO) -> None:
+        """Tells of the connection, and reads lines in a thread, for a terminal cannot be read without waiting."""
+        words = [f"connected to {self.url}"]
+        if self.subprotocol:
+            words.append(f"subprotocol {printable(self.subprotocol)}")
+        words += [extension.name for extension in self.extensions]
+        print(", ".join(words))
+        print("/help for help, end of input to close", flush=True)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
+
+    def _read(self, lines: TextIO, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            for line in lines:
+                loop.call_soon_threadsafe(self.take_line, line.rstrip("\r\n"))
+            loop.call_soon_threadsafe(self._finish, loop)
+
+    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The input has ended."""
+        self.take_line(f"/ping {_LAST.decode()}")
+        loop.call_later(_PATIENCE, self.take_line, "/close")
+
+    def take_line(self, line: str) -> None:
+        """Does what a line asks for."""
+        try:
+            if not line.startswith("/"):
+                _ = self.send(line)
+            elif line.startswith("//"):
+                _ = self.send(line[1:])
+            else:
+                self._command(line)
+        except ConnectionClosed:
+            pass  # which is told in the end
+        except ValueError as error:
+            print(f"! {error}", flush=True)
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        commands: dict[str, Callable[[str], object]] = {
+            "/ping": lambda text: self.send_ping(text.encode() or b"%d" % time.perf_counter_ns()),
+            "/pong": lambda text: self.send_pong(text.encode()),
+            "/binary": lambda text: self.send_binary(bytes.fromhex(text)),
+            "/close": self._close,
+            "/help": lambda text: print(HELP, flush=True),
+        }
+        if name not in commands:
+            print(f"! {printable(name)} is no command: write /{printable(line)} to send it, or /help", flush=True)
+            return
+        commands[name](rest)
+
+    def _close(self, text: str) -> None:
+        code, _, reason = text.partition(" ")
+        if code and not code.isdecimal():
+            raise ValueError(f"{code!r} is no close code: write /close 1000 reason")
+        _ = self.send_close(int(code or 1000), reason)
+
+    async def _receive_loop(self) -> None:
+        """Prints every frame; messages and control frames come in order."""
+        while True:
+            frame = await self.read_frame()
+            if frame.opcode == OpCode.PONG and frame.payload == _LAST:
+                # A server may answer it before what came ahead of it.
+                asyncio.get_running_loop().call_later(_QUIET, self.take_line, "/close")
+                continue
+            print(f"< {describe(frame)}", flush=True)
+            if frame.opcode == OpCode.CLOSE:
+                return
+
+
+def describe(frame: Frame) -> str:
+    """A frame in one line, without what would steer a terminal."""
+    payload = frame.payload
+    if frame.opcode == OpCode.TEXT:
+        return printable(payload.decode())
+    if frame.opcode == OpCode.BINARY:
+        more = "..." if len(payload) > _SHOWN else ""
+        return f"binary, {len(payload)} bytes: {payload[:_SHOWN].hex(' ')}{more}"
+    if frame.opcode == OpCode.CLOSE:
+        code, reason = parse_close(payload)
+        return f"close {code} {printable(reason)}".rstrip()
+    words = printable(payload.decode(errors="backslashreplace"))
+    if frame.opcode == OpCode.PONG and payload.isdigit():
+        seconds = (time.perf_counter_ns() - int(payload)) / 1e9
+        if 0 <= seconds < 3600:
+            return f"pong after {seconds * 1000:.1f} ms"
+    return f"{frame.opcode.name.lower()} {words}".rstrip()

@@ -1,0 +1,98 @@
+"""`duck connect` and `duck bench`, run in the process."""
+
+import argparse
+import io
+import re
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.client import bench, terminal
+from duck.server.cli import main
+
+
+class Echo(WebSocketView):
+    SUBPROTOCOLS = ("chat",)
+
+    async def on_receive(self, message, opcode):
+        if message == b"close":
+            await self.send_close(4000, "by\x1be")
+        else:
+            await self.send(message, opcode)
+
+
+class Mute(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send("too long for an echo")
+
+
+def parse(command, server, *options):
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    return parser.parse_args([f"ws://127.0.0.1:{server.port}/", *options])
+
+
+def test_connect(run, serving, capsys):
+    lines = "hello\n//x\n\x1b[2J\n/binary 00 ff\n/binary zz\n/nope\n/ping a\n/ping\n/help\n/close x\n/close 1005\n"
+
+    async def scenario():
+        async with serving(Echo) as server:
+            arguments = parse(terminal, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
+            assert await terminal.run(arguments, io.StringIO(lines)) == 0
+            assert await terminal.run(parse(terminal, server), io.StringIO("close\n")) == 1
+            assert await terminal.run(parse(terminal, server, "--origin", "https://a.b"), io.StringIO()) == 2
+            assert await terminal.run(parse(terminal, server, "--insecure"), io.StringIO()) == 2
+
+    run(scenario())
+    out, err = capsys.readouterr()
+    assert ", subprotocol chat\n" in out
+    for line in (
+        "< hello",
+        "< /x",
+        r"< \x1b[2J",
+        "< binary, 2 bytes: 00 ff",
+        "! non-hexadecimal number",
+        "! /nope is no command",
+        "< pong a",
+        "/binary HEX",
+        "! 'x' is no close code",
+        "! close code 1005 cannot be sent",
+        r"< close 4000 by\x1be",
+        r"closed: 4000 by\x1be",
+        "closed: 1000",
+    ):
+        assert line in out, line
+    assert re.search(r"< pong after \d+\.\d ms", out)
+    assert "403 Forbidden: connections from this origin are not allowed" in err
+    assert "--insecure is for wss://" in err
+
+
+def test_bench(run, serving, capsys):
+    async def scenario():
+        async with serving(Echo) as server:
+            options = ("-c", "3", "-d", "2", "-s", "10", "--seconds", "0.1")
+            assert await bench.run(parse(bench, server, *options)) == 0
+            assert await bench.run(parse(bench, server, "-c", "2", "--origin", "https://a.b")) == 2
+        async with serving(Mute) as server:
+            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.1")) == 1
+
+    run(scenario())
+    out, err = capsys.readouterr()
+    assert re.search(
+        r"opened     3 connections in [\d.]+ s\nmessages   [1-9]\d*/s, \d+ in [\d.]+ s\nlatency    p50", out
+    )
+    assert "errors     0\n" in out
+    assert "a message came that is no echo" in out
+    assert "(2 times)" in err
+
+
+@pytest.mark.parametrize("options", ["connect http//x", "bench ws://x -c 0", "connect ws://x --header a"])
+def test_what_cannot_be_asked_for(options, capsys):
+    with pytest.raises(SystemExit):
+        main(options.split())
+    assert "is no " in capsys.readouterr().err
+
+
+def test_no_server(capsys):
+    assert main(["connect", "ws://127.0.0.1:1/"]) == 2
+    assert "Connect" in capsys.readouterr().err
