@@ -6,26 +6,17 @@ from typing import ClassVar
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Frame, OpCode
+
+from ..support.views import Listed
 
 pytest.importorskip("uvicorn")
 
 OTHERS = "websockets-sansio"
 
 
-class Echo(WebSocketView):
+class Echo(Listed):
     SUBPROTOCOLS = ("duck",)
-    views: ClassVar[list] = []
-
-    def __init_subclass__(cls):
-        super().__init_subclass__()
-        cls.views = []
-
-    async def on_open(self):
-        self.views.append(self)
-
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 @pytest.fixture

@@ -2,30 +2,20 @@
 
 import asyncio
 import copy
-from typing import ClassVar
 
 import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.http.response import HttpResponse
 
+from ..support.servers import OURS
+from ..support.views import Listed
+
 pytest.importorskip("uvicorn")
 
-OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 
-
-class View(WebSocketView):
-    views: ClassVar[list] = []
-
-    def __init_subclass__(cls):
-        super().__init_subclass__()
-        cls.views = []
-
-    async def on_open(self):
-        self.views.append(self)
-
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
+class View(Listed):
+    """What middleware is put around."""
 
 
 def sending(change):

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
-__all__ = ["Gates", "Noting", "OpcodeRecorder", "Recorder"]
+__all__ = ["Gates", "Listed", "Noting", "OpcodeRecorder", "Recorder"]
 
 
 class Noting(WebSocketView):
@@ -42,6 +42,22 @@ class OpcodeRecorder(Noting):
 
     async def on_close(self, frame: Frame | None = None) -> None:
         self.events.append(frame.payload if frame else None)
+
+
+class Listed(WebSocketView):
+    """Echoes; each class derived from it has a list of its views."""
+
+    views: ClassVar[list[Any]] = []
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.views = []
+
+    async def on_open(self) -> None:
+        self.views.append(self)
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        await self.send(message, opcode)
 
 
 class Gates(WebSocketView):

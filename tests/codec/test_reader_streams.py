@@ -1,0 +1,226 @@
+"""`MessageReader` on any stream, the two codecs against each other; and what it takes of memory."""
+
+import contextlib
+import functools
+import gc
+import itertools
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duck.contrib.websockets.codec import pure
+
+from ..support.frames import MASK, frame, header
+from .streams import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    MIB,
+    PING,
+    PONG,
+    TEXT,
+    UNLIMITED,
+    by_buffer,
+    by_receive,
+    check,
+    fragments,
+    server,
+)
+
+# The two codecs against each other, and against what was sent
+
+
+masks = st.binary(min_size=4, max_size=4)
+payloads = st.one_of(
+    st.binary(max_size=20),
+    st.text(max_size=20).map(str.encode),
+    st.sampled_from([0, 1, 124, 125, 126, 127, 1000]).map("\u00e9".encode().__mul__),
+    st.sampled_from([65535, 65536, 65537, 140_000, 300_000])
+    .map(b"0123456789abc".__mul__)
+    .map(lambda payload: payload[: len(payload) // 13]),
+)
+sizes = st.lists(st.sampled_from([1, 2, 3, 14, 100, 1000, 4096, 65536, 70_001, 2**30]), min_size=1, max_size=8).map(
+    lambda sizes: [*sizes, 50_021]
+)
+
+
+@st.composite
+def valid_streams(draw):
+    """(stream, its messages) as an honest client sends it."""
+    stream, messages = [], []
+    for _ in range(draw(st.integers(0, 5))):
+        opcode = draw(st.sampled_from([TEXT, BINARY, PING, PONG]))
+        payload = draw(st.text(max_size=20).map(str.encode) if opcode == TEXT else payloads)
+        if opcode >= CLOSE:
+            payload = payload[:125]
+            cuts = []
+        else:
+            cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
+        pieces = [payload[i:j] for i, j in itertools.pairwise([0, *cuts, len(payload)])]
+        for i, piece in enumerate(fragments(opcode, *pieces, mask=draw(masks))):
+            if i and draw(st.booleans()):
+                stream.append(frame(PING, b"between"))
+                messages.append((PING, b"between"))
+            stream.append(piece)
+        messages.append((opcode, payload))
+    return b"".join(stream), messages
+
+
+@st.composite
+def any_frames(draw):
+    """A frame that need not be right."""
+    return frame(
+        draw(st.sampled_from([CONTINUATION, TEXT, TEXT, BINARY, BINARY, CLOSE, PING, PONG, 3, 11])),
+        draw(payloads),
+        fin=draw(st.booleans()),
+        rsv=draw(st.sampled_from([0, 0, 0, 4, 2])),
+        mask=draw(st.one_of(masks, masks, masks, st.none())),
+    )
+
+
+@st.composite
+def broken_streams(draw):
+    """Frames, valid ones first, some of whose bytes are flipped, lost or put in."""
+    stream = bytearray(draw(valid_streams())[0] + b"".join(draw(st.lists(any_frames(), max_size=3))))
+    for kind in draw(st.lists(st.sampled_from(["flip", "lose", "put", "cut"]), max_size=3)):
+        at = draw(st.integers(0, min(len(stream), 200)))
+        if kind == "flip" and at < len(stream):
+            stream[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "lose":
+            del stream[at : at + draw(st.integers(1, 10))]
+        elif kind == "put":
+            stream[at:at] = draw(st.binary(min_size=1, max_size=10))
+        elif kind == "cut":
+            del stream[at * len(stream) // 200 :]
+    return bytes(stream)
+
+
+@given(valid=valid_streams(), sizes=sizes)
+def test_any_valid_stream(codec, valid, sizes):
+    stream, expected = valid
+    for feed in (by_receive, by_buffer):
+        check(server(codec), functools.partial(feed, sizes=sizes), stream, expected)
+
+
+@given(
+    stream=broken_streams(),
+    max_size=st.sampled_from([10, 1000, MIB, UNLIMITED]),
+    masked=st.sampled_from([True, True, True, False]),
+    rsv1=st.booleans(),
+    sizes=sizes,
+    buffer_sizes=sizes,
+)
+@settings(max_examples=150)
+def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, masked, rsv1, sizes, buffer_sizes):
+    def outcome(module, feed, sizes):
+        reader = module.MessageReader(max_size, masked, rsv1)
+        messages = feed(reader, stream, sizes)
+        return messages, reader.error, reader.closed
+
+    specified = outcome(pure, by_receive, [2**30])
+    assert outcome(codec, by_receive, [2**30]) == specified
+    assert outcome(codec, by_receive, sizes) == specified
+    assert outcome(codec, by_buffer, buffer_sizes) == specified
+
+
+# Memory
+
+
+def test_a_dribbled_message_costs_its_bytes(codec):
+    payload = bytes(20_000)
+    stream = frame(BINARY, payload)
+    tracemalloc.start()
+    try:
+        reader = server(codec)
+        assert by_receive(reader, stream[:-1], sizes=[1]) == []
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(payload) < current < 1.3 * len(payload)
+    assert peak < 3 * len(payload)
+
+
+def test_a_fragment_costs_its_bytes(codec):
+    stream = frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"a", fin=False) * 10_000
+    tracemalloc.start()
+    try:
+        reader = server(codec)
+        assert reader.receive(stream) == []
+        current, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 10_000 < current < 20_000
+
+
+def test_nothing_is_read_once_memory_has_run_out():
+    """In the compiled codec, whose state would not be sound; or else nothing had been read yet."""
+    speedups = pytest.importorskip("duck.contrib.websockets._speedups", exc_type=ImportError)
+    testcapi = pytest.importorskip("_testcapi")
+    messages = [(TEXT, b"t" * 1000), (PING, b"p" * 100), (BINARY, b"b" * 5000)]
+    stream = frame(*messages[0]) + frame(PING, b"p" * 100).join(fragments(BINARY, b"b" * 2000, b"b" * 3000))
+    failures = 0
+    for size in (900, 3500, len(stream)):
+        for allocation in range(20):
+            reader = server(speedups)
+            testcapi.set_nomemory(allocation, allocation + 1)
+            try:
+                reader.receive(stream[:size])
+            except MemoryError:
+                failures += 1
+                testcapi.remove_mem_hooks()
+                expected = [] if reader.closed else messages
+                assert reader.receive(stream) == expected
+            finally:
+                testcapi.remove_mem_hooks()
+    assert failures > 10
+
+
+def read_a_mix(codec):
+    """Twenty messages: whole, fragmented, in pieces, in place, refused and abandoned ones."""
+    reader, spare = server(codec), bytearray(64)
+    text, ping = frame(TEXT, b"a text of thirty-odd characters."), frame(PING, b"ping")
+    parts = fragments(BINARY, b"one" * 20, b"", b"three" * 30)
+    assert len(reader.receive(text + ping + text)) == 3
+    assert len(reader.receive(ping.join(parts))) == 3
+    assert len(by_receive(reader, text + ping, [5])) == 2
+    large = header(0x82, 70_000, MASK)
+    reader.receive(large)
+    reader.get_buffer(spare)
+    assert len(reader.receive(bytes(70_000))) == 1
+    abandoned = [large, text[:9], ping[:9], parts[0] + ping[:-1], parts[0] + large + b"a"]
+    refused = [frame(TEXT, b"\xff"), frame(TEXT, b"ab" * 50 + b"\xff")[:-1], b"\xff\xff"]
+    for stream in [*abandoned, *refused, b"", text, parts[0]]:
+        other = server(codec)
+        by_receive(other, stream, [50])
+        other.get_buffer(spare)
+    for call in (codec.apply_mask, codec.apply_mask_inplace, codec.serialize):
+        with contextlib.suppress(TypeError, ValueError, BufferError):
+            call(b"data", b"short")
+    with contextlib.suppress(ValueError):
+        codec.parse_header(b"\xff\xff", True, False, 0)
+
+
+def test_no_memory_leaks(codec):
+    rounds = 400 if codec is pure else 2_000
+    for _ in range(50):
+        read_a_mix(codec)
+    # What grows each time is a leak; what grows once is something else in the process, which others have left behind.
+    assert any(growth(codec, rounds) < rounds for _ in range(3))  # the smallest leak is 16 bytes a round
+
+
+def growth(codec, rounds):
+    """Bytes that are allocated after so many rounds and were not before."""
+    tracemalloc.start()
+    try:
+        read_a_mix(codec)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(rounds):
+            read_a_mix(codec)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return after - before

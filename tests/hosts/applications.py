@@ -1,0 +1,47 @@
+"""ASGI applications that several modules of tests serve."""
+
+import asyncio
+
+
+class App:
+    """Accepts and echoes, and notes the scope, the events received, and how it ended."""
+
+    def __init__(self, **accept):
+        self.accept = {"type": "websocket.accept", **accept}
+        self.scope = None
+        self.events = []
+
+    async def __call__(self, scope, receive, send):
+        self.scope = scope
+        self.events.append(await receive())
+        await send(self.accept)
+        while True:
+            event = await receive()
+            self.events.append(event)
+            if event["type"] == "websocket.disconnect":
+                return
+            await send({**event, "type": "websocket.send"})
+
+
+def answering(*events, outcome=None):
+    """An application that sends events, and notes in `outcome` what it receives then."""
+
+    async def app(scope, receive, send):
+        await receive()
+        for event in events:
+            await send(event)
+        if outcome is not None:
+            outcome.append(await receive())
+
+    return app
+
+
+ACCEPT = {"type": "websocket.accept"}
+
+
+async def settled(sent):
+    """Until nothing is added any more, for a while."""
+    before = -1
+    while before != len(sent):
+        before = len(sent)
+        await asyncio.sleep(0.1)

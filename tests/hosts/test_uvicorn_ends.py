@@ -1,0 +1,262 @@
+"""How a connection of an ASGI application ends on our protocol for uvicorn, whoever ends it."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
+
+from .applications import ACCEPT, App, answering
+
+pytest.importorskip("uvicorn")
+
+
+def test_the_application_closes(run, serving_asgi, dial):
+    outcome = []
+    app = answering(ACCEPT, {"type": "websocket.close", "code": 4001, "reason": "enough"}, outcome=outcome)
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            assert await peer.closing() == (4001, "enough")
+            peer.send("dropped")
+            peer.close(4001)
+            assert await peer.rest() == []
+
+    run(scenario())
+    assert outcome == [{"type": "websocket.disconnect", "code": 4001, "reason": "enough"}]
+
+
+def test_nothing_can_be_sent_after_closing(run, serving_asgi, dial):
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        await send({"type": "websocket.close"})
+        with pytest.raises(RuntimeError, match=r"after sending 'websocket\.close'"):
+            await send({"type": "websocket.send", "text": "late"})
+        await send({"type": "websocket.close"})
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            assert await peer.closing() == (1000, "")
+            peer.close()
+            assert await peer.rest() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("returned", "code"), [(None, CloseCode.NORMAL_CLOSURE), ("something", CloseCode.INTERNAL_ERROR)]
+)
+def test_an_application_that_returns(run, serving_asgi, dial, returned, code):
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        return returned
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            assert (await peer.closing())[0] == code
+            peer.close(code)
+
+    run(scenario())
+
+
+def test_an_application_that_fails(run, serving_asgi, dial, caplog):
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        await receive()
+        await receive()
+        raise ValueError("as the test expects")
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("now")
+            assert await peer.closing() == (1011, "internal error")
+            peer.close(1011)
+
+    run(scenario())
+    assert "as the test expects" in caplog.text
+
+
+@pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
+def test_a_client_goes_without_a_word(run, serving_asgi, dial, caplog, leave, until):
+    """Each later `receive` tells of it again, and `send` raises an OSError, which is no fault of the application."""
+    events = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        events.extend([await receive(), await receive()])
+        with pytest.raises(OSError, match="closed"):
+            await send({"type": "websocket.send", "text": "?"})
+        await send({"type": "websocket.send", "text": "?"})
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            getattr(peer, leave)()
+            await until(lambda: not server.state.tasks)
+
+    run(scenario())
+    assert events == [{"type": "websocket.disconnect", "code": 1006}] * 2
+    assert not caplog.records
+
+
+def test_a_client_goes_before_it_is_answered(run, serving_asgi, dial, until):
+    events = []
+
+    async def app(scope, receive, send):
+        events.extend([await receive(), await receive()])
+        with pytest.raises(OSError, match="closed"):
+            await send(ACCEPT)
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await until(lambda: events or server.state.tasks)
+            peer.leave()
+            await until(lambda: not server.state.tasks)
+
+    run(scenario())
+    assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
+
+
+def test_messages_before_the_end_are_still_received(run, serving_asgi, dial, until):
+    go_on = asyncio.Event()
+    events = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await go_on.wait()
+        events.extend([await receive() for _ in range(3)])
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("one", b"two")
+            peer.close(4000)
+            assert await peer.closing() == (4000, "")
+            go_on.set()
+            await until(lambda: not server.state.tasks)
+
+    run(scenario())
+    assert [event.get("text", event.get("bytes", event.get("code"))) for event in events] == ["one", b"two", 4000]
+
+
+def test_the_server_shuts_down(run, serving_asgi, dial):
+    app = App()
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await peer.head()
+            closing = asyncio.create_task(server.shut_down())
+            assert await peer.closing() == (1012, "")
+            peer.close(1012)
+            assert await peer.rest() == []
+            await closing
+
+    run(scenario())
+    assert app.events[-1]["type"] == "websocket.disconnect"
+    assert app.events[-1]["code"] == 1012
+
+
+def test_the_server_shuts_down_and_the_client_does_not_care(run, serving_asgi, dial):
+    async def scenario():
+        async with serving_asgi(App()) as server, dial(server) as peer:
+            await peer.head()
+            await server.shut_down()
+            assert await peer.closing() == (1012, "")
+
+    run(scenario())
+
+
+class Pushing(WebSocketView):
+    """Has much to send, and does not wait until it has left."""
+
+    async def on_open(self):
+        self.sending = asyncio.create_task(self.send(PUSHED, OpCode.BINARY))
+
+    async def on_close(self, frame=None):
+        await asyncio.gather(self.sending, return_exceptions=True)
+
+
+PUSHED = bytes(2**24)
+
+
+async def pushing(scope, receive, send):
+    await receive()
+    await send(ACCEPT)
+    sending = asyncio.create_task(send({"type": "websocket.send", "bytes": PUSHED}))
+    await receive()
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def frame_header(peer):
+    first, size = await peer.reader.readexactly(2)
+    return first, int.from_bytes(await peer.reader.readexactly(8)) if size == 127 else size
+
+
+@pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
+def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial, app):
+    """It gets all that was sent, and the close frame, however long that takes."""
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+            await peer.head()
+            first, size = await frame_header(peer)
+            closing = asyncio.create_task(server.shut_down())
+            received = 0
+            while first & 15 != OpCode.CLOSE:
+                for start in range(0, size, 65536):
+                    received += len(await peer.reader.readexactly(min(65536, size - start)))
+                    if received % 2**20 == 0:
+                        await asyncio.sleep(0.1)
+                first, size = await frame_header(peer)
+            assert received == len(PUSHED)
+            assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)
+            peer.close(CloseCode.SERVICE_RESTART)
+            await closing
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
+def test_the_server_shuts_down_and_a_client_does_not_read(run, serving_asgi, dial, app):
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+            await peer.head()
+            await server.shut_down()
+
+    run(scenario())
+
+
+def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, dial, until):
+    events = []
+
+    async def app(scope, receive, send):
+        events.extend([await receive(), await receive()])
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await until(lambda: server.state.tasks)
+            ending = asyncio.create_task(server.shut_down())
+            assert (await peer.head())[0] == 500
+            peer.leave()
+            await ending
+
+    run(scenario())
+    assert events[-1] == {"type": "websocket.disconnect", "code": 1006}
+
+
+def test_the_task_of_an_application_is_cancelled(run, serving_asgi, dial):
+    async def scenario():
+        async with serving_asgi(App()) as server, dial(server) as peer:
+            await peer.head()
+            (task,) = server.state.tasks
+            task.cancel()
+            assert await peer.closing() == (1012, "")
+            peer.close(1012)
+
+    run(scenario())

@@ -1,0 +1,106 @@
+"""Large compressed messages, and a client that sends them."""
+
+import asyncio
+import random
+import threading
+
+from duck.contrib.websockets import (
+    Frame,
+    OpCode,
+    PerMessageDeflate,
+    WebSocketView,
+)
+from duck.contrib.websockets.sansio.connection import parse_close
+
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+MIB = 2**20
+SECONDS = 10
+
+
+def text(seed, size=300_000):
+    """Compresses to about a half."""
+    return random.Random(seed).randbytes(size // 2).hex().encode()
+
+
+LARGE = [text(seed) for seed in range(4)]
+
+
+def far_end():
+    return PerMessageDeflate("permessage-deflate", client_max_window_bits=12, server_max_window_bits=12)
+
+
+def compressed(end, payload, opcode=OpCode.TEXT):
+    return end.encode(Frame(opcode, payload=payload)).serialize(mask=True)
+
+
+def broken(size=200_000):
+    """A large message that is not compressed at all, but says so."""
+    return Frame(OpCode.TEXT, payload=b"\xff" * size, rsv1=True).serialize(mask=True)
+
+
+class Client:
+    """The peer of a session, which compresses what it sends."""
+
+    def __init__(self, peer):
+        self.peer = peer
+        self.end = far_end()
+
+    def send(self, *messages):
+        """Sends messages and frames, all in one piece."""
+        self.peer.write(
+            b"".join(
+                message.serialize(mask=True) if isinstance(message, Frame) else compressed(self.end, message)
+                for message in messages
+            )
+        )
+
+    async def frame(self):
+        return await Frame.parse(self.peer.reader.readexactly, mask_required=False, extensions=[self.end])
+
+    async def raw(self):
+        """The next message as it is on the wire, out of its fragments: whether it is compressed, and its payload."""
+        payload, is_compressed = b"", False
+        while True:
+            first, length = await self.peer.reader.readexactly(2)
+            if length >= 126:
+                length = int.from_bytes(await self.peer.reader.readexactly(2 if length == 126 else 8))
+            payload += await self.peer.reader.readexactly(length)
+            assert first & 0b1111 < OpCode.CLOSE
+            is_compressed = is_compressed or bool(first & 0b01000000)
+            if first & 0b10000000:
+                return is_compressed, payload
+
+    async def message(self):
+        is_compressed, payload = await self.raw()
+        return self.end.decompress(payload) if is_compressed else payload
+
+    async def closing(self):
+        frame = await self.frame()
+        assert frame.opcode == OpCode.CLOSE
+        return parse_close(frame.payload)[0]
+
+
+class Gate:
+    """Stops the threads until it is opened.
+
+    Attributes:
+        entered: Set when one has come to it.
+    """
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._open = threading.Event()
+        self.entered = asyncio.Event()
+
+    def open(self):
+        self._open.set()
+
+    def pass_through(self):
+        if threading.current_thread().name.startswith("duck-deflate"):
+            self._loop.call_soon_threadsafe(self.entered.set)
+            assert self._open.wait(SECONDS)
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)

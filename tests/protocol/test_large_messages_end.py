@@ -1,0 +1,387 @@
+"""How a connection ends while threads are at work on its large messages."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from duck.contrib.websockets import (
+    ConnectionClosed,
+    Frame,
+    OpCode,
+    WebSocketView,
+)
+from duck.contrib.websockets.protocol import decoding
+from duck.contrib.websockets.protocol.line import Line
+from duck.contrib.websockets.sansio.connection import Connection
+
+from ..support.views import Recorder
+from .large import LARGE, OFFER, Client, Echo, compressed, far_end
+
+
+def test_a_close_frame_behind_a_large_message(run, connect):
+    async def scenario():
+        async with connect(Recorder, headers=OFFER) as session:
+            client = Client(session.peer)
+            client.send(b"small", LARGE[0], LARGE[1], Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            for message in (b"small", LARGE[0], LARGE[1]):
+                assert await client.message() == message
+            assert await client.closing() == 1000
+            await session.ended()
+            assert session.view.events == ["open", b"small", LARGE[0], LARGE[1], ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+class Pulling(Recorder):
+    async def read_frame(self):
+        return await super().read_frame()
+
+
+@pytest.mark.parametrize("view_class", [Recorder, Pulling])
+def test_the_connection_is_lost_while_a_message_is_decompressed(run, connect, gate, until, view_class):
+    async def scenario():
+        held = gate("decode")
+        async with connect(view_class, headers=OFFER) as session:
+            view, end = session.view, far_end()
+            data = b"".join(compressed(end, message) for message in (LARGE[0], b"behind", LARGE[1]))
+            protocol = view._protocol
+            asyncio.get_running_loop().call_soon(protocol.received, protocol.reader.receive(data))
+            await held.entered.wait()
+            protocol.transport.abort()
+            await until(lambda: view.close_code is not None)
+            assert view.events == ["open"]
+            held.open()
+            await session.ended()
+            assert [event for event in view.events if isinstance(event, bytes)] == [LARGE[0], b"behind", LARGE[1]]
+            assert view.events[-1] == ("close", None)
+
+    run(scenario())
+
+
+def test_a_view_without_on_close(run, connect, gate):
+    class View(WebSocketView):
+        received = None
+
+        async def on_receive(self, message, opcode):
+            self.received = message
+
+    async def scenario():
+        held = gate("decode")
+        async with connect(View, headers=OFFER) as session:
+            Client(session.peer).send(LARGE[0])
+            await held.entered.wait()
+            session.view._protocol.transport.abort()
+            await asyncio.sleep(0)
+            held.open()
+            await session.ended()
+            assert session.view.received == LARGE[0]
+
+    run(scenario())
+
+
+def test_who_takes_longer_than_the_deadline(run, connect, gate, log):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.05
+
+    async def scenario():
+        held = gate("decode")
+        async with connect(View, headers=OFFER) as session:
+            Client(session.peer).send(LARGE[0], b"behind")
+            await held.entered.wait()
+            session.view._protocol.transport.abort()
+            await session.ended()
+            assert session.view.events == ["open", ("close", None)]
+            job = asyncio.get_running_loop().run_in_executor(decoding.threads(), int)
+            held.open()
+            await job
+            await asyncio.sleep(0)
+            assert session.view.events == ["open", ("close", None)]
+
+    run(scenario())
+    assert [entry.message for entry in log()] == ["'/': 2 messages were not handled in time"]
+
+
+def test_the_connection_is_lost_while_a_message_for_an_application_is_decompressed(run, serving_asgi, dial, gate, log):
+    """uvicorn hears of the loss at once, and the application gets the message first."""
+    received = []
+
+    async def app(scope, receive, send):
+        received.append(await receive())
+        await send({"type": "websocket.accept"})
+        while received[-1]["type"] != "websocket.disconnect":
+            received.append(await receive())
+
+    async def scenario():
+        held = gate("decode")
+        async with serving_asgi(app) as server, dial(server, target="/room", headers=OFFER) as peer:
+            await peer.head()
+            Client(peer).send(LARGE[0])
+            await held.entered.wait()
+            for connection in server.state.connections:
+                connection.transport.abort()
+            while server.state.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            held.open()
+
+    run(scenario())
+    kinds = [event["type"] for event in received]
+    assert kinds == ["websocket.connect", "websocket.receive", "websocket.disconnect"]
+    assert not log()
+
+
+def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
+    """What still comes is dropped then."""
+
+    async def scenario():
+        held = gate("decode")
+        async with connect(Recorder, headers=OFFER) as session:
+            client = Client(session.peer)
+            client.send(LARGE[0], LARGE[1], Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            await held.entered.wait()
+            await session.view.send_close(1001)
+            assert await client.closing() == 1001
+            held.open()
+            await session.ended()
+            assert session.view.events == ["open", ("close", b"\x03\xe8")]
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_view_closes_behind_what_it_sends(run, connect, count):
+    """Messages sent before leave before the close frame, whether a thread has begun on them or not."""
+
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            messages = [LARGE[0], b"small", *LARGE] * count
+            sent = asyncio.gather(*(view.send(message) for message in messages))
+            await asyncio.sleep(0)
+            await view.send_close()
+            for message in messages:
+                assert await client.message() == message
+            assert await client.closing() == 1000
+            await sent
+
+    run(scenario())
+
+
+def test_the_connection_is_lost_while_a_message_is_compressed(run, connect, gate):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            for data in (LARGE[0], "small"):
+                try:
+                    await self.send(data)
+                except ConnectionClosed as error:
+                    self.events.append(error.code)
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(View, headers=OFFER) as session:
+            session.peer.send("go")
+            await held.entered.wait()
+            waiting = asyncio.create_task(session.view.send("behind"))
+            await asyncio.sleep(0)
+            session.view._protocol.transport.abort()
+            with pytest.raises(ConnectionClosed):
+                await waiting
+            await session.ended()
+            assert sorted(map(str, session.view.events)) == ["('close', None)", "1006", "1006", "open"]
+            held.open()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("who", ["peer", "view"])
+def test_a_close_frame_behind_messages_that_are_compressed(run, serving, dial, gate, who):
+    """They leave first, for they were sent first. Others are served meanwhile, and nothing may be sent any more."""
+
+    async def scenario():
+        held = gate("compress")
+        async with serving(Recorder) as server, dial(server, headers=OFFER) as peer, dial(server) as other:
+            await peer.head()
+            await other.head()
+            view, end = await server.views.get()
+            client = Client(peer)
+            sent = [asyncio.create_task(view.send(message)) for message in (LARGE[0], "small", LARGE[1])]
+            await held.entered.wait()
+            if who == "peer":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x0f\xa0"), b"too late")
+            else:
+                await view.send_close(4000)
+                client.send(b"too late")
+            for number in range(10):
+                other.send(str(number))
+                assert await other.message() == str(number)
+            for late in ("late", ["late"]):
+                with pytest.raises(ConnectionClosed, match="4000"):
+                    await view.send(late)
+            await view.send_close(4001)
+            held.open()
+            for message in (LARGE[0], b"small", LARGE[1]):
+                assert await client.message() == message
+            assert await client.closing() == 4000
+            await asyncio.gather(*sent)
+            if who == "view":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x0f\xa0"))
+            await end
+            assert view.close_code == 4000
+            assert view.events == ["open", ("close", b"\x0f\xa0")]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("who", ["peer", "view"])
+def test_a_close_frame_behind_messages_for_which_the_time_is_over(run, connect, gate, who):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.2
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(View, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            sent = [asyncio.create_task(view.send(message)) for message in (LARGE[0], "small")]
+            await held.entered.wait()
+            if who == "peer":
+                client.send(Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+            else:
+                await view.send_close()
+            assert await client.closing() == 1000
+            for sending in sent:
+                with pytest.raises(ConnectionClosed):
+                    await sending
+            session.peer.shut()
+            await session.ended()
+            held.open()
+
+    run(scenario())
+
+
+def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
+    async def scenario():
+        held = gate("compress")
+        async with connect(Recorder, headers=OFFER) as session:
+            view = session.view
+            sent = asyncio.create_task(view.send(LARGE[0]))
+            await held.entered.wait()
+            await view.send_close()
+            session.peer.reset()
+            with pytest.raises(ConnectionClosed):
+                await sent
+            await session.ended()
+            held.open()
+
+    run(scenario())
+
+
+def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, connect, gate, monkeypatch):
+    """A hundred that a large one has held up: they do not leave all at once."""
+    monkeypatch.setattr(Line, "FAIR_SHARE", 0)
+    turns = 0
+
+    async def scenario():
+        nonlocal turns
+        held = gate("compress")
+        async with connect(Echo, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            loop = asyncio.get_running_loop()
+            message = LARGE[1][:20_000]
+            sent = [view.send(LARGE[0]), *(view.send(message) for _ in range(100))]
+            await held.entered.wait()
+
+            def count():
+                nonlocal turns
+                turns += bool(view._protocol.sender._line.resuming)
+                loop.call_soon(count)
+
+            loop.call_soon(count)
+            held.open()
+            assert await client.message() == LARGE[0]
+            for _ in range(100):
+                assert await client.message() == message
+            await asyncio.gather(*sent)
+
+    run(scenario())
+    assert turns > 50
+
+
+def test_who_gives_up_waiting_has_sent_all_the_same(run, connect, gate):
+    """For the messages behind it refer to it."""
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(Echo, headers=OFFER) as session:
+            client, view = Client(session.peer), session.view
+            sent = asyncio.create_task(view.send(LARGE[0]))
+            await held.entered.wait()
+            sent.cancel()
+            await asyncio.wait([sent])
+            held.open()
+            await view.send(LARGE[0][-3000:])
+            assert await client.message() == LARGE[0]
+            assert await client.message() == LARGE[0][-3000:]
+
+    run(scenario())
+
+
+def test_an_error_in_the_thread_is_the_senders(run, connect, monkeypatch, log):
+    def compress(self, fragments):
+        raise MemoryError
+
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            monkeypatch.setattr(Connection, "compress", compress)
+            client = Client(session.peer)
+            with pytest.raises(MemoryError):
+                await session.view.send(LARGE[0])
+            client.send(LARGE[1])
+            assert await client.closing() == 1011
+
+    run(scenario())
+    assert [type(entry.error) for entry in log()] == [MemoryError]
+
+
+def test_terminate(run, connect, gate):
+    """The server does not wait for what is compressed."""
+
+    async def scenario():
+        held = gate("compress")
+        async with connect(Recorder, headers=OFFER) as session:
+            client = Client(session.peer)
+            client.send(LARGE[0])
+            await held.entered.wait()
+            session.view.terminate()
+            assert await client.closing() == 1001
+            await session.ended()
+            assert session.view.events == ["open", LARGE[0], ("close", None)]
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("each_backend")
+def test_a_connection_that_has_ended_is_freed_at_once(run, serving, dial, until):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            pass
+
+    async def scenario():
+        async with serving(View) as server:
+            async with dial(server, headers=OFFER) as peer:
+                await peer.head()
+                view, end = await server.views.get()
+                client = Client(peer)
+                client.send(LARGE[0], Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+                assert await client.closing() == 1000
+                await end
+            extension = weakref.ref(view.extensions[0])
+            gc.disable()  # which would find what is left in a cycle
+            try:
+                del view, end
+                await until(lambda: extension() is None)
+            finally:
+                gc.enable()
+
+    run(scenario())
