@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import websockets
 
+from duck.contrib.websockets import client
+
 from .serving import serving
 
 APP = """
@@ -111,5 +113,15 @@ def test_a_page_of_another_origin_does_not(port, run, origin):
             async with connect(port, origin):
                 pass
         assert caught.value.response.status_code == 403
+
+    run(scenario())
+
+
+def test_our_client_gets_through(port, run):
+    async def scenario():
+        async with client.connect(f"ws://127.0.0.1:{port}/", headers={"X-A": "b"}) as ws:
+            assert ws.extensions
+            assert json.loads(await ws.recv(timeout=10))[0] == "127.0.0.1"
+        assert ws.close_code == 1000
 
     run(scenario())
