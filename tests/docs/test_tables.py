@@ -17,9 +17,14 @@ from duck.server import Limits
 from .snippets import SNIPPETS, pages
 
 
+def table(text):
+    """The defaults in the tables of a text, by name."""
+    return dict(re.findall(r"^\| `([\w-]+)` \| ?(?:`([^`]+)`|[^|`]*) ?\|", text, re.MULTILINE))
+
+
 def defaults(path):
-    """The defaults that the tables of a page give, by name."""
-    return dict(re.findall(r"^\| `([\w-]+)` \| ?(?:`([^`]+)`|[^|`]*) ?\|", path.read_text(), re.MULTILINE))
+    """The defaults in the tables of a page, by name."""
+    return table(path.read_text())
 
 
 def test_the_settings_of_a_view_are_those_of_their_table(root):
@@ -39,18 +44,33 @@ def test_every_limit_of_the_server_has_its_default(root):
     assert defaults(root / "docs/reference/server.md") == limits
 
 
-def test_every_option_has_its_default(root):
-    command = [sys.executable, "-P", "-m", "duck.server", "serve", "--help"]
-    environment = os.environ | {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""}
-    usage = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    paragraphs = re.findall(r"^  (--[\w-]+)(.*?)(?=^  -|^\S|\Z)", usage, re.MULTILINE | re.DOTALL)
-    page = defaults(root / "docs/reference/command.md")
-    assert {name for name, _ in paragraphs} == {name for name in page if name.startswith("--")}
-    # The help has the default in brackets at the end.
-    found = {name: re.search(r"\(([a-z\d.]+)\)\s*$", words) for name, words in paragraphs}
-    said = {name: match[1].removesuffix(".0") for name, match in found.items() if match}
-    assert said
-    assert {name: page[name] for name in said} == said
+@pytest.fixture(scope="module")
+def usage():
+    """The options of a command by its help: the default of each, or None."""
+
+    def usage(command):
+        words = [sys.executable, "-P", "-m", "duck.server", command, "--help"]
+        environment = os.environ | {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": "", "COLUMNS": "100"}
+        text = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+        found = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+)(.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        # The help has the default in brackets at the end.
+        return {name: re.search(r"\(([a-z\d.]+)\)\s*$", words) for name, words in found}
+
+    return usage
+
+
+@pytest.mark.parametrize("command", ["serve", "connect", "bench"])
+def test_every_option_has_its_default(root, usage, command):
+    page = (root / "docs/reference/command.md").read_text()
+    section = page.split(f"\n## `duck {command}`\n")[1].split("\n## ")[0]
+    told, options = table(section), usage(command)
+    if command == "bench":
+        options = {name: default for name, default in options.items() if name not in usage("connect")}
+    assert set(told) == set(options)
+    said = {name: default[1] for name, default in options.items() if default}
+    assert {name: told[name].removesuffix(".0") for name in said} == {
+        name: default.removesuffix(".0") for name, default in said.items()
+    }
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
