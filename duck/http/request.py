@@ -91,6 +91,22 @@ class HttpRequest:
         return parse_qs(self.query_string, keep_blank_values=True)
 
     @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by their names (RFC 6265, section 4.2.1). Each access parses them again.
+
+        Malformed ones are left out. Of several with one name the first counts, whose path is the most specific.
+        """
+        found: dict[str, str] = {}
+        for line in self.headers.getall("cookie"):
+            for pair in line.split(";"):
+                name, equals, value = pair.partition("=")
+                if equals and (name := name.strip(" \t")):
+                    value = value.strip(" \t")
+                    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+                    found.setdefault(name, value[1:-1] if quoted else value)
+        return found
+
+    @property
     def META(self) -> dict[str, Any]:
         """Notes of a host or a view about this request; empty at first."""
         if self._meta is None:

@@ -332,12 +332,17 @@ class Server:
     def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
         """The connection of a view is gone."""
         view = self._work.views.pop(ended)
-        (place or self._census.anywhere).leave()
+        place = place or self._census.anywhere
         if ended.cancelled():
             abort(view)
         elif (error := ended.exception()) is not None:
             logger.error("the view for %r failed", view.request, exc_info=error)
             abort(view)
+        elif not view.initiated_upgrade and view.request.transport and not view.request.transport.is_closing():
+            # `on_handshake` has refused the client, which has a while to read why.
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
+            return
+        place.leave()
 
     def _run_ended(
         self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"

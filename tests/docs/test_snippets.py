@@ -91,17 +91,20 @@ def test_a_dialogue(execute, run):
     assert run(said(login, "duck", "moo")) == ["name?", "password?", "no", 1000]
 
 
-def test_users(execute, run):
-    account = execute(block("class Account"))["Account"]
-    assert run(said(account)) == [1008]
+@pytest.mark.parametrize(
+    ("name", "headers", "greeting"),
+    [("Account", {"Cookie": "session=3f9a"}, "hello, alice"), ("Device", {"Authorization": "Bearer s3cret"}, None)],
+)
+def test_users(execute, run, name, headers, greeting):
+    view = execute(block(f"class {name}"))[name]
 
     async def scenario():
-        headers = {"Cookie": "session=3f9a"}
-        async with (
-            serve(account, port=0) as server,
-            websockets.connect(server.addresses[0], additional_headers=headers) as peer,
-        ):
-            assert await peer.recv() == "hello, alice"
+        async with serve(view, port=0) as server:
+            with pytest.raises(websockets.InvalidStatus, match="401"):
+                await websockets.connect(server.addresses[0])
+            async with websockets.connect(server.addresses[0], additional_headers=headers) as peer:
+                if greeting is not None:
+                    assert await peer.recv() == greeting
 
     run(scenario())
 

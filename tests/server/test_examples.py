@@ -7,9 +7,10 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from duck.server import target
@@ -64,6 +65,26 @@ def test_chat(serve):
         clients[0].send(b"binary")
         with pytest.raises(Exception, match=r"1003.*text only"):
             clients[0].recv()
+
+
+def test_login(serve):
+    address = serve("login.py")
+    site = address.replace("ws://", "http://")
+    with pytest.raises(InvalidStatus) as refused:
+        connect(address + "/chat")
+    assert (refused.value.response.status_code, refused.value.response.body) == (401, b"sign in first\n")
+    jar = HTTPCookieProcessor()
+    browser = build_opener(jar)
+    assert b"Sign in</button>" in browser.open(site).read()
+    assert b'You are <b id="name">&lt;Alice&gt;</b>' in browser.open(site + "/login?name=%3CAlice%3E").read()
+    (cookie,) = jar.cookiejar
+    headers = {"Cookie": f"theme=dark; {cookie.name}={cookie.value}"}
+    with connect(address + "/chat", additional_headers=headers) as client:
+        client.send("hello")
+        assert client.recv() == "<Alice>: hello"
+    browser.open(site + "/logout")
+    with pytest.raises(InvalidStatus):
+        connect(address + "/chat", additional_headers=headers)
 
 
 def test_the_chat_does_not_wait_for_a_client_that_does_not_read(serve):

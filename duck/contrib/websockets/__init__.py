@@ -13,12 +13,20 @@ urlpatterns = [path("/ws", Echo)]
 from duck.views import View
 
 from .compression import Compression
-from .exceptions import BrokerError, ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError
+from .exceptions import (
+    BrokerError,
+    ConnectionClosed,
+    ExtensionError,
+    HandshakeError,
+    PayloadTooBig,
+    ProtocolError,
+)
 from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
 from .protocol.prepared import broadcast
+from .sansio.handshake import Handshake
 from .view import State, WebSocketView
 
 __version__ = "0.1.0"
@@ -33,6 +41,8 @@ __all__ = [
     "Extension",
     "ExtensionError",
     "Frame",
+    "Handshake",
+    "HandshakeError",
     "OpCode",
     "PayloadTooBig",
     "PerMessageDeflate",

@@ -17,6 +17,7 @@ STEPS = (
     "_receive_loop",
     "initiate_upgrade_to_ws",
     "on_close",
+    "on_handshake",
     "on_new_frame",
     "on_open",
     "read_frame",

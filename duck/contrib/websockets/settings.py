@@ -143,6 +143,12 @@ SETTINGS = (
         _number("seconds, or None for no limit", or_none=True),
     ),
     Setting(
+        "HANDSHAKE_TIMEOUT",
+        "seconds",
+        "Time for `on_handshake` to decide; then it is cancelled and the client gets 503. None for any time.",
+        _number("seconds, more than 0, or None for any time", or_none=True, above=True),
+    ),
+    Setting(
         "CLOSE_TIMEOUT",
         "seconds",
         "Time for the peer to answer a close frame; it starts again whenever the peer reads waiting bytes. After "

@@ -161,6 +161,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """The server stops."""
         if self._session.stage is Stage.CONNECTING:
             self._deny_500()
+            if self._view is not None:
+                self._view.terminate()  # which may be deciding on the handshake
         elif self._view is None or self._responder is None or self._responder.fields is None:
             self._session.shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
         elif self._view.initiated_upgrade:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from duck.http.request import HttpRequest
@@ -14,9 +15,12 @@ from .definition import Definition
 from .endpoint import State, WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
+from .hosts.decision import Decision
 from .logging import access_logger, log_access, log_event, log_refusal, logger
+from .protocol.stepping import start_task
 from .sansio import handshake
 from .sansio.connection import Connection
+from .sansio.handshake import Handshake
 from .sansio.negotiation import Negotiator
 from .settings import BY_NAME
 
@@ -70,6 +74,7 @@ class WebSocketView(WebSocketEndpoint, View):
     """What `Sec-WebSocket-Accept` proves to know (RFC 6455, section 1.3)."""
 
     ALLOWED_ORIGINS: Sequence[str] | None = None
+    HANDSHAKE_TIMEOUT: float | None = 10
     EXTENSIONS: Mapping[str, Negotiator] = {}
 
     min_websocket_version = handshake.VERSION
@@ -77,6 +82,8 @@ class WebSocketView(WebSocketEndpoint, View):
     # What most views begin and end with; less to set for each.
     client_websocket_version: int | None = None
     initiated_upgrade = False
+    _decision: Decision | None = None  # while `on_handshake` runs
+    _opening: "asyncio.Task[None] | None" = None  # likewise; a loop holds tasks weakly
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
@@ -114,6 +121,24 @@ class WebSocketView(WebSocketEndpoint, View):
     def strictly_async(self) -> bool:
         """True: `run` is a coroutine."""
         return True
+
+    # The handshake
+
+    async def on_handshake(self, handshake: Handshake) -> None:
+        """Decides on an opening handshake, before the 101 response.
+
+        The request is a valid handshake of an allowed origin. To accept it, return; what the hook has found, such as a
+        user, it may keep as an attribute of the view. To refuse it, raise a `HandshakeError`:
+
+            raise HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"})
+
+        Any other exception is logged, and the client gets 500. The hook is cancelled when the client leaves, and after
+        HANDSHAKE_TIMEOUT seconds, when the client gets 503. An ASGI server without the extension
+        `websocket.http.response` answers every refusal with 403.
+
+        Args:
+            handshake: The request, the subprotocols to choose from, and the header fields to add to the response.
+        """
 
     # Serving
 
@@ -155,21 +180,47 @@ class WebSocketView(WebSocketEndpoint, View):
         """What `run` does, without a task that lives as long as the connection; for hosts that can wait for a future.
 
         Returns:
-            A future that is done when the connection is closed and every hook has ended; None after a refusal. It is
-            a task, to be cancelled as one, if `run`, `run_forever` or `initiate_upgrade_to_ws` is overridden.
+            A future that is done when the connection is closed and every hook has ended, or after a refusal by
+            `on_handshake`; None after any other refusal. It is a task, to be cancelled as one, if `run`, `run_forever`
+            or `initiate_upgrade_to_ws` is overridden.
         """
         if self._definition.version != type_version(type(self)) and not self._is_sound(self.request):
             return None
         overridden = self._overridden
-        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
+        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws", "on_handshake")):
             upgrade.pause(self.request)
-            return asyncio.get_running_loop().create_task(self.run())
+            return self._start_later(overridden)
         acceptance = self._agree(self.request)
         if acceptance is None:
             return None
         if not self._upgrade(self.request, acceptance, handshake.switching_protocols(acceptance), overridden):
             return None
         return self._serve(overridden)
+
+    def _start_later(self, overridden: frozenset[str]) -> "asyncio.Future[None] | None":
+        """`start` of a view with steps of its own before the 101 response."""
+        loop = asyncio.get_running_loop()
+        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
+            return loop.create_task(self.run())
+        closed: asyncio.Future[None] = loop.create_future()
+        self._opening = start_task(loop, self._open(closed))
+        return None if closed.done() and not self.initiated_upgrade else closed
+
+    async def _open(self, closed: "asyncio.Future[None]") -> None:
+        """Opens the connection, whose end is that of `closed`, if the view so decides."""
+        try:
+            if await self.initiate_upgrade_to_ws():
+                self._open_protocol().closed = closed
+                self._serve(self._overridden)
+            else:
+                closed.set_result(None)
+        except asyncio.CancelledError:
+            closed.cancel()
+            raise
+        except Exception as error:
+            closed.set_exception(error)
+        finally:
+            self._opening = None
 
     async def drain(self, patience: float) -> None:
         """Waits for the handlers at work; messages that come from now on are not handled. For hosts that shut down.
@@ -179,6 +230,15 @@ class WebSocketView(WebSocketEndpoint, View):
         """
         if self._protocol is not None:
             await self._protocol.drain(patience)
+
+    def terminate(self) -> None:
+        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers.
+
+        Before the 101 response it cancels `on_handshake`, and the client gets 503.
+        """
+        if self._decision is not None:
+            self._decision.cancel()
+        super().terminate()
 
     async def initiate_upgrade_to_ws(self) -> bool:
         """Answers the upgrade request.
@@ -193,11 +253,36 @@ class WebSocketView(WebSocketEndpoint, View):
             acceptance = self._agree(request)
             if acceptance is None:
                 return False
+            if "on_handshake" not in self._overridden:
+                response = await upgrade.accept(request, acceptance)
+                return self._upgrade(request, acceptance, response, self._overridden)
+            decided = await self._decide(request, acceptance)
+            if decided is None:
+                return False
+            acceptance, context = decided
             response = await upgrade.accept(request, acceptance)
-            return self._upgrade(request, acceptance, response, self._overridden)
+            return context.run(self._upgrade, request, acceptance, response, self._overridden)
         except ConnectionClosed:
             self.state = State.CLOSED
             return False
+
+    async def _decide(
+        self, request: HttpRequest, acceptance: handshake.Acceptance
+    ) -> tuple[handshake.Acceptance, Context] | None:
+        """Has `on_handshake` decide; the acceptance as it is then, and the context of the hook. None for a refusal."""
+        waiting = Handshake(request, acceptance)
+        self._decision = decision = Decision(self.on_handshake, waiting, self.HANDSHAKE_TIMEOUT)
+        try:
+            context = await decision.made()
+        except HandshakeError as error:
+            self._refuse(request, error)
+            return None
+        except ConnectionClosed:
+            log_event(request, "LEFT", "during the handshake")
+            raise
+        finally:
+            self._decision = None
+        return waiting.acceptance, context
 
     def _agree(self, request: HttpRequest) -> handshake.Acceptance | None:
         """Checks the upgrade request, and refuses it where it is not to be accepted."""

@@ -39,6 +39,12 @@ class UpgradeRequest:
         self.secure = secure
         self.transport = transport
         self.content = bytes(request.content or b"")  # what was read behind the head
+        self._request = request
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by their names, as the framework has parsed them."""
+        return dict(self._request.COOKIES)
 
 
 async def adopt(request: Any) -> "HttpRequest":

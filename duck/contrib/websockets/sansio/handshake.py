@@ -6,13 +6,14 @@ response of HTTP/1.1 (`switching_protocols`, `refusal`) or as ASGI events.
 
 import binascii
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeError
 from ..extensions import Extension
-from .negotiation import Negotiator, format_extension, negotiate
+from .negotiation import TOKEN, Negotiator, format_extension, negotiate
 from .origins import allowed_origins as compiled
 from .origins import host_of, origin_of
 
@@ -24,9 +25,12 @@ __all__ = [
     "MAGIC_STRING",
     "VERSION",
     "Acceptance",
+    "Handshake",
     "accept_key",
     "agree",
     "check",
+    "check_field",
+    "check_refusal",
     "offered_subprotocols",
     "refusal",
     "refusal_fields",
@@ -38,6 +42,13 @@ VERSION = 13
 
 BODILESS = (204, 304)
 """Statuses whose responses have no body (RFC 9110, section 6.4.1)."""
+
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+_RESERVED = (
+    _FRAMING | {"upgrade"} | {f"sec-websocket-{name}" for name in ("accept", "protocol", "extensions", "version")}
+)
+_TOKEN = re.compile(TOKEN)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # characters beyond ASCII are opaque (RFC 9110, section 5.5)
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
@@ -59,6 +70,81 @@ class Acceptance(NamedTuple):
     extensions: Sequence[Extension] = ()
     extension_answer: str = ""
     headers: Sequence[tuple[str, str]] = ()
+
+
+class Handshake:
+    """An opening handshake that a view decides on, in `WebSocketView.on_handshake`.
+
+    Attributes:
+        request: The upgrade request, which has passed all checks.
+        subprotocols: Those that the client offers, in its order of preference.
+    """
+
+    __slots__ = ("_acceptance", "_headers", "request", "subprotocols")
+
+    def __init__(self, request: "HttpRequest", acceptance: Acceptance) -> None:
+        self.request = request
+        self.subprotocols = tuple(offered_subprotocols(request.headers.get("sec-websocket-protocol", "")))
+        self._acceptance = acceptance
+        self._headers: list[tuple[str, str]] = []
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol of the connection; at first the client's first choice among `SUBPROTOCOLS`, or None.
+
+        Raises:
+            ValueError: The client does not offer the subprotocol that is set.
+        """
+        return self._acceptance.subprotocol
+
+    @subprotocol.setter
+    def subprotocol(self, name: str | None) -> None:
+        if name is not None and name not in self.subprotocols:
+            raise ValueError(f"the client offers {', '.join(self.subprotocols) or 'no subprotocol'}, not {name!r}")
+        if name is not None:
+            check_field("Sec-WebSocket-Protocol", name, reserved=())
+        self._acceptance = self._acceptance._replace(subprotocol=name)
+
+    def add_header(self, name: str, value: str) -> None:
+        """Adds a header field to the 101 response, such as Set-Cookie; a name may come several times.
+
+        Raises:
+            ValueError: The name is no token or belongs to the handshake, or the value has a control character or one
+                beyond Latin-1.
+        """
+        check_field(name, value)
+        self._headers.append((name, value))
+
+    @property
+    def acceptance(self) -> Acceptance:
+        """The answer, as it stands."""
+        return self._acceptance._replace(headers=tuple(self._headers))
+
+
+def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) -> None:
+    """Checks a header field of a response.
+
+    Raises:
+        ValueError: The field would break the response, or only a host may set it.
+    """
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ValueError(f"a header field is a str for a name and one for a value, not {name!r}: {value!r}")
+    if _TOKEN.fullmatch(name) is None:
+        raise ValueError(f"{name!r} cannot name a header field: use a token (RFC 9110, section 5.6.2)")
+    if name.lower() in reserved:
+        raise ValueError(f"{name} is set by the host: leave it out")
+    if _CONTROL.search(value):
+        raise ValueError(f"control character in {name}: {value!r}")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"a header field has characters of Latin-1 only: {name}: {value!r}") from None
+
+
+def check_refusal(error: HandshakeError) -> None:
+    """Checks the header fields of a refusal; errors of `check_field`."""
+    for name, value in error.headers:
+        check_field(name, value, reserved=_FRAMING)
 
 
 def accept_key(key: str) -> str:

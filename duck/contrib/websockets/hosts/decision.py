@@ -1,0 +1,172 @@
+"""A view's decision on an opening handshake: `on_handshake` runs while the connection waits for its answer.
+
+hook returns ----------------------------> the acceptance, as the hook has changed it
+hook raises HandshakeError --------------> that refusal
+hook raises anything else ---------------> 500, and the exception is logged
+no decision within HANDSHAKE_TIMEOUT ----> 503, and the hook is cancelled
+the peer leaves -------------------------> no answer, and the hook is cancelled
+the server stops ------------------------> 503, and the hook is cancelled
+"""
+
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING
+
+from ..exceptions import ConnectionClosed, HandshakeError
+from ..logging import logger
+from ..protocol import stepping
+from ..protocol.loop import receive_buffer
+from ..sansio.handshake import Handshake, check_refusal
+
+if TYPE_CHECKING:
+    from duck.http.request import HttpRequest
+
+__all__ = ["Decision"]
+
+_EARLY_LIMIT = 65536  # bytes kept of what a peer sends before it is answered
+_CANCEL_TIMEOUT = 1.0  # seconds in which a cancelled hook is to end
+
+Hook = Callable[[Handshake], Awaitable[None]]
+
+
+class Decision:
+    """One run of a hook.
+
+    Args:
+        hook: The `on_handshake` of a view.
+        handshake: Its argument.
+        timeout: Seconds that it may take; None for any time.
+    """
+
+    def __init__(self, hook: Hook, handshake: Handshake, timeout: float | None) -> None:
+        self._hook = hook
+        self._handshake = handshake
+        self._timeout = timeout
+        self._task: asyncio.Task[None] | None = None
+        self._refusal: HandshakeError | None = None
+
+    async def made(self) -> Context:
+        """Waits for the decision to accept.
+
+        Returns:
+            The context of the hook, in which the connection is to go on.
+
+        Raises:
+            HandshakeError: The handshake is refused.
+            ConnectionClosed: The peer has left.
+        """
+        loop = asyncio.get_running_loop()
+        context = copy_context()
+        self._task = task = stepping.start_task(loop, self._run(), context)
+        if not task.done():
+            await self._wait(task, loop)
+        if task.cancelled():
+            raise HandshakeError(503, "the service is not available")
+        if self._refusal is not None:
+            raise self._refusal
+        return context
+
+    def cancel(self) -> None:
+        """Refuses the handshake with 503: the server stops."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _wait(self, task: "asyncio.Task[None]", loop: asyncio.AbstractEventLoop) -> None:
+        waiting = _Waiting(self._handshake.request, loop)
+        gone = waiting.gone
+        try:
+            await asyncio.wait([task, gone], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_TIMEOUT)
+                if not task.done():
+                    logger.warning("%r: %s does not end although it was cancelled", self._label, self._name)
+                if not gone.done():
+                    raise HandshakeError(503, "the handshake took too long", setting="HANDSHAKE_TIMEOUT")
+        except CancelledError:
+            task.cancel()
+            raise
+        finally:
+            waiting.leave()
+        if gone.done():
+            raise ConnectionClosed
+
+    async def _run(self) -> None:
+        """Runs the hook; an exception in it is a refusal."""
+        try:
+            await self._hook(self._handshake)
+        except HandshakeError as error:
+            self._refusal = error
+            try:
+                check_refusal(error)
+            except ValueError:
+                self._fail()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit, which would end the server
+            if stepping.is_abandoned(error, asyncio.get_running_loop()):
+                raise
+            if isinstance(error, CancelledError) and self._task is not None and self._task.cancelling():
+                raise
+            self._fail()
+
+    def _fail(self) -> None:
+        logger.exception("%r: error in %s", self._label, self._name)
+        self._refusal = HandshakeError(500, "internal error")
+
+    @property
+    def _label(self) -> str:
+        return self._handshake.request.path
+
+    @property
+    def _name(self) -> str:
+        return getattr(self._hook, "__qualname__", repr(self._hook))
+
+
+class _Waiting(asyncio.BufferedProtocol):
+    """Has the transport while a hook decides: keeps the bytes of the peer, and notices its end.
+
+    Attributes:
+        gone: Done when the peer has left.
+    """
+
+    def __init__(self, request: "HttpRequest", loop: asyncio.AbstractEventLoop) -> None:
+        assert request.transport is not None
+        self._request = request
+        self._transport = request.transport
+        self._buffer = receive_buffer(loop)
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._before = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+        if self._transport.is_closing():
+            self.gone.set_result(None)
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def leave(self) -> None:
+        """Gives the transport back, with reading paused."""
+        transport = self._transport
+        if transport.get_protocol() is self:
+            transport.set_protocol(self._before)
+            if not transport.is_closing():
+                transport.pause_reading()
+
+    # From the transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = self._buffer.unused()
+        return self._buffer.window
+
+    def buffer_updated(self, nbytes: int) -> None:
+        request = self._request
+        request.content += bytes(self._buffer.window[:nbytes])
+        if len(request.content) >= _EARLY_LIMIT:
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+        if self._before is not None:
+            self._before.connection_lost(exc)

@@ -1,0 +1,387 @@
+"""`on_handshake`: a view decides on the opening handshake, on each kind of host."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+
+import pytest
+
+from duck.contrib.websockets import HandshakeError, WebSocketView
+from duck.contrib.websockets.hosts.asgi import Application
+from duck.http.request import HttpRequest
+from duck.server import Limits, serve
+
+from ..support import servers
+
+USER = ContextVar("user", default="nobody")
+
+
+@pytest.fixture(params=["embedded", "uvicorn", "bridged"])
+def hosting(request, serving, monkeypatch):
+    """Serves a view class on one of the hosts: `async with hosting(View) as server`."""
+    if request.param == "embedded":
+        return serving
+    pytest.importorskip("uvicorn")
+    ws = servers.OURS if request.param == "uvicorn" else "websockets-sansio"
+
+    @asynccontextmanager
+    async def hosted(view_class):
+        async with servers.serving_asgi(view_class.as_asgi(), ws=ws) as server:
+            yield server
+
+    return hosted
+
+
+taking_the_transport = pytest.mark.parametrize("hosting", ["embedded", "uvicorn"], indirect=True)
+
+
+class Told(WebSocketView):
+    """Tells what happened to it."""
+
+    COMPRESSION = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+        Told.made = self
+
+    async def on_open(self):
+        self.events.append("open")
+        await self.send(f"{self.user} {self.subprotocol}")
+
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+def test_a_view_accepts_and_keeps_what_it_found(run, hosting, dial):
+    class View(Told):
+        SUBPROTOCOLS = ("v1", "v2")
+
+        async def on_handshake(self, handshake):
+            await asyncio.sleep(0)
+            assert handshake.subprotocols == ("v1", "v2", "v3")
+            assert handshake.subprotocol == "v1"
+            assert handshake.request.path == "/room"
+            handshake.subprotocol = "v3"
+            handshake.add_header("Set-Cookie", "seen=1; HttpOnly")
+            handshake.add_header("Set-Cookie", "theme=dark")
+            self.user = handshake.request.cookies["user"]
+            USER.set(self.user)
+
+        async def on_open(self):
+            assert USER.get() == "alice"
+            await super().on_open()
+
+    headers = {"Cookie": "user=alice", "Sec-WebSocket-Protocol": "v1, v2, v3"}
+
+    async def scenario():
+        async with hosting(View) as server, dial(server, target="/room", headers=headers) as peer:
+            head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 101 ")
+            assert b"\r\nset-cookie: seen=1; httponly\r\nset-cookie: theme=dark\r\n" in head
+            assert b"\r\nsec-websocket-protocol: v3\r\n" in head
+            assert await peer.message() == "alice v3"
+            peer.send("hello")
+            assert await peer.message() == "hello"
+
+    run(scenario())
+
+
+REFUSALS = {
+    "text": (HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"}), b"sign in first\n"),
+    "redirect": (HandshakeError(302, headers={"Location": "/login"}), b""),
+    "json": (
+        HandshakeError(429, "slowly", [("Retry-After", "3"), ("Content-Type", "application/json")], body="{}"),
+        b"{}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+def test_a_view_refuses_with_any_response(run, hosting, dial, log, case, waits):
+    error, body = REFUSALS[case]
+
+    class View(Told):
+        async def on_handshake(self, handshake):
+            if waits:
+                await asyncio.sleep(0.01)
+            raise error
+
+    async def scenario():
+        async with hosting(View) as server, dial(server) as peer:
+            status, headers = await peer.head()
+            assert status == error.status
+            for name, value in error.headers:
+                assert headers[name.lower()] == value
+            assert await peer.reader.read() == body
+        assert not View.made.events
+        assert not log()
+
+    run(scenario())
+
+
+def wrong_subprotocol(handshake):
+    handshake.subprotocol = "v9"
+
+
+def wrong_header(handshake):
+    handshake.add_header("Set-Cookie", "a\r\nX-Smuggled: 1")
+
+
+def handshake_header(handshake):
+    handshake.add_header("Sec-WebSocket-Accept", "mine")
+
+
+def wrong_refusal(handshake):
+    raise HandshakeError(403, headers={"X": "a\nb"})
+
+
+FAULTS = {
+    "the client offers no subprotocol, not 'v9'": wrong_subprotocol,
+    "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": wrong_header,
+    "Sec-WebSocket-Accept is set by the host: leave it out": handshake_header,
+    "control character in X: 'a\\nb'": wrong_refusal,
+    "exit": lambda handshake: exec("raise SystemExit('exit')"),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, message):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            FAULTS[message](handshake)
+
+    async def scenario():
+        async with hosting(View) as server, dial(server) as peer:
+            status, _ = await peer.head()
+            assert status == 500
+            assert await peer.reader.read() == b"internal error\n"
+
+    run(scenario())
+    ((level, text, error),) = log()
+    assert (level, text) == ("ERROR", "'/': error in " + View.on_handshake.__qualname__)
+    assert message in str(error) or message in str(error.__context__)
+
+
+def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
+    class View(Told):
+        HANDSHAKE_TIMEOUT = 0.02
+
+        async def on_handshake(self, handshake):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.events.append("ended")
+
+    async def scenario():
+        async with hosting(View) as server, dial(server) as peer:
+            status, _ = await peer.head()
+            assert status == 503
+            assert await peer.reader.read() == b"the handshake took too long\n"
+        assert View.made.events == ["ended"]
+
+    run(scenario())
+
+
+@taking_the_transport
+def test_a_hook_that_does_not_end_holds_nobody(run, hosting, dial, log, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.hosts.decision._CANCEL_TIMEOUT", 0.02)
+
+    class View(Told):
+        HANDSHAKE_TIMEOUT = 0.02
+
+        async def on_handshake(self, handshake):
+            while not released.is_set():
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+
+    async def scenario():
+        nonlocal released
+        released = asyncio.Event()
+        async with hosting(View) as server, dial(server) as peer:
+            status, _ = await peer.head()
+            assert status == 503
+            released.set()
+
+    released = None
+    run(scenario())
+    assert "does not end although it was cancelled" in log()[0].message
+
+
+@pytest.mark.parametrize("leaves", ["shut", "reset"])
+def test_a_hook_is_cancelled_when_the_peer_leaves(run, hosting, dial, until, log, leaves):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.events.append("asked")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.events.append("ended")
+
+    async def scenario():
+        Told.made = None
+        async with hosting(View) as server, dial(server) as peer:
+            await until(lambda: View.made and View.made.events)
+            getattr(peer, leaves)()
+            await until(lambda: View.made.events == ["asked", "ended"])
+            assert not View.made.initiated_upgrade
+
+    run(scenario())
+    assert not log()
+
+
+@taking_the_transport
+def test_messages_sent_before_the_answer_are_handled_after_it(run, hosting, dial, until):
+    class View(Told):
+        user = "early"
+
+        async def on_handshake(self, handshake):
+            asked.set()
+            await until(lambda: handshake.request.content)
+
+    async def scenario():
+        nonlocal asked
+        asked = asyncio.Event()
+        async with hosting(View) as server, dial(server) as peer:
+            await asked.wait()
+            peer.send("there")
+            assert (await peer.head())[0] == 101
+            assert [await peer.message() for _ in range(2)] == ["early None", "there"]
+
+    asked = None
+    run(scenario())
+
+
+@taking_the_transport
+def test_what_is_sent_before_the_answer_is_bounded(run, hosting, dial, until):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.asked = handshake.request
+            await released.wait()
+            raise HandshakeError(403)
+
+    async def scenario():
+        nonlocal released
+        released = asyncio.Event()
+        Told.made = None
+        async with hosting(View) as server, dial(server) as peer:
+            await until(lambda: View.made and hasattr(View.made, "asked"))
+            await peer.flood(bytes(65536))
+            assert 65536 <= len(View.made.asked.content) < 65536 + 2 * 262144
+            released.set()
+            peer.leave()
+
+    released = None
+    run(scenario())
+
+
+def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.events.append("asked")
+
+    async def scenario():
+        async with hosting(View) as server, dial(server, headers={"Origin": "http://evil.example"}) as peer:
+            assert (await peer.head())[0] == 403
+        assert not View.made.events
+
+    run(scenario())
+
+
+def test_a_server_that_stops_refuses_who_waits(run, dial, until):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.events.append("asked")
+            await asyncio.Event().wait()
+
+    async def scenario():
+        Told.made = None
+        async with serve(View, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
+            await until(lambda: View.made and View.made.events)
+            await server.close()
+            assert (await peer.head())[0] == 503
+        assert not server.hung
+
+    run(scenario())
+
+
+def test_uvicorn_that_stops_cancels_the_hook(run, serving_asgi, dial, until):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.events.append("asked")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.events.append("ended")
+
+    async def scenario():
+        Told.made = None
+        async with serving_asgi(View.as_asgi()) as server, dial(server) as peer:
+            await until(lambda: View.made and View.made.events)
+            await server.shut_down()
+            assert (await peer.head())[0] == 500
+            await until(lambda: View.made.events == ["asked", "ended"])
+            peer.leave()
+
+    run(scenario())
+
+
+def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(run, dial, until):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            await asyncio.sleep(0)
+            raise HandshakeError(403, "no")
+
+    async def scenario():
+        limits = Limits(connections=1, linger_timeout=0.1)
+        async with serve(View, port=0, limits=limits) as server:
+            async with dial(server) as one, dial(server) as another:
+                assert {(await one.head())[0], (await another.head())[0]} == {403, 503}
+            statuses = []
+            while 403 not in statuses:
+                async with dial(server) as peer:
+                    statuses.append((await peer.head())[0])
+        assert not server.connections
+
+    run(scenario())
+
+
+def test_a_server_without_the_denial_extension_answers_403(run):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            raise HandshakeError(429, "slowly", {"Retry-After": "3"})
+
+    async def scenario():
+        sent = []
+        events = asyncio.Queue()
+        events.put_nowait({"type": "websocket.connect"})
+
+        async def send(event):
+            sent.append(event)
+
+        scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"test")]}
+        await Application(View, {})(scope, events.get, send)
+        assert sent == [{"type": "websocket.close"}]
+
+    run(scenario())
+
+
+COOKIES = {
+    "": {},
+    "a=1": {"a": "1"},
+    "a=1; b=2;c=3": {"a": "1", "b": "2", "c": "3"},
+    'a="quoted"; b="; c=" ; d="': {"a": "quoted", "b": '"', "c": '"', "d": '"'},
+    "a=1; a=2": {"a": "1"},
+    "a=x=y; =nameless; bare; ; b = spaced ": {"a": "x=y", "b": "spaced"},
+    "$Version=1; é=ü": {"$Version": "1", "é": "ü"},
+}
+
+
+@pytest.mark.parametrize("header", COOKIES)
+def test_cookies_are_parsed_leniently(header):
+    assert HttpRequest(headers=[("Cookie", header)]).cookies == COOKIES[header]
+
+
+def test_cookies_on_several_lines_are_all_taken():
+    assert HttpRequest(headers=[("Cookie", "a=1"), ("Cookie", "b=2, c")]).cookies == {"a": "1", "b": "2, c"}
