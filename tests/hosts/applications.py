@@ -2,6 +2,8 @@
 
 import asyncio
 
+from ..support.views import Listed
+
 
 class App:
     """Accepts and echoes, and notes the scope, the events received, and how it ended."""
@@ -45,3 +47,9 @@ async def settled(sent):
     while before != len(sent):
         before = len(sent)
         await asyncio.sleep(0.1)
+
+
+class Echo(Listed):
+    """A view that the tests serve as an application."""
+
+    SUBPROTOCOLS = ("duck",)

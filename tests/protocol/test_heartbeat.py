@@ -218,7 +218,7 @@ def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
         async with connect(Strict, **options) as session:
             sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
             for _ in range(48):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.03)
                 assert len((await session.peer.frame()).payload) == 2**18
             assert session.view.close_code is None
             await asyncio.gather(*sending)

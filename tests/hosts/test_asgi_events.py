@@ -1,0 +1,208 @@
+"""Views on a server that knows ASGI's events alone, which a test plays."""
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from .applications import Echo
+
+
+class Events:
+    """An ASGI server that gives what a test says."""
+
+    def __init__(self, *events):
+        self.scope = {
+            "type": "websocket",
+            "path": "/é",
+            "headers": [(b"host", b"test")],
+        }
+        self.events = asyncio.Queue()
+        self.sent = []
+        for event in ({"type": "websocket.connect"}, *events):
+            self.events.put_nowait(event)
+
+    async def send(self, event):
+        self.sent.append(event)
+
+
+def test_a_server_that_knows_no_more_than_it_must(run):
+    """No raw path, no client, no code of closing; and `text` and `bytes` both in one event."""
+
+    class View(Echo):
+        pass
+
+    async def scenario():
+        server = Events(
+            {"type": "websocket.receive", "text": "hello", "bytes": None},
+            {"type": "websocket.receive", "text": None, "bytes": b"hello"},
+            {"type": "websocket.disconnect"},
+        )
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent == [
+            {"type": "websocket.accept", "subprotocol": None, "headers": []},
+            {"type": "websocket.send", "text": "hello"},
+            {"type": "websocket.send", "bytes": b"hello"},
+        ]
+
+    run(scenario())
+    (view,) = View.views
+    assert (view.request.path, view.request.client_address) == ("/é", None)
+    assert view.close_code == 1005
+
+
+def test_a_server_that_cannot_send_responses_closes(run):
+    async def scenario():
+        server = Events()
+        server.scope["headers"].append((b"origin", b"http://example.org"))
+        await Echo.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent == [{"type": "websocket.close"}]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fails", ["receive", "send"])
+def test_a_server_that_raises(run, fails):
+    """As some do when the client is gone."""
+
+    class View(Echo):
+        closed: ClassVar[list] = []
+
+        async def on_close(self, frame=None):
+            self.closed.append(self.close_code)
+
+    async def raising(*_):
+        raise ConnectionError("gone")
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def receive():
+            if fails == "receive" and server.events.empty():
+                await raising()
+            return await server.events.get()
+
+        async def send(event):
+            if fails == "send" and event["type"] == "websocket.send":
+                await raising()
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, receive, send)
+
+    run(scenario())
+    assert View.closed == [1006]
+
+
+def test_an_application_that_is_cancelled(run):
+    class View(Echo):
+        closed: ClassVar[list] = []
+
+        async def on_close(self, frame=None):
+            self.closed.append(self.close_code)
+
+    async def scenario():
+        server = Events()
+        task = asyncio.create_task(View.as_asgi()(server.scope, server.events.get, server.send))
+        while not View.views:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(scenario())
+    assert View.closed == [1001]
+
+
+class Closed(Echo):
+    """Notes how its connection has ended."""
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.closed = []
+
+    async def on_close(self, frame=None):
+        self.closed.append((frame, self.close_code))
+
+
+def test_after_its_own_close_a_view_is_told_of_no_frame(run):
+    """Whether the client answers an ASGI application does not learn."""
+
+    class View(Closed):
+        async def on_receive(self, message, opcode):
+            await self.send_close(4001, "as asked")
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+        assert server.sent[1:] == [{"type": "websocket.close", "code": 4001, "reason": "as asked"}]
+
+    run(scenario())
+    assert View.closed == [(None, 4001)]
+
+
+@pytest.mark.parametrize("what", ["close", "message"])
+def test_an_event_that_the_server_does_not_take(run, what):
+    """As Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
+
+    class View(Closed):
+        async def on_receive(self, message, opcode):
+            if what == "close":
+                await self.send_close(1008)
+            else:
+                await self.send_binary(bytes(10))
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event.get("code") == 1008 or event.get("bytes"):
+                raise Exception("the server does not take that")
+            await server.send(event)
+
+        with pytest.raises(Exception, match="the server does not take that"):
+            await View.as_asgi()(server.scope, server.events.get, send)
+
+    run(scenario())
+    assert View.closed == [(None, 1008 if what == "close" else 1006)]
+
+
+def test_a_server_that_fails_to_send_and_tells_then_that_the_client_is_gone(run):
+    class View(Closed):
+        pass
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event["type"] == "websocket.send":
+                server.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+                raise RuntimeError("closed")
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, server.events.get, send)
+
+    run(scenario())
+    assert View.closed == [(None, 1006)]
+
+
+def test_an_application_ends_at_the_deadline_though_its_client_reads_nothing(run):
+    class View(Closed):
+        CLOSE_TIMEOUT = 0.05
+
+        async def on_receive(self, message, opcode):
+            await self.send(b"never read")
+            await self.send_close()
+
+    async def scenario():
+        server = Events({"type": "websocket.receive", "text": "hello"})
+
+        async def send(event):
+            if event["type"] == "websocket.send":
+                await asyncio.Event().wait()
+            await server.send(event)
+
+        await View.as_asgi()(server.scope, server.events.get, send)
+        assert [event["type"] for event in server.sent] == ["websocket.accept"]
+
+    run(scenario())
+    assert View.closed == [(None, 1000)]
