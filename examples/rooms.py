@@ -39,7 +39,7 @@ PAGE = """<!doctype html>
 </script>
 """
 
-rooms = Groups(os.environ.get("REDIS_URL"))
+rooms = Groups(os.environ.get("REDIS_URL"), history=20)
 
 
 def page(request: HttpRequest, room: str) -> str:
@@ -53,7 +53,7 @@ class Chat(WebSocketView):
     SLOW_CONSUMER = "close"  # a client that does not read is disconnected
 
     async def on_open(self) -> None:
-        await rooms.join(self, self.kwargs["room"])
+        await rooms.join(self, self.kwargs["room"], since="")  # with all that the history has
         await self.say("somebody has come")
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:

@@ -1,6 +1,7 @@
 """examples/rooms.py, with and without Redis."""
 
 import importlib.util
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -32,10 +33,11 @@ def test_rooms_are_apart(run, rooms, dial):
                 await peer.head()
                 return peer
 
-            alice = await enter("tea")
+            tea, coffee = (f"{name}-{time.time_ns()}" for name in ("tea", "coffee"))
+            alice = await enter(tea)
             assert await alice.message() == '{"text": "somebody has come"}'
-            bob, carol = await enter("tea"), await enter("coffee")
-            assert await bob.message() == '{"text": "somebody has come"}'
+            bob, carol = await enter(tea), await enter(coffee)
+            assert [await bob.message() for _ in range(2)] == ['{"text": "somebody has come"}'] * 2
             assert await carol.message() == '{"text": "somebody has come"}'
             bob.send("hello")
             assert await bob.message() == '{"text": "hello"}'

@@ -7,13 +7,43 @@
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import Data, Prepared
 
-__all__ = ["Broker", "BrokerConnection", "Handler", "Message"]
+__all__ = ["Broker", "BrokerConnection", "Handler", "HistoryConnection", "Message", "MessageId", "Past"]
 
 _HEAD = 17  # bytes before the payload
+
+
+class MessageId(NamedTuple):
+    """The id of a message: of two with the same epoch the later one is the greater."""
+
+    epoch: str
+    time: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.time}-{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> "MessageId":
+        """Undoes `str`.
+
+        Raises:
+            ValueError: The text is none of its.
+        """
+        try:
+            epoch, place = text.split(".")
+            first, second = place.split("-")
+            return cls(epoch, int(first), int(second))
+        except ValueError:
+            raise ValueError(f"{text!r} is no id of a message") from None
+
+    def covers(self, other: "MessageId") -> bool:
+        """Whether a message is this one, or one before it in the same epoch."""
+        return self.epoch == other.epoch and other[1:] <= self[1:]
 
 
 class Message:
@@ -24,21 +54,28 @@ class Message:
         payload: Bytes; those of a text are UTF-8.
         origin: 8 bytes that name the loop whose connection is left out.
         excluded: The number by which that loop knows the connection; 0 for none.
+
+    Attributes:
+        id: Its place in the history of the group; None where there is no history.
     """
 
-    __slots__ = ("_prepared", "excluded", "opcode", "origin", "payload")
+    __slots__ = ("_prepared", "excluded", "id", "opcode", "origin", "payload")
 
     def __init__(self, opcode: int, payload: bytes, origin: bytes = bytes(8), excluded: int = 0) -> None:
         self.opcode = opcode
         self.payload = payload
         self.origin = origin
         self.excluded = excluded
+        self.id: MessageId | None = None
         self._prepared: Prepared | None = None
 
-    def prepared(self) -> Prepared:
-        """The message encoded for all connections of this process."""
+    def prepared(self, stamp: Callable[[bytes, str], Data] | None = None) -> Prepared:
+        """The message encoded for all connections of this process; see `stamp` of `Groups`."""
         if self._prepared is None:
-            self._prepared = Prepared(self.payload, self.opcode)
+            payload: Data = self.payload
+            if stamp is not None and self.id is not None:
+                payload = stamp(self.payload, str(self.id))
+            self._prepared = Prepared(payload, self.opcode)
         return self._prepared
 
     def to_bytes(self) -> bytes:
@@ -55,6 +92,18 @@ class Message:
         if len(data) < _HEAD or data[0] not in (1, 2):
             raise ValueError("no message of a group")
         return cls(data[0], data[_HEAD:], data[1:9], int.from_bytes(data[9:_HEAD]))
+
+
+class Past(NamedTuple):
+    """What a history knows of the time after a message.
+
+    Attributes:
+        messages: Those behind it, in order.
+        complete: Whether none is missing among them.
+    """
+
+    messages: list[Message]
+    complete: bool
 
 
 class Handler(Protocol):
@@ -88,6 +137,25 @@ class BrokerConnection(Protocol):
 
     async def close(self) -> None:
         """Lets go of the broker."""
+
+
+class HistoryConnection(BrokerConnection, Protocol):
+    """A broker that keeps the last messages of groups; those that it brings have ids."""
+
+    async def position(self, group: str) -> MessageId | None:
+        """The id of the last message; None where none is kept.
+
+        Raises:
+            BrokerError: The broker does not answer.
+        """
+
+    async def after(self, group: str, since: MessageId | None) -> Past:
+        """The messages behind one; all that are kept for None.
+
+        Raises:
+            BrokerError: The broker does not answer.
+        """
+        raise NotImplementedError
 
 
 class Broker(Protocol):

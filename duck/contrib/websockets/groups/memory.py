@@ -5,7 +5,8 @@ import os
 import threading
 
 from ..logging import logger
-from .broker import Handler, Message
+from .broker import Handler, Message, MessageId, Past
+from .history import History, MemoryHistory
 
 __all__ = ["MemoryBroker"]
 
@@ -14,22 +15,35 @@ _COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
 
 
 class MemoryBroker:
-    """Connects the loops of a process, each of which has members of its own."""
+    """Connects the loops of a process, each of which has members of its own.
 
-    def __init__(self) -> None:
+    Args:
+        history: What groups keep of their messages; None for nothing.
+    """
+
+    def __init__(self, history: History | None = None) -> None:
         self._connections: tuple[_MemoryConnection, ...] = ()
-        self._lock = threading.Lock()
+        self.history = None if history is None else MemoryHistory(history)
+        self.lock = threading.RLock()  # a message may have others published while it is delivered
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_MemoryConnection":
         """See `Broker`. Warns where several workers serve, as members of the others would get nothing."""
         _warn_of_workers()
         connection = _MemoryConnection(self, handler, loop)
-        with self._lock:
+        with self.lock:
             self._connections = (*(one for one in self._connections if not one.loop.is_closed()), connection)
         return connection
 
     def publish_sync(self, group: str, message: Message) -> None:
         """Hands a message to every loop; may be called from any thread."""
+        if self.history is None:
+            self._hand_out(group, message)
+            return
+        with self.lock:  # so that messages come in the order of their ids
+            self.history.add(group, message)
+            self._hand_out(group, message)
+
+    def _hand_out(self, group: str, message: Message) -> None:
         for connection in self._connections:
             connection.take(group, message)
 
@@ -38,7 +52,7 @@ class MemoryBroker:
 
     def drop(self, connection: "_MemoryConnection") -> None:
         """Forgets a connection."""
-        with self._lock:
+        with self.lock:
             self._connections = tuple(one for one in self._connections if one is not connection)
 
 
@@ -72,6 +86,18 @@ class _MemoryConnection:
 
     def unsubscribe(self, group: str) -> None:
         self._groups.discard(group)
+
+    async def position(self, group: str) -> MessageId | None:
+        history = self._broker.history
+        assert history is not None
+        with self._broker.lock:
+            return history.position(group)
+
+    async def after(self, group: str, since: MessageId | None) -> Past:
+        history = self._broker.history
+        assert history is not None
+        with self._broker.lock:
+            return history.after(group, since)
 
     async def close(self) -> None:
         self._broker.drop(self)

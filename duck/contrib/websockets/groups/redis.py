@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 from ..exceptions import BrokerError
 from ..logging import logger
-from .broker import Handler, Message
+from .broker import Handler, Message, MessageId, Past
+from .history import History, new_epoch
 from .redis_cluster import Cluster
+from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_pubsub import Publisher, Server, Subscriber
 
 __all__ = ["RedisBroker"]
@@ -33,13 +35,16 @@ class RedisBroker:
             `rediss+cluster://` for a node of a cluster. With the options of redis-py.
         prefix: Of the names of channels.
         timeout: Seconds that a call may wait for the server.
+        history: What groups keep of their messages; None for nothing.
 
     Raises:
         ImportError: redis-py is not installed.
         ValueError: The URL cannot be right.
     """
 
-    def __init__(self, url: str, *, prefix: str = "duck:", timeout: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, prefix: str = "duck:", timeout: float = 5.0, history: History | None = None
+    ) -> None:
         try:
             from redis.asyncio import connection
         except ImportError as error:
@@ -61,6 +66,9 @@ class RedisBroker:
             self.server.new_connection()
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.label} is no URL of a Redis server: {error}") from None
+        if history is not None and self.is_cluster:
+            raise ValueError("groups on a cluster keep no history: use redis://, or no history")
+        self.history = history
         self._url = url
         self._lock = threading.Lock()
         self._client: Any = None
@@ -79,6 +87,10 @@ class RedisBroker:
 
         try:
             client = self._sync_client()
+            if self.history is not None:
+                arguments = publish_arguments(self.history, self.channel(group), message, new_epoch())
+                message.id = MessageId.parse(client.eval(PUBLISH, *arguments).decode())
+                return
             publish = client.spublish if self.is_cluster else client.publish
             publish(self.channel(group), message.to_bytes())
         except (RedisError, OSError) as error:
@@ -149,8 +161,10 @@ class _OneServer:
     ) -> None:
         self.publisher = Publisher(server)
         self.subscriber = Subscriber(server, received, interrupted)
-        self.publish = self.publisher.publish
         self.unsubscribe = self.subscriber.unsubscribe
+
+    async def publish(self, channel: bytes, data: bytes) -> None:
+        await self.publisher.execute("PUBLISH", channel, data)
 
     async def subscribe(self, channel: bytes) -> None:
         await self.subscriber.subscribe(channel)
@@ -167,13 +181,27 @@ class _RedisConnection:
         self._broker = broker
         self._handler = handler
         self._channels: _Channels
+        self._history: RedisHistory | None = None
         if broker.is_cluster:
             self._channels = Cluster(broker.server, self._received, self._interrupted)
         else:
-            self._channels = _OneServer(broker.server, self._received, self._interrupted)
+            self._channels = server = _OneServer(broker.server, self._received, self._interrupted)
+            if broker.history is not None:
+                self._history = RedisHistory(broker.history, server.publisher.execute)
 
     async def publish(self, group: str, message: Message) -> None:
-        await self._channels.publish(self._broker.channel(group), message.to_bytes())
+        if self._history is None:
+            await self._channels.publish(self._broker.channel(group), message.to_bytes())
+        else:
+            await self._history.publish(self._broker.channel(group), message, new_epoch())
+
+    async def position(self, group: str) -> MessageId | None:
+        assert self._history is not None
+        return await self._history.position(self._broker.channel(group))
+
+    async def after(self, group: str, since: MessageId | None) -> Past:
+        assert self._history is not None
+        return await self._history.after(self._broker.channel(group), since)
 
     async def subscribe(self, group: str) -> None:
         await self._channels.subscribe(self._broker.channel(group))
@@ -186,7 +214,7 @@ class _RedisConnection:
 
     def _received(self, channel: bytes, data: bytes) -> None:
         try:
-            message = Message.from_bytes(data)
+            message = self._message(data)
         except ValueError as error:
             logger.error("%r at Redis: %s: does something else publish there?", channel, error)
             return
@@ -194,6 +222,15 @@ class _RedisConnection:
             self._handler.received(self._group(channel), message)
         except Exception:
             logger.exception("%r: a message of the group could not be handed on", channel)
+
+    def _message(self, data: bytes) -> Message:
+        """Raises ValueError for bytes that are none of ours."""
+        if self._history is None:
+            return Message.from_bytes(data)
+        place, _, data = data.partition(b"\n")
+        message = Message.from_bytes(data)
+        message.id = MessageId.parse(place.decode())
+        return message
 
     def _interrupted(self, channel: bytes) -> None:
         self._handler.interrupted(self._group(channel))

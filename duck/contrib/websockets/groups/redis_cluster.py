@@ -29,7 +29,7 @@ class _Node:
         broken: Callable[[], None],
     ) -> None:
         self.server = server
-        self.publisher = Publisher(server, "SPUBLISH")
+        self.publisher = Publisher(server)
         self.subscriber = Subscriber(server, received, interrupted, broken)
 
 
@@ -59,7 +59,7 @@ class Cluster:
         for _ in range(_ATTEMPTS):
             node = await self._node_of(channel)
             try:
-                await node.publisher.publish(channel, data)
+                await node.publisher.execute("SPUBLISH", channel, data)
                 return
             except Moved:
                 await self._read_map()

@@ -316,35 +316,34 @@ class Publisher:
     again. One that has not left waits for the server, for `timeout` seconds.
     """
 
-    def __init__(self, server: Server, command: str = "PUBLISH") -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._command = command
-        self._queue: deque[tuple[bytes, bytes, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[tuple[Any, ...], int, asyncio.Future[Any]]] = deque()
         self._size = 0  # bytes of the queue
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None  # why the server is away
 
-    async def publish(self, channel: bytes, data: bytes) -> None:
-        """Returns when the server has taken a message.
+    async def execute(self, *command: Any) -> Any:
+        """Returns what the server answers to a command.
 
         Raises:
-            BrokerError: It has not, or that is not known.
+            BrokerError: It does not answer, or its answer is not known.
         """
-        size = len(data) + _COST
+        size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
         label = self._server.label
         if self._queue and self._size + size > _QUEUE:
             raise BrokerError(f"{self._size} bytes wait for Redis at {label}: publish less, or try again later")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._queue.append((channel, data, future))
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((command, size, future))
         self._size += size
         self._wake.set()
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         try:
             async with asyncio.timeout(self._server.timeout):
-                await future
+                return await future
         except TimeoutError:
             reason = self._error or "no answer"
             raise BrokerError(
@@ -395,16 +394,16 @@ class Publisher:
 
     async def _publish_all(self, connection: Any) -> None:
         while self._queue:
-            commands: list[tuple[str, bytes, bytes]] = []
+            commands: list[tuple[Any, ...]] = []
             futures = []
             size = 0
             while self._queue and size < _BATCH:
-                channel, data, future = self._queue.popleft()
-                self._size -= len(data) + _COST
+                command, cost, future = self._queue.popleft()
+                self._size -= cost
                 if not future.done():  # whose publisher has given up
-                    commands.append((self._command, channel, data))
+                    commands.append(command)
                     futures.append(future)
-                    size += len(data)
+                    size += cost
             if not commands:
                 continue
             try:
@@ -414,13 +413,13 @@ class Publisher:
                 self._fail(futures, str(error) or type(error).__name__)
                 raise
 
-    async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[None]]") -> None:
+    async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
         from redis.exceptions import ResponseError
 
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         for future in futures:
             try:
-                await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+                answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             except ResponseError as error:
                 if str(error).startswith("MOVED") or type(error).__name__ == "MovedError":
                     _settle_with(future, Moved(f"{self._server.label}: {error}"))
@@ -428,21 +427,21 @@ class Publisher:
                     self._fail([future], str(error))
             else:
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(answer)
 
-    def _fail(self, futures: "list[asyncio.Future[None]]", reason: str) -> None:
+    def _fail(self, futures: "list[asyncio.Future[Any]]", reason: str) -> None:
         for future in futures:
             words = f"a message may or may not have reached Redis at {self._server.label}: {reason}"
             _settle_with(future, BrokerError(words))
 
     def _drop_given_up(self) -> None:
         self._queue = deque(entry for entry in self._queue if not entry[2].done())
-        self._size = sum(len(data) + _COST for _, data, _ in self._queue)
+        self._size = sum(cost for _, cost, _ in self._queue)
         if not self._queue:
             self._wake.clear()
 
 
-def _settle_with(future: "asyncio.Future[None]", error: Exception) -> None:
+def _settle_with(future: "asyncio.Future[Any]", error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # retrieved: its publisher may have given up

@@ -1,0 +1,79 @@
+"""The histories of groups at a Redis server: a stream for each, and a key with its epoch.
+
+A script adds a message to the stream and publishes it in one step, so that messages come in the order of their ids.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..exceptions import BrokerError
+from .broker import Message, MessageId, Past
+from .history import History
+
+__all__ = ["PUBLISH", "RedisHistory", "publish_arguments"]
+
+PUBLISH = """
+local epoch = redis.call('GET', KEYS[2])
+if not epoch then
+    epoch = ARGV[4]
+    redis.call('SET', KEYS[2], epoch)
+end
+local id = epoch .. '.' .. redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('PUBLISH', KEYS[3], id .. '\\n' .. ARGV[3])
+return id
+"""
+_AFTER = "return {redis.call('GET', KEYS[2]) or '', redis.call('XRANGE', KEYS[1], ARGV[1], '+')}"
+_LAST = "return {redis.call('GET', KEYS[2]) or '', redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)}"
+
+
+class RedisHistory:
+    """The histories of the groups of a prefix.
+
+    Args:
+        history: What is kept.
+        execute: Sends a command, and returns the answer.
+    """
+
+    def __init__(self, history: History, execute: Callable[..., Awaitable[Any]]) -> None:
+        self._history = history
+        self._execute = execute
+
+    async def publish(self, channel: bytes, message: Message, epoch: str) -> None:
+        """Keeps and publishes a message, which gets its id; `epoch` is that of a new history."""
+        answer = await self._execute("EVAL", PUBLISH, *publish_arguments(self._history, channel, message, epoch))
+        message.id = MessageId.parse(answer.decode())
+
+    async def position(self, channel: bytes) -> MessageId | None:
+        """See `HistoryConnection`."""
+        epoch, entries = await self._execute("EVAL", _LAST, 2, *_keys(channel))
+        return MessageId.parse(f"{epoch.decode()}.{entries[0][0].decode()}") if epoch and entries else None
+
+    async def after(self, channel: bytes, since: MessageId | None) -> Past:
+        """See `HistoryConnection`."""
+        start = "-" if since is None else f"{since.time}-{since.number}"
+        epoch, entries = await self._execute("EVAL", _AFTER, 2, *_keys(channel), start)
+        messages = []
+        try:
+            for place, (_, data) in entries:
+                message = Message.from_bytes(data)
+                message.id = MessageId.parse(f"{epoch.decode()}.{place.decode()}")
+                messages.append(message)
+        except ValueError as error:
+            raise BrokerError(f"the history of {channel!r} has been written by something else: {error}") from None
+        if since is None:
+            return Past(messages, True)
+        if not messages or messages[0].id != since:
+            return Past([], False)
+        return Past(messages[1:], True)
+
+
+def publish_arguments(history: History, channel: bytes, message: Message, epoch: str) -> tuple[Any, ...]:
+    """What EVAL takes behind the script PUBLISH."""
+    ttl = max(round(history.ttl * 1000), 1)
+    return 3, *_keys(channel), channel, history.size, ttl, message.to_bytes(), epoch
+
+
+def _keys(channel: bytes) -> tuple[bytes, bytes]:
+    return channel + b":history", channel + b":epoch"

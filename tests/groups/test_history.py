@@ -1,0 +1,269 @@
+"""Histories on each of the brokers: members catch up on what they have missed, and nothing is lost or comes twice."""
+
+import asyncio
+import random
+from functools import partial
+
+import pytest
+
+from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets.groups import Groups
+
+from ..support.redis import RedisServer
+
+
+class Sink:
+    """A member without a connection, which notes what it is sent."""
+
+    def __init__(self):
+        self._home = asyncio.get_running_loop()
+        self.messages = []
+        self.gaps = []
+
+    def _send_prepared(self, message):
+        self.messages.append(message.payload.decode())
+        return True
+
+    def _when_lost(self, callback):
+        self.end = lambda: callback(self)
+
+    def _missed(self, group):
+        self.gaps.append(group)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def new_rooms(request):
+    """Makes groups with a history; those of one test share what is published."""
+    if request.param == "memory":
+        made = []
+        return lambda **options: made[0] if made else made.append(Groups(**{"history": 1000} | options)) or made[0]
+    server = request.getfixturevalue("shared_redis")
+    prefix = f"{request.node.name}:"
+    return lambda **options: Groups(server.url, prefix=prefix, **{"history": 1000} | options)
+
+
+def test_members_get_what_they_have_missed(run, new_rooms, until):
+    async def scenario():
+        rooms = new_rooms()
+        ids = [await rooms.publish("lobby", f"{number}") for number in range(5)]
+        ids.append(await asyncio.to_thread(rooms.publish_sync, "lobby", "5"))
+        assert len(set(ids)) == 6
+        some, all_, new = Sink(), Sink(), Sink()
+        assert await rooms.join(some, "lobby", since=ids[2])
+        assert await rooms.join(all_, "lobby", since="")
+        assert await rooms.join(new, "lobby")
+        assert rooms.count("lobby") == 3
+        await rooms.publish("lobby", "live", exclude=new)
+        await rooms.publish("lobby", "last")
+        await until(lambda: new.messages)
+        assert some.messages == ["3", "4", "5", "live", "last"]
+        assert all_.messages == ["0", "1", "2", "3", "4", "5", "live", "last"]
+        assert new.messages == ["last"]
+        assert await rooms.join(some, "lobby", since=ids[0]), "it is a member already"
+        assert some.messages[-1] == "last"
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_history_that_does_not_reach_back(run, new_rooms):
+    async def scenario():
+        rooms = new_rooms(history=1)
+        first = await rooms.publish("lobby", "first")
+        for number in range(300):
+            last = await rooms.publish("lobby", f"{number}")
+        late, other = Sink(), Sink()
+        assert not await rooms.join(late, "lobby", since=first)
+        epoch, place = last.split(".")
+        assert not await rooms.join(other, "lobby", since=f"{epoch[::-1]}.{place}")
+        assert late.messages == other.messages == []
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_history_whose_time_is_over(run, new_rooms):
+    async def scenario():
+        rooms = new_rooms(history_ttl=0.05)
+        first = await rooms.publish("lobby", "first")
+        await asyncio.sleep(0.2)
+        late = Sink()
+        assert not await rooms.join(late, "lobby", since=first)
+        assert late.messages == []
+        second = await rooms.publish("lobby", "second")
+        assert second.split(".")[0] != first.split(".")[0]
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_nothing_is_lost_and_nothing_comes_twice(run, new_rooms):
+    """Members that join in the midst of publishing, each with an id that it may have."""
+
+    async def scenario():
+        rooms, writer = new_rooms(), new_rooms()
+        count = 400
+        ids = []
+        sinks = []
+
+        async def publish():
+            for number in range(count):
+                ids.append(await writer.publish("lobby", f"{number}"))
+                if number % 7 == 0:
+                    await asyncio.sleep(0)
+
+        async def join():
+            while len(ids) < count:
+                if ids:
+                    start = random.randrange(len(ids))
+                    sink = Sink()
+                    sinks.append((start, sink))
+                    assert await rooms.join(sink, "lobby", since=ids[start])
+                await asyncio.sleep(random.random() * 0.005)
+
+        await asyncio.gather(publish(), join(), join())
+        async with asyncio.timeout(10):
+            while any(not sink.messages or sink.messages[-1] != f"{count - 1}" for _, sink in sinks):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert sinks
+        for start, sink in sinks:
+            assert sink.messages == [str(number) for number in range(start + 1, count)]
+        await rooms.close()
+        await writer.close()
+
+    run(scenario())
+
+
+def test_ids_in_what_members_get(run, new_rooms, serving, dial):
+    """A client that comes back tells the last id that it has seen."""
+
+    def stamp(payload, place):
+        return f"{place} {payload.decode()}"
+
+    async def scenario():
+        rooms = new_rooms(stamp=stamp)
+
+        class Member(WebSocketView):
+            async def on_receive(self, message, opcode):
+                complete = await rooms.join(self, "lobby", since=message.decode())
+                await self.send(f"{complete}")
+
+        async with serving(Member) as server:
+            async with dial(server) as peer:
+                await peer.head()
+                peer.send("")
+                assert await peer.message() == "True"
+                place = await rooms.publish("lobby", "one")
+                assert await peer.message() == f"{place} one"
+            await rooms.publish("lobby", "two")
+            async with dial(server) as peer:
+                await peer.head()
+                peer.send(place)
+                assert (await peer.message()).endswith(" two")
+                assert await peer.message() == "True"
+                await rooms.publish("lobby", b"three", OpCode.TEXT)
+                assert (await peer.message()).endswith(" three")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_what_cannot_be(run):
+    pytest.importorskip("redis")
+
+    async def scenario():
+        with pytest.raises(ValueError, match="keep no history"):
+            await Groups().join(Sink(), "lobby", since="")
+        with pytest.raises(ValueError, match="no id"):
+            await Groups(history=1).join(Sink(), "lobby", since="nonsense")
+        with pytest.raises(ValueError, match="at least one message"):
+            Groups(history=-1)
+        with pytest.raises(ValueError, match="no history"):
+            Groups("redis+cluster://localhost", history=1)
+
+    run(scenario())
+
+
+def has(sink, count):
+    return len(sink.messages) >= count
+
+
+def expected(count):
+    return [str(number) for number in range(count)]
+
+
+async def kill_subscribers(server):
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port) as client:
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def test_members_catch_up_by_themselves(run, own_redis, until):
+    """While the subscriber is away messages go on; nobody is told of a gap, for there is none."""
+
+    async def scenario():
+        own_redis.start()
+        rooms, writer = Groups(own_redis.url, history=1000), Groups(own_redis.url, history=1000)
+        one, two = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        await rooms.join(two, "lobby")
+        count = 0
+        for _ in range(3):
+            await writer.publish("lobby", f"{count}")
+            await kill_subscribers(own_redis)
+            for _ in range(30):
+                count += 1
+                await writer.publish("lobby", f"{count}", exclude=None)
+            count += 1
+            await until(partial(has, one, count))
+        assert one.messages == two.messages == expected(count)
+        assert one.gaps == two.gaps == []
+        await rooms.close()
+        await writer.close()
+
+    run(scenario())
+
+
+def test_a_server_that_has_lost_the_history(run, own_redis, until):
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url, history=1000)
+        one = Sink()
+        await rooms.join(one, "lobby")
+        await rooms.publish("lobby", "before")
+        await until(lambda: one.messages)
+        own_redis.kill()
+        own_redis.start()
+        await until(lambda: one.gaps)
+        await rooms.publish("lobby", "after")
+        await until(lambda: len(one.messages) == 2)
+        assert one.messages == ["before", "after"]
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_server_that_has_kept_the_history(run, tmp_path, until):
+    async def scenario(server):
+        rooms = Groups(server.url, history=1000)
+        one = Sink()
+        await rooms.join(one, "lobby")
+        await rooms.publish("lobby", "before")
+        await until(lambda: one.messages)
+        server.kill()
+        server.start()
+        writer = Groups(server.url, history=1000)
+        await writer.publish("lobby", "meanwhile")
+        await until(lambda: len(one.messages) == 2)
+        assert one.messages == ["before", "meanwhile"]
+        assert one.gaps == []
+        await rooms.close()
+        await writer.close()
+
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        server.start()
+        run(scenario(server))
+    finally:
+        server.kill()
