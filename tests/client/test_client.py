@@ -431,6 +431,15 @@ def test_a_server_that_does_not_answer(run):
     run(scenario())
 
 
+def test_a_loop_whose_tasks_are_eager(run, serving, eager_tasks):
+    async def scenario():
+        asyncio.get_running_loop().set_task_factory(eager_tasks)
+        async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
+            assert await ws.recv() == "hello"
+
+    run(scenario())
+
+
 def test_options_that_cannot_be():
     with pytest.raises(TypeError, match="max_siz"):
         WebSocketClient("ws://localhost", max_siz=1)

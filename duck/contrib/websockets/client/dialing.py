@@ -154,7 +154,8 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
     if sock is not None:
         _, protocol = await loop.create_connection(opening, sock=sock, **options)
         return protocol
-    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop does not have it
+    # uvloop does not have it, and in Python 3.12 it fails where tasks are eager.
+    if isinstance(loop, asyncio.BaseEventLoop) and loop.get_task_factory() is None:
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
     return protocol
