@@ -1,6 +1,7 @@
 """Groups on each of the brokers: who gets what, and when a membership ends."""
 
 import asyncio
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -358,12 +359,17 @@ def test_messages_on_their_way():
             Message.from_bytes(data)
 
 
-def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log):
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "DUCK_WORKERS"])
+def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log, name):
     async def scenario():
-        monkeypatch.setenv("WEB_CONCURRENCY", "4")
+        monkeypatch.setenv(name, "4")
+        monkeypatch.setenv("DUCK_WORKER_PID", "1")  # of a worker whose child this is
+        await Groups().publish("lobby", "hello")
+        assert not log()
+        monkeypatch.setenv("DUCK_WORKER_PID", str(os.getpid()))
         await Groups().publish("lobby", "hello")
         (entry,) = log()
-        assert "WEB_CONCURRENCY=4 processes serve" in entry.message
+        assert f"{name}=4 processes serve" in entry.message
 
     run(scenario())
 

@@ -104,6 +104,8 @@ class _MemoryConnection:
 
 
 def _warn_of_workers() -> None:
+    if os.environ.get("DUCK_WORKER_PID", str(os.getpid())) != str(os.getpid()):
+        return  # a child of a worker, which serves nothing
     for name in _COUNTS_OF_WORKERS:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:
