@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from duck.contrib.websockets import Extension, Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, Extension, Frame, OpCode, State, WebSocketView
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import HttpRequest
@@ -197,6 +197,39 @@ def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
                 view.send("x")
 
     run(scenario())
+
+
+def test_a_peer_that_goes_while_a_step_of_the_view_is_at_work(run, serving, dial, log):
+    """No hook is called: the connection has never been open to the view."""
+
+    class View(Echo):
+        events = ()
+
+        async def initiate_upgrade_to_ws(self):
+            upgraded = await super().initiate_upgrade_to_ws()
+            self.request.transport.abort()
+            await asyncio.sleep(0.01)
+            return upgraded
+
+        async def on_open(self):
+            self.events += ("open",)
+
+        async def on_close(self, frame=None):
+            self.events += ("close",)
+
+    async def scenario():
+        async with serving(View) as server, dial(server):
+            view, end = await server.views.get()
+            await asyncio.wait([end])
+            assert end.result() is None
+            assert view.events == ()
+            assert view.state is State.CLOSED
+            assert view.close_code == 1006
+            with pytest.raises(ConnectionClosed):
+                await view.send("x")
+
+    run(scenario())
+    assert log() == []
     assert not log()
 
 

@@ -339,8 +339,9 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        log_event(self.request, "OPEN")
-        self._start(protocol, overridden)
+        if not protocol.lost:  # while a step of the view's own was at work
+            log_event(self.request, "OPEN")
+            self._start(protocol, overridden)
         return protocol.closed
 
     def get_sec_accept_key(self, sec_websocket_key: str) -> str:

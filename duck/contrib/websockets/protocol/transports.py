@@ -12,9 +12,10 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-__all__ = ["NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
+__all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
 
-_HIGH_WATER = 65536  # bytes that may wait before the protocol is paused, as in asyncio's transports
+HIGH_WATER = 65536
+"""Bytes that may wait before a transport of asyncio pauses its protocol, by itself."""
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:
@@ -102,7 +103,7 @@ class VirtualTransport(asyncio.Transport):
         self._reading = self._receiving = False
         self._outgoing: deque[bytes | memoryview] = deque()
         self._size = 0  # bytes in it
-        self._high_water, self._low_water = _HIGH_WATER, _HIGH_WATER // 4
+        self._high_water, self._low_water = HIGH_WATER, HIGH_WATER // 4
         self._writing_paused = False
         self._closing = False
         self.ended = self.aborted = self.lost = False
@@ -261,7 +262,7 @@ class VirtualTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         if high is None:
-            high = _HIGH_WATER if low is None else 4 * low
+            high = HIGH_WATER if low is None else 4 * low
         if low is None:
             low = high // 4
         if not 0 <= low <= high:

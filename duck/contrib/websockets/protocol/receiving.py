@@ -1,0 +1,272 @@
+"""The receiving half of a connection, where messages do not go straight to the dispatcher, and messages that wait.
+
+    transport -> HotPath.buffer_updated -> MessageReader -> Dispatcher -> on_receive
+                                                `-> received ---^
+
+`received` sees to control frames, extensions of a user's own, breaches of the rules and rate limits. Reading is on hold
+(`Intake`) while too much waits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import cast
+
+from .. import codec
+from ..exceptions import ProtocolError
+from ..frame import Frame
+from ..logging import logger
+from ..opcodes import CloseCode, OpCode
+from ..sansio.connection import Connection
+from . import stepping
+from .decoding import Decoding
+from .endpoint import Endpoint
+from .flow_control import Hold, Intake
+from .frame_queue import FrameQueue
+from .heartbeat import Heartbeat
+from .inbox import Inbox
+from .phases import Phase
+from .rate_limit import RateLimit
+from .sending import Sending
+from .transports import HIGH_WATER, NO_BACKLOG, backlog
+
+__all__ = ["Receiving"]
+
+
+class Receiving(Sending):
+    """The receiving half of one connection, on top of the sending half: what is received may be answered.
+
+    Args:
+        endpoint: The view, or another end.
+        connection: The rules; nothing has been received yet.
+        handle: Takes (payload, opcode) of each message.
+        pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
+        send_frame: The view's own method, through which everything is sent that the view sends.
+        inbox: Takes the messages, for tasks that ask for them, instead of having `handle` called.
+
+    Attributes:
+        context: Of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
+        frames: For a view that pulls.
+    """
+
+    __slots__ = ("_backlog", "_decoding", "_intake", "_rate_limit", "context", "frames", "heartbeat")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        handle: Callable[[bytes, OpCode], Awaitable[None]] | None,
+        pull: Callable[[], Awaitable[None]] | None,
+        send_frame: Callable[[Frame], Awaitable[None]] | None,
+        inbox: Inbox | None,
+    ) -> None:
+        super().__init__(endpoint, connection, send_frame)
+        loop = self.loop
+        self.reader = connection.reader
+        self.alive = self.direct_in = False
+        self.context: Context = copy_context()
+        self._decoding: Decoding | None = None
+        self._intake: Intake | None = None
+        self._backlog = NO_BACKLOG
+        self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
+        self.heartbeat = Heartbeat(self, loop)
+        self.frames: FrameQueue | None = None
+        if inbox is not None:
+            self.dispatcher = inbox
+            inbox.attach(self)
+        else:
+            assert handle is not None
+            limit, waiting = endpoint.MAX_CONCURRENT_MESSAGES, endpoint.MAX_WAITING_MESSAGES
+            most = waiting, endpoint.MAX_WAITING_BYTES
+            self.dispatcher = dispatcher = codec.Dispatcher(self, loop, self.context, handle, limit, most, stepping)
+            if pull is not None:
+                self.frames = FrameQueue(self, *most)
+            elif connection.extensions:
+                dispatcher.encoded = connection.encoded
+                dispatcher.decode = connection.decode
+                dispatcher.decoded_at_once = self.decoding.at_once
+
+    def _receive_early(self, early: bytes) -> None:
+        self.cork()
+        try:
+            self.received(self.reader.receive(early))
+        finally:
+            self.uncork()
+        self.intake.release(Hold.EARLY)
+        self.move_on()
+
+    def received(self, messages: list[tuple[int, bytes]]) -> None:
+        """Takes what the reader gave, by the longer way: the connection's rules first."""
+        connection = self.connection
+        if self._rate_limit is not None:
+            count = len(messages)
+            if messages and messages[-1][0] == OpCode.CLOSE:
+                count -= 1  # nothing follows a close frame
+            allowed = self._rate_limit.take(count, self.loop.time())
+            if allowed < count:
+                messages = messages[:allowed]
+                connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
+        control = self.reader.control
+        messages = connection.received(messages, control)
+        if control:
+            for opcode, payload in messages:
+                if opcode == OpCode.PONG:
+                    self.heartbeat.pong(payload)
+        if self.frames is not None:
+            self.frames.inbox.deliver(messages)
+        else:
+            self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < OpCode.CLOSE])
+        self._respond_if_due()
+
+    def refuse(self, error: BaseException) -> None:
+        """The next message could not be decoded."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.connection.refuse(error)
+        self.respond()
+
+    def _respond_if_due(self) -> None:
+        """Answers a close frame or a breach, unless a thread decodes a message that came before it."""
+        if self.connection.needs_response and not self.dispatcher.decoding:
+            self.respond()
+
+    def respond(self) -> None:
+        """Answers what was received last, behind the replies to what came before."""
+        connection = self.connection
+        if connection.fault is not None:
+            fault, connection.fault = connection.fault, None
+            logger.error("%r: a message could not be decoded", self.endpoint._label, exc_info=fault)
+        if connection.is_breached:
+            self.stop_handling()  # RFC 6455, section 7.1.7
+        if self._sender is not None and self._sender.must_finish and connection.is_writable:
+            connection.prepare_response()
+            self.update_direct()
+            self._sender.close_behind(self._respond)
+        else:
+            self._respond()
+
+    def _respond(self) -> None:
+        self.connection.respond()
+        self.flush_and_move_on()
+
+    @property
+    def decoding(self) -> Decoding:
+        """Decodes messages for whom the codec does not; made when it is needed."""
+        if self._decoding is None:
+            self._decoding = Decoding(self.loop, self.connection)
+        return self._decoding
+
+    def decode_later(self, message: tuple[int, bytes]) -> None:
+        """Has a thread decode a large message, with which the dispatcher resumes."""
+        self.decoding.start(message).add_done_callback(self._decoded)
+
+    def _decoded(self, job: "asyncio.Future[tuple[int, bytes]]") -> None:
+        error = cast("Exception | None", job.exception())
+        if self.phase is Phase.CLOSED:
+            return
+        self.cork()
+        try:
+            if error is not None:
+                self.refuse(error)
+            self.dispatcher.resume(job.result() if error is None else None)
+            self._respond_if_due()
+        finally:
+            self.uncork()
+        self.move_on()
+
+    def update_direct(self) -> None:
+        """Sees whether plain messages may go straight to the dispatcher, and straight to the writer."""
+        connection = self.connection
+        self.direct_in = (
+            self.frames is None
+            and self._rate_limit is None
+            and (not connection.extensions or connection.deflate is not None)
+            and not connection.closing
+        )
+        self.direct_out = (
+            connection.is_plain
+            and (self._sender is None or self._sender.is_direct)
+            and (self._slow_consumer is None or not self._slow_consumer.lags)
+            and not (self.busy or self.broken)
+        )
+
+    # Messages that wait
+
+    @property
+    def intake(self) -> Intake:
+        """Holds reading; made when it is needed."""
+        if self._intake is None:
+            self._intake = Intake(self)
+        return self._intake
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no close frame has left, and the stream has not ended."""
+        return self.connection.is_open
+
+    def resume_reading(self) -> None:
+        """Takes bytes; not in the context of whoever is running, which would be that of everything that is received."""
+        if not self.lost and not self.transport.is_reading():
+            self.context.copy().run(self.transport.resume_reading)
+
+    def drain_inbox(self) -> None:
+        """Has messages handled that had to wait."""
+        self.cork()
+        try:
+            self.dispatcher.drain()
+            self._respond_if_due()
+        finally:
+            self.uncork()
+        self.move_on()
+
+    def hold(self, reason: Hold) -> None:
+        """Takes no more bytes, as `Intake.hold`."""
+        self.intake.hold(reason)
+
+    def release(self, reason: Hold) -> None:
+        """Takes bytes again, as `Intake.release`."""
+        if self._intake is not None:
+            self._intake.release(reason)
+
+    def hold_inbox(self) -> None:
+        """No more messages for now."""
+        self.hold(Hold.INBOX)
+
+    def release_inbox(self) -> None:
+        """Messages again."""
+        self.release(Hold.INBOX)
+        if self.frames is not None:
+            self.frames.inbox.wake()
+
+    def take_sign_of_life(self) -> bool:
+        """Whether anything has come from the peer since the last call.
+
+        Where it does not read, or a ping waits behind much else, it has to take some of what waits for it.
+        """
+        alive, self.alive = self.alive, False
+        holds = self._intake.holds if self._intake is not None else Hold(0)
+        if holds:
+            alive = self.intake.has_come() or alive
+        if alive or (holds and not holds & Hold.WRITES):
+            return alive
+        before, self._backlog = self._backlog, backlog(self.transport)
+        return (holds != 0 or sum(before) >= HIGH_WATER) and self._backlog.has_shrunk(before)
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether a pong could not have come: reading is on hold, and no room is left for it."""
+        return self._intake is not None and self._intake.is_deaf
+
+    # What the whole connection does
+
+    def stop_handling(self) -> None:
+        raise NotImplementedError
+
+    def flush_and_move_on(self) -> None:
+        raise NotImplementedError
+
+    def inbox_emptied(self) -> None:
+        raise NotImplementedError
+
+    def hook_failed(self, error: BaseException) -> None:
+        raise NotImplementedError

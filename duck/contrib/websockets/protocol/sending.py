@@ -1,0 +1,279 @@
+"""The sending half of a connection, where a message does not go straight to the writer, and the pace of senders.
+
+    send -> HotPath.send -> FrameWriter -> flush -> transport
+              `-> send_otherwise -> Sender ---^
+
+`Sender` sees to streams, to messages that await their turn, and to calls from other threads. What a send gives is to be
+awaited: it takes a while above the high-water mark of the transport, or where a sender has held the loop for too long.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from .. import codec
+from ..codec import SENT
+from ..exceptions import ConnectionClosed
+from ..frame import Frame
+from ..logging import logger
+from ..opcodes import CloseCode, OpCode
+from ..sansio.connection import Connection
+from .endpoint import Endpoint, Settings
+from .loop import receive_buffer
+from .pending import Pending
+from .phases import Phase
+from .prepared import Prepared
+from .sender import LARGE, Sender
+from .slow_consumer import Answer, SlowConsumer
+from .transports import HIGH_WATER
+
+__all__ = ["Sending"]
+
+_CORK_LIMIT = 16384  # bytes gathered at most before they are written
+_JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
+
+_SHARED_LIMIT = 1048576  # bytes of a message that is compressed at once for many; larger ones take the ordinary way
+_SWAMPED = 64  # times WRITE_LIMIT that may wait for a peer to which messages are sent without waiting
+
+_NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
+
+
+class Sending(codec.HotPath):
+    """The sending half of one connection.
+
+    Args:
+        endpoint: The view, or another end.
+        connection: The rules.
+        send_frame: The view's own method, through which everything is sent that the view sends.
+    """
+
+    __slots__ = ("_sender", "_slow_consumer", "_waiters", "connection", "endpoint", "frame_size", "loop", "phase")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        send_frame: Callable[[Frame], Awaitable[None]] | None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.connection = connection
+        self.loop = loop = asyncio.get_running_loop()
+        self.phase = Phase.CONNECTING
+        self.thread = threading.get_ident()
+        self.writer = connection.writer
+        self.buffer = receive_buffer(loop)
+        self._sender = Sender(self, send_frame) if send_frame is not None else None
+        self._slow_consumer = _slow_consumer_of(endpoint)
+        self._waiters: dict[asyncio.Future[None], None] = _NOBODY
+        self.sent = SENT
+        self.fd = -1
+        self.busy = self.corked = self.direct_out = self.lost = self.writes_paused = False
+        deflate = connection.deflate
+        self.compress = None if deflate is None else deflate.compress
+        self.threshold = 0 if deflate is None else deflate.threshold
+        self.limit_frames(sys.maxsize if endpoint.MAX_FRAME_SIZE is None else endpoint.MAX_FRAME_SIZE)
+
+    def limit_frames(self, size: int) -> None:
+        """Messages of more than `size` bytes leave in fragments."""
+        self.frame_size = size
+        self.max_size = size if self.compress is None else min(size, LARGE - 1)
+
+    @property
+    def sender(self) -> Sender:
+        """The longer way out; most connections never need it, so it is made when they do."""
+        if self._sender is None:
+            self._sender = Sender(self)
+        return self._sender
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something that was sent has not been handed to the transport."""
+        return self.writer.size > 0 or (self._sender is not None and not self._sender.is_direct)
+
+    def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
+        """Sends what is no plain message on an open connection."""
+        if self._slow_consumer is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and self._drops():
+            return SENT
+        return self.sender.send(data, opcode)
+
+    def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
+        """Sends a frame as it is, other than a close frame; a whole message may be dropped."""
+        is_message = frame.fin and OpCode.CONTINUATION < frame.opcode < OpCode.CLOSE
+        if is_message and self._drops():
+            return SENT
+        return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
+
+    def send_prepared(self, message: Prepared) -> bool:
+        """Sends a message to this connection among others, where `codec.fan_out` has no shorter way; never waits.
+
+        Nobody waits for a peer that reads slowly, whatever SLOW_CONSUMER says, so what waits for it is bounded.
+
+        Returns:
+            Whether the message leaves, as far as is known: another thread may yet find the connection closed.
+        """
+        connection = self.connection
+        if not connection.is_open or self.broken:
+            return False
+        if self.is_elsewhere:
+            return self._call_soon(self.send_prepared, message)
+        if self._is_swamped(len(message.payload)):
+            logger.warning("%r: closed, as broadcasts wait for a peer that reads too slowly", self.endpoint._label)
+            self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
+            return False
+        is_direct = self.direct_out and type(self.writer) is codec.FrameWriter and not connection.fragmenting
+        if is_direct and message.size <= min(self.frame_size, _SHARED_LIMIT):
+            self.write_prepared(message)
+            return True
+        dropped = self.dropped
+        try:
+            _ = self.send(message.payload, message.opcode)  # which has sent it; nobody waits for room
+        except ConnectionClosed:
+            return False
+        return self.dropped == dropped
+
+    def _is_swamped(self, size: int) -> bool:
+        """Whether so much waits for the peer that nothing more may."""
+        waiting = self.writer.size + self.transport.get_write_buffer_size()
+        if self._sender is not None:
+            waiting += self._sender.waiting + self._sender.begun * size
+        return self._slow_consumer is None and waiting > _SWAMPED * max(self.endpoint.WRITE_LIMIT, HIGH_WATER)
+
+    def _call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
+        """Calls back in the thread of the loop; false if that is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            return False
+        return True
+
+    def _drops(self) -> bool:
+        """Whether the next message is not to be sent, as the peer reads too slowly.
+
+        Raises:
+            ConnectionClosed: That ends the connection.
+        """
+        slow = self._slow_consumer
+        if slow is None or not self.connection.is_open:
+            return False
+        answer = slow.answer(self.sender.waiting)
+        if answer is Answer.CLOSE:
+            logger.warning("%r: closed, as the peer reads too slowly", self.endpoint._label)
+            self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
+            raise ConnectionClosed(CloseCode.POLICY_VIOLATION, "too slow to read")
+        if answer is Answer.DROP and slow.has_begun:
+            logger.warning("%r: the peer reads too slowly: messages are dropped", self.endpoint._label)
+        return answer is Answer.DROP
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent, as the peer reads too slowly."""
+        return 0 if self._slow_consumer is None else self._slow_consumer.dropped
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether who calls is in another thread, or has interrupted the sending of a message, as a signal handler."""
+        return self.thread != threading.get_ident() or self.busy
+
+    def written(self) -> Coroutine[Any, Any, None]:
+        """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
+        if not (self.corked or self.writes_paused) or self.writer.size > codec.CORK_LIMIT:
+            self.flush()
+        if self.writes_paused:
+            return self.until_writable()
+        return self.pace() if self.buffer.credit < 0 else SENT
+
+    def drained(self) -> Coroutine[Any, Any, None]:
+        """`written` for what is never dropped: to be awaited, which takes a while where `SLOW_CONSUMER` drops too."""
+        if not self.corked or self.writer.size > codec.CORK_LIMIT:
+            self.flush()
+        return self.until_writable() if self._is_full else self.pace()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the transport's buffer is above its high-water mark."""
+        return self.writes_paused or (self._slow_consumer is not None and self._slow_consumer.lags)
+
+    def rest(self) -> Coroutine[Any, Any, None]:
+        """To be awaited where the loop may have been held for too long: lets it go, if it has."""
+        buffer = self.buffer
+        if buffer.held:
+            return Pending(self._rest)
+        buffer.held = True
+        self.loop.call_soon(_let_go, buffer)
+        return SENT
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(0)
+        if self.writes_paused:
+            await self._until_writable()
+
+    def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Writes several bytes objects; large ones are not copied."""
+        if sum(map(len, chunks)) <= _JOIN_LIMIT:
+            chunks = (b"".join(chunks),)
+        for chunk in chunks:
+            # Not by writelines(), which forgets the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
+            self.transport.write(chunk)
+
+    def until_writable(self) -> Coroutine[Any, Any, None]:
+        """To be awaited until the transport's buffer is below its low-water mark."""
+        return Pending(self._until_writable)
+
+    async def _until_writable(self) -> None:
+        while self._is_full:
+            await self._wait()
+            if self.lost:
+                raise self.closed_error()
+
+    async def _wait(self) -> None:
+        """Until writing is resumed or the transport lost."""
+        if not self.lost:
+            waiter = self.loop.create_future()
+            if self._waiters is _NOBODY:
+                self._waiters = {}
+            waiters = self._waiters
+            waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                waiters.pop(waiter, None)
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, _NOBODY
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def ping(self, payload: bytes) -> None:
+        """Sends a ping for the heartbeat."""
+        if self.connection.is_open:
+            self.connection.send(OpCode.PING, payload)
+            self.flush()
+
+    def closed_error(self) -> ConnectionClosed:
+        """What tells a sender that the connection has ended."""
+        return self.connection.closed_error()
+
+    # What the whole connection does
+
+    def update_direct(self) -> None:
+        raise NotImplementedError
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        raise NotImplementedError
+
+    def close_with(self, payload: bytes) -> None:
+        raise NotImplementedError
+
+
+def _slow_consumer_of(settings: Settings) -> SlowConsumer | None:
+    policy = settings.SLOW_CONSUMER
+    return None if policy == "wait" else SlowConsumer(policy, settings.WRITE_LIMIT)
+
+
+def _let_go(buffer: "codec.ReceiveBuffer") -> None:
+    buffer.held = False
