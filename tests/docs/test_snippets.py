@@ -92,15 +92,19 @@ def test_a_dialogue(execute, run):
 
 
 @pytest.mark.parametrize(
-    ("name", "headers", "greeting"),
-    [("Account", {"Cookie": "session=3f9a"}, "hello, alice"), ("Device", {"Authorization": "Bearer s3cret"}, None)],
+    ("name", "status", "headers", "greeting"),
+    [
+        ("Account", 403, {"Cookie": "session=3f9a"}, "hello, alice"),
+        ("Device", 401, {"Authorization": "Bearer s3cret"}, None),
+        ("Basic", 401, {"Authorization": "Basic YWxpY2U6cXVhY2s="}, None),
+    ],
 )
-def test_users(execute, run, name, headers, greeting):
+def test_users(execute, run, name, status, headers, greeting):
     view = execute(block(f"class {name}"))[name]
 
     async def scenario():
         async with serve(view, port=0) as server:
-            with pytest.raises(websockets.InvalidStatus, match="401"):
+            with pytest.raises(websockets.InvalidStatus, match=str(status)):
                 await websockets.connect(server.addresses[0])
             async with websockets.connect(server.addresses[0], additional_headers=headers) as peer:
                 if greeting is not None:
