@@ -1,1 +1,101 @@
-"""One connection on an event loop."""
+"""One connection on an event loop: the theory of operation.
+
+A `ConnectionProtocol` stands between a transport of asyncio and an endpoint, which is a view, a client or the session
+of an ASGI application. It is made of four classes, each on top of the one before: `codec.HotPath` (every read and every
+plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (beginning, callbacks of the transport, end). The rules
+of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `Intake`, `Inbox`, `Sender`,
+`Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
+
+Phases
+======
+
+`phases.Phase` has the transitions. No phase comes twice, and LOST leads to CLOSED in every case.
+
+| phase | from | messages are handled | messages may be sent |
+| --- | --- | --- | --- |
+| CONNECTING | the 101 response | no | yes |
+| OPEN | `start` | yes | until a close frame is to leave: `Connection.is_open` |
+| CLOSING | a close frame has left, or the stream has ended | those that came before the peer's close frame | no |
+| LOST | `connection_lost` | those that wait, for CLOSE_TIMEOUT | no |
+| CLOSED | every hook has ended, or is not waited for any more | no | no |
+
+Within OPEN, `Connection.closing` tells that a close frame waits behind what was sent before. Within CLOSING, `Closing`
+goes from the close frame to the end of the transport.
+
+Flags
+=====
+
+| flag | true while | who must tell |
+| --- | --- | --- |
+| `direct_in` | the view does not pull, no RATE_LIMIT is set, there is no extension but permessage-deflate, and no \
+close frame waits | `update_direct`, after any change |
+| `direct_out` | the stream has not ended, there is no extension but permessage-deflate, `Sender` is idle, \
+`SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
+| `corked` | one read, `start`, early bytes, the draining of the inbox or the end of a decoding is at work | it does \
+not nest; whoever sets it flushes |
+| `queued` | the transport may hold bytes (compiled codec only) | `flush`, and `connection_made` at first |
+| `busy` | a message is being written or compressed: a send in between comes from a signal handler or a finalizer | \
+whoever writes |
+| `broken` | bytes are missing in what was written: nothing may follow | `cut`, for good |
+| `writes_paused` | the transport is above its high-water mark, with SLOW_CONSUMER "wait" | `pause_writing`, \
+`resume_writing` |
+| `SlowConsumer.lags` | the same, with "drop" and "close" | the same |
+| `alive` | something has come since the heartbeat looked | every read; `take_sign_of_life` clears it |
+| `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY | `hold` and `release`; the first close frame \
+releases all but EARLY |
+| `lost` | the transport is gone | `connection_lost`, for good |
+| `terminated` | nobody waits for the peer any more | `terminate`, for good |
+
+Invariants
+==========
+
+1. Messages are delivered only from a callback of the loop, while no task is running: handlers and tasks that wait at an
+   inbox are stepped there and then.
+2. Only `flush` writes to a transport that has been attached. `Closing` ends it.
+3. After `report_closed` nothing that is reachable from a view refers to the endpoint, to the dispatcher's owner or to
+   the heartbeat's, so that no cycle is left for the collector.
+4. One thread at a time works on a direction of permessage-deflate: the loop's, or one of `loop.threads`.
+5. Messages that `received` is given may still be encoded. `respond` answers a close frame or a breach, after the
+   messages before it have been handed on.
+6. Clock, receive buffer and threads belong to a thread, so a thread runs one loop.
+7. The compiled codec does more than its specification in two places: it handles a read in portions, and it writes past
+   the transport while that holds nothing.
+
+Who may call whom
+=================
+
+- From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` carries into
+  the thread of the loop, and `broadcast`. Everything else belongs to the thread of the loop.
+- From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`, `Turn.wake`.
+- From tasks: everything an endpoint offers. `Turn.wake_soon` and `call_soon` lead from there to the callbacks above.
+- From a signal handler or a finalizer that interrupts the thread: `send`, which waits in line while `busy` is set.
+
+Walks
+=====
+
+A received byte, to `on_receive`:
+
+1. `codec.hotpath.HotPath.get_buffer` gives the loop memory, by `codec.reader.MessageReader.get_buffer`.
+2. `codec.hotpath.HotPath.buffer_updated` corks, and has `codec.reader.MessageReader.buffer_updated` read all frames.
+3. If there are control frames, breaches, a rate limit or extensions of a user's own:
+   `protocol.receiving.Receiving.received` applies the rules of `sansio.connection.Connection.received`.
+4. `codec.dispatcher.Dispatcher.deliver` hands each message to `codec.worker.Worker.start`, which calls
+   `view.WebSocketView.on_receive`.
+5. `codec.hotpath.HotPath.uncork` writes the replies.
+
+A sent str, to bytes:
+
+1. `view.WebSocketView.send` calls `codec.hotpath.HotPath.send`.
+2. A plain message goes to `codec.writer.FrameWriter.write`. Any other goes through
+   `protocol.sending.Sending.send_otherwise`, `protocol.sender.Sender.send` (which may let it wait in
+   `protocol.line.Line`) and `sansio.connection.Connection.send` to the same writer.
+3. `codec.hotpath.HotPath.flush` takes the bytes by `codec.writer.FrameWriter.take`.
+4. `protocol.sending.Sending.write_chunks` gives them to the transport.
+
+A refused handshake:
+
+1. The host calls `view.WebSocketView.start` with the request.
+2. `sansio.handshake.check` raises `exceptions.HandshakeError`, with a status.
+3. `hosts.upgrade.refuse` renders it by `sansio.handshake.refusal` and writes it.
+4. `protocol.lingering.Lingering` ends our side of the stream, and lets the peer read the answer.
+"""
