@@ -1,6 +1,8 @@
 """`on_handshake`: a view decides on the opening handshake, on each kind of host."""
 
 import asyncio
+import gc
+import weakref
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 
@@ -87,34 +89,32 @@ def test_a_view_accepts_and_keeps_what_it_found(run, hosting, dial):
     run(scenario())
 
 
+JSON = [("Retry-After", "3"), ("Content-Type", "application/json")]
 REFUSALS = {
-    "text": (HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"}), b"sign in first\n"),
-    "redirect": (HandshakeError(302, headers={"Location": "/login"}), b""),
-    "json": (
-        HandshakeError(429, "slowly", [("Retry-After", "3"), ("Content-Type", "application/json")], body="{}"),
-        b"{}",
-    ),
+    "text": (401, "sign in first", {"WWW-Authenticate": "Bearer"}, None),
+    "redirect": (302, "", {"Location": "/login"}, None),
+    "json": (429, "slowly", JSON, "{}"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
 def test_a_view_refuses_with_any_response(run, hosting, dial, log, case, waits):
-    error, body = REFUSALS[case]
+    expected, message, fields, body = REFUSALS[case]
 
     class View(Told):
         async def on_handshake(self, handshake):
             if waits:
                 await asyncio.sleep(0.01)
-            raise error
+            raise HandshakeError(expected, message, fields, body=body)
 
     async def scenario():
         async with hosting(View) as server, dial(server) as peer:
             status, headers = await peer.head()
-            assert status == error.status
-            for name, value in error.headers:
+            assert status == expected
+            for name, value in dict(fields).items():
                 assert headers[name.lower()] == value
-            assert await peer.reader.read() == body
+            assert (await peer.reader.read()).decode() == (body or (message and f"{message}\n"))
         assert not View.made.events
         assert not log()
 
@@ -385,3 +385,40 @@ def test_cookies_are_parsed_leniently(header):
 
 def test_cookies_on_several_lines_are_all_taken():
     assert HttpRequest(headers=[("Cookie", "a=1"), ("Cookie", "b=2, c")]).cookies == {"a": "1", "b": "2, c"}
+
+
+def test_a_flood_leaves_nothing_behind(run, dial, until):
+    """Of handshakes that are refused, that are left by their peers, and that are accepted."""
+
+    class View(Told):
+        async def on_handshake(self, handshake):
+            views.add(self)
+            await asyncio.sleep(0)
+            if handshake.request.path == "/refused":
+                raise HandshakeError(403, "no")
+            if handshake.request.path == "/left":
+                await asyncio.Event().wait()
+            self.user = "somebody"
+
+    views = weakref.WeakSet()
+
+    async def visit(server, target):
+        async with dial(server, target=target) as peer:
+            if target == "/left":
+                await asyncio.sleep(0.01)
+            else:
+                assert (await peer.head())[0] == (403 if target == "/refused" else 101)
+
+    async def scenario():
+        async with serve(View, port=0, limits=Limits(linger_timeout=0.02)) as server:
+            before = len(asyncio.all_tasks())
+            async with asyncio.TaskGroup() as group:
+                for _ in range(20):
+                    for target in ("/refused", "/left", "/accepted"):
+                        group.create_task(visit(server, target))
+            await until(lambda: not server.connections)
+            Told.made = None
+            await until(lambda: gc.collect() == 0 and not views)
+            assert len(asyncio.all_tasks()) == before
+
+    run(scenario())

@@ -1,9 +1,11 @@
 """The `web/urls.py` of a project of Duck Framework, which the tests of the overlay put there."""
 
+import asyncio
+
 from duck.html.components.button import Button
 from duck.html.components.page import Page
 
-from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, HandshakeError, OpCode, WebSocketView
 from duck.urls import path
 
 
@@ -34,6 +36,23 @@ class EndingsView(WebSocketView):
         await self.send_close(CloseCode.NORMAL_CLOSURE)
 
 
+class MemberView(WebSocketView):
+    """Is for users who have a session."""
+
+    SUBPROTOCOLS = ("v1", "v2")
+
+    async def on_handshake(self, handshake):
+        await asyncio.sleep(0.01)
+        self.user = {"3f9a": "alice"}.get(handshake.request.cookies.get("session", ""))
+        if self.user is None:
+            raise HandshakeError(401, "log in first", {"WWW-Authenticate": "Cookie"})
+        handshake.subprotocol = "v2"
+        handshake.add_header("Set-Cookie", "seen=1")
+
+    async def on_open(self):
+        await self.send(self.user)
+
+
 async def answer(button, event, value, websocket):
     sum_of_both = await websocket.get_js_result("window.sum = 40 + 2;", "window.sum", timeout=30)
     button.inner_html = f"It is {sum_of_both}."
@@ -52,5 +71,6 @@ endings: list = []
 urlpatterns = [
     path("/page", page, name="page"),
     path("/echo/<name>", EchoView, name="echo"),
+    path("/member", MemberView, name="member"),
     path("/endings", EndingsView, name="endings"),
 ]

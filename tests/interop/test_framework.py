@@ -280,6 +280,22 @@ def test_another_origin_is_refused(site, run):
     run(scenario())
 
 
+def test_a_view_decides_on_its_handshake(site, run):
+    async def scenario():
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await site.dial("/member")
+        response = refused.value.response
+        assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Cookie")
+        assert response.body == b"log in first\n"
+        options = {"additional_headers": {"Cookie": "session=3f9a"}, "subprotocols": ["v1", "v2"]}
+        async with site.connect("/member", **options) as socket:
+            assert await socket.recv() == "alice"
+            assert socket.subprotocol == "v2"
+            assert socket.response.headers["Set-Cookie"] == "seen=1"
+
+    run(scenario())
+
+
 def test_many_connections(site, run):
     async def scenario():
         gate = asyncio.Semaphore(TLS_AT_A_TIME if site.mode.secure else 1000)

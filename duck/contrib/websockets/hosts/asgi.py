@@ -1,13 +1,13 @@
 """A view as an ASGI application.
 
-Where the server can give the whole connection away, which our protocol for uvicorn can, the view gets it. Of any other
-server a view gets messages, and the `Bridge` makes a WebSocket of them: the view has a `VirtualTransport`, and a
+A server that can give the whole connection away, as our protocol for uvicorn does, passes it to the view. Any other
+server passes messages, and the `Bridge` makes a WebSocket of them: the view has a `VirtualTransport`, and a
 `Connection` in the role of the client reads what is written to it; its I/O are the events of ASGI.
 
     view -- bytes --> VirtualTransport.outgoing -> Connection (client) -- messages --> send(event)
     view <- bytes --- VirtualTransport.feed <----- Connection (client) <- messages --- receive()
 
-So every rule and every hook of the view is at work as ever. Pings are not among what ASGI knows, nor are fragments.
+So every rule and every hook of the view applies. ASGI has no events for pings and fragments.
 """
 
 import asyncio

@@ -64,8 +64,12 @@ class Decision:
             await self._wait(task, loop)
         if task.cancelled():
             raise HandshakeError(503, "the service is not available")
-        if self._refusal is not None:
-            raise self._refusal
+        refusal, self._refusal = self._refusal, None  # whose traceback would hold it, in a cycle
+        if refusal is not None:
+            try:
+                raise refusal
+            finally:
+                del refusal
         return context
 
     def cancel(self) -> None:

@@ -1,10 +1,10 @@
-"""The seam to hosts: how a view gets from the request that a host hands it to the asyncio transport below.
+"""The seam to hosts: from the upgrade request of a host to its asyncio transport, and the answer to the request.
 
-A host gives requests whose `transport` is an asyncio transport and whose `content` is what was read behind the head. It
-hands them to `WebSocketView.start`, or awaits `WebSocketView.run`; then the transport is the view's. To await `run` it
-must have paused reading, for nothing that comes in between may be lost.
+The requests of a host have an asyncio transport as their `transport`, and the bytes behind the head as their `content`.
+The host passes them to `WebSocketView.start`, or awaits `WebSocketView.run`; from then on the transport belongs to the
+view. Before it awaits `run` it pauses reading, so that no byte is lost.
 
-One host is different: the requests of Duck Framework have a socket. `adopt` and `leave` see to that.
+The requests of Duck Framework have a socket instead. `adopt` and `leave` convert it and give it back.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ class Responder(Protocol):
 
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":
-    """The request with its transport, from whatever host it is."""
+    """The request with an asyncio transport, for every host."""
     return request if _has_transport(request) else await duckframework.adopt(request)
 
 
 async def leave(request: "HttpRequest") -> None:
-    """What is to be done when the connection has ended, before `run` does."""
+    """Gives the connection back to its host once it has ended; the last step of `run`."""
     if not _has_transport(request):
         await duckframework.leave(request)
 
