@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import logging
 import re
 import runpy
 import socket
@@ -25,6 +26,7 @@ def execute(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
     before = set(sys.modules)
+    logged = {log: (log.level, log.handlers[:], log.disabled) for log in loggers()}
 
     def run(source):
         script = folder / "script.py"
@@ -35,6 +37,16 @@ def execute(folder, monkeypatch):
     for name in MODULES:
         if name.removesuffix(".py") not in before:
             sys.modules.pop(name.removesuffix(".py"), None)
+    for log in loggers():
+        level, log.handlers[:], log.disabled = logged.get(log, (logging.NOTSET, [], False))
+        log.setLevel(level)
+
+
+def loggers():
+    """The root, and those of the package; a block may configure them."""
+    return [
+        logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict) if not name or name[:4] == "duck"
+    ]
 
 
 def block(word):

@@ -235,8 +235,8 @@ def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, eith
             client.send(UPGRADE)
             await view_class.views.get()
             await client.reader.readexactly(len(SWITCH))
-            http = HttpProtocol | RequestReader
-            assert [each for each in gc.get_objects() if isinstance(each, http)] == []
+            http = (HttpProtocol, RequestReader)
+            assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
 
     gc.collect()
     gc.disable()

@@ -473,7 +473,7 @@ def test_a_client_that_is_gone_before_the_answer(run, connect, either_tls, until
         return "late"
 
     def connections():
-        return [each for each in gc.get_objects() if isinstance(each, HttpProtocol)]
+        return [each for each in gc.get_objects() if issubclass(type(each), HttpProtocol)]
 
     async def scenario():
         ssl = either_tls and either_tls.server
