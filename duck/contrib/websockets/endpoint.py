@@ -183,9 +183,9 @@ class WebSocketEndpoint:
         return ConnectionProtocol(
             self,
             connection,
-            handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
-            pull=None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
-            send_frame=self.send_frame if "send_frame" in overridden else None,
+            self._receive_frame if "on_new_frame" in overridden else self.on_receive,
+            None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
+            self.send_frame if "send_frame" in overridden else None,
         )
 
     def _start(self, protocol: ConnectionProtocol, overridden: frozenset[str]) -> None:
@@ -196,9 +196,9 @@ class WebSocketEndpoint:
             self._early = b""
         protocol.start(
             early,
-            on_open=self.on_open if "on_open" in overridden else None,
-            on_close=self.on_close if "on_close" in overridden else None,
-            heartbeat=self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
+            self.on_open if "on_open" in overridden else None,
+            self.on_close if "on_close" in overridden else None,
+            self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
         )
 
     def terminate(self) -> None:
