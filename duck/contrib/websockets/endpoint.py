@@ -319,14 +319,17 @@ class WebSocketEndpoint:
             reason: Truncated to 123 bytes of UTF-8.
 
         Raises:
+            RuntimeError: `on_handshake` of a view has not ended.
             ValueError: The code is not one of those (RFC 6455, section 7.4).
         """
         check_close_code(code)
         protocol = self._protocol
-        if protocol is not None:
-            if protocol.is_elsewhere:
-                return hop(protocol, self.send_close, code, reason, closes=True)
-            protocol.close(code, reason)
+        if protocol is None:
+            self._check_begun()
+            return SENT
+        if protocol.is_elsewhere:
+            return hop(protocol, self.send_close, code, reason, closes=True)
+        protocol.close(code, reason)
         return SENT
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
@@ -346,20 +349,27 @@ class WebSocketEndpoint:
         return protocol.send_frame(frame)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
-        """Closes the connection and waits until it is gone. May be called at any time and repeatedly.
+        """Closes the connection and waits until it is gone. May be called repeatedly.
 
         Args:
             disable_logging: Omit the log record of the end.
             call_on_close_handler: Whether to call `on_close`.
+
+        Raises:
+            RuntimeError: `on_handshake` of a view has not ended.
         """
         protocol = self._protocol
         if protocol is None:
+            self._check_begun()
             self.state = State.CLOSED
         elif protocol.is_elsewhere:
             await hop(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
+
+    def _check_begun(self) -> None:
+        """Called to close what is not open; `WebSocketView` raises while `on_handshake` runs."""
 
     def _shut_down(self, code: int, timeout: float) -> None:
         if self._protocol is not None:
