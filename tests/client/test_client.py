@@ -17,6 +17,7 @@ from duck.contrib.websockets.client import (
     WebSocketClient,
     connect,
 )
+from duck.contrib.websockets.testing import connect as connect_in_memory
 from duck.server import serve
 
 
@@ -68,6 +69,21 @@ def test_messages(run, serving):
             async for message in ws:
                 yield message
         assert (caught.value.code, caught.value.reason) == (4001, "as you like")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_iteration_raises_where_the_server_has_vanished(run, asked):
+    async def scenario():
+        async with connect_in_memory(Echo, ping_interval=0.02, pong_timeout=0.02, close_timeout=0.02) as ws:
+            ws.stop_reading()
+            if asked:
+                await ws.send_close(CloseCode.GOING_AWAY)
+                assert [message async for message in ws] == []
+            else:
+                with pytest.raises(ConnectionClosed, match="1001 no pong"):
+                    [message async for message in ws]
 
     run(scenario())
 

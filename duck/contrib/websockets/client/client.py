@@ -5,7 +5,7 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 
 import asyncio
 import ssl as tls
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -311,6 +311,8 @@ class ClientConnection(WebSocketClient):
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
         super().__init__(url, **options)
         self._inbox: Inbox | None = None
+        self._closes = False  # whether the user has asked for the end
+        self._is_given_up = False
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
         self._inbox = inbox = Inbox(asyncio.get_running_loop(), self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
@@ -356,7 +358,8 @@ class ClientConnection(WebSocketClient):
         """The messages, up to the end of the connection.
 
         Raises:
-            ConnectionClosed: It ended other than by 1000, 1001, or a close frame without code.
+            ConnectionClosed: It ended other than by 1000, 1001, or a close frame without code; or the server was silent
+                for too long, see `ping_interval`, which closes the connection with 1001.
         """
         return self
 
@@ -364,13 +367,24 @@ class ClientConnection(WebSocketClient):
         try:
             return await self.recv()
         except ConnectionClosed as closed:
-            if closed.code in _NORMAL:
+            if closed.code in _NORMAL and not self._is_given_up:
                 raise StopAsyncIteration from None
             raise
 
+    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
+        self._closes = True
+        return super().send_close(code, reason)
+
+    def terminate(self) -> None:
+        self._closes = True
+        super().terminate()
+
     def _connection_closing(self) -> None:
-        if self._inbox is not None:
-            self._inbox.end()
+        inbox, connection = self._inbox, self._open_protocol().connection
+        if inbox is not None and not inbox.has_ended:
+            inbox.end()
+            is_ours = connection.close_received is None and not self._closes
+            self._is_given_up = is_ours and connection.close_code == CloseCode.GOING_AWAY
 
     def _connection_lost(self, log: bool) -> None:
         super()._connection_lost(log)

@@ -168,6 +168,11 @@ class Inbox:
         self._ended = True
         self.wake()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
     def drop_messages(self) -> None:
         """Drops the messages that wait, but not control frames."""
         self.messages = [message for message in self.messages if message[0] & 0b1111 >= OpCode.CLOSE]
