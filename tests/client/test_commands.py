@@ -1,8 +1,12 @@
 """`duck connect` and `duck bench`, run in the process."""
 
 import argparse
+import asyncio
 import io
+import os
 import re
+import sys
+import threading
 
 import pytest
 
@@ -86,7 +90,89 @@ def test_bench(run, serving, capsys):
     assert "(2 times)" in err
 
 
-@pytest.mark.parametrize("options", ["connect http//x", "bench ws://x -c 0", "connect ws://x --header a"])
+def test_input_that_is_no_text(run, serving, capsys):
+    async def scenario():
+        async with serving(Echo) as server:
+            lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
+            assert await terminal.run(parse(terminal, server), lines) == 1
+
+    run(scenario())
+    out, err = capsys.readouterr()
+    assert "closed: 1000" in out
+    assert "the input cannot be read any further: 'utf-8' codec" in err
+
+
+def test_output_that_nobody_reads(serving, monkeypatch):
+    async def scenario():
+        async with serving(Echo) as server:
+            reading, writing = os.pipe()
+            with os.fdopen(writing, "w") as output:
+                monkeypatch.setattr(sys, "stdout", output)
+                os.close(reading)
+                waiting = threading.Event()
+                try:
+                    await asyncio.wait_for(terminal.run(parse(terminal, server), Lines(waiting)), 5)
+                finally:
+                    waiting.set()
+
+    asyncio.run(scenario())
+
+
+class Lines(io.StringIO):
+    """An input with nothing to read until an event is set."""
+
+    def __init__(self, event):
+        super().__init__()
+        self._event = event
+
+    def __next__(self):
+        self._event.wait()
+        raise StopIteration
+
+
+def test_output_in_another_encoding(run, serving, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+    async def scenario():
+        async with serving(Echo) as server:
+            assert await terminal.run(parse(terminal, server), io.StringIO("\u00e9\n")) == 0
+
+    monkeypatch.setattr(sys, "stdout", output)
+    run(scenario())
+    assert rb"< \xe9" in output.buffer.getvalue()
+
+
+def test_a_bench_that_is_interrupted_or_gets_no_echo(run, serving, capsys):
+    class Silent(WebSocketView):
+        async def on_receive(self, message, opcode):
+            pass
+
+    class Wrong(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message[::-1], opcode)
+
+    async def scenario():
+        async with serving(Silent) as server:
+            assert await bench.run(parse(bench, server, "-c", "2", "--seconds", "0.05")) == 1
+        async with serving(Wrong) as server:
+            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.05")) == 1
+        async with serving(Echo) as server:
+            running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2")))
+            for _ in range(2):
+                await server.views.get()
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+
+    run(scenario())
+    out = capsys.readouterr().out
+    assert "2 times: no echo came" in out
+    assert "1 times: a message came that is no echo" in out
+
+
+@pytest.mark.parametrize(
+    "options", ["connect http//x", "bench ws://x -c 0", "bench ws://x --seconds nan", "connect ws://x --header a"]
+)
 def test_what_cannot_be_asked_for(options, capsys):
     with pytest.raises(SystemExit):
         main(options.split())

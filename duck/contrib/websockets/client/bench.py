@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from array import array
@@ -28,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each (%(default)s)"
     )
     parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="of a message (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="that it takes (%(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="that it takes (%(default)s)")
 
 
 def _number(text: str) -> int:
@@ -37,16 +38,36 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
 async def run(arguments: argparse.Namespace) -> int:
     """Loads a server and prints what came of it.
 
     Returns:
         The exit status: 0 without errors, 1 with some, 2 if there was no connection.
     """
-    load = Load(bytes(arguments.size), arguments.depth)
+    load = Load(os.urandom(arguments.size), arguments.depth)
     began = time.perf_counter()
-    await _open(load, arguments)
-    opening = time.perf_counter() - began
+    try:
+        await _open(load, arguments)
+        return await _measure(load, arguments, time.perf_counter() - began)
+    except asyncio.CancelledError:
+        load.running = False
+        for client in load.clients:
+            client.terminate()
+        await asyncio.gather(*(client.wait_closed() for client in load.clients))
+        raise
+
+
+async def _measure(load: "Load", arguments: argparse.Namespace, opening: float) -> int:
     if not load.clients:
         for words, count in load.errors.most_common():
             print(f"duck: {arguments.url}: {words} ({count} times)", file=sys.stderr)
@@ -91,6 +112,12 @@ class Loader(WebSocketClient):
         super().__init__(url, **options)
         self._load = load
         self._sent: deque[float] = deque()
+        self._has_echo = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the connection is open, and no echo has come."""
+        return not self._has_echo and self.close_code is None
 
     def begin(self) -> None:
         """Sends the first messages."""
@@ -103,11 +130,12 @@ class Loader(WebSocketClient):
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         load = self._load
-        if not self._sent or len(message) != len(load.payload):
+        if not self._sent or message != load.payload:
             load.errors["a message came that is no echo"] += 1
             await self.send_close()
             return
         if load.running:
+            self._has_echo = True
             load.latencies.append(time.perf_counter() - self._sent.popleft())
             self._send_one()
 
@@ -148,6 +176,9 @@ async def _load(load: Load, seconds: float) -> float:
         counted = count
     took = time.perf_counter() - began
     load.running = False
+    silent = sum(client.is_silent for client in load.clients)
+    if silent:
+        load.errors["no echo came"] += silent
     if sys.stderr.isatty():
         print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
     await asyncio.gather(*(client.close() for client in load.clients))

@@ -8,6 +8,8 @@ answered a ping behind the last message.
 import argparse
 import asyncio
 import contextlib
+import io
+import os
 import sys
 import threading
 import time
@@ -47,7 +49,8 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         lines: The input; None for that of the process.
 
     Returns:
-        The exit status: 0 after a normal closure, 1 after another end, 2 if there was no connection.
+        The exit status: 0 after a normal closure, 1 after another end or if the input could not be read to its end, 2
+        if there was no connection.
     """
     try:
         terminal = Terminal(arguments.url, **connection_options(arguments))
@@ -55,10 +58,12 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
         print(f"duck: {arguments.url}: {explain(error)}", file=sys.stderr)
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the encoding of a terminal may lack a received letter
     terminal.begin(sys.stdin if lines is None else lines)
     code = await terminal.wait_closed()
-    print(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
-    return 0 if code in (1000, 1001, 1005) else 1
+    terminal._say(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
+    return 0 if code in (1000, 1001, 1005) and not terminal.is_cut else 1
 
 
 class Terminal(WebSocketClient):
@@ -67,25 +72,43 @@ class Terminal(WebSocketClient):
     MAX_FRAME_SIZE = 1 << 26
     RECEIVE_TIMEOUT = None
 
+    is_cut = False  # whether the input could not be read to its end
+
     def begin(self, lines: TextIO) -> None:
         """Tells of the connection, and reads lines in a thread, for a terminal cannot be read without waiting."""
         words = [f"connected to {self.url}"]
         if self.subprotocol:
             words.append(f"subprotocol {printable(self.subprotocol)}")
         words += [extension.name for extension in self.extensions]
-        print(", ".join(words))
-        print("/help for help, end of input to close", flush=True)
+        self._say(", ".join(words))
+        self._say("/help for help, end of input to close")
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
-    def _read(self, lines: TextIO, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            for line in lines:
-                loop.call_soon_threadsafe(self.take_line, line.rstrip("\r\n"))
-            loop.call_soon_threadsafe(self._finish, loop)
+    def _say(self, words: str) -> None:
+        """Prints a line; closes the connection if nobody reads the output any more, as behind `| head`."""
+        try:
+            print(words, flush=True)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nowhere:  # the interpreter flushes the output once more at its end
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            self.terminate()
 
-    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _read(self, lines: TextIO, loop: asyncio.AbstractEventLoop) -> None:
+        problem = ""
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            try:
+                for line in lines:
+                    loop.call_soon_threadsafe(self.take_line, line.rstrip("\r\n"))
+            except (OSError, UnicodeDecodeError) as error:
+                problem = f"the input cannot be read any further: {error}"
+            loop.call_soon_threadsafe(self._finish, loop, problem)
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, problem: str) -> None:
         """The input has ended."""
+        if problem:
+            self.is_cut = True
+            print(f"duck: {self.url}: {printable(problem)}", file=sys.stderr)
         self.take_line(f"/ping {_LAST.decode()}")
         loop.call_later(_PATIENCE, self.take_line, "/close")
 
@@ -101,7 +124,7 @@ class Terminal(WebSocketClient):
         except ConnectionClosed:
             pass  # which is told in the end
         except ValueError as error:
-            print(f"! {error}", flush=True)
+            self._say(f"! {error}")
 
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -110,10 +133,10 @@ class Terminal(WebSocketClient):
             "/pong": lambda text: self.send_pong(text.encode()),
             "/binary": lambda text: self.send_binary(bytes.fromhex(text)),
             "/close": self._close,
-            "/help": lambda text: print(HELP, flush=True),
+            "/help": lambda text: self._say(HELP),
         }
         if name not in commands:
-            print(f"! {printable(name)} is no command: write /{printable(line)} to send it, or /help", flush=True)
+            self._say(f"! {printable(name)} is no command: write /{printable(line)} to send it, or /help")
             return
         commands[name](rest)
 
@@ -131,7 +154,7 @@ class Terminal(WebSocketClient):
                 # A server may answer it before what came ahead of it.
                 asyncio.get_running_loop().call_later(_QUIET, self.take_line, "/close")
                 continue
-            print(f"< {describe(frame)}", flush=True)
+            self._say(f"< {describe(frame)}")
             if frame.opcode == OpCode.CLOSE:
                 return
 

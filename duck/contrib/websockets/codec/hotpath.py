@@ -110,19 +110,19 @@ class HotPath:
     buffer: ReceiveBuffer
     transport: Any
     sent: Any
-    alive: bool = False
-    corked: bool = False
+    alive: bool
+    corked: bool
     _corked_since: float
-    lost: bool = False
-    direct_in: bool = False
-    direct_out: bool = False
-    writes_paused: bool = False
+    lost: bool
+    direct_in: bool
+    direct_out: bool
+    writes_paused: bool
     max_size: int
     compress: Callable[[bytes], bytes] | None
     threshold: int
     thread: int
     fd: int
-    queued: bool = False
+    queued: bool
     busy: bool = False
     _flushing: bool = False
     broken: bool = False

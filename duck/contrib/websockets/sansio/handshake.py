@@ -51,8 +51,7 @@ _TOKEN = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # characters beyond ASCII are opaque (RFC 9110, section 5.5)
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_VERSION = str(VERSION)
-_UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION))
+_UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
 
 
 class Acceptance(NamedTuple):
@@ -183,7 +182,7 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         body = ("Content-Length", "Transfer-Encoding")
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A second field of a name makes its value a list, which no check here passes.
-    if header("sec-websocket-version", "").strip(" \t") != _VERSION:
+    if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
         spoken = f"only WebSocket version {VERSION} is spoken here"
         raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
@@ -232,13 +231,12 @@ def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
     Args:
         lines: Header lines of the host, each with its CRLF.
     """
-    key, subprotocol, _, extension_answer, headers = acceptance
-    head = f"{_SWITCHING}Sec-WebSocket-Accept: {key}\r\n"
-    if subprotocol is not None:
-        head += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
-    if extension_answer:
-        head += f"Sec-WebSocket-Extensions: {extension_answer}\r\n"
-    for name, value in headers:
+    head = f"{_SWITCHING}Sec-WebSocket-Accept: {acceptance.key}\r\n"
+    if acceptance.subprotocol is not None:
+        head += f"Sec-WebSocket-Protocol: {acceptance.subprotocol}\r\n"
+    if acceptance.extension_answer:
+        head += f"Sec-WebSocket-Extensions: {acceptance.extension_answer}\r\n"
+    for name, value in acceptance.headers:
         head += f"{name}: {value}\r\n"
     return head.encode("latin-1") + lines + b"\r\n"
 
