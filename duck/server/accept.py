@@ -19,7 +19,6 @@ BACKLOG = 4096
 
 _TOGETHER = 16  # accepted at most before the loop looks at anything else
 _BY_UVLOOP = 4  # as many listening descriptors; 8 brought nothing more, with 16 or with 64 clients at a time
-_PAUSE = 1.0  # seconds without accepting, once there is no file or memory for another connection
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -37,7 +36,10 @@ class Acceptor:
 
     Attributes:
         socket: Listens.
+        PAUSE: Seconds without accepting, once there is no file or memory for another connection.
     """
+
+    PAUSE = 1.0
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Acceptor:
             except OSError as error:
                 self._failed(error)
                 self._loop.remove_reader(self.socket)
-                self._pause = self._loop.call_later(_PAUSE, self._resume)
+                self._pause = self._loop.call_later(self.PAUSE, self._resume)
                 return
             self._accepted(sock, address)
 
@@ -90,13 +92,13 @@ class Acceptor:
                 sock, address = await self._loop.sock_accept(self.socket)
             except OSError as error:
                 self._failed(error)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(self.PAUSE)
             else:
                 self._accepted(sock, address)
 
     def _failed(self, error: OSError) -> None:
         advice = "; raise the limit of open files, or lower --max-connections" if error.errno in _EXHAUSTED else ""
-        logger.error("cannot accept connections for %g s: %s%s", _PAUSE, error.strerror or error, advice)
+        logger.error("cannot accept connections for %g s: %s%s", self.PAUSE, error.strerror or error, advice)
 
 
 class LoopAcceptor:

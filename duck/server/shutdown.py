@@ -14,7 +14,6 @@ __all__ = ["Work", "abort", "drain", "shut_down"]
 logger = logging.getLogger("duck.server")
 
 _FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
-_LAST = 2.0  # seconds in which what has been cancelled must end
 _STEP = 0.01  # seconds between two steps of draining, at least
 _LOOK = 0.2  # seconds in which the end of all views is noticed
 _FRESH = 1.0  # seconds that clients have for the first request of a connection when their server is replaced
@@ -28,7 +27,10 @@ class Work:
         protocols: The connections that speak HTTP.
         answers: The tasks that answer requests.
         views: The WebSocket views, by the future that ends with their connection.
+        CANCEL_TIMEOUT: Seconds within which cancelled work must end. The server gives up the rest.
     """
+
+    CANCEL_TIMEOUT = 2.0
 
     __slots__ = ("_farewells", "_no_protocols", "answers", "protocols", "views")
 
@@ -133,7 +135,7 @@ async def shut_down(work: Work, patience: float, code: int) -> list[str]:
     if await work.ended(patience):
         return []
     work.cancel()
-    return [] if await work.ended(_LAST) else _give_up(work)
+    return [] if await work.ended(work.CANCEL_TIMEOUT) else _give_up(work)
 
 
 async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:

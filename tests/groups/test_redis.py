@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView
-from duck.contrib.websockets.groups import BrokerError, Groups
-from duck.contrib.websockets.groups import redis_pubsub as module
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_pubsub
 
 KIB = 2**10
 
@@ -178,7 +177,7 @@ def test_a_publisher_whose_connection_has_broken_while_it_was_idle(run, own_redi
 
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
     """It neither holds up a handler for longer than the timeout, nor is waited for for ever."""
-    monkeypatch.setattr(module, "_IDLE", 0.1)
+    monkeypatch.setattr(redis_pubsub.Subscriber, "IDLE_TIMEOUT", 0.1)
 
     async def scenario():
         own_redis.start()
@@ -205,7 +204,7 @@ def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
 
 
 def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
-    monkeypatch.setattr(module, "_QUEUE", 64 * KIB)
+    monkeypatch.setattr(redis_pubsub.Publisher, "QUEUE_LIMIT", 64 * KIB)
 
     async def scenario():
         rooms = Groups(own_redis.url, timeout=3)

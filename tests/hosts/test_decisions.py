@@ -186,7 +186,7 @@ def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
 
 @taking_the_transport
 def test_a_hook_that_does_not_end_holds_nobody(run, hosting, dial, log, monkeypatch):
-    monkeypatch.setattr("duck.contrib.websockets.hosts.decision._CANCEL_TIMEOUT", 0.02)
+    monkeypatch.setattr("duck.contrib.websockets.hosts.decision.Decision.CANCEL_TIMEOUT", 0.02)
 
     class View(Told):
         HANDSHAKE_TIMEOUT = 0.02

@@ -8,7 +8,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import Limits, accept, serve
+from duck.server import Limits, serve
+from duck.server.accept import Acceptor
 from duck.server.server import TURNED_AWAY
 from duck.urls import path
 
@@ -102,7 +103,7 @@ def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monke
     """That is told once for each attempt to go on, and the server goes on once there are files."""
     if loop_name == "uvloop" and either_tls is None:
         pytest.skip("uvloop accepts plain connections by itself, and closes those that it has no file for")
-    monkeypatch.setattr(accept, "_PAUSE", 0.05)
+    monkeypatch.setattr(Acceptor, "PAUSE", 0.05)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def told():

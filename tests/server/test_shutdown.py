@@ -9,7 +9,8 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import Limits, serve, shutdown
+from duck.server import Limits, serve
+from duck.server.shutdown import Work
 from duck.urls import path
 
 
@@ -95,7 +96,7 @@ def test_a_handler_that_takes_too_long_is_cancelled(run, until):
 
 
 def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkeypatch):
-    monkeypatch.setattr(shutdown, "_LAST", 0.1)
+    monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
 
     async def scenario():
         async with serving(Stubborn, shutdown_timeout=0.1) as running:
@@ -112,7 +113,7 @@ def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkey
 
 
 def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, monkeypatch):
-    monkeypatch.setattr(shutdown, "_LAST", 0.1)
+    monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     async def page(request):

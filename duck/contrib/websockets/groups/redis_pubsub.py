@@ -20,10 +20,8 @@ from ..logging import logger
 __all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors"]
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
-_IDLE = 5.0  # seconds without a word from the server after which it is asked for one
 _FAIR_SHARE = 0.005  # seconds after which a flood of messages lets the loop go
 _SURE = 1.0  # seconds for which a connection that is idle is taken to be there
-_QUEUE = 16777216  # bytes that wait at most to be published, by one loop
 _COST = 128  # bytes that a message counts for beside its own
 _BATCH = 1048576  # bytes that leave at most in one pipeline
 
@@ -97,7 +95,12 @@ class Subscriber:
         interrupted: Takes a channel whose messages may have been missed, once they come again.
         broken: Called when the connection has broken, or could not be made; for a node of a cluster, whose channels are
             those of one node (sharded pub/sub).
+
+    Attributes:
+        IDLE_TIMEOUT: Seconds without data from the server after which it is sent a PING.
     """
+
+    IDLE_TIMEOUT = 5.0
 
     def __init__(
         self,
@@ -287,8 +290,8 @@ class Subscriber:
         """Asks a server for a word that has been silent, and gives it up when it does not answer."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_IDLE)
-            if loop.time() - self._heard >= _IDLE:
+            await asyncio.sleep(self.IDLE_TIMEOUT)
+            if loop.time() - self._heard >= self.IDLE_TIMEOUT:
                 asked = loop.time()
                 self._send("PING")
                 await asyncio.sleep(self._server.timeout)
@@ -314,7 +317,12 @@ class Publisher:
 
     A message that was in a pipeline when the connection broke may or may not have been published, and is not published
     again. One that has not left waits for the server, for `timeout` seconds.
+
+    Attributes:
+        QUEUE_LIMIT: Bytes that wait at most to be published, by one loop.
     """
+
+    QUEUE_LIMIT = 16777216
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -332,7 +340,7 @@ class Publisher:
         """
         size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
         label = self._server.label
-        if self._queue and self._size + size > _QUEUE:
+        if self._queue and self._size + size > self.QUEUE_LIMIT:
             raise BrokerError(f"{self._size} bytes wait for Redis at {label}: publish less, or try again later")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()

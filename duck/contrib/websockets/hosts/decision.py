@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Decision"]
 
 _EARLY_LIMIT = 65536  # bytes kept of what a peer sends before it is answered
-_CANCEL_TIMEOUT = 1.0  # seconds in which a cancelled hook is to end
 
 Hook = Callable[[Handshake], Awaitable[None]]
 
@@ -38,7 +37,12 @@ class Decision:
         hook: The `on_handshake` of a view.
         handshake: Its argument.
         timeout: Seconds that it may take; None for any time.
+
+    Attributes:
+        CANCEL_TIMEOUT: Seconds within which a cancelled hook must end. A hook that takes longer is logged.
     """
+
+    CANCEL_TIMEOUT = 1.0
 
     def __init__(self, hook: Hook, handshake: Handshake, timeout: float | None) -> None:
         self._hook = hook
@@ -84,7 +88,7 @@ class Decision:
             await asyncio.wait([task, gone], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
-                await asyncio.wait([task], timeout=_CANCEL_TIMEOUT)
+                await asyncio.wait([task], timeout=self.CANCEL_TIMEOUT)
                 if not task.done():
                     logger.warning("%r: %s does not end although it was cancelled", self._label, self._name)
                 if not gone.done():
