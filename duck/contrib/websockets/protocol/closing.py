@@ -4,16 +4,16 @@
            `------------ the peer broke a rule ----> drained --- quiet ---> shut down ----> lost
     any of these ------- CLOSE_TIMEOUT, and the peer takes nothing --> aborted
 
-A client that has exchanged close frames leaves it to the server to end the stream first (RFC 6455, section 7.1.1), for
-LINGER seconds.
+After the exchange of close frames a client waits up to LINGER seconds for the server to end the stream first
+(RFC 6455, section 7.1.1).
 
-A peer that still takes what waits for it makes progress, and the deadline moves on with it. Once both close frames have
+A peer that still takes waiting bytes makes progress, and each progress renews the deadline. Once both close frames have
 been exchanged and nothing waits, the deadline is LINGER: only TLS still waits for the peer then.
 
-A peer that broke a rule may be in the midst of sending. It is read on, and what it sends is discarded, until it is
-quiet, has answered or has ended the stream. Closing at once would reset the connection and could destroy the close
-frame on its way. Shutting down for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel
-at the server's end of stream, and reset a client that is still sending.
+A peer that broke a rule may be in the middle of sending. Its bytes are read and discarded until it is quiet, has
+answered or has ended the stream. Closing at once would reset the connection and could destroy the close frame on its
+way. Shutting down for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel at the
+server's end of stream, and reset a client that is still sending.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from .transports import backlog, end_stream
 
 __all__ = ["Closing", "Drain"]
 
-_SAMPLES = 8  # looks for progress, in one CLOSE_TIMEOUT
-_LINGER = 1.0  # seconds for TLS to be shut down by a peer that has nothing left to read
-_LARGEST_CLOSE = 131  # bytes of a masked close frame
+_SAMPLES = 8  # checks for progress in one CLOSE_TIMEOUT
+_LINGER = 1.0  # seconds for the TLS shutdown of a peer that has nothing left to read
+_LARGEST_CLOSE = 131  # bytes of the largest masked close frame
 
 
 class Owner(Protocol):
@@ -51,11 +51,11 @@ class Owner(Protocol):
 
 
 class Closing:
-    """Takes one connection to its end; made when its close frame has left, or its stream has ended.
+    """Takes one connection to its end; created when its close frame has left or its stream has ended.
 
     Args:
         owner: The connection.
-        timeout: Seconds that the peer may take to make progress.
+        timeout: Seconds without progress that the peer is granted.
     """
 
     __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_timeout", "_timer")
@@ -64,7 +64,7 @@ class Closing:
         self._owner = owner
         self._timeout = timeout
         self._backlog = backlog(owner.transport)
-        self._progress = owner.loop.time()  # when the peer last took something
+        self._progress = owner.loop.time()  # time of the peer's last progress
         self._timer = owner.loop.call_later(timeout / _SAMPLES, self._look)
         self._drain: Drain | None = None
 
@@ -81,13 +81,13 @@ class Closing:
             transport.set_protocol(self._drain)
 
     def close(self) -> None:
-        """Closes the transport, behind what waits in it."""
+        """Closes the transport after its waiting bytes have left."""
         self._owner.transport.close()
         if not self._owner.lost:
             self._wait(min(self._timeout, _LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
-        """Ends our side of the stream; the peer is to end its own."""
+        """Ends our side of the stream; the peer is expected to end its own."""
         transport = self._owner.transport
         if transport.is_closing():
             return
@@ -97,17 +97,17 @@ class Closing:
             transport.close()
 
     def hurry(self, timeout: float) -> None:
-        """Leaves the peer no more than so many seconds to make progress."""
+        """Lowers the time without progress that the peer is granted to at most `timeout` seconds."""
         self._timeout = min(self._timeout, timeout)
         self._wait(self._timeout / _SAMPLES)
 
     def abort_in(self, seconds: float) -> None:
-        """Aborts the transport then, whatever progress the peer makes."""
+        """Aborts the transport after `seconds`, regardless of progress."""
         self._timer.cancel()
         self._timer = self._owner.loop.call_later(seconds, self._owner.transport.abort)
 
     def stop(self) -> None:
-        """The transport is lost."""
+        """Stops the timers, because the transport is lost."""
         self._timer.cancel()
         if self._drain is not None:
             self._drain.stop()
@@ -117,7 +117,7 @@ class Closing:
         self._timer = self._owner.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
-        """Aborts the transport if the peer has made no progress for too long."""
+        """Aborts the transport if the peer has made no progress within the timeout."""
         owner = self._owner
         now = owner.loop.time()
         before, self._backlog = self._backlog, backlog(owner.transport)
@@ -133,7 +133,7 @@ class Closing:
 
     @property
     def _is_exchanged(self) -> bool:
-        """Whether the peer has answered or ended the stream, and the transport is being closed."""
+        """Whether the peer has answered or ended the stream, and the transport is closing."""
         connection = self._owner.connection
         answered = connection.ended or connection.close_received is not None
         if self._drain is not None and self._drain.answered:
@@ -142,13 +142,13 @@ class Closing:
 
 
 class Drain(asyncio.BufferedProtocol):
-    """Takes the place of a protocol at its transport, and discards what the peer sends.
+    """Replaces a protocol at its transport, and discards the bytes of the peer.
 
     Attributes:
-        QUIET: Seconds without a byte after which nothing more is on its way; noticed within twice that.
-        LIMIT: Bytes that are read of a peer that does not become quiet.
-        answered: Whether a close frame of the peer has come. It is found if it comes in a read of its own, as it does
-            from a peer that was not sending.
+        QUIET: Seconds without a byte after which the peer counts as quiet; detected within twice that time.
+        LIMIT: Bytes to read from a peer that does not become quiet.
+        answered: Whether a close frame of the peer has come. Only a close frame in a read of its own is found; a peer
+            that was not sending produces exactly that.
     """
 
     QUIET = 0.25
@@ -158,7 +158,7 @@ class Drain(asyncio.BufferedProtocol):
         self._owner = owner
         self._closing = closing
         self._size = 0
-        self._seen = 0  # of `_size`, when it was looked at last
+        self._seen = 0  # the value of `_size` at the last check
         self._buffer = owner.buffer
         self._timer: asyncio.TimerHandle | None = owner.loop.call_later(self.QUIET, self._look)
         self.answered = False
@@ -189,7 +189,7 @@ class Drain(asyncio.BufferedProtocol):
         self._owner.connection_lost(exc)
 
     def stop(self) -> None:
-        """Looks no more whether the peer is quiet."""
+        """Stops checking whether the peer is quiet."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -208,7 +208,7 @@ class Drain(asyncio.BufferedProtocol):
 
 
 def _is_close_frame(data: memoryview) -> bool:
-    """Whether bytes are a close frame, of either role, and nothing else."""
+    """Whether the bytes are exactly one close frame, of either role."""
     if len(data) < 2 or data[0] != FIN | OpCode.CLOSE:
         return False
     masked = data[1] >> 7

@@ -1,7 +1,7 @@
-"""Messages that the peer's extensions have encoded: small ones are decoded at once, large ones by a thread.
+"""Decoding of extension-encoded messages: small ones at once, large ones in a thread.
 
-A message is decoded when it is about to be handled, so that what waits is as small as it came. Messages are decoded in
-order and one at a time, because with context takeover each may refer to those before it (RFC 7692, section 7.1.1).
+A message is decoded just before it is handled, so waiting messages keep their compressed size. Messages are decoded in
+order and one at a time, because with context takeover each may refer to earlier ones (RFC 7692, section 7.1.1).
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from .loop import threads
 
 __all__ = ["Decoding"]
 
-_AT_ONCE = 131071  # compressed bytes that take no longer to decompress than other connections may wait
+_AT_ONCE = 131071  # compressed bytes; decompressing more would delay other connections too long
 
 
 class Decoding:
     """The decoding of one connection's messages.
 
     Attributes:
-        at_once: Bytes of the largest encoded message that is decoded in the thread of the loop.
+        at_once: Size in bytes of the largest encoded message that is decoded in the loop's thread.
     """
 
     __slots__ = ("_connection", "_loop", "at_once")
@@ -27,9 +27,9 @@ class Decoding:
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         self._loop = loop
         self._connection = connection
-        # An extension of a user's own is called in the thread of the loop alone.
+        # Extensions of users run only in the loop's thread.
         self.at_once = sys.maxsize if connection.deflate is None else _AT_ONCE
 
     def start(self, message: tuple[int, bytes]) -> "asyncio.Future[tuple[int, bytes]]":
-        """Has a thread decode a message; the result, or the error, is that of `Connection.decode`."""
+        """Decodes a message in a thread; the result or error is that of `Connection.decode`."""
         return self._loop.run_in_executor(threads(), self._connection.decode, *message)

@@ -1,9 +1,9 @@
-"""What runs for a view beside the handlers of its messages: loops of its own, and the end.
+"""Tasks of a view beside its message handlers (loops of its own, other hooks), and the end of the connection.
 
-    transport lost -> what came is handled -> the hooks that run end -> on_close
+    transport lost -> received messages are handled -> running hooks end -> on_close
 
-Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so that `on_close` is the last hook. The log
-names a hook that does not end although it was cancelled. Such a hook is not waited for after FLUSH_TIMEOUT.
+Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. A hook that
+ignores its cancellation is named in the log, and is abandoned after FLUSH_TIMEOUT.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ class Hooks:
     """The hooks of one connection.
 
     Attributes:
-        FLUSH_TIMEOUT: Seconds for what is left to be done when nobody waits for the peer any more.
-        on_close: The view's, unless it does nothing or is not to be called.
+        FLUSH_TIMEOUT: Seconds for the remaining work once the peer is no longer waited for.
+        on_close: The view's hook; None if it does nothing or must not be called.
     """
 
     FLUSH_TIMEOUT = 1.0
@@ -57,7 +57,7 @@ class Hooks:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._tasks: tuple[asyncio.Task[None], ...] = ()  # of the view's own loops, and in the end of `on_close`
+        self._tasks: tuple[asyncio.Task[None], ...] = ()  # the view's own loops, and finally `on_close`
         self._beating: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
@@ -68,7 +68,7 @@ class Hooks:
         self._beating = self._start(self._run(loop), loop, self._owner.context.copy())
 
     def call(self, hook: Callable[[], Awaitable[None]]) -> None:
-        """Runs a hook beside the handlers, in a task and a context of its own."""
+        """Runs a hook concurrently with the handlers, in its own task and context."""
         task = self._start(self._run_hook(hook), hook, self._owner.context.copy())
         task.add_done_callback(self._forget)
 
@@ -76,12 +76,12 @@ class Hooks:
         self._tasks = tuple(other for other in self._tasks if other is not task)
 
     def stop_beating(self) -> None:
-        """Ends it."""
+        """Cancels the view's own heartbeat loop."""
         if self._beating is not None:
             self._beating.cancel()
 
     def pull(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs the view's own receive loop; the connection ends with it, however it ends: nobody would read on."""
+        """Runs the view's own receive loop. Its end, however caused, ends the connection: no frame is read after it."""
         self._pulling = self._start(self._run(loop), loop, self._owner.context)
         self._pulling.add_done_callback(self._pulled)
 
@@ -89,20 +89,20 @@ class Hooks:
         self._owner.close()
 
     def cancel(self) -> None:
-        """Cancels all that runs, and the handlers."""
+        """Cancels all hooks and handlers."""
         for task in self.running():
             task.cancel()
 
     def inbox_emptied(self) -> None:
-        """No message waits for a handler."""
+        """Notes that no message waits for a handler."""
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
     async def finish(self) -> None:
-        """The transport is gone.
+        """Ends the hooks after the loss of the transport, then calls `on_close`.
 
-        A program that cancels all tasks, as `asyncio.run` does in the end, cancels this one too. The hooks that still
-        run are cancelled then, and `on_close` runs all the same.
+        A program that cancels all tasks, as `asyncio.run` does at its end, cancels this one too. Running hooks are
+        cancelled then, and `on_close` still runs.
         """
         owner = self._owner
         patience = self.FLUSH_TIMEOUT if owner.terminated else owner.endpoint.CLOSE_TIMEOUT
@@ -119,14 +119,14 @@ class Hooks:
             owner.report_closed(hung)
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
-        """A task that debuggers show by the name of the hook."""
+        """Starts a task that debuggers show under the name of the hook."""
         run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
         task = stepping.start_task(self._owner.loop, run, context)
         self._tasks += (task,)
         return task
 
     async def _run(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs a loop of the view's own; an error in it ends the connection."""
+        """Runs one of the view's own loops; an error in it ends the connection."""
         try:
             await loop()
         except TimeoutError:
@@ -144,23 +144,24 @@ class Hooks:
                 raise
 
     def _raises_on(self, error: BaseException) -> bool:
-        """Ends the connection for an error of a hook; whether the task of the hook is to raise it on."""
+        """Ends the connection because of a hook's error; returns whether the hook's task re-raises the error."""
         if isinstance(error, KeyboardInterrupt) or stepping.is_abandoned(error, self._owner.loop):
             return True
         self._owner.hook_failed(error)
         return isinstance(error, asyncio.CancelledError)
 
     def running(self) -> set["asyncio.Task[None]"]:
-        """The tasks of hooks that have not ended, without the one that asks."""
+        """The tasks of hooks that have not ended, except the current task."""
         running = {*self._owner.dispatcher.workers, *self._tasks}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:
-        """Until every message that came before the end has been handed to its handler; none is from then on."""
+        """Waits until every message that came before the end is with its handler; stops handling after that."""
         owner = self._owner
         dispatcher = owner.dispatcher
         if self._pulling is not None:
-            # Even if it is done, for what it has handed on is delivered in callbacks that may be behind this one.
+            # A completed task is awaited too: the callbacks that deliver its results may still be queued behind this
+            # one.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([self._pulling], timeout=deadline - owner.loop.time())
         if dispatcher.inbox or dispatcher.decoding:
@@ -173,7 +174,7 @@ class Hooks:
             logger.warning("%r: %d messages were not handled in time", owner.endpoint._label, left)
 
     async def _end(self, running: Iterable["asyncio.Task[None]"], deadline: float) -> bool:
-        """Until tasks have ended, which are cancelled at the deadline; whether some have not ended even so."""
+        """Waits for tasks, and cancels them at the deadline; returns whether some still have not ended."""
         owner = self._owner
         late = await _until_done(running, deadline - owner.loop.time())
         for task in late:
@@ -198,7 +199,7 @@ class Hooks:
 
 
 async def _until_done(running: Iterable["asyncio.Task[None]"], seconds: float) -> set["asyncio.Task[None]"]:
-    """Waits for tasks, for so long at most, or until it is cancelled; those that have not ended."""
+    """Waits for tasks up to `seconds`, or until cancelled; returns those that have not ended."""
     left = {task for task in running if not task.done()}
     if left:
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,16 +1,16 @@
-"""The heartbeat of a connection: pings, and an end where no answer comes or the silence lasts too long.
+"""The heartbeat of a connection: pings, and the end of a connection whose peer stays silent.
 
     quiet --PING_INTERVAL--> ping sent --PONG_TIMEOUT--> a sign of life? --yes--> quiet
                                  ^                                       --no---> missed --backoff--> ping sent
                                  |________________________________________________________________________|
 
-Anything received is a sign of life. So is progress of a peer that takes some of 64 KiB or more that wait for it: a ping
-waits behind them. The third miss in a row, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With
-PONG_TIMEOUT None there is no miss.
+Any received byte is a sign of life. So is progress of a peer with 64 KiB or more waiting for it, because a ping waits
+behind those bytes. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With
+PONG_TIMEOUT None there are no misses.
 
-All connections of a loop share a clock, and receiving a message costs nothing but a flag. So the time of the last byte
-is known only as the time of the wake that found the flag set. There is a wake in every tenth of RECEIVE_TIMEOUT, which
-bounds the error: a silent connection ends after RECEIVE_TIMEOUT to 1.1 times RECEIVE_TIMEOUT, never earlier.
+All connections of a loop share a clock, and a received message only sets a flag. The time of the last byte is
+therefore known only as the time of the wake that found the flag set. A wake in every tenth of RECEIVE_TIMEOUT bounds
+the error: a silent connection ends after 1.0 to 1.1 times RECEIVE_TIMEOUT, never earlier.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ class Heartbeat:
     """The heartbeat of one connection, with the times that its endpoint sets.
 
     Attributes:
-        MISSES: Pings in a row without an answer that end the connection,
-        CODE: with this close code
-        REASON: and this reason.
-        LATE: Seconds of delay of a timer that show that the loop was busy, so that a pong may wait unread.
-        latency: Seconds that the last ping took to come back; None before the first.
+        MISSES: Consecutive unanswered pings that end the connection.
+        CODE: The close code of that end.
+        REASON: The close reason of that end.
+        LATE: Seconds of timer delay that indicate a busy loop, in which a pong may wait unread.
+        latency: Seconds of the last ping's round trip; None before the first.
     """
 
     MISSES = 3
@@ -76,8 +76,8 @@ class Heartbeat:
         self._due = 0.0
         self._answered = False  # whether anything has come since the last ping
         self._misses = 0
-        self._pinged: float | None = None  # when, while its answer is awaited
-        self._sent = 0  # the last ping's payload: when it left, in nanoseconds, for uvloop's clock counts milliseconds
+        self._pinged: float | None = None  # time of a ping that awaits its answer
+        self._sent = 0  # the last ping's payload: its time in nanoseconds, for uvloop's clock counts milliseconds
         self._silent_since = 0.0
         self.latency: float | None = None
 
@@ -91,16 +91,16 @@ class Heartbeat:
         self._clock.drop(self._tick, self)
 
     def forget(self) -> None:
-        """Lets the connection go."""
+        """Drops the reference to the connection."""
         del self._owner
 
     def pong(self, payload: bytes) -> None:
-        """A pong has come."""
+        """Handles a pong."""
         if self._pinged is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
 
     def _wait(self, seconds: float) -> None:
-        """Looks again after so long, or earlier, to notice how long the peer has been silent."""
+        """Schedules the next check in `seconds`, or earlier, to measure how long the peer has been silent."""
         now = self._loop.time()
         wake = self._due = now + seconds
         limit = self._owner.endpoint.RECEIVE_TIMEOUT
@@ -110,10 +110,10 @@ class Heartbeat:
             self._tick = self._clock.set(self._loop, wake, self)
 
     def wake(self) -> None:
-        """Looks whether the peer is still there; the clock calls it."""
+        """Checks whether the peer is still there; called by the clock."""
         now = self._loop.time()
         settings = self._owner.endpoint
-        # If the loop was busy, what the peer sent may wait unread: there is another look before that counts as silence.
+        # If the loop was busy, received bytes may wait unread: another check precedes any verdict of silence.
         is_late = now - self._clock.time(self._tick) > self.LATE
         if self._owner.take_sign_of_life():
             self._silent_since = now
@@ -145,7 +145,7 @@ class Heartbeat:
         self._wait(interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
 
     def _quiet(self) -> None:
-        """Until the next ping is due, PING_INTERVAL after the last."""
+        """Waits until the next ping is due, PING_INTERVAL after the last."""
         settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or float("inf")
         if self._pinged is not None:

@@ -1,7 +1,7 @@
-"""What `send` returns where there is something to wait for, and how it gets into the thread of the connection.
+"""Awaitables that `send` returns, and calls from other threads into the thread of the connection.
 
-A message has been sent, or stands in line, when `send` returns. So what it returns may be awaited, now or later, once
-or several times, become a task, or be dropped: nobody is told that it was "never awaited".
+A message has been sent, or is queued, when `send` returns. Its result may be awaited, now or later, once or several
+times, become a task, or be dropped: a dropped result causes no "never awaited" warning.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["Owner", "Pending", "begin", "hop"]
 
 
 class Owner(Protocol):
-    """The connection that a call from another thread is for."""
+    """The connection that a call from another thread addresses."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
@@ -30,10 +30,10 @@ class Owner(Protocol):
 
 
 class Pending(Coroutine[Any, Any, None]):
-    """A coroutine that does not begin to exist before somebody waits for it.
+    """A coroutine that is created lazily, when it is first awaited.
 
     Args:
-        wait: Makes it.
+        wait: The factory of the coroutine.
     """
 
     __slots__ = ("_coroutine", "_wait")
@@ -64,14 +64,14 @@ class Pending(Coroutine[Any, Any, None]):
 if sys.version_info >= (3, 12):
 
     def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-        """A task that has run to its first wait."""
+        """Returns a task that has run to its first wait."""
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
 
 else:
     from asyncio.tasks import _enter_task, _leave_task
 
     def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-        """A task whose coroutine has run to its first wait; a future that is done, if the coroutine has ended."""
+        """Returns a task that has run to its first wait; a completed future if the coroutine has ended."""
         begun = _Begun(coroutine)
         context = copy_context()
         task = asyncio.Task(begun, loop=loop, context=context)
@@ -87,17 +87,17 @@ else:
                 _enter_task(loop, outer)
 
     class _Begun(Coroutine[Any, Any, None]):
-        """A coroutine whose first step has been taken before its task takes it."""
+        """A coroutine whose first step runs before its task does."""
 
         __slots__ = ("_coroutine", "_has_ended", "_waits_for")
 
         def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
             self._coroutine = coroutine
             self._has_ended = False
-            self._waits_for: list[Any] = []  # what the first step gave, until the task asks for it
+            self._waits_for: list[Any] = []  # the first step's result, until the task asks for it
 
         def step(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
-            """Takes the first step; the outcome, if it is the last one too."""
+            """Takes the first step; returns the outcome if it is also the last step."""
             try:
                 self._waits_for.append(self._coroutine.send(None))
                 return None
@@ -133,14 +133,14 @@ else:
 def hop(
     owner: Owner, method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
 ) -> Coroutine[Any, Any, None]:
-    """Calls a method in the thread of the connection, as soon as the loop there gets to it.
+    """Schedules a method in the thread of the connection.
 
     Args:
-        method: Gives an awaitable, which is awaited there.
-        closes: Whether it is harmless that the connection or its loop has ended.
+        method: Returns an awaitable, which is awaited in that thread.
+        closes: Whether the end of the connection or of its loop counts as success.
 
     Returns:
-        To be awaited anywhere, or dropped: then an error is logged.
+        An awaitable for any thread. If it is dropped, an error is logged.
 
     Raises:
         ConnectionClosed: The loop has ended.
@@ -176,10 +176,10 @@ async def _wait(result: "_Result", closes: bool) -> None:
 
 
 class _Result(Future[None]):
-    """What comes of a call.
+    """The outcome of a call.
 
     Attributes:
-        awaited: Whether somebody has waited for it; if nobody ever does, an error is logged.
+        awaited: Whether a caller has waited for it. Otherwise an error is logged when it is freed.
     """
 
     def __init__(self) -> None:
@@ -196,8 +196,8 @@ class _Result(Future[None]):
 class _Call:
     """A call on its way into the thread of a connection.
 
-    Nobody but the loop holds it. If that is closed before it gets to the call, or while the call is at work, the call
-    is freed, and whoever waits learns of the end.
+    Only the loop holds a reference. If the loop is closed before or during the call, the call is freed, and its
+    waiters receive `ConnectionClosed`.
     """
 
     __slots__ = ("_args", "_method", "_owner", "_result")
@@ -232,7 +232,7 @@ class _Call:
         try:
             await self._method(*self._args)
         except asyncio.CancelledError:
-            self._end(self._owner.closed_error())  # unless it is the result that was cancelled
+            self._end(self._owner.closed_error())  # unless the result itself was cancelled
         except Exception as error:
             self._end(error)
         else:

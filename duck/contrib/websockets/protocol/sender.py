@@ -1,13 +1,13 @@
-"""Sending what does not go straight to the writer: streams, messages that await their turn, frames, other threads.
+"""The longer way of sending: streams, queued messages, the view's own frames, calls from other threads.
 
-Data messages never interleave. While one is under way in fragments, those sent meanwhile wait in line, and go in the
-order in which they were sent; control frames may go between (RFC 6455, section 5.4).
+Data messages never interleave. While a fragmented one is under way, later ones wait in line and leave in the order of
+their sends; control frames may go between (RFC 6455, section 5.4).
 
-A large message that is to be compressed stands in line as well: at its head, while a thread compresses it. So does a
-stream until it begins; it runs in a task of its own, whether somebody waits for it or not.
+A large message to be compressed also stands in line, and remains at its head while a thread compresses it. A stream
+stands in line until it begins. It runs in its own task, awaited or not.
 
-A close frame leaves behind what was sent before it, as far as that waits for nobody but this connection: a stream that
-is under way, or a message that the view sends in frames of its own, is cut off.
+A close frame leaves after everything sent before it that depends on this connection alone. A stream under way, or a
+message that the view sends in its own frames, is cut off.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from .prepared import Data
 __all__ = ["LARGE", "Data", "Sender"]
 
 LARGE = 262144
-"""Bytes from which a message takes longer to compress than others should wait."""
+"""Size in bytes above which compressing a message would delay other connections too long."""
 
-_FAIR_SHARE = 0.01  # seconds after which those in line let the loop go
+_FAIR_SHARE = 0.01  # seconds after which the line yields to the loop
 
 
 class Owner(HopOwner, Protocol):
-    """The connection that is sent to."""
+    """The connection to send to."""
 
     busy: bool
     direct_out: bool
@@ -65,11 +65,11 @@ class Owner(HopOwner, Protocol):
 
 
 class Sender:
-    """The sending side of one connection, where `HotPath.send` has no shorter way.
+    """The sending side of one connection, for all messages that `HotPath.send` does not send itself.
 
     Args:
         owner: The connection.
-        send_frame: The view's own method, through which everything is sent that the view sends.
+        send_frame: The view's own method, which sends everything that the view sends.
     """
 
     __slots__ = (
@@ -91,13 +91,13 @@ class Sender:
         self._streaming = False
         self._line = Line(self, owner.loop)
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
-        self._tasks: dict[asyncio.Future[None], Place] = {}  # to which nobody else may hold
-        self._closings: list[Callable[[], None]] = []  # what closes the connection, as soon as it may
-        self._deadline: asyncio.TimerHandle | None = None  # when it may at the latest
+        self._tasks: dict[asyncio.Future[None], Place] = {}  # held here alone
+        self._closings: list[Callable[[], None]] = []  # callbacks that close the connection when nothing is left to finish
+        self._deadline: asyncio.TimerHandle | None = None  # for those callbacks
 
     @property
     def waiting(self) -> int:
-        """Bytes of the messages in line, without the one that is being compressed."""
+        """Bytes of the queued messages, except the one being compressed."""
         return self._line.waiting
 
     @property
@@ -107,16 +107,16 @@ class Sender:
 
     @property
     def begun(self) -> int:
-        """Messages that tasks are sending: streams, and those that go through the view's own `send_frame`."""
+        """Number of messages under way in tasks: streams, and those through the view's own `send_frame`."""
         return len(self._tasks)
 
     @property
     def must_finish(self) -> bool:
-        """Whether something that was sent has not left, and does not wait for a stream or for a fragment."""
+        """Whether a message that was sent has not left, and waits for neither a stream nor a fragment."""
         return self._job is not None or self._line.resuming
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
-        """Sends anything; `WebSocketView.send` says more."""
+        """Sends data of any type; see `WebSocketView.send`."""
         owner = self._owner
         payload = payload_of(data)
         if owner.is_elsewhere:
@@ -135,7 +135,7 @@ class Sender:
         return self._send_frame_or_wait(opcode, payload, True)
 
     def send_frame(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
-        """Sends a message or its first fragment, in its turn; or any other frame, at once."""
+        """Sends a message or its first fragment in its turn, and any other frame at once."""
         if not self._owner.connection.is_open:
             raise self._owner.closed_error()
         if opcode == OpCode.TEXT and fin:
@@ -143,9 +143,9 @@ class Sender:
         return self._send_frame_or_wait(opcode, payload, fin)
 
     def close_behind(self, close: Callable[[], None]) -> None:
-        """Calls `close`, which closes the connection, as soon as nothing must be finished, or CLOSE_TIMEOUT is over.
+        """Calls `close`, which closes the connection, once nothing must be finished, or after CLOSE_TIMEOUT.
 
-        Nothing may be sent any more.
+        No message may be sent from now on.
         """
         owner = self._owner
         self._closings.append(close)
@@ -154,7 +154,7 @@ class Sender:
         self._line.move()
 
     def lost(self, error: ConnectionClosed) -> None:
-        """Those in line will not get their turn, and streams that are under way end."""
+        """Ends the queued messages and the streams under way with an error."""
         self._drop_line(error)
         self._closings.clear()
         if self._deadline is not None:
@@ -177,7 +177,7 @@ class Sender:
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         owner = self._owner
         owner.buffer.credit -= len(payload) + MESSAGE_COST
-        # For who sends while this is interrupted: a signal handler, or a finalizer.
+        # Diverts sends that interrupt this one: from a signal handler or a finalizer.
         owner.busy = True
         owner.direct_out = False
         try:
@@ -209,7 +209,7 @@ class Sender:
             self._close()
 
     def _close(self) -> None:
-        """Closes, whatever is left."""
+        """Closes the connection, and drops the rest."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -227,7 +227,7 @@ class Sender:
     # Large messages
 
     def _is_large(self, payload: bytes, fin: bool) -> bool:
-        """Whether a thread is to compress it."""
+        """Whether a thread is to compress the payload."""
         owner = self._owner
         deflate = owner.connection.deflate
         return (
@@ -238,11 +238,11 @@ class Sender:
         )
 
     def _compress(self, payload: bytes) -> None:
-        """Has a thread compress the message of the first in line."""
+        """Starts a thread that compresses the first message in line."""
         owner = self._owner
         deflate = owner.connection.deflate
         assert deflate is not None
-        deflate.release()  # for the compressors that are kept are this thread's
+        deflate.release()  # because the pool of compressors belongs to this thread
         self._job = job = threads().submit(self._compressed, payload)
         asyncio.wrap_future(job, loop=owner.loop).add_done_callback(partial(self._done, job))
 
@@ -250,7 +250,7 @@ class Sender:
         return self._owner.connection.compress(self._fragments(payload))
 
     def _done(self, job: "Future[list[bytes]]", done: "asyncio.Future[list[bytes]]") -> None:
-        """Sends what has been compressed, and those behind it."""
+        """Sends the compressed message, then those behind it."""
         error = None if done.cancelled() else done.exception()
         if job is not self._job:
             return
@@ -263,16 +263,16 @@ class Sender:
                 error = closed
             except BaseException as raised:
                 error = raised
-                self._owner.cut()  # what follows would refer to a message that the peer has not got
+                self._owner.cut()  # the next message would refer to one that the peer has not received
         place.settle(error)
         self._line.move()
 
-    # Streams, and the view's own `send_frame`: in tasks
+    # Streams and the view's own `send_frame`, in tasks
 
     def _send_stream(self, parts: Parts, opcode: int) -> Coroutine[Any, Any, None]:
-        """As one message, each part a fragment that leaves when it is made.
+        """Sends parts as one message; each part leaves as a fragment when it is produced.
 
-        If making one fails, a message that has begun cannot be finished, and the connection ends with 1011.
+        If producing a part fails after the message has begun, the connection ends with 1011.
         """
         if opcode not in (OpCode.TEXT, OpCode.BINARY):
             raise ValueError("only a text or binary message can be sent in parts")
@@ -299,7 +299,7 @@ class Sender:
         try:
             await make()
         except ConnectionClosed as error:
-            place.error = error  # for who waits; if nobody does, it is nothing to be told of
+            place.error = error  # for the waiter; without one it is not reported
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._owner.lost or task is None or task.cancelling() > 1:
@@ -315,7 +315,7 @@ class Sender:
             raise place.error
 
     async def _send_frames(self, payload: bytes, opcode: int, fin: bool = True) -> None:
-        """As frames through the view's `send_frame`."""
+        """Sends a message as frames through the view's `send_frame`."""
         assert self._send_frame is not None
         size = self._owner.frame_size if opcode < OpCode.CLOSE else len(payload) or 1
         for start in range(0, len(payload) or 1, size):
@@ -362,16 +362,16 @@ class Sender:
 
     @property
     def is_occupied(self) -> bool:
-        """Whether a message is under way, into which no other may come."""
+        """Whether a message is under way, which no other may interrupt."""
         return self._streaming or self._job is not None or self._owner.connection.fragmenting
 
     @property
     def _must_wait(self) -> bool:
-        """Whether others come first; where the connection has closed, nobody comes any more."""
+        """Whether other messages come first. On a closed connection none does."""
         return (bool(self._line) or self.is_occupied) and self._owner.connection.is_writable
 
     def send_first(self, place: Place) -> bool:
-        """Sends the first in line, or begins to; whether it has left the line."""
+        """Sends the first message in line, or starts to; returns whether it has left the line."""
         if place.parts is not None:
             self._line.leave()
             self._start(place, partial(self._send_parts, place))
@@ -393,7 +393,7 @@ class Sender:
         self._owner.update_direct()
 
     def line_moved(self) -> None:
-        """What could leave the line has left it."""
+        """Resumes after all messages that could leave the line have left."""
         self._owner.update_direct()
         if not self._owner.corked:
             self._owner.flush()
@@ -408,10 +408,10 @@ def _part(part: Any) -> bytes:
 
 
 def payload_of(data: Any) -> bytes | None:
-    """The bytes of str and bytes-like data; None for what gives them part by part.
+    """Returns the bytes of str and bytes-like data; None for an iterable of parts.
 
     Raises:
-        TypeError: It is none of these.
+        TypeError: The data is none of these.
     """
     if isinstance(data, bytes):
         return data

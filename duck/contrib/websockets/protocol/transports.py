@@ -1,4 +1,4 @@
-"""Transports: what asyncio's do not tell by themselves (socket, backlog, a safe end), and one without a socket."""
+"""Transports: additions to asyncio's (socket, backlog, safe end of stream), and one without a socket."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,11 @@ if sys.platform != "win32":
 __all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
 
 HIGH_WATER = 65536
-"""Bytes that may wait before a transport of asyncio pauses its protocol, by itself."""
+"""Default high-water mark of asyncio's transports, in bytes: above it they pause their protocol."""
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:
-    """The file descriptor that carries just what is written to the transport; -1 where there is none, as under TLS."""
+    """The descriptor that carries exactly the bytes written to the transport; -1 if there is none, as under TLS."""
     if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
         return -1
     socket = transport.get_extra_info("socket")
@@ -30,15 +30,15 @@ class Backlog(NamedTuple):
     """Bytes that the peer of a transport has not taken.
 
     Attributes:
-        buffered: Those in the transport. That of TLS does not count what waits below it.
-        queued: Those in its socket, where the system tells, else 0.
+        buffered: Bytes in the transport. A TLS transport does not count the bytes in the transport below it.
+        queued: Bytes in the socket's send queue, where the system reports them, else 0.
     """
 
     buffered: int
     queued: int
 
     def has_shrunk(self, before: "Backlog") -> bool:
-        """Whether the peer has taken something since. A socket that is filled up again shrinks between two refills."""
+        """Whether the peer has taken bytes since `before`. A refilled socket shrinks between two refills."""
         return self.buffered < before.buffered or self.queued < before.queued
 
 
@@ -46,20 +46,20 @@ NO_BACKLOG = Backlog(0, 0)
 
 
 def backlog(transport: asyncio.WriteTransport) -> Backlog:
-    """The bytes that a transport's peer has not taken."""
+    """Returns the bytes that a transport's peer has not taken."""
     buffered, queued = transport.get_write_buffer_size(), 0
     socket = transport.get_extra_info("socket")
     if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
-        with contextlib.suppress(OSError):  # not every system has this for sockets
+        with contextlib.suppress(OSError):  # not every system supports this for sockets
             queued = int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return Backlog(buffered, queued) if buffered or queued else NO_BACKLOG
 
 
 def end_stream(transport: asyncio.Transport) -> None:
-    """Ends our side of the stream; aborts where the peer has reset the connection."""
+    """Ends our side of the stream; aborts if the peer has reset the connection."""
     try:
         transport.write_eof()
-    except OSError:  # asyncio's own transport lets out what shutdown(2) says then
+    except OSError:  # asyncio's transport passes on the error of shutdown(2)
         transport.abort()
 
 
@@ -69,20 +69,21 @@ class VirtualTransport(asyncio.Transport):
         protocol -- write() --> outgoing() -> owner, then sent()
         protocol <------------- feed(), feed_eof(), lose() <- owner
 
-    To its protocol it is like a transport of asyncio: `pause_writing` and `resume_writing` are called at the water
-    marks, nothing is received while reading is paused, and `connection_lost` is called once, by the loop. Bytes count
-    as waiting until the owner calls `sent`. Reading is paused until `connect` or `resume_reading`.
+    To its protocol it behaves like a transport of asyncio: `pause_writing` and `resume_writing` are called at the water
+    marks, nothing is received while reading is paused, and the loop calls `connection_lost` once. Bytes count as
+    waiting
+    until the owner calls `sent`. Reading is paused until `connect` or `resume_reading`.
 
     Args:
-        changed: Called at each change that the owner may have to act on: after `write`, `write_eof`, `close`, `abort`,
-            `pause_reading` and `resume_reading`. It must not call the protocol.
+        changed: Called after each `write`, `write_eof`, `close`, `abort`, `pause_reading` and `resume_reading`, so that
+            the owner can act. It must not call the protocol.
         extra: The answers of `get_extra_info`.
-        half_close: Whether `write_eof` is possible; without it a protocol ends the connection as over TLS.
+        half_close: Whether `write_eof` is possible. If not, a protocol ends the connection as over TLS.
 
     Attributes:
-        ended: Whether the protocol has called `write_eof` or `close`, so that nothing follows `outgoing()`.
-        aborted: Whether it has called `abort`.
-        lost: Whether the connection is gone: `connection_lost` has been called or is about to be.
+        ended: Whether the protocol has called `write_eof` or `close`. No bytes follow `outgoing()` then.
+        aborted: Whether the protocol has called `abort`.
+        lost: Whether the connection is gone: `connection_lost` has been called or scheduled.
     """
 
     def __init__(
@@ -117,12 +118,12 @@ class VirtualTransport(asyncio.Transport):
         self.resume_reading()
 
     def outgoing(self, limit: int | None = None) -> bytes | memoryview:
-        """The next bytes to be sent: those of one `write`, or the first `limit` of them; empty if none wait."""
+        """Returns the next bytes to send: those of one `write`, or the first `limit` of them; empty if none wait."""
         chunk = self._outgoing[0] if self._outgoing else b""
         return chunk if limit is None or len(chunk) <= limit else memoryview(chunk)[:limit]
 
     def sent(self, size: int) -> None:
-        """So many bytes of `outgoing()` wait no more. May call the protocol's `resume_writing`."""
+        """Removes the first `size` bytes of `outgoing()`. May call the protocol's `resume_writing`."""
         chunk = self._outgoing.popleft()
         if size < len(chunk):
             self._outgoing.appendleft(memoryview(chunk)[size:])
@@ -134,20 +135,20 @@ class VirtualTransport(asyncio.Transport):
             self.lose()
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Has the protocol receive bytes, now or when it reads again.
+        """Delivers bytes to the protocol, now or once it resumes reading.
 
-        To be called from a callback of the loop while no task is running: a view handles messages in this call.
+        Must be called from a callback of the loop while no task is running: a view handles messages in this call.
         """
         self._incoming.append(data)
         self._receive()
 
     def feed_eof(self) -> None:
-        """Ends what is fed. The protocol receives it behind the bytes, and may keep its own side open."""
+        """Ends the fed stream. The protocol receives the end after the bytes, and may keep its own side open."""
         self._eof_fed = True
         self._receive()
 
     def lose(self, error: Exception | None = None) -> None:
-        """The connection is gone, with all that waits."""
+        """Ends the connection, and drops all waiting bytes."""
         if self.lost:
             return
         self.lost = self.ended = self._closing = True
@@ -159,7 +160,7 @@ class VirtualTransport(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)
 
     def _receive(self) -> None:
-        if not self._receiving:  # else the protocol has paused and resumed reading in a call of the loop below
+        if not self._receiving:  # else the protocol has paused and resumed reading within the loop below
             self._receiving = True
             try:
                 self._context.copy().run(self._receive_all)
@@ -277,14 +278,14 @@ def _nothing() -> None:
 def pair(
     extra: Mapping[str, Any] | None = None, other_extra: Mapping[str, Any] | None = None
 ) -> tuple[VirtualTransport, VirtualTransport]:
-    """Two transports, each of which receives what is written to the other: a connection within the process.
+    """Returns two connected transports: each receives the bytes written to the other, within the process.
 
-    Bytes wait in the sender's transport while the receiver has paused reading, so that the sender is paused at its
-    water mark. `close` ends the other's stream, and `abort` resets it, as over TCP.
+    Bytes wait in the sender's transport while the receiver has paused reading, so the sender is paused at its
+    high-water mark. `close` ends the other's stream, and `abort` resets it, as over TCP.
 
     Args:
-        extra: The answers of the first one's `get_extra_info`,
-        other_extra: and those of the second one's.
+        extra: The answers of the first transport's `get_extra_info`.
+        other_extra: The same for the second.
     """
     loop = asyncio.get_running_loop()
     moving = False
@@ -307,7 +308,7 @@ def pair(
 
 
 def _carry(source: VirtualTransport, target: VirtualTransport) -> None:
-    """Has one end of a pair receive what waits in the other."""
+    """Moves bytes that wait in one end of a pair to the other end."""
     while (data := source.outgoing()) and target.is_reading():
         target.feed(data)
         source.sent(len(data))
