@@ -1,10 +1,10 @@
-"""Messages for a task that asks for them, one at a time: a client's `recv`, an ASGI `receive`, a view's `read_frame`.
+"""Messages for a task that receives one at a time: a client's `recv`, an ASGI `receive`, a view's `read_frame`.
 
-    deliver -> waiting, as they came -> take -> the task
+    deliver -> waiting, still encoded -> take -> the task
 
-A message that an extension has encoded is decoded when it is taken: in the thread of the loop if it is small, else in
-another thread, which `ready` waits for. A task that waits is stepped inside `deliver`, not one pass of the loop later,
-so that its replies leave with those of the same read.
+An encoded message is decoded when it is taken: a small one in the loop's thread, a large one in another thread, which
+`ready` waits for. A waiting task is stepped inside `deliver`, not one pass of the loop later, so that its replies leave
+together with those of the same read.
 
     inbox = Inbox(loop, most=16, most_bytes=65536)
     protocol = ConnectionProtocol(endpoint, connection, inbox=inbox)
@@ -29,7 +29,7 @@ Message = tuple[int, bytes]
 
 
 class Owner(Protocol):
-    """The connection that an inbox belongs to."""
+    """The connection of an inbox."""
 
     @property
     def connection(self) -> Connection: ...
@@ -40,17 +40,17 @@ class Owner(Protocol):
 
 
 class Inbox:
-    """The messages of one connection that nobody has taken yet, in order and as they came.
+    """The received messages of one connection that have not been taken, in order and still encoded.
 
-    To its connection it is a `Consumer`, in the place of a dispatcher.
+    To its connection it is a `Consumer`, in place of a dispatcher.
 
     Args:
         loop: The event loop.
-        most: Messages that may wait; while there are more, reading is on hold.
-        most_bytes: Bytes of their payloads that may wait; the same.
+        most: Messages that may wait; reading is on hold while there are more.
+        most_bytes: Bytes of payload that may wait; reading is on hold while there are more.
 
     Attributes:
-        messages: Those that wait, the next one at the end.
+        messages: The waiting messages, the next one at the end.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Inbox:
         "messages",
     )
 
-    # Of a consumer: nothing waits here for a handler, and no handlers run.
+    # Required of a consumer: no message waits here for a handler, and no handlers run.
     inbox: tuple[()] = ()
     workers: frozenset[Any] = frozenset()
     decoding = False
@@ -84,18 +84,19 @@ class Inbox:
         self._connection: Connection | None = None
         self._encoded = 0
         self._decoding: Decoding | None = None
-        self._job: asyncio.Future[Message] | None = None  # a thread decodes the next message
+        self._job: asyncio.Future[Message] | None = None  # a thread that decodes the next message
         self.messages: list[Message] = []
-        # Of the oldest messages, which have waited since an earlier delivery: how many, and their bytes. One that a
-        # task takes within its delivery is not counted.
+        # Number and bytes of the oldest messages, which have waited since an earlier delivery. A message that a task
+        # takes
+        # within its delivery is not counted.
         self._counted = 0
         self._bytes = 0
         self._held = False
-        self._turns: list[Turn] = []  # tasks that wait
+        self._turns: list[Turn] = []  # waiting tasks
         self._ended = False
 
     def attach(self, owner: Owner) -> None:
-        """Belongs to a connection from now on; its protocol calls this."""
+        """Attaches the inbox to a connection; called by the protocol."""
         self._owner = owner
         self._connection = owner.connection
         self._encoded = owner.connection.encoded
@@ -113,7 +114,7 @@ class Inbox:
         return message
 
     def take(self) -> Message | None:
-        """The next message, if it is there and need not be decoded by a thread."""
+        """Returns the next message; None if none is there or a thread must decode it."""
         messages = self.messages
         if not messages:
             return None
@@ -125,14 +126,14 @@ class Inbox:
                 taken = self._decoded(taken)
             except BaseException as error:
                 self._refuse(error)
-                return self.take()  # of control frames
+                return self.take()  # of the control frames
         if self._counted:
             self._uncount(messages[-1])
         messages.pop()
         return taken
 
     def _uncount(self, message: Message) -> None:
-        """The first of the counted messages is taken."""
+        """Uncounts the first of the counted messages, which is taken."""
         self._counted -= 1
         self._bytes -= len(message[1])
         if self._held and self._counted <= self._most // 2 and self._bytes <= self._most_bytes // 2:
@@ -141,7 +142,7 @@ class Inbox:
                 self._owner.release(Hold.FRAMES)
 
     def ready(self) -> Awaitable[None]:
-        """To be awaited after `take` has given nothing; then `take` may give something.
+        """Returns an awaitable to use after `take` has returned None; `take` may return a message after it.
 
         Raises:
             ConnectionClosed: No message is left, and none will come.
@@ -153,28 +154,28 @@ class Inbox:
         return self.wait()
 
     def wait(self) -> Turn:
-        """To be awaited until messages are delivered, or `wake` is called."""
+        """Returns a future that is done once messages are delivered or `wake` is called."""
         return Turn(self._loop, self._turns)
 
     def wake(self) -> None:
-        """Has all tasks that wait look again, in callbacks of their own."""
+        """Wakes all waiting tasks, in callbacks of their own."""
         turns = [*self._turns]
         self._turns.clear()
         for turn in turns:
             turn.wake_soon()
 
     def end(self) -> None:
-        """No more messages will come; those that wait may still be taken."""
+        """Marks the end of the messages; those that wait may still be taken."""
         self._ended = True
         self.wake()
 
     @property
     def has_ended(self) -> bool:
-        """Whether `end` was called."""
+        """Whether `end` has been called."""
         return self._ended
 
     def drop_messages(self) -> None:
-        """Drops the messages that wait, but not control frames."""
+        """Drops the waiting messages, but not control frames."""
         self.messages = [message for message in self.messages if message[0] & 0b1111 >= OpCode.CLOSE]
         self._counted = self._bytes = 0
         self._count()
@@ -183,19 +184,19 @@ class Inbox:
     # For the connection, as its consumer
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
-        """Messages may come."""
+        """Does nothing: messages may be delivered at any time."""
 
     def deliver(self, messages: list[Message]) -> None:
         """Takes over a list of messages, and steps the tasks that wait for one.
 
-        To be called from a callback of the loop, while no task is running.
+        Must be called from a callback of the loop while no task is running.
         """
         messages.reverse()
         if self.messages:
             messages.extend(self.messages)
         self.messages = messages
         turns = self._turns
-        waiting = len(turns)  # a task that waits again has its next turn at another time
+        waiting = len(turns)  # a task that waits again joins behind these
         while waiting and turns and self.messages:
             waiting -= 1
             turns.pop(0).wake()
@@ -203,7 +204,7 @@ class Inbox:
             self._count()
 
     def _count(self) -> None:
-        """Counts the messages that have been left to wait, and puts reading on hold if they are too many."""
+        """Counts the messages left to wait, and holds reading if they are too many."""
         messages = self.messages
         for _, payload in messages[: len(messages) - self._counted]:
             self._bytes += len(payload)
@@ -214,11 +215,11 @@ class Inbox:
                 self._owner.hold(Hold.FRAMES)
 
     def stop(self) -> int:
-        """Does nothing: messages that have come may still be taken."""
+        """Does nothing: received messages may still be taken."""
         return 0
 
     def forget(self) -> None:
-        """Lets the connection go, which is over."""
+        """Drops the reference to the connection, which has ended."""
         self._owner = None
 
     # Decoding
@@ -233,7 +234,7 @@ class Inbox:
         return message if opcode & 0b1111 >= OpCode.CLOSE else self._connection.decode(opcode, payload)
 
     async def _decode_first(self) -> None:
-        """Has a thread decode the next message, in whose place the decoded one waits then."""
+        """Decodes the next message in a thread; the result replaces it."""
         message = self.messages[-1]
         if self._job is None:
             self._job = self._decoder.start(message)
@@ -241,7 +242,7 @@ class Inbox:
         job = self._job
         await asyncio.wait([job])
         if self._job is not job:
-            return  # another task was here first, or the message has been dropped
+            return  # another task has decoded it, or the message has been dropped
         self._job = None
         try:
             decoded = job.result()
@@ -253,7 +254,7 @@ class Inbox:
                 self._bytes += len(decoded[1]) - len(message[1])
 
     def _refuse(self, error: BaseException) -> None:
-        """The next message cannot be decoded, so neither it nor those behind it are taken."""
+        """Ends the inbox at the next message, which cannot be decoded; neither it nor later ones are taken."""
         if isinstance(error, (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)):
             raise error
         self.drop_messages()

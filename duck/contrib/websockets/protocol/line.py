@@ -1,4 +1,4 @@
-"""The line of data messages that wait for their turn, because another message is under way in fragments."""
+"""The line of data messages that wait until a fragmented message is complete."""
 
 import asyncio
 import time
@@ -19,17 +19,17 @@ class Place:
     """One place in the line.
 
     Args:
-        turn: Done when the message has been handed to the writer; of a stream, when its task has been made.
-        opcode: Of the message.
-        payload: The same.
-        fin: Whether it ends its message.
-        parts: Of a stream, instead of the payload.
+        turn: Done when the message has been handed to the writer; for a stream, when its task has been created.
+        opcode: The opcode of the message.
+        payload: The payload of the message.
+        fin: Whether the payload ends its message.
+        parts: The parts of a stream, instead of the payload.
 
     Attributes:
-        task: Runs the stream.
-        error: What has ended it, if the connection has.
-        is_text: Whether it is a text message,
-        text: and the state of its UTF-8 behind the last part.
+        task: The task that runs the stream.
+        error: The error that has ended the place, if the connection has ended.
+        is_text: Whether the message is text.
+        text: The UTF-8 state after the last part of a text message.
     """
 
     __slots__ = ("error", "fin", "is_text", "opcode", "parts", "payload", "task", "text", "turn")
@@ -53,7 +53,7 @@ class Place:
         self.text = 0
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Tells those who wait for the turn that it has come, or that it will not."""
+        """Resolves the turn, or fails it with an error."""
         turn = self.turn
         if turn.done():
             return
@@ -62,7 +62,7 @@ class Place:
         else:
             turn.set_exception(error)
             if isinstance(error, ConnectionClosed):
-                turn.exception()  # retrieved: if nobody waits for it, there is nothing to log
+                turn.exception()  # retrieved: without a waiter there is nothing to log
 
 
 class Owner(Protocol):
@@ -76,16 +76,16 @@ class Owner(Protocol):
 
 
 class Line:
-    """The messages of one connection that wait to be sent, in the order of the calls.
+    """The queued messages of one connection, in the order of the calls.
 
     Args:
-        owner: Sends the first in line.
+        owner: The sender of the first message in line.
         loop: The event loop.
 
     Attributes:
-        FAIR_SHARE: Seconds after which those in line let the loop go.
-        waiting: Bytes of the messages in line, without the one that is being compressed.
-        resuming: Whether a callback is to move the line on.
+        FAIR_SHARE: Seconds after which the line yields to the loop.
+        waiting: Bytes of the queued messages, except the one being compressed.
+        resuming: Whether a callback is scheduled to move the line on.
     """
 
     FAIR_SHARE = 0.01
@@ -104,27 +104,27 @@ class Line:
         return len(self._places)
 
     def join(self, place: Place) -> None:
-        """Adds a message at the end, which is sent now if it can be."""
+        """Appends a message, and sends it now if possible."""
         self._places.append(place)
         self.waiting += len(place.payload)
         self._owner.line_changed()
         self.move()
 
     def leave(self) -> Place:
-        """Removes the first."""
+        """Removes the first message."""
         return self._places.popleft()
 
     def drop(self, error: ConnectionClosed) -> None:
-        """Nobody in line will get a turn any more."""
+        """Ends all queued messages with an error."""
         for place in self._places:
             place.settle(error)
         self._places.clear()
         self.waiting = 0
 
     def move(self) -> None:
-        """Has those in line sent, up to one that has to wait."""
+        """Sends the queued messages, up to the first that has to wait."""
         if self._moving:
-            return  # a message that is sent in the midst of that has joined the line
+            return  # a message sent during `move` has joined the line
         self._moving = True
         end = time.perf_counter() + self.FAIR_SHARE
         try:
@@ -140,7 +140,7 @@ class Line:
         place = self._places[0]
         self.waiting -= len(place.payload)
         if place.turn.done():
-            self.leave()  # whoever waited has given up
+            self.leave()  # its sender has given up
             return True
         return self._owner.send_first(place)
 

@@ -1,4 +1,4 @@
-"""What the connections of one loop have in common: a buffer to receive into, a clock that wakes them, and threads."""
+"""State shared by the connections of one loop: a receive buffer, a clock that wakes them, and threads."""
 
 import asyncio
 import os
@@ -12,19 +12,19 @@ from ..codec import ReceiveBuffer
 
 __all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
 
-_BUFFER_SIZE = 262144  # the most that one read gives; stays in the second-level cache
-_KEEP = 4194304  # bytes of freed memory that the allocator should keep at hand
-_TICKS = 64  # a second
+_BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
+_KEEP = 4194304  # bytes of freed memory that the allocator should keep
+_TICKS = 64  # per second
 _MOST_THREADS = 4
 
 _local = threading.local()
 
 
 def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
-    """Where the connections of `loop` receive, unless the codec knows better.
+    """Returns the buffer that the connections of `loop` receive into, unless the codec provides one.
 
     One buffer serves all connections of a thread, because a loop that waits for readiness fills and empties it within
-    one callback. It holds nothing between callbacks.
+    one callback. It is empty between callbacks.
     """
     if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
         return ReceiveBuffer(_BUFFER_SIZE)  # a proactor reads while other callbacks run
@@ -32,21 +32,22 @@ def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
         buffer: ReceiveBuffer = _local.buffer
     except AttributeError:
         buffer = _local.buffer = ReceiveBuffer(_BUFFER_SIZE)
-        # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this one, the pages of
-        # each large message go back to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
+        # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this block, the pages
+        # of each large message return to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times
+        # more.
         bytes(_KEEP)
     return buffer
 
 
 class Sleeper(Protocol):
-    """Who can be woken by a clock."""
+    """An object that a clock can wake."""
 
     def wake(self) -> None:
-        """The time has come."""
+        """Called when the time has come."""
 
 
 class Clock:
-    """Wakes those who wait for a time, with one timer of the loop for all whose times fall into one tick."""
+    """Wakes sleepers at their times. One timer of the loop serves all times within one tick."""
 
     __slots__ = ("_sleepers",)
 
@@ -54,13 +55,13 @@ class Clock:
         self._sleepers: dict[int, set[Sleeper]] = {}
 
     def set(self, loop: asyncio.AbstractEventLoop, when: float, sleeper: Sleeper) -> int:
-        """Has `sleeper` woken, not before `when` and at most a tick later.
+        """Schedules a wake of `sleeper`, not before `when` and at most a tick later.
 
         Args:
-            when: By the loop's time.
+            when: A time of the loop's clock.
 
         Returns:
-            The tick, to `drop` it by.
+            The tick, as the argument of `drop`.
         """
         tick = int(when * _TICKS) + 1
         sleepers = self._sleepers.get(tick)
@@ -73,11 +74,11 @@ class Clock:
 
     @staticmethod
     def time(tick: int) -> float:
-        """When a tick is, by the loop's time."""
+        """The time of a tick, on the loop's clock."""
         return tick / _TICKS
 
     def drop(self, tick: int, sleeper: Sleeper) -> None:
-        """Lets it sleep on."""
+        """Cancels the wake of `sleeper` at a tick."""
         sleepers = self._sleepers.get(tick)
         if sleepers is not None:
             sleepers.discard(sleeper)
@@ -88,14 +89,14 @@ class Clock:
             while sleepers:
                 sleepers.pop().wake()
         finally:
-            if sleepers:  # one of them failed
+            if sleepers:  # one of them has raised
                 loop.call_soon(self._wake, loop, tick)
             else:
                 del self._sleepers[tick]
 
 
 def clock(loop: asyncio.AbstractEventLoop) -> Clock:
-    """The clock of a loop, which is the running one."""
+    """Returns the clock of a loop, which must be the running one."""
     try:
         if _local.loop() is loop:
             found: Clock = _local.clock
@@ -108,10 +109,10 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
 
 
 def threads() -> ThreadPoolExecutor:
-    """Where large messages are compressed and decompressed, for the connections of this thread.
+    """Returns the threads that compress and decompress large messages for the connections of this thread.
 
-    They are started when there is something to do, and end with the thread. The loop's own ones would not do: what
-    users have run there may block them all for seconds, and every message would wait behind it.
+    They start on demand, and end with the thread. The loop's default executor is no substitute: jobs of users may block
+    all its threads for seconds, and every message would wait behind them.
     """
     try:
         found: ThreadPoolExecutor = _local.threads

@@ -23,20 +23,20 @@ class _Compressing(Protocol):
 
 
 class Prepared:
-    """A message, and the frames that servers send it in.
+    """A message, and the server frames that carry it.
 
     Args:
-        data: A str, or bytes-like.
+        data: A str or bytes-like.
         opcode: TEXT or BINARY.
 
     Attributes:
         payload: The bytes of the message.
-        frame: The frame of a connection that does not compress the message.
-        size: The bytes of the payload.
+        frame: The frame for a connection that does not compress the message.
+        size: Bytes of the payload.
 
     Raises:
         TypeError: The data is neither str nor bytes-like.
-        ValueError: The opcode is another one, or bytes that are sent as TEXT are not UTF-8.
+        ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
     """
 
     __slots__ = ("_compressed", "frame", "opcode", "payload", "size")
@@ -49,7 +49,7 @@ class Prepared:
         self._compressed: dict[Hashable, tuple[bytes, bytes]] = {}
 
     def compress_for(self, protocol: "_Compressing") -> bytes:
-        """The frame for a connection that compresses the message, and that must send it next."""
+        """Returns the frame for a connection that compresses the message; it must be the connection's next one."""
         deflate = protocol.connection.deflate
         assert deflate is not None
         agreement = deflate.agreement
@@ -64,7 +64,7 @@ class Prepared:
 
 
 def encode(data: Data, opcode: int) -> bytes:
-    """The payload of a message for many; errors of `Prepared`."""
+    """Returns the payload of a message for many connections; raises the errors of `Prepared`."""
     if opcode not in (OpCode.TEXT, OpCode.BINARY):
         raise ValueError(f"a message for many is TEXT or BINARY, not opcode {opcode}")
     if isinstance(data, str):
@@ -83,44 +83,44 @@ def _bytes(data: Any) -> bytes:
 
 
 class Member(Protocol):
-    """Takes messages that have been encoded for many: a view, or another end of a connection.
+    """A receiver of prepared messages: a view, or another end of a connection.
 
-    The name has an underscore because all others in a view are its author's.
+    The name has an underscore because all names without one in a view belong to its author.
     """
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a message without waiting; false if it does not leave, as the connection is closed or drops it."""
+        """Sends a message without waiting; returns False if the connection is closed or drops the message."""
         raise NotImplementedError
 
 
 def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) -> int:
     """Sends a message to many connections, without waiting for any of them.
 
-    The message is encoded once, and compressed once for each distinct agreement on compression. It leaves each
-    connection in the order of that connection's sends. May be called from any thread.
+    The message is encoded once, and compressed once for each distinct agreement on compression. On each connection it
+    keeps the order of that connection's sends. May be called from any thread.
 
-    A peer that reads too slowly is dealt with as its view's `SLOW_CONSUMER` says. As nobody waits here, "wait" closes
+    The view's `SLOW_CONSUMER` applies to a peer that reads too slowly. Because `broadcast` never waits, "wait" closes
     the connection with 1008 once 64 times its `WRITE_LIMIT` waits for the peer.
 
     Args:
-        views: Views, or others that connect; those that are closed, or not open yet, are passed over. They may come
-            and go meanwhile.
+        views: Views, or other ends of connections. Connections that are closed or not open yet are skipped. The
+            iterable may change during the call.
         data: A str or bytes-like.
         opcode: TEXT or BINARY.
 
     Returns:
-        How many have taken the message. Of a connection of another thread it is not known yet whether it is still open
-        when its loop sends the message.
+        The number of connections that have taken the message. A connection of another thread counts, although it may
+        turn out closed when its loop sends the message.
 
     Raises:
         TypeError: The data is neither str nor bytes-like.
-        ValueError: The opcode is neither TEXT nor BINARY, or bytes that are sent as TEXT are not UTF-8.
+        ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
     """
     return send_to_all(list(views), Prepared(data, opcode))
 
 
 def send_to_all(members: Sequence[Member], message: Prepared) -> int:
-    """`broadcast` of a message that is encoded already."""
+    """`broadcast` of a prepared message."""
     taken, rest = codec.fan_out(members, message)
     return taken + _send_otherwise(rest, message) if rest else taken
 

@@ -1,9 +1,9 @@
-"""One connection between an asyncio transport and an endpoint: its beginning, its callbacks, and its end.
+"""One connection between an asyncio transport and an endpoint: its start, its callbacks, and its end.
 
     HotPath (the codec) <- Sending (sending.py) <- Receiving (receiving.py) <- ConnectionProtocol
 
-A connection ends by one path: a close frame leaves, then `Closing` sees to the transport until it is lost, and then
-`Hooks` to the handlers and to `on_close`.
+Every connection ends in one order: a close frame leaves, `Closing` handles the transport until it is lost, then `Hooks`
+ends the handlers and calls `on_close`.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     Args:
         endpoint: The view, or an ASGI session.
-        connection: The rules; nothing has been received yet.
-        handle: Takes (payload, opcode) of each message.
-        pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
-        send_frame: The view's own method, through which everything is sent that the view sends.
-        inbox: Takes the messages, for tasks that ask for them, instead of having `handle` called.
+        connection: The rules, before anything has been received.
+        handle: The handler, called with (payload, opcode) of each message.
+        pull: The view's own receive loop, which pulls frames; replaces `handle`.
+        send_frame: The view's own method, which sends everything that the view sends.
+        inbox: The queue of messages for tasks that ask for them; replaces `handle`.
 
     Attributes:
-        closed: Done when every hook has ended, which is phase CLOSED.
+        closed: Done when every hook has ended (phase CLOSED).
         terminated: Whether the connection ends without waiting for the peer.
     """
 
@@ -72,12 +72,12 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         on_close: Callable[[Frame | None], Awaitable[None]] | None = None,
         heartbeat: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Begins: `on_open`, then messages.
+        """Starts the connection: `on_open`, then messages.
 
         Args:
-            early: What has been received already.
-            on_open: The view's hook, unless it does nothing.
-            on_close: The same.
+            early: Bytes that have been received already.
+            on_open: The view's hook; None if it does nothing.
+            on_close: The view's hook; None if it does nothing.
             heartbeat: The view's own heartbeat loop.
         """
         if on_close is not None:
@@ -94,7 +94,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             if self._pull is None:
                 try:
                     self.dispatcher.open(on_open)
-                except Exception as error:  # it is no coroutine function
+                except Exception as error:  # not a coroutine function
                     self.hook_failed(error)
             else:
                 self.dispatcher.open(None)
@@ -102,8 +102,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         finally:
             self.uncork()
         if early:
-            # In a callback of its own, for messages must not be delivered while a task is running; and nothing that is
-            # read may overtake it.
+            # In its own callback, because messages must not be delivered while a task is running. Reading is on hold,
+            # so
+            # that later bytes cannot overtake these.
             self.intake.hold(Hold.EARLY)
             self.loop.call_soon(self._receive_early, early)
         elif self._intake is None or not self._intake.holds:
@@ -130,7 +131,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         else:
             self._slow_consumer.lags = True
             self.update_direct()
-        # A peer that does not read what it is sent gets nothing handled either, so that neither side piles up.
+        # The handlers of a peer that does not read are held too, so that neither side accumulates data.
         self.intake.hold(Hold.WRITES)
 
     def resume_writing(self) -> None:
@@ -141,9 +142,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.alive = True
         self.intake.release(Hold.WRITES)
         if not self.corked:
-            self.flush()  # what was gathered meanwhile
-        # Not at once: handlers that send all the time would fill the buffer again, and so put reading on hold, before
-        # the loop has looked at what there is to read.
+            self.flush()  # data gathered while paused
+        # In a later callback: handlers that send continuously would refill the buffer at once and hold reading before
+        # the loop has checked for received bytes.
         self.loop.call_soon(self._wake_waiters)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -176,7 +177,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     # Closing
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Begins to close; does nothing if that has begun.
+        """Starts to close; does nothing if closing has started.
 
         Raises:
             ValueError: The code may not be sent.
@@ -203,19 +204,19 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.flush_and_move_on()
 
     def flush_and_move_on(self) -> None:
-        """Writes unless corked, and goes on to close if that is due; where corked, the end of the read does both."""
+        """Writes and continues the closing, unless corked. If corked, the end of the read does both."""
         if not self.corked:
             self.flush()
             self.move_on()
 
     def stop_handling(self) -> None:
-        """The connection closes, and not at the peer's wish: no handler starts any more."""
+        """Stops the start of handlers, because the connection closes, and not at the peer's wish."""
         left = self.dispatcher.stop()
         if left:
             logger.info("%r: closed with %d messages waiting, which are not handled", self.endpoint._label, left)
 
     def close_with(self, payload: bytes) -> None:
-        """`close` with a close frame's payload; errors of `close`."""
+        """`close` with the payload of a close frame; raises the errors of `close`."""
         code = int(CloseCode.NO_STATUS_RCVD)
         if payload:
             code = int.from_bytes(payload[:2])
@@ -223,7 +224,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.close(code, payload[2:].decode(errors="replace"))
 
     def move_on(self) -> None:
-        """Takes a connection that is closing one step further to its end."""
+        """Takes a closing connection one step further to its end."""
         connection, transport = self.connection, self.transport
         if connection.is_writable or self.lost:
             return
@@ -232,7 +233,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._closing is None:
             exchanged = connection.ended or (connection.is_over and connection.failed is None and not connection.client)
             if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
-                transport.close()  # and nothing is left that could take its time
+                transport.close()  # no bytes wait, so the transport closes at once
                 return
         self._begun_closing().move_on()
 
@@ -246,7 +247,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return self._closing
 
     def shut_down(self, code: int, timeout: float) -> None:
-        """Closes for a server that stops, which waits for a peer as long as that makes progress.
+        """Closes for a server that stops. The server waits for a peer as long as it makes progress.
 
         Args:
             timeout: Seconds without progress after which the connection is cut.
@@ -256,13 +257,13 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._begun_closing().hurry(timeout)
 
     async def drain(self, patience: float) -> None:
-        """Waits for the handlers at work, but no longer than `patience`; no other starts from now on."""
+        """Waits up to `patience` seconds for the running handlers; no other handler starts."""
         self.dispatcher.stop()
         if self.dispatcher.workers:
             await asyncio.wait([*self.dispatcher.workers], timeout=patience)
 
     def terminate(self) -> None:
-        """Closes without waiting for the peer; handlers that run are cancelled."""
+        """Closes without waiting for the peer; running handlers are cancelled."""
         self.terminated = True
         self.dispatcher.stop()
         self._close(CloseCode.GOING_AWAY)
@@ -278,11 +279,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
 
     async def until_closed(self) -> None:
-        """Until the transport is gone and every hook has ended."""
+        """Waits until the transport is gone and every hook has ended."""
         await asyncio.shield(self.closed)
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
-        """Until the transport is gone; `on_close` is not called and nothing logged unless wished."""
+        """Waits until the transport is gone; calls `on_close` and logs only if asked to."""
         if not call_on_close and self._hooks is not None:
             self._hooks.on_close = None
         self._log_close = self._log_close and log
@@ -293,21 +294,22 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     @property
     def hooks(self) -> Hooks:
-        """What runs beside the handlers of messages; most connections never need it, so it is made when they do."""
+        """The tasks beside the message handlers; created on demand, because most connections never need it."""
         if self._hooks is None:
             self._hooks = Hooks(self)
         return self._hooks
 
     def inbox_emptied(self) -> None:
-        """No message waits for a handler."""
+        """Notes that no message waits for a handler."""
         if self._hooks is not None:
             self._hooks.inbox_emptied()
 
     def hook_failed(self, error: BaseException) -> None:
-        """A hook has raised: that is logged, and the peer told no more than that it happened.
+        """Logs the exception of a hook, and closes with a reason that reveals no details.
 
-        Not if the hook's task was cancelled, which is for whoever cancelled it; nor if the hook tried to send when the
-        connection had ended, which is no fault of its own.
+        Two cases are exempt: a cancelled task, whose canceller is responsible; and a hook that tried to send after the
+        end
+        of the connection, which is no fault of the hook.
         """
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
@@ -320,7 +322,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def when_lost(self, callback: Callable[[Any], object]) -> None:
-        """Calls back with the endpoint when the connection is lost; once, however often it is asked for.
+        """Calls back with the endpoint when the connection is lost; once per callback, however often it is registered.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
@@ -331,20 +333,21 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._when_lost += (callback,)
 
     def report_end(self) -> None:
-        """Every message has been handed to its handler."""
+        """Reports that every message has been handed to its handler."""
         callbacks, self._when_lost = self._when_lost, ()
         for callback in callbacks:
             callback(self.endpoint)
         self.endpoint._connection_lost(self._log_close)
 
     def report_closed(self, hung: bool = False) -> None:
-        """Every hook has ended; or some are `hung`, which nobody waits for any more."""
+        """Reports that every hook has ended; or that some are `hung` and are not waited for any more."""
         self.phase = Phase.CLOSED
-        if not self.closed.done():  # whoever holds it may have cancelled it
+        if not self.closed.done():  # the holder may have cancelled it
             self.closed.set_result(None)
         if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
-            # Only what the view tells of the end is of use now. Without cycles the rest is freed at once, not by the
-            # collector.
+            # From now on only the view's record of the end is needed. Without cycles the rest is freed at once, not by
+            # the
+            # garbage collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
             self._hooks = self._intake = self._sender = None
@@ -352,7 +355,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
 
 def _is_connection_closed(error: BaseException) -> bool:
-    """Whether an exception, or each one of a group, tells that the connection has ended."""
+    """Whether an exception, or each one of a group, reports that the connection has ended."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(ConnectionClosed)[1] is None
     return isinstance(error, ConnectionClosed)

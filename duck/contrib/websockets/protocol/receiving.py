@@ -1,9 +1,9 @@
-"""The receiving half of a connection, where messages do not go straight to the dispatcher, and messages that wait.
+"""The receiving half of a connection: messages that do not go straight to the dispatcher, and messages that wait.
 
     transport -> HotPath.buffer_updated -> MessageReader -> Dispatcher -> on_receive
                                                 `-> received ---^
 
-`received` sees to control frames, extensions of a user's own, breaches of the rules and rate limits. Reading is on hold
+`received` handles control frames, users' extensions, breaches of the rules and rate limits. Reading is on hold
 (`Intake`) while too much waits.
 """
 
@@ -34,19 +34,19 @@ __all__ = ["Receiving"]
 
 
 class Receiving(Sending):
-    """The receiving half of one connection, on top of the sending half: what is received may be answered.
+    """The receiving half of one connection, on top of the sending half, because received frames are answered.
 
     Args:
-        endpoint: The view, or another end.
-        connection: The rules; nothing has been received yet.
-        handle: Takes (payload, opcode) of each message.
-        pull: The view's own receive loop, which pulls frames, instead of having `handle` called.
-        send_frame: The view's own method, through which everything is sent that the view sends.
-        inbox: Takes the messages, for tasks that ask for them, instead of having `handle` called.
+        endpoint: The view, or another endpoint.
+        connection: The rules, before anything has been received.
+        handle: The handler, called with (payload, opcode) of each message.
+        pull: The view's own receive loop, which pulls frames; replaces `handle`.
+        send_frame: The view's own method, which sends everything that the view sends.
+        inbox: The queue of messages for tasks that ask for them; replaces `handle`.
 
     Attributes:
-        context: Of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
-        frames: For a view that pulls.
+        context: The context of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
+        frames: The queue of frames for a view that pulls.
     """
 
     __slots__ = ("_backlog", "_decoding", "_intake", "_rate_limit", "context", "frames", "heartbeat")
@@ -96,12 +96,12 @@ class Receiving(Sending):
         self.move_on()
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
-        """Takes what the reader gave, by the longer way: the connection's rules first."""
+        """Takes the messages of the reader by the longer way: the connection's rules apply first."""
         connection = self.connection
         if self._rate_limit is not None:
             count = len(messages)
             if messages and messages[-1][0] == OpCode.CLOSE:
-                count -= 1  # nothing follows a close frame
+                count -= 1  # the close frame is always the last
             allowed = self._rate_limit.take(count, self.loop.time())
             if allowed < count:
                 messages = messages[:allowed]
@@ -119,19 +119,19 @@ class Receiving(Sending):
         self._respond_if_due()
 
     def refuse(self, error: BaseException) -> None:
-        """The next message could not be decoded."""
+        """Ends the connection, because the next message could not be decoded."""
         if self.phase is Phase.CLOSED:
             return
         self.connection.refuse(error)
         self.respond()
 
     def _respond_if_due(self) -> None:
-        """Answers a close frame or a breach, unless a thread decodes a message that came before it."""
+        """Answers a close frame or a breach, unless a thread is decoding an earlier message."""
         if self.connection.needs_response and not self.dispatcher.decoding:
             self.respond()
 
     def respond(self) -> None:
-        """Answers what was received last, behind the replies to what came before."""
+        """Answers the last received close frame or breach, after the replies to earlier messages."""
         connection = self.connection
         if connection.fault is not None:
             fault, connection.fault = connection.fault, None
@@ -151,13 +151,13 @@ class Receiving(Sending):
 
     @property
     def decoding(self) -> Decoding:
-        """Decodes messages for whom the codec does not; made when it is needed."""
+        """The decoder of messages that the codec does not decode; created on demand."""
         if self._decoding is None:
             self._decoding = Decoding(self.loop, self.connection)
         return self._decoding
 
     def decode_later(self, message: tuple[int, bytes]) -> None:
-        """Has a thread decode a large message, with which the dispatcher resumes."""
+        """Decodes a large message in a thread; the dispatcher resumes with the result."""
         self.decoding.start(message).add_done_callback(self._decoded)
 
     def _decoded(self, job: "asyncio.Future[tuple[int, bytes]]") -> None:
@@ -175,7 +175,7 @@ class Receiving(Sending):
         self.move_on()
 
     def update_direct(self) -> None:
-        """Sees whether plain messages may go straight to the dispatcher, and straight to the writer."""
+        """Updates whether plain messages may go straight to the dispatcher and to the writer."""
         connection = self.connection
         self.direct_in = (
             self.frames is None
@@ -194,23 +194,23 @@ class Receiving(Sending):
 
     @property
     def intake(self) -> Intake:
-        """Holds reading; made when it is needed."""
+        """The control of reading; created on demand."""
         if self._intake is None:
             self._intake = Intake(self)
         return self._intake
 
     @property
     def is_open(self) -> bool:
-        """Whether no close frame has left, and the stream has not ended."""
+        """Whether no close frame has left and the stream has not ended."""
         return self.connection.is_open
 
     def resume_reading(self) -> None:
-        """Takes bytes; not in the context of whoever is running, which would be that of everything that is received."""
+        """Resumes reading outside the current context, which all received messages would inherit."""
         if not self.lost and not self.transport.is_reading():
             self.context.copy().run(self.transport.resume_reading)
 
     def drain_inbox(self) -> None:
-        """Has messages handled that had to wait."""
+        """Has the waiting messages handled."""
         self.cork()
         try:
             self.dispatcher.drain()
@@ -220,28 +220,28 @@ class Receiving(Sending):
         self.move_on()
 
     def hold(self, reason: Hold) -> None:
-        """Takes no more bytes, as `Intake.hold`."""
+        """Holds reading, as `Intake.hold`."""
         self.intake.hold(reason)
 
     def release(self, reason: Hold) -> None:
-        """Takes bytes again, as `Intake.release`."""
+        """Releases reading, as `Intake.release`."""
         if self._intake is not None:
             self._intake.release(reason)
 
     def hold_inbox(self) -> None:
-        """No more messages for now."""
+        """Holds reading, because the inbox is full."""
         self.hold(Hold.INBOX)
 
     def release_inbox(self) -> None:
-        """Messages again."""
+        """Releases reading, because the inbox has room."""
         self.release(Hold.INBOX)
         if self.frames is not None:
             self.frames.inbox.wake()
 
     def take_sign_of_life(self) -> bool:
-        """Whether anything has come from the peer since the last call.
+        """Whether the peer has shown a sign of life since the last call: received bytes, or progress.
 
-        Where it does not read, or a ping waits behind much else, it has to take some of what waits for it.
+        If it does not read, or a ping waits behind many bytes, it has to take some of the waiting bytes.
         """
         alive, self.alive = self.alive, False
         holds = self._intake.holds if self._intake is not None else Hold(0)
@@ -254,10 +254,10 @@ class Receiving(Sending):
 
     @property
     def is_deaf(self) -> bool:
-        """Whether a pong could not have come: reading is on hold, and no room is left for it."""
+        """Whether a pong may be stuck: reading is on hold, and the receive buffer has no room left."""
         return self._intake is not None and self._intake.is_deaf
 
-    # What the whole connection does
+    # Overridden by the whole connection
 
     def stop_handling(self) -> None:
         raise NotImplementedError

@@ -92,8 +92,8 @@ class Sender:
         self._line = Line(self, owner.loop)
         self._job: Future[list[bytes]] | None = None  # compresses the first in line
         self._tasks: dict[asyncio.Future[None], Place] = {}  # held here alone
-        self._closings: list[Callable[[], None]] = []  # callbacks that close the connection when nothing is left to finish
-        self._deadline: asyncio.TimerHandle | None = None  # for those callbacks
+        self._closings: list[Callable[[], None]] = []  # callbacks that close the connection
+        self._deadline: asyncio.TimerHandle | None = None  # the latest time to run them
 
     @property
     def waiting(self) -> int:

@@ -1,10 +1,10 @@
-"""The sending half of a connection, where a message does not go straight to the writer, and the pace of senders.
+"""The sending half of a connection: messages that do not go straight to the writer, and backpressure on senders.
 
     send -> HotPath.send -> FrameWriter -> flush -> transport
               `-> send_otherwise -> Sender ---^
 
-`Sender` sees to streams, to messages that await their turn, and to calls from other threads. What a send gives is to be
-awaited: it takes a while above the high-water mark of the transport, or where a sender has held the loop for too long.
+`Sender` handles streams, queued messages, and calls from other threads. The awaitable of a send waits while the
+transport is above its high-water mark, or if the sender has held the loop for too long.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ from .transports import HIGH_WATER
 __all__ = ["Sending"]
 
 _CORK_LIMIT = 16384  # bytes gathered at most before they are written
-_JOIN_LIMIT = 65536  # bytes that are rather copied together than written one by one
+_JOIN_LIMIT = 65536  # bytes; smaller writes are joined by a copy
 
-_SHARED_LIMIT = 1048576  # bytes of a message that is compressed at once for many; larger ones take the ordinary way
-_SWAMPED = 64  # times WRITE_LIMIT that may wait for a peer to which messages are sent without waiting
+_SHARED_LIMIT = 1048576  # bytes; a larger message to many connections is compressed for each of them
+_SWAMPED = 64  # multiple of WRITE_LIMIT that may wait for a peer of `broadcast`, which never waits
 
-_NOBODY: "dict[asyncio.Future[None], None]" = {}  # of all connections on which nobody waits
+_NOBODY: "dict[asyncio.Future[None], None]" = {}  # shared by all connections without waiters
 
 
 class Sending(codec.HotPath):
     """The sending half of one connection.
 
     Args:
-        endpoint: The view, or another end.
+        endpoint: The view, or another endpoint.
         connection: The rules.
-        send_frame: The view's own method, through which everything is sent that the view sends.
+        send_frame: The view's own method, which sends everything that the view sends.
     """
 
     __slots__ = ("_sender", "_slow_consumer", "_waiters", "connection", "endpoint", "frame_size", "loop", "phase")
@@ -82,33 +82,33 @@ class Sending(codec.HotPath):
 
     @property
     def sender(self) -> Sender:
-        """The longer way out; most connections never need it, so it is made when they do."""
+        """The longer way of sending; created on demand, because most connections never need it."""
         if self._sender is None:
             self._sender = Sender(self)
         return self._sender
 
     @property
     def is_sending(self) -> bool:
-        """Whether something that was sent has not been handed to the transport."""
+        """Whether sent data has not been handed to the transport."""
         return self.writer.size > 0 or (self._sender is not None and not self._sender.is_direct)
 
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
-        """Sends what is no plain message on an open connection."""
+        """Sends anything but a plain message on an open connection."""
         if self._slow_consumer is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and self._drops():
             return SENT
         return self.sender.send(data, opcode)
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
-        """Sends a frame as it is, other than a close frame; a whole message may be dropped."""
+        """Sends a frame as it is, except a close frame. A whole message may be dropped."""
         is_message = frame.fin and OpCode.CONTINUATION < frame.opcode < OpCode.CLOSE
         if is_message and self._drops():
             return SENT
         return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
 
     def send_prepared(self, message: Prepared) -> bool:
-        """Sends a message to this connection among others, where `codec.fan_out` has no shorter way; never waits.
+        """Sends a prepared message where `codec.fan_out` has no shorter way; never waits.
 
-        Nobody waits for a peer that reads slowly, whatever SLOW_CONSUMER says, so what waits for it is bounded.
+        The sender never waits for a slow peer, whatever SLOW_CONSUMER says, so the bytes that wait for it are bounded.
 
         Returns:
             Whether the message leaves, as far as is known: another thread may yet find the connection closed.
@@ -128,20 +128,20 @@ class Sending(codec.HotPath):
             return True
         dropped = self.dropped
         try:
-            _ = self.send(message.payload, message.opcode)  # which has sent it; nobody waits for room
+            _ = self.send(message.payload, message.opcode)  # the message is sent; the wait for room is dropped
         except ConnectionClosed:
             return False
         return self.dropped == dropped
 
     def _is_swamped(self, size: int) -> bool:
-        """Whether so much waits for the peer that nothing more may."""
+        """Whether too many bytes wait for the peer to add `size` more."""
         waiting = self.writer.size + self.transport.get_write_buffer_size()
         if self._sender is not None:
             waiting += self._sender.waiting + self._sender.begun * size
         return self._slow_consumer is None and waiting > _SWAMPED * max(self.endpoint.WRITE_LIMIT, HIGH_WATER)
 
     def _call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
-        """Calls back in the thread of the loop; false if that is closed."""
+        """Schedules a callback in the loop's thread; returns False if the loop is closed."""
         try:
             self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
@@ -151,10 +151,10 @@ class Sending(codec.HotPath):
         return True
 
     def _drops(self) -> bool:
-        """Whether the next message is not to be sent, as the peer reads too slowly.
+        """Whether to drop the next message, because the peer reads too slowly.
 
         Raises:
-            ConnectionClosed: That ends the connection.
+            ConnectionClosed: The slow peer ends the connection.
         """
         slow = self._slow_consumer
         if slow is None or not self.connection.is_open:
@@ -170,16 +170,16 @@ class Sending(codec.HotPath):
 
     @property
     def dropped(self) -> int:
-        """Messages that were not sent, as the peer reads too slowly."""
+        """The number of messages dropped because the peer reads too slowly."""
         return 0 if self._slow_consumer is None else self._slow_consumer.dropped
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether who calls is in another thread, or has interrupted the sending of a message, as a signal handler."""
+        """Whether the caller runs in another thread, or has interrupted a send, as a signal handler does."""
         return self.thread != threading.get_ident() or self.busy
 
     def written(self) -> Coroutine[Any, Any, None]:
-        """Writes unless corked; to be awaited, which takes a while only above the high-water mark."""
+        """Writes unless corked. The result waits only above the high-water mark."""
         if not (self.corked or self.writes_paused) or self.writer.size > codec.CORK_LIMIT:
             self.flush()
         if self.writes_paused:
@@ -187,7 +187,7 @@ class Sending(codec.HotPath):
         return self.pace() if self.buffer.credit < 0 else SENT
 
     def drained(self) -> Coroutine[Any, Any, None]:
-        """`written` for what is never dropped: to be awaited, which takes a while where `SLOW_CONSUMER` drops too."""
+        """`written` for data that is never dropped. The result waits even if `SLOW_CONSUMER` drops messages."""
         if not self.corked or self.writer.size > codec.CORK_LIMIT:
             self.flush()
         return self.until_writable() if self._is_full else self.pace()
@@ -198,7 +198,7 @@ class Sending(codec.HotPath):
         return self.writes_paused or (self._slow_consumer is not None and self._slow_consumer.lags)
 
     def rest(self) -> Coroutine[Any, Any, None]:
-        """To be awaited where the loop may have been held for too long: lets it go, if it has."""
+        """Returns an awaitable that yields to the loop if the sender has held it for too long."""
         buffer = self.buffer
         if buffer.held:
             return Pending(self._rest)
@@ -220,7 +220,7 @@ class Sending(codec.HotPath):
             self.transport.write(chunk)
 
     def until_writable(self) -> Coroutine[Any, Any, None]:
-        """To be awaited until the transport's buffer is below its low-water mark."""
+        """Returns an awaitable that waits until the transport's buffer is below its low-water mark."""
         return Pending(self._until_writable)
 
     async def _until_writable(self) -> None:
@@ -230,7 +230,7 @@ class Sending(codec.HotPath):
                 raise self.closed_error()
 
     async def _wait(self) -> None:
-        """Until writing is resumed or the transport lost."""
+        """Waits until writing is resumed or the transport is lost."""
         if not self.lost:
             waiter = self.loop.create_future()
             if self._waiters is _NOBODY:
@@ -255,10 +255,10 @@ class Sending(codec.HotPath):
             self.flush()
 
     def closed_error(self) -> ConnectionClosed:
-        """What tells a sender that the connection has ended."""
+        """The error for a sender after the end of the connection."""
         return self.connection.closed_error()
 
-    # What the whole connection does
+    # Overridden by the whole connection
 
     def update_direct(self) -> None:
         raise NotImplementedError

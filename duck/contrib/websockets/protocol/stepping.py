@@ -1,6 +1,6 @@
-"""Tasks and futures whose steps are taken in the callback that has something for them.
+"""Tasks and futures whose steps run inside the callback that resolves them.
 
-The codec's dispatcher gets what it needs of asyncio from here, so that the codec itself imports nothing.
+The codec's dispatcher gets its asyncio parts from here, so that the codec itself imports nothing.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ _UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)  # whether `uncancel` keeps a 
 
 
 class HandlerTask(asyncio.Task[Any]):
-    """A task whose coroutine is a `Worker`, which is told of all that is done to the task.
+    """A task whose coroutine is a `Worker`. The worker learns of every call on the task.
 
-    Such a task serves only one handler: it must not be the task of another one as well.
+    Such a task serves only one handler. It must not become the task of another handler.
     """
 
     def _note(self) -> None:
-        if not self.done():  # then it has no coroutine, and Python 3.12.1 crashes where it is asked for one
+        if not self.done():  # a done task has no coroutine, and Python 3.12.1 crashes in get_coro()
             self.get_coro().kept = True  # type: ignore[union-attr]
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
@@ -65,14 +65,14 @@ class HandlerTask(asyncio.Task[Any]):
 
 
 def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
-    """The task of a worker; where Python can do that (3.12) it has run to its first wait already."""
+    """Starts the task of a worker. On Python 3.12 and later it has already run to its first wait."""
     return HandlerTask(worker, loop=loop, context=context, **_EAGER)
 
 
 def start_task(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
 ) -> "asyncio.Task[None]":
-    """A task for another coroutine, begun likewise."""
+    """Starts a task for any other coroutine, in the same way."""
     return asyncio.Task(coroutine, loop=loop, context=context, **_EAGER)
 
 
@@ -85,13 +85,13 @@ def retrieve(task: "asyncio.Future[Any]") -> None:
 def is_abandoned(error: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
     """Whether an error tells a coroutine that its loop has stopped and will never resume it.
 
-    A GeneratorExit that comes while the loop runs is one that the coroutine has raised itself.
+    A GeneratorExit while the loop runs was raised by the coroutine itself.
     """
     return isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not loop
 
 
 def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
-    """What `await` would drive."""
+    """Returns the iterator that `await` would drive."""
     if isinstance(awaitable, Coroutine):
         return awaitable  # type: ignore[return-value]
     try:
@@ -101,11 +101,11 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
 
 
 class Turn:
-    """A future for one task, whose next step is taken where the future is resolved: not one pass of the loop later.
+    """A future for one task. Its resolution runs the task's next step at once, not one pass of the loop later.
 
     Args:
         loop: The event loop.
-        line: Holds the turns of all tasks that wait for the same; a turn that is cancelled leaves it.
+        line: The turns of all tasks that wait for the same event. A cancelled turn removes itself.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_line", "_loop")
@@ -118,18 +118,18 @@ class Turn:
         line.append(self)
 
     def wake(self) -> None:
-        """Steps the task here and now; no other task may be running."""
+        """Steps the task at once; no other task may be running."""
         callback, self._callback = self._callback, None
         if callback is not None:
             self._context.run(callback, self)
 
     def wake_soon(self) -> None:
-        """Has the task stepped by the loop."""
+        """Schedules the task's step in the loop."""
         callback, self._callback = self._callback, None
         if callback is not None:
             self._loop.call_soon(callback, self, context=self._context)
 
-    # What a task calls
+    # Calls of a task
 
     def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True
