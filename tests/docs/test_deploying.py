@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -17,6 +16,7 @@ import trustme
 import websockets
 
 from ..interop.serving import serving
+from ..support.programs import NGINX, program
 from .snippets import ROOT, blocks
 
 GUIDE = ROOT / "docs" / "guides" / "deploying.md"
@@ -28,29 +28,6 @@ class Told(WebSocketView):
     async def on_open(self):
         await self.send_json([self.request.client_address[0], self.request.secure, self.request.headers["host"]])
 """
-
-NGINX = """
-daemon off;
-pid {folder}/pid;
-error_log stderr warn;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder};
-    proxy_temp_path {folder};
-    fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder};
-    scgi_temp_path {folder};
-    {server}
-}}
-"""
-
-
-def program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def adapted(language: str, changes: dict[str, str]) -> str:

@@ -47,6 +47,21 @@ def changing(change):
     return middleware
 
 
+def slow(app, asked, answered):
+    """Middleware that sends nothing before `answered` is set, and sets `asked` when there is something to send."""
+
+    async def slowed(scope, receive, send):
+        async def send_slowly(event):
+            asked.set()
+            await answered.wait()
+            await send(event)
+            await asyncio.sleep(0)
+
+        await app(scope, receive, send_slowly)
+
+    return slowed
+
+
 async def echoed(peer):
     peer.send("hello")
     assert await peer.message() == "hello"
@@ -224,19 +239,8 @@ def test_a_client_that_goes_while_middleware_takes_its_time(run, serving_asgi, d
 
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    def slow(app):
-        async def slowed(scope, receive, send):
-            async def send_slowly(event):
-                asked.set()
-                await answered.wait()
-                await send(event)
-
-            await app(scope, receive, send_slowly)
-
-        return slowed
-
     async def scenario():
-        async with serving_asgi(slow(Late.as_asgi())) as server:
+        async with serving_asgi(slow(Late.as_asgi(), asked, answered)) as server:
             async with dial(server) as peer:
                 await asked.wait()
                 peer.leave()
@@ -388,20 +392,8 @@ def test_a_view_that_does_not_upgrade_and_answers_nothing(run, serving_asgi, dia
 def test_what_a_client_sends_while_middleware_takes_its_time_is_not_lost(run, serving_asgi, dial, ws):
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    def slow(app):
-        async def slowed(scope, receive, send):
-            async def send_slowly(event):
-                asked.set()
-                await answered.wait()
-                await send(event)
-                await asyncio.sleep(0)
-
-            await app(scope, receive, send_slowly)
-
-        return slowed
-
     async def scenario():
-        async with serving_asgi(slow(View.as_asgi()), ws=ws) as server, dial(server) as peer:
+        async with serving_asgi(slow(View.as_asgi(), asked, answered), ws=ws) as server, dial(server) as peer:
             messages = [f"message {number}" for number in range(5000)]  # more than is kept
             await asked.wait()  # for uvicorn drops what comes in one piece with the request
             peer.send(*messages)

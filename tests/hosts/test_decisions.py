@@ -55,6 +55,17 @@ class Told(WebSocketView):
         await self.send(message, opcode)
 
 
+class Undecided(Told):
+    """Decides when it is cancelled."""
+
+    async def on_handshake(self, handshake):
+        self.events.append("asked")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.events.append("ended")
+
+
 def test_a_view_accepts_and_keeps_what_it_found(run, hosting, dial):
     class View(Told):
         SUBPROTOCOLS = ("v1", "v2")
@@ -165,21 +176,15 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
 
 
 def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
-    class View(Told):
+    class View(Undecided):
         HANDSHAKE_TIMEOUT = 0.02
-
-        async def on_handshake(self, handshake):
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.events.append("ended")
 
     async def scenario():
         async with hosting(View) as server, dial(server) as peer:
             status, _ = await peer.head()
             assert status == 503
             assert await peer.reader.read() == b"the handshake took too long\n"
-        assert View.made.events == ["ended"]
+        assert View.made.events == ["asked", "ended"]
 
     run(scenario())
 
@@ -211,21 +216,13 @@ def test_a_hook_that_does_not_end_holds_nobody(run, hosting, dial, log, monkeypa
 
 @pytest.mark.parametrize("leaves", ["shut", "reset"])
 def test_a_hook_is_cancelled_when_the_peer_leaves(run, hosting, dial, until, log, leaves):
-    class View(Told):
-        async def on_handshake(self, handshake):
-            self.events.append("asked")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.events.append("ended")
-
     async def scenario():
         Told.made = None
-        async with hosting(View) as server, dial(server) as peer:
-            await until(lambda: View.made and View.made.events)
+        async with hosting(Undecided) as server, dial(server) as peer:
+            await until(lambda: Told.made and Told.made.events)
             getattr(peer, leaves)()
-            await until(lambda: View.made.events == ["asked", "ended"])
-            assert not View.made.initiated_upgrade
+            await until(lambda: Told.made.events == ["asked", "ended"])
+            assert not Told.made.initiated_upgrade
 
     run(scenario())
     assert not log()
@@ -290,15 +287,10 @@ def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial
 
 
 def test_a_server_that_stops_refuses_who_waits(run, dial, until):
-    class View(Told):
-        async def on_handshake(self, handshake):
-            self.events.append("asked")
-            await asyncio.Event().wait()
-
     async def scenario():
         Told.made = None
-        async with serve(View, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
-            await until(lambda: View.made and View.made.events)
+        async with serve(Undecided, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
+            await until(lambda: Told.made and Told.made.events)
             await server.close()
             assert (await peer.head())[0] == 503
         assert not server.hung
@@ -307,21 +299,13 @@ def test_a_server_that_stops_refuses_who_waits(run, dial, until):
 
 
 def test_uvicorn_that_stops_cancels_the_hook(run, serving_asgi, dial, until):
-    class View(Told):
-        async def on_handshake(self, handshake):
-            self.events.append("asked")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.events.append("ended")
-
     async def scenario():
         Told.made = None
-        async with serving_asgi(View.as_asgi()) as server, dial(server) as peer:
-            await until(lambda: View.made and View.made.events)
+        async with serving_asgi(Undecided.as_asgi()) as server, dial(server) as peer:
+            await until(lambda: Told.made and Told.made.events)
             await server.shut_down()
             assert (await peer.head())[0] == 500
-            await until(lambda: View.made.events == ["asked", "ended"])
+            await until(lambda: Told.made.events == ["asked", "ended"])
             peer.leave()
 
     run(scenario())

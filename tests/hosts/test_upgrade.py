@@ -23,6 +23,18 @@ class Echo(WebSocketView):
         await self.send(message, opcode)
 
 
+class Told(Echo):
+    """Tells which of its hooks have been called."""
+
+    events = ()
+
+    async def on_open(self):
+        self.events += ("open",)
+
+    async def on_close(self, frame=None):
+        self.events += ("close",)
+
+
 def test_the_answer(run, serving, dial):
     key = base64.b64encode(bytes(range(16))).decode()
     digest = hashlib.sha1((key + WebSocketView.MAGIC_STRING).encode()).digest()
@@ -169,21 +181,13 @@ def test_a_request_without_a_transport_is_a_mistake_of_the_host(run):
 def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
     """No hook is called, and nobody waits for an end that has been."""
 
-    class View(Echo):
-        events = ()
-
+    class View(Told):
         async def initiate_upgrade_to_ws(self):
             self.request.transport.abort()
             await asyncio.sleep(0.01)
             upgraded = await super().initiate_upgrade_to_ws()
             self.events += (upgraded,)
             return upgraded
-
-        async def on_open(self):
-            self.events += ("open",)
-
-        async def on_close(self, frame=None):
-            self.events += ("close",)
 
     async def scenario():
         async with serving(View) as server, dial(server):
@@ -202,20 +206,12 @@ def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
 def test_a_peer_that_goes_while_a_step_of_the_view_is_at_work(run, serving, dial, log):
     """No hook is called: the connection has never been open to the view."""
 
-    class View(Echo):
-        events = ()
-
+    class View(Told):
         async def initiate_upgrade_to_ws(self):
             upgraded = await super().initiate_upgrade_to_ws()
             self.request.transport.abort()
             await asyncio.sleep(0.01)
             return upgraded
-
-        async def on_open(self):
-            self.events += ("open",)
-
-        async def on_close(self, frame=None):
-            self.events += ("close",)
 
     async def scenario():
         async with serving(View) as server, dial(server):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import websockets
 
 from duck.contrib.websockets import client
 
+from ..support.programs import NGINX, program
 from .serving import serving
 
 APP = """
@@ -34,18 +34,7 @@ FIELDS = {
     """,
 }
 
-SETTINGS = """
-daemon off;
-pid {folder}/pid;
-error_log stderr warn;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder};
-    proxy_temp_path {folder};
-    fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder};
-    scgi_temp_path {folder};
+SERVER = """
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -56,16 +45,13 @@ http {{
             {fields}
         }}
     }}
-}}
 """
 
 
 @pytest.fixture(params=FIELDS)
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     """Where nginx listens."""
-    executable = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if executable is None:
-        pytest.skip("nginx is not installed")
+    executable = program("nginx")
     app = tmp_path / "told.py"
     app.write_text(APP)
     settings = tmp_path / "nginx.conf"
@@ -74,9 +60,8 @@ def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         port: int = listener.getsockname()[1]
-        settings.write_text(
-            SETTINGS.format(folder=tmp_path, port=port, upstream=server.port, fields=FIELDS[request.param])
-        )
+        inner = SERVER.format(port=port, upstream=server.port, fields=FIELDS[request.param])
+        settings.write_text(NGINX.format(folder=tmp_path, server=inner))
         command = [executable, "-p", str(tmp_path), "-c", str(settings)]
         environment = os.environ | {"NGINX": f"{listener.fileno()};"}  # as a new nginx inherits from an old one
         with subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()]) as process:

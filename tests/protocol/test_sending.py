@@ -110,49 +110,25 @@ def test_each_kind_of_message_has_a_method(run, connect):
     run(scenario())
 
 
-@pytest.mark.parametrize("data", [5, 1.5, None, True, object(), print])
-def test_what_is_no_message(run, connect, data):
+def test_what_cannot_be_sent(run, connect):
+    """That is an error of the caller, and the connection goes on."""
+
     async def scenario():
         async with connect(Quiet) as session:
-            with pytest.raises(TypeError, match=f"not {type(data).__name__}"):
-                await session.view.send(data)
-            await session.view.send("still open")
-            assert await session.peer.message() == "still open"
-
-    run(scenario())
-
-
-def test_a_dict_is_told_where_to_go(run, connect):
-    async def scenario():
-        async with connect(Quiet) as session:
+            view = session.view
+            for data in (5, 1.5, None, True, object(), print):
+                with pytest.raises(TypeError, match=f"not {type(data).__name__}"):
+                    await view.send(data)
             with pytest.raises(TypeError, match="use send_json"):
-                await session.view.send({"a": 1})
-            await session.view.send("still open")
-            assert await session.peer.message() == "still open"
-
-    run(scenario())
-
-
-def test_what_cannot_be_encoded_is_not_sent(run, connect):
-    async def scenario():
-        async with connect(Quiet) as session:
+                await view.send({"a": 1})
             with pytest.raises(UnicodeEncodeError):
-                await session.view.send("\ud800")
+                await view.send("\ud800")
             with pytest.raises(TypeError, match="not JSON serializable"):
-                await session.view.send_json({"a": object()})
-            await session.view.send("still open")
-            assert await session.peer.message() == "still open"
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("opcode", [3, 7, 11, 15, 16, 129, -1])
-def test_an_opcode_is_one_of_the_six(run, connect, opcode):
-    async def scenario():
-        async with connect(Quiet) as session:
-            with pytest.raises(ValueError, match="opcode"):
-                await session.view.send("x", opcode)
-            await session.view.send("still open")
+                await view.send_json({"a": object()})
+            for opcode in (3, 7, 11, 15, 16, 129, -1):
+                with pytest.raises(ValueError, match="opcode"):
+                    await view.send("x", opcode)
+            await view.send("still open")
             assert await session.peer.message() == "still open"
 
     run(scenario())

@@ -88,6 +88,14 @@ class RawView(WebSocketView):
 
 
 @pytest.fixture
+def without_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
 def view_class():
     return type("View", (RawView,), {"views": asyncio.Queue()})
 
@@ -227,6 +235,7 @@ def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
     run(scenario())
 
 
+@pytest.mark.usefixtures("without_collector")
 def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, either_tls):
     """An idle WebSocket must not keep the parser, and no garbage collection be needed for that."""
 
@@ -238,14 +247,10 @@ def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, eith
             http = (HttpProtocol, RequestReader)
             assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
 
-    gc.collect()
-    gc.disable()
-    try:
-        run(scenario())
-    finally:
-        gc.enable()
+    run(scenario())
 
 
+@pytest.mark.usefixtures("without_collector")
 def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
     """Memory that waits for the collector is cold when it is used again, and the collector has work."""
     views = weakref.WeakSet()
@@ -267,12 +272,7 @@ def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
             await until(lambda: not server.connections)
             await until(lambda: not views)
 
-    gc.collect()
-    gc.disable()
-    try:
-        run(scenario())
-    finally:
-        gc.enable()
+    run(scenario())
 
 
 def test_a_view_that_cannot_be_made(run, connect, serve_view, view_class, either_tls, caplog):

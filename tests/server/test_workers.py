@@ -241,15 +241,7 @@ def test_run_has_workers_that_import_the_main_module(folder, client):
 )
 def test_run_says_what_workers_cannot_import(folder, end, words):
     (folder / "script.py").write_text(f"{SCRIPT}\n{end}\n")
-    result = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    result = run_command(folder, words=[sys.executable, "script.py"])
     assert result.returncode != 0
     assert words in result.stderr
     assert result.stdout == ""

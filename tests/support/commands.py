@@ -76,10 +76,12 @@ class Process:
         return self.process.returncode, errors
 
 
-def run_command(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Runs a command to its end."""
+def run_command(
+    folder: Path, *arguments: object, words: Sequence[str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a command to its end; `words` take the place of those of `duck`."""
     return subprocess.run(
-        command(*arguments),
+        words or command(*arguments),
         cwd=folder,
         env=environment(),
         capture_output=True,
