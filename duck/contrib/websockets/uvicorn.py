@@ -1,11 +1,11 @@
-"""A WebSocket protocol for uvicorn, which serves any ASGI application with our codec:
+"""A WebSocket protocol for uvicorn, which serves any ASGI application with this package's codec:
 
     uvicorn app:app --ws duck.contrib.websockets.uvicorn:WebSocketProtocol
 
-uvicorn makes one for each upgrade request and gives it the request's head. The application then runs in a task of its
-own; what it says by `send` is an answer (101 or another) and, after 101, messages. From the 101 on the transport
-belongs to a `Wire`. Where the application is a view (`as_asgi`), that takes the transport itself; the events of its
-answer go through the application's middleware as ever.
+uvicorn creates one instance for each upgrade request and feeds it the head of the request. The application then runs in
+its own task. Its `send` events are an answer (101 or another) and, after 101, messages. From the 101 on the transport
+belongs to a `Wire`. If the application is a view (`as_asgi`), the view takes the transport itself; the events of its
+answer still pass through the application's middleware.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
-_EARLY_LIMIT = 65536  # bytes kept of what a client sends before it is answered
-_SHUTDOWN_TIMEOUT = 1.0  # seconds without progress, after which a server that stops cuts a client
+_EARLY_LIMIT = 65536  # bytes kept of a client's data before the answer
+_SHUTDOWN_TIMEOUT = 1.0  # seconds without progress after which a stopping server cuts a client
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
 _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
@@ -67,12 +67,12 @@ class WebSocketProtocol(asyncio.Protocol):
 
     Args:
         config: uvicorn's settings; its `ws_*` are honoured.
-        server_state: Where uvicorn keeps account of connections and tasks.
-        app_state: What the application has put into its lifespan's state.
+        server_state: uvicorn's record of connections and tasks.
+        app_state: The state that the application's lifespan has filled.
 
     Attributes:
         transport: The connection.
-        LINGER_TIMEOUT: Seconds for a client that is refused, or gets another response than 101, to read the response.
+        LINGER_TIMEOUT: Seconds for a client to read a refusal, or any other response than 101.
     """
 
     LINGER_TIMEOUT = LINGER_TIMEOUT
@@ -111,18 +111,18 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._session = Session(self._loop, self, config.ws_max_queue, config.ws_max_size)
-        self._view: WebSocketView | None = None  # that takes the connection
+        self._view: WebSocketView | None = None  # the view that takes the connection
         self._responder: _Responder | None = None  # for that view
         # Until the connection is accepted or denied:
         self._request: HttpRequest | None = None
         self._key = ""  # of the request
         self._scope: dict[str, Any] = {}
-        self._denial: bytes | None = None  # the head of another response, while it has not been sent
-        self._bodiless = False  # that one has no body, whatever the application sends
-        self._answered = False  # the other response has been sent, and the peer is waited for
+        self._denial: bytes | None = None  # the head of another response, until it is sent
+        self._bodiless = False  # the other response has no body, whatever the application sends
+        self._answered = False  # the other response has been sent, and the peer is to close
         self._writable: asyncio.Future[None] | None = None
 
-    # What uvicorn and the transport call
+    # Calls of uvicorn and of the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -130,7 +130,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._trace("WebSocket connection made")
 
     def data_received(self, data: bytes) -> None:
-        """Takes the head of the request; later, what a client sends before it is answered."""
+        """Takes the head of the request, then the bytes that a client sends before the answer."""
         if self._request is None and self._session.stage is Stage.CONNECTING:
             self._begin(data)
         elif self._request is not None:
@@ -154,15 +154,15 @@ class WebSocketProtocol(asyncio.Protocol):
         self._session.lost()
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Itself: middleware may copy a scope deeply, and that has `run_view`."""
+        """Returns itself: middleware may deepcopy a scope, which contains `run_view`."""
         return self
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """Ends the connection, because the server stops."""
         if self._session.stage is Stage.CONNECTING:
             self._deny_500()
             if self._view is not None:
-                self._view.terminate()  # which may be deciding on the handshake
+                self._view.terminate()  # it may be deciding on the handshake
         elif self._view is None or self._responder is None or self._responder.fields is None:
             self._session.shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
         elif self._view.initiated_upgrade:
@@ -181,13 +181,15 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(error)
             return
         except (ValueError, httptools.HttpParserError):
-            # uvicorn lets some through: it would not be told of the end of a connection that raises here, and wait for
-            # it when it stops.
+            # uvicorn lets some malformed requests through. An exception here would hide the end of the connection from
+            # it,
+            # and it would wait for the connection when it stops.
             self._refuse(HandshakeError(400, "malformed request"))
             return
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
-        # Not at once: uvicorn has yet to make this the transport's protocol, and an eager task would run before that.
+        # In a later callback: uvicorn has yet to make this the transport's protocol, and an eager task would run before
+        # that.
         self._loop.call_soon(self._start, context=context)
 
     def _start(self) -> None:
@@ -206,7 +208,7 @@ class WebSocketProtocol(asyncio.Protocol):
         )
 
     def _refuse(self, error: HandshakeError) -> None:
-        """Answers what is no handshake; what the client still sends is read for a while, and thrown away."""
+        """Refuses an invalid handshake; further bytes of the client are read for a while and discarded."""
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
         self._session.hand_over()
         head_only = self._request is not None and self._request.method == "HEAD"
@@ -261,7 +263,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._end(CloseCode.NORMAL_CLOSURE)
 
     def _end(self, code: CloseCode, reason: str = "") -> None:
-        """The application is done; what it has left open is closed."""
+        """Closes whatever the application has left open at its end."""
         stage = self._session.stage
         if stage is Stage.CONNECTING:
             self._deny_500()
@@ -274,20 +276,20 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def _is_gone(self) -> bool:
-        """Whether the peer has gone, or has got its last answer."""
+        """Whether the peer has gone, or has received its last answer."""
         return self._answered or self.transport.is_closing()
 
     async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView], scope: Scope, send: Send) -> None:
-        """Gives the connection to a view, and runs that to its end.
+        """Gives the connection to a view, and runs the view to its end.
 
         Args:
-            make_view: Makes the view of an upgrade request.
-            scope: As the application has it from its middleware,
-            send: and this too.
+            make_view: Creates the view from an upgrade request.
+            scope: The scope that the application received from its middleware.
+            send: The `send` that the application received from its middleware.
         """
         received = self._request
         assert received is not None
-        # Not from the scope, whose header fields middleware may have replaced.
+        # Not from the scope: middleware may have replaced its header fields.
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in received.headers.items()]
         fields = [(name, value) for name, value in fields if name in HANDSHAKE]
         self._request = request = request_of(scope, self.transport, fields)
@@ -300,14 +302,14 @@ class WebSocketProtocol(asyncio.Protocol):
             result = await run(view)
         finally:
             if self._session.stage is Stage.CLOSED and not self._answered:
-                self.transport.abort()  # which does nothing where it is closed already
+                self.transport.abort()  # does nothing if it is closed already
                 self._session.lost()
         if self._session.stage is Stage.CONNECTING and not self._is_gone:
             for event in denial(scope, responder.refusal or reply(view, result)):
                 await send(event)
 
     def _limit(self, view: WebSocketView) -> None:
-        """Of the view's settings and those of uvicorn the stricter hold."""
+        """Applies the stricter of the view's and uvicorn's settings."""
         config = self._config
         for name, limit in (
             ("MAX_FRAME_SIZE", config.ws_max_size),
@@ -323,7 +325,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # For the session: 101
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire | None:
-        """Sends the 101 response, and has a new wire take the transport; a view does both by itself."""
+        """Sends the 101 response, and gives the transport to a new wire; a view does both by itself."""
         request = self._request
         assert request is not None
         lines = [*self._server_state.default_headers, *headers]
@@ -357,14 +359,14 @@ class WebSocketProtocol(asyncio.Protocol):
         self._request, self._scope = None, {}
 
     def ended(self) -> None:
-        """The connection is gone."""
+        """Notes that the connection is gone."""
         self._server_state.connections.discard(self)
         self._trace("WebSocket connection lost")
 
     # For the session: another response
 
     def deny(self, status: int, headers: Headers) -> None:
-        """Begins a response other than 101; its head leaves with the first part of its body."""
+        """Starts a response other than 101; its head leaves with the first part of its body."""
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
@@ -378,7 +380,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._log(str(status))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
-        """Sends a part of the body; without a length among the headers it ends with the connection."""
+        """Sends a part of the body; without a length among the headers, the end of the connection ends it."""
         if self._denial is not None:
             self._send_denial(None if more else len(body))
         if self._bodiless:
@@ -391,7 +393,7 @@ class WebSocketProtocol(asyncio.Protocol):
             await self._writable
 
     def _send_denial(self, length: int | None) -> None:
-        """Sends the head of the response, if that has not been done."""
+        """Sends the head of the response, unless it has been sent."""
         head, self._denial = self._denial, None
         if head is not None:
             if length is not None and not self._bodiless and b"\r\ncontent-length:" not in head.lower():
@@ -407,7 +409,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._session.disconnected()
 
     def _answer_last(self, data: bytes) -> None:
-        """Writes the end of another response; what the client still sends is read for a while, and thrown away."""
+        """Writes the end of another response; further bytes of the client are read for a while and discarded."""
         self._answered, self._request = True, None
         self.transport.write(data)
         if not self.transport.is_closing():
@@ -418,7 +420,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _log(self, outcome: str) -> None:
         if logger.isEnabledFor(logging.INFO):
             client = self._scope["client"]
-            # Of middleware it may be a list, of which uvicorn makes no text.
+            # Middleware may have set a list, which uvicorn cannot format.
             scope: Any = {**self._scope, "client": client and tuple(client)}
             logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)
 
@@ -429,14 +431,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
 
 class _Responder:
-    """The part of uvicorn and of middleware in the answer of a view.
+    """uvicorn's and the middleware's part in the answer of a view.
 
     Args:
-        send: As the application has it.
+        send: The `send` that the application received.
 
     Attributes:
-        fields: Header lines for the 101 response, once the event has come through.
-        refusal: The reason why the view has refused.
+        fields: Header lines for the 101 response, once the event has passed the middleware.
+        refusal: The view's reason for a refusal.
     """
 
     def __init__(self, send: Send) -> None:
@@ -447,7 +449,7 @@ class _Responder:
     async def accept(self, acceptance: handshake.Acceptance) -> bytes:
         await self._send(acceptance_event(acceptance))
         if self.fields is None:
-            raise ConnectionClosed  # middleware has answered otherwise
+            raise ConnectionClosed  # middleware has sent another answer
         return handshake.switching_protocols(acceptance._replace(headers=()), self.fields)
 
     def refuse(self, error: HandshakeError) -> None:
@@ -455,7 +457,7 @@ class _Responder:
 
 
 class _Head:
-    """The head of a request, which uvicorn has checked already."""
+    """The head of a request that uvicorn has already checked."""
 
     def __init__(self, data: bytes) -> None:
         self.target = b""
@@ -473,13 +475,13 @@ class _Head:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is the running task that somebody has cancelled, and not what it has waited for."""
+    """Whether the running task itself was cancelled, not the awaitable it has waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _serialize(headers: Headers) -> bytes:
-    """Header lines; ValueError for what would break out of its line."""
+    """Serializes header lines; raises ValueError for a field that would break out of its line."""
     lines = []
     for name, value in headers:
         if not _NAME.fullmatch(name) or _CONTROL.search(value):

@@ -34,7 +34,7 @@ _DEFAULT_COMPRESSION = Compression()
 
 
 class Server(Protocol):
-    """What a view can ask of the embedded server; see `duck.server.Server`."""
+    """The interface of the embedded server for a view; see `duck.server.Server`."""
 
     @property
     def addresses(self) -> list[str]: ...
@@ -51,27 +51,28 @@ class Server(Protocol):
 
 
 class WebSocketView(WebSocketEndpoint, View):
-    """One WebSocket connection; override `on_receive`, and `on_open` and `on_close` where they are of use.
+    """One WebSocket connection. Override `on_receive`, and `on_open` and `on_close` as needed.
 
-    Handlers start in the order in which messages came. One that waits does not stop those behind it, which start while
-    it waits, up to MAX_CONCURRENT_MESSAGES at a time.
+    Handlers start in the order of the messages. A handler that waits does not block later messages: their handlers
+    start
+    meanwhile, up to MAX_CONCURRENT_MESSAGES at a time.
 
     Args:
-        upgrade_request: What the peer asked to begin with.
+        upgrade_request: The upgrade request of the peer.
         kwargs: The parameters of the URL.
 
     Attributes:
         request: The upgrade request.
-        scope: The ASGI scope: `scope["user"]`, `scope["state"]` and the like; None on the embedded server.
+        scope: The ASGI scope, with `scope["user"]`, `scope["state"]` and so on; None on the embedded server.
         kwargs: The parameters of the URL.
         state: See `State`.
-        subprotocol: The one agreed on, or None.
-        extensions: Those agreed on.
+        subprotocol: The agreed subprotocol, or None.
+        extensions: The agreed extensions.
         initiated_upgrade: Whether the 101 response has been sent.
     """
 
     MAGIC_STRING = handshake.MAGIC_STRING
-    """What `Sec-WebSocket-Accept` proves to know (RFC 6455, section 1.3)."""
+    """The GUID that `Sec-WebSocket-Accept` is computed with (RFC 6455, section 1.3)."""
 
     ALLOWED_ORIGINS: Sequence[str] | None = None
     HANDSHAKE_TIMEOUT: float | None = 10
@@ -79,11 +80,11 @@ class WebSocketView(WebSocketEndpoint, View):
 
     min_websocket_version = handshake.VERSION
 
-    # What most views begin and end with; less to set for each.
+    # Class-level defaults, because setting them per view would cost time.
     client_websocket_version: int | None = None
     initiated_upgrade = False
     _decision: Decision | None = None  # while `on_handshake` runs
-    _opening: "asyncio.Task[None] | None" = None  # likewise; a loop holds tasks weakly
+    _opening: "asyncio.Task[None] | None" = None  # likewise; the loop itself holds tasks only weakly
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
@@ -92,7 +93,7 @@ class WebSocketView(WebSocketEndpoint, View):
         super().__init__()
 
     def _is_sound(self, request: HttpRequest) -> bool:
-        """Looks at the class again where it has changed since the last look; False after a refusal of bad settings."""
+        """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
         cls = type(self)
         try:
             if not cls._definition.is_that_of(cls):
@@ -105,7 +106,7 @@ class WebSocketView(WebSocketEndpoint, View):
             return False
         return True
 
-    # What is known of the connection
+    # Properties of the connection
 
     @property
     def server(self) -> Server:
@@ -127,8 +128,9 @@ class WebSocketView(WebSocketEndpoint, View):
     async def on_handshake(self, handshake: Handshake) -> None:
         """Decides on an opening handshake, before the 101 response.
 
-        The request is a valid handshake of an allowed origin. To accept it, return; what the hook has found, such as a
-        user, it may keep as an attribute of the view. To refuse it, raise a `HandshakeError`:
+        The request is a valid handshake from an allowed origin. To accept it, return; results such as a user may be
+        stored
+        as attributes of the view. To refuse it, raise a `HandshakeError`:
 
             raise HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"})
 
@@ -137,20 +139,21 @@ class WebSocketView(WebSocketEndpoint, View):
         `websocket.http.response` answers every refusal with 403.
 
         Args:
-            handshake: The request, the subprotocols to choose from, and the header fields to add to the response.
+            handshake: The request, the offered subprotocols, and the header fields to add to the response.
         """
 
     # Serving
 
     @classmethod
     def as_asgi(cls, **kwargs: Any) -> "Application":
-        """The view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
+        """Returns the view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
 
-        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives a view the whole connection. Any
-        other server gives it messages: then pings are the server's, and a message leaves as a whole.
+        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives the view the whole connection. Any
+        other
+        server passes messages: the server then sends the pings, and each message leaves as a whole.
 
         Args:
-            kwargs: For the view, beside the parameters of the route.
+            kwargs: Parameters of the view, in addition to those of the route.
         """
         from .hosts.asgi import Application
 
@@ -164,7 +167,7 @@ class WebSocketView(WebSocketEndpoint, View):
     async def run_forever(self) -> None:
         """Upgrades the connection and serves it until it is closed and every hook has ended.
 
-        Cancelled, it closes the connection with 1001 and cancels the handlers, and ends after `on_close`.
+        If cancelled, it closes the connection with 1001, cancels the handlers, and ends after `on_close`.
         """
         if not await self.initiate_upgrade_to_ws():
             return
@@ -177,12 +180,13 @@ class WebSocketView(WebSocketEndpoint, View):
             raise
 
     def start(self) -> "asyncio.Future[None] | None":
-        """What `run` does, without a task that lives as long as the connection; for hosts that can wait for a future.
+        """Starts `run` without a task that lives as long as the connection; for hosts that can wait for a future.
 
         Returns:
             A future that is done when the connection is closed and every hook has ended, or after a refusal by
-            `on_handshake`; None after any other refusal. It is a task, to be cancelled as one, if `run`, `run_forever`
-            or `initiate_upgrade_to_ws` is overridden.
+            `on_handshake`; None after any other refusal. If `run`, `run_forever` or `initiate_upgrade_to_ws` is
+            overridden,
+            the future is a task, and may be cancelled as one.
         """
         if self._definition.version != type_version(type(self)) and not self._is_sound(self.request):
             return None
@@ -198,7 +202,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return self._serve(overridden)
 
     def _start_later(self, overridden: frozenset[str]) -> "asyncio.Future[None] | None":
-        """`start` of a view with steps of its own before the 101 response."""
+        """`start` of a view with its own steps before the 101 response."""
         loop = asyncio.get_running_loop()
         if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             return loop.create_task(self.run())
@@ -207,7 +211,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return None if closed.done() and not self.initiated_upgrade else closed
 
     async def _open(self, closed: "asyncio.Future[None]") -> None:
-        """Opens the connection, whose end is that of `closed`, if the view so decides."""
+        """Lets the view decide, then opens the connection; `closed` is resolved at its end."""
         try:
             if await self.initiate_upgrade_to_ws():
                 self._open_protocol().closed = closed
@@ -223,10 +227,10 @@ class WebSocketView(WebSocketEndpoint, View):
             self._opening = None
 
     async def drain(self, patience: float) -> None:
-        """Waits for the handlers at work; messages that come from now on are not handled. For hosts that shut down.
+        """Waits for the running handlers, and handles no later messages. For hosts that shut down.
 
         Args:
-            patience: Seconds after which they are not waited for any more.
+            patience: Seconds to wait.
         """
         if self._protocol is not None:
             await self._protocol.drain(patience)
@@ -269,7 +273,7 @@ class WebSocketView(WebSocketEndpoint, View):
     async def _decide(
         self, request: HttpRequest, acceptance: handshake.Acceptance
     ) -> tuple[handshake.Acceptance, Context] | None:
-        """Has `on_handshake` decide; the acceptance as it is then, and the context of the hook. None for a refusal."""
+        """Runs `on_handshake`; returns the acceptance as changed by it, and its context; None after a refusal."""
         waiting = Handshake(request, acceptance)
         self._decision = decision = Decision(self.on_handshake, waiting, self.HANDSHAKE_TIMEOUT)
         try:
@@ -285,7 +289,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return waiting.acceptance, context
 
     def _agree(self, request: HttpRequest) -> handshake.Acceptance | None:
-        """Checks the upgrade request, and refuses it where it is not to be accepted."""
+        """Checks the upgrade request; refuses it if it is not acceptable."""
         self.state = State.INITIATING
         try:
             key = handshake.check(request, self.ALLOWED_ORIGINS)
@@ -294,7 +298,7 @@ class WebSocketView(WebSocketEndpoint, View):
             self._refuse(request, error)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # a negotiator's, such as SystemExit, which would end the server
+        except BaseException:  # from a negotiator, such as SystemExit, which would end the server
             logger.exception("%r: error in the handshake of %s", request.path, type(self).__name__)
             self._refuse(request, HandshakeError(500, "internal error"))
         return None
@@ -302,7 +306,7 @@ class WebSocketView(WebSocketEndpoint, View):
     def _upgrade(
         self, request: HttpRequest, acceptance: handshake.Acceptance, response: bytes, overridden: frozenset[str]
     ) -> bool:
-        """Sends the 101 response, and takes the transport; false if the peer has gone."""
+        """Sends the 101 response, and takes the transport; returns False if the peer has gone."""
         self.client_websocket_version = handshake.VERSION
         if acceptance.subprotocol is not self.subprotocol:
             self.subprotocol = acceptance.subprotocol
@@ -317,7 +321,7 @@ class WebSocketView(WebSocketEndpoint, View):
             return False
         if early:
             self._early = early
-        if access_logger.level <= logging.INFO:  # spares a connection two calls
+        if access_logger.level <= logging.INFO:  # saves two calls per connection
             log_access(request, 101)
         self.initiated_upgrade = True
         self.state = State.INITIATED
@@ -339,7 +343,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        if not protocol.lost:  # while a step of the view's own was at work
+        if not protocol.lost:  # it may be lost during the view's own step
             log_event(self.request, "OPEN")
             self._start(protocol, overridden)
         return protocol.closed
@@ -348,7 +352,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
         return handshake.accept_key(sec_websocket_key)
 
-    # What the protocol needs of its endpoint
+    # Required by the protocol of its endpoint
 
     @property
     def _label(self) -> str:

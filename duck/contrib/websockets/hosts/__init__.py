@@ -1,1 +1,1 @@
-"""The servers that hand over connections."""
+"""Adapters to the servers that hand over connections."""

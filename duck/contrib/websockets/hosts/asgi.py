@@ -1,13 +1,12 @@
 """A view as an ASGI application.
 
-A server that can give the whole connection away, as our protocol for uvicorn does, passes it to the view. Any other
-server passes messages, and the `Bridge` makes a WebSocket of them: the view has a `VirtualTransport`, and a
-`Connection` in the role of the client reads what is written to it; its I/O are the events of ASGI.
-
+A server that can hand over the whole connection, as this package's protocol for uvicorn does, passes it to the view.
+Any other server passes messages, and the `Bridge` turns them into a WebSocket: the view has a `VirtualTransport`, and a
+`Connection` in the role of the client reads the bytes written to it. The I/O of that client is the events of ASGI.
     view -- bytes --> VirtualTransport.outgoing -> Connection (client) -- messages --> send(event)
     view <- bytes --- VirtualTransport.feed <----- Connection (client) <- messages --- receive()
 
-So every rule and every hook of the view applies. ASGI has no events for pings and fragments.
+So all rules and hooks of the view apply. ASGI has no events for pings and fragments.
 """
 
 import asyncio
@@ -40,20 +39,20 @@ __all__ = [
 ]
 
 EXTENSION = "duck.websocket"
-"""In a scope's extensions: has `run`, which runs a view on the connection itself."""
+"""Key in a scope's extensions. Its `run` runs a view on the connection itself."""
 
 HANDSHAKE = {b"connection", b"upgrade"} | {b"sec-websocket-" + name for name in (b"extensions", b"key", b"version")}
-"""Header fields that only the server needs."""
+"""Header fields for the server alone."""
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-_GONE = 0.2  # seconds in which a server that has failed to send may tell that the client is gone
+_GONE = 0.2  # seconds for a server that has failed to send to report that the client is gone
 _OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
 
-_FRAMING = {"connection", "content-length", "date"}  # servers have fields of their own for these
+_FRAMING = {"connection", "content-length", "date"}  # the server sets its own fields for these
 
 
 class AsgiView(Protocol):
@@ -73,11 +72,11 @@ class AsgiView(Protocol):
 
 
 class Application:
-    """Serves each connection by a new view.
+    """Serves each connection with a new view.
 
     Args:
-        view_class: Its class.
-        kwargs: Its parameters, beside those of the route.
+        view_class: The class of the views.
+        kwargs: Parameters of the view, in addition to those of the route.
     """
 
     def __init__(self, view_class: Callable[..., AsgiView], kwargs: Mapping[str, Any]) -> None:
@@ -110,7 +109,7 @@ class Application:
 
 
 def _path_parameters(scope: Scope) -> Mapping[str, Any]:
-    """What the route has found in the path: by Starlette or FastAPI, or by Django Channels."""
+    """Returns the parameters that the route has found in the path: of Starlette or FastAPI, or of Django Channels."""
     parameters: Mapping[str, Any] = scope.get("path_params") or (scope.get("url_route") or {}).get("kwargs") or {}
     return parameters
 
@@ -128,11 +127,11 @@ async def _refuse_http(send: Send) -> None:
 def request_of(
     scope: Scope, transport: asyncio.Transport, fields: Iterable[tuple[bytes, bytes]] | None = None
 ) -> HttpRequest:
-    """The upgrade request as a view knows it, whatever version of HTTP it came by.
+    """Converts a scope to an upgrade request, whatever its version of HTTP.
 
     Args:
-        scope: As the application has it, with the changes of its middleware.
-        fields: The header fields named in `HANDSHAKE`; None where the server has kept them to itself.
+        scope: The scope that the application received, with the changes of its middleware.
+        fields: The header fields named in `HANDSHAKE`; None if the server does not pass them.
     """
     if fields is None:
         fields = (
@@ -157,7 +156,7 @@ def request_of(
 
 
 def _path(scope: Scope) -> bytes:
-    """The path as the client sent it, unless middleware has changed it in the scope."""
+    """Returns the path as the client sent it, unless middleware has changed it in the scope."""
     path: str = scope["path"]
     raw_path: bytes | None = scope.get("raw_path")
     if raw_path is not None and unquote(raw_path.decode("latin-1")) == path:
@@ -166,7 +165,7 @@ def _path(scope: Scope) -> bytes:
 
 
 def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The header fields but those in `HANDSHAKE`. Some servers, and tests, tell the subprotocols in the scope alone."""
+    """Returns the header fields except `HANDSHAKE`. Some servers and tests give the subprotocols only in the scope."""
     subprotocols = scope.get("subprotocols")
     dropped = HANDSHAKE | {b"sec-websocket-protocol"} if subprotocols else HANDSHAKE
     headers = [(bytes(name), bytes(value)) for name, value in scope["headers"] if name.lower() not in dropped]
@@ -176,7 +175,7 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def acceptance_event(acceptance: handshake.Acceptance) -> Event:
-    """The event of an answer with 101. The server negotiates extensions by itself."""
+    """Returns the event of a 101 answer. The server negotiates extensions by itself."""
     return {
         "type": "websocket.accept",
         "subprotocol": acceptance.subprotocol,
@@ -185,7 +184,7 @@ def acceptance_event(acceptance: handshake.Acceptance) -> Event:
 
 
 def denial(scope: Scope, error: HandshakeError) -> list[Event]:
-    """The events of a response other than 101. A server that does not support them answers 403."""
+    """Returns the events of a response other than 101; 403 for a server that does not support them."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         return [{"type": "websocket.close"}]
     headers = [_encoded(field) for field in handshake.refusal_fields(error) if field[0].lower() not in _FRAMING]
@@ -203,9 +202,9 @@ def _encoded(field: tuple[str, str]) -> tuple[bytes, bytes]:
 
 
 async def run(view: AsgiView) -> Any:
-    """Runs a view, and gives what its `run` gave.
+    """Runs a view, and returns the result of its `run`.
 
-    A connection that a `run` of its own has opened, and left open, ends with 1011.
+    A connection that an overridden `run` has opened and left open ends with 1011.
     """
     run: Callable[[], Awaitable[Any]] = view.run
     try:
@@ -219,7 +218,7 @@ async def run(view: AsgiView) -> Any:
 
 
 async def _close(view: AsgiView) -> bool:
-    """Ends the connection if it is open; whether it was."""
+    """Closes the connection if it is open; returns whether it was."""
     if not view.initiated_upgrade or not view.state:  # which is CLOSED
         return False
     await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -229,7 +228,7 @@ async def _close(view: AsgiView) -> bool:
 
 
 def reply(view: AsgiView, result: Any) -> HandshakeError:
-    """The response for a view whose `run` has ended with this result and without an answer."""
+    """Returns the response for a view whose `run` has ended with this result and without an answer."""
     if hasattr(result, "status") and hasattr(result, "headers"):
         return HandshakeError(result.status, headers=result.headers, body=result.content)
     name = type(view).__name__
@@ -241,9 +240,9 @@ class Bridge:
     """Carries the messages of one ASGI connection between a server and the transport of a view.
 
     Args:
-        scope: That of the connection, whose first event has been received.
-        receive: As the server gave it,
-        send: and this too.
+        scope: The scope of the connection, whose first event has been received.
+        receive: The `receive` of the server.
+        send: The `send` of the server.
 
     Attributes:
         request: For the view.
@@ -262,10 +261,10 @@ class Bridge:
         self._accepted = False
         self._refusal: HandshakeError | None = None
         self._readable = asyncio.Event()
-        self._readable.set()  # to learn that the client goes before it is answered
+        self._readable.set()  # to notice a client that leaves before the answer
         self._written = asyncio.Event()
-        self._gone = False  # the client, as far as the server has told
-        self._error: Exception | None = None  # of `send`, which is not that the client is gone
+        self._gone = False  # whether the server has reported that the client is gone
+        self._error: Exception | None = None  # an error of `send` other than the client's absence
         self._warned: set[str] = set()
         self.request = request_of(scope, self._transport)
         self.request.responder = self
@@ -274,10 +273,10 @@ class Bridge:
         """Runs a view to its end.
 
         Raises:
-            Exception: The server has not taken an event, and so the connection is left for it to close.
+            Exception: The server has rejected an event; the connection is left for it to close.
         """
         self._view = view
-        # The server finds out by itself that a client is gone.
+        # The server itself detects a client that is gone.
         view.PING_INTERVAL = None
         view.RECEIVE_TIMEOUT = None
         self._receiving = self._loop.create_task(self._pump_in())
@@ -289,7 +288,7 @@ class Bridge:
             self._transport.close()
             await asyncio.wait([self._sending])
             if self._error is not None:
-                # The client may have gone without our having been told, for reading may have been on hold.
+                # The client may have gone unnoticed while reading was on hold.
                 self._readable.set()
                 await asyncio.wait([self._receiving], timeout=_GONE)
         finally:
@@ -318,13 +317,13 @@ class Bridge:
     # From the server
 
     async def _pump_in(self) -> None:
-        """Feeds what is received to the view."""
+        """Feeds received messages to the view."""
         client = self._client
         while True:
             await self._readable.wait()
             try:
                 event = await self._receive()
-            except Exception as error:  # servers have different ones for a client that is gone
+            except Exception as error:  # servers raise different errors for a client that is gone
                 logger.debug("%r: nothing is received any more: %r", self.request.path, error)
                 self._gone = True
                 self._transport.abort()
@@ -338,7 +337,7 @@ class Bridge:
             else:
                 self._gone = True
                 self._close_client(event)
-            # In a callback of its own, for messages must not be delivered while a task is running.
+            # In its own callback, because messages must not be delivered while a task is running.
             self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
             await asyncio.sleep(0)
             if event["type"] == "websocket.disconnect":
@@ -347,9 +346,9 @@ class Bridge:
                 return
 
     def _close_client(self, event: Event) -> None:
-        """The client has closed the connection, or is gone."""
+        """Handles a client that has closed the connection or is gone."""
         code = event.get("code")
-        with contextlib.suppress(ValueError):  # 1006 and the like, which no close frame has
+        with contextlib.suppress(ValueError):  # 1006 and other codes that no close frame carries
             if code is not None and code != CloseCode.NO_STATUS_RCVD:
                 check_close_code(code)
             if not self._client.close_sent:
@@ -358,7 +357,7 @@ class Bridge:
     # To the server
 
     def _changed(self) -> None:
-        """The view has written, or closed, or paused or resumed reading."""
+        """Reacts to the view's writes and closing, and to pauses and resumes of reading."""
         transport = self._transport
         if transport.is_reading():
             self._readable.set()
@@ -366,10 +365,10 @@ class Bridge:
             self._readable.clear()
         self._written.set()
         if transport.aborted:
-            self._sending.cancel()  # which may be waiting for a client that does not read
+            self._sending.cancel()  # it may be waiting for a client that does not read
 
     async def _pump_out(self) -> None:
-        """Sends what the view has written, until it has closed."""
+        """Sends the view's data until the view has closed."""
         transport = self._transport
         while not transport.lost:
             data = transport.outgoing()
@@ -384,32 +383,33 @@ class Bridge:
                 await self._written.wait()
 
     async def _put(self, event: Event) -> bool:
-        """Sends an event; whether others may follow."""
+        """Sends an event; returns whether others may follow."""
         if event["type"] == "websocket.close":
-            # Nothing more is to come; and Granian sends no close frame while it is waited for something.
+            # No more events are needed, and Granian sends no close frame while `receive` is pending.
             self._receiving.cancel()
             await asyncio.wait([self._receiving])
         try:
             await self._send(event)
         except Exception as error:
-            # An OSError says that the client is gone, by the specification 2.4. Some servers have others for that, and
-            # some raise for what they do not support.
+            # An OSError means that the client is gone, by the specification 2.4. Some servers raise other errors for
+            # that,
+            # and some raise for events that they do not support.
             logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
             if not isinstance(error, OSError):
                 self._error = error
             return False
-        return bool(event["type"] != "websocket.close")  # of the client's answer an application is not told
+        return bool(event["type"] != "websocket.close")  # an application does not see the client's answer
 
     def _events_of(self, data: bytes | memoryview) -> Iterator[Event]:
-        """The events for bytes that the view has written."""
+        """Yields the events for bytes that the view has written."""
         client = self._client
-        # By the reader alone: the view may still send messages when the client has closed.
+        # Only the reader is used: the view may still send messages after the client's close.
         for opcode, payload in client.reader.receive(bytes(data)):
             if opcode == OpCode.TEXT:
                 yield {"type": "websocket.send", "text": payload.decode()}
             elif opcode == OpCode.BINARY:
                 yield {"type": "websocket.send", "bytes": payload}
-            elif opcode == OpCode.CLOSE and not client.close_sent:  # else it answers the client's
+            elif opcode == OpCode.CLOSE and not client.close_sent:  # otherwise it answers the client's
                 code, reason = parse_close(payload)
                 if code == CloseCode.NO_STATUS_RCVD:
                     code = CloseCode.NORMAL_CLOSURE

@@ -4,10 +4,10 @@
     CONNECTING -- websocket.close: 403 ----------> CLOSED
     CONNECTING -- websocket.http.response.start -> DENYING -- the last body -----> CLOSED
 
-That is what the application has asked for. How the WebSocket itself stands is known to its `Connection`.
+These states follow the application's events. The `Connection` knows the state of the WebSocket itself.
 
-Messages go from the read callback into the session. An application that waits for one is resumed there and then, and
-what it sends meanwhile is corked, as with the handlers of a view.
+The read callback passes messages to the session. An application that waits for one is resumed inside it, and its
+replies are corked, as with the handlers of a view.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Accepted:
-    """The endpoint of an accepted connection: what the host has set, and the session, which learns of the end.
+    """The endpoint of an accepted connection: the host's settings, and the session, which learns of the end.
 
     Args:
         session: The session of the application.
         label: The path of the connection, for log lines.
-        max_size: Bytes of the largest message taken; None for no limit.
+        max_size: Bytes of the largest accepted message; None for no limit.
         ping_interval: Seconds between pings; None or 0 for none.
-        ping_timeout: Seconds in which a ping must be answered; None for any time.
+        ping_timeout: Seconds in which a ping must be answered; None for no limit.
     """
 
     __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "_label", "_session")
@@ -45,7 +45,7 @@ class Accepted:
     MAX_CONCURRENT_MESSAGES = 1  # there are no handlers
     MAX_WAITING_MESSAGES = 1
     MAX_WAITING_BYTES = 1
-    MAX_BACKOFF: float = 0  # for the first ping that is missed ends the connection
+    MAX_BACKOFF: float = 0  # unused: the first missed ping ends the connection
     RATE_LIMIT: float | None = None
     WRITE_LIMIT = 65536
     SLOW_CONSUMER = "wait"
@@ -74,10 +74,10 @@ class Accepted:
 
 
 class Host(Protocol):
-    """What a session needs of its server."""
+    """The interface of a session's server."""
 
     def accept(self, subprotocol: str | None, headers: Headers) -> "Wire | None":
-        """Sends the 101 response, and has a new wire take the transport; None where a view will do that.
+        """Sends the 101 response, and gives the transport to a new wire; returns None if a view will do so itself.
 
         Raises:
             ConnectionClosed: The peer has gone.
@@ -86,18 +86,18 @@ class Host(Protocol):
         raise NotImplementedError
 
     def deny(self, status: int, headers: Headers) -> None:
-        """Begins a response other than 101."""
+        """Starts a response other than 101."""
 
     def deny_body(self, body: bytes, more: bool) -> Awaitable[None]:
-        """Sends a part of its body; `more` tells whether others follow."""
+        """Sends a part of the body; `more` tells whether other parts follow."""
         raise NotImplementedError
 
     def ended(self) -> None:
-        """The accepted connection is gone."""
+        """Notes that the accepted connection is gone."""
 
 
 class Stage(enum.Enum):
-    """What the application has asked for; see the module."""
+    """The stage that the application has asked for; see the module."""
 
     CONNECTING = enum.auto()
     ACCEPTED = enum.auto()
@@ -115,8 +115,8 @@ class Session:
     Args:
         loop: The event loop.
         host: The server.
-        max_queue: Messages that may wait for the application before reading is put on hold; None for no limit.
-        max_bytes: Bytes that they may have; None for no limit.
+        max_queue: Messages that may wait for the application before reading is on hold; None for no limit.
+        max_bytes: Bytes of those messages; None for no limit.
 
     Attributes:
         inbox: Messages that the application has not received.
@@ -137,19 +137,19 @@ class Session:
         self.inbox = Inbox(loop, max_queue or sys.maxsize, max_bytes or sys.maxsize)
         self._host: Host | None = host
         self._stage = _CONNECTING
-        self._connect = True  # whether `websocket.connect` is still to be received
-        self._disconnect: Event | None = None  # what is received once there are no more messages
+        self._connect = True  # whether `websocket.connect` has not been received yet
+        self._disconnect: Event | None = None  # the event after the last message
         self._wire: Wire | None = None
 
     @property
     def stage(self) -> Stage:
-        """What the application has asked for."""
+        """The stage that the application has asked for."""
         return self._stage
 
     # For the application
 
     async def receive(self) -> Event:
-        """The next event; after the last, `websocket.disconnect` again and again."""
+        """Returns the next event; after the last one, `websocket.disconnect` each time."""
         inbox = self.inbox
         while not inbox.messages or (message := inbox.take()) is None:
             if inbox.messages:
@@ -170,8 +170,8 @@ class Session:
         """Takes an event of the application.
 
         Raises:
-            ConnectionClosed: The peer has gone. It is an OSError, as the specification asks for.
-            RuntimeError: The event has no place here.
+            ConnectionClosed: The peer has gone. It is an OSError, as the specification requires.
+            RuntimeError: The event is not allowed in this state.
             TypeError: A message is not bytes or str.
             ValueError: A header or a close code cannot be sent.
         """
@@ -241,7 +241,7 @@ class Session:
     # For the host
 
     def close(self, code: int, reason: str = "") -> None:
-        """Closes an accepted connection, in the name of the application.
+        """Closes an accepted connection on behalf of the application.
 
         Raises:
             ConnectionClosed: The peer has gone.
@@ -255,16 +255,16 @@ class Session:
         self._stage = Stage.CLOSED
 
     def hand_over(self) -> None:
-        """The connection is no business of the session any more."""
+        """Detaches the session from its connection."""
         self._stage = Stage.CLOSED
 
     def shut_down(self, code: int, timeout: float) -> None:
-        """Closes an accepted connection, in the name of a server that stops; as `ConnectionProtocol.shut_down`."""
+        """Closes an accepted connection on behalf of a stopping server; see `ConnectionProtocol.shut_down`."""
         if self._wire is not None:
             self._wire.shut_down(code, timeout)
 
     def disconnected(self) -> None:
-        """No more messages will come."""
+        """Marks the end of the messages."""
         if self._disconnect is not None:
             return
         event: Event = {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
@@ -277,7 +277,7 @@ class Session:
         self.inbox.wake()
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Notes that the connection is gone."""
         self.disconnected()
         host, self._host = self._host, None
         if host is not None:
@@ -285,7 +285,7 @@ class Session:
 
 
 class KeepAlive(Heartbeat):
-    """A heartbeat that ends the connection with the first ping that is not answered in time."""
+    """A heartbeat that ends the connection at the first ping that is not answered in time."""
 
     __slots__ = ()
 
@@ -297,7 +297,7 @@ class KeepAlive(Heartbeat):
 
     def _give_up(self) -> None:
         super()._give_up()
-        self._owner.transport.close()  # who does not answer a ping will hardly answer a close frame
+        self._owner.transport.close()  # a peer that does not answer a ping will hardly answer a close frame
 
 
 class Wire(ConnectionProtocol):
@@ -308,4 +308,4 @@ class Wire(ConnectionProtocol):
     def __init__(self, session: Session, endpoint: Accepted, connection: Connection) -> None:
         super().__init__(endpoint, connection, inbox=session.inbox)
         self.heartbeat = KeepAlive(self, self.loop)
-        self.limit_frames(sys.maxsize)  # what an application sends leaves in one frame
+        self.limit_frames(sys.maxsize)  # an application's message leaves in one frame

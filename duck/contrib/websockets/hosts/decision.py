@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decision"]
 
-_EARLY_LIMIT = 65536  # bytes kept of what a peer sends before it is answered
+_EARLY_LIMIT = 65536  # bytes kept of a peer's data before the answer
 
 Hook = Callable[[Handshake], Awaitable[None]]
 
@@ -36,7 +36,7 @@ class Decision:
     Args:
         hook: The `on_handshake` of a view.
         handshake: Its argument.
-        timeout: Seconds that it may take; None for any time.
+        timeout: Seconds for the decision; None for no limit.
 
     Attributes:
         CANCEL_TIMEOUT: Seconds within which a cancelled hook must end. A hook that takes longer is logged.
@@ -55,7 +55,7 @@ class Decision:
         """Waits for the decision to accept.
 
         Returns:
-            The context of the hook, in which the connection is to go on.
+            The context of the hook, in which the connection must continue.
 
         Raises:
             HandshakeError: The handshake is refused.
@@ -68,7 +68,7 @@ class Decision:
             await self._wait(task, loop)
         if task.cancelled():
             raise HandshakeError(503, "the service is not available")
-        refusal, self._refusal = self._refusal, None  # whose traceback would hold it, in a cycle
+        refusal, self._refusal = self._refusal, None  # its traceback would hold it, in a cycle
         if refusal is not None:
             try:
                 raise refusal
@@ -134,7 +134,7 @@ class Decision:
 
 
 class _Waiting(asyncio.BufferedProtocol):
-    """Has the transport while a hook decides: keeps the bytes of the peer, and notices its end.
+    """Holds the transport while a hook decides: keeps the bytes of the peer, and notices its end.
 
     Attributes:
         gone: Done when the peer has left.

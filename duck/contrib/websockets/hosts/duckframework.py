@@ -1,7 +1,7 @@
-"""Duck Framework as a host: from the socket that its requests have to an asyncio transport, and back to it at the end.
+"""Duck Framework as a host: conversion of a request's socket to an asyncio transport, and the return at the end.
 
-There this folder takes the place of the framework's own. It reads a request, makes a view for it, and awaits its `run`;
-then it closes the socket, so `run` must not return before the transport has done so.
+Inside the framework this package replaces the framework's own. The framework reads a request, creates a view for it,
+awaits the view's `run`, then closes the socket. So `run` must not return before the transport has closed the socket.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["UpgradeRequest", "adopt", "leave"]
 
-_PAUSE = 0.005  # seconds between two looks at a socket that is about to be closed
+_PAUSE = 0.005  # seconds between two checks of a socket that is about to be closed
 
 
 class UpgradeRequest:
-    """A request of the framework as the handshake and the seam to hosts look at it; see `duck.http.request`.
+    """A request of the framework in the shape of `duck.http.request`, for the handshake and the seam to hosts.
 
     Args:
-        request: As the framework made it.
+        request: The framework's request.
         transport: The connection.
-        secure: Whether that is encrypted.
+        secure: Whether the connection is encrypted.
     """
 
     def __init__(self, request: Any, transport: asyncio.Transport, secure: bool) -> None:
@@ -38,21 +38,21 @@ class UpgradeRequest:
         self.META: dict[str, Any] = request.META
         self.secure = secure
         self.transport = transport
-        self.content = bytes(request.content or b"")  # what was read behind the head
+        self.content = bytes(request.content or b"")  # bytes read behind the head
         self._request = request
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies by their names, as the framework has parsed them."""
+        """The parsed cookies by name."""
         return dict(self._request.COOKIES)
 
 
 async def adopt(request: Any) -> "HttpRequest":
-    """Makes an asyncio transport of the connection of a request, which reads nothing yet.
+    """Creates an asyncio transport, with reading paused, from the connection of a request.
 
     Raises:
         ConnectionClosed: The peer has gone.
-        RequestError: The framework's; the connection is one of HTTP/2, and there is no way to take a stream of it.
+        RequestError: The framework's error; a stream of an HTTP/2 connection cannot be taken over.
     """
     client = request.client_socket
     if getattr(client, "h2_handling", False):
@@ -75,15 +75,15 @@ async def adopt(request: Any) -> "HttpRequest":
 
 
 async def leave(request: Any) -> None:
-    """Ends `run` as the framework expects it from who has answered by himself.
+    """Ends `run` in the way that the framework expects after a view's own response.
 
     Raises:
-        ExpectingNoResponse: The framework's; always.
+        ExpectingNoResponse: Always; an exception of the framework.
     """
     from duck.exceptions.all import ExpectingNoResponse  # pyright: ignore[reportMissingImports]
 
     socket = getattr(request, "adopted", None)
-    # The transport has been closed, but it closes the socket some passes of the loop later.
+    # The transport has been closed, but it closes the socket a few passes of the loop later.
     while socket is not None and socket.fileno() >= 0:  # noqa: ASYNC110
         await asyncio.sleep(_PAUSE)
     request.client_socket.close()
@@ -91,21 +91,21 @@ async def leave(request: Any) -> None:
 
 
 class _Paused(asyncio.Protocol):
-    """Reads nothing, until another protocol takes its place."""
+    """A placeholder with reading paused, until another protocol replaces it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).pause_reading()
 
 
 class TlsTransport(asyncio.Transport):
-    """TLS of which somebody else has done the handshake, on a plain transport.
+    """TLS on a plain transport, after a handshake that was done elsewhere.
 
     Args:
         loop: The event loop.
-        plain: Carries the records.
+        plain: The transport of the records.
         tls: The state of TLS, on memory BIOs.
-        incoming: Where records go in,
-        outgoing: and where they come out.
+        incoming: The BIO for received records.
+        outgoing: The BIO of records to send.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TlsTransport(asyncio.Transport):
         self._outgoing = outgoing
         self._protocol: Any = asyncio.BufferedProtocol()
         self._reading = False
-        self._ended = False  # whether the peer has said that nothing will follow
+        self._ended = False  # whether the peer has ended its side
         plain.set_protocol(_Records(self))
 
     # From the plain transport
@@ -135,20 +135,20 @@ class TlsTransport(asyncio.Transport):
         self._decrypt()
 
     def receive_eof(self) -> None:
-        """Nothing will follow."""
+        """Takes the end of the stream."""
         if not self._ended:
             self._ended = True
             self._protocol.eof_received()
 
     @property
     def protocol(self) -> Any:
-        """To whom the bytes go."""
+        """The receiver of the decrypted bytes."""
         return self._protocol
 
     def _decrypt(self) -> None:
         try:
             while self._reading and not self._ended and not self._plain.is_closing():
-                protocol = self._protocol  # which may be another one after each read
+                protocol = self._protocol  # each read may change it
                 buffer = protocol.get_buffer(-1)
                 size = self._tls.read(len(buffer), buffer)
                 if not size:
@@ -185,7 +185,7 @@ class TlsTransport(asyncio.Transport):
         if self._plain.is_closing():
             return
         with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()  # which writes a close_notify, and does not get the peer's
+            self._tls.unwrap()  # writes a close_notify, and does not wait for the peer's
         self._flush()
         self._plain.close()
 
@@ -218,7 +218,7 @@ class TlsTransport(asyncio.Transport):
         if not self._reading and not self.is_closing():
             self._reading = True
             self._plain.resume_reading()
-            self._loop.call_soon(self._decrypt)  # what has come already, with the request or before a pause
+            self._loop.call_soon(self._decrypt)  # bytes received already, with the request or before a pause
 
     def is_reading(self) -> bool:
         return self._reading
@@ -237,7 +237,7 @@ class TlsTransport(asyncio.Transport):
 
 
 class _Records(asyncio.Protocol):
-    """Hands what happens to the plain transport on to that of TLS."""
+    """Forwards the events of the plain transport to the TLS transport."""
 
     def __init__(self, transport: TlsTransport) -> None:
         self._transport = transport

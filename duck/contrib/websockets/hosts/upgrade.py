@@ -1,10 +1,10 @@
 """The seam to hosts: from the upgrade request of a host to its asyncio transport, and the answer to the request.
 
-The requests of a host have an asyncio transport as their `transport`, and the bytes behind the head as their `content`.
-The host passes them to `WebSocketView.start`, or awaits `WebSocketView.run`; from then on the transport belongs to the
-view. Before it awaits `run` it pauses reading, so that no byte is lost.
+The requests of a host have an asyncio transport as `transport`, and the bytes behind the head as `content`. The host
+passes them to `WebSocketView.start`, or awaits `WebSocketView.run`; from then on the view owns the transport. Before a
+host awaits `run`, it pauses reading, so that no byte is lost.
 
-The requests of Duck Framework have a socket instead. `adopt` and `leave` convert it and give it back.
+The requests of Duck Framework have a socket instead. `adopt` converts it, and `leave` gives it back.
 """
 
 import asyncio
@@ -33,30 +33,30 @@ __all__ = [
 
 
 class Responder(Protocol):
-    """The part of a host in the answer to an upgrade request; `HttpRequest.responder`."""
+    """The host's part in the answer to an upgrade request; `HttpRequest.responder`."""
 
     async def accept(self, acceptance: "Acceptance") -> bytes:
-        """Answers a request that is accepted, or gives the response for the view to write.
+        """Answers an accepted request, or returns the response for the view to write.
 
         Returns:
-            The head of the 101 response; empty where the host has answered.
+            The head of the 101 response; empty if the host has answered.
 
         Raises:
-            ConnectionClosed: The host has answered otherwise, or the peer has gone.
+            ConnectionClosed: The host has sent another answer, or the peer has gone.
         """
         raise NotImplementedError
 
     def refuse(self, error: "HandshakeError") -> None:
-        """Answers a request that is refused, and ends the connection."""
+        """Answers a refused request, and ends the connection."""
 
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":
-    """The request with an asyncio transport, for every host."""
+    """Returns the request with an asyncio transport, for any host."""
     return request if _has_transport(request) else await duckframework.adopt(request)
 
 
 async def leave(request: "HttpRequest") -> None:
-    """Gives the connection back to its host once it has ended; the last step of `run`."""
+    """Gives the connection back to its host at its end; the last step of `run`."""
     if not _has_transport(request):
         await duckframework.leave(request)
 
@@ -66,22 +66,22 @@ def _has_transport(request: "HttpRequest") -> bool:
 
 
 async def accept(request: "HttpRequest", acceptance: "Acceptance") -> bytes:
-    """The head of the 101 response for `attach`, as `Responder.accept`."""
+    """Returns the head of the 101 response for `attach`; see `Responder.accept`."""
     responder: Responder | None = getattr(request, "responder", None)
     return switching_protocols(acceptance) if responder is None else await responder.accept(acceptance)
 
 
 def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response: bytes) -> bytes:
-    """Answers an upgrade request and hands its transport over to a protocol, which has to see that it reads.
+    """Answers an upgrade request, and hands its transport to a protocol, which has to resume reading.
 
     Args:
-        response: The head of the 101 response; empty where the host has answered.
+        response: The head of the 101 response; empty if the host has answered.
 
     Returns:
-        What the peer sent right behind its request.
+        The bytes that the peer sent directly behind its request.
 
     Raises:
-        ConnectionClosed: The peer has gone meanwhile, and the protocol would not hear of it.
+        ConnectionClosed: The peer has already gone, which the protocol would not notice.
     """
     transport = _transport(request)
     if transport.is_closing():
@@ -95,7 +95,7 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
 
 
 def refuse(request: "HttpRequest", error: "HandshakeError") -> None:
-    """Refuses a request, and ends the connection so that the peer gets to read the response."""
+    """Refuses a request, and ends the connection so that the peer can read the response."""
     responder: Responder | None = getattr(request, "responder", None)
     if responder is not None:
         responder.refuse(error)
@@ -106,14 +106,14 @@ def refuse(request: "HttpRequest", error: "HandshakeError") -> None:
 
 
 def _linger_timeout(request: "HttpRequest") -> float:
-    """Seconds for a refused peer to read why: `Limits.linger_timeout` of the embedded server."""
+    """Seconds for a refused peer to read the response: `Limits.linger_timeout` of the embedded server."""
     server = getattr(getattr(request, "application", None), "server", None)
     timeout: float = getattr(getattr(server, "limits", None), "linger_timeout", LINGER_TIMEOUT)
     return timeout
 
 
 def pause(request: "HttpRequest") -> None:
-    """Lets nothing come until `attach` or `refuse`."""
+    """Pauses reading until `attach` or `refuse`."""
     _transport(request).pause_reading()
 
 

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["Agreement", "ClientHandshake", "ClientOffer", "ResponseHeaders"]
 
 MOST_HEAD = 65536
-"""Bytes that the head of a response may have."""
+"""Limit of a response's head, in bytes."""
 
 MOST_BODY = 65536
-"""Bytes of a refusal's content that are kept."""
+"""Limit of the kept content of a refusal, in bytes."""
 
-_MOST_INTERIM = 8  # responses with a status of 1xx before the one that counts
+_MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
 _TARGET = re.compile(r"/[!-~]*")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -55,12 +55,12 @@ Fields = Sequence[tuple[str, str]]
 
 
 class ClientOffer(NamedTuple):
-    """An extension as a client offers it.
+    """An extension offered by a client.
 
     Attributes:
-        parameters: Of the offer, as (name, value), or (name, None) for one without value.
-        accept: Takes the parameters of the server's answer and gives the extension for the connection; None for an
-            answer that does not fit the offer, which fails the handshake.
+        parameters: The parameters of the offer, as (name, value), or (name, None) for one without value.
+        accept: Called with the parameters of the server's answer; returns the extension for the connection, or None for
+            an answer that does not match the offer, which fails the handshake.
     """
 
     parameters: Parameters
@@ -68,17 +68,17 @@ class ClientOffer(NamedTuple):
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """The header fields of a response; names in any case of letters.
+    """The header fields of a response; names are case-insensitive.
 
     Args:
-        fields: (name, value) as they came.
+        fields: (name, value) in the original order.
     """
 
     def __init__(self, fields: Fields = ()) -> None:
         self.fields = tuple(fields)
 
     def __getitem__(self, name: str) -> str:
-        """The values of a name, joined by commas, as RFC 9110 has it in section 5.3."""
+        """Returns the values of a name, joined by commas (RFC 9110, section 5.3)."""
         values = self.get_all(name)
         if not values:
             raise KeyError(name)
@@ -94,7 +94,7 @@ class ResponseHeaders(Mapping[str, str]):
         return isinstance(name, str) and bool(self.get_all(name))
 
     def get_all(self, name: str) -> list[str]:
-        """Each value of a name, in order: `Set-Cookie` comes several times and must not be joined."""
+        """Returns each value of a name, in order: `Set-Cookie` comes several times and must not be joined."""
         name = name.lower()
         return [value for key, value in self.fields if key.lower() == name]
 
@@ -106,9 +106,9 @@ class Agreement(NamedTuple):
     """The outcome of a handshake.
 
     Attributes:
-        subprotocol: The one that the server has chosen, or None.
-        extensions: In the order in which they encode.
-        headers: Of the 101 response.
+        subprotocol: The server's choice, or None.
+        extensions: The agreed extensions, in the order in which they encode.
+        headers: The header fields of the 101 response.
     """
 
     subprotocol: str | None
@@ -122,17 +122,17 @@ class ClientHandshake:
     Args:
         target: Path and query, percent-encoded.
         host: The value of Host.
-        subprotocols: Those that the client speaks, the preferred one first.
-        extensions: Those that it has, by their names, the preferred one first.
-        headers: Further fields of the request.
-        key: 16 bytes; random unless given.
+        subprotocols: The client's subprotocols, the preferred one first.
+        extensions: The client's extensions by name, the preferred one first.
+        headers: Additional fields of the request.
+        key: 16 bytes; random by default.
 
     Attributes:
         request: The bytes to send.
-        rest: After the agreement, what has come behind the response.
+        rest: The bytes behind the response, after the agreement.
 
     Raises:
-        ValueError: The target or a field cannot be sent, or a field is one that the handshake sets itself.
+        ValueError: The target or a field cannot be sent, or a field belongs to the handshake.
     """
 
     def __init__(
@@ -185,11 +185,11 @@ class ClientHandshake:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def feed(self, data: bytes) -> Agreement | None:
-        """Takes bytes of the response; the outcome, or None while it is incomplete.
+        """Takes bytes of the response; returns the outcome, or None while it is incomplete.
 
         Raises:
             HandshakeRefused: The response has another status than 101.
-            InvalidHandshake: It breaks the rules.
+            InvalidHandshake: The response breaks the rules.
         """
         if self._refusal is not None:
             self._refusal.feed(data)
@@ -219,14 +219,14 @@ class ClientHandshake:
 
     @property
     def refusal(self) -> HandshakeRefused | None:
-        """A refusal whose head has come, with what has come of its content."""
+        """The refusal whose head has come, with the content received so far."""
         return None if self._refusal is None else self._refusal.error()
 
     def feed_eof(self) -> None:
-        """The stream has ended.
+        """Ends the stream.
 
         Raises:
-            HandshakeRefused: The end of the stream is the end of a refusal.
+            HandshakeRefused: The end of the stream completes a refusal.
             InvalidHandshake: The response is incomplete.
         """
         if self._refusal is not None:
@@ -255,7 +255,7 @@ class ClientHandshake:
         return chosen
 
     def _agreed_extensions(self, headers: ResponseHeaders) -> list[Extension]:
-        """The extensions of the answer (section 9.1), each of which has to fit its offer."""
+        """Returns the extensions of the answer (section 9.1), each of which must match its offer."""
         agreed: dict[str, Extension] = {}
         for name, parameters in parse_offers(headers.get("sec-websocket-extensions", "")):
             offer = self._offers.get(name)
@@ -275,10 +275,10 @@ class _Response:
     """A response other than an interim one, from its head on.
 
     Args:
-        head: Up to its empty line.
+        head: The head, up to its empty line.
 
     Raises:
-        InvalidHandshake: It is no head of HTTP/1.1.
+        InvalidHandshake: The head is not one of HTTP/1.1.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -296,7 +296,7 @@ class _Response:
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
-            if not self._is_head:  # else it is a 101 without Upgrade, which the parser does not like
+            if not self._is_head:  # otherwise it is a 101 without Upgrade, which the parser rejects
                 raise InvalidHandshake(f"the response is not HTTP/1.1: {error}") from None
         self.status = self._parser.get_status_code()
         self.headers = ResponseHeaders(self._fields)
@@ -309,18 +309,18 @@ class _Response:
         """Takes bytes of the content.
 
         Raises:
-            HandshakeRefused: It is complete, or as much of it as is kept.
+            HandshakeRefused: The content is complete, or has reached its limit.
         """
         if data and not self._complete:
             try:
                 self._parser.feed_data(data)
-            except self._parser_error:  # the status says enough
+            except self._parser_error:  # the status is sufficient
                 self._complete = True
         if self._complete or len(self._body) >= MOST_BODY:
             raise self.error()
 
     def error(self) -> HandshakeRefused:
-        """The exception that tells of this response."""
+        """The exception for this response."""
         try:
             phrase = HTTPStatus(self.status).phrase
         except ValueError:
@@ -328,7 +328,7 @@ class _Response:
         words = f"the server refused the connection: {self.status} {phrase}".rstrip()
         return HandshakeRefused(words, self.status, self.headers, bytes(self._body[:MOST_BODY]))
 
-    # What httptools calls
+    # Callbacks of httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
@@ -344,5 +344,5 @@ class _Response:
 
 
 def _has_token(value: str, token: str) -> bool:
-    """Whether a comma-separated header has a member, in any case."""
+    """Whether a comma-separated header has a member, ignoring case."""
     return token in [member.strip(" \t") for member in value.lower().split(",")]

@@ -1,6 +1,6 @@
 """One WebSocket connection without I/O: bytes in, messages out, and bytes to send (RFC 6455), for both roles.
 
-How it moves:
+State transitions:
 
     OPEN  -- a close frame is to leave ---------> `closing`: as soon as what was sent before has left
     OPEN  -- a close frame of ours leaves ------> `close_sent`
@@ -35,7 +35,7 @@ __all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NO_TEXT = -1
-_ANY = builtins.BaseException  # ours hides it
+_ANY = builtins.BaseException  # the built-in class, because this module's import of the same name hides it
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 
@@ -44,13 +44,13 @@ def _may_be_sent(code: int) -> bool:
 
 
 def check_close_code(code: int) -> None:
-    """Raises ValueError for a code that no close frame may carry (section 7.4)."""
+    """Raises ValueError for a code that must not appear in a close frame (section 7.4)."""
     if not _may_be_sent(code):
         raise ValueError(f"close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999")
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
-    """Code and reason of a close frame (section 5.5.1); 1005 where there is none.
+    """Returns code and reason of a close frame (section 5.5.1); code 1005 if it has none.
 
     Raises:
         ProtocolError: The payload is one byte, the code may not be sent, or the reason is not UTF-8 (1007).
@@ -67,15 +67,15 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
-    """Raises ValueError for bytes that may not leave in a text message (section 8.1), as they are not UTF-8.
+    """Raises ValueError for invalid UTF-8, which must not leave in a text message (section 8.1).
 
     Args:
-        payload: Of the message, or of a fragment.
-        state: What the fragment before gave; 0 for the first.
-        fin: Whether the message ends with it.
+        payload: The payload of the message, or of a fragment.
+        state: The result for the previous fragment; 0 for the first.
+        fin: Whether the payload ends the message.
 
     Returns:
-        The state for the next fragment, which may begin in the midst of a character.
+        The state for the next fragment, which may begin inside a character.
     """
     state = codec.utf8_state(payload, state)
     if state and (fin or state == codec.UTF8_REJECT):
@@ -84,7 +84,7 @@ def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
 
 
 def _close_payload(code: int, reason: str) -> bytes:
-    """The payload of a close frame; a reason too long for it is cut at a character (section 5.5)."""
+    """Returns the payload of a close frame; a reason that is too long is cut at a character (section 5.5)."""
     words = reason.encode()[:123]
     return code.to_bytes(2) + words.decode(errors="ignore").encode()
 
@@ -93,22 +93,19 @@ class Connection:
     """A connection after its opening handshake.
 
     Args:
-        client: The role of this end. A client masks its frames, and takes only frames without mask.
+        client: The role of this end. A client masks its frames, and accepts only unmasked frames.
         max_size: Bytes of the largest message, on the wire and decoded; None for no limit. An encoded message may be a
             sixteenth larger on the wire, because some data does not compress.
         extensions: The negotiated extensions, in the order in which they encode.
-
-    Attributes:
-        client: As the argument.
-        broken: Whether a message could not be decoded. The messages behind it are ignored.
-        closing: Whether a close frame is to leave behind the messages that were sent before it. Nothing may be sent any
-            more, and received messages are dropped.
-        fault: An error of an extension that is no fault of the peer, for the owner to log.
+        broken: Whether a message could not be decoded. Later messages are ignored.
+        closing: Whether a close frame is to leave behind the messages sent before it. Nothing may be sent any more, and
+            received messages are dropped.
+        fault: An error of an extension that is not the peer's fault, for the owner to log.
         needs_response: Whether `respond` has something to do.
         reader: Reads the stream. An owner that feeds it directly passes the messages to `received`.
         writer: Holds the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
         deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
-        close_code: The code of the end: the peer's, else ours, 1006 if there was no close frame; None before.
+        close_code: The code of the end: the peer's, else ours; 1006 without a close frame; None before the end.
         close_reason: The reason that came with it.
         close_received: The close frame of the peer.
         failed: The rule that the peer has broken.
@@ -150,7 +147,7 @@ class Connection:
         self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None
         self._compressing = False
         self._gathered: list[Frame] | None = None
-        self._text = 0  # the state of the UTF-8 of the text that is sent in fragments; _NO_TEXT of a binary message
+        self._text = 0  # UTF-8 state of the fragmented text being sent; _NO_TEXT of a binary message
         limit = codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = any(extension.uses_rsv1 for extension in extensions)
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
@@ -170,14 +167,14 @@ class Connection:
     def encoded(self) -> int:
         """The bits of an opcode that mark an encoded data message.
 
-        permessage-deflate sets RSV1 in the messages that it compresses. Other extensions may change any message.
+        permessage-deflate sets RSV1 in compressed messages. Other extensions may change any message.
         """
         if not self.extensions:
             return 0
         return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
 
     def is_encoded(self, opcode: int) -> bool:
-        """Whether `decode` is to be called for a message of the reader."""
+        """Whether a message of the reader has to pass `decode`."""
         return opcode & self.encoded != 0 and opcode & 0b1111 < OpCode.CLOSE
 
     @property
@@ -192,39 +189,39 @@ class Connection:
 
     @property
     def is_writable(self) -> bool:
-        """Whether what was sent before a close frame may still leave."""
+        """Whether data sent before a close frame may still leave."""
         return not (self.writer.closed or self.ended)
 
     @property
     def is_plain(self) -> bool:
         """Whether messages may go straight to `writer`, as they are or compressed by `deflate`.
 
-        Not while the writer is closed or fragmenting.
+        False while the writer is closed or fragmenting.
         """
         return not (self.ended or (self.extensions and self.deflate is None))
 
     @property
     def fragmenting(self) -> bool:
-        """Whether a message of ours has begun and is not finished."""
+        """Whether a message of ours is incomplete."""
         return self.writer.fragmenting or self._gathered is not None
 
     @property
     def is_breached(self) -> bool:
-        """Whether the peer has broken a rule, even if it has not been told."""
+        """Whether the peer has broken a rule, told or not."""
         return self._breach is not None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to exchange: the stream may be closed once what is outgoing has left."""
+        """Whether nothing is left to exchange: the stream may be closed once the outgoing bytes have left."""
         return self.ended or self.failed is not None or (self.writer.closed and self.close_received is not None)
 
     # Receiving
 
     def receive(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Takes the next bytes of the stream. `respond` is to follow once the messages have been handed on.
+        """Takes the next bytes of the stream. The caller must call `respond` after it has passed on the messages.
 
         Returns:
-            (opcode, payload) of each message and control frame that is complete. Pings have been answered.
+            (opcode, payload) of each complete message and control frame. Pings have been answered.
         """
         messages = self.received(self.reader.receive(data), self.reader.control)
         if not self.extensions:
@@ -240,9 +237,9 @@ class Connection:
         return decoded
 
     def respond(self) -> None:
-        """Answers the close frame of the last receiving call, or the breach of a rule in it.
+        """Answers the close frame or the breach of a rule in the last receiving call.
 
-        Apart from receiving, so that replies to the messages before a close frame or a breach still leave.
+        A separate step, so that replies to earlier messages leave first.
         """
         self.needs_response = False
         if self._closing is not None:
@@ -252,20 +249,20 @@ class Connection:
             self.fail(self._breach)
 
     def breach(self, error: BaseException) -> None:
-        """The bytes behind the received messages break a rule, and `respond` tells the peer."""
+        """Notes that the bytes behind the received messages break a rule; `respond` tells the peer."""
         self._breach = error
         self.needs_response = True
 
     def refuse(self, error: builtins.BaseException) -> None:
-        """The next message cannot be decoded, and `respond` tells the peer.
+        """Notes that the next message cannot be decoded; `respond` tells the peer.
 
         Args:
-            error: Raised by `decode`. An error that is no fault of the peer becomes `fault`, and the peer learns only
-                that there was one.
+            error: The error of `decode`. If it is not the peer's fault it becomes `fault`, and the peer learns no
+            details.
         """
         self.broken = True
         if isinstance(error, (ExtensionError, ProtocolError)):
-            # The traceback would keep all decompressed data, for as long as the peer takes to close.
+            # The traceback would keep all decompressed data alive until the peer closes.
             error.__traceback__ = error.__context__ = None
             self.breach(error)
         else:
@@ -273,12 +270,12 @@ class Connection:
             self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
 
     def prepare_close(self, code: int, reason: str) -> None:
-        """`close` is to follow, behind what has been sent; nothing more may be sent."""
+        """Announces `close`, which follows the data already sent; nothing more may be sent."""
         self.closing = True
         self.close_code, self.close_reason = code, reason
 
     def prepare_response(self) -> None:
-        """`respond` is to follow, behind what has been sent; nothing more may be sent."""
+        """Announces `respond`, which follows the data already sent; nothing more may be sent."""
         self.closing = True
         self.needs_response = False
         if self._closing is not None:
@@ -286,7 +283,7 @@ class Connection:
                 self.close_code, self.close_reason = parse_close(self._closing)
 
     def receive_eof(self) -> None:
-        """The stream has ended, in whatever way."""
+        """Notes the end of the stream, however caused."""
         self.ended = True
         for extension in self.extensions:
             if isinstance(extension, PerMessageDeflate):
@@ -295,11 +292,11 @@ class Connection:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
     def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
-        """Applies the rules to the next messages of `reader`; as `receive`, but messages stay encoded.
+        """Applies the rules to the next messages of `reader`, as `receive`, but leaves messages encoded.
 
         Args:
             messages: The messages and control frames of the last call of `reader`.
-            control: Whether there may be control frames among them.
+            control: Whether control frames may be among them.
         """
         if self.failed is not None or self.broken:
             return []
@@ -318,7 +315,7 @@ class Connection:
         return messages
 
     def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
-        """A message as it was before the peer's extensions encoded it.
+        """Returns a message as it was before the peer's extensions encoded it.
 
         Compressed messages may be decoded in another thread, one at a time and in order.
 
@@ -357,21 +354,22 @@ class Connection:
     # Sending
 
     def send(self, opcode: int, payload: bytes, fin: bool = True) -> None:
-        """Queues a message, a fragment of one, a ping or a pong.
+        """Queues a message, a fragment, a ping or a pong.
 
-        Whether a message in fragments is compressed depends on the size of the first. Another extension takes only
-        whole messages, so that its fragments are gathered, and leave as one frame.
+        The size of the first fragment decides on the compression of a message. Other extensions take only whole
+        messages:
+        the fragments are gathered, and leave as one frame.
 
         Args:
             opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others.
-            payload: Not copied where it is large.
+            payload: Not copied if it is large.
             fin: Whether it ends its message.
 
         Raises:
             ConnectionClosed: A close frame has left, or the stream has ended.
             ValueError: The opcode is none of these, a control frame is over 125 bytes or not final, or a text is not
-                UTF-8.
-            RuntimeError: A message begins inside a fragmented one, or goes on where none has begun.
+            UTF-8.
+            RuntimeError: A message begins inside a fragmented one, or continues without a beginning.
         """
         if not self.is_writable:
             raise self.closed_error()
@@ -429,7 +427,7 @@ class Connection:
             self._text = check_text(payload, self._text, fin)
 
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
-        """Compresses a message, for `send_compressed`; may run in another thread while no other is compressed."""
+        """Compresses a message for `send_compressed`; may run in another thread, for one message at a time."""
         deflate = self.deflate
         assert deflate is not None
         last = len(fragments) - 1
@@ -441,7 +439,7 @@ class Connection:
             raise
 
     def send_compressed(self, opcode: int, fragments: Sequence[bytes]) -> None:
-        """Queues the message that `compress` has compressed last; errors of `send`."""
+        """Queues the last message of `compress`; raises the errors of `send`."""
         if not self.is_writable:
             raise self.closed_error()
         first = opcode | RSV1
@@ -455,7 +453,7 @@ class Connection:
         return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
-        """First byte and payload of the one frame that the fragments of a message become."""
+        """Returns first byte and payload of the single frame that the fragments of a message become."""
         frame = gathered[0]
         if len(gathered) > 1:
             frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)

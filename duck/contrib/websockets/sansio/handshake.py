@@ -1,7 +1,7 @@
 """The opening handshake without I/O (RFC 6455, section 4): `check` a request, then `agree` to it.
 
-What is agreed on is an `Acceptance`, and a refusal is a `HandshakeError`. Each host renders them in its own way: as a
-response of HTTP/1.1 (`switching_protocols`, `refusal`) or as ASGI events.
+The agreement is an `Acceptance`, and a refusal is a `HandshakeError`. Each host renders them in its own way: as an
+HTTP/1.1 response (`switching_protocols`, `refusal`) or as ASGI events.
 """
 
 import binascii
@@ -55,14 +55,14 @@ _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
 
 
 class Acceptance(NamedTuple):
-    """The answer to a request that is accepted.
+    """The answer to an accepted request.
 
     Attributes:
-        key: The value of `Sec-WebSocket-Accept`, which belongs to HTTP/1.1.
-        subprotocol: The one chosen, or None.
-        extensions: In the order in which they encode.
+        key: The value of `Sec-WebSocket-Accept`, which only HTTP/1.1 uses.
+        subprotocol: The chosen subprotocol, or None.
+        extensions: The agreed extensions, in the order in which they encode.
         extension_answer: The value of `Sec-WebSocket-Extensions`; empty without extensions.
-        headers: Further header fields of the response.
+        headers: Additional header fields of the response.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Handshake:
 
     Attributes:
         request: The upgrade request, which has passed all checks.
-        subprotocols: Those that the client offers, in its order of preference.
+        subprotocols: The client's offers, in its order of preference.
     """
 
     __slots__ = ("_acceptance", "_headers", "request", "subprotocols")
@@ -106,18 +106,19 @@ class Handshake:
         self._acceptance = self._acceptance._replace(subprotocol=name)
 
     def add_header(self, name: str, value: str) -> None:
-        """Adds a header field to the 101 response, such as Set-Cookie; a name may come several times.
+        """Adds a header field to the 101 response, such as Set-Cookie. A name may be added several times.
 
         Raises:
             ValueError: The name is no token or belongs to the handshake, or the value has a control character or one
-                beyond Latin-1.
+            beyond
+                Latin-1.
         """
         check_field(name, value)
         self._headers.append((name, value))
 
     @property
     def acceptance(self) -> Acceptance:
-        """The answer, as it stands."""
+        """The answer in its current state."""
         return self._acceptance._replace(headers=tuple(self._headers))
 
 
@@ -125,7 +126,7 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
     """Checks a header field of a response.
 
     Raises:
-        ValueError: The field would break the response, or only a host may set it.
+        ValueError: The field would break the response, or is reserved for the host.
     """
     if not isinstance(name, str) or not isinstance(value, str):
         raise ValueError(f"a header field is a str for a name and one for a value, not {name!r}: {value!r}")
@@ -142,13 +143,13 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
 
 
 def check_refusal(error: HandshakeError) -> None:
-    """Checks the header fields of a refusal; errors of `check_field`."""
+    """Checks the header fields of a refusal; raises the errors of `check_field`."""
     for name, value in error.headers:
         check_field(name, value, reserved=_FRAMING)
 
 
 def accept_key(key: str) -> str:
-    """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (section 4.2.2)."""
+    """Returns `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (section 4.2.2)."""
     digest = hashlib.sha1((key + MAGIC_STRING).encode(), usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False).decode()
 
@@ -157,9 +158,9 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
     """Checks that a request is an opening handshake, and that its origin is allowed.
 
     Args:
-        request: Only its method, HTTP version, headers and `secure` are looked at.
-        allowed_origins: The entries of an `AllowedOrigins`, whose pages may connect; None for the origin of the host
-            itself. A request without Origin comes from no browser and is not checked.
+        request: Only its method, HTTP version, headers and `secure` are used.
+        allowed_origins: The entries of an `AllowedOrigins`, whose pages may connect; None for the host's own origin. A
+            request without Origin comes from no browser, and is not checked.
 
     Returns:
         `Sec-WebSocket-Key`, for `agree`.
@@ -177,11 +178,11 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         raise HandshakeError(426, missing, _UPGRADE, fields=("Upgrade",))
     if not _has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
-    # The protocol would change behind the body (RFC 9110, section 7.8), which nothing here reads.
-    if getattr(request.headers, "announce_body", True) and _has_body(header):  # a host's own headers may not know
+    # The protocol would change behind the body (RFC 9110, section 7.8), which is not read here.
+    if getattr(request.headers, "announce_body", True) and _has_body(header):  # a host's own headers may lack the flag
         body = ("Content-Length", "Transfer-Encoding")
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
-    # A second field of a name makes its value a list, which no check here passes.
+    # A repeated field becomes a list, which fails every check here.
     if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
         spoken = f"only WebSocket version {VERSION} is spoken here"
         raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
@@ -203,13 +204,13 @@ def agree(
     """Negotiates the subprotocol and the extensions of a request that has passed `check`.
 
     Args:
-        key: As `check` gave it.
-        subprotocols: Those that the server speaks; the first of the client's that is one of them is chosen.
-        extensions: Those that the server has, by their names.
+        key: The result of `check`.
+        subprotocols: The server's subprotocols; the client's first offer among them is chosen.
+        extensions: The server's extensions by name.
 
     Raises:
         HandshakeError: 400, for malformed offers of extensions.
-        Exception: What a negotiator has raised, or a TypeError or ValueError for an extension that cannot be answered.
+        Exception: An error of a negotiator, or a TypeError or ValueError for an extension that cannot be answered.
     """
     header = request.headers.get
     subprotocol = None
@@ -242,7 +243,7 @@ def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
 
 
 def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
-    """The header fields of the response to a refused request, in any version of HTTP."""
+    """Returns the header fields of the response to a refused request, in any version of HTTP."""
     fields = list(error.headers)
     if error.body and not any(name.lower() == "content-type" for name, _ in fields):
         fields.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
@@ -250,10 +251,10 @@ def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
 
 
 def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") -> bytes:
-    """The response of HTTP/1.1 to a refused request; the connection ends with it.
+    """Returns the HTTP/1.1 response to a refused request; it ends the connection.
 
     Args:
-        head_only: Leave the body out but not its length, as for HEAD.
+        head_only: Whether to omit the body, but not its length, as for HEAD.
         lines: Header lines of the host, each with its CRLF.
     """
     try:
@@ -277,7 +278,7 @@ def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") 
 
 
 def _has_token(value: str, token: str) -> bool:
-    """Whether a comma-separated header has a member, in any case."""
+    """Whether a comma-separated header has a member, ignoring case."""
     value = value.lower()
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
 
@@ -294,12 +295,12 @@ def _is_key(key: str) -> bool:
 
 
 def offered_subprotocols(header: str) -> list[str]:
-    """The subprotocols that a client offers, the one that it likes best first."""
+    """Returns the subprotocols that a client offers, the preferred one first."""
     return [name for word in header.split(",") if (name := word.strip(" \t"))]
 
 
 def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
-    """Refuses pages of foreign origins, which could act in their visitor's name (section 10.2; CWE-1385)."""
+    """Refuses pages of foreign origins, which could act on behalf of their visitor (section 10.2; CWE-1385)."""
     if _is_same_origin(origin, request) if allowed is None else origin in compiled(allowed):
         return
     foreign = "connections from this origin are not allowed"
