@@ -73,6 +73,24 @@ def test_messages(run, serving):
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"timeout": 5}, "'timeout' is no option of a client"),
+        ({"open_timeout": "5"}, "OPEN_TIMEOUT is seconds, or None for any time, not '5'"),
+        ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
+        ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
+        ({"cookies": {"a": "b; c=d"}}, "would be read as others"),
+    ],
+)
+def test_options_that_no_client_has(options, words):
+    async def scenario():
+        with pytest.raises((TypeError, ValueError), match=words):
+            await connect("ws://127.0.0.1:1/", **options)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_an_iteration_raises_where_the_server_has_vanished(run, asked):
     async def scenario():

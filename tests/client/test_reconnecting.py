@@ -41,6 +41,25 @@ def test_a_loop_goes_on_until_an_error_is_final(run, serving):
     run(scenario())
 
 
+def test_every_connection_sends_the_header_fields(serving):
+    class Telling(WebSocketView):
+        async def on_open(self):
+            await self.send(self.request.headers.get("x-name", "none"))
+            await self.send_close(1012)
+
+    async def scenario():
+        seen = []
+        headers = (pair for pair in [("X-Name", "a")])  # which can be gone through once
+        async with serving(Telling) as server:
+            with pytest.raises(ConnectionClosed, match="1012"):
+                policy = Reconnect(first=0, attempts=1)
+                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy, headers=headers):
+                    seen += [message async for message in ws]
+        assert seen == ["a", "a"]
+
+    asyncio.run(scenario())
+
+
 def test_a_server_that_comes_back(run, serving):
     async def scenario():
         async with serving(Counting) as server:

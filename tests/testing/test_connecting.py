@@ -182,6 +182,47 @@ def test_a_wait_ends_and_tells_what_the_view_was_doing():
     asyncio.run(scenario())
 
 
+async def deaf(scope, receive, send):
+    """An ASGI application that answers nothing."""
+    await asyncio.Event().wait()
+
+
+class Undecided(WebSocketView):
+    async def on_handshake(self, handshake):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("application", "name"), [(deaf, "deaf"), (Undecided, r"Undecided\.on_handshake")])
+def test_a_handshake_that_hangs_leaves_no_task(application, name):
+    async def scenario():
+        with pytest.raises(TimeoutError, match=rf"an answer .* {name} is at line \d+ of .*test_connecting\.py"):
+            await connect(application, timeout=0.05)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
+
+
+def test_an_on_close_that_hangs_fails_the_test_with_its_name():
+    class Hanging(WebSocketView):
+        async def on_close(self, frame=None):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        with pytest.raises(TimeoutError, match=r"0\.05 seconds after .*Hanging\.on_close is at line \d+ of"):
+            async with connect(Hanging, timeout=0.05):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_with_on_a_running_loop_says_what_to_write():
+    async def scenario():
+        with pytest.raises(RuntimeError, match="write async with connect"), connect(Echo):
+            pass
+
+    asyncio.run(scenario())
+
+
 def test_faults():
     async def scenario():
         async with connect(Echo) as ws:

@@ -146,6 +146,8 @@ class WebSocketClient(WebSocketEndpoint):
         given: dict[str, Any] = dict(options)
         for name in options.keys() & _SETTINGS.keys():
             setattr(self, _SETTINGS[name], given.pop(name))
+        for name in given.keys() - Route.__dataclass_fields__.keys():
+            raise TypeError(f"{name!r} is no option of a client: see duck.contrib.websockets.client.Options")
         self._route = Route(**given)
 
     def _check_class(self) -> None:
@@ -155,6 +157,9 @@ class WebSocketClient(WebSocketEndpoint):
             cls._definition = Definition(cls, cls._definition.base)
         for name in cls._definition.computed:
             BY_NAME[name].check(cls.__name__, getattr(self, name))
+        limit: Any = self.OPEN_TIMEOUT
+        if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
+            raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is seconds, or None for any time, not {limit!r}")
 
     # From the beginning to the end
 

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 from ..exceptions import ConnectionClosed
 from ..logging import logger
 from .client import ClientConnection, Options
+from .dialing import pairs_of
 from .reconnecting import Reconnect, ReconnectingConnection
 
 __all__ = ["connect"]
@@ -52,6 +53,8 @@ class connect:
     def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
         self._options = options
+        if "headers" in options:
+            options["headers"] = pairs_of(options["headers"])
         self._reconnect = reconnect or Reconnect()
         self._connection: ClientConnection | None = None
         self._last: ReconnectingConnection | None = None

@@ -27,6 +27,22 @@ _PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
+def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Header fields as pairs, which can be sent more than once: after a redirect, or by the next connection.
+
+    Raises:
+        TypeError: They are no pairs of str.
+    """
+    given: Any = headers.items() if isinstance(headers, Mapping) else headers
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"headers are a mapping of names to values, or pairs of them, not {given!r}")
+    pairs = tuple(given)
+    for pair in pairs:
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(word, str) for word in pair)):
+            raise TypeError(f"a header field is a name and a value, both str, not {pair!r}")
+    return pairs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How to get to a server; `connect` explains each."""
@@ -45,6 +61,10 @@ class Route:
     def __post_init__(self) -> None:
         if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
+        object.__setattr__(self, "headers", pairs_of(self.headers))
+        for name, value in (self.cookies or {}).items():
+            if ";" in f"{name}{value}" or "=" in name:
+                raise ValueError(f"the cookie {name!r}: {value!r} would be read as others: percent-encode ; and =")
 
     def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
         """The header fields of a request.
@@ -53,8 +73,7 @@ class Route:
             address: Where it goes.
             is_first: Whether that is the host that the user has named, who may be told what is meant for it alone.
         """
-        pairs: Any = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
-        given: list[tuple[str, str]] = list(pairs)
+        given = list(pairs_of(self.headers))
         if not is_first:
             given = [(name, value) for name, value in given if name.lower() not in _PERSONAL]
         names = {name.lower() for name, _ in given}

@@ -81,6 +81,11 @@ class Decision:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def running(self) -> list["asyncio.Task[None]"]:
+        """The task of the hook, while it runs."""
+        return [] if self._task is None or self._task.done() else [self._task]
+
     async def _wait(self, task: "asyncio.Task[None]", loop: asyncio.AbstractEventLoop) -> None:
         waiting = _Waiting(self._handshake.request, loop)
         gone = waiting.gone

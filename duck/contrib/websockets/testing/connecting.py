@@ -68,11 +68,23 @@ class TestConnection(ClientConnection):
         try:
             await super().open()
         except BaseException as error:
-            self._network_of().drop()
-            self._catching.__exit__(None, None, None)
+            try:
+                if self._network is not None:
+                    self._network.drop()
+                    await self._end_application()
+            finally:
+                self._catching.__exit__(None, None, None)
             if isinstance(error, Exception):
                 self._raise_error(error)
             raise
+
+    async def _end_application(self) -> None:
+        """Waits for what is tested to notice that the connection has not come about; cancels it after a while."""
+        for _ in range(2):
+            if self._server.ends:
+                _, left = await asyncio.wait(self._server.ends, timeout=self._patience)
+                if left:
+                    self._server.cancel()
 
     async def _dial(self) -> None:
         self._network = network = Network()
@@ -123,9 +135,8 @@ class TestConnection(ClientConnection):
 
     async def _until_ended(self) -> None:
         await self._open_protocol().until_closed()
-        ends = {end for end in (self._server.ended, self._server.task) if end is not None}
-        if ends:
-            await asyncio.wait(ends)
+        if self._server.ends:
+            await asyncio.wait(self._server.ends)
 
     async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
         timeout = self.timeout if timeout is None else timeout
@@ -144,6 +155,8 @@ class TestConnection(ClientConnection):
         words = [f"{self.received} messages were received"] if protocol is not None else ["the connection is not open"]
         tasks = [] if server.task is None or server.task.done() else [server.task]
         view = server.view
+        if view is not None and view._decision is not None:
+            tasks += view._decision.running
         if view is not None and view._protocol is not None:
             tasks += view._protocol.running
             waiting = len(view._protocol.dispatcher.inbox)
@@ -179,15 +192,20 @@ class TestConnection(ClientConnection):
 
     async def _end_hooks(self) -> None:
         """Waits for the hooks of the view, which are cancelled after a while, as on a server after CLOSE_TIMEOUT."""
-        patience = min(self.timeout, _PATIENCE)
         try:
-            await asyncio.wait_for(self._until_ended(), patience)
+            await asyncio.wait_for(self._until_ended(), self._patience)
         except TimeoutError:
-            if self.view is not None:
-                self.view.terminate()
-            if self._server.task is not None:
-                self._server.task.cancel()
+            doing = self.doing()
+            self._server.cancel()
             await self.wait_closed()
+            for index, error in enumerate(self.errors):
+                if isinstance(error, asyncio.CancelledError):  # raised, it would look like a cancellation of the test
+                    words = f"a hook had not ended {self._patience} seconds after the connection, and was cancelled"
+                    self.errors[index] = TimeoutError(f"{words}: {doing}")
+
+    @property
+    def _patience(self) -> float:
+        return min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
         """Raises what a hook has raised, with its own traceback."""
@@ -333,6 +351,8 @@ class connect:
             await connection.__aexit__(kind, error, traceback)
 
     def __enter__(self) -> "Blocking":
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
         self._runner = runner = asyncio.Runner()
         try:
             return Blocking(runner, runner.run(self.__aenter__()))

@@ -95,6 +95,18 @@ class Server(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.label = getattr(application, "__name__", repr(application))
 
+    @property
+    def ends(self) -> set["asyncio.Future[None]"]:
+        """Done when all that is tested has ended."""
+        return {end for end in (self.ended, self.task) if end is not None}
+
+    def cancel(self) -> None:
+        """Cancels the hooks of the view, or the ASGI application."""
+        if self.view is not None:
+            self.view.terminate()
+        if self.task is not None:
+            self.task.cancel()
+
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
