@@ -1,13 +1,15 @@
-"""What tests of the server share: an HTTP client."""
+"""What tests of the server share: an HTTP client, and a folder for commands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from ..support.tls import Tls
+from .command import ECHO, ONE_VIEW
 
 
 class Response(NamedTuple):
@@ -71,3 +73,11 @@ async def _connect(server: Any, tls: Tls | None = None) -> AsyncIterator[Client]
 @pytest.fixture
 def connect() -> Callable[..., Any]:
     return _connect
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with applications for the `duck` command."""
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "one_view.py").write_text(ONE_VIEW)
+    return tmp_path

@@ -1,0 +1,50 @@
+"""What tests of the `duck` command share: the applications in their folder, a client, and commands that fail."""
+
+from websockets.sync.client import connect
+
+from ..support.commands import run_command
+
+ECHO = """
+from duck.contrib.websockets import WebSocketView
+from duck.urls import path
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+class Stubborn(Echo):
+    async def on_receive(self, message, opcode):
+        import asyncio
+        await self.send(message, opcode)
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+urlpatterns = [path("/", Echo), path("/stubborn", Stubborn)]
+"""
+
+ONE_VIEW = """
+from duck.contrib.websockets import WebSocketView
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+"""
+
+
+def echo(address, **options):
+    with connect(address, **options) as client:
+        client.send("hello")
+        return client.recv()
+
+
+def fails(folder, *arguments):
+    """The one line in which a command says what to do."""
+    result = run_command(folder, *arguments)
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr

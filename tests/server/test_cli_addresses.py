@@ -1,0 +1,198 @@
+"""The `duck` command in processes of its own: where it listens, and its certificates."""
+
+import signal
+import socket
+import ssl
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect, unix_connect
+
+from ..support.commands import Process, command
+from .command import ONE_VIEW, echo, fails
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+
+
+def test_uds(folder):
+    with Process(folder, "echo.py", "--uds", "duck.sock") as process:
+        assert process.address == "ws+unix:duck.sock"
+        with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+        assert process.stop(signal.SIGTERM)[0] == 0
+    assert not (folder / "duck.sock").exists()
+
+
+def test_uds_mode(folder):
+    with Process(folder, "echo.py", "--uds", "duck.sock", "--uds-mode", "600"):
+        assert stat.S_IMODE((folder / "duck.sock").stat().st_mode) == 0o600
+    with Process(folder, "echo.py", "--uds", "other.sock"):
+        assert stat.S_IMODE((folder / "other.sock").stat().st_mode) == 0o666
+
+
+def test_every_interface(folder):
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with Process(folder, "echo.py", "--host", "*", "--port", 0) as process:
+        port = process.address.rpartition(":")[2]
+        assert process.address == f"ws://0.0.0.0:{port}"
+        assert process.process.stdout.readline() == f"listening on ws://[::]:{port}\n"
+        for host in ("127.0.0.1", "[::1]"):
+            assert echo(f"ws://{host}:{port}") == "hello"
+
+
+def test_a_file_descriptor(folder):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with Process(folder, "echo.py", "--fd", bound.fileno(), pass_fds=[bound.fileno()]) as process:
+            assert process.address == f"ws://127.0.0.1:{port}"
+            assert echo(process.address) == "hello"
+
+
+def test_sockets_that_systemd_passes(folder):
+    """They take the place of --host and --port, and no other process hears of them."""
+    told = "str([name for name in __import__('os').environ if name.startswith('LISTEN_')])"
+    (folder / "telling.py").write_text(ONE_VIEW.replace("send(message, opcode)", f"send({told})"))
+    script = """if True:
+        import os, sys
+        os.dup2(int(sys.argv[1]), 3)
+        os.set_inheritable(3, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+        os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port, file = listening.getsockname()[1], listening.fileno()
+        serve_ = command("serve", "telling.py", "--port", 0)[1:]
+        words = [sys.executable, "-c", script, str(file), *serve_]
+        with Process(folder, words=words, pass_fds=[file]) as process:
+            assert process.address == f"ws://127.0.0.1:{port}"
+            with connect(process.address) as client:
+                client.send("")
+                assert client.recv() == "[]"
+
+
+def test_a_password_of_the_key(folder, tls):
+    key = serialization.load_pem_private_key(Path(tls.keyfile).read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    (folder / "key.pem").write_bytes(pem)
+    (folder / "password").write_text("secret\n")
+    files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", "key.pem")
+    for password in ("secret", "@password"):
+        with Process(folder, "echo.py", "--port", 0, *files, "--ssl-keyfile-password", password) as process:
+            assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+    assert "the key is encrypted, and needs a password" in fails(folder, "serve", "echo.py", *files)
+    assert "cannot use" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "wrong")
+    assert "cannot read missing" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "@missing")
+
+
+def test_client_certificates(folder, tls):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile, "--ssl-ca-certs", "ca.pem")
+    known, unknown = (ssl.create_default_context() for _ in range(2))
+    for context in (known, unknown):
+        context.load_verify_locations(tls.certfile)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    authority.issue_cert("client@example.org").configure_cert(known)
+    with Process(folder, "echo.py", "--port", 0, *files) as process:
+        assert echo(process.address, ssl=known, server_hostname="localhost") == "hello"
+        with pytest.raises((OSError, WebSocketException)):
+            echo(process.address, ssl=unknown, server_hostname="localhost")
+    assert "--ssl-ca-certs is of no use without --ssl-certfile" in fails(
+        folder, "serve", "echo.py", "--ssl-ca-certs", "ca.pem"
+    )
+
+
+def test_a_server_listens_in_one_place(folder):
+    assert "--uds and --fd each say where to listen" in fails(folder, "serve", "echo.py", "--uds", "here", "--fd", "3")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_certificates_are_read_again(folder, tls, loop):
+    """On SIGHUP; and where they cannot be, the server goes on with those that it has."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+
+    def renew():
+        renewed = trustme.CA().issue_cert("localhost")
+        renewed.cert_chain_pems[0].write_to_path(certificate)
+        renewed.private_key_pem.write_to_path(key)
+
+    def served(address):
+        host, port = address.removeprefix("wss://").split(":")
+        return ssl.get_server_certificate((host, int(port))).strip()
+
+    renew()
+    files = ("--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem")
+    with Process(folder, "echo.py", "--port", 0, "--loop", loop, *files) as process:
+        assert served(process.address) == certificate.read_text().strip()
+        renew()
+        process.process.send_signal(signal.SIGHUP)
+        process.until_told("the certificates have been read again")
+        before = certificate.read_text().strip()
+        assert served(process.address) == before
+        certificate.write_text("nonsense")
+        process.process.send_signal(signal.SIGHUP)
+        process.until_told("cannot read the certificates again")
+        assert served(process.address) == before
+
+
+def test_tls(folder, tls):
+    options = ["--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile]
+    with Process(folder, "echo.py", "--port", 0, *options) as process:
+        assert process.address.startswith("wss://127.0.0.1:")
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+
+
+def test_a_port_in_use(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = fails(folder, "serve", "echo.py", "--port", port)
+    assert line == (
+        f"duck: cannot listen on 127.0.0.1:{port}: Address already in use; choose another --host or --port\n"
+    )
+
+
+def test_a_host_that_is_not_there(folder):
+    line = fails(folder, "serve", "echo.py", "--host", "name.invalid")
+    assert line.startswith("duck: cannot listen on name.invalid:8000: ")
+
+
+def test_a_socket_that_cannot_be_made(folder):
+    line = fails(folder, "serve", "echo.py", "--uds", "missing/duck.sock")
+    assert "cannot listen on missing/duck.sock: No such file or directory" in line
+
+
+def test_the_proxy_protocol(folder):
+    line = fails(folder, "serve", "echo.py", "--proxy-protocol")
+    assert line.startswith("duck: --proxy-protocol needs --trusted-proxies")
+    arguments = ("echo.py", "--port", 0, "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
+    with Process(folder, *arguments) as process:
+        host, port = process.address.removeprefix("ws://").split(":")
+        with socket.create_connection((host, int(port))) as proxy:
+            proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n")
+            with connect(process.address, sock=proxy) as client:
+                client.send("hello")
+                assert client.recv() == "hello"
+        assert "192.0.2.1:4711" in process.stop(signal.SIGTERM)[1]
+
+
+def test_bad_certificates(folder, tls):
+    (folder / "nonsense.pem").write_text("nonsense")
+    serve = ("serve", "echo.py", "--port", "0")
+    key, certificate = "--ssl-keyfile", "--ssl-certfile"
+    assert "without --ssl-certfile" in fails(folder, *serve, key, tls.keyfile)
+    assert "cannot read missing.pem" in fails(folder, *serve, certificate, "missing.pem")
+    assert "cannot use nonsense.pem" in fails(folder, *serve, certificate, "nonsense.pem")
+    assert "cannot use" in fails(folder, *serve, certificate, tls.certfile)
+    swapped = (certificate, tls.keyfile, key, tls.certfile)
+    assert "give a certificate and its own key" in fails(folder, *serve, *swapped)

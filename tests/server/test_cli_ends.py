@@ -1,0 +1,169 @@
+"""The `duck` command in processes of its own: signals, lifespans, and notices to systemd."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from websockets.sync.client import connect
+
+from ..support.commands import Process, command, environment, run_command
+from .command import ONE_VIEW
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "auto"])
+def test_signals(folder, signum, loop):
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    with Process(folder, "echo.py", "--port", 0, "--loop", loop) as process:
+        with connect(process.address) as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+            process.process.send_signal(signum)
+            with pytest.raises(Exception, match=r"1001.*server shutting down"):
+                client.recv()
+        _, errors = process.process.communicate(timeout=30)
+        assert process.process.returncode == 0
+        assert "Traceback" not in errors
+        assert "Warning" not in errors
+
+
+def refused(address):
+    """Whether nobody listens there."""
+    host, port = address.removeprefix("ws://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_later_signal_ends_it_at_once(folder):
+    arguments = ("echo.py", "--port", 0, "--shutdown-timeout", 1000)
+    with (
+        Process(folder, *arguments) as process,
+        connect(process.address + "/stubborn") as client,
+    ):
+        client.send("hello")
+        assert client.recv() == "hello"
+        process.process.send_signal(signal.SIGTERM)
+        while not refused(process.address):
+            time.sleep(0.01)
+        first = time.monotonic()
+        while process.process.poll() is None:
+            process.process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        assert time.monotonic() - first > 0.5
+        assert process.process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_come_together_are_one(folder, signum):
+    """`timeout` of GNU sends one to the process and one to its group."""
+    (folder / "cleaning.py").write_text(
+        ONE_VIEW + "\n    async def on_close(self, frame=None):\n        import asyncio\n"
+        "        await asyncio.sleep(0.1)\n        print('cleaned up', flush=True)\n"
+    )
+    with Process(folder, "cleaning.py", "--port", 0) as process, connect(process.address) as client:
+        for _ in range(3):
+            process.process.send_signal(signum)
+            time.sleep(0.01)
+        with pytest.raises(Exception, match="1001"):
+            client.recv()
+        output, errors = process.process.communicate(timeout=30)
+        assert (process.process.returncode, output) == (0, "cleaned up\n")
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    arguments = ("echo.py", "--port", 0, "--loop", loop, "--shutdown-timeout", 0.2)
+    with Process(folder, *arguments) as process, connect(process.address + "/stubborn") as client:
+        client.send("hello")
+        assert client.recv() == "hello"
+        returncode, errors = process.stop(signal.SIGTERM)
+        assert returncode == 0
+        assert "1 did not end though cancelled, and were given up: Stubborn at '/stubborn'" in errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_the_code_of_the_shutdown(folder, code):
+    with (
+        Process(folder, "echo.py", "--port", 0, "--shutdown-code", code) as process,
+        connect(process.address) as client,
+    ):
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Exception, match=f"{code}.*server shutting down"):
+            client.recv()
+
+
+LIFESPAN = """
+import contextlib
+
+@contextlib.asynccontextmanager
+async def lifespan(server):
+    print("begun", flush=True)
+    yield
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("target", ["living.py", "living:Echo"])
+def test_the_lifespan_of_a_module(folder, target):
+    (folder / "living.py").write_text(ONE_VIEW + LIFESPAN)
+    with subprocess.Popen(
+        command("serve", target, "--port", 0),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline().startswith("listening on ")
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == ("ended\n", None)
+        assert process.returncode == 0
+
+
+def test_a_lifespan_that_fails(folder):
+    (folder / "failing.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", "1 / 0\n    yield"))
+    result = run_command(folder, "serve", "failing.py", "--port", 0)
+    assert (result.returncode, result.stdout) == (1, "begun\n")
+    assert 'failing.py", line' in result.stderr
+    assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
+
+
+def test_a_signal_while_the_lifespan_starts(folder):
+    sleep = "import asyncio; await asyncio.sleep(1000)\n    yield"
+    (folder / "slow.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", sleep))
+    with subprocess.Popen(
+        command("serve", "slow.py", "--port", 0), cwd=folder, env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"", None)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_systemd_is_told_of_the_service(folder, workers):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(folder / "notify"))
+        systemd.settimeout(30)
+        words = [
+            "env",
+            f"NOTIFY_SOCKET={folder / 'notify'}",
+            *command("serve", "echo.py", "--port", 0, "--workers", workers),
+        ]
+        with Process(folder, words=words) as process:
+            assert systemd.recv(100) == b"READY=1"
+            assert process.stop(signal.SIGTERM)[0] == 0
+            assert systemd.recv(100) == b"STOPPING=1"

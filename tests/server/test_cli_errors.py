@@ -1,0 +1,144 @@
+"""What the `duck` command says of applications and options that it cannot use."""
+
+import re
+import sys
+
+import pytest
+
+from duck.server import Limits
+
+from ..support.commands import ROOT, run_command
+from .command import ONE_VIEW, fails
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("missing.py", "missing.py: no such file; give the path"),
+        (".py", "no such file"),
+        ("missing", "no module 'missing'; run this from the folder that holds it"),
+        ("missing.inner:x", "no module 'missing'"),
+        ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
+        ("echo:path", "is neither a list of routes nor a View class"),
+        ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
+        ("two.py", "has no urlpatterns and defines 2 views"),
+        ("", "cannot be imported: ValueError: Empty module name\n"),
+        ("..up", "cannot be imported: TypeError: the 'package' argument is required"),
+        ("methods.py", "'/': the server offers GET and HEAD only"),
+    ],
+)
+def test_bad_targets(folder, target, words):
+    (folder / "empty.py").write_text("")
+    (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
+    (folder / "methods.py").write_text(
+        "from duck.urls import path\nurlpatterns = [path('/', print, methods=['POST'])]\n"
+    )
+    line = fails(folder, "serve", target)
+    assert line.startswith("duck: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("target", ["app.py", "app"])
+@pytest.mark.parametrize("level", ["debug", "critical"])
+def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target, level):
+    (folder / "app.py").write_text("def begin():\n    import inner\n\nbegin()\n")
+    (folder / "inner.py").write_text("from duck.urls import path\npath('a', print)\n")
+    result = run_command(folder, "serve", target, "--log-level", level)
+    assert (result.returncode, result.stdout) == (2, "")
+    first, *_, error, last = result.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    places = re.findall(r'File ".*?([^/]+)", line (\d+)', result.stderr)
+    assert places[:3] == [("app.py", "4"), ("app.py", "2"), ("inner.py", "2")]
+    assert {name for name, _ in places[3:]} == {"urls.py"}
+    assert error == "ValueError: 'a' does not start with a slash"
+    assert re.fullmatch(rf"duck: {target} cannot be imported: {re.escape(error)} \(.*/inner.py, line 2\)", last)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "words"),
+    [
+        ("\nx = (\n", "    x = (", "SyntaxError: '(' was never closed (/.*/app.py, line 2)"),
+        ("import nowhere\n", "    import nowhere", "ModuleNotFoundError: No module named 'nowhere' (/.*, line 1)"),
+        ("raise Exception('one\\ntwo')\n", "Exception: one", "Exception: one two (/.*/app.py, line 1)"),
+        (
+            "try:\n    1 / 0\nexcept Exception:\n    x\n",
+            "    1 / 0",
+            "NameError: name 'x' is not defined (/.*, line 4)",
+        ),
+    ],
+)
+def test_errors_in_applications(folder, source, shown, words):
+    (folder / "app.py").write_text(source)
+    result = run_command(folder, "serve", "app.py")
+    assert result.returncode == 2
+    assert shown in result.stderr.splitlines()
+    assert "cli.py" not in result.stderr
+    assert "importlib" not in result.stderr
+    pattern = re.escape(words).replace(r"\.\*", ".*")
+    assert re.fullmatch(f"duck: app.py cannot be imported: {pattern}", result.stderr.splitlines()[-1])
+
+
+def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
+    (folder / "duck").symlink_to(ROOT / "duck")
+    (folder / "duckling.py").write_text("raise ValueError('quack')\n")
+    error = run_command(folder, "serve", "duckling.py").stderr
+    assert re.search(r'File ".*/duckling.py", line 1', error)
+    assert error.endswith("/duckling.py, line 1)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "required"),
+        (("serve",), "required: TARGET"),
+        (("dance",), "invalid choice: 'dance'"),
+        (("serve", "echo.py", "--dance"), "unrecognized arguments: --dance; see duck serve --help"),
+        (("serve", "echo.py", "--port", "abc"), "argument --port: 'abc' is not a port, 0 to 65535; see"),
+        (("serve", "echo.py", "--port", "65536"), "'65536' is not a port, 0 to 65535"),
+        (("serve", "echo.py", "--uds-mode", "999"), "'999' is not a mode in octal, such as 660"),
+        (("serve", "echo.py", "--fd", "-1"), "'-1' is not a file descriptor"),
+        (("serve", "echo.py", "--shutdown-code", "1000"), "1000"),
+        (("serve", "echo.py", "--loop", "x"), "--loop"),
+        (("serve", "echo.py", "--shutdown-timeout", "-1"), "-1"),
+        (
+            ("serve", "echo.py", "--trusted-proxies", "127.0.0.1, me"),
+            "--trusted-proxies: a trusted proxy is an IP address",
+        ),
+        (
+            ("serve", "echo.py", "--allowed-origins", "https://example.org, example.net"),
+            "--allowed-origins: allowed_origins has 'example.net', which is the origin of no page: write its",
+        ),
+        (
+            ("serve", "echo.py", "--allowed-hosts", "localhost:8000"),
+            "--allowed-hosts: allowed_hosts has 'localhost:8000', which is no host: write its name alone",
+        ),
+        (("serve", "echo.py", "--max-connections", "0"), "'0' is not a whole number from 1 on"),
+        (("serve", "echo.py", "--max-connections-per-address", "many"), "'many' is not a whole number from 1 on"),
+        (("serve", "echo.py", "--shutdown-timeout", "soon"), "'soon' is not a number of seconds"),
+        (("serve", "echo.py", "--shutdown-timeout", "nan"), "'nan' is not a number of seconds"),
+        (("serve", "echo.py", "--head-size", "32K"), "'32K' is not a whole number from 1 on"),
+    ],
+)
+def test_bad_usage(folder, arguments, words):
+    line = fails(folder, *arguments)
+    assert words in line
+    assert line.rstrip().endswith("--help")
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"connections": "20"}, {"head_size": None}, {"header_count": 1.5}, {"head_timeout": "1"}, {"body_size": True}],
+)
+def test_limits_that_are_no_numbers(limit):
+    (name,) = limit
+    with pytest.raises(TypeError, match=rf"Limits\.{name} must be"):
+        Limits(**limit)
+
+
+@pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
+def test_limits_that_are_negative(limit):
+    (name,) = limit
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must not be negative"):
+        Limits(**limit)

@@ -1,0 +1,144 @@
+"""Deadlines of HTTP: for a request, for the next one, and for a client that does not read."""
+
+import asyncio
+
+import pytest
+
+from duck.server import Limits, serve
+from duck.urls import path
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+urlpatterns = [path("/", lambda request: "a page")]
+
+
+@pytest.mark.parametrize("part", [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
+def test_a_request_that_does_not_end(run, connect, part):
+    async def scenario():
+        limits = Limits(head_timeout=0.1, linger_timeout=0.1, keep_alive_timeout=1000)
+        async with serve(urlpatterns, port=0, limits=limits) as server:
+            async with connect(server) as client:
+                client.send(part)
+                response = await client.response()
+                assert (response.status, response.headers["connection"]) == (408, "close")
+                assert await client.rest() == b""
+            async with connect(server) as client:
+                assert (await client.get()).status == 200
+                client.send(part)
+                assert (await client.response()).status == 408
+
+    run(scenario())
+
+
+def test_a_dripped_request_is_not_given_more_time(run, connect):
+    async def drip(client):
+        for byte in GET * 1000:
+            client.send(bytes([byte]))
+            await asyncio.sleep(0.02)
+
+    async def scenario():
+        limits = Limits(head_timeout=0.2, linger_timeout=0.1)
+        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+            dripping = asyncio.create_task(drip(client))
+            assert (await client.response()).status == 408
+            dripping.cancel()
+
+    run(scenario())
+
+
+def test_reads_arm_no_timers(connect):
+    armed = []
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def counting(when, callback, *args, **kwargs):
+            if "Clock" in callback.__qualname__:
+                armed.append(when)
+            return call_at(when, callback, *args, **kwargs)
+
+        loop.call_at = counting
+        async with serve(urlpatterns, port=0) as server, connect(server) as client:
+            for byte in GET[:-1]:
+                client.send(bytes([byte]))
+                await asyncio.sleep(0)
+            client.send(GET[-1:])
+            assert (await client.response()).status == 200
+
+    asyncio.run(scenario())
+    assert len(armed) == 1
+
+
+def test_a_connection_that_sends_nothing_is_closed_without_a_word(run, connect, either_tls):
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        limits = Limits(head_timeout=0.1)
+        serving = serve(urlpatterns, port=0, limits=limits, ssl=ssl)
+        async with serving as server, connect(server, either_tls) as client:
+            assert await client.rest() == b""
+
+    run(scenario())
+
+
+def test_an_idle_connection_is_closed(run, connect):
+    async def scenario():
+        limits = Limits(keep_alive_timeout=0.1)
+        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+            assert (await client.get()).status == 200
+            assert await client.rest() == b""
+
+    run(scenario())
+
+
+def test_a_slow_view_has_no_deadline(run, connect):
+    release = asyncio.Event()
+
+    async def view(request):
+        await release.wait()
+        return "late"
+
+    async def scenario():
+        limits = Limits(head_timeout=0.05, keep_alive_timeout=0.05)
+        async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
+            client.send(GET)
+            asyncio.get_running_loop().call_later(0.3, release.set)
+            assert (await client.response()).body == b"late"
+
+    run(scenario())
+
+
+def test_a_client_that_does_not_read_gets_no_more_answers_and_is_dropped(run, connect, until):
+    asked = []
+    page = b"x" * 1_000_000
+
+    def view(request):
+        asked.append(request)
+        return page
+
+    async def scenario():
+        limits = Limits(keep_alive_timeout=0.1)
+        async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
+            client.writer.transport.pause_reading()
+            client.send(GET * 1000)
+            await until(lambda: asked and asked[0].transport.is_closing())
+
+    run(scenario())
+    assert len(asked) < 100
+
+
+def test_a_client_that_reads_slowly_is_served(run, connect):
+    page = b"x" * 8_000_000
+
+    async def scenario():
+        limits = Limits(keep_alive_timeout=0.2)
+        serving = serve([path("/", lambda request: page)], port=0, limits=limits)
+        async with serving as server, connect(server) as client:
+            client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            size = 0
+            while data := await client.reader.read(1_000_000):
+                size += len(data)
+                await asyncio.sleep(0.02)
+            assert size > len(page)
+
+    run(scenario())
