@@ -7,7 +7,7 @@ async with connect("wss://example.org/chat") as ws:
     async for message in ws:
         print(message)
 
-`WebSocketClient` is for programs that would rather have hooks, as a `WebSocketView` has them.
+`WebSocketClient` is the alternative with hooks, like those of a `WebSocketView`.
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake

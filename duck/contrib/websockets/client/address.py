@@ -1,4 +1,4 @@
-"""The parts of a WebSocket URL that a client needs (RFC 6455, section 3), and where a redirect leads."""
+"""The parts of a WebSocket URL that a client needs (RFC 6455, section 3), and the resolution of redirects."""
 
 import base64
 import re
@@ -7,18 +7,18 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 __all__ = ["Address"]
 
-_SAFE = "%/:;=@!$&'()*+,?~-._[]"  # what stays as it is in a path or a query
+_SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or a query
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
 
 
 class Address(NamedTuple):
-    """Where a connection goes.
+    """The address of a server.
 
     Attributes:
-        secure: Whether it is encrypted: `wss`.
+        secure: Whether the connection is encrypted: `wss`.
         host: A name in ASCII, or an IP address without brackets.
-        port: A number.
+        port: The port number.
         target: Path and query, percent-encoded.
         credentials: User and password of the URL, or None.
     """
@@ -31,14 +31,15 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """The address that a URL names.
+        """Parses a URL.
 
         Args:
-            url: `ws://` or `wss://`; `http` and `https` mean the same. A name in other letters than ASCII is encoded
-                by IDNA, and a path by UTF-8.
+            url: `ws://` or `wss://`; `http` and `https` mean the same. Non-ASCII host names are encoded by IDNA, and
+            paths
+                as UTF-8.
 
         Raises:
-            ValueError: It is no such URL, has a fragment, or its host or port cannot be.
+            ValueError: The URL is of another form, has a fragment, or its host or port is impossible.
         """
         if re.search(r"[\x00-\x20\x7f]", url):
             raise ValueError(f"{url!r} has a space or a control character: percent-encode it")
@@ -68,7 +69,7 @@ class Address(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The whole, without credentials."""
+        """The whole URL, without credentials."""
         return f"{'wss' if self.secure else 'ws'}://{self.netloc}{self.target}"
 
     @property
@@ -79,14 +80,14 @@ class Address(NamedTuple):
         return "Basic " + base64.b64encode(":".join(self.credentials).encode()).decode()
 
     def is_same_host(self, other: "Address") -> bool:
-        """Whether credentials that are meant for one may be sent to the other."""
+        """Whether credentials for this address may be sent to the other."""
         return (self.host.lower(), self.port, self.secure) == (other.host.lower(), other.port, other.secure)
 
     def redirected(self, location: str) -> "Address":
-        """Where the Location of a redirect leads.
+        """Returns the address in the Location of a redirect.
 
         Raises:
-            ValueError: That is no WebSocket URL, or leads from an encrypted connection to one that is not.
+            ValueError: It is no WebSocket URL, or leads from an encrypted connection to a plain one.
         """
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])

@@ -1,4 +1,4 @@
-"""`duck bench URL`: how many messages a second an echo server sends back, and how long each takes."""
+"""`duck bench URL`: the rate of messages of an echo server, and the latency of each."""
 
 import argparse
 import asyncio
@@ -17,7 +17,7 @@ from .options import add_connection_options, connection_options, explain
 
 __all__ = ["add_options", "run"]
 
-_AT_ONCE = 64  # connections that are opened side by side
+_AT_ONCE = 64  # connections that are opened concurrently
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,10 @@ def _seconds(text: str) -> float:
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    """Loads a server and prints what came of it.
+    """Loads a server and prints the results.
 
     Returns:
-        The exit status: 0 without errors, 1 with some, 2 if there was no connection.
+        The exit status: 0 without errors, 1 with errors, 2 without any connection.
     """
     load = Load(os.urandom(arguments.size), arguments.depth)
     began = time.perf_counter()
@@ -80,14 +80,14 @@ async def _measure(load: "Load", arguments: argparse.Namespace, opening: float) 
 
 
 class Load:
-    """What all connections share.
+    """State shared by all connections.
 
     Attributes:
         payload: The message.
         depth: Messages in flight on each connection.
-        clients: The connections that are open.
-        latencies: Seconds of each message there and back.
-        errors: What went wrong, and how often.
+        clients: The open connections.
+        latencies: Round-trip time of each message, in seconds.
+        errors: The number of errors of each kind.
         running: Whether messages are still to be sent.
     """
 
@@ -101,7 +101,7 @@ class Load:
 
 
 class Loader(WebSocketClient):
-    """One connection: sends a message for each that comes back."""
+    """One connection: each echo triggers the next message."""
 
     MAX_FRAME_SIZE = None
     PING_INTERVAL = None
@@ -116,7 +116,7 @@ class Loader(WebSocketClient):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the connection is open, and no echo has come."""
+        """Whether the connection is open and has received no echo."""
         return not self._has_echo and self.close_code is None
 
     def begin(self) -> None:
@@ -161,11 +161,11 @@ async def _open(load: Load, arguments: argparse.Namespace) -> None:
 
 
 async def _load(load: Load, seconds: float) -> float:
-    """Sends messages for a while; the seconds that it was, then closes all."""
+    """Sends messages for `seconds`, then closes all; returns the actual seconds."""
     load.running = True
     began = time.perf_counter()
     for client in load.clients:
-        with suppress(ConnectionClosed):  # which `on_close` counts
+        with suppress(ConnectionClosed):  # `on_close` counts it
             client.begin()
     counted = 0
     while (left := began + seconds - time.perf_counter()) > 0:

@@ -29,7 +29,7 @@ __all__ = ["ClientConnection", "Options", "WebSocketClient"]
 
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
-# The window of the server is not limited by default: many servers ignore such a limit, and some decline the offer.
+# The server's window is not limited by default: many servers ignore such a limit, and some decline the offer.
 _COMPRESSION = Compression(server_max_window_bits=15)
 
 _SETTINGS = {
@@ -50,28 +50,29 @@ _SETTINGS = {
     "subprotocols": "SUBPROTOCOLS",
     "write_limit": "WRITE_LIMIT",
 }
-"""The keywords of a client that stand for a setting."""
+"""The client's keywords that stand for a setting."""
 
 
 class Options(TypedDict, total=False):
-    """What `connect` and `WebSocketClient` take beside the URL.
+    """Options of `connect` and `WebSocketClient`, in addition to the URL.
 
     Attributes:
-        subprotocols: Names, the preferred one first. `ws.subprotocol` is the one that the server has chosen.
-        compression: True, False, or a `Compression`. A server that does not keep to its `server_max_window_bits` is
-            refused; True leaves the server its 15.
-        extensions: Of your own, as a `ClientOffer` for each name.
-        headers: Further header fields of the request, as a mapping or as pairs.
-        origin: The value of Origin, which some servers demand.
+        subprotocols: Names, the preferred one first. `ws.subprotocol` is the server's choice.
+        compression: True, False, or a `Compression`. A server that exceeds its `server_max_window_bits` is refused;
+        True
+            leaves the server its 15.
+        extensions: Custom extensions, as a `ClientOffer` for each name.
+        headers: Additional header fields of the request, as a mapping or as pairs.
+        origin: The value of Origin, which some servers require.
         cookies: Names and values.
-        user_agent: The value of User-Agent; None for none.
+        user_agent: The value of User-Agent; None to omit it.
         ssl: For `wss`, a context; False to accept any certificate.
-        server_hostname: The name that the certificate must have, if that is not the URL's.
-        unix: The path of a Unix socket to connect to; the URL says what to ask for.
+        server_hostname: The name that the certificate must have, if it differs from the URL's.
+        unix: The path of a Unix socket to connect to; the URL then only names the requested resource.
         sock: A connected socket to use.
-        proxy: True for the one that the environment names, None for none, or a URL.
-        max_redirects: How often the server may send the client elsewhere; 0 for never. From wss to ws is refused.
-        open_timeout: Seconds for all that happens before the connection is open; None for any time.
+        proxy: True for the environment's proxy, None for none, or a URL.
+        max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
+        open_timeout: Seconds for everything before the connection is open; None for no limit.
         max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
     """
 
@@ -104,10 +105,10 @@ class Options(TypedDict, total=False):
 
 
 class WebSocketClient(WebSocketEndpoint):
-    """A connection to a server; override `on_receive`, and `on_open` and `on_close` where they are of use.
+    """A connection to a server. Override `on_receive`, and `on_open` and `on_close` as needed.
 
-    The hooks, the methods that send and the settings are those of `WebSocketView`, and so are their promises. Settings
-    are attributes of the class, or keywords in small letters.
+    The hooks, the sending methods and the settings are those of `WebSocketView`, with the same guarantees. Settings are
+    attributes of the class, or keywords in lower case.
 
         class Ticker(WebSocketClient):
             MAX_FRAME_SIZE = 1 << 16
@@ -120,19 +121,20 @@ class WebSocketClient(WebSocketEndpoint):
 
         asyncio.run(Ticker("wss://example.org/ticker").run())
 
-    As a context manager, it is open inside and closed behind: `async with Ticker(url) as ticker: ...`. An object is one
-    connection; make another to connect again.
+    The context manager opens the connection and closes it at the end: `async with Ticker(url) as ticker: ...`. An
+    object
+    is one connection; create another to connect again.
 
     Args:
-        url: `ws://` or `wss://`; user and password in it become a field Authorization.
+        url: `ws://` or `wss://`; user and password in it become the Authorization field.
         options: See `Options`.
 
     Attributes:
-        url: Where the connection goes, without credentials; after redirects where they have led.
-        response_headers: Of the 101 response; empty before.
+        url: The URL of the connection, without credentials; after redirects, the final one.
+        response_headers: The header fields of the 101 response; empty before.
 
     Raises:
-        TypeError, ValueError: An option or the URL cannot be what it is.
+        TypeError, ValueError: An option or the URL is invalid.
     """
 
     OPEN_TIMEOUT: float | None = 10
@@ -151,7 +153,7 @@ class WebSocketClient(WebSocketEndpoint):
         self._route = Route(**given)
 
     def _check_class(self) -> None:
-        """Looks at the class again where it has changed since the last look, as a view does."""
+        """Checks the class again if it has changed since the last check, as a view does."""
         cls = type(self)
         if not cls._definition.is_that_of(cls):
             cls._definition = Definition(cls, cls._definition.base)
@@ -164,12 +166,12 @@ class WebSocketClient(WebSocketEndpoint):
     # From the beginning to the end
 
     async def open(self) -> None:
-        """Connects and shakes hands; `on_open` has begun when this ends.
+        """Connects and performs the handshake; `on_open` has started when this returns.
 
         Raises:
             HandshakeFailed: The server has refused, or its response breaks the rules; has status, headers and body.
-            OSError: The network, the proxy or TLS has failed. A TimeoutError is one, after `OPEN_TIMEOUT`.
-            RuntimeError: It has been opened before.
+            OSError: The network, the proxy or TLS has failed. After `OPEN_TIMEOUT` it is a TimeoutError.
+            RuntimeError: The connection has been opened before.
         """
         if self._protocol is not None or self.state is not State.CLOSED:
             raise RuntimeError("a client is one connection, and this one has been opened: make another")
@@ -182,14 +184,14 @@ class WebSocketClient(WebSocketEndpoint):
             raise
 
     def _offers(self) -> Mapping[str, ClientOffer]:
-        """The extensions that are offered."""
+        """Returns the extensions to offer."""
         if self.COMPRESSION is False:
             return self.OFFERS
         settings = _COMPRESSION if self.COMPRESSION is True else self.COMPRESSION
         return {PERMESSAGE_DEFLATE: settings.offer(), **self.OFFERS}
 
     async def _dial(self) -> None:
-        """Gets a transport on which a handshake has succeeded, and takes it."""
+        """Establishes a transport with a successful handshake, and takes it over."""
         deadline = asyncio.timeout(self.OPEN_TIMEOUT)
         try:
             async with deadline:
@@ -206,7 +208,7 @@ class WebSocketClient(WebSocketEndpoint):
         self._take(transport, agreement, early)
 
     def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
-        """Becomes the protocol of a transport on which a handshake has succeeded."""
+        """Becomes the protocol of a transport with a successful handshake."""
         self.response_headers = agreement.headers
         self.subprotocol = agreement.subprotocol
         self.extensions = agreement.extensions
@@ -221,9 +223,9 @@ class WebSocketClient(WebSocketEndpoint):
         self._start(protocol, overridden)
 
     async def run(self) -> None:
-        """Opens the connection and waits until it is closed and every hook has ended; errors of `open`.
+        """Opens the connection and waits until it is closed and every hook has ended; raises the errors of `open`.
 
-        Cancelled, it closes the connection with 1001 and cancels the handlers, and ends after `on_close`.
+        If cancelled, it closes the connection with 1001, cancels the handlers, and ends after `on_close`.
         """
         await self.open()
         try:
@@ -237,18 +239,18 @@ class WebSocketClient(WebSocketEndpoint):
         """Waits until the connection is gone and every hook has ended.
 
         Returns:
-            Its close code, as `close_code`.
+            The close code, as `close_code`.
         """
         protocol = self._open_protocol()
         await protocol.until_closed()
         return protocol.connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Closes the connection and waits until it is gone; may be called at any time, and again.
+        """Closes the connection and waits until it is gone; may be called at any time, and repeatedly.
 
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
-            reason: Cut where it is over 123 bytes of UTF-8.
+            reason: Cut to 123 bytes of UTF-8.
 
         Raises:
             ValueError: The code may not be sent.
@@ -278,7 +280,7 @@ class WebSocketClient(WebSocketEndpoint):
 
     @staticmethod
     def _code_of(error: BaseException | None) -> CloseCode:
-        """With what to close behind a block that an exception has left."""
+        """Returns the close code for a block that an exception has left."""
         if error is None:
             return CloseCode.NORMAL_CLOSURE
         is_failure = isinstance(error, Exception) and not isinstance(error, ConnectionClosed)
@@ -292,7 +294,7 @@ class WebSocketClient(WebSocketEndpoint):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url} {self.state.name}>"
 
-    # What the protocol needs of its endpoint
+    # Required by the protocol of its endpoint
 
     @property
     def _label(self) -> str:
@@ -307,16 +309,17 @@ class WebSocketClient(WebSocketEndpoint):
 
 
 class ClientConnection(WebSocketClient):
-    """A connection whose messages are received by asking for them; `connect` makes one.
+    """A connection with `recv` in place of message hooks; created by `connect`.
 
-    While nobody asks, MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait at most. Then nothing more is read, and the
-    server is held up.
+    At most MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait for `recv`. Beyond that nothing is read, and the server is
+    held
+    up.
     """
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
         super().__init__(url, **options)
         self._inbox: Inbox | None = None
-        self._closes = False  # whether the user has asked for the end
+        self._closes = False  # whether the user has closed the connection
         self._is_given_up = False
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
@@ -324,17 +327,17 @@ class ClientConnection(WebSocketClient):
         return ConnectionProtocol(self, connection, inbox=inbox)
 
     async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
-        """The next message: a str if it is a text, bytes if it is binary.
+        """Returns the next message: a str for text, bytes for binary.
 
-        Cancelling it, or a timeout, loses no message.
+        Neither a cancellation nor a timeout loses a message.
 
         Args:
-            timeout: Seconds to wait for it; None for any time.
+            timeout: Seconds to wait; None for no limit.
 
         Raises:
             ConnectionClosed: The connection is closing or gone, and no message is left; has `code` and `reason`.
-            RuntimeError: It is not open yet.
-            TimeoutError: None has come in time.
+            RuntimeError: The connection is not open yet.
+            TimeoutError: No message has come in time.
         """
         inbox = self._inbox
         if inbox is None:
@@ -347,7 +350,7 @@ class ClientConnection(WebSocketClient):
             else:
                 message = await self._get_within(timeout, inbox)
         opcode, payload = message
-        return payload.decode() if opcode == 1 else payload  # a look-up of OpCode.TEXT takes 400 instructions
+        return payload.decode() if opcode == 1 else payload  # looking up OpCode.TEXT takes 400 instructions
 
     async def _get_within(self, timeout: float, inbox: Inbox) -> tuple[int, bytes]:  # noqa: ASYNC109
         deadline = asyncio.timeout(timeout)
@@ -360,11 +363,12 @@ class ClientConnection(WebSocketClient):
             raise TimeoutError(f"no message from {self.url} within {timeout} seconds") from None
 
     def __aiter__(self) -> Self:
-        """The messages, up to the end of the connection.
+        """Iterates over the messages until the end of the connection.
 
         Raises:
-            ConnectionClosed: It ended other than by 1000, 1001, or a close frame without code; or the server was silent
-                for too long, see `ping_interval`, which closes the connection with 1001.
+            ConnectionClosed: The end was other than 1000, 1001, or a close frame without code; or the server was silent
+            for
+                too long (see `ping_interval`), which closes the connection with 1001.
         """
         return self
 

@@ -1,4 +1,4 @@
-"""`connect`: a connection as a context manager, to be awaited, or one after the other in a loop."""
+"""`connect`: one connection as a context manager or an awaitable, or a series of connections in a loop."""
 
 import asyncio
 from collections.abc import Generator
@@ -23,10 +23,10 @@ class connect:
             async for message in ws:
                 print(message)
 
-    The connection is closed behind the block: with 1000, with 1011 if an exception has left it, with 1001 if it was
-    cancelled. `ws = await connect(...)` leaves it to you to `await ws.close()`.
+    The connection is closed at the end of the block: with 1000, with 1011 after an exception, with 1001 after a
+    cancellation. `ws = await connect(...)` requires a later `await ws.close()`.
 
-    A loop over `connect` gives a connection, and another whenever that has ended, after a pause; see `Reconnect`:
+    A loop over `connect` gives a connection, and another after each end and a pause; see `Reconnect`:
 
         async for ws in connect("wss://example.org/ticker", reconnect=Reconnect(longest=10)):
             try:
@@ -36,18 +36,18 @@ class connect:
             except ConnectionClosed:  # of `send`
                 continue
 
-    `ws.left_over` has the messages that the connection before may not have sent. Each turn of the loop closes its
-    connection, if that is still open; behind a `break`, close it yourself.
+    `ws.left_over` has the messages that the previous connection may not have sent. Each turn of the loop closes its
+    connection if it is still open; after a `break`, close it yourself.
 
     Args:
-        url: `ws://` or `wss://`; user and password in it become a field Authorization.
-        reconnect: When a loop is to connect again, and which errors end it.
+        url: `ws://` or `wss://`; user and password in it become the Authorization field.
+        reconnect: When a loop connects again, and which errors end it.
         options: See `Options`.
 
     Raises:
         HandshakeFailed: The server has refused, or its response breaks the rules; has status, headers and body.
-        OSError: The network, the proxy or TLS has failed. A TimeoutError is one, after `open_timeout`.
-        TypeError, ValueError: An option or the URL cannot be what it is.
+        OSError: The network, the proxy or TLS has failed. After `open_timeout` it is a TimeoutError.
+        TypeError, ValueError: An option or the URL is invalid.
     """
 
     def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
@@ -107,7 +107,7 @@ class connect:
         return connection
 
     async def _pause(self, error: Exception) -> None:
-        """Waits before another attempt; raises the error that is the last."""
+        """Waits before another attempt; raises the error if it is final."""
         policy = self._reconnect
         if policy.is_final(error) or self._attempt == policy.attempts:
             raise error

@@ -1,8 +1,8 @@
-"""From a URL to a connection that has been agreed on: name, proxy, TLS, request, response, redirects.
+"""From a URL to a connection with a finished handshake: name, proxy, TLS, request, response, redirects.
 
-    dial -> a transport, what was agreed on, and the first bytes behind the response
+    dial -> a transport, the agreement, and the first bytes behind the response
 
-Whatever goes wrong closes the transport.
+Any failure closes the transport.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from .proxies import connect_through, proxy_for
 __all__ = ["Dialed", "Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HAPPY_EYEBALLS_DELAY = 0.25  # seconds between two addresses of a name that are tried side by side (RFC 8305)
-_REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal behind its head
+_HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
+_REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 _PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -45,7 +45,7 @@ def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How to get to a server; `connect` explains each."""
+    """The way to a server; `Options` explains each field."""
 
     ssl: tls.SSLContext | bool | None = None
     server_hostname: str | None = None
@@ -67,11 +67,11 @@ class Route:
                 raise ValueError(f"the cookie {name!r}: {value!r} would be read as others: percent-encode ; and =")
 
     def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
-        """The header fields of a request.
+        """Returns the header fields of a request.
 
         Args:
-            address: Where it goes.
-            is_first: Whether that is the host that the user has named, who may be told what is meant for it alone.
+            address: The address of the request.
+            is_first: Whether the user has named this host, rather than a redirect; only then private fields are sent.
         """
         given = list(pairs_of(self.headers))
         if not is_first:
@@ -90,13 +90,13 @@ class Route:
 
 
 class Dialed(NamedTuple):
-    """A connection on which a handshake has succeeded.
+    """A connection with a finished handshake.
 
     Attributes:
-        transport: Reading is paused.
+        transport: The transport, with reading paused.
         agreement: See `Agreement`.
         early: The first bytes behind the response.
-        address: Where the connection has led.
+        address: The final address.
     """
 
     transport: asyncio.Transport
@@ -108,10 +108,10 @@ class Dialed(NamedTuple):
 async def dial(
     address: Address, route: Route, subprotocols: Sequence[str], extensions: Mapping[str, ClientOffer]
 ) -> Dialed:
-    """Connects, shakes hands, and follows redirects.
+    """Connects, performs the handshake, and follows redirects.
 
     Raises:
-        HandshakeFailed: See there.
+        HandshakeFailed: The server has refused, or its response breaks the rules.
         OSError: The network, the proxy or TLS has failed.
         ValueError: The options contradict each other, or cannot be sent.
     """
@@ -136,12 +136,12 @@ async def dial(
 
 
 def _redirected(address: Address, route: Route, error: HandshakeRefused, redirects: int) -> Address:
-    """Where a refusal leads; it is raised if it leads nowhere."""
+    """Returns the address that a refusal redirects to; raises the refusal if it does not redirect."""
     location = error.headers.get("location")
     if error.status not in _REDIRECTS or location is None or route.max_redirects == 0:
         raise error
     if route.sock is not None or route.unix is not None:
-        raise error  # the next request would go over a socket that is used up, or to another host
+        raise error  # the next request would use a spent socket, or go to another host
     try:
         address = address.redirected(location)
     except ValueError as cause:
@@ -173,7 +173,7 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
     if sock is not None:
         _, protocol = await loop.create_connection(opening, sock=sock, **options)
         return protocol
-    # uvloop does not have it, and in Python 3.12 it fails where tasks are eager.
+    # uvloop lacks it, and in Python 3.12 it fails with eager tasks.
     if isinstance(loop, asyncio.BaseEventLoop) and loop.get_task_factory() is None:
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
@@ -198,7 +198,7 @@ class Opening(asyncio.Protocol):
     """Sends the request and reads the response.
 
     Attributes:
-        agreement: The outcome. Once it is there, reading is paused.
+        agreement: The outcome. Reading is paused once it is there.
     """
 
     transport: asyncio.Transport
@@ -215,11 +215,11 @@ class Opening(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.agreement.done():
-            self._handshake.rest += data  # of TLS, what had been decrypted before reading was paused
+            self._handshake.rest += data  # of TLS, bytes decrypted before reading was paused
             return
         try:
             agreement = self._handshake.feed(data)
-        except Exception as error:  # a `ClientOffer.accept` of the user's may raise anything
+        except Exception as error:  # a user's `ClientOffer.accept` may raise anything
             self.agreement.set_exception(error)
         else:
             if agreement is not None:

@@ -1,4 +1,4 @@
-"""What the commands `duck connect` and `duck bench` have in common: options of a connection, and words for errors."""
+"""Shared parts of `duck connect` and `duck bench`: options of a connection, and error messages."""
 
 import argparse
 
@@ -11,7 +11,7 @@ __all__ = ["add_connection_options", "connection_options", "explain"]
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a connection, and its URL."""
+    """Adds the connection options and the URL."""
     parser.add_argument("url", type=_url, metavar="URL", help="ws:// or wss://")
     parser.add_argument(
         "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
@@ -24,7 +24,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 
 def connection_options(arguments: argparse.Namespace) -> Options:
-    """The options of a client that were given."""
+    """Returns the given options of a client."""
     chosen: Options = {
         "headers": arguments.header,
         "subprotocols": arguments.subprotocol,
@@ -40,7 +40,7 @@ def connection_options(arguments: argparse.Namespace) -> Options:
 
 
 def explain(error: Exception) -> str:
-    """An error in one line, with the first words of a refusal."""
+    """Describes an error in one line, with the first words of a refusal."""
     words = str(error) or type(error).__name__
     if isinstance(error, HandshakeFailed) and error.body:
         words += f": {error.body[:200].decode(errors='replace').strip()}"

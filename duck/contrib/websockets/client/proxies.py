@@ -1,6 +1,6 @@
-"""Proxies of a client: which one the environment names, and a socket that goes through it.
+"""A client's proxies: the choice by the environment, and a socket through a proxy.
 
-SOCKS and HTTP CONNECT are spoken by the library python-socks, the extra `proxy`.
+The library python-socks, the extra `proxy`, speaks SOCKS and HTTP CONNECT.
 """
 
 import socket
@@ -14,14 +14,14 @@ _VARIABLES = {False: ("ws", "http", "socks", "all"), True: ("wss", "https", "soc
 
 
 class ProxyError(OSError):
-    """A proxy could not be reached, or has not let the connection through."""
+    """A proxy was unreachable, or has rejected the connection."""
 
 
 def proxy_for(address: Address) -> str | None:
-    """The URL of the proxy that the environment names for an address, or None.
+    """Returns the URL of the environment's proxy for an address, or None.
 
     The variables are those of urllib: `https_proxy` for `wss`, `http_proxy` for `ws`, then `socks_proxy` and
-    `all_proxy`, except for the hosts of `no_proxy`. `wss_proxy` and `ws_proxy` come before all of them.
+    `all_proxy`, except for the hosts of `no_proxy`. `wss_proxy` and `ws_proxy` precede all of them.
     """
     proxies = urllib.request.getproxies()
     found = next((proxies[name] for name in _VARIABLES[address.secure] if proxies.get(name)), None)
@@ -31,16 +31,17 @@ def proxy_for(address: Address) -> str | None:
 
 
 async def connect_through(proxy: str, address: Address) -> socket.socket:
-    """A socket that a proxy has connected to an address.
+    """Returns a socket that a proxy has connected to an address.
 
     Args:
-        proxy: `http://host:port`, `socks5://host:port` or `socks4://host:port`; with user and password where it asks
-            for them. `socks5h` and `socks4a` leave it to the proxy to look up the name.
+        proxy: `http://host:port`, `socks5://host:port` or `socks4://host:port`, with user and password if required.
+        With
+            `socks5h` and `socks4a` the proxy resolves the name.
 
     Raises:
         ModuleNotFoundError: python-socks is not installed.
-        ProxyError: The connection has not come about.
-        ValueError: That is no URL of a proxy.
+        ProxyError: The connection has failed.
+        ValueError: The URL is not one of a proxy.
     """
     try:
         import python_socks

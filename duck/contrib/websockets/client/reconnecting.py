@@ -1,4 +1,4 @@
-"""Connecting again after a connection has ended: how long to wait, which errors are final, and what was not sent.
+"""Reconnection after the end of a connection: pauses, final errors, and messages that were not sent.
 
 connect -- open --> the body of the loop -- ended --> a pause --> connect ...
    `------- error, not final ------------------------^
@@ -31,12 +31,12 @@ _FINAL = frozenset(
 
 
 def is_final(error: Exception) -> bool:
-    """Whether it is of no use to connect again after an error.
+    """Whether an error makes another attempt useless.
 
-    Final are: a refusal with a status below 500 other than 408, 425 and 429; a 101 response that breaks the rules; a
-    certificate that is not accepted; an end by 1002, 1003, 1007, 1008, 1009 or 1010, for the same would happen again;
-    and whatever is no error of the network, such as a ValueError for an option. All else is not: no network, no
-    response, a refusal by 502 or 503, an end by 1001 or 1006.
+    Final errors: a refusal with a status below 500 other than 408, 425 and 429; a 101 response that breaks the rules; a
+    rejected certificate; an end by 1002, 1003, 1007, 1008, 1009 or 1010, which would recur; and any error other than of
+    the network, such as a ValueError for an option. All others are temporary: no network, no response, a refusal by 502
+    or 503, an end by 1001 or 1006.
     """
     if isinstance(error, ConnectionClosed):
         return error.code in _FINAL
@@ -49,18 +49,20 @@ def is_final(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnect:
-    """When to connect again.
+    """The policy for connecting again.
 
-    The pause before attempt n is `first * factor ** n` seconds, at most `longest`, of which a random part of up to a
-    half is taken off, so that the clients of a server that has failed do not come back all at once. A `Retry-After` of
-    the server makes it longer, within `longest`. The count begins anew when a connection has lasted for `longest`.
+    The pause before attempt n is `first * factor ** n` seconds, at most `longest`, less a random part of up to a half,
+    so
+    that the clients of a failed server do not return all at once. A `Retry-After` of the server extends it, up to
+    `longest`. The count restarts after a connection that has lasted for `longest`.
 
     Args:
         first: Seconds.
         factor: 1 or more.
         longest: Seconds.
-        attempts: How often to try before the last error is raised; None for ever.
-        is_final: Takes an error, or the `ConnectionClosed` of a connection that was open; true to raise it.
+        attempts: Attempts before the last error is raised; None for no limit.
+        is_final: Called with an error, or the `ConnectionClosed` of a connection that was open; returns True to raise
+        it.
     """
 
     first: float = 0.5
@@ -74,8 +76,8 @@ class Reconnect:
             raise ValueError("the pauses begin with first, 0 or more, grow by factor, 1 or more, up to longest")
 
     def pause(self, attempt: int, error: Exception | None = None) -> float:
-        """Seconds to wait before an attempt, the first of which is 0."""
-        # Beyond that many the power of any factor would be out of bounds.
+        """Returns the seconds to wait before an attempt, of which the first is 0."""
+        # A larger exponent could overflow with some factors.
         seconds = min(self.first * self.factor ** min(attempt, 100), self.longest)
         seconds *= 1 - random.random() / 2
         if isinstance(error, HandshakeRefused):
@@ -86,15 +88,15 @@ class Reconnect:
 
 
 class ReconnectingConnection(ClientConnection):
-    """One of the connections of `async for ws in connect(...)`.
+    """One connection of `async for ws in connect(...)`.
 
-    `async for message in ws` ends with the connection, however that ends: the outer loop goes on with the next.
+    `async for message in ws` ends with the connection, however caused, so that the outer loop continues with the next.
 
     Attributes:
-        unsent: The messages, as (data, opcode), of which it is not known that they have left this process. Once the
-            connection is gone, they are what may have got lost; some may have arrived all the same. A message that has
-            left may get lost as well, of which only an answer of the server can tell.
-        left_over: `unsent` of the connection before this one.
+        unsent: The messages, as (data, opcode), that may not have left this process. After the end of the connection
+            they may be lost, although some may have arrived. Messages that have left may be lost too; only an answer of
+            the server can tell.
+        left_over: `unsent` of the previous connection.
     """
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
@@ -114,18 +116,18 @@ class ReconnectingConnection(ClientConnection):
 
     @property
     def _is_queued(self) -> bool:
-        """Whether something waits to be written."""
+        """Whether data waits to be written."""
         protocol = self._open_protocol()
         return bool(protocol.is_elsewhere or protocol.is_sending or protocol.transport.get_write_buffer_size())
 
     def _settle(self) -> None:
-        """Forgets the messages, if all have left."""
-        # A transport that has failed has dropped what it had.
+        """Forgets the messages if all have left."""
+        # A failed transport has dropped its data.
         if self.unsent and not self._open_protocol().transport.is_closing() and not self._is_queued:
             self.unsent.clear()
 
     def _look_later(self) -> None:
-        """Looks again in the next pass of the loop: what was gathered within a read has left by then."""
+        """Checks again in the next pass of the loop, when data gathered within a read has left."""
         if not self._is_looking:
             self._is_looking = True
             self._open_protocol().loop.call_soon(self._look)

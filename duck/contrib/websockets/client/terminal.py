@@ -1,8 +1,8 @@
 """`duck connect URL`: a client for the terminal.
 
-A line is sent as a text message. `/ping`, `/pong`, `/binary` and `/close` send what they say, and a line that begins
-with two slashes is a message that begins with one. The end of the input closes the connection, once the server has
-answered a ping behind the last message.
+Each line is sent as a text message. `/ping`, `/pong`, `/binary` and `/close` send what they name; two leading slashes
+send a message that begins with one. The end of the input closes the connection after the server has answered a ping
+behind the last message.
 """
 
 import argparse
@@ -30,10 +30,10 @@ HELP = """a line is sent as a text message; a message that begins with a slash i
 /ping [text]            /binary HEX (such as 00 ff)
 /pong [text]            /close [code [reason]]"""
 
-_SHOWN = 64  # bytes of a binary message
+_SHOWN = 64  # bytes shown of a binary message
 _LAST = b"end of input"
-_PATIENCE = 5.0  # seconds for an answer to that,
-_QUIET = 0.2  # and for the answers to other messages behind it
+_PATIENCE = 5.0  # seconds for the answer to that ping
+_QUIET = 0.2  # seconds for answers to other messages after it
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +45,12 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     """Talks to a server until the connection or the input ends.
 
     Args:
-        arguments: As parsed.
-        lines: The input; None for that of the process.
+        arguments: The parsed arguments.
+        lines: The input; None for stdin.
 
     Returns:
-        The exit status: 0 after a normal closure, 1 after another end or if the input could not be read to its end, 2
-        if there was no connection.
+        The exit status: 0 after a normal closure, 1 after another end or a failure to read the input, 2 without a
+        connection.
     """
     try:
         terminal = Terminal(arguments.url, **connection_options(arguments))
@@ -59,7 +59,7 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         print(f"duck: {arguments.url}: {explain(error)}", file=sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the encoding of a terminal may lack a received letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a received letter
     terminal.begin(sys.stdin if lines is None else lines)
     code = await terminal.wait_closed()
     terminal._say(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
@@ -67,15 +67,15 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
 
 
 class Terminal(WebSocketClient):
-    """Prints what comes, and sends what is typed."""
+    """Prints received frames, and sends typed lines."""
 
     MAX_FRAME_SIZE = 1 << 26
     RECEIVE_TIMEOUT = None
 
-    is_cut = False  # whether the input could not be read to its end
+    is_cut = False  # whether reading the input has failed
 
     def begin(self, lines: TextIO) -> None:
-        """Tells of the connection, and reads lines in a thread, for a terminal cannot be read without waiting."""
+        """Reports the connection, and reads lines in a thread, because reading a terminal blocks."""
         words = [f"connected to {self.url}"]
         if self.subprotocol:
             words.append(f"subprotocol {printable(self.subprotocol)}")
@@ -86,11 +86,11 @@ class Terminal(WebSocketClient):
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
     def _say(self, words: str) -> None:
-        """Prints a line; closes the connection if nobody reads the output any more, as behind `| head`."""
+        """Prints a line; closes the connection if the output has no reader any more, as behind `| head`."""
         try:
             print(words, flush=True)
         except BrokenPipeError:
-            with open(os.devnull, "wb") as nowhere:  # the interpreter flushes the output once more at its end
+            with open(os.devnull, "wb") as nowhere:  # the interpreter flushes the output again at exit
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
             self.terminate()
 
@@ -105,7 +105,7 @@ class Terminal(WebSocketClient):
             loop.call_soon_threadsafe(self._finish, loop, problem)
 
     def _finish(self, loop: asyncio.AbstractEventLoop, problem: str) -> None:
-        """The input has ended."""
+        """Handles the end of the input."""
         if problem:
             self.is_cut = True
             print(f"duck: {self.url}: {printable(problem)}", file=sys.stderr)
@@ -113,7 +113,7 @@ class Terminal(WebSocketClient):
         loop.call_later(_PATIENCE, self.take_line, "/close")
 
     def take_line(self, line: str) -> None:
-        """Does what a line asks for."""
+        """Executes or sends a line."""
         try:
             if not line.startswith("/"):
                 _ = self.send(line)
@@ -122,7 +122,7 @@ class Terminal(WebSocketClient):
             else:
                 self._command(line)
         except ConnectionClosed:
-            pass  # which is told in the end
+            pass  # it is reported at the end
         except ValueError as error:
             self._say(f"! {error}")
 
@@ -151,7 +151,7 @@ class Terminal(WebSocketClient):
         while True:
             frame = await self.read_frame()
             if frame.opcode == OpCode.PONG and frame.payload == _LAST:
-                # A server may answer it before what came ahead of it.
+                # A server may answer the ping before earlier messages.
                 asyncio.get_running_loop().call_later(_QUIET, self.take_line, "/close")
                 continue
             self._say(f"< {describe(frame)}")
@@ -160,7 +160,7 @@ class Terminal(WebSocketClient):
 
 
 def describe(frame: Frame) -> str:
-    """A frame in one line, without what would steer a terminal."""
+    """Describes a frame in one line, without control characters for the terminal."""
     payload = frame.payload
     if frame.opcode == OpCode.TEXT:
         return printable(payload.decode())

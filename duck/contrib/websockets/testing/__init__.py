@@ -1,4 +1,4 @@
-"""Tests of one's own views, in memory.
+"""In-memory tests of views.
 
 from duck.contrib.websockets.testing import connect
 
@@ -7,7 +7,7 @@ async def test_echo():
         await ws.send("hello")
         assert await ws.recv() == "hello"
 
-The pytest plugin gives the same as a fixture, `websocket`.
+The pytest plugin provides the same as the fixture `websocket`.
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused

@@ -1,4 +1,4 @@
-"""`connect`: a client of a view, of routes or of an ASGI application in the same process, for tests."""
+"""`connect`: a test client for a view, routes or an ASGI application in the same process."""
 
 import asyncio
 import linecache
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 class TestConnection(ClientConnection):
-    """The client's end of a tested connection: a `ClientConnection`, and what only a test needs.
+    """The client's end of a tested connection: a `ClientConnection` with additions for tests.
 
     Attributes:
-        timeout: Seconds that each wait may take.
+        timeout: Seconds for each wait.
         view: The view at the other end; None for an ASGI application.
-        errors: What its hooks have raised.
+        errors: The exceptions of the view's hooks.
     """
 
-    __test__ = False  # pytest looks at the name
+    __test__ = False  # pytest collects classes by name
 
-    PING_INTERVAL = None  # pings that a test has not asked for would be in its way
+    PING_INTERVAL = None  # unrequested pings would disturb a test
     RECEIVE_TIMEOUT = None
 
     def __init__(
@@ -63,7 +63,7 @@ class TestConnection(ClientConnection):
     # The beginning
 
     async def open(self) -> None:
-        """Shakes hands, as `ClientConnection.open`; errors of the application are raised."""
+        """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
         self._catching.__enter__()
         try:
             await super().open()
@@ -110,15 +110,15 @@ class TestConnection(ClientConnection):
     # Waiting
 
     async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
-        """The next message: a str if it is a text, bytes if it is binary.
+        """Returns the next message: a str for text, bytes for binary.
 
         Args:
-            timeout: Seconds to wait for it; None for those of the connection.
+            timeout: Seconds to wait; None for the connection's timeout.
 
         Raises:
             ConnectionClosed: The connection is closing or gone, and no message is left.
-            Exception: What a hook of the view has raised, if that has closed the connection.
-            TimeoutError: None has come in time; says what the view was doing.
+            Exception: The exception of a view's hook, if it has closed the connection.
+            TimeoutError: No message has come in time; the text tells what the view was doing.
         """
         try:
             message = await self._in_time(super().recv(), "a message", timeout)
@@ -129,7 +129,7 @@ class TestConnection(ClientConnection):
         return message
 
     async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
-        """Waits until both ends are gone, and every hook of the view has ended; its close code."""
+        """Waits until both ends are gone and every hook of the view has ended; returns the close code."""
         await self._in_time(self._until_ended(), "the end of the connection", timeout)
         return self._open_protocol().connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
@@ -150,7 +150,7 @@ class TestConnection(ClientConnection):
             raise TimeoutError(f"{what} has not come within {timeout} seconds: {self.doing()}") from None
 
     def doing(self) -> str:
-        """What the other end is doing, in words."""
+        """Describes the activity of the other end."""
         server, protocol = self._server, self._open_protocol() if self._protocol else None
         words = [f"{self.received} messages were received"] if protocol is not None else ["the connection is not open"]
         tasks = [] if server.task is None or server.task.done() else [server.task]
@@ -168,7 +168,7 @@ class TestConnection(ClientConnection):
 
     @property
     def received(self) -> int:
-        """Messages that `recv` has given."""
+        """The number of messages that `recv` has returned."""
         return self._received
 
     # The end
@@ -191,7 +191,7 @@ class TestConnection(ClientConnection):
             self._note_errors(error)
 
     async def _end_hooks(self) -> None:
-        """Waits for the hooks of the view, which are cancelled after a while, as on a server after CLOSE_TIMEOUT."""
+        """Waits for the view's hooks, and cancels them after a while, as a server does after CLOSE_TIMEOUT."""
         try:
             await asyncio.wait_for(self._until_ended(), self._patience)
         except TimeoutError:
@@ -208,7 +208,7 @@ class TestConnection(ClientConnection):
         return min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
-        """Raises what a hook has raised, with its own traceback."""
+        """Raises the exception of a hook, with its own traceback."""
         if self._raise_errors and self.errors and self.errors[0] is not cause:
             raise self.errors[0] from None
 
@@ -230,17 +230,17 @@ class TestConnection(ClientConnection):
         self._network_of().drop()
 
     def stop_reading(self) -> None:
-        """Takes nothing more, so that what the view sends piles up at its end; until `resume_reading`."""
+        """Pauses reading until `resume_reading`, so that the view's data accumulates at its end."""
         self._network_of().stalled = True
 
     def resume_reading(self) -> None:
-        """Takes what has piled up."""
+        """Reads the accumulated data."""
         self._network_of().resume()
 
     def send_raw(self, data: bytes) -> None:
         """Sends bytes as they are: half a frame, or one that breaks the rules.
 
-        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` gives those of a sound one.
+        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` gives the bytes of a valid one.
         """
         self._network_of().client.write(data)
 
@@ -249,16 +249,16 @@ class TestConnection(ClientConnection):
         self._network_of().client.write_eof()
 
     def slow_down(self, size: int = 1) -> None:
-        """From now on so many bytes go each way in one pass of the loop."""
+        """Limits each pass of the loop to `size` bytes in each direction from now on."""
         self._network_of().piece = size
 
 
-_PATIENCE = 1.0  # seconds that the hooks of a view have to end once the connection is gone
+_PATIENCE = 1.0  # seconds for the hooks of a view to end after the connection
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 
 def _where(task: "asyncio.Task[Any]") -> str:
-    """Where a task waits: its coroutine, and the line."""
+    """Describes where a task waits: its coroutine, and the line."""
     coroutine: Any = task.get_coro()
     while coroutine.cr_frame is not None and coroutine.cr_frame.f_code.co_filename.startswith(_PACKAGE):
         inner = coroutine.cr_await
@@ -274,32 +274,33 @@ def _where(task: "asyncio.Task[Any]") -> str:
 
 
 class connect:
-    """Connects to a view, to routes or to an ASGI application, in memory: no port, and all else as it is.
+    """Connects to a view, routes or an ASGI application, in memory. Only the port is missing.
 
         async def test_echo():
             async with connect(Echo) as ws:
                 await ws.send("hello")
                 assert await ws.recv() == "hello"
 
-    The handshake, the codec, compression, the limits and the hooks are those that a client on the network meets. Each
-    wait has a timeout, whose error tells what the view was doing. What a hook raises fails the test, with its
-    traceback: at `recv`, if that finds the connection closed by it, or else at the end of the block.
+    The handshake, the codec, compression, the limits and the hooks are those of a networked client. Each wait has a
+    timeout, whose error tells what the view was doing. An exception in a hook fails the test, with its traceback: at
+    `recv`, if the exception has closed the connection, or else at the end of the block.
 
-    In a test that is no coroutine, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` wait
-    by themselves. The loop runs only in them.
+    In a synchronous test, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` block. The
+    loop
+    runs only inside them.
 
     Args:
         application: A `WebSocketView` class, a list of routes, or an ASGI application.
         path: Path and query; or a whole URL, for another host or for `wss://`.
-        kwargs: The parameters of the view, beside those of its route.
-        scope: Of an ASGI application: what is to be in its scope beside the usual, such as `{"user": user}`.
-        timeout: Seconds that each wait may take.
-        raise_errors: Whether the errors of hooks are raised; else the test sees their close code, and `ws.errors`.
-        options: Those of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
+        kwargs: The parameters of the view, in addition to those of its route.
+        scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
+        timeout: Seconds for each wait.
+        raise_errors: Whether to raise errors of hooks. If not, the test sees their close code, and `ws.errors`.
+        options: Options of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
 
     Raises:
         HandshakeRefused: The upgrade request is refused; has status, headers and body. See `refusal`.
-        Exception: What the application has raised meanwhile.
+        Exception: An exception of the application during the handshake.
     """
 
     def __init__(
@@ -320,7 +321,7 @@ class connect:
         self._runner: asyncio.Runner | None = None
 
     async def refusal(self) -> HandshakeRefused:
-        """The refusal of the upgrade request; an AssertionError if it is accepted.
+        """Returns the refusal of the upgrade request; raises an AssertionError if it is accepted.
 
         assert (await connect(Private).refusal()).status == 403
         """
@@ -369,11 +370,11 @@ class connect:
 
 
 class Blocking:
-    """A tested connection whose methods wait by themselves, for tests that are no coroutines.
+    """A tested connection with blocking methods, for synchronous tests.
 
     Args:
         runner: Runs the loop.
-        connection: The connection; its other attributes are found here as well.
+        connection: The connection; its other attributes are available here as well.
     """
 
     def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:

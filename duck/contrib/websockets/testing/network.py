@@ -14,10 +14,10 @@ class Network:
     """Carries bytes between a client and a server, in callbacks of the loop.
 
     Attributes:
-        client: The transport of the client,
-        server: and that of the server.
-        piece: Bytes that go each way in one pass of the loop; None for all there are.
-        stalled: Whether nothing gets to the client: its peer sees that it does not read.
+        client: The transport of the client.
+        server: The transport of the server.
+        piece: Bytes moved in each direction per pass of the loop; None for no limit.
+        stalled: Whether the client receives nothing: to the server it looks like a client that does not read.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Network:
             transport.lose(ConnectionResetError("the network was dropped by the test"))
 
     def resume(self) -> None:
-        """Lets bytes get to the client again."""
+        """Delivers bytes to the client again."""
         self.stalled = False
         self._changed()
 
@@ -50,7 +50,7 @@ class Network:
             self._carry(self.server, self.client)
 
     def _carry(self, source: VirtualTransport, target: VirtualTransport) -> None:
-        """Has one end receive what waits at the other."""
+        """Delivers the bytes that wait in `source` to `target`."""
         while (data := source.outgoing(self.piece)) and target.is_reading():
             target.feed(data)
             source.sent(len(data))

@@ -1,4 +1,4 @@
-"""The server of a test: reads one upgrade request from a transport, and runs what is tested on it.
+"""The server of a test: reads one upgrade request from a transport, and runs the tested application on it.
 
 Application = a view class | urlpatterns | an ASGI application
 """
@@ -29,13 +29,13 @@ from ..view import WebSocketView
 __all__ = ["ERRORS", "Server", "catching_errors"]
 
 ERRORS: ContextVar[list[BaseException] | None] = ContextVar("errors of a tested connection", default=None)
-"""Where the errors go that a connection's hooks raise; of the connection in whose context they run."""
+"""The error list of the connection in whose context a hook runs."""
 
 _END = b"\r\n\r\n"
 
 
 class _Catcher(logging.Handler):
-    """Keeps the exceptions that are logged within the context of a tested connection."""
+    """Collects exceptions that are logged within the context of a tested connection."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -52,7 +52,7 @@ _catcher = _Catcher()
 
 @contextmanager
 def catching_errors() -> Iterator[None]:
-    """Notes the errors of hooks while it is entered."""
+    """Collects the errors of hooks inside the block."""
     if not _catcher.users:
         logger.addHandler(_catcher)
     _catcher.users += 1
@@ -68,15 +68,15 @@ class Server(asyncio.Protocol):
     """Serves one connection.
 
     Args:
-        application: What is tested.
-        kwargs: The parameters of a view, beside those of its route.
+        application: The tested application.
+        kwargs: The parameters of a view, in addition to those of its route.
         secure: Whether the request came over TLS.
-        scope: Of an ASGI application: what is to be in its scope beside the usual.
+        scope: Additional entries of an ASGI application's scope.
 
     Attributes:
-        view: The view, if it is one that is tested.
-        task: Runs the ASGI application.
-        label: Names what is tested, for errors.
+        view: The tested view; None for an ASGI application.
+        task: The task of the ASGI application.
+        label: The name of the tested application, for errors.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.task is not None or self.view is not None:
-            return  # behind the request of a client that is refused
+            return  # behind the request of a refused client
         self._received += data
         head, end, content = self._received.partition(_END)
         if end:
@@ -128,7 +128,7 @@ class Server(asyncio.Protocol):
                 self.transport.abort()
 
     def eof_received(self) -> bool:
-        return True  # an application that is asked may still answer
+        return True  # the application may still answer
 
     # One request
 
@@ -179,7 +179,7 @@ class Server(asyncio.Protocol):
 
 
 class _Fields:
-    """What httptools finds in the head of a request."""
+    """Receives the parts of a request's head from httptools."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -193,13 +193,13 @@ class _Fields:
 
 
 def _match(pattern: Any, path: str) -> dict[str, Any] | None:
-    """The parameters that a route finds in a path; None if it is not its own."""
+    """Returns the parameters that a route finds in a path; None if it does not match."""
     found: dict[str, Any] | None = pattern.match(path)
     return found
 
 
 class _AsgiHost:
-    """One ASGI application on one transport; `Host` says what of it a session calls."""
+    """One ASGI application on one transport, with the methods of `Host`."""
 
     def __init__(self, request: HttpRequest, scope: Mapping[str, Any]) -> None:
         self._request = request
@@ -212,7 +212,7 @@ class _AsgiHost:
         session = self._session
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
-            with suppress(ConnectionClosed):  # it has sent to a client that is gone
+            with suppress(ConnectionClosed):  # the application has sent to a client that is gone
                 await application(self._scope(), session.receive, session.send)
         except Exception as error:
             logger.error("error in the ASGI application", exc_info=error)
@@ -258,9 +258,9 @@ class _AsgiHost:
     # For the session
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
-        """Sends the 101 response, and has a wire take the transport."""
+        """Sends the 101 response, and gives the transport to a wire."""
         request = self._request
-        key = handshake.check(request, allowed_origins=["*"])  # the application decides whose pages may connect
+        key = handshake.check(request, allowed_origins=["*"])  # the application checks origins
         extensions = {PERMESSAGE_DEFLATE: Compression().accept}
         acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
         response = handshake.switching_protocols(acceptance, _serialize(headers))
@@ -271,7 +271,7 @@ class _AsgiHost:
         return wire
 
     def deny(self, status: int, headers: Headers) -> None:
-        """Begins another response."""
+        """Starts another response."""
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
@@ -280,14 +280,14 @@ class _AsgiHost:
         self._denial = head % (status, phrase.encode(), _serialize(headers))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
-        """Sends a part of its body."""
+        """Sends a part of the response's body."""
         data, self._denial = self._denial + body, b""
         self._transport.write(data)
         if not more:
             Lingering(self._transport)
 
     def ended(self) -> None:
-        """The accepted connection is gone."""
+        """Notes that the accepted connection is gone."""
 
 
 def _serialize(headers: Headers) -> bytes:
