@@ -1,4 +1,4 @@
-"""Groups of connections: join a view to a name, and publish to all who have joined, in one process or across many.
+"""Groups of connections: join a view to a name, and publish to all members, in one process or across many.
 
 rooms = Groups()                      # in this process
 rooms = Groups("redis://127.0.0.1")   # across processes and machines

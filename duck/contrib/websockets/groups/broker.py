@@ -1,9 +1,8 @@
-"""What carries messages between the processes of a group: the protocols that a broker is written to.
+"""The protocols that a broker implements. A broker carries the messages of a group between processes.
 
     Groups.publish -> BrokerConnection.publish ... BrokerConnection -> Handler.received -> members
 
-`memory.py` and `redis.py` are two brokers. Another one is one more file: an object with these methods, given to
-`Groups`.
+`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, given to `Groups`.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ _HEAD = 17  # bytes before the payload
 
 
 class MessageId(NamedTuple):
-    """The id of a message: of two with the same epoch the later one is the greater."""
+    """The id of a message. Ids of the same epoch compare in the order of their messages."""
 
     epoch: str
     time: int
@@ -29,10 +28,10 @@ class MessageId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "MessageId":
-        """Undoes `str`.
+        """The inverse of `str`.
 
         Raises:
-            ValueError: The text is none of its.
+            ValueError: The text is no id.
         """
         try:
             epoch, place = text.split(".")
@@ -42,7 +41,7 @@ class MessageId(NamedTuple):
             raise ValueError(f"{text!r} is no id of a message") from None
 
     def covers(self, other: "MessageId") -> bool:
-        """Whether a message is this one, or one before it in the same epoch."""
+        """Whether the other message is this one, or an earlier one of the same epoch."""
         return self.epoch == other.epoch and other[1:] <= self[1:]
 
 
@@ -51,12 +50,12 @@ class Message:
 
     Args:
         opcode: TEXT or BINARY.
-        payload: Bytes; those of a text are UTF-8.
-        origin: 8 bytes that name the loop whose connection is left out.
-        excluded: The number by which that loop knows the connection; 0 for none.
+        payload: Bytes; UTF-8 for TEXT.
+        origin: 8 bytes that identify the loop of the excluded connection.
+        excluded: That loop's number for the excluded connection; 0 for none.
 
     Attributes:
-        id: Its place in the history of the group; None where there is no history.
+        id: The position in the group's history; None without a history.
     """
 
     __slots__ = ("_prepared", "excluded", "id", "opcode", "origin", "payload")
@@ -79,15 +78,15 @@ class Message:
         return self._prepared
 
     def to_bytes(self) -> bytes:
-        """The message for a broker that carries bytes: opcode, origin, number of the excluded one, payload."""
+        """The message in bytes, for a broker: opcode, origin, number of the excluded connection, payload."""
         return b"%c%b%b%b" % (self.opcode, self.origin, self.excluded.to_bytes(8), self.payload)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Message":
-        """Undoes `to_bytes`.
+        """The inverse of `to_bytes`.
 
         Raises:
-            ValueError: The bytes are none of its.
+            ValueError: The bytes have another format.
         """
         if len(data) < _HEAD or data[0] not in (1, 2):
             raise ValueError("no message of a group")
@@ -95,10 +94,10 @@ class Message:
 
 
 class Past(NamedTuple):
-    """What a history knows of the time after a message.
+    """The part of a history after a given message.
 
     Attributes:
-        messages: Those behind it, in order.
+        messages: The later messages, in order.
         complete: Whether none is missing among them.
     """
 
@@ -107,50 +106,52 @@ class Past(NamedTuple):
 
 
 class Handler(Protocol):
-    """Takes what a broker brings to one event loop. Both methods are called in the thread of that loop."""
+    """The receiver of a broker's messages in one event loop. Both methods are called in the thread of that loop."""
 
     def received(self, group: str, message: Message, /) -> None:
-        """A message has come for a group that is subscribed to."""
+        """Handles a message of a subscribed group."""
 
     def interrupted(self, group: str, /) -> None:
-        """Messages of a group may have been missed; from now on they come again."""
+        """Handles a gap: messages of the group may have been missed; delivery has resumed."""
 
 
 class BrokerConnection(Protocol):
-    """The broker as one event loop uses it; all is called there. Messages of one publisher keep their order."""
+    """A broker's connection for one event loop, in which all calls are made. It keeps the order of each publisher."""
 
     async def publish(self, group: str, message: Message) -> None:
-        """Hands a message to the broker.
+        """Passes a message to the broker.
 
         Raises:
-            BrokerError: The broker has not taken it, or cannot be said to have taken it.
+            BrokerError: The broker has not taken the message, or the outcome is unknown.
         """
 
     async def subscribe(self, group: str) -> None:
-        """Has the messages of a group brought to the handler.
+        """Subscribes the handler to a group.
 
-        Returns once they are, or, where the broker is away, at once: then `Handler.interrupted` tells when they are.
+        Returns once its messages are delivered. If the broker is away it returns at once, and `Handler.interrupted`
+        reports
+        the start of the delivery.
         """
 
     def unsubscribe(self, group: str) -> None:
-        """Undoes `subscribe`, without waiting."""
+        """Ends `subscribe`, without waiting."""
 
     async def close(self) -> None:
-        """Lets go of the broker."""
+        """Closes the connection."""
 
 
 class HistoryConnection(BrokerConnection, Protocol):
-    """A broker that keeps the last messages of groups; those that it brings have ids."""
+    """A broker that keeps the last messages of each group, and gives all messages ids."""
 
     async def position(self, group: str) -> MessageId | None:
-        """The id of the last message; None where none is kept.
+        """Returns the id of the last message; None if none is kept.
 
         Raises:
             BrokerError: The broker does not answer.
         """
 
     async def after(self, group: str, since: MessageId | None) -> Past:
-        """The messages behind one; all that are kept for None.
+        """Returns the messages after `since`; all kept messages for None.
 
         Raises:
             BrokerError: The broker does not answer.
@@ -159,18 +160,18 @@ class HistoryConnection(BrokerConnection, Protocol):
 
 
 class Broker(Protocol):
-    """A way between processes; made before any loop runs, and used by the loops and threads of one process."""
+    """A carrier between processes, created before any loop runs, and used by all loops and threads of a process."""
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> BrokerConnection:
-        """A connection for the loop; it may connect when it is first used."""
+        """Returns a connection for the loop; it may connect on first use."""
         raise NotImplementedError
 
     def publish_sync(self, group: str, message: Message) -> None:
-        """As `BrokerConnection.publish`, for threads that run no loop: it blocks.
+        """`BrokerConnection.publish` for threads without a loop; blocks.
 
         Raises:
-            BrokerError: The broker has not taken it, or cannot be said to have taken it.
+            BrokerError: The broker has not taken the message, or the outcome is unknown.
         """
 
     def close_sync(self) -> None:
-        """Lets go of what `publish_sync` has opened."""
+        """Closes the connections that `publish_sync` has opened."""

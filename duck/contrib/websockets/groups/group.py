@@ -1,7 +1,8 @@
-"""Groups: who has joined which name in this process, and how messages get to them.
+"""Groups: the members of each name in this process, and the delivery of messages to them.
 
-Each event loop has a `_Hub` with the members that live there; a broker brings messages to the hubs of this process and
-of others. A hub subscribes to a group with its first member and unsubscribes with its last.
+Each event loop has a `_Hub` with its members. A broker carries messages to the hubs of this process and of others. A
+hub
+subscribes to a group with its first member and unsubscribes with its last.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ Stamp = Callable[[bytes, str], Data]
 
 
 class Member(Protocol):
-    """Who may join a group: a view, a client, or another end of a connection with these methods.
+    """A member of a group: a view, a client, or another end of a connection with these methods.
 
-    The names have an underscore because all others in a view are its author's.
+    The names have an underscore because all names without one in a view belong to its author.
     """
 
     @property
@@ -38,41 +39,42 @@ class Member(Protocol):
         raise NotImplementedError
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a message without waiting; false if it does not leave."""
+        """Sends a message without waiting; returns False if it does not leave."""
         raise NotImplementedError
 
     def _when_lost(self, callback: Callable[[Any], object]) -> None:
-        """Calls back with the member when its connection is lost; once, however often it is asked for.
+        """Calls back with the member when its connection is lost; once per callback, however often it is registered.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
         """
 
     def _missed(self, group: str) -> None:
-        """Messages of a group may have been missed."""
+        """Reports that messages of a group may have been missed."""
 
 
 class Groups:
-    """Groups of connections, by name. A member leaves by itself when its connection ends, in whatever way.
+    """Groups of connections, by name. A member leaves automatically at the end of its connection, however caused.
 
-    Made before any loop runs, and used by the handlers, threads and loops of a process. Every member gets the messages
-    of one publisher in the order in which they were published, each at most once; none waits for a slow member, whose
-    view's `SLOW_CONSUMER` decides.
+    Create it before any loop runs. All handlers, threads and loops of a process may use it. Every member gets the
+    messages of one publisher in their order, each at most once. No member waits for a slow one, to which its view's
+    `SLOW_CONSUMER` applies.
 
     Args:
         broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...` or `unix://path` for
-            groups across processes, which needs the extra `redis`; or a broker of your own.
-        prefix: Of the names of channels at a Redis server.
+        groups
+            across processes, which needs the extra `redis`; or a custom broker.
+        prefix: The prefix of channel names at a Redis server.
         timeout: Seconds that a call may wait for a Redis server.
-        history: Messages of each group that are kept, by which members catch up; 0 for none. With a Redis server all
-            processes have to have the same.
-        history_ttl: Seconds after the last message of a group for which they are kept.
-        stamp: Puts the id of a message into what members get, so that a client can tell `since` when it comes back:
-            takes the payload and the id, and gives the payload to send. Where there is a history.
+        history: Messages kept for each group, with which members catch up; 0 for none. All processes of a Redis server
+            need the same value.
+        history_ttl: Seconds after the last message of a group until its history expires.
+        stamp: Adds the id of a message to the payload that members get, so that a client can pass it as `since` when it
+            returns: called with the payload and the id, returns the payload to send. Requires a history.
 
     Raises:
         ImportError: redis-py is not installed.
-        ValueError: The URL cannot be right.
+        ValueError: The URL is invalid.
     """
 
     def __init__(
@@ -101,23 +103,24 @@ class Groups:
         self._lock = threading.Lock()
 
     async def join(self, member: Member, group: str, *, since: str | None = None) -> bool:
-        """Makes a connection a member; does nothing if it is one.
+        """Adds a connection to a group; does nothing if it is a member.
 
-        Returns once messages of the group reach the member, or at once where the broker is away: the member's `on_gap`
-        is called when they do.
+        Returns once messages of the group reach the member. If the broker is away it returns at once, and the member's
+        `on_gap` is called when they do.
 
         Args:
             member: A view, or another end of a connection.
-            group: Its name.
-            since: The id of the last message that the member has got, or "" for all that the history has. The member
-                gets the messages behind it, in order, and then new ones; none is lost and none comes twice.
+            group: The name of the group.
+            since: The id of the last message that the member has received, or "" for the whole history. The member gets
+            the
+                later messages in order, then new ones, with neither losses nor duplicates.
 
         Returns:
-            False if the history does not reach back to `since`, or cannot be read: then only new messages come.
+            False if the history does not reach back to `since` or cannot be read; only new messages come then.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
-            RuntimeError: It is not open yet.
+            RuntimeError: The connection is not open yet.
             ValueError: `since` is no id, or these groups have no history.
         """
         if since is None:
@@ -128,7 +131,7 @@ class Groups:
         return await self._at_home(member, self._hub(member._home).rejoin(member, group, start))
 
     async def leave(self, member: Member, group: str) -> None:
-        """Ends a membership; does nothing if there is none."""
+        """Removes a connection from a group; does nothing if it is no member."""
         await self._at_home(member, self._hub(member._home).leave(member, group))
 
     async def publish(
@@ -137,18 +140,18 @@ class Groups:
         """Sends a message to all members, without waiting for any of them.
 
         Args:
-            group: Its name; nobody has to be in it.
+            group: The name of the group, which may have no members.
             data: A str or bytes-like.
             opcode: TEXT or BINARY.
-            exclude: A member that does not get it.
+            exclude: A member that does not get the message.
 
         Returns:
-            The id of the message, where these groups keep a history.
+            The id of the message; None without a history.
 
         Raises:
-            BrokerError: The broker has not taken the message, or cannot be said to have taken it.
+            BrokerError: The broker has not taken the message, or the outcome is unknown.
             TypeError: The data is neither str nor bytes-like.
-            ValueError: The opcode is another one, or bytes that are sent as TEXT are not UTF-8.
+            ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
         """
         payload = encode(data, opcode)
         connection = self._hub(asyncio.get_running_loop()).connection
@@ -169,7 +172,7 @@ class Groups:
         """`publish` from synchronous code: a Django view, a Celery task, a script. It blocks until the broker answers.
 
         Raises:
-            RuntimeError: A loop runs in this thread: await `publish`.
+            RuntimeError: A loop runs in this thread: await `publish` instead.
             BrokerError, TypeError, ValueError: As for `publish`.
         """
         if asyncio._get_running_loop() is not None:
@@ -179,25 +182,25 @@ class Groups:
         return str(message.id) if message.id else None
 
     def members(self, group: str) -> list[Member]:
-        """The members in this process."""
+        """Returns the members in this process."""
         hubs = list(self._hubs.values())
         return [member for hub in hubs if group in hub.groups for member in hub.groups[group].copy_of_members()]
 
     def count(self, group: str) -> int:
-        """How many members there are in this process."""
+        """Returns the number of members in this process."""
         return sum(hub.groups[group].count() for hub in list(self._hubs.values()) if group in hub.groups)
 
     def names(self) -> list[str]:
-        """The groups that have members in this process, sorted."""
+        """Returns the groups that have members in this process, sorted."""
         return sorted({name for hub in list(self._hubs.values()) for name in list(hub.groups)})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     async def close(self) -> None:
-        """Lets go of the broker, for the loop that runs and for synchronous code; memberships end.
+        """Closes the broker, for the running loop and for synchronous code; memberships end.
 
-        Not needed where the loop ends by `asyncio.run`, uvicorn or the embedded server.
+        Not needed if `asyncio.run`, uvicorn or the embedded server ends the loop.
         """
         self._broker.close_sync()
         hub = self._hubs.pop(asyncio.get_running_loop(), None)
@@ -234,17 +237,17 @@ class Groups:
 
 
 class _Group:
-    """The members that a group has in one loop.
+    """The members of a group in one loop.
 
     Attributes:
         members: In the order in which they joined.
-        excluded: Members that messages leave out which are on their way here, by their numbers.
-        recovering: What has come for members that do not have their history yet.
-        floors: For members that got their history before some of its messages came, the last of these.
-        seen: The last message that has come, or that there was before the first member joined.
-        floor: The last message of the history by which all have caught up.
-        waiting: What has come while all catch up; None while they do not.
-        breaks: How often messages may have been missed.
+        excluded: Members excluded from messages that are on their way here, by number.
+        recovering: Messages for members that await their history.
+        floors: The last message of a member's history, for members that received it before those messages came.
+        seen: The last message that has come, or that preceded the first member.
+        floor: The last message of the history with which all have caught up.
+        waiting: Messages that come while all catch up; None otherwise.
+        breaks: The number of gaps.
     """
 
     __slots__ = ("_stamp", "breaks", "excluded", "floor", "floors", "members", "recovering", "seen", "waiting")
@@ -261,25 +264,25 @@ class _Group:
         self.waiting: list[Message] | None = None
 
     def copy_of_members(self) -> list[Member]:
-        """The members, whoever joins or leaves meanwhile."""
+        """Returns the members as a copy, so that they may join or leave during an iteration."""
         return [*self.members, *self.recovering]
 
     def count(self) -> int:
-        """How many members there are."""
+        """Returns the number of members."""
         return len(self.members) + len(self.recovering)
 
     def has(self, member: Member) -> bool:
-        """Whether it is a member."""
+        """Whether the connection is a member."""
         return member in self.members or member in self.recovering
 
     def remove(self, member: Member) -> None:
-        """It is a member no more."""
+        """Removes a member."""
         self.members.pop(member, None)
         self.recovering.pop(member, None)
         self.floors.pop(member, None)
 
     def take(self, message: Message, origin: bytes) -> None:
-        """Delivers a message, unless it has been delivered from the history."""
+        """Delivers a message, unless it was delivered from the history."""
         if message.id is not None:
             if self.floor is not None and self.floor.covers(message.id):
                 return
@@ -304,7 +307,7 @@ class _Group:
         return [member for member in self.members if member not in skipped]
 
     def recovered(self, member: Member, past: Past) -> None:
-        """Delivers to a member what it has missed, and what has come meanwhile."""
+        """Delivers the missed messages to a member, then those that have come in the meantime."""
         waiting = self.recovering.pop(member)
         self.members[member] = None
         last: MessageId | None = None
@@ -322,9 +325,9 @@ class _Hub:
     """The members of one loop; the handler of its connection to the broker.
 
     Attributes:
-        groups: By name; those that have members.
+        groups: The groups with members, by name.
         names: The groups of each member.
-        origin: Names the hub in messages.
+        origin: The identifier of the hub in messages.
     """
 
     __slots__ = (
@@ -360,7 +363,7 @@ class _Hub:
         return True
 
     async def rejoin(self, member: Member, name: str, since: MessageId | None) -> bool:
-        """`join` of a member that gets the messages behind one."""
+        """`join` of a member that first gets the messages after `since`."""
         group = self._enter(member, name)
         if group.has(member):
             return True
@@ -388,7 +391,7 @@ class _Hub:
 
     async def _subscribe(self, name: str, group: _Group) -> None:
         if self._keeps_history and group.seen is None:
-            # Before the subscription: what is published behind that position comes, or is to be caught up on.
+            # Before the subscription: any message after that position is delivered or caught up on.
             with suppress(BrokerError):
                 position = await self._history.position(name)
                 group.seen = group.seen or position
@@ -408,7 +411,7 @@ class _Hub:
         self._remove(member, name)
 
     def _lost(self, member: Member) -> None:
-        """The connection of a member has ended."""
+        """Removes a member whose connection has ended."""
         for name in self.names.pop(member, ()):
             self._remove(member, name)
 
@@ -422,7 +425,7 @@ class _Hub:
             self.connection.unsubscribe(name)
 
     def exclude(self, member: Member, name: str) -> int:
-        """A number by which a message leaves out a member; 0 if it would not get the message anyway."""
+        """Returns a number that excludes a member from a message; 0 if it would not get the message anyway."""
         group = self.groups.get(name)
         if group is None or not group.has(member):
             return 0
@@ -431,12 +434,12 @@ class _Hub:
         return number
 
     def include(self, name: str, number: int) -> None:
-        """The message with that number does not come."""
+        """Drops a number whose message does not come."""
         group = self.groups.get(name)
         if group is not None:
             group.excluded.pop(number, None)
 
-    # As the handler of a broker
+    # The handler of a broker
 
     def received(self, name: str, message: Message) -> None:
         group = self.groups.get(name)
@@ -461,11 +464,11 @@ class _Hub:
             task.add_done_callback(self._tasks.discard)
 
     async def _catch_up(self, name: str, group: _Group) -> None:
-        """Delivers to all members what they have missed, and what has come meanwhile."""
+        """Delivers the missed messages to all members, then those that have come in the meantime."""
         past = Past([], False)
         breaks = 0
         try:
-            while breaks != group.breaks and group.seen is not None:  # it may break again meanwhile
+            while breaks != group.breaks and group.seen is not None:  # another gap may occur during the catch-up
                 breaks = group.breaks
                 past = await self._history.after(name, group.seen)
         except BrokerError as error:

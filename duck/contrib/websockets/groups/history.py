@@ -1,7 +1,7 @@
-"""The last messages of groups, by which members catch up: their ids, their bounds, and how memory keeps them.
+"""The last messages of groups, with which members catch up: their ids, their limits, and the history in memory.
 
-An id tells the epoch of a history and a place in it. A history that has been lost, because its time was over or its
-server has restarted, begins again with another epoch, so that a place in the old one is none in the new one.
+An id consists of the epoch of a history and a position in it. A lost history, expired or gone with a restarted server,
+starts again with another epoch, so that positions of the old history are invalid in the new one.
 """
 
 import os
@@ -15,18 +15,18 @@ __all__ = ["History", "MemoryHistory", "new_epoch"]
 
 
 class History(NamedTuple):
-    """What groups keep.
+    """The limits of the histories.
 
     Args:
-        size: Messages of each group; at Redis some more.
-        ttl: Seconds after the last message for which they are kept.
+        size: Messages of each group; Redis keeps a few more.
+        ttl: Seconds after the last message until the history expires.
     """
 
     size: int
     ttl: float
 
     def check(self) -> None:
-        """Raises ValueError for bounds that cannot be."""
+        """Raises ValueError for invalid limits."""
         if self.size < 1 or self.ttl <= 0:
             raise ValueError(
                 f"a history has at least one message and some time to live, not {self.size} and {self.ttl}"
@@ -34,7 +34,7 @@ class History(NamedTuple):
 
 
 def new_epoch() -> str:
-    """The epoch of a history that begins."""
+    """Returns an epoch for a new history."""
     return os.urandom(8).hex()
 
 
@@ -51,10 +51,10 @@ class MemoryHistory:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._records: OrderedDict[str, _Record] = OrderedDict()  # those that end first, first
+        self._records: OrderedDict[str, _Record] = OrderedDict()  # in the order of expiry
 
     def add(self, group: str, message: Message) -> None:
-        """Keeps a message, which gets its id."""
+        """Keeps a message, and sets its id."""
         self._expire()
         record = self._records.pop(group, None) or _Record(self._history.size)
         self._records[group] = record
@@ -64,13 +64,13 @@ class MemoryHistory:
         record.messages.append(message)
 
     def position(self, group: str) -> MessageId | None:
-        """The id of the last message."""
+        """Returns the id of the last message."""
         self._expire()
         record = self._records.get(group)
         return record.messages[-1].id if record is not None else None
 
     def after(self, group: str, since: MessageId | None) -> Past:
-        """The messages behind one; all that are kept for None."""
+        """Returns the messages after `since`; all kept messages for None."""
         self._expire()
         record = self._records.get(group)
         messages = [] if record is None else list(record.messages)

@@ -11,23 +11,23 @@ from .history import History, MemoryHistory
 __all__ = ["MemoryBroker"]
 
 _COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
-"""Environment variables that tell how many processes serve: ours, and that of uvicorn, gunicorn and hypercorn."""
+"""Environment variables with the number of processes: ours, and that of uvicorn, gunicorn and hypercorn."""
 
 
 class MemoryBroker:
-    """Connects the loops of a process, each of which has members of its own.
+    """Connects the loops of a process, each of which has its own members.
 
     Args:
-        history: What groups keep of their messages; None for nothing.
+        history: The limits of the histories; None for no history.
     """
 
     def __init__(self, history: History | None = None) -> None:
         self._connections: tuple[_MemoryConnection, ...] = ()
         self.history = None if history is None else MemoryHistory(history)
-        self.lock = threading.RLock()  # a message may have others published while it is delivered
+        self.lock = threading.RLock()  # reentrant, because a delivery may publish other messages
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_MemoryConnection":
-        """See `Broker`. Warns where several workers serve, as members of the others would get nothing."""
+        """See `Broker`. Warns if there are several workers, because members in the others would get no messages."""
         _warn_of_workers()
         connection = _MemoryConnection(self, handler, loop)
         with self.lock:
@@ -35,7 +35,7 @@ class MemoryBroker:
         return connection
 
     def publish_sync(self, group: str, message: Message) -> None:
-        """Hands a message to every loop; may be called from any thread."""
+        """Passes a message to every loop; may be called from any thread."""
         if self.history is None:
             self._hand_out(group, message)
             return
@@ -48,7 +48,7 @@ class MemoryBroker:
             connection.take(group, message)
 
     def close_sync(self) -> None:
-        """There is nothing to let go of."""
+        """Does nothing: there is no connection to close."""
 
     def drop(self, connection: "_MemoryConnection") -> None:
         """Forgets a connection."""
@@ -105,7 +105,7 @@ class _MemoryConnection:
 
 def _warn_of_workers() -> None:
     if os.environ.get("DUCK_WORKER_PID", str(os.getpid())) != str(os.getpid()):
-        return  # a child of a worker, which serves nothing
+        return  # a child of a worker, which does not serve
     for name in _COUNTS_OF_WORKERS:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:

@@ -1,10 +1,11 @@
-"""The broker that is a Redis server: PUBLISH and SUBSCRIBE, by redis-py's connections.
+"""The Redis broker: PUBLISH and SUBSCRIBE over redis-py's connections.
 
-Each loop of a process has two connections at most, made when they are needed: one that publishes, in pipelines, and one
-that is subscribed to the groups with members there.
+Each loop of a process has up to two connections, created on demand: one publishes in pipelines, and one is subscribed
+to the groups with members in the loop.
 
-With `redis+cluster://` there are two for each node of a cluster, and pub/sub is sharded: a message goes to the node
-that has the slot of its group, and to no other.
+With `redis+cluster://` there are two per node of a cluster, and pub/sub is sharded: a message goes only to the node
+that
+has the slot of its group.
 """
 
 import asyncio
@@ -32,14 +33,14 @@ class RedisBroker:
 
     Args:
         url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://path`; `redis+cluster://` or
-            `rediss+cluster://` for a node of a cluster. With the options of redis-py.
-        prefix: Of the names of channels.
+            `rediss+cluster://` for a node of a cluster. Accepts the options of redis-py.
+        prefix: The prefix of channel names.
         timeout: Seconds that a call may wait for the server.
-        history: What groups keep of their messages; None for nothing.
+        history: The limits of the histories; None for no history.
 
     Raises:
         ImportError: redis-py is not installed.
-        ValueError: The URL cannot be right.
+        ValueError: The URL is invalid.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RedisBroker:
         self._client: Any = None
 
     def channel(self, group: str) -> bytes:
-        """The channel of a group."""
+        """Returns the channel of a group."""
         return self.prefix + group.encode()
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_RedisConnection":
@@ -122,7 +123,7 @@ class RedisBroker:
 
 
 def _check_url(url: str) -> str:
-    """The URL without its password, for log lines."""
+    """Returns the URL without its password, for log lines."""
     hint = "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
     try:
         parts = urlsplit(url)
@@ -145,7 +146,7 @@ def _check_url(url: str) -> str:
 
 
 class _Channels(Protocol):
-    """Publishes to channels and is subscribed to them."""
+    """Publishing and subscribing to channels."""
 
     async def publish(self, channel: bytes, data: bytes) -> None: ...
     async def subscribe(self, channel: bytes) -> None: ...
@@ -175,7 +176,7 @@ class _OneServer:
 
 
 class _RedisConnection:
-    """The server as one loop uses it."""
+    """The connection of one loop to the server."""
 
     def __init__(self, broker: RedisBroker, handler: Handler) -> None:
         self._broker = broker
@@ -224,7 +225,7 @@ class _RedisConnection:
             logger.exception("%r: a message of the group could not be handed on", channel)
 
     def _message(self, data: bytes) -> Message:
-        """Raises ValueError for bytes that are none of ours."""
+        """Decodes a message; raises ValueError for bytes of another format."""
         if self._history is None:
             return Message.from_bytes(data)
         place, _, data = data.partition(b"\n")

@@ -1,7 +1,8 @@
 """Sharded pub/sub with a Redis cluster (SPUBLISH, SSUBSCRIBE; Redis 7): each channel at the node that has its slot.
 
-Nodes are added, fail over, and hand slots to each other. Whenever a node breaks or says that a slot has moved, the map
-of slots is read again, and the channels that have moved are subscribed to at their new node, and told of the gap.
+Nodes are added, fail over, and move slots among each other. Whenever a node breaks or reports a moved slot, the slot
+map
+is read again. Moved channels are then subscribed to at their new node, and their handlers learn of the gap.
 """
 
 import asyncio
@@ -15,11 +16,11 @@ from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connect
 __all__ = ["Cluster"]
 
 _Address = tuple[str, int]
-_ATTEMPTS = 3  # to publish a message whose slot is on the move
+_ATTEMPTS = 3  # to publish a message whose slot is moving
 
 
 class _Node:
-    """One master, as one loop uses it."""
+    """One master node, for one loop."""
 
     def __init__(
         self,
@@ -37,9 +38,9 @@ class Cluster:
     """The channels of a cluster.
 
     Args:
-        seed: The node that is asked first.
-        received: Takes (channel, data) of each message.
-        interrupted: Takes a channel whose messages may have been missed, once they come again.
+        seed: The first node to ask.
+        received: Called with (channel, data) of each message.
+        interrupted: Called with a channel whose messages may have been missed, once delivery has resumed.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class Cluster:
         self._seed = seed
         self._received = received
         self._interrupted = interrupted
-        self._slots: list[tuple[int, int, _Address]] = []  # first, last, and who has them
+        self._slots: list[tuple[int, int, _Address]] = []  # first slot, last slot, their node
         self._nodes: dict[_Address, _Node] = {}
-        self._where: dict[bytes, _Node | None] = {}  # each channel that is wanted; None where no node is known
-        self._reading: asyncio.Task[None] | None = None  # of the map
+        self._where: dict[bytes, _Node | None] = {}  # each subscribed channel; None if no node is known
+        self._reading: asyncio.Task[None] | None = None  # of the slot map
         self._repairing: asyncio.Task[None] | None = None
 
     async def publish(self, channel: bytes, data: bytes) -> None:
-        """Errors as those of `Publisher`."""
+        """Publishes a message; raises the errors of `Publisher`."""
         for _ in range(_ATTEMPTS):
             node = await self._node_of(channel)
             try:
@@ -69,7 +70,7 @@ class Cluster:
         raise BrokerError(f"{channel!r} moves between the nodes of the cluster: try again later")
 
     async def subscribe(self, channel: bytes) -> None:
-        """As `Subscriber.subscribe`."""
+        """Subscribes to a channel; see `Subscriber.subscribe`."""
         node = self._where.setdefault(channel, None)
         if node is None:
             try:
@@ -79,7 +80,7 @@ class Cluster:
                 self._repair()
                 return
             if channel not in self._where:
-                return  # nobody wants it any more
+                return  # it is not wanted any more
             node = self._where[channel] = self._where[channel] or node
         await node.subscriber.subscribe(channel)
 
@@ -99,10 +100,10 @@ class Cluster:
             await node.publisher.close()
         self._nodes.clear()
 
-    # The map of slots
+    # The slot map
 
     async def _node_of(self, channel: bytes) -> _Node:
-        """Raises BrokerError where no node tells of one."""
+        """Returns the node of a channel; raises BrokerError if no node knows one."""
         address = self._address_of(channel)
         if address is None:
             await self._read_map()
@@ -122,7 +123,7 @@ class Cluster:
         return next((address for first, last, address in self._slots if first <= slot <= last), None)
 
     async def _read_map(self) -> None:
-        """Asks the nodes, one after the other; those who ask at the same time share the answer."""
+        """Asks the nodes for the slot map, one after the other; concurrent callers share the answer."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._ask_for_map())
         await asyncio.shield(self._reading)
@@ -141,7 +142,7 @@ class Cluster:
         raise BrokerError(f"no node of the cluster at {self._seed.label} answers: {reason}") from reason
 
     def _take_map(self, answer: list[Any], server: Server) -> None:
-        """Takes an answer to CLUSTER SLOTS: first, last, master, replicas. A node without a host is the one asked."""
+        """Parses an answer to CLUSTER SLOTS: first, last, master, replicas. A node without a host is the one asked."""
         host = server.new_connection().host
         self._slots = [
             (first, last, (master[0].decode() if master[0] else host, master[1])) for first, last, master, *_ in answer
@@ -150,7 +151,7 @@ class Cluster:
     # Repairs
 
     def _repair(self) -> None:
-        """Reads the map again, as a node has broken, and moves channels; goes on until each has a node."""
+        """Reads the slot map again after a node has broken, and moves channels, until each channel has a node."""
         if self._repairing is None or self._repairing.done():
             self._repairing = asyncio.get_running_loop().create_task(self._move_channels())
 

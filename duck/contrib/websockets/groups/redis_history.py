@@ -1,6 +1,6 @@
-"""The histories of groups at a Redis server: a stream for each, and a key with its epoch.
+"""The histories of groups at a Redis server: a stream for each group, and a key with its epoch.
 
-A script adds a message to the stream and publishes it in one step, so that messages come in the order of their ids.
+A script adds a message to the stream and publishes it in one step, so that messages arrive in the order of their ids.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,10 +29,10 @@ _LAST = "return {redis.call('GET', KEYS[2]) or '', redis.call('XREVRANGE', KEYS[
 
 
 class RedisHistory:
-    """The histories of the groups of a prefix.
+    """The histories of all groups with one prefix.
 
     Args:
-        history: What is kept.
+        history: Their limits.
         execute: Sends a command, and returns the answer.
     """
 
@@ -41,7 +41,7 @@ class RedisHistory:
         self._execute = execute
 
     async def publish(self, channel: bytes, message: Message, epoch: str) -> None:
-        """Keeps and publishes a message, which gets its id; `epoch` is that of a new history."""
+        """Keeps and publishes a message, and sets its id; a new history gets `epoch`."""
         answer = await self._execute("EVAL", PUBLISH, *publish_arguments(self._history, channel, message, epoch))
         message.id = MessageId.parse(answer.decode())
 
@@ -70,7 +70,7 @@ class RedisHistory:
 
 
 def publish_arguments(history: History, channel: bytes, message: Message, epoch: str) -> tuple[Any, ...]:
-    """What EVAL takes behind the script PUBLISH."""
+    """Returns the arguments of EVAL after the script PUBLISH."""
     ttl = max(round(history.ttl * 1000), 1)
     return 3, *_keys(channel), channel, history.size, ttl, message.to_bytes(), epoch
 

@@ -1,9 +1,10 @@
-"""Pub/sub with one Redis server, by redis-py's connections: one that publishes and one that is subscribed.
+"""Pub/sub with one Redis server over redis-py's connections: one publishes, and one is subscribed.
 
     Subscriber: connecting -> subscribed -> broken -> (backoff) -> connecting ...
 
-Pub/sub delivers at most once: what is published while the subscriber is broken is lost. So each channel is told of the
-gap once its subscription is confirmed again.
+Pub/sub delivers at most once: messages published while the subscriber is broken are lost. So the handler of each
+channel
+learns of the gap once its subscription is confirmed again.
 """
 
 import asyncio
@@ -20,20 +21,20 @@ from ..logging import logger
 __all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors"]
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
-_FAIR_SHARE = 0.005  # seconds after which a flood of messages lets the loop go
-_SURE = 1.0  # seconds for which a connection that is idle is taken to be there
-_COST = 128  # bytes that a message counts for beside its own
-_BATCH = 1048576  # bytes that leave at most in one pipeline
+_FAIR_SHARE = 0.005  # seconds after which a flood of messages yields to the loop
+_SURE = 1.0  # seconds for which an idle connection is assumed to be alive
+_COST = 128  # bytes that a message counts in addition to its payload
+_BATCH = 1048576  # bytes of the largest pipeline
 
 
 class Server:
-    """How to connect to one server.
+    """The parameters of a connection to one server.
 
     Args:
-        connection_class: Of redis-py.
+        connection_class: A connection class of redis-py.
         options: Its arguments.
-        label: For log lines.
-        timeout: Seconds that it may take to answer.
+        label: The name for log lines.
+        timeout: Seconds that the server may take to answer.
     """
 
     def __init__(self, connection_class: Any, options: dict[str, Any], label: str, timeout: float) -> None:
@@ -43,11 +44,11 @@ class Server:
         self.timeout = timeout
 
     def new_connection(self) -> Any:
-        """A connection of redis-py, which is not connected yet."""
+        """Returns an unconnected connection of redis-py."""
         return self._class(**self._options)
 
     def at(self, host: str, port: int) -> "Server":
-        """The same for another node of a cluster."""
+        """Returns the same parameters for another node of a cluster."""
         return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
 
 
@@ -56,14 +57,14 @@ class Moved(BrokerError):
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What a connection of redis-py may raise for a server that is away, broken or refuses."""
+    """The errors of a redis-py connection whose server is away, broken or refuses."""
     from redis.exceptions import RedisError
 
     return RedisError, OSError, EOFError, TimeoutError
 
 
 class Backoff:
-    """Seconds to wait between attempts: each time twice as long, up to a bound, and never the same for all."""
+    """Seconds to wait between attempts: doubled each time up to a limit, with a random part."""
 
     def __init__(self) -> None:
         self._delay = _LEAST_DELAY
@@ -75,7 +76,7 @@ class Backoff:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Any]:
-    """A connection of redis-py that is connected, and is closed in the end."""
+    """Yields a connected redis-py connection, and closes it at the end."""
     connection = server.new_connection()
     try:
         async with asyncio.timeout(server.timeout):
@@ -90,11 +91,11 @@ class Subscriber:
     """The connection that is subscribed to channels.
 
     Args:
-        server: To connect to.
-        received: Takes (channel, data) of each message.
-        interrupted: Takes a channel whose messages may have been missed, once they come again.
-        broken: Called when the connection has broken, or could not be made; for a node of a cluster, whose channels are
-            those of one node (sharded pub/sub).
+        server: The server to connect to.
+        received: Called with (channel, data) of each message.
+        interrupted: Called with a channel whose messages may have been missed, once delivery has resumed.
+        broken: Called when the connection has broken or could not be established. Only for a node of a cluster, whose
+            channels are those of one node (sharded pub/sub).
 
     Attributes:
         IDLE_TIMEOUT: Seconds without data from the server after which it is sent a PING.
@@ -115,22 +116,22 @@ class Subscriber:
         self._received = received
         self._interrupted = interrupted
         self._wanted: dict[bytes, bool] = {}  # by channel: whether messages come
-        self._missed: set[bytes] = set()  # channels whose messages did not come for a while
-        # For each SUBSCRIBE on its way, in order, who waits for it; None for nobody.
+        self._missed: set[bytes] = set()  # channels with a gap
+        # The waiter of each SUBSCRIBE under way, in order; None if there is no waiter.
         self._waiting: dict[bytes, deque[asyncio.Future[None] | None]] = {}
         self._connection: Any = None  # while it is connected
         self._commands: list[tuple[Any, ...]] = []  # to be written
         self._writing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
-        self._heard = 0.0  # when the server has sent something
+        self._heard = 0.0  # time of the server's last data
 
     async def subscribe(self, channel: bytes, missed: bool = False) -> None:
-        """Returns once messages come, or at once while the server is away.
+        """Subscribes to a channel; returns once its messages are delivered, or at once while the server is away.
 
         Args:
-            channel: Its name.
-            missed: Whether messages of it may have been missed already.
+            channel: The name of the channel.
+            missed: Whether messages of the channel may have been missed already.
         """
         self._start()
         if missed:
@@ -192,7 +193,7 @@ class Subscriber:
             self._end()
 
     def _begin(self, connection: Any) -> None:
-        """Subscribes to all channels, in one command."""
+        """Subscribes to all channels in one command."""
         if self._away:
             logger.info("Redis at %s is there again", self._server.label)
         self._away = False
@@ -204,7 +205,7 @@ class Subscriber:
                 waiting.append(None)
         if not self._prefix and self._wanted:
             self._send("SUBSCRIBE", *self._wanted)
-        elif self._prefix:  # one command takes channels of one slot only
+        elif self._prefix:  # one command accepts only channels of one slot
             for channel in self._wanted:
                 self._send("SSUBSCRIBE", channel)
 
@@ -221,7 +222,7 @@ class Subscriber:
             self._on_broken()
 
     def _end(self) -> None:
-        """Messages do not come any more."""
+        """Notes that no messages are delivered any more."""
         self._connection = None
         self._missed.update(self._wanted)
         self._wanted = dict.fromkeys(self._wanted, False)
@@ -238,7 +239,7 @@ class Subscriber:
     # Writing
 
     def _send(self, *command: Any) -> None:
-        """Has a command written, together with others of this pass of the loop."""
+        """Queues a command, which is written together with others of this pass of the loop."""
         self._commands.append(command)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
@@ -251,15 +252,15 @@ class Subscriber:
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             except errors():
                 if connection is self._connection:
-                    return  # whoever reads will find it broken, and all channels are subscribed to again
+                    return  # the reader will notice the break, and then all channels are subscribed to again
 
     # Reading
 
     async def _read(self, connection: Any) -> None:
-        """Takes what the server sends.
+        """Handles the server's data.
 
         Raises:
-            TimeoutError: It has sent nothing for too long, although it was asked to.
+            TimeoutError: The server has been silent for too long, even after a PING.
         """
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
@@ -287,7 +288,7 @@ class Subscriber:
                 begin = perf_counter()
 
     async def _watch(self, limit: asyncio.Timeout) -> None:
-        """Asks a server for a word that has been silent, and gives it up when it does not answer."""
+        """Sends a PING to a silent server, and gives the server up if it does not answer."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.IDLE_TIMEOUT)
@@ -313,13 +314,13 @@ class Subscriber:
 
 
 class Publisher:
-    """The connection that publishes: what is published while a pipeline is under way leaves with the next.
+    """The publishing connection. Messages published while a pipeline is under way leave with the next one.
 
-    A message that was in a pipeline when the connection broke may or may not have been published, and is not published
-    again. One that has not left waits for the server, for `timeout` seconds.
+    A message in a pipeline whose connection broke may or may not have been published; it is not published again. A
+    message that has not left waits up to `timeout` seconds for the server.
 
     Attributes:
-        QUEUE_LIMIT: Bytes that wait at most to be published, by one loop.
+        QUEUE_LIMIT: Bytes of one loop's messages that may wait to be published.
     """
 
     QUEUE_LIMIT = 16777216
@@ -330,13 +331,13 @@ class Publisher:
         self._size = 0  # bytes of the queue
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._error: Exception | None = None  # why the server is away
+        self._error: Exception | None = None  # of the absent server
 
     async def execute(self, *command: Any) -> Any:
-        """Returns what the server answers to a command.
+        """Executes a command, and returns the server's answer.
 
         Raises:
-            BrokerError: It does not answer, or its answer is not known.
+            BrokerError: The server does not answer, or the outcome is unknown.
         """
         size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
         label = self._server.label
@@ -386,7 +387,7 @@ class Publisher:
             self._size = 0
 
     async def _until_wanted(self, connection: Any) -> None:
-        """Waits for a message; makes sure that the connection, which has been idle, is still there."""
+        """Waits for a message, then checks that the idle connection is still alive."""
         self._wake.clear()
         try:
             async with asyncio.timeout(_SURE):
@@ -408,7 +409,7 @@ class Publisher:
             while self._queue and size < _BATCH:
                 command, cost, future = self._queue.popleft()
                 self._size -= cost
-                if not future.done():  # whose publisher has given up
+                if not future.done():  # its publisher may have given up
                     commands.append(command)
                     futures.append(future)
                     size += cost
