@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
+from duck.contrib.websockets.client import connect
 from duck.contrib.websockets.groups import BrokerError, Groups, Message
 from duck.contrib.websockets.hosts.asgi import Application
+from duck.contrib.websockets.testing import connect as connect_in_memory
 
 
 async def elsewhere(function, *args):
@@ -48,6 +50,47 @@ def test_all_but_one(run, rooms, meet):
             assert await peers[1].message() == "three"
 
     run(scenario())
+
+
+def test_a_client_is_a_member(run, rooms, serving, until):
+    class Upper(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message.upper(), opcode)
+
+    async def scenario():
+        async with serving(Upper) as server:
+            async with connect(f"ws://127.0.0.1:{server.port}") as one, connect(one.url) as two:
+                for client in (one, one, two):
+                    await rooms.join(client, "up")
+                assert rooms.members("up") == [one, two]
+                await rooms.publish("up", "not one", exclude=one)
+                await rooms.publish("up", b"all", OpCode.BINARY)
+                assert await one.recv(5) == b"ALL"
+                assert [await two.recv(5), await two.recv(5)] == ["NOT ONE", b"ALL"]
+                await rooms.leave(two, "up")
+                await rooms.publish("up", "one")
+                assert await one.recv(5) == "ONE"
+            await until(lambda: not rooms.names())
+            with pytest.raises(ConnectionClosed):
+                await rooms.join(one, "up")
+
+    run(scenario())
+
+
+def test_a_view_that_is_not_open_yet_is_no_member(rooms):
+    class Announced(WebSocketView):
+        async def on_handshake(self, handshake):
+            await rooms.publish("lobby", "somebody comes", exclude=self)
+            await rooms.leave(self, "lobby")
+            with pytest.raises(RuntimeError, match="not open yet"):
+                await rooms.join(self, "lobby")
+
+    async def scenario():
+        async with connect_in_memory(Announced):
+            assert rooms.names() == []
+        await rooms.close()
+
+    asyncio.run(scenario())
 
 
 def test_joining_and_leaving_twice(run, rooms, meet):

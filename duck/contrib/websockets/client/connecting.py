@@ -37,7 +37,8 @@ class connect:
                 continue
 
     `ws.left_over` has the messages that the previous connection may not have sent. Each turn of the loop closes its
-    connection if it is still open; after a `break`, close it yourself.
+    connection if it is still open. A `break`, an exception or a cancellation leaves the last connection open: close it
+    in a `finally`.
 
     Args:
         url: `ws://` or `wss://`; user and password in it become the Authorization field.

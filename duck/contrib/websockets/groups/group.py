@@ -132,7 +132,9 @@ class Groups:
 
     async def leave(self, member: Member, group: str) -> None:
         """Removes a connection from a group; does nothing if it is no member."""
-        await self._at_home(member, self._hub(member._home).leave(member, group))
+        hub = self._hub_of(member)
+        if hub is not None:
+            await self._at_home(member, hub.leave(member, group))
 
     async def publish(
         self, group: str, data: Data, opcode: int = OpCode.TEXT, *, exclude: Member | None = None
@@ -155,7 +157,7 @@ class Groups:
         """
         payload = encode(data, opcode)
         connection = self._hub(asyncio.get_running_loop()).connection
-        hub = None if exclude is None else self._hubs.get(exclude._home)
+        hub = None if exclude is None else self._hub_of(exclude)
         if exclude is None or hub is None:
             message = Message(opcode, payload)
             await connection.publish(group, message)
@@ -219,6 +221,14 @@ class Groups:
                     hub = hubs[loop] = _Hub(self._broker, loop, self._keeps_history, self._stamp)
                     self._hubs = hubs
         return hub
+
+    def _hub_of(self, member: Member) -> "_Hub | None":
+        """The hub in which a member can be; None if it has joined nothing, such as a view in `on_handshake`."""
+        try:
+            home = member._home
+        except RuntimeError:  # the connection is not open yet
+            return None
+        return self._hubs.get(home)
 
     @staticmethod
     async def _at_home(member: Member, coroutine: Coroutine[Any, Any, Result]) -> Result:
