@@ -52,7 +52,9 @@ def usage():
         words = [sys.executable, "-P", "-m", "duck.server", command, "--help"]
         environment = os.environ | {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": "", "COLUMNS": "100"}
         text = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
-        found = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+)(.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        # A short name has the value as well before Python 3.13: "-c N, --connections N".
+        option = r"^  (?:-(?!h)\w(?: [A-Z]+)?, )?(--[\w-]+)(.*?)(?=^  -|^\S|\Z)"
+        found = re.findall(option, text, re.MULTILINE | re.DOTALL)
         # The help has the default in brackets at the end.
         return {name: re.search(r"\(([a-z\d.]+)\)\s*$", words) for name, words in found}
 
