@@ -60,7 +60,7 @@ class Reconnect:
         first: Seconds.
         factor: 1 or more.
         longest: Seconds.
-        attempts: Attempts before the last error is raised; None for no limit.
+        attempts: Attempts to connect again, after the first one, before the last error is raised; None for no limit.
         is_final: Called with an error, or the `ConnectionClosed` of a connection that was open; returns True to raise
         it.
     """
