@@ -3,7 +3,7 @@
 import duck
 from duck import _duckframework
 
-if getattr(duck, "__distribution__", None) != "duck-websockets":  # then what follows would fail for no plain reason
+if getattr(duck, "__distribution__", None) != "duck-websockets":  # the imports below would fail obscurely
     raise ImportError(_duckframework.EXPLANATION)
 
 from .limits import Limits

@@ -1,4 +1,4 @@
-"""Accepts the connections that come to listening sockets: a few at a time, and none for a while once files run out."""
+"""Accepts connections from listening sockets: a few at a time, with a pause after a shortage of files."""
 
 import asyncio
 import errno
@@ -15,28 +15,29 @@ __all__ = ["BACKLOG", "Acceptor", "LoopAcceptor"]
 logger = logging.getLogger("duck.server")
 
 BACKLOG = 4096
-"""Connections that the kernel holds until they are accepted; it caps the figure at its own."""
+"""The listen backlog; the kernel caps it at its own limit."""
 
-_TOGETHER = 16  # accepted at most before the loop looks at anything else
-_BY_UVLOOP = 4  # as many listening descriptors; 8 brought nothing more, with 16 or with 64 clients at a time
+_TOGETHER = 16  # connections accepted before the loop handles other events
+_BY_UVLOOP = 4  # listening descriptors; 8 were no faster, with 16 or with 64 clients at a time
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
-    """Accepts what comes to one listening socket.
+    """Accepts the connections of one listening socket.
 
-    The loops' own servers would do that too late: asyncio's accepts as many connections as its backlog is long before a
-    protocol hears of the first, and none of them tells of a connection before its TLS handshake has ended.
+    The loops' own servers act too late: asyncio's accepts a whole backlog of connections before a protocol learns of
+    the
+    first, and none of them reports a connection before its TLS handshake has ended.
 
     Args:
         loop: The running loop.
-        sock: Listens.
-        accepted: Takes the socket of a connection and the address of its peer.
+        sock: The listening socket.
+        accepted: Called with the socket of a connection and the address of its peer.
 
     Attributes:
-        socket: Listens.
-        PAUSE: Seconds without accepting, once there is no file or memory for another connection.
+        socket: The listening socket.
+        PAUSE: Seconds without accepting, after a shortage of files or memory.
     """
 
     PAUSE = 1.0
@@ -56,7 +57,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept nothing more, and close the socket."""
+        """Stop accepting, and close the socket."""
         if self._waiting is not None:
             self._waiting.cancel()
         elif self._pause is not None:
@@ -73,7 +74,7 @@ class Acceptor:
             self._waiting = self._loop.create_task(self._accept_by_proactor())
 
     def _accept(self) -> None:
-        """The socket is readable."""
+        """Accept pending connections; called when the socket is readable."""
         for _ in range(_TOGETHER):
             try:
                 sock, address = self.socket.accept()
@@ -102,14 +103,15 @@ class Acceptor:
 
 
 class LoopAcceptor:
-    """Has uvloop accept plain connections, which costs less than in Python, and is told to a protocol at once.
+    """Lets uvloop accept plain connections, which costs less than Python code, and informs a protocol at once.
 
-    uvloop accepts one connection for each listening descriptor in a turn. Connections that come together are faster
-    done together: what one of them has brought into the processor's caches, the code above all, serves the others. So
-    the socket is there under some descriptors. Where no file is left for a connection, libuv closes it.
+    uvloop accepts one connection per listening descriptor and turn. Simultaneous connections are faster as a batch: the
+    processor's caches then hold the code that the first has loaded. So the socket is listed under several descriptors.
+    If
+    no file is left for a connection, libuv closes it.
 
     Attributes:
-        socket: Listens.
+        socket: The listening socket.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -118,26 +120,26 @@ class LoopAcceptor:
 
     @staticmethod
     def suits(loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether the loop is uvloop's."""
+        """Whether the loop is one of uvloop."""
         return type(loop).__module__ == "uvloop"
 
     async def start(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         """Begin to accept.
 
         Args:
-            factory: Makes the protocol of a connection.
+            factory: Creates the protocol of a connection.
         """
         listen: Any = loop.create_server
         if self.socket.family == socket.AF_UNIX:
             listen = loop.create_unix_server
-            if sys.version_info >= (3, 13):  # the file belongs to the one who has bound the socket
+            if sys.version_info >= (3, 13):  # the file belongs to the binder of the socket
                 listen = partial(listen, cleanup_socket=False)
         files = [os.dup(self.socket.fileno()) for _ in range(_BY_UVLOOP - 1)]
         for sock in [self.socket, *(socket.socket(fileno=file) for file in files)]:
             self._servers.append(await listen(factory, sock=sock, backlog=BACKLOG))
 
     def close(self) -> None:
-        """Accept nothing more, and close the socket."""
+        """Stop accepting, and close the socket."""
         for server in self._servers:
             server.close()
         self.socket.close()

@@ -12,23 +12,23 @@ _NODE = re.compile(
 
 
 def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address; an IPv4 one that comes in the dress of IPv6 (`::ffff:192.0.2.1`) as what it is.
+    """Parse an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) becomes IPv4.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is no address.
     """
     address = ipaddress.ip_address(name)
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def parse_node(text: str) -> tuple[str, int]:
-    """An address as proxies write it, with its port or without: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+    """Parse an address as written by proxies: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
 
     Returns:
-        The address and the port, 0 where it is not told or hidden (RFC 7239, section 6).
+        The address and the port; 0 for a missing or hidden port (RFC 7239, section 6).
 
     Raises:
-        ValueError: It is none; as are `unknown` and the made-up names of section 6.3.
+        ValueError: The text is no address, such as `unknown` or an obfuscated name (section 6.3).
     """
     node = _NODE.fullmatch(text)
     if node is None:

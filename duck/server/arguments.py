@@ -1,4 +1,4 @@
-"""The command line of `duck serve`: its options in the groups that the help shows, and the reading of their text."""
+"""The command line of `duck serve`: its options in the groups of the help text, and the parsing of their values."""
 
 import argparse
 import sys
@@ -20,12 +20,12 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and where help is."""
+    """Reports an error in one line, with a reference to the help."""
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Refuse what is not known here, for the command above would name its own help."""
+        """Reject unknown arguments here, because the parent command would refer to its own help."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -55,14 +55,14 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options(arguments: argparse.Namespace) -> Options:
-    """The options of serving; each argument has the name of its field, in `Options` or in `Limits`, as `dest`."""
+    """Return the serving options. The `dest` of each argument is the name of its field in `Options` or `Limits`."""
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     values = {field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "limits"}
     return Options(**values, limits=limits)
 
 
 def log_options(arguments: argparse.Namespace) -> LogOptions:
-    """The options of logging."""
+    """Return the logging options."""
     return LogOptions(arguments.log_level, arguments.access_log, arguments.log_config, of_many=arguments.workers > 1)
 
 
@@ -239,16 +239,16 @@ def _add_shutdown(group: Any) -> None:
     )
 
 
-# Readers of an option's text. argparse shows the message of an ArgumentTypeError alone: to any other error it gives the
-# name of the function.
+# Parsers of option values. argparse shows only the message of an ArgumentTypeError; for any other error it shows
+# the name of the function.
 
 
 def _number(kind: Callable[[str], Any], least: float, most: float, words: str) -> Callable[[str], Any]:
-    """A reader of numbers in a range.
+    """Return a parser of numbers within a range.
 
     Args:
-        kind: Makes the number.
-        words: What the option takes, for the error.
+        kind: Converts the text to a number.
+        words: The expected value, for the error.
     """
 
     def read(text: str) -> Any:
@@ -299,7 +299,7 @@ def _hosts(text: str) -> Collection[str]:
 
 
 def _names(text: str, check: Callable[[Collection[str]], object]) -> Collection[str]:
-    """Names with commas between, that pass a check."""
+    """Parse a comma-separated list of names, and check it."""
     names = [name.strip() for name in text.split(",")]
     try:
         check(names)

@@ -1,4 +1,4 @@
-"""Who is connected: how many connections there are, in all and from each address, and whom there is no room for."""
+"""The number of connections, in total and per address, and the limits on them."""
 
 import asyncio
 import ipaddress
@@ -19,12 +19,12 @@ __all__ = ["Census", "Place"]
 
 logger = logging.getLogger("duck.server")
 
-_RESERVE = 64  # files that a process has open beside its connections
+_RESERVE = 64  # files that a process opens besides its connections
 _WARN_EVERY = 60.0  # seconds
 
 
 class Place:
-    """The place of a connection that counts as nobody's: all of them may have the same."""
+    """The place of a connection without an address. All such connections may share one."""
 
     __slots__ = ("_census",)
 
@@ -32,23 +32,23 @@ class Place:
         self._census = census
 
     def move(self, address: ClientAddress) -> bool:
-        """Makes it a connection from another address, as a proxy tells.
+        """Assign the connection to another address, as named by a proxy.
 
         Returns:
-            Whether there is room for it. Where not, it counts as nobody's.
+            Whether that address has room. If not, the connection counts for no address.
         """
         return True
 
     def part(self) -> None:
-        """Makes it nobody's."""
+        """Detach the connection from its address."""
 
     def leave(self) -> None:
-        """Counts the connection out."""
+        """Remove the connection from the count."""
         self._census.present -= 1
 
 
 class _OwnPlace(Place):
-    """The place of a connection from some address."""
+    """The place of a connection with an address."""
 
     __slots__ = ("_group",)
 
@@ -79,10 +79,10 @@ class Census:
     """The connections of one server.
 
     Attributes:
-        limit: Connections that there may be; None for no limit.
-        per_address: Connections that there may be from each address; None for no limit.
-        present: Connections that there are.
-        anywhere: The place of all connections where their addresses do not matter.
+        limit: The limit on connections; None for no limit.
+        per_address: The limit on connections from one address; None for no limit.
+        present: The current number of connections.
+        anywhere: The place of all connections if addresses are not limited.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -95,14 +95,14 @@ class Census:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another connection from anywhere."""
+        """Whether no further connection has room."""
         return self.limit is not None and self.present >= self.limit
 
     def enter(self) -> Place | None:
-        """Counts a connection in, as nobody's until it moves.
+        """Count a connection, without an address until it moves.
 
         Returns:
-            Its place; None where there is no room for it, and it has not been counted.
+            Its place; None without room, and then it is not counted.
         """
         if self.is_full:
             self._warn(f"{self.limit} connections are open: more are refused")
@@ -111,10 +111,10 @@ class Census:
         return self.anywhere if self.per_address is None else _OwnPlace(self)
 
     def join(self, group: str) -> bool:
-        """Counts a connection as one of a group's.
+        """Count a connection for a group of addresses.
 
         Returns:
-            Whether there is room for it. Where not, it has not been counted.
+            Whether the group has room. If not, the connection is not counted.
         """
         if self.per_address is not None and self._groups[group] >= self.per_address:
             self._warn(f"{group or 'the Unix socket'} has {self.per_address} connections: more from there are refused")
@@ -123,7 +123,7 @@ class Census:
         return True
 
     def part(self, group: str) -> None:
-        """Counts it out of the group."""
+        """Remove a connection from its group."""
         self._groups[group] -= 1
         if not self._groups[group]:
             del self._groups[group]
@@ -136,7 +136,7 @@ class Census:
 
 
 def _group(address: ClientAddress) -> str:
-    """Whom an address belongs to: an IPv6 host has all the addresses of a network of 64 bits."""
+    """Return the group of an address: an IPv6 host owns a whole network of 64 bits."""
     if not isinstance(address, tuple):
         return ""
     host = parse_address(address[0])
@@ -146,7 +146,7 @@ def _group(address: ClientAddress) -> str:
 
 
 def _files() -> int | None:
-    """Connections that the limit of open files leaves room for."""
+    """Return the number of connections that the limit of open files allows."""
     if resource is None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,4 +1,4 @@
-"""The `duck` command: serves an application, and tells what is installed."""
+"""The `duck` command: serves an application, and shows installed versions."""
 
 import argparse
 import asyncio
@@ -32,17 +32,17 @@ _CLIENTS = {"connect": terminal.run, "bench": bench.run}
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message says what to do."""
+    """An impossible request; the message says what to do."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: The arguments; those of the process when None.
+        argv: The arguments; None for those of the process.
 
     Returns:
-        The exit status: 0, 1 where the application's lifespan has failed, or 2 for what cannot be done.
+        The exit status: 0, 1 after a failure of the application's lifespan, or 2 for an impossible request.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -117,14 +117,14 @@ def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
         where, other = arguments.uds, "--uds"
     elif arguments.fd is not None:
         where, other = f"file descriptor {arguments.fd}", "--fd"
-    # asyncio repeats the address in `strerror`; a name that is not known has nothing else.
+    # asyncio repeats the address in `strerror`; the error of an unknown name has no number.
     number = error.errno or 0
     reason = os.strerror(number) if number > 0 else error.strerror or error
     return UsageError(f"cannot listen on {where}: {reason}; choose another {other}")
 
 
 def _sockets(arguments: argparse.Namespace) -> list[socket.socket]:
-    """The sockets that somebody else has opened for us."""
+    """Return the sockets that another process has opened for this one."""
     if arguments.uds is not None:
         if arguments.fd is not None:
             raise UsageError("--uds and --fd each say where to listen; give one of them")

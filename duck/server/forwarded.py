@@ -1,24 +1,25 @@
-"""The header field Forwarded, in which each proxy notes what it saw of the one before it (RFC 7239)."""
+"""The header field Forwarded, in which each proxy describes its client (RFC 7239)."""
 
 import re
 from collections.abc import Iterator
 
 __all__ = ["parse_forwarded"]
 
-# Where the grammar wants quotes, as around a colon, not all proxies write them.
+# Some proxies omit the quotes that the grammar requires, for example around a colon.
 _PAIR = re.compile(r"""[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(?:([^\s;,"\\]+)|"((?:[^"\\]|\\.)*+)")[ \t]*""")
 _ESCAPE = re.compile(r"\\(.)")
 _MARK = re.compile(r'\\["\\]|[",]')
 
 
 def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
-    """The elements, the last one first, each as its parameters by their names in lower case.
+    """Yield the elements, the last one first, each as a dict of parameters with names in lower case.
 
-    The last is the nearest proxy's. What stands before it may be the client's own and of any form, so the value is
+    The last element comes from the nearest proxy. Earlier ones may come from the client and have any form, so the value
+    is
     read from its end, and only as far as it is well-formed.
 
     Args:
-        value: The value of the field; the values of several are one with commas between.
+        value: The value of the field; several fields are joined by commas.
     """
     for text in _split(value):
         if text.strip(" \t"):
@@ -29,7 +30,7 @@ def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
 
 
 def _parse(text: str) -> dict[str, str] | None:
-    """The parameters of an element; None if it is malformed, or has one of them twice."""
+    """Return the parameters of an element; None if it is malformed or repeats a parameter."""
     element: dict[str, str] = {}
     at = 0
     while pair := _PAIR.match(text, at):
@@ -47,7 +48,7 @@ def _parse(text: str) -> dict[str, str] | None:
 
 
 def _split(value: str) -> Iterator[str]:
-    """The members of a list, the last one first; a comma between quotes separates none."""
+    """Yield the members of a list, the last one first; commas inside quotes do not separate."""
     end = len(value)
     quoted = False
     for mark in reversed(list(_MARK.finditer(value))):

@@ -1,8 +1,8 @@
 """Sans-I/O reader of HTTP/1 requests: bytes in, heads and refusals out; httptools does the grammar.
 
-The reader parses in steps and stops behind the first step in which a request became whole, so of a
-thousand requests sent at once a few are parsed and the rest is kept as bytes. It stops for good
-after a refusal, and after a request whose connection cannot go on; then `stopped` is true.
+The reader parses in steps, and stops after the first step that completes a request. Of a thousand requests sent at once
+it parses a few and keeps the rest as bytes. It stops for good after a refusal, and after a request that ends the
+connection; then `stopped` is true.
 """
 
 import re
@@ -19,8 +19,7 @@ from .proxy_protocol import SIGNATURES
 
 __all__ = ["Refusal", "RequestHead", "RequestReader"]
 
-# Bytes that are parsed between two looks at the limits: what a head may pass its limit by before
-# the reader notices that it does not end.
+# Bytes parsed between two checks of the limits: the most by which an endless head can exceed its limit.
 _STEP = 4096
 
 _AROUND = len("GET  HTTP/1.1\r\n\r\n")  # bytes of a head without its target and its fields
@@ -31,7 +30,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.
 
 
 class RequestHead(NamedTuple):
-    """A request that has arrived as a whole, or as much of it as will be read.
+    """A request that is complete, or read as far as it will be.
 
     Attributes:
         keep_alive: Whether another request may follow on the connection.
@@ -46,12 +45,12 @@ class RequestHead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What came in the place of a request.
+    """The refusal of received bytes that are no acceptable request.
 
     Attributes:
-        status: To answer with.
-        reason: For the log.
-        head_only: Whether the answer has no body, as the request is a HEAD.
+        status: The status of the answer.
+        reason: The reason, for the log.
+        head_only: Whether the answer has no body, because the request is a HEAD.
     """
 
     status: int
@@ -64,7 +63,7 @@ class _Stop(Exception):
 
 
 class RequestReader:
-    """Reads the requests of one connection, and throws their bodies away.
+    """Reads the requests of one connection, and discards their bodies.
 
     Attributes:
         stopped: Whether no further request will be read.
@@ -89,40 +88,40 @@ class RequestReader:
         self._ready: list[RequestHead | Refusal] = []
         self._rest = b""
         self._in_head = False
-        self._head: RequestHead | None = None  # whose body is on its way
+        self._head: RequestHead | None = None  # the head whose body is being read
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._room = 0
         self._turns = 0
         self.stopped = False
-        # Made when there is something to parse. It holds bound methods of this object: a cycle, which stop() breaks.
+        # Created on demand. It holds bound methods of this object: a cycle, which stop() breaks.
         self._parser: httptools.HttpRequestParser | None = None
 
     @property
     def in_request(self) -> bool:
-        """Whether a part of a request has arrived, and the rest has not."""
+        """Whether a request is incomplete."""
         return self._in_head or self._head is not None
 
     @property
     def is_head(self) -> bool:
-        """Whether what arrives now is a HEAD request."""
+        """Whether the current request is a HEAD."""
         return self._parser is not None and self._parser.get_method() == b"HEAD"
 
     def feed(self, data: memoryview) -> None:
-        """Take bytes from the connection; what is not parsed now is copied."""
+        """Take bytes from the connection; unparsed ones are copied."""
         if self._ready or self.stopped:
             self._rest += data
         else:
             self._parse(data)
 
     def next_request(self) -> RequestHead | Refusal | None:
-        """The next request in order of arrival; None while it is incomplete."""
+        """Return the next request in order of arrival; None while it is incomplete."""
         if self._rest and not self._ready and not self.stopped:
             self._parse(memoryview(self._rest))
         return self._ready.pop(0) if self._ready else None
 
     def take_rest(self) -> bytes:
-        """Stop, and give away the bytes that were not parsed."""
+        """Stop, and return the unparsed bytes."""
         rest, self._rest = self._rest, b""
         self.stop()
         return rest
@@ -142,7 +141,7 @@ class RequestReader:
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade as upgrade:
-                # What follows is read by a new parser, if at all: this one takes it for another protocol.
+                # The next request needs a new parser: this one treats what follows as another protocol.
                 position += upgrade.args[0]
                 self._parser = None
                 self.stopped = not self._ready[-1].keep_alive  # type: ignore[union-attr]
@@ -158,9 +157,9 @@ class RequestReader:
         self._rest = bytes(data[position:]) if position < len(data) else b""
 
     def _take_room(self, size: int) -> None:
-        """Note a step that went by inside one head or one body, and end what is too long.
+        """Count a step that stayed inside one head or one body, and refuse one that is too long.
 
-        This bounds what httptools keeps to itself: a field that does not end, chunk extensions.
+        This bounds the data that httptools keeps to itself: an endless field, chunk extensions.
         """
         self._room -= size
         if self._room >= 0 and len(self._fields) <= self._limits.header_count:
@@ -185,12 +184,12 @@ class RequestReader:
         )
 
     def _cut_short(self, head: RequestHead) -> None:
-        """Take a request for whole without its body; nothing behind it can be told from that."""
+        """Complete a request without its body; nothing after it can be parsed."""
         self._head = None
         self._ready.append(head._replace(keep_alive=False))
         self.stop()
 
-    # What httptools calls, in this order.
+    # Callbacks of httptools, in this order.
 
     def on_message_begin(self) -> None:
         self._turns += 1
@@ -233,11 +232,11 @@ class RequestReader:
         keep_alive = version == "1.1" and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
         if upgrade and (method == "CONNECT" or headers.announce_body):
-            # httptools skips no body of such a request: it would be read as the next one.
+            # httptools skips no body of such a request: the body would be read as the next request.
             keep_alive = False
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
         if not upgrade and "expect" in headers:
-            # The client waits for a word before it sends the body: the answer is that word.
+            # The client waits for a response before it sends the body: the answer is that response.
             self._cut_short(head)
             raise _Stop
         self._head = head
@@ -250,16 +249,16 @@ class RequestReader:
 
 
 def _with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The fields with the host of an absolute-form target, which takes the place of Host (RFC 9112, section 3.2.2)."""
+    """Return the fields with the host of an absolute-form target in place of Host (RFC 9112, section 3.2.2)."""
     authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
     return [(b"Host", authority), *((name, value) for name, value in fields if name.lower() != b"host")]
 
 
 def _check_host(headers: Headers, required: bool) -> None:
-    """Look for exactly one well-formed Host (RFC 9112, section 3.2).
+    """Check that there is exactly one well-formed Host (RFC 9112, section 3.2).
 
     Raises:
-        ValueError: There is none where one is required, or several, or a malformed one.
+        ValueError: A required Host is missing, repeated or malformed.
     """
     host = headers.get("host", "")  # two are joined by a comma and a space, which makes them malformed
     if not _HOST.fullmatch(host) or (required and not host and "host" not in headers):

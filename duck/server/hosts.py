@@ -1,8 +1,8 @@
-"""The names by which clients may ask for a server, and the pages that may connect to it.
+"""The names by which clients may address a server, and the origins that may connect to it.
 
-A page can have its own name resolve to any address, to that of a server on the visitor's machine or network too (DNS
-rebinding). To a browser that page and the server are one origin then, and only the name in the request's Host tells
-that the request is not meant for the server.
+A page can resolve its own name to any address, including that of a server on the visitor's machine or network (DNS
+rebinding). To the browser the page and the server are then one origin. Only the name in the request's Host shows that
+the request is not meant for the server.
 """
 
 import ipaddress
@@ -14,13 +14,13 @@ __all__ = ["AllowedHosts", "checked_origins"]
 
 
 class AllowedHosts:
-    """The hosts that a server goes by, on whatever port.
+    """The host names of a server, on any port.
 
     Args:
-        names: Names and IP addresses, such as `localhost` and `127.0.0.1`; `*.example.org` for the subdomains of one.
+        names: Names and IP addresses, such as `localhost` and `127.0.0.1`; `*.example.org` for subdomains.
 
     Raises:
-        TypeError, ValueError: One of them is none of these; says what to write.
+        TypeError, ValueError: An entry is none of these; the message gives a valid form.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -30,13 +30,13 @@ class AllowedHosts:
             raise type(error)(f"allowed_hosts {error}") from None
 
     def __contains__(self, field: str) -> bool:
-        """Whether the value of a Host field names one of them."""
+        """Whether the value of a Host field is one of the names."""
         host = host_of(field.lower(), "http")
         return host is not None and host.host.removesuffix(".") in self._patterns
 
 
 def _host(name: str) -> str:
-    """A name as it is compared with those of requests."""
+    """Normalize a name for comparison."""
     try:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
@@ -55,10 +55,10 @@ def _host(name: str) -> str:
 
 
 def checked_origins(origins: Collection[str]) -> Collection[str]:
-    """Origins that a view could have as its `ALLOWED_ORIGINS`.
+    """Check origins for use as a view's `ALLOWED_ORIGINS`.
 
     Raises:
-        TypeError, ValueError: They are none; says what to write.
+        TypeError, ValueError: The origins are invalid; the message gives a valid form.
     """
     try:
         AllowedOrigins(origins)

@@ -5,14 +5,14 @@ A connection is in one of five phases:
     COMING     has no transport yet, as while the TLS handshake goes on
     READING    waits for a request, or for the rest of one
     ANSWERING  a view works on a response; reading is paused, so there is one request at a time
-    ENDING     the last response is written; whatever still arrives is thrown away
+    ENDING     the last response is written; further bytes are discarded
     GONE       the connection is lost, or belongs to a WebSocket view
 
 Reading is resumed in the context of the connection, never in that of a page: loops call a protocol in the context in
 which its transport began to read, and the next request on the connection may be another person's.
 
-READING and ENDING have a deadline. The clock is set when a deadline comes before the one that it is
-set for, and is set again when it wakes early, so a read costs no more than a look at the time.
+READING and ENDING have a deadline. The timer is set only for a deadline earlier than the one that it is set for, and is
+set again when it fires early. So a read costs no more than a look at the time.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _NO_ROOM = "there is no room: see Limits.connections and connections_per_address
 
 
 class Phase(enum.Enum):
-    """Who has the connection; see the module."""
+    """The phases of a connection; see the module."""
 
     COMING = enum.auto()
     READING = enum.auto()
@@ -57,7 +57,7 @@ class Phase(enum.Enum):
 
 
 class Host(Protocol):
-    """What a connection needs of its server, whose documentation says the meaning of each."""
+    """The interface of a connection's server; see `Server`."""
 
     @property
     def limits(self) -> Limits: ...
@@ -89,9 +89,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """Speaks HTTP/1.1 on one connection.
 
     Attributes:
-        address: Who is connected.
-        secure: Whether the connection of the client to a proxy before us is encrypted, as that has told.
-        place: That of the connection; None where the server has no room for the client, which is told when it asks.
+        address: The address of the client.
+        secure: Whether the client's connection to a proxy in front of this server is encrypted, as the proxy reports.
+        place: The place of the connection; None if the server has no room, which the answer to the request says.
     """
 
     __slots__ = (
@@ -126,7 +126,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Wait for a connection.
 
         Args:
-            server: Has the routes and the limits, and keeps account of what runs.
+            server: Provides routes and limits, and records running work.
             loop: The loop of the connection.
         """
         self._server = server
@@ -141,7 +141,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._answered = False
         self._unsent = 0
 
-    # What the transport calls.
+    # Calls of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
@@ -178,31 +178,31 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._phase is not Phase.GONE:
             self._leave()
 
-    # What the server calls.
+    # Calls of the server.
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the client is connected and its first request has yet to come, or to be answered."""
+        """Whether the client is connected and its first request has not come, or has not been answered."""
         return not self._answered and self._phase in (Phase.COMING, Phase.READING, Phase.ANSWERING)
 
     @property
     def first_timeout(self) -> float:
-        """Seconds that the client has for a TLS handshake, and for a request."""
+        """Seconds for a TLS handshake, and for a request."""
         limits = self._server.limits
         return limits.head_timeout if self.place is not None else limits.linger_timeout
 
     def shut_down(self) -> None:
-        """Close the connection now, or behind the response that is being made."""
+        """Close the connection now, or after the pending response."""
         if self._phase is Phase.READING:
             self._end()
 
     def abort(self) -> None:
-        """Close the connection, whatever it is at."""
+        """Close the connection in any phase."""
         if self._phase not in (Phase.COMING, Phase.GONE):
             self._transport.abort()
 
     def take_back(self, transport: asyncio.Transport, response: HttpResponse, head_only: bool) -> None:
-        """Answer for a WebSocket view that has left the transport as it was, and end the connection."""
+        """Answer on behalf of a WebSocket view that has not used the transport, and end the connection."""
         if self._lost:
             self._server.connection_closed(self)
             return
@@ -214,23 +214,24 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # From one request to the next.
 
     def _go_on(self) -> None:
-        """Have the next request looked at, in the connection's context.
+        """Schedule the next request, in the connection's context.
 
-        By a callback of the loop, for a task that starts eagerly would answer it inside of the one before, and so on
-        until the stack is full.
+        A callback of the loop is needed, because a task that starts eagerly would nest each answer in the previous one
+        until
+        the stack is full.
         """
         self._loop.call_soon(self._advance, context=self._context)
 
     def _advance(self, was_idle: bool = True) -> None:
-        """Start to answer the next request, if it is here as a whole.
+        """Start to answer the next request if it is complete.
 
         Args:
-            was_idle: Whether no part of that request had been looked at before.
+            was_idle: Whether no part of that request had been parsed before.
         """
         if self._phase is not Phase.READING:
             return
         if self._writing_paused:
-            # Someone who asks and does not read the answers may not ask for more.
+            # A client that does not read its answers must not send more requests.
             self._transport.pause_reading()
             return
         request = self._reader.next_request()
@@ -256,7 +257,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         except ValueError as error:
             self._refuse(400, f"{head.target!r} is no request target: {error}", head_only)
             return
-        # Load balancers ask for their servers by any address.
+        # Load balancers address their servers by any name.
         hosts = None if request.path == self._server.health_path else self._server.allowed_hosts
         if hosts is not None and (host := request.headers.get("host", "")) not in hosts:
             self._refuse(421, f"{host!r} is not a host of ours: see allowed_hosts", head_only)
@@ -332,7 +333,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # The end.
 
     def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
-        """Answer what cannot be taken for a request, and end the connection."""
+        """Answer bytes that are no valid request, and end the connection."""
         _log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
         self._transport.write(_plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
@@ -342,8 +343,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Close the connection once all is sent.
 
         Args:
-            linger: Read on for a while. Bytes that arrive unread at a closed socket reset the
-                connection, and the client might never see the response.
+            linger: Whether to go on reading for a while. Unread bytes at a closed socket reset the connection, and the
+                client might never see the response.
         """
         self._phase = Phase.ENDING
         self._reader.stop()
@@ -353,19 +354,19 @@ class HttpProtocol(asyncio.BufferedProtocol):
             patience = limits.keep_alive_timeout
             Lingering(transport, limits.linger_timeout, patience=patience, lost=self.connection_lost)
         else:
-            # Where all is sent, a TLS connection waits only for the client to shut it down as well.
+            # With all data sent, a TLS connection waits only for the client's TLS shutdown.
             only_tls = not transport.get_write_buffer_size() and transport.get_extra_info("sslcontext") is not None
             self._set_deadline(limits.linger_timeout if only_tls else limits.keep_alive_timeout)
             transport.close()
 
     def _leave(self) -> None:
-        """The connection is lost."""
+        """Release a lost connection."""
         self._reader.stop()
         self._let_go()
         self._server.connection_closed(self)
 
     def _let_go(self) -> None:
-        """Let go of the transport."""
+        """Release the transport."""
         self._phase = Phase.GONE
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
@@ -374,7 +375,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             del self._transport
 
     def _set_deadline(self, seconds: float) -> None:
-        """Let `_expire` be called, unless another deadline is set before.
+        """Schedule `_expire`, unless another deadline is set first.
 
         Args:
             seconds: From now; `_NEVER` for no deadline.
@@ -384,7 +385,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._set_alarm()
 
     def wake(self) -> None:
-        """Looks whether the deadline has passed; the clock calls it."""
+        """Checks whether the deadline has passed; called by the clock."""
         self._alarm = _NEVER
         if self._loop.time() >= self._deadline:
             self._expire()
@@ -400,7 +401,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _expire(self) -> None:
         unsent = self._transport.get_write_buffer_size()
         if unsent and (not self._unsent or unsent < self._unsent):
-            # Slow, but the client does read.
+            # The client reads, but slowly.
             self._unsent = unsent
             self._set_deadline(self._server.limits.keep_alive_timeout)
         elif unsent:
@@ -416,7 +417,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
 
 async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
-    """Ask the view for its response; a view that fails is logged and answered for with 500."""
+    """Ask the view for its response; an exception is logged and answered with 500."""
     if match is None:
         _log_refusal(request.client_address, 404, "there is no route for %s", request.target)
         return _plain(404)
@@ -452,5 +453,5 @@ def _log_refusal(address: ClientAddress, status: int, reason: str, *words: str) 
 
 
 def _plain(status: int, **kwargs: Any) -> HttpResponse:
-    """A response that is all in its status."""
+    """Return a response without a body beyond its status."""
     return HttpResponse(f"{status}\n", status, "text/plain; charset=utf-8", **kwargs)

@@ -1,4 +1,4 @@
-"""The lifespan of an application: things that start before the first connection and stop after the last."""
+"""The lifespan of an application: start-up before the first connection, and clean-up after the last."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -12,24 +12,24 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class LifespanError(Exception):
-    """The lifespan of an application has failed; the cause has its traceback."""
+    """The lifespan of an application has failed. The traceback is in the cause."""
 
 
 class HasState(Protocol):
-    """Keeps the value of a lifespan."""
+    """An object that keeps the value of a lifespan."""
 
     state: Any
 
 
 @contextlib.asynccontextmanager
 async def alive(lifespan: Lifespan | None, server: HasState) -> AsyncIterator[None]:
-    """Enter a lifespan, give its value to the server as `state`, and leave the lifespan at the end of the block.
+    """Enter a lifespan, store its value as the server's `state`, and leave the lifespan at the end of the block.
 
-    It is left without an error, whatever the end of the block was, so that the code behind its `yield` runs.
+    The lifespan is left without an error, however the block ends, so that the code after its `yield` runs.
 
     Raises:
-        LifespanError: It has failed.
-        TypeError: It is no lifespan.
+        LifespanError: The lifespan has failed.
+        TypeError: The object is no lifespan.
     """
     if lifespan is None:
         yield

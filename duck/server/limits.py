@@ -1,4 +1,4 @@
-"""How much of anything clients get from the embedded server before they are refused."""
+"""Limits on the resources that clients can use before the embedded server refuses them."""
 
 from dataclasses import dataclass, fields
 
@@ -10,21 +10,23 @@ class Limits:
     """The limits of a server, and of one connection while it speaks HTTP.
 
     Attributes:
-        connections: Connections that may be open, of any kind; further ones are answered 503. None
-            for what the process's limit of open files leaves room for.
-        connections_per_address: Those from one IPv4 address or one IPv6 network of 64 bits; None
-            for no limit. A trusted proxy does not count, but the clients that it names do.
-        head_timeout: Seconds in which a TLS handshake must be done, the first request begin, and
-            any request arrive as a whole, its body included.
+        connections: Open connections of any kind; further ones are answered 503. None for as many as the process's
+        limit of
+            open files allows.
+        connections_per_address: Open connections from one IPv4 address or one IPv6 network of 64 bits; None for no
+        limit.
+            The clients that a trusted proxy names count, the proxy does not.
+        head_timeout: Seconds within which a TLS handshake must end, the first request begin, and any request be
+        complete,
+            including its body.
         keep_alive_timeout: Seconds that a connection may idle between two requests.
-        linger_timeout: Seconds that a refused client has to read the refusal, while what it still
-            sends is thrown away.
+        linger_timeout: Seconds for a refused client to read the refusal, while its further bytes are discarded.
         head_size: Bytes of a request's head.
         header_count: Header fields of a request.
-        body_size: Bytes of a request's body that are read, and thrown away, to keep the connection.
+        body_size: Bytes of a request's body that are read and discarded to keep the connection.
 
     Raises:
-        TypeError, ValueError: A limit is no number, or is negative.
+        TypeError, ValueError: A limit is not a number, or is negative.
     """
 
     connections: int | None = None

@@ -1,4 +1,4 @@
-"""Opens the sockets that a server listens on, and says where they are."""
+"""Opens listening sockets, and gives their URLs."""
 
 import asyncio
 import errno
@@ -21,14 +21,15 @@ _MODE = 0o666
 
 
 async def bind(host: str | None, port: int) -> list[socket.socket]:
-    """TCP sockets bound to all the addresses of a host, with the same port.
+    """Return TCP sockets bound to all addresses of a host, with the same port.
 
     Args:
-        host: An IP address, or a name; None for every interface, by IPv4 and IPv6.
-        port: 0 for one that is free.
+        host: An IP address or a name; None for every interface, by IPv4 and IPv6.
+        port: 0 for a free one.
 
     Raises:
-        OSError: An address cannot be had. One of a family that the machine has not is left out, if it is not the last.
+        OSError: An address is not available. An address of a family that the machine lacks is skipped, unless it is the
+            last.
     """
     sockets: list[socket.socket] = []
     failure: OSError | None = None
@@ -52,10 +53,10 @@ async def bind(host: str | None, port: int) -> list[socket.socket]:
 
 
 async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
-    """The families and addresses of a host.
+    """Return the families and addresses of a host.
 
-    An IP address is not given to the loop, which resolves in a pool of threads: a process of one thread is better off,
-    as only where threads share its files does the kernel count who uses one, at every call.
+    An IP address bypasses the loop's resolver, which uses threads. A process with a single thread is faster: the kernel
+    counts references to files at every call only if threads share them.
     """
     if host is not None and "%" not in host:
         with suppress(ValueError):
@@ -66,7 +67,7 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
 
 
 def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
-    # asyncio turns Nagle's algorithm off only where the protocol is named.
+    # asyncio disables Nagle's algorithm only if the protocol is named.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":
@@ -83,18 +84,18 @@ def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
 
 
 def balances(sock: socket.socket) -> bool:
-    """Whether the kernel spreads connections evenly over sockets that are bound to the address of this one."""
+    """Whether the kernel balances connections over sockets bound to the same address as this one."""
     return sys.platform == "linux" and sock.family in _FAMILIES.values()
 
 
 def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
-    """TCP sockets bound to addresses that others of this user may share.
+    """Return TCP sockets bound to addresses that other sockets of this user may share.
 
     Args:
         addresses: Families and addresses.
 
     Raises:
-        OSError: An address cannot be had.
+        OSError: An address is not available.
     """
     sockets: list[socket.socket] = []
     try:
@@ -108,18 +109,19 @@ def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
 
 
 class UnixListener:
-    """A listening Unix socket, and its place in the file system."""
+    """A listening Unix socket and its file."""
 
     def __init__(self, path: str, mode: int | None = None) -> None:
-        """Bind to a path; a socket there that nobody listens on any more is replaced.
+        """Bind to a path; a stale socket there is replaced.
 
         Args:
-            path: Where.
-            mode: The file's permissions, whatever the umask; None for those of the socket that is replaced, or 0o666:
-                whoever may reach the folder may connect, as a proxy under a user of its own must.
+            path: The path of the file.
+            mode: The file's permissions, regardless of the umask; None for those of the replaced socket, or 0o666. Any
+            user
+                who can reach the folder can connect then, as a proxy under its own user must.
 
         Raises:
-            OSError: Another process listens there, or it is not a socket, or not ours to make.
+            OSError: Another process listens there, or the file is no socket or cannot be created.
         """
         self.path = path
         replaced = _remove_stale(path)
@@ -133,20 +135,20 @@ class UnixListener:
         self._inode = os.stat(path).st_ino
 
     def unlink(self) -> None:
-        """Remove the file, unless another server has put its own there."""
+        """Remove the file, unless it belongs to another server by now."""
         with suppress(FileNotFoundError):
             if os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
 
 
 def _remove_stale(path: str) -> int:
-    """Remove the socket of a server that is gone.
+    """Remove the socket file of a server that is gone.
 
     Returns:
-        Its permissions; those of a new socket where there was none.
+        Its permissions; without a file, those of a new socket.
 
     Raises:
-        OSError: A server answers there, or there is something that is no socket.
+        OSError: A server answers there, or the file is no socket.
     """
     try:
         mode = os.stat(path).st_mode
@@ -161,7 +163,7 @@ def _remove_stale(path: str) -> int:
 
 
 def url(listener: Any, secure: bool) -> str:
-    """Where a listening socket is to be found, as a URL.
+    """Return the URL of a listening socket.
 
     Args:
         listener: The socket.

@@ -12,15 +12,15 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Has the sockets that workers accept connections from.
+    """Owns the listening sockets of workers.
 
-    Of 600 connections that came 50 at a time, four workers that share a socket had 424, 140, 32 and 4: the first that
-    wakes takes all that is there. So each has sockets of its own where the kernel spreads connections over them, with
-    SO_REUSEPORT on Linux: 163, 129, 166 and 142. The supervisor keeps them open, so that connections that wait to be
-    accepted are not lost with a worker.
+    Of 600 connections that came 50 at a time, four workers with a shared socket had 424, 140, 32 and 4: the first to
+    wake
+    takes all. So each worker has its own sockets where the kernel balances connections over them, with SO_REUSEPORT on
+    Linux: 163, 129, 166 and 142. The supervisor keeps them open, so that connections in the backlog survive a worker.
 
     Attributes:
-        shared: The sockets that all workers share: Unix sockets, and those that somebody else has bound.
+        shared: The sockets that all workers share: Unix sockets, and those bound by another process.
     """
 
     def __init__(self, shared: Sequence[socket.socket], addresses: Sequence[tuple[int, Any]]) -> None:
@@ -30,10 +30,10 @@ class Listener:
     @classmethod
     @contextlib.asynccontextmanager
     async def at(cls, options: Options, sockets: Sequence[socket.socket]) -> "AsyncIterator[Listener]":
-        """Bind to the address in the options, unless there are bound sockets.
+        """Bind to the address in the options, unless bound sockets are given.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address is not available.
         """
         unix_listener: UnixListener | None = None
         addresses: list[tuple[int, Any]] = []
@@ -41,7 +41,7 @@ class Listener:
             unix_listener = UnixListener(options.uds, options.uds_mode)
             sockets = [unix_listener.socket]
         elif not sockets:
-            # Without SO_REUSEPORT, which would not find out that another server listens there.
+            # Without SO_REUSEPORT, which would not detect another server at the address.
             sockets = await bind(options.host, options.port)
             if all(map(balances, sockets)):
                 addresses = [(sock.family, sock.getsockname()) for sock in sockets]
@@ -57,16 +57,16 @@ class Listener:
                 unix_listener.unlink()
 
     def close(self) -> None:
-        """Close the shared sockets in this process, where nobody accepts connections."""
+        """Close the shared sockets in this process, which does not accept connections."""
         for sock in self.shared:
             sock.close()
 
     def take(self) -> list[socket.socket]:
-        """The sockets for a worker."""
+        """Return the sockets for a worker."""
         return bind_again(self._addresses) if self._addresses else self.shared
 
     def put_back(self, sockets: list[socket.socket]) -> None:
-        """Close sockets that a worker had to itself, and forget them."""
+        """Close and forget a worker's own sockets."""
         if sockets is not self.shared:
             for sock in sockets:
                 sock.close()

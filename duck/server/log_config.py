@@ -1,4 +1,4 @@
-"""The logging of a process that serves: a level and a format, or the user's own configuration from a file."""
+"""The logging of a serving process: a level and a format, or the user's configuration file."""
 
 import importlib
 import json
@@ -17,19 +17,19 @@ _FORMAT_OF_MANY = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s
 
 
 class LogConfigError(Exception):
-    """A file holds no configuration of logging; the message says what to do."""
+    """A file contains no valid logging configuration; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What is logged, and how. All values can be pickled, for worker processes.
+    """The logging options. All values can be pickled, for worker processes.
 
     Attributes:
-        level: The least level; None for "info", or for the level in the file.
-        access: Whether requests are logged, at any level; None for False, or for what the file says.
+        level: The lowest level; None for "info", or for the level in the file.
+        access: Whether requests are logged, at any level; None for False, or for the file's setting.
         file: The path of a configuration for `logging.config`: JSON or TOML for its `dictConfig`, or else INI for its
             `fileConfig`.
-        of_many: Whether several processes write to one log. The default format names the process then.
+        of_many: Whether several processes write to one log. The default format then includes the process.
     """
 
     level: str | None = None

@@ -1,4 +1,4 @@
-"""The event loops that can be asked for by name."""
+"""The event loops available by name."""
 
 import asyncio
 import importlib
@@ -11,19 +11,19 @@ LOOPS = ("auto", "asyncio", "uvloop")
 
 
 class LoopError(Exception):
-    """A name does not lead to an event loop; the message says what to do."""
+    """A name gives no event loop; the message says what to do."""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Find the factory of an event loop.
+    """Return the factory of an event loop.
 
     Args:
         name: One of `LOOPS`, or `module:attribute` for a function without arguments that returns a loop.
 
     Raises:
         LoopError: The module has no such function, or cannot be imported.
-        ModuleNotFoundError: uvloop is wanted and not installed.
-        ValueError: There is no loop of that name.
+        ModuleNotFoundError: uvloop is requested but not installed.
+        ValueError: The name is unknown.
     """
     module, colon, attribute = name.partition(":")
     if colon:

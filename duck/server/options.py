@@ -14,24 +14,23 @@ _SHUTDOWN_CODES = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where and how to serve an application.
+    """The options of a server.
 
-    All values can be pickled. Objects of one process, such as sockets and TLS contexts, are passed beside it.
+    All values can be pickled. Objects of one process, such as sockets and TLS contexts, are passed separately.
 
     Attributes:
         host: A name or an address; None for every interface, by IPv4 and IPv6.
         port: The TCP port; 0 for a free one.
         uds: The path of a Unix socket to listen on instead.
-        uds_mode: The permissions of that socket; None for those of the socket that it replaces, or else 0o666.
-        drain: Seconds over which a server that shuts down closes its WebSockets, one after the other; 0 for all at
-            once.
-        shutdown_timeout: Seconds that views and their handlers have to end, after those.
-        shutdown_code: The close code that clients get: 1001, or 1012 for a restart.
+        uds_mode: The permissions of that socket; None for those of the replaced socket, or else 0o666.
+        drain: Seconds over which a server that shuts down closes its WebSockets one by one; 0 for all at once.
+        shutdown_timeout: Seconds for views and their handlers to end after that.
+        shutdown_code: The close code for clients: 1001, or 1012 for a restart.
         health_path: The path that answers health checks: 200, or 503 once the server drains; None for no such path.
-        limits: What clients may ask for.
+        limits: Limits on clients.
         trusted_proxies: IP addresses and networks of trusted proxies; `unix` for clients of a Unix socket.
         proxy_protocol: Whether the connections of those proxies begin with a header of the PROXY protocol.
-        allowed_hosts: The names by which clients may ask for the server; empty for any.
+        allowed_hosts: The names by which clients may address the server; empty for any.
         allowed_origins: The `ALLOWED_ORIGINS` of views without their own.
 
     Raises:
