@@ -49,8 +49,8 @@ async def echo(request: web.Request) -> web.Response:
     try:
         await EchoView(head, **request.match_info).run()
     finally:
-        request.protocol.connection_lost(None)  # the transport has another protocol now, so aiohttp is not told
-    return web.Response()  # aiohttp wants one, and discards it
+        request.protocol.connection_lost(None)  # the transport has another protocol, so aiohttp does not see its end
+    return web.Response()  # aiohttp requires a response, and discards it
 
 
 app = web.Application()

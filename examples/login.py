@@ -10,7 +10,7 @@ from duck.http.response import HttpResponse
 from duck.server import run
 from duck.urls import path
 
-SESSIONS: dict[str, str] = {}  # names by the tokens in the cookies, such as a table of your database
+SESSIONS: dict[str, str] = {}  # names by the tokens in the cookies; in a real application a database table
 
 LOGIN = """<!doctype html><meta charset="utf-8"><title>Sign in</title>
 <form action="/login"><input name="name" maxlength="40" required autofocus aria-label="Name"><button>Sign in</button>
@@ -37,7 +37,7 @@ def page(request: HttpRequest) -> str:
 
 
 def login(request: HttpRequest) -> HttpResponse:
-    """Begins a session; a real one checks a password first."""
+    """Starts a session; a real application checks a password first."""
     token = secrets.token_urlsafe()
     SESSIONS[token] = parse_qs(request.query_string).get("name", ["somebody"])[0][:40]
     cookie = f"session={token}; HttpOnly; SameSite=Lax; Path=/"

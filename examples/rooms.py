@@ -1,6 +1,6 @@
 """A chat with rooms, across processes: `REDIS_URL=redis://localhost duck serve examples/rooms.py`, and visit /tea.
 
-Without REDIS_URL the rooms are those of one process.
+Without REDIS_URL each process has its own rooms.
 """
 
 import json
@@ -47,13 +47,13 @@ def page(request: HttpRequest, room: str) -> str:
 
 
 class Chat(WebSocketView):
-    """Passes each message on to all who are in the same room, in whatever process."""
+    """Passes each message on to all members of the room, in any process."""
 
-    MAX_FRAME_SIZE = 4096  # bytes; the page lets nobody type more
+    MAX_FRAME_SIZE = 4096  # bytes; the page limits its input
     SLOW_CONSUMER = "close"  # a client that does not read is disconnected
 
     async def on_open(self) -> None:
-        await rooms.join(self, self.kwargs["room"], since="")  # with all that the history has
+        await rooms.join(self, self.kwargs["room"], since="")  # with the whole history
         await self.say("somebody has come")
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:

@@ -1,4 +1,4 @@
-"""Serves in this process until the process is told to stop."""
+"""Serves in this process until the order to stop."""
 
 import asyncio
 import importlib
@@ -17,15 +17,15 @@ __all__ = ["Stop", "serve_until_stopped"]
 
 logger = logging.getLogger("duck.server")
 
-_LAST = 1.0  # seconds in which what still runs behind the server must end
+_LAST = 1.0  # seconds for tasks that outlive the server to end
 
 
 class Stop:
     """The order to stop serving.
 
     Attributes:
-        replaced: Whether another process goes on with the same sockets.
-        interrupted: Whether the order came before the server was ready, which has been cancelled.
+        replaced: Whether another process takes over the sockets.
+        interrupted: Whether the order came before the server was ready, and has cancelled its start.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Stop:
         self._starting: asyncio.Task[Any] | None = None
 
     def set(self, replaced: bool = False) -> None:
-        """Give the order; to be called in the loop."""
+        """Give the order; must be called in the loop."""
         self.replaced = replaced
         self._event.set()
         if self._starting is not None:
@@ -46,11 +46,11 @@ class Stop:
         return self._event.is_set()
 
     def begin(self) -> None:
-        """Note that this task starts a server, and may be cancelled."""
+        """Note that this task starts a server and may be cancelled."""
         self._starting = asyncio.current_task()
 
     async def wait(self) -> None:
-        """Wait for the order; the server is ready."""
+        """Wait for the order once the server is ready."""
         self._starting = None
         await self._event.wait()
 
@@ -67,11 +67,11 @@ async def serve_until_stopped(
 
     Args:
         target: The application.
-        options: Where and how to serve it.
+        options: The options of the server.
         sockets: Bound sockets to listen on; none for the address in the options.
-        ssl: How to encrypt.
-        stop: Gives the order.
-        ready: Called with the server once it accepts connections; gives a block that ends with the order.
+        ssl: The TLS context.
+        stop: The order.
+        ready: Called with the server once it accepts connections; returns a context that is left at the order.
     """
     stop.begin()
     try:
@@ -86,7 +86,7 @@ async def serve_until_stopped(
 
 
 async def _end_tasks(server: Server) -> None:
-    """Cancel all that still runs, as the runner does, but do not wait for ever for it."""
+    """Cancel all remaining tasks, as the runner does, but with a time limit."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -100,7 +100,7 @@ async def _end_tasks(server: Server) -> None:
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:
-    """Let the runner not wait for a task, and nobody free it: its coroutine would go on even when it is closed."""
+    """Hide a task from the runner and keep it alive: if freed, its coroutine would continue although it is closed."""
     asyncio._unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     ctypes = importlib.import_module("ctypes")

@@ -1,4 +1,4 @@
-"""What a trusted proxy says of the client behind it, in `X-Forwarded-For`, `-Proto` and `-Host`, or in `Forwarded`."""
+"""A trusted proxy's description of its client, in `X-Forwarded-For`, `-Proto` and `-Host`, or in `Forwarded`."""
 
 import ipaddress
 import re
@@ -22,9 +22,9 @@ class Client(NamedTuple):
     """The client behind the proxies.
 
     Attributes:
-        address: Its address; the port is 0 where no proxy tells it.
-        secure: Whether its connection is encrypted.
-        headers: Those of its request, with the Host that it has asked for.
+        address: The address of the client; port 0 if no proxy reports it.
+        secure: Whether the client's connection is encrypted.
+        headers: The headers of the request, with the Host that the client has asked for.
     """
 
     address: ClientAddress
@@ -33,14 +33,14 @@ class Client(NamedTuple):
 
 
 class Proxies:
-    """The proxies whose word is taken.
+    """The trusted proxies.
 
     Args:
-        trusted: Their IP addresses or networks, such as `127.0.0.1` and `10.0.0.0/8`; `unix` for whoever comes by a
-            Unix socket.
+        trusted: IP addresses or networks of proxies, such as `127.0.0.1` and `10.0.0.0/8`; `unix` for clients of a Unix
+            socket.
 
     Raises:
-        ValueError: One of them is none of these.
+        ValueError: An entry is none of these.
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
@@ -52,19 +52,21 @@ class Proxies:
             raise ValueError(f"a trusted proxy is an IP address, a network or unix: {error}") from None
 
     def client(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
-        """The client that a request is from, and what it has asked for.
+        """Return the client of a request, and its requested Host.
 
-        Where there are fields X-Forwarded-For, -Proto or -Host they hold, and Forwarded is not looked at: most proxies
-        that set the first pass on the second as the client has written it.
+        If any of X-Forwarded-For, -Proto or -Host is present, Forwarded is ignored: most proxies that set the former
+        pass on
+        the client's own Forwarded.
 
         Args:
-            peer: Who is connected to us.
-            headers: Those of the request.
-            secure: Whether the connection to us is encrypted.
+            peer: The peer of this server.
+            headers: The headers of the request.
+            secure: Whether the connection to this server is encrypted.
 
         Returns:
-            What is known of the client: of the addresses that a chain of proxies names, the last that is not a trusted
-            proxy's itself, for the client can have made up those before.
+            The client. Its address is the last in the chain of proxies that is not itself a trusted proxy's, because
+            the
+            client can forge all earlier ones.
         """
         if not self.trusts(peer):
             return Client(peer, secure, headers)
@@ -84,7 +86,7 @@ class Proxies:
         return Client(peer, _is_secure(proto, secure), _with_host(headers, host))
 
     def _by_forwarded(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
-        """By what the outermost trusted proxy says: it is the one that the client has spoken to."""
+        """Return the client as reported by the outermost trusted proxy, which the client has spoken to."""
         host = ""
         for element in parse_forwarded(headers.get("forwarded", "")):
             secure = _is_secure(element.get("proto", ""), secure)
@@ -98,7 +100,7 @@ class Proxies:
         return Client(peer, secure, _with_host(headers, host))
 
     def trusts(self, peer: ClientAddress) -> bool:
-        """Whether it is one of them."""
+        """Whether the peer is a trusted proxy."""
         if not isinstance(peer, tuple):
             return self._unix
         address = parse_address(peer[0])
@@ -111,7 +113,7 @@ def _is_secure(proto: str, otherwise: bool) -> bool:
 
 
 def _with_host(headers: Headers, host: str) -> Headers:
-    """The headers with the Host that the client has asked for; as they are where that is none."""
+    """Return the headers with the Host that the client has asked for; unchanged if there is none."""
     if _HOST.fullmatch(host) is None:
         return headers
     return Headers([("host", host), *(field for field in headers.items() if field[0] != "host")])

@@ -1,6 +1,6 @@
-"""The PROXY protocol, versions 1 and 2: the first bytes of a connection, by which a proxy tells whose it is.
+"""The PROXY protocol, versions 1 and 2: the first bytes of a connection, in which a proxy names its client.
 
-What parses is without I/O. The header is taken from a socket without a byte of what follows, so that TLS may follow.
+The parser does no I/O. The header is read from a socket without any byte behind it, so that TLS may follow.
 
 (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)
 """
@@ -20,7 +20,7 @@ _SIGNATURE_1 = b"PROXY "
 _SIGNATURE_2 = b"\r\n\r\n\x00\r\nQUIT\n"
 
 SIGNATURES = (_SIGNATURE_1, _SIGNATURE_2)
-"""What the header begins with, in version 1 and 2."""
+"""The first bytes of a header, in version 1 and 2."""
 
 _LONGEST_1 = 107  # bytes of the header of version 1
 _LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
@@ -33,16 +33,16 @@ _TLV = struct.Struct("!BH")
 _TLV_SSL = 0x20
 _LOCAL, _PROXY = 0x20, 0x21
 
-_PART = 4096  # bytes looked at together
+_PART = 4096  # bytes peeked at a time
 
 
 class Header(NamedTuple):
-    """What the proxy tells.
+    """The content of a header.
 
     Attributes:
         size: Bytes of the header.
-        address: The client's; None where the connection is the proxy's own, as to see whether we live.
-        secure: Whether the client's connection is encrypted; only version 2 can tell.
+        address: The client's address; None for a connection of the proxy itself, such as a health check.
+        secure: Whether the client's connection is encrypted; only version 2 reports it.
     """
 
     size: int
@@ -51,10 +51,10 @@ class Header(NamedTuple):
 
 
 def parse(data: bytes) -> Header | None:
-    """The header that some bytes begin with; None if it has not come as a whole.
+    """Parse the header at the start of some bytes; return None while it is incomplete.
 
     Raises:
-        ValueError: They do not begin with one.
+        ValueError: The bytes do not start with a header.
     """
     if data.startswith(_SIGNATURE_2):
         return _parse_2(data)
@@ -107,7 +107,7 @@ def _parse_2(data: bytes) -> Header | None:
 
 
 def _is_secure(extensions: bytes) -> bool:
-    """Whether the vectors of type, length and value behind the addresses tell that the client uses TLS."""
+    """Whether the type-length-value vectors after the addresses report that the client uses TLS."""
     at = 0
     secure = False
     while at < len(extensions):
@@ -124,11 +124,11 @@ def _is_secure(extensions: bytes) -> bool:
 
 
 async def receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Header:
-    """Take the header from a socket, and nothing of what follows.
+    """Read the header from a socket, and no byte behind it.
 
     Raises:
-        ValueError: There is none.
-        ConnectionError: The connection has ended before it.
+        ValueError: There is no header.
+        ConnectionError: The connection has ended before the header.
     """
     sock.setblocking(False)
     received = b""

@@ -14,11 +14,11 @@ OFFERED_METHODS = ("GET", "HEAD")
 
 
 class Route(NamedTuple):
-    """A view, and the paths that are its own.
+    """A view and its paths.
 
     Attributes:
-        methods: The HTTP methods it answers; a WebSocket view answers, or refuses, any.
-        is_websocket: Whether the handler takes the connection over.
+        methods: The HTTP methods that it answers; a WebSocket view answers, or refuses, any.
+        is_websocket: Whether the handler takes over the connection.
     """
 
     expression: re.Pattern[str]
@@ -29,14 +29,14 @@ class Route(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The route of a path, and the URL parameters that the path gives."""
+    """The route of a path, and the URL parameters in the path."""
 
     route: Route
     kwargs: dict[str, Any]
 
 
 class Routes:
-    """The routes of an application, in the order in which they are tried."""
+    """The routes of an application, in the order of their trial."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Routes:
         """Compile the patterns.
 
         Args:
-            urlpatterns: What `duck.urls.path` and `re_path` return, or a view for every path.
-            before: Routes of the server's own, which are tried first.
+            urlpatterns: Results of `duck.urls.path` and `re_path`, or a view for every path.
+            before: Routes of the server itself, which are tried first.
 
         Raises:
-            TypeError: It is neither, or a handler is neither a `View` class nor a function.
+            TypeError: The routes are neither, or a handler is neither a `View` class nor a function.
             ValueError: A url is malformed, or a route answers no method that the server offers.
         """
         if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
@@ -63,7 +63,7 @@ class Routes:
         self._routes[:0] = map(_compile, before)
 
     def match(self, path: str) -> Match | None:
-        """The first route for a decoded path, or None."""
+        """Return the first route for a decoded path, or None."""
         for route in self._routes:
             found = route.expression.fullmatch(path)
             if found is not None:
@@ -92,7 +92,7 @@ def _is_websocket(handler: Callable[..., Any]) -> bool:
 
 
 def _offered(methods: Iterable[str]) -> tuple[str, ...]:
-    """Those of a route's methods that the server offers; GET brings HEAD, none means all."""
+    """Return the methods of a route that the server offers; GET implies HEAD, and no methods mean all."""
     wanted = set(methods) or {"GET"}
     if "GET" in wanted:
         return OFFERED_METHODS

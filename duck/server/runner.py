@@ -1,4 +1,4 @@
-"""Runs a server as the main thing a process does."""
+"""Runs a server as the main job of a process."""
 
 import asyncio
 import contextlib
@@ -51,27 +51,29 @@ def run(
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] | None = None,
 ) -> None:
-    """Serve an application until the process is told to stop by SIGINT or SIGTERM.
+    """Serve an application until SIGINT or SIGTERM.
 
     The addresses are printed once connections are accepted. A second signal ends the process at once, unless it comes
-    within a second: `timeout` and some shells send one twice. Outside of the main thread, where there are no signals,
-    this never returns.
+    within a second: `timeout` and some shells send one twice. Outside the main thread, where there are no signals, this
+    never returns.
 
     Args:
-        ssl: How to encrypt; or a function that makes that, and is called again on SIGHUP, for new connections.
-        loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed; or `module:function` for a function that
-            makes a loop.
-        workers: Processes that serve. Each imports the main module anew, as those of multiprocessing do, so that this
-            must be called behind `if __name__ == "__main__":`. The routes, the views, the lifespan and the function for
-            `ssl` must be found by import. Each worker has an event loop, the limits and the lifespan of its own.
-            SIGHUP replaces the workers one after the other. One worker is this process itself.
+        ssl: A TLS context, or a function that creates one; SIGHUP calls the function again, for new connections.
+        loop: "uvloop", "asyncio", or "auto" for uvloop if installed; or `module:function` for a function that creates a
+            loop.
+        workers: The number of serving processes. Each imports the main module again, as those of multiprocessing do, so
+            the call must be inside `if __name__ == "__main__":`. The routes, the views, the lifespan and the function
+            for
+            `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
+            workers
+            one after the other. With 1, this process itself serves.
 
-    The other arguments, and what is raised, are those of `serve`.
+    The other arguments and errors are those of `serve`.
 
     Raises:
         LoopError: The function for a loop cannot be found, or returns none.
-        ModuleNotFoundError: uvloop is wanted and not installed.
-        WorkersUnavailableError: The process can have no workers, or is one, and imports the main module.
+        ModuleNotFoundError: uvloop is requested but not installed.
+        WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
         WorkerError: The workers cannot be started.
     """
     options = Options(
@@ -104,7 +106,7 @@ def run_options(
     ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
     loop: str = "auto",
 ) -> None:
-    """Serve an application, as `run` does, by options in one object."""
+    """Serve an application, as `run` does, with options in one object."""
     stop = Stop()
 
     @contextlib.contextmanager
@@ -121,13 +123,13 @@ def run_options(
             runner.get_loop().call_soon_threadsafe(stop.set)
 
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
-    with on_signals(on_signal), runner:  # until the runner has ended, lest a signal becomes a KeyboardInterrupt
+    with on_signals(on_signal), runner:  # until the runner has ended, so that no signal becomes a KeyboardInterrupt
         context = ssl() if callable(ssl) else ssl
         runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
 
 
 def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
-    """Have new connections encrypted anew; by what there was before, if that fails."""
+    """Renew the TLS context for new connections; keep the old one if that fails."""
     try:
         server.ssl = make_context()
     except Exception as error:

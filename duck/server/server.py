@@ -1,4 +1,4 @@
-"""A running server: its listening sockets, and account of everything that goes on behind them."""
+"""A running server: its listening sockets, its connections, and its running work."""
 
 import asyncio
 import contextlib
@@ -38,35 +38,35 @@ __all__ = ["Server", "serve", "serving"]
 logger = logging.getLogger("duck.server")
 
 TURNED_AWAY = 32
-"""Clients that are told at a time that there is no room; further ones are told nothing."""
+"""Clients that are concurrently answered that there is no room; further ones get no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What requests name as their `application`; a framework's has more to it."""
+    """The `application` of requests; a framework's own has more members."""
 
     server: "Server"
 
 
 class Server:
-    """Serves an application; made by `serve` or `run`.
+    """A server for one application; created by `serve` or `run`.
 
     Attributes:
-        limits: What clients may ask for.
-        routes: The application.
-        proxies: Those whose word is taken for who the client is; None if nobody's is.
-        allowed_hosts: The names by which clients may ask for the server; None for any.
-        allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
-        application: What requests name as their application.
+        limits: The limits on clients.
+        routes: The routes of the application.
+        proxies: The trusted proxies; None without any.
+        allowed_hosts: The names by which clients may address the server; None for any.
+        allowed_origins: The `ALLOWED_ORIGINS` of views without their own.
+        application: The `application` of requests.
         state: The value of the application's lifespan; None without one.
         health_path: The path that answers health checks; None for no such path.
         draining: Whether the server has begun to shut down.
-        retry_after: Seconds after which clients may come back, which are refused by 503; None while they are not.
-        closing: Whether the server has stopped accepting connections, and ends those that there are.
-        addresses: Where it listens, as URLs.
-        ssl: How new connections are encrypted.
-        hung: What `close` had to give up: views and pages that did not end when they were cancelled.
-        port: The port of the first socket; None before it listens, and on a Unix socket.
+        retry_after: The Retry-After, in seconds, of clients refused by 503; None while none are refused.
+        closing: Whether the server has stopped accepting connections and is ending the open ones.
+        addresses: The listening addresses, as URLs.
+        ssl: The TLS context of new connections.
+        hung: The views and pages that `close` has given up, because they did not end when cancelled.
+        port: The port of the first socket; None before it listens, and for a Unix socket.
     """
 
     def __init__(self, urlpatterns: Iterable[Mapping[str, Any]] | type[View], options: Options) -> None:
@@ -74,10 +74,10 @@ class Server:
 
         Args:
             urlpatterns: The routes, or one view for every path.
-            options: Where and how to serve it.
+            options: The options of the server.
 
         Raises:
-            TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
+            TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed.
         """
         self._options = options
         self.limits = options.limits
@@ -100,7 +100,7 @@ class Server:
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._turned_away = 0  # how many of them there is no room for
+        self._turned_away = 0  # clients being answered that there is no room
         self._work = Work()
         self._closed: asyncio.Task[None] | None = None
 
@@ -111,7 +111,7 @@ class Server:
 
     @property
     def connections(self) -> list[WebSocketView]:
-        """The WebSocket views that run now."""
+        """The WebSocket views that are running."""
         return list(self._work.views.values())
 
     async def listen(self, sockets: Sequence[socket.socket] = (), ssl: tls.SSLContext | None = None) -> None:
@@ -119,10 +119,10 @@ class Server:
 
         Args:
             sockets: Bound sockets to listen on; none for the address in the options.
-            ssl: How to encrypt.
+            ssl: The TLS context.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address is not available.
         """
         self.ssl = ssl
         if not sockets and self._options.uds is not None:
@@ -152,14 +152,15 @@ class Server:
             self._acceptors.append(Acceptor(loop, sock, self._accepted))
 
     async def close(self, *, replaced: bool = False) -> None:
-        """Shut down: drain, wait for the answers and handlers at work, close every connection, and cancel them at last.
+        """Shut down: drain, wait for running answers and handlers, close every connection, and cancel the rest.
 
-        While the server drains it accepts connections, so that health checks are answered by 503, and handshakes too,
-        with Retry-After. Work that does not end though it is cancelled is given up, and named in the log.
+        While the server drains it accepts connections, so that health checks and handshakes are answered by 503,
+        handshakes
+        with Retry-After. Work that does not end when cancelled is given up, and named in the log.
 
         Args:
-            replaced: Another server accepts the connections of the same sockets. This one accepts none from now on,
-                serves those that it has accepted, and closes WebSockets by 1012.
+            replaced: Whether another server accepts the connections of the same sockets. This one then accepts no more,
+                serves those that it has accepted, and closes WebSockets with 1012.
         """
         if self._closed is None:
             self._closed = asyncio.get_running_loop().create_task(self._shut_down(replaced))
@@ -197,7 +198,7 @@ class Server:
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
         if self._census.is_full:
-            # Others may have left since the loop looked at the sockets: that is known two of its turns later.
+            # Connections may have ended since the loop polled the sockets; this is known two turns later.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._begin, sock, peer)
         else:
@@ -216,7 +217,7 @@ class Server:
             connecting.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, protocol: HttpProtocol, sock: socket.socket) -> None:
-        """Make the transport of a connection, which takes a while with TLS, and with a header of the PROXY protocol."""
+        """Create the transport of a connection, which takes time with TLS and with a header of the PROXY protocol."""
         options: dict[str, Any] = {}
         if self.ssl is not None:
             options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
@@ -233,10 +234,10 @@ class Server:
             raise
 
     async def _receive_proxy_header(self, protocol: HttpProtocol, sock: socket.socket) -> None:
-        """Learn from a trusted proxy whose connection it is.
+        """Read the client's address from a trusted proxy.
 
         Raises:
-            OSError: That has not been told; the socket is closed.
+            OSError: The header is missing; the socket is closed.
         """
         if self.proxies is None or not self.proxies.trusts(protocol.address):
             return
@@ -259,16 +260,16 @@ class Server:
                 protocol.place = None
                 self._turned_away += 1
 
-    # What connections call.
+    # Calls of connections.
 
     def admit(self, protocol: HttpProtocol, peer: Any) -> bool:
-        """Account for a connection, and give it a place if there is one.
+        """Register a connection, and give it a place if there is one.
 
         Args:
-            peer: The address of its peer, as a socket tells it.
+            peer: The address of its peer, as a socket reports it.
 
         Returns:
-            Whether it may go on, if only to be told that there is no room for it.
+            Whether the connection may continue, if only to be answered that there is no room.
         """
         protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
         place = self._census.enter()
@@ -281,10 +282,10 @@ class Server:
         return not self.closing and self._turned_away <= TURNED_AWAY
 
     def move(self, place: Place, address: ClientAddress) -> bool:
-        """Count a connection as one from an address, but one of a trusted proxy as nobody's.
+        """Count a connection for an address; one of a trusted proxy counts for none.
 
         Returns:
-            Whether there is room for it.
+            Whether the address has room.
         """
         if self.proxies is not None and self.proxies.trusts(address):
             place.part()
@@ -300,14 +301,14 @@ class Server:
         self._work.forget(protocol)
 
     def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None:
-        """Run what answers a request."""
+        """Run the coroutine that answers a request."""
         task = asyncio.get_running_loop().create_task(answer)
         if not task.done():
             self._work.answers[task] = request
             task.add_done_callback(self._work.answers.pop)
 
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
-        """Run a WebSocket view, which has its connection to itself from now on."""
+        """Run a WebSocket view, which owns its connection from now on."""
         self._work.forget(protocol)
         place = protocol.place
         assert place is not None
@@ -317,12 +318,12 @@ class Server:
             self._clear_up(view, place, protocol, None, error)
             return
         if ended is None:
-            # The client was refused, and has a while to read why.
+            # The refused client has time to read the response.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
             return
         self._work.views[ended] = view
         if isinstance(ended, asyncio.Task):
-            # The protocol is of no more use, unless the view leaves the transport to it.
+            # The protocol is needed again only if the view leaves the transport to it.
             ended.add_done_callback(partial(self._run_ended, place=place, protocol=weakref.ref(protocol)))
         elif place is self._census.anywhere:
             ended.add_done_callback(self._view_ended)
@@ -330,7 +331,7 @@ class Server:
             ended.add_done_callback(partial(self._view_ended, place=place))
 
     def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
-        """The connection of a view is gone."""
+        """Release the place of a view whose connection has ended."""
         view = self._work.views.pop(ended)
         place = place or self._census.anywhere
         if ended.cancelled():
@@ -339,7 +340,7 @@ class Server:
             logger.error("the view for %r failed", view.request, exc_info=error)
             abort(view)
         elif not view.initiated_upgrade and view.request.transport and not view.request.transport.is_closing():
-            # `on_handshake` has refused the client, which has a while to read why.
+            # `on_handshake` has refused the client, which has time to read the response.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
             return
         place.leave()
@@ -347,7 +348,7 @@ class Server:
     def _run_ended(
         self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"
     ) -> None:
-        """A view has a `run` of its own, or steps of it, and that has ended; the connection need not have."""
+        """Clean up after an overridden `run` or a step of it has ended; the connection may still be open."""
         view = self._work.views.pop(ended)
         if ended.cancelled():
             abort(view)
@@ -365,12 +366,12 @@ class Server:
         result: Any,
         error: BaseException | None,
     ) -> None:
-        """Answer for a view that has not, and see that its connection ends.
+        """Answer on behalf of a view that has not, and make sure that its connection ends.
 
         Args:
-            protocol: That of the connection before the view had it.
-            result: What `run` gave,
-            error: or raised.
+            protocol: The protocol of the connection before the view had it.
+            result: The result of `run`.
+            error: The exception of `run`.
         """
         if error is not None:
             logger.error("the view for %r failed", view.request, exc_info=error)
@@ -392,7 +393,7 @@ class Server:
             self._work.views[closing] = view
             closing.add_done_callback(partial(self._view_ended, place=place))
         else:
-            # The client was refused, or has been told something else; it has a while to read it.
+            # The client was refused, or has another answer, and has time to read it.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, place)
 
     def _drop(self, view: WebSocketView, place: Place) -> None:
@@ -401,7 +402,7 @@ class Server:
 
 
 async def _close(view: WebSocketView) -> None:
-    """End a connection that is open, and that its view does not serve."""
+    """Close an open connection that its view does not serve."""
     await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
     view.terminate()
     await view.safe_close()
@@ -428,38 +429,39 @@ async def serve(
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve an application for as long as the block runs.
+    """Serve an application for the duration of the block.
 
     Args:
         urlpatterns: The routes, or one `View` class for every path.
         host: A name or an address; None for every interface, by IPv4 and IPv6.
         port: 0 for a free one, which is then the server's `port`.
         uds: The path of a Unix socket to listen on instead.
-        uds_mode: Its permissions; None for those of a socket that it replaces, or else 0o666, for anybody.
-        sockets: Bound sockets to listen on instead, which are closed in the end.
-        ssl: How to encrypt.
-        lifespan: Called with the server, returns an async context manager, which is entered before the first connection
+        uds_mode: Its permissions; None for those of a replaced socket, or else 0o666, for any user.
+        sockets: Bound sockets to listen on instead, which are closed at the end.
+        ssl: A TLS context.
+        lifespan: Called with the server; returns an async context manager, which is entered before the first connection
             is accepted, and left after the last has ended. Its value is the server's `state`, which views have as
             `self.server.state`.
-        drain: Seconds over which WebSockets are closed in even steps when the block is left, so that their clients do
-            not come back all at once. Meanwhile handshakes are refused by 503 with Retry-After.
-        shutdown_timeout: Seconds that views and their handlers have to end after that.
-        shutdown_code: The close code that clients get then: 1001, or 1012 for a restart.
-        health_path: A path for health checks, answered by 200, or by 503 from the moment the server drains, whatever
-            the Host of the request.
-        limits: What clients may ask for.
+        drain: Seconds over which WebSockets are closed in even steps at the end of the block, so that their clients do
+            not return all at once. Meanwhile handshakes are refused by 503 with Retry-After.
+        shutdown_timeout: Seconds for views and their handlers to end after that.
+        shutdown_code: The close code for clients: 1001, or 1012 for a restart.
+        health_path: A path for health checks, answered by 200, or by 503 once the server drains, whatever the Host of
+        the
+            request.
+        limits: The limits on clients.
         trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
-            `Forwarded`, are taken for true, and `unix` for whoever comes by a Unix socket.
+            `Forwarded`, are trusted, and `unix` for clients of a Unix socket.
         proxy_protocol: Whether their connections begin with a header of the PROXY protocol, version 1 or 2; those of
             others have none. Needs a loop that can watch sockets, which Windows' proactor cannot.
-        allowed_hosts: The names and addresses by which clients may ask for the server, such as `localhost` and
-            `*.example.org`; requests with another Host are answered 421. Any, if there are none.
-        allowed_origins: The `ALLOWED_ORIGINS` of the views that have none.
+        allowed_hosts: The names and addresses by which clients may address the server, such as `localhost` and
+            `*.example.org`; requests with another Host are answered 421. Empty for any.
+        allowed_origins: The `ALLOWED_ORIGINS` of views without their own.
 
     Raises:
-        OSError: The address cannot be had.
-        LifespanError: The lifespan has failed; nothing has been served if that was at its start.
-        TypeError, ValueError: The routes are malformed, or a trusted proxy, a host or an origin.
+        OSError: The address is not available.
+        LifespanError: The lifespan has failed. If it failed at its start, nothing has been served.
+        TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed.
     """
     options = Options(
         host,
@@ -488,7 +490,7 @@ async def serving(
     ssl: tls.SSLContext | None = None,
     lifespan: Lifespan | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve an application, as `serve` does, by options in one object."""
+    """Serve an application, as `serve` does, with options in one object."""
     server = Server(urlpatterns, options)
     async with alive(lifespan, server):
         try:

@@ -1,4 +1,4 @@
-"""Signals: one of them asks the process to stop, a later one ends it."""
+"""Signals: the first asks the process to stop, a later one ends it."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["on_hangup", "on_signals", "outlast_signals"]
 
-_SAME_SIGNAL = 1.0  # seconds in which a second signal is taken for the first
+_SAME_SIGNAL = 1.0  # seconds in which a second signal counts as the first
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
@@ -35,7 +35,7 @@ def on_hangup(callback: Callable[[], None] | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` on the first signal that asks the process to end, and let a later one end it."""
+    """Call `stop` on the first signal that asks the process to end, and let a later signal end it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,7 +48,7 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def outlast_signals() -> None:
-    """For a process that ends by itself: a signal is not to make that a failure; only one that comes later ends it."""
+    """Ignore the first signal, for a process that is about to end: the exit is no failure. A later signal ends it."""
     if threading.current_thread() is threading.main_thread():
         _take_signals(lambda: None)
 

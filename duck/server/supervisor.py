@@ -1,10 +1,10 @@
-"""The supervisor of workers: binds once, starts a number of processes that serve the same sockets, and watches them.
+"""The supervisor of workers: binds once, starts processes that serve the same sockets, and watches them.
 
     SIGTERM, SIGINT  all workers drain and stop; the supervisor ends as the last
     SIGHUP           each worker is replaced, one after the other; the old one stops once the new one serves
 
-A worker that ends is started again: at once if it had served for a while, else after a pause that doubles with each
-time. The supervisor runs no code of the application.
+A worker that ends is restarted: at once if it had served for a while, else after a pause that doubles each time. The
+supervisor runs no code of the application.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ __all__ = ["WorkerError", "WorkersUnavailableError", "supervise"]
 
 logger = logging.getLogger("duck.server")
 
-_STEADY = 5.0  # seconds of service after which the end of a worker is no sign of a fault at its start
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a worker that failed is started again
-_ATTEMPTS = 5  # of which none has led to a worker that serves for a while
-_GRACE = 5.0  # seconds beyond the drain and the shutdown's time, after which a worker is killed
+_STEADY = 5.0  # seconds of service after which the end of a worker is not a failed start
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a failed worker is restarted
+_ATTEMPTS = 5  # failed starts in a row before the supervisor gives up
+_GRACE = 5.0  # seconds beyond drain and shutdown timeout after which a worker is killed
 
 
 class WorkersUnavailableError(RuntimeError):
@@ -43,14 +43,14 @@ class WorkersUnavailableError(RuntimeError):
 
 
 class Slot:
-    """The place of a worker, which is filled again whenever it is empty.
+    """The place of a worker, which is refilled whenever it is empty.
 
     Attributes:
-        worker: That which serves.
-        sockets: Those that it accepts connections from.
-        failures: Workers in a row that have ended before or soon after they served.
+        worker: The serving worker.
+        sockets: The sockets that it accepts connections from.
+        failures: Consecutive workers that have ended before or soon after they served.
         wanted: Set while the worker is to be replaced.
-        renewal: The answer to that: whether it has been replaced.
+        renewal: Resolved with whether it has been replaced.
     """
 
     def __init__(self) -> None:
@@ -61,19 +61,19 @@ class Slot:
         self.wanted = asyncio.Event()
 
     def answer(self, replaced: bool) -> None:
-        """Answer who has asked for a new worker."""
+        """Resolve the pending renewal."""
         self.wanted.clear()
         if self.renewal is not None and not self.renewal.done():
             self.renewal.set_result(replaced)
 
 
 class Supervisor:
-    """Keeps a number of workers at work.
+    """Keeps a number of workers running.
 
     Args:
-        order: How a worker comes to its job.
-        listener: Has the sockets.
-        patience: Seconds that a worker has to end.
+        order: The start instructions of a worker.
+        listener: The owner of the sockets.
+        patience: Seconds for a worker to end.
         stop: Set to give the order to stop.
     """
 
@@ -91,10 +91,10 @@ class Supervisor:
         self._again = False
 
     async def run(self) -> None:
-        """Start the workers, and keep them at work until the order to stop.
+        """Start the workers, and keep them running until the order to stop.
 
         Raises:
-            WorkerError: They cannot be started.
+            WorkerError: The workers cannot be started.
         """
         loop = asyncio.get_running_loop()
         self._slots = [Slot() for _ in range(self._order.workers)]
@@ -113,7 +113,7 @@ class Supervisor:
             keeper.cancel()
         await asyncio.wait(keepers)
         await self._end({*self._workers})
-        await asyncio.sleep(0)  # for what is to be done at the end of a process
+        await asyncio.sleep(0)  # for callbacks at the end of a process
         if self._failed.done():
             self._failed.result()
 
@@ -147,7 +147,7 @@ class Supervisor:
                 self._failed.set_exception(error)
 
     async def _serve_out(self, slot: Slot) -> None:
-        """Wait until the worker of a place has ended or is to be replaced, and fill the place anew."""
+        """Wait until the worker of a place has ended or is to be replaced, then refill the place."""
         loop = asyncio.get_running_loop()
         worker = slot.worker
         assert worker is not None
@@ -177,11 +177,11 @@ class Supervisor:
         """Start workers until one serves.
 
         Raises:
-            WorkerError: The first ones have said why they cannot, or too many have failed while none serves.
+            WorkerError: The first workers have reported a failure, or too many have failed while none serves.
         """
         while True:
             if slot.failures:
-                # Meanwhile its connections go to the other workers.
+                # Until then the other workers accept its connections.
                 self._listener.put_back(slot.sockets)
                 await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE))
             try:
@@ -213,12 +213,12 @@ class Supervisor:
         return worker
 
     def _retire(self, worker: Worker) -> None:
-        """Have another worker take the place of this one."""
+        """Stop a worker that has been replaced."""
         worker.stop(replaced=True)
         asyncio.get_running_loop().call_later(self._patience, worker.kill)
 
     async def _end(self, workers: set[Worker]) -> None:
-        """Stop all, and kill those that have not ended in time."""
+        """Stop all workers, and kill those that have not ended in time."""
         if not workers:
             return
         for worker in workers:
@@ -236,7 +236,7 @@ class Supervisor:
         worker.close()
 
     def _note_service(self) -> None:
-        """Tell where the workers serve, once all of them do."""
+        """Log the addresses once all workers serve."""
         if not self._all_serve and all(slot.worker for slot in self._slots):
             self._all_serve = True
             for address in self._addresses:
@@ -245,16 +245,16 @@ class Supervisor:
 
 
 def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2, reload: Sequence[Path] = ()) -> None:
-    """Serve by worker processes until this process is told to stop by SIGINT or SIGTERM.
+    """Serve with worker processes until SIGINT or SIGTERM.
 
     Args:
-        job: What each of them serves.
+        job: The job of each worker.
         sockets: Bound sockets to listen on; none for the address in the options.
-        workers: Their number.
-        reload: Folders; the workers are replaced when a Python file there changes.
+        workers: The number of workers.
+        reload: Folders; a change of a Python file in them replaces the workers.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
         WorkersUnavailableError: The process can have no workers.
         TypeError: The job cannot be pickled.
         WorkerError: The workers cannot be started.
@@ -292,7 +292,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
 
 
 def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
-    """The changes to Python files in folders.
+    """Return an iterator over changes of Python files in folders.
 
     Raises:
         WorkersUnavailableError: watchfiles is not installed.

@@ -1,4 +1,4 @@
-"""What systemd passes to a service, and is told by it."""
+"""The systemd protocol of a service: passed sockets, and notifications."""
 
 import logging
 import os
@@ -12,11 +12,11 @@ _FIRST_PASSED = 3
 
 
 def passed_by_systemd() -> list[socket.socket]:
-    """The sockets that systemd, or another that does as it does, has opened for this process; see sd_listen_fds(3)."""
+    """Return the sockets that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are not for processes that we start
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # not for child processes
         os.environ.pop(name, None)
     sockets = [socket.socket(fileno=file) for file in range(_FIRST_PASSED, _FIRST_PASSED + count)]
     for sock in sockets:
@@ -25,10 +25,10 @@ def passed_by_systemd() -> list[socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd about the service, if it wants to know: `Type=notify`; see sd_notify(3).
+    """Notify systemd about the service, if it asks for that (`Type=notify`); see sd_notify(3).
 
     Args:
-        state: `READY=1` or `STOPPING=1`, for example.
+        state: For example `READY=1` or `STOPPING=1`.
     """
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:

@@ -1,4 +1,4 @@
-"""Finds the application that a command line names: in a file, or in a module."""
+"""Finds the application named on a command line, in a file or a module."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ class Target(NamedTuple):
 
     Attributes:
         urlpatterns: Its routes, or its only view.
-        lifespan: The `lifespan` of its module; None where it has none.
+        lifespan: The `lifespan` of its module; None without one.
     """
 
     urlpatterns: Any
@@ -35,7 +35,7 @@ class TargetError(Exception):
     """A target does not name an application; the message says what to do.
 
     Attributes:
-        details: The traceback of an error in the application, from its own first frame on; else empty.
+        details: The traceback of an error in the application, from its own first frame on; otherwise empty.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
@@ -44,14 +44,14 @@ class TargetError(Exception):
 
 
 def load(target: str) -> Target:
-    """Import what a target names, and the `lifespan` of its module.
+    """Import a target, and the `lifespan` of its module.
 
     Args:
-        target: The path of a Python file, or `module` or `module:attribute`. Without an attribute
-            it is `urlpatterns`, or else the only `View` class that the module defines.
+        target: The path of a Python file, or `module` or `module:attribute`. The default attribute is `urlpatterns`, or
+            else the only `View` class that the module defines.
 
     Raises:
-        TargetError: There is no such thing, importing it fails, or the routes are malformed.
+        TargetError: The target does not exist, its import fails, or the routes are malformed.
     """
     if target.endswith(".py"):
         module = _import_file(Path(target))
@@ -93,7 +93,7 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TargetError(f"{path}: no such file; give the path of a Python file, or a module's name")
     sys.path.insert(0, str(path.parent.resolve()))
-    # Not under the file's own name, which may be that of a module in use.
+    # Not under the file's own name, which another module may have.
     spec = importlib.util.spec_from_file_location("__duck_target__", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -121,7 +121,7 @@ def _import_module(name: str, target: str) -> ModuleType:
 
 
 def _failure(name: str, error: Exception) -> TargetError:
-    """An error in the application: one line with the place there that it came from, and its traceback."""
+    """Describe an error in the application: one line with its place there, and its traceback."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next

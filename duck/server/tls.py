@@ -1,4 +1,4 @@
-"""The TLS side of a server, from certificate files."""
+"""The TLS context of a server, from certificate files."""
 
 import ssl
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["Certificates", "server_context"]
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """The files of a server's TLS; a call reads them and makes a context.
+    """The files of a server's TLS; a call reads them and creates a context.
 
     Attributes:
         certfile, keyfile, password, ca_certs: The arguments of `server_context`.
@@ -41,16 +41,17 @@ def server_context(
     password: str | None = None,
     ca_certs: str | None = None,
 ) -> ssl.SSLContext:
-    """Make the context for a server.
+    """Create the context of a server.
 
     Args:
-        certfile: A PEM file with the certificate, and those between it and the root.
-        keyfile: A PEM file with the private key; None when it is in `certfile`.
-        password: That of the key, if it is encrypted.
-        ca_certs: A PEM file with the authorities that clients must have a certificate of; None when they need none.
+        certfile: A PEM file with the certificate and its intermediate certificates.
+        keyfile: A PEM file with the private key; None if it is in `certfile`.
+        password: The password of an encrypted key.
+        ca_certs: A PEM file with the authorities of client certificates, which are then required; None for no client
+            certificates.
 
     Raises:
-        OSError: A file cannot be read, or does not hold what it should.
+        OSError: A file cannot be read, or has other content.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certfile, keyfile, _no_password if password is None else password)
@@ -62,5 +63,5 @@ def server_context(
 
 
 def _no_password() -> NoReturn:
-    """OpenSSL would ask at the terminal, and wait there."""
+    """Reject a password request, because OpenSSL would ask at the terminal and block."""
     raise OSError("the key is encrypted, and needs a password")

@@ -1,13 +1,14 @@
 """A worker: one of several processes that serve the same sockets, started, watched and stopped by a supervisor.
 
-A worker is a new interpreter and no fork: a fork would share the threads' locks and the event loop of an application
-that is imported already, and would keep its code when SIGHUP replaces the workers. What it serves comes as a pickle
-through a socket whose other end the supervisor holds:
+A worker is a new interpreter, not a fork: a fork would share the locks and the event loop of an imported application,
+and
+would keep its code when SIGHUP replaces the workers. Its job arrives as a pickle through a socket, whose other end the
+supervisor holds:
 
     supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
     worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
 
-In a worker `DUCK_WORKERS` of the environment is the number of workers.
+In a worker the environment variable `DUCK_WORKERS` is the number of workers.
 """
 
 import asyncio
@@ -41,21 +42,21 @@ __all__ = ["Boot", "Job", "boot", "is_worker", "main"]
 
 logger = logging.getLogger("duck.server")
 
-_COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # a child of a worker inherits them, and has another PID
+_COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
 
-_PLAIN = (TargetError, LoopError, LogConfigError)  # whose messages say what to do
+_PLAIN = (TargetError, LoopError, LogConfigError)  # their messages say what to do
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker serves, and how.
+    """The job of a worker.
 
     Attributes:
-        target: The application, or its name as `duck serve` takes it.
-        options: Where and how to serve it.
+        target: The application, or its name as for `duck serve`.
+        options: The options of the server.
         loop: The name of the event loop.
-        ssl: Makes the TLS context; None to serve without TLS.
-        logs: How to log; None where the application sees to that.
+        ssl: Creates the TLS context; None without TLS.
+        logs: The logging options; None if the application configures logging.
     """
 
     target: Target | str
@@ -66,15 +67,15 @@ class Job:
 
 
 class Boot(NamedTuple):
-    """How a worker comes to its job.
+    """The start instructions of a worker.
 
     Attributes:
         path: `sys.path`.
         argv: `sys.argv`.
-        main: Where the main module is to be imported from, as a module's name or a file; None where nothing needs it.
+        main: The main module to import, as a module name or a file; None if it is not needed.
         job: The pickled job, which may name objects of the main module.
         files: The listening sockets.
-        workers: Their number.
+        workers: The number of workers.
     """
 
     path: list[str]
@@ -88,7 +89,7 @@ class Boot(NamedTuple):
 def boot(job: Job, workers: int) -> Boot:
     """Prepare the start of workers, for a job that may name objects of this process's main module.
 
-    The `files` are those of one worker, and not here yet.
+    `files` belongs to one worker, and is not set here.
 
     Raises:
         TypeError: The job cannot be pickled.
@@ -137,7 +138,7 @@ def main(file: int) -> None:
 
 
 def _told(error: Exception) -> dict[str, Any]:
-    """What the supervisor is told of an error: words, the traceback where it helps, and the exit status."""
+    """Describe an error for the supervisor: message, traceback if it helps, and exit status."""
     if isinstance(error, LifespanError):
         details = "".join(traceback.format_exception(error.__cause__))
         return {"failed": str(error), "details": details, "status": 1}
@@ -190,7 +191,7 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop) -> None:
             order = b""
         if not order:
             loop.remove_reader(control)
-            if stop.is_set():  # told twice to end, or killed: there is nobody who would wait
+            if stop.is_set():  # a second order, or the supervisor was killed: nothing would wait for this process
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTERM)
             logger.error("the supervisor is gone, so this worker stops")
@@ -200,9 +201,9 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop) -> None:
 
 
 def _import_main(where: str | Path) -> None:
-    """Import the main module of the supervisor as `__mp_main__`, as multiprocessing does.
+    """Import the supervisor's main module as `__mp_main__`, as multiprocessing does.
 
-    What stands behind `if __name__ == "__main__":` does not run, and pickles that name objects of `__main__` find them.
+    Code inside `if __name__ == "__main__":` does not run, and pickles that name objects of `__main__` find them.
     """
     module = types.ModuleType("__mp_main__")
     if isinstance(where, str):

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process, and a socket to it."""
+"""The supervisor's side of a worker: a process, and a socket to it."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ class WorkerError(Exception):
     """Workers cannot be started; the message says why.
 
     Attributes:
-        details: The traceback of an error in the application; else empty.
+        details: The traceback of an error in the application; otherwise empty.
         status: The exit status for the process.
-        told: Whether the worker itself has told it, rather than just ended.
+        told: Whether the worker has reported the error itself, rather than just ended.
     """
 
     def __init__(self, message: str, details: str = "", status: int = 1, told: bool = False) -> None:
@@ -34,12 +34,12 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A process at work.
+    """A worker process.
 
     Attributes:
-        pid: Its process identifier.
+        pid: The process identifier.
         ended: Done once the process has ended; the result is its exit status.
-        serves: Whether it has come to serve.
+        serves: Whether it has started to serve.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Worker:
 
     @classmethod
     async def start(cls, order: Boot) -> "Worker":
-        """Start a process, which is not ready yet."""
+        """Start a process, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
@@ -69,13 +69,13 @@ class Worker:
         return cls(process, reader, writer)
 
     async def ready(self) -> list[str]:
-        """Wait until it serves.
+        """Wait until the worker serves.
 
         Returns:
-            The addresses at which it does.
+            Its addresses.
 
         Raises:
-            WorkerError: It has ended, or said why it cannot.
+            WorkerError: The worker has ended, or has reported a failure.
         """
         with contextlib.suppress(ConnectionError):
             line = await self._reader.readline()
@@ -89,7 +89,7 @@ class Worker:
         raise WorkerError(f"worker {self.pid} {outcome(await self.ended)} before it served")
 
     def stop(self, replaced: bool = False) -> None:
-        """Have it drain and end; one that does not serve yet ends at once."""
+        """Ask the worker to drain and end; one that does not serve yet ends at once."""
         if self.ended.done():
             return
         if not self.serves:
@@ -98,7 +98,7 @@ class Worker:
             self._writer.write(b"r" if replaced else b"s")
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         if not self.ended.done():
             self._process.kill()
 
@@ -108,7 +108,7 @@ class Worker:
 
 
 def outcome(status: int) -> str:
-    """How a process has ended."""
+    """Describe the exit of a process."""
     if status < 0:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
