@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing.network import Network
+from duck.contrib.websockets.testing.serving import Server as InMemory
 from duck.server import Server, serve
 
-from .peers import ENDING, Session, dial
+from .handshake import upgrade
+from .peers import ENDING, Peer, Session, dial
 from .tls import Tls
 
-__all__ = ["OURS", "SLOW", "AsgiServer", "connected", "serving", "serving_asgi"]
+__all__ = ["OURS", "SLOW", "AsgiServer", "connected", "connected_in_memory", "serving", "serving_asgi"]
 
 OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 
@@ -76,6 +79,30 @@ async def connected(
             yield session
         if not session.end.done():
             await session.ended()
+
+
+@asynccontextmanager
+async def connected_in_memory(view_class: type[WebSocketView], **options: Any) -> AsyncIterator[Session]:
+    """As `connected`, with the network of `testing` for sockets; the options are those of `upgrade`."""
+    loop, network = asyncio.get_running_loop(), Network()
+    server = InMemory(view_class, {}, False, None)
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    network.server.connect(server)
+    network.client.connect(protocol)
+    peer = Peer(reader, asyncio.StreamWriter(network.client, protocol, reader, loop))
+    peer.write(upgrade(**options))
+    try:
+        status, _ = await peer.head()
+        assert status == 101
+        assert server.ended is not None
+        session = Session(peer, server)
+        session.view, session.end = server.view, server.ended
+        yield session
+    finally:
+        network.client.abort()
+    if not session.end.done():
+        await session.ended()
 
 
 class AsgiServer:
