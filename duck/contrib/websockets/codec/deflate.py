@@ -1,10 +1,10 @@
-"""The only place that chooses the compression library: zlib, or one of two that do the same in less time.
+"""The only place that chooses the compression library: zlib, or one of two faster equivalents.
 
-DUCK_DEFLATE=zlib    that one, or an ImportError; `isal` and `zlib-ng` likewise
-                     unset, the first that is installed of isal, zlib-ng, zlib
+DUCK_DEFLATE=zlib    zlib, or an ImportError; `isal` and `zlib-ng` likewise
+                     unset, the first installed of isal, zlib-ng, zlib
 
-Each of them reads the output of the others. The costs of a level differ, and so does the best level. Times and sizes of
-consecutive JSON messages of 1 KB, with windows of 12 bits, for a compressor that is kept and for one that is made anew:
+Each reads the output of the others. The costs of a level differ, and so does the best level. Times and sizes of
+consecutive JSON messages of 1 KB, with windows of 12 bits, for a kept compressor and for a new one:
 
                         kept               made anew         decompressed
     zlib      level 3   13.0 us to 25 %    18.5 us to 24 %   4.5 us
@@ -14,7 +14,7 @@ consecutive JSON messages of 1 KB, with windows of 12 bits, for a compressor tha
 (With 20 connections in turn, zlib-ng takes 5 us more: its hash tables of 128 KiB each do not stay in the cache.)
 
 isal's own decompressor takes 87 KB, and 1.5 us more than zlib's for such a message. It is faster only from 8 KB on, by
-a fifth at 256 KB. Allocating so much for each message would also fragment the heap.
+a fifth at 256 KB. Allocating so much per message would also fragment the heap.
 """
 
 import importlib
@@ -26,14 +26,14 @@ __all__ = ["BACKEND", "BACKENDS", "Backend", "Deflater", "Inflater", "choose", "
 
 
 class Deflater(Protocol):
-    """As `zlib.compressobj` makes them."""
+    """The interface of `zlib.compressobj()`."""
 
     def compress(self, data: bytes, /) -> bytes: ...
     def flush(self, mode: int, /) -> bytes: ...
 
 
 class Inflater(Protocol):
-    """As `zlib.decompressobj` makes them."""
+    """The interface of `zlib.decompressobj()`."""
 
     eof: bool
     unconsumed_tail: bytes

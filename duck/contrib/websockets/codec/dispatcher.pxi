@@ -1,4 +1,4 @@
-# How messages get to handlers: part of _speedups.pyx. `dispatcher.py` is its specification.
+# The delivery of messages to handlers: part of _speedups.pyx. `dispatcher.py` is its specification.
 
 
 cdef extern from "Python.h":
@@ -23,7 +23,7 @@ cdef class HotPath
 
 cdef class Dispatcher:
     cdef object owner
-    cdef HotPath hot  # the same, where it is one
+    cdef HotPath hot  # the same object, if it is a HotPath
     cdef object handle
     cdef object start_worker
     cdef object enter_task
@@ -143,12 +143,12 @@ cdef class Dispatcher:
         self.owner = self.hot = self.handle = self.decode = None
 
     cdef int lose(self, Worker worker) except -1:
-        """The worker's task has ended, or is about to."""
+        """Releases a worker whose task has ended or is about to."""
         if self.idle is worker:
             self.idle = None
         if self.workers is not NO_WORKERS:
             (<set>self.workers).discard(worker.task)
-        worker.task = None  # which holds on to the worker: without the cycle both are freed at once
+        worker.task = None  # the task holds the worker: without the cycle both are freed at once
         if self.opening is worker:
             self.opening = None
             self.opened = True
@@ -181,7 +181,7 @@ cdef class Dispatcher:
         return at
 
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
-        """Hands messages to handlers in a worker's task, while that can serve another; returns the next index."""
+        """Hands messages to handlers in a worker's task while it can serve another; returns the next index."""
         cdef tuple message
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
@@ -224,7 +224,7 @@ cdef class Dispatcher:
                 if worker.state != STARTING:
                     raise
                 worker.fail(error)
-            except BaseException:  # such as KeyboardInterrupt; a program that goes on with the loop may wait for the task
+            except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
                 worker.task = None
                 self.loop.call_soon(worker.end)
                 raise
@@ -243,7 +243,7 @@ cdef class Dispatcher:
         return at
 
     cdef tuple decoded(self, tuple message):
-        """The message as it was before extensions encoded it; None if it cannot be decoded, or not now."""
+        """Returns the decoded message; None if it cannot be decoded, or not now."""
         if len(<bytes>message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)
@@ -264,14 +264,14 @@ cdef class Dispatcher:
         return worker
 
     cdef int join(self, task) except -1:
-        """The task has a handler that waits."""
+        """Registers a task whose handler waits."""
         if self.workers is NO_WORKERS:
             self.workers = set()
         (<set>self.workers).add(task)
         return 0
 
     cdef int put(self, messages) except -1:
-        """Lets messages wait."""
+        """Appends messages to the inbox."""
         if self.inbox is NO_MESSAGES:
             self.inbox = self.new_deque()
         self.inbox.extend(messages)

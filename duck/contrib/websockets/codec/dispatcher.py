@@ -1,24 +1,24 @@
-"""How messages get to handlers, in plain Python: the readable specification of `dispatcher.pxi`.
+"""The delivery of messages to handlers, in plain Python: the readable specification of `dispatcher.pxi`.
 
 A handler is a coroutine of its own in a task of its own, as `create_task` would make it. Most handlers never wait, and
 a new task for each of them would cost too much. Therefore a connection keeps at most one *idle worker*: a parked task
 whose coroutine is a `Worker`. The read callback makes that task the current one, enters its context and runs the
 handler's first step there. The next state depends on the handler:
 
-    IDLE --a message--> STARTING --ended, nobody has noticed the task--> IDLE
-                        STARTING --ended, somebody has-----------------> ENDED    the task ends, as the handler has
+    IDLE --a message--> STARTING --ended, task unobserved--------------> IDLE
+                        STARTING --ended, task observed----------------> ENDED    the task ends, as the handler has
                         STARTING --waits--> WAITING --> DRIVEN --------> ENDED    the task drives it to its end
 
-A handler that ends without a wait leaves no trace under three conditions: nobody keeps its task (which the reference
-count and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context
-is unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with
-it: with its result, its exception or its cancellation.
+A handler that ends without a wait leaves no trace under three conditions: nothing holds its task (as the reference
+count
+and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context is
+unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with it:
+with its result, its exception or its cancellation.
 
-Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message. They
-wait as they came: a compressed message is decompressed when its handler starts.
+Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
+Waiting messages stay encoded: a compressed message is decompressed when its handler starts.
 
-This file imports nothing of asyncio: `Tasks` says what the dispatcher needs of it, and `Owner` what it needs of the
-connection.
+This file imports nothing of asyncio: `Tasks` is the interface that it needs of it, and `Owner` that of the connection.
 """
 
 import sys
@@ -35,22 +35,22 @@ NO_WORKERS: frozenset[Any] = frozenset()
 
 
 class Owner(Protocol):
-    """The connection, as far as its dispatcher needs it."""
+    """The connection of a dispatcher."""
 
     def hook_failed(self, error: BaseException) -> None:
-        """A handler has raised."""
+        """Handles the exception of a handler."""
 
     def decode_later(self, message: tuple[int, bytes]) -> None:
         """Decodes a large message in a thread, and calls `resume` with the result."""
 
     def refuse(self, error: BaseException) -> None:
-        """A message could not be decoded."""
+        """Ends the connection, because a message could not be decoded."""
 
     def renew_share(self) -> None:
-        """A handler starts, with a share of the loop's time of its own."""
+        """Gives a starting handler its own share of the loop's time."""
 
     def flush_if_old(self) -> None:
-        """Writes what the handlers have sent, if the first of it has been gathered for long."""
+        """Writes the handlers' data if the oldest has been gathered for too long."""
 
     def drain_inbox(self) -> None:
         """Calls `drain`, from a callback of the loop."""
@@ -59,30 +59,31 @@ class Owner(Protocol):
         """Stops reading, because too much waits."""
 
     def release_inbox(self) -> None:
-        """Reads again."""
+        """Resumes reading."""
 
     def inbox_emptied(self) -> None:
-        """No message waits for a handler."""
+        """Notes that no message waits for a handler."""
 
 
 class Tasks(Protocol):
-    """What the dispatcher needs of asyncio, `collections` and `opcodes`. A module has the same names."""
+    """The dispatcher's interface to asyncio, `collections` and `opcodes`, implemented by a module."""
 
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
-        """Makes the task of a worker. The task tells its worker (`kept`, `withdraw_cancel`) of all that is done to the
-        task, and takes its first step at once where Python can do that."""
+        """Creates the task of a worker. The task tells its worker (`kept`, `withdraw_cancel`) of all that is done to
+        the
+        task, and takes its first step at once if Python supports that."""
 
     def enter_task(self, loop: Any, task: Any, /) -> None:
         """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
 
     def leave_task(self, loop: Any, task: Any, /) -> None:
-        """The opposite."""
+        """The inverse of `enter_task`."""
 
     def retrieve(self, task: Any, /) -> object:
         """Marks the exception of a task as retrieved."""
 
     def iterator(self, awaitable: Awaitable[None], /) -> Any:
-        """Gives what `await` would drive."""
+        """Returns the iterator that `await` would drive."""
 
     @property
     def CancelledError(self) -> type[BaseException]: ...
@@ -102,13 +103,13 @@ class Dispatcher:
         handle: Called with payload and opcode of each message; returns an awaitable.
         limit: The number of handlers that may wait at a time.
         most_waiting: The numbers of messages and of bytes that may wait before the owner has to hold reading.
-        tasks: Makes and enters tasks.
+        tasks: Creates and enters tasks.
 
     Attributes:
-        inbox: Messages that wait for a handler, as they came.
+        inbox: Messages that wait for a handler, still encoded.
         workers: The tasks of handlers that wait.
-        decoding: Whether the owner decodes a message, for `resume`.
-        full: Whether so much waits that the owner holds reading.
+        decoding: Whether the owner is decoding a message, for `resume`.
+        full: Whether the owner holds reading because too much waits.
         decode: Decodes a message that extensions have encoded.
         encoded: The bits of an opcode that mark an encoded message.
         decoded_at_once: Bytes of the largest encoded message for `decode`. The owner decodes larger ones.
@@ -181,12 +182,12 @@ class Dispatcher:
         self.full = False
         self._waiting_bytes = 0
         self._new_deque = tasks.deque
-        # Most connections never need these, so they are made when they do.
+        # Created on demand, because most connections never need them.
         self.inbox: Any = ()
         self.workers: set[Any] | frozenset[Any] = NO_WORKERS
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
-        """Runs `on_open`, if there is one, then lets messages through."""
+        """Runs `on_open`, if there is one, then starts the delivery."""
         if on_open is None:
             self.opened = True
             return
@@ -199,12 +200,12 @@ class Dispatcher:
             self._join(task)
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
-        """Hands messages to handlers; to be called from a callback of the loop, while no task is running."""
+        """Hands messages to handlers; must be called from a callback of the loop while no task is running."""
         if self.inbox or self._running:
             self._put(messages)
             return
         at = self._hand_out(messages)
-        came_meanwhile, self.inbox, self._waiting_bytes = self.inbox, (), 0  # where a handler has run the loop
+        came_meanwhile, self.inbox, self._waiting_bytes = self.inbox, (), 0  # not empty if a handler has run the loop
         if at < len(messages) and not self.stopped:
             self._put(messages[at:])
         if came_meanwhile:
@@ -212,14 +213,14 @@ class Dispatcher:
             self._drain_soon()
 
     def resume(self, message: tuple[int, bytes] | None) -> None:
-        """Goes on with the message that `decode_later` has decoded; None if that has failed."""
+        """Continues with the message that `decode_later` has decoded; None if that has failed."""
         self.decoding = False
         if message is not None and not self.stopped:
             self._hand_out([message])
         self.drain()
 
     def drain(self) -> None:
-        """Hands out waiting messages, as far as that is possible; to be called as `deliver`."""
+        """Hands out waiting messages as far as possible; must be called as `deliver`."""
         self._draining = False
         while self.inbox and not (self._running or self._is_blocked()):
             messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
@@ -233,7 +234,7 @@ class Dispatcher:
         self._tell_of_room()
 
     def stop(self) -> int:
-        """Starts no handler any more, drops waiting messages, and ends the idle worker.
+        """Stops starting handlers, drops waiting messages, and ends the idle worker.
 
         Returns:
             The number of dropped messages.
@@ -256,12 +257,12 @@ class Dispatcher:
         del self.owner, self.handle, self.decode
 
     def lose(self, worker: Worker) -> None:
-        """The worker's task has ended, or is about to."""
+        """Releases a worker whose task has ended or is about to."""
         if self.idle is worker:
             self.idle = None
         if isinstance(self.workers, set):
             self.workers.discard(worker.task)
-        worker.task = None  # which holds on to the worker: without the cycle both are freed at once
+        worker.task = None  # the task holds the worker: without the cycle both are freed at once
         if self._opening is worker:
             self._opening = None
             self.opened = True
@@ -295,12 +296,12 @@ class Dispatcher:
         return at
 
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
-        """Hands messages to handlers in a worker's task, while that can serve another; returns the next index."""
+        """Hands messages to handlers in a worker's task while it can serve another; returns the next index."""
         task = worker.task
         self._enter_task(self.loop, task)
         try:
             at = worker.context.run(self._serve, worker, messages, at)
-        except BaseException:  # such as KeyboardInterrupt; a program that goes on with the loop may wait for the task
+        except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
             worker.task = None
             self.loop.call_soon(worker.end)
             raise
@@ -317,7 +318,7 @@ class Dispatcher:
         return at
 
     def _serve(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
-        """The same, within the worker's context."""
+        """`_run` within the worker's context."""
         owner = self.owner
         while at < len(messages) and not (self.stopped or self.decoding):
             message = messages[at]
@@ -335,7 +336,7 @@ class Dispatcher:
         return at
 
     def _decoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
-        """The message as it was before extensions encoded it; None if it cannot be decoded, or not now."""
+        """Returns the decoded message; None if it cannot be decoded, or not now."""
         if len(message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)
@@ -356,13 +357,13 @@ class Dispatcher:
         return worker
 
     def _join(self, task: Any) -> None:
-        """The task has a handler that waits."""
+        """Registers a task whose handler waits."""
         if not isinstance(self.workers, set):
             self.workers = set()
         self.workers.add(task)
 
     def _put(self, messages: Iterable[tuple[int, bytes]]) -> None:
-        """Lets messages wait."""
+        """Appends messages to the inbox."""
         if not self.inbox:
             self.inbox = self._new_deque()
         self.inbox.extend(messages)

@@ -17,7 +17,7 @@ cdef inline uint64_t big_endian(const uint8_t *p, int n) noexcept:
 
 
 cdef inline int read_header(const uint8_t *p, size_t n, bint masked, bint rsv1, Header *header) noexcept:
-    """The size of the header at p; 0 if its n bytes do not hold it; minus an error number."""
+    """The size of the header at p; 0 if its n bytes are incomplete; a negated error number."""
     cdef uint8_t first, opcode
     cdef uint64_t length
     cdef int size = 2
@@ -84,7 +84,7 @@ cdef inline int write_header(uint8_t *p, uint8_t first, uint64_t length, bint ma
 
 
 cdef int check_first(object first) except -1:
-    first = PyNumber_Index(first)  # a float would be cut to an int without a word
+    first = PyNumber_Index(first)  # a float would be truncated silently
     if not 0 <= first <= 255:
         raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
     return first

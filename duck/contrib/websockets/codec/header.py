@@ -21,7 +21,7 @@ __all__ = ["build_header", "check_first", "parse_header", "read_header", "serial
 
 
 def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, bytes] | int:
-    """(size, first byte, length, mask) of the header at the start of `data`; 0 if it is not whole; minus an error."""
+    """(size, first byte, length, mask) of the header at the start of `data`; 0 if incomplete; minus an error."""
     if len(data) < 2:
         return 0
     first, second = data[0], data[1]

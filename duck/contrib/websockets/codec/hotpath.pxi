@@ -22,8 +22,8 @@ cdef extern from "_socket.h":
 
 
 cdef enum:
-    PORTION = 20480  # bytes decoded at a time, so that the peer has the first replies while the rest is decoded
-    QUARTER = 128  # bytes of a read that are worth a write of their own
+    PORTION = 20480  # bytes decoded at a time, so that the peer gets the first replies while the rest is decoded
+    QUARTER = 128  # bytes of a read that justify a write of their own
 
 from time import perf_counter as _perf_counter
 
@@ -103,8 +103,9 @@ cdef class HotPath:
         cdef MessageReader reader = self.reader
         cdef ReceiveBuffer buffer = self.buffer
         cdef Py_ssize_t at = 0, portion = PORTION
-        # Replies leave together, unless this peer was the last to send as well: then they leave by quarters of a read, so
-        # that the peer can work on them meanwhile, and neither side waits for the other.
+        # Replies leave together, unless this peer also sent last: then they leave by quarters of a read, so that the
+        # peer
+        # can work on them in the meantime, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
         buffer.last = <void *>self
         buffer.in_use = True
@@ -208,7 +209,7 @@ cdef class HotPath:
         return 0
 
     cdef inline int put_serialized(self, bytes frame) except -1:
-        """Writes a frame behind what is gathered; if nothing is, straight to the socket, without a copy."""
+        """Writes a frame behind the gathered ones; without any, straight to the socket, without a copy."""
         cdef FrameWriter writer = self.writer
         cdef Py_ssize_t sent
         if writer.size == 0 and self.fd >= 0 and not (self.corked or self.flushing or self.broken or self.lost):
@@ -240,7 +241,7 @@ cdef class HotPath:
 
     cdef int write_compressed(self, int kind, bytes payload) except -1:
         cdef bint compressed = False
-        # While Python code runs, a signal handler may, and send.
+        # While Python code runs, a signal handler may run too, and send.
         self.busy = True
         self.direct_out = False
         try:
@@ -249,7 +250,7 @@ cdef class HotPath:
             self.writer.write(FIN | RSV1 | kind, payload)
         except:
             if compressed:
-                self.cut()  # what follows would refer to a message that the peer has not got
+                self.cut()  # later messages would refer to one that the peer has not received
             raise
         finally:
             self.busy = False
@@ -278,7 +279,7 @@ cdef class HotPath:
             self.write_rest(None, 0)
 
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
-        """Writes the rest that the socket has not taken, and frames that a signal handler sends meanwhile."""
+        """Writes the rest that the socket has not taken, and frames sent by signal handlers in between."""
         cdef FrameWriter writer = self.writer
         cdef list chunks
         self.flushing = True
@@ -313,7 +314,7 @@ cdef class HotPath:
         return duck_send(self.fd, &piece, 1)
 
     cdef Py_ssize_t write_past(self, list chunks) except -1:
-        """Writes past the transport while that has nothing queued, and returns the number of bytes written."""
+        """Writes past the transport while it has nothing queued, and returns the number of bytes written."""
         cdef iovec pieces[PIECES]
         cdef int n = 0
         if self.fd < 0 or self.queued:
@@ -355,7 +356,7 @@ def fan_out(members, message):
 
 
 cdef list unsent(list chunks, Py_ssize_t sent):
-    """The rest of chunks of which so many bytes have been sent."""
+    """Returns the rest of chunks of which `sent` bytes have been sent."""
     cdef Py_ssize_t at = 0
     while at < len(chunks) and sent >= len(<bytes>chunks[at]):
         sent -= len(<bytes>chunks[at])

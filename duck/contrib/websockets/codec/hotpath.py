@@ -54,12 +54,11 @@ class ReceiveBuffer:
         size: Bytes.
 
     Attributes:
-        data: The bytes. They hold nothing between two reads.
+        data: The bytes; without content between two reads.
         window: A view of `data` for the loop. asyncio's TLS slices it to read more behind the bytes that it has.
-        in_use: Whether a read is being handled. If a handler runs the loop, connections that receive meanwhile need
-            another buffer.
+        in_use: Whether a read is being handled. If a handler runs the loop, other connections need another buffer.
         credit: Bytes that the connections may send before one of them reads the clock.
-        looked: The time at which a connection read the clock first, or rested last; 0 for never.
+        looked: The time of the first clock reading, or of the last rest; 0 for never.
         held: Whether the loop has not served others since then.
     """
 
@@ -74,12 +73,12 @@ class ReceiveBuffer:
         self.in_use = False
 
     def unused(self) -> "ReceiveBuffer":
-        """This one, or a new one while it is in use."""
+        """Returns this buffer, or a new one while it is in use."""
         return ReceiveBuffer(len(self.data)) if self.in_use else self
 
 
 class HotPath:
-    """The base of `ConnectionProtocol`: the path of each read and of each plain message, without exceptions to it.
+    """The base of `ConnectionProtocol`: the path of each read and of each plain message, without special cases.
 
     Attributes:
         reader: Takes received bytes.
@@ -134,7 +133,7 @@ class HotPath:
         return buffer.window if target is buffer.data else target
 
     def buffer_updated(self, nbytes: int) -> None:
-        """The loop has received."""
+        """Handles the loop's read of `nbytes`."""
         reader, buffer = self.reader, self.buffer
         self.alive = buffer.in_use = True
         self.cork()
@@ -151,22 +150,22 @@ class HotPath:
             self.move_on()
 
     def cork(self) -> None:
-        """Begins to gather frames."""
+        """Starts to gather frames."""
         self.corked = True
         self._corked_since = perf_counter()
 
     def uncork(self) -> None:
-        """Ends the gathering, and writes the frames."""
+        """Stops gathering, and writes the frames."""
         self.corked = False
         self.flush()
 
     def flush_if_old(self) -> None:
-        """Writes the gathered frames if the first of them has waited for long."""
+        """Writes the gathered frames if the oldest has waited for too long."""
         if self.writer.size and perf_counter() - self._corked_since > 0.001 * CORK_TIME:
             self.flush()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
-        """Sends a message; `WebSocketView.send` says more."""
+        """Sends a message; see `WebSocketView.send`."""
         if self.direct_out and threading.get_ident() == self.thread and 1 <= opcode <= 2:
             payload = data.encode() if type(data) is str else data
             writer = self.writer
@@ -177,7 +176,7 @@ class HotPath:
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(FIN | opcode, payload)
-                # A full transport is given fewer and larger pieces, as asyncio's counts them at each call.
+                # A full transport gets fewer and larger pieces, because asyncio's recounts them at each call.
                 if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
                     self.flush()
                 self.buffer.credit -= len(payload) + MESSAGE_COST
@@ -187,7 +186,7 @@ class HotPath:
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message: Any) -> None:
-        """Sends a message that has been encoded for many, `Prepared`; it must be one that could go the short way."""
+        """Sends a `Prepared` message; it must be one that may take the short way."""
         if self.compress is None or message.size < self.threshold:
             self._write_serialized(message.frame)
         else:
@@ -218,7 +217,7 @@ class HotPath:
     def pace(self) -> Coroutine[Any, Any, None]:
         """The result of `send` when there is nothing to wait for: `rest()` if the loop has been held for too long.
 
-        Otherwise a sender whose peers read everything would hold the loop for ever, and starve other connections.
+        Otherwise a sender whose peers read everything would hold the loop and starve other connections.
         """
         buffer = self.buffer
         now = perf_counter()
@@ -230,9 +229,9 @@ class HotPath:
         return cast("Coroutine[Any, Any, None]", self.sent)
 
     def renew_share(self) -> None:
-        """A handler starts with a share of the loop's time of its own, so that it never waits if it sends little.
+        """Gives a starting handler its own share of the loop's time, so that one that sends little never waits.
 
-        If it waited, the handlers behind it would start before it has sent all, and their replies would overtake.
+        If it waited, later handlers would start before it has sent everything, and their replies would overtake.
         """
         self.buffer.credit = SEND_CREDIT
         self.buffer.looked = 0.0
@@ -240,7 +239,7 @@ class HotPath:
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         assert self.compress is not None
         compressed = False
-        # A signal handler may run meanwhile, and send.
+        # A signal handler may run during the compression, and send.
         self.busy = True
         self.direct_out = False
         try:
@@ -249,7 +248,7 @@ class HotPath:
             self.writer.write(FIN | RSV1 | opcode, payload)
         except BaseException:
             if compressed:
-                self.cut()  # later messages would refer to one that the peer has not got
+                self.cut()  # later messages would refer to one that the peer has not received
             raise
         finally:
             self.busy = False
@@ -262,7 +261,7 @@ class HotPath:
             return
         self._flushing = True
         try:
-            while writer.size:  # a signal handler may have sent meanwhile
+            while writer.size:  # a signal handler may have sent in between
                 chunks = writer.take()
                 if not (self.lost or self.broken):
                     self.write_chunks(chunks)
@@ -300,15 +299,15 @@ class HotPath:
 
 
 def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
-    """Sends a message that has been encoded once, `Prepared`, to each member that it may go to by the short way.
+    """Sends a `Prepared` message to each member that the short way can reach.
 
     Args:
-        members: Views, or others whose `_protocol` is a HotPath.
+        members: Views, or other objects whose `_protocol` is a HotPath.
         message: Has the bytes of its frame, its size, and `compress_for`.
 
     Returns:
-        How many have taken it, and the members that must be sent to otherwise: clients, whose frames are masked, and
-        connections of other threads, whose transport is full, that are closing, or to which writing has failed.
+        The number of members that have taken it, and the members that need another way: clients, whose frames are
+        masked, and connections that belong to other threads, have a full transport, are closing, or failed in writing.
     """
     thread = threading.get_ident()
     taken = 0

@@ -34,7 +34,7 @@ cdef enum:
     MESSAGE_COST = 256
     FAIR_SHARE = 5
 
-globals().update(  # and not `cpdef enum`, whose numbers Cython 3 leaks
+globals().update(  # not `cpdef enum`, whose numbers Cython 3 leaks
     FIN=FIN,
     RSV1=RSV1,
     CONTROL=CONTROL,

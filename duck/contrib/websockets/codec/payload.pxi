@@ -34,7 +34,7 @@ def apply_mask_inplace(data, mask, Py_ssize_t offset=0):
     cdef uint32_t key
     cdef uint8_t *p
     if HAS_GIL and type(data) is bytearray:
-        # Nobody can resize it meanwhile, and the buffer protocol takes a quarter of the time of a call.
+        # Nothing can resize it in between, and the buffer protocol takes a quarter of the time of a call.
         take_mask(mask, &key)
         p = <uint8_t *>PyByteArray_AS_STRING(<bytearray>data)
         simd.mask(p, p, PyByteArray_GET_SIZE(<bytearray>data), duck_rotate(key, offset & 3))

@@ -38,7 +38,7 @@ def turn_mask(mask: Buffer, offset: int) -> bytes:
 
 
 def mask_bytes(view: memoryview, key: bytes) -> bytes | bytearray:
-    """`view` XOR the 4 bytes of `key`, over and over."""
+    """`view` XOR the repeated 4 bytes of `key`."""
     size = len(view)
     if size < _TRANSLATE:
         wide = (key * (size // 4 + 1))[:size]
@@ -59,17 +59,17 @@ def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
         offset: Position of `data` in the payload.
 
     Raises:
-        ValueError: The mask has not 4 bytes.
+        ValueError: The mask does not have 4 bytes.
     """
     return bytes(mask_bytes(view_of(data), turn_mask(mask, offset)))
 
 
 def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int = 0) -> None:
-    """Masks or unmasks `data` in its place; arguments as for `apply_mask`.
+    """Masks or unmasks `data` in place; arguments as for `apply_mask`.
 
     Raises:
         BufferError: `data` is read-only.
-        ValueError: The mask has not 4 bytes.
+        ValueError: The mask does not have 4 bytes.
     """
     masked = mask_bytes(view_of(data), turn_mask(mask, offset))
     if memoryview(data).readonly:

@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    AHEAD = 16777216  # room made for a payload before it comes: untouched pages take no memory
+    AHEAD = 16777216  # room made in advance for a payload: untouched pages take no memory
 
 
 cdef class MessageReader:
@@ -171,7 +171,7 @@ cdef class MessageReader:
         return 0
 
     cdef inline int whole_frame(self, const uint8_t *p, list messages) except -1:
-        """Takes a frame that is complete and the whole of its message, as most frames are."""
+        """Takes a complete frame that is a whole message, as most frames are."""
         cdef uint8_t kind = self.first & 0x0F
         cdef bytes payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.left)
         cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(payload)
@@ -202,7 +202,7 @@ cdef class MessageReader:
         return 0
 
     cdef int make_room(self, uint64_t some) except -1:
-        """Makes room for so many more bytes. A fragmented message grows by half, so that it is seldom copied."""
+        """Makes room for `some` more bytes. A fragmented message grows by half, so that it is seldom copied."""
         cdef uint64_t needed = self.size + some
         if needed <= self.room:
             return 0
@@ -234,7 +234,7 @@ cdef class MessageReader:
                     self.error = INVALID_UTF8
                 self.mask = duck_rotate(self.mask, some & 3)
                 return 0
-        if self.mask or p != target:  # without a mask, what was received in place stays as it is
+        if self.mask or p != target:  # without a mask, bytes received in place stay as they are
             simd.mask(target, p, some, self.mask)
             self.mask = duck_rotate(self.mask, some & 3)
         return 0

@@ -73,17 +73,17 @@ class MessageReader:
         self.closed = False
         self.control = False
         # The frame being read.
-        self._head = b""  # its header, as far as it has come
+        self._head = b""  # its incomplete header
         self._first: int | None = None  # its first byte, None between frames
-        self._left = 0  # bytes of payload still to come
-        self._mask = bytes(4)  # turned to the next byte
-        self._payload = bytearray()  # what has come, if it is a control frame
+        self._left = 0  # missing bytes of payload
+        self._mask = bytes(4)  # rotated to the next byte
+        self._payload = bytearray()  # the received payload of a control frame
         # The message being read.
         self._kind = 0  # its RSV1 and opcode, 0 between messages
         self._message = bytearray()
-        self._size = 0  # bytes of it that have come
+        self._size = 0  # its received bytes
         self._utf8 = 0
-        self._empty = 0  # frames of it without payload
+        self._empty = 0  # its frames without payload
         self._direct = False
 
     def receive(self, data: Buffer) -> list[tuple[int, bytes]]:
@@ -133,7 +133,7 @@ class MessageReader:
     def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
         """The buffer for the next bytes: the message itself while much of a payload is missing, else `spare`.
 
-        `buffer_updated` is to follow with the same `spare`. The buffer must not be used afterwards.
+        The caller must call `buffer_updated` with the same `spare` next, and must not use the buffer afterwards.
         """
         self._direct = self._left >= IN_PLACE and not (self.error or self.closed)
         if not self._direct:
@@ -165,7 +165,7 @@ class MessageReader:
                 return
             limit = self._max_size
             if (self._kind | first) & RSV1 or self._encoded:
-                limit += (limit >> 4) + 64  # data that does not compress gets a little larger
+                limit += (limit >> 4) + 64  # incompressible data grows a little
             if length > limit - self._size:
                 self.error = TOO_BIG
                 return
@@ -184,7 +184,7 @@ class MessageReader:
         if self._first & CONTROL:
             self._payload += piece
             return
-        # Not an extension of the array: its end may be the buffer that the event loop holds.
+        # Not an in-place extension: the end of the array may be the buffer that the event loop holds.
         end = self._size + len(piece)
         if len(self._message) < end:
             self._message.extend(bytes(end - len(self._message)))

@@ -27,12 +27,12 @@ cdef class Worker:
     cdef object task
     cdef object context
     cdef object handler
-    cdef object awaited  # what it waits for, while the task has not been told
-    cdef object pending  # a cancellation that strikes at the next step
-    cdef object value  # what the handler has returned
-    cdef object error  # what it has raised
+    cdef object awaited  # the handler's awaitable, until the task gets it
+    cdef object pending  # a cancellation to raise at the next step
+    cdef object value  # the handler's result
+    cdef object error  # the handler's exception
     cdef object callback  # steps the task while it is parked, None otherwise
-    cdef Py_ssize_t references  # of a task that nobody keeps; 0 before they have been counted
+    cdef Py_ssize_t references  # of an unobserved task; 0 before they have been counted
     cdef PyObject *weak_references  # the first in the list of them, for comparison alone
     cdef State state
     cdef bint cancelled
@@ -129,7 +129,7 @@ cdef class Worker:
     # Running handlers
 
     cdef inline int start(self, tuple message) except -1:
-        """Hands a message to a new handler, and runs that to its first wait."""
+        """Hands a message to a new handler, and runs the handler to its first wait."""
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
@@ -167,7 +167,7 @@ cdef class Worker:
         raise StopIteration(value)
 
     cdef object throw_in(self, error):
-        """The same, with an error that its awaitable has raised."""
+        """`drive`, with an error that the handler's awaitable has raised."""
         try:
             return self.handler.throw(error)
         except StopIteration as stop:
@@ -186,13 +186,13 @@ cdef class Worker:
         raise error
 
     cdef int fail(self, error) except -1:
-        """The handler has raised an error, with which its task ends."""
+        """Ends the task with the handler's error."""
         self.state = ENDED
         if isinstance(error, KeyboardInterrupt):
             raise error
         self.dispatcher.owner.hook_failed(error)
         if isinstance(error, SystemExit):
-            return 0  # which would end the loop if a task raised it
+            return 0  # raised by a task, it would end the loop
         self.error = error
         if self.task is not None and not isinstance(error, self.dispatcher.cancelled_error):
             self.task.add_done_callback(self.dispatcher.retrieve)

@@ -15,14 +15,14 @@ IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
 
 
 class Failing(Protocol):
-    """The connection, as far as a worker needs it."""
+    """The connection of a worker's dispatcher."""
 
     def hook_failed(self, error: BaseException) -> None:
-        """A handler has raised."""
+        """Handles the exception of a handler."""
 
 
 class Employer(Protocol):
-    """The dispatcher, as far as its workers need it; it documents these names."""
+    """The dispatcher of a worker; documents these names."""
 
     @property
     def owner(self) -> Failing: ...
@@ -48,7 +48,7 @@ class Worker:
     """The coroutine of a handler's task, and the future that the task waits for while it has no handler.
 
     Args:
-        dispatcher: Hands it messages.
+        dispatcher: The source of its messages.
         context: The context of the task.
         hook: A coroutine that the task drives from its first step on; None for a worker that waits for a message.
 
@@ -83,17 +83,17 @@ class Worker:
         self.kept = False
         self._dispatcher = dispatcher
         self.context = context
-        self._marks: tuple[int, int] | None = None  # of a task that nobody keeps
-        self._awaited: Any = None  # what the handler waits for, while the task has not been told
-        self._pending: BaseException | None = None  # a cancellation that strikes at the next step
-        self._value: Any = None  # what the handler has returned
-        self._error: BaseException | None = None  # what it has raised
+        self._marks: tuple[int, int] | None = None  # of an unobserved task
+        self._awaited: Any = None  # the handler's awaitable, until the task gets it
+        self._pending: BaseException | None = None  # a cancellation to raise at the next step
+        self._value: Any = None  # the handler's result
+        self._error: BaseException | None = None  # the handler's exception
         self._callback: Callable[[Any], object] | None = None  # steps the task while it is parked
         self._cancelled = False
         self._asyncio_future_blocking = False
 
     def __getattr__(self, name: str) -> Any:
-        """`cr_frame`, `__qualname__` and the like are those of the handler: debuggers show these."""
+        """`cr_frame`, `__qualname__` and so on are those of the handler, for debuggers."""
         if name == "__qualname__" and self.handler is None:
             return "idle WebSocket worker"
         if name.startswith(("cr_", "__")):
@@ -178,7 +178,7 @@ class Worker:
     # Running handlers
 
     def start(self, message: tuple[int, bytes]) -> None:
-        """Hands a message to a new handler, and runs that to its first wait."""
+        """Hands a message to a new handler, and runs the handler to its first wait."""
         opcode, payload = message
         dispatcher = self._dispatcher
         marks = self._taken_marks()
@@ -237,13 +237,13 @@ class Worker:
             raise
 
     def _fail(self, error: BaseException) -> None:
-        """The handler has raised an error, with which its task ends."""
+        """Ends the task with the handler's error."""
         self.state = ENDED
         if isinstance(error, KeyboardInterrupt):
             raise error
         self._dispatcher.owner.hook_failed(error)
         if isinstance(error, SystemExit):
-            return  # which would end the loop if a task raised it
+            return  # raised by a task, it would end the loop
         self._error = error
         if self.task is not None and not isinstance(error, self._dispatcher.cancelled_error):
             self.task.add_done_callback(self._dispatcher.retrieve)

@@ -92,7 +92,7 @@ cdef class FrameWriter:
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
-        """Makes room for bytes, which count as written, and returns their place."""
+        """Makes room for bytes, which count as written, and returns a pointer to it."""
         cdef Py_ssize_t used = self.used, needed = used + some
         cdef PyObject *larger
         if self.gathered == NULL:
@@ -110,7 +110,7 @@ cdef class FrameWriter:
         return <uint8_t *>bytes_data(self.gathered) + used
 
     cdef bytes whole_gathered(self):
-        """The gathered bytes, of which there must be some, as an object of their size; they stay gathered."""
+        """Returns the gathered bytes, at least one, as an object of their size; they stay gathered."""
         if self.room == self.used:
             return <bytes>self.gathered
         return PyBytes_FromStringAndSize(bytes_data(self.gathered), self.used)
@@ -120,7 +120,7 @@ cdef class FrameWriter:
         self.used = self.room = 0
 
     cdef bytes take_gathered(self):
-        """Removes and returns the gathered bytes, of which there must be some."""
+        """Removes and returns the gathered bytes, at least one."""
         cdef bytes taken = self.whole_gathered()
         self.size -= self.used
         self.drop_gathered()

@@ -10,12 +10,12 @@ __all__ = ["FrameWriter", "MaskingWriter"]
 
 
 class FrameWriter:
-    """Frames in, bytes to send out, in order: of a server, which does not mask (RFC 6455, section 5.1).
+    """Frames in, bytes out, in order, for a server, which does not mask (RFC 6455, section 5.1).
 
     Attributes:
-        size: About how many bytes there are to take.
-        closed: Whether a close frame has been written. The caller sees to it that nothing follows.
-        fragmenting: Whether a message has been begun and not finished.
+        size: The approximate number of bytes to take.
+        closed: Whether a close frame has been written. The caller must not write after it.
+        fragmenting: Whether a message is incomplete.
     """
 
     __slots__ = ("_chunks", "closed", "fragmenting", "size")
@@ -34,7 +34,7 @@ class FrameWriter:
             self._append(first, serialize(first, payload))
 
     def write_serialized(self, frame: bytes) -> None:
-        """Adds the frame of a whole message, as `serialize` gives it; it is not copied."""
+        """Adds the frame of a whole message, as serialized by `serialize`; it is not copied."""
         self._append(frame[0], frame)
 
     def take(self) -> list[bytes]:
@@ -45,7 +45,7 @@ class FrameWriter:
 
     def _append(self, first: int, *chunks: bytes) -> None:
         size = self.size + sum(map(len, chunks))
-        self._chunks += chunks  # all or nothing, where memory runs out
+        self._chunks += chunks  # all or nothing if memory runs out
         self.size = size
         if first & CONTROL:
             self.closed = self.closed or first & 0b1111 == 8
@@ -56,11 +56,12 @@ class FrameWriter:
 class MaskingWriter(FrameWriter):
     """The writer of a client, which masks each frame with a mask of its own (RFC 6455, section 5.3).
 
-    Masks have to be unpredictable to whoever chooses the payloads, and none is used twice. They are drawn in batches,
-    which belong to one writer. So neither threads nor a fork can share them, as long as they do not share a connection.
+    Masks must be unpredictable to the author of the payloads, and none is used twice. They are drawn in batches that
+    belong
+    to one writer. So neither threads nor a fork share them unless they share a connection.
 
     Args:
-        source: Gives as many random bytes as it is asked for: `os.urandom`.
+        source: Returns the requested number of random bytes: `os.urandom`.
     """
 
     __slots__ = ("_masks", "_source", "_spent")
