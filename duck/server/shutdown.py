@@ -1,4 +1,4 @@
-"""The end of a server: its work gets time to end, is cancelled after that, and is given up in the end."""
+"""The end of a server: running work gets time to end, is then cancelled, and is finally given up."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ __all__ = ["Work", "abort", "drain", "shut_down"]
 
 logger = logging.getLogger("duck.server")
 
-_FAREWELL = 1.0  # seconds of the shutdown that are for the closing handshakes
+_FAREWELL = 1.0  # seconds of the shutdown reserved for the closing handshakes
 _STEP = 0.01  # seconds between two steps of draining, at least
-_LOOK = 0.2  # seconds in which the end of all views is noticed
-_FRESH = 1.0  # seconds that clients have for the first request of a connection when their server is replaced
-_NAMED = 10  # of those that hang
+_LOOK = 0.2  # seconds within which the end of all views is noticed
+_FRESH = 1.0  # seconds for the first request of a new connection when the server is replaced
+_NAMED = 10  # hanging views and pages named in the log
 
 
 class Work:
-    """Everything a server has at work.
+    """The running work of a server.
 
     Attributes:
         protocols: The connections that speak HTTP.
@@ -42,7 +42,7 @@ class Work:
         self._no_protocols = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
-        """Note that a connection is gone, or speaks HTTP no more."""
+        """Note that a connection is gone, or no longer speaks HTTP."""
         self.protocols.discard(protocol)
         if not self.protocols:
             self._no_protocols.set()
@@ -54,7 +54,7 @@ class Work:
             patience: Seconds to wait.
 
         Returns:
-            Whether all of it has ended in time.
+            Whether all work has ended in time.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -67,17 +67,17 @@ class Work:
         return False
 
     async def asked(self) -> None:
-        """Wait for the requests of those who have connected a moment ago, but not for long."""
+        """Wait a short time for the requests of clients that have just connected."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FRESH):
                 while any(protocol.is_fresh for protocol in self.protocols):  # noqa: ASYNC110
                     await asyncio.sleep(_STEP)
 
     def say_goodbye(self, view: WebSocketView, patience: float, code: int) -> None:
-        """Close a WebSocket once its handlers at work have ended.
+        """Close a WebSocket once its running handlers have ended.
 
         Args:
-            patience: Seconds after which they are not waited for.
+            patience: Seconds to wait for the handlers.
         """
         farewell = asyncio.get_running_loop().create_task(_say_goodbye(view, patience, code))
         self._farewells.add(farewell)
@@ -99,10 +99,10 @@ class Work:
 
 
 async def drain(work: Work, seconds: float, code: int) -> None:
-    """Close the WebSockets one after the other, in even steps, so that their clients do not return all together.
+    """Close the WebSockets one by one in even steps, so that their clients do not return all at once.
 
     Args:
-        work: Has the views, of which those of this moment are closed.
+        work: Has the views; later ones are not closed.
         seconds: The time from the first to the last. It ends early once no view is left.
         code: The close code.
     """
@@ -117,15 +117,15 @@ async def drain(work: Work, seconds: float, code: int) -> None:
 
 
 async def shut_down(work: Work, patience: float, code: int) -> list[str]:
-    """End all work of a server that accepts no connections any more.
+    """End all work of a server that no longer accepts connections.
 
     Args:
-        work: What there is to end.
+        work: The running work.
         patience: Seconds until the remaining work is cancelled.
         code: The close code for WebSockets.
 
     Returns:
-        The names of views and pages that did not end when they were cancelled, and were given up.
+        The names of views and pages that did not end when cancelled, and were given up.
     """
     for protocol in list(work.protocols):
         protocol.shut_down()
@@ -147,7 +147,7 @@ async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
 
 
 def _give_up(work: Work) -> list[str]:
-    """Abort the connections of work that hangs, and log its names."""
+    """Abort the connections of hanging work, and log its names."""
     hung = [
         *(f"{type(view).__name__} at {view.request.path!r}" for view in work.views.values()),
         *(f"the page at {request.path!r}" for request in work.answers.values()),
@@ -163,6 +163,6 @@ def _give_up(work: Work) -> list[str]:
 def abort(view: WebSocketView) -> None:
     """Drop the connection of a view."""
     transport = view.request.transport
-    # One that is lost must not be aborted: asyncio's may have let go of its loop.
+    # A lost transport must not be aborted: asyncio's may have released its loop.
     if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
         transport.abort()
