@@ -1,5 +1,4 @@
-"""What a connection needs of the endpoint that it serves (a view, or the session of an ASGI application), and of what
-takes its messages."""
+"""The interfaces of a connection's endpoint (a view, or the session of an ASGI application) and of its consumer."""
 
 from collections.abc import Awaitable, Callable, Collection, Sized
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ __all__ = ["Consumer", "Endpoint", "Settings"]
 
 
 class Settings(Protocol):
-    """The settings of one connection, which `WebSocketView` documents; they are read whenever they are needed."""
+    """The settings of one connection; see `WebSocketView`. Each is read at every use."""
 
     @property
     def MAX_FRAME_SIZE(self) -> int | None: ...
@@ -39,7 +38,7 @@ class Settings(Protocol):
 class Endpoint(Settings, Protocol):
     """The settings, a label for log lines, and two notifications.
 
-    The names have an underscore because all others in a view are its author's.
+    The names have an underscore because all names without one in a view belong to its author.
     """
 
     @property
@@ -48,24 +47,24 @@ class Endpoint(Settings, Protocol):
         raise NotImplementedError
 
     def _connection_closing(self) -> None:
-        """A close frame has left. No more messages will be handled."""
+        """Called when a close frame has left. No more messages will be handled."""
 
     def _connection_lost(self, log: bool) -> None:
-        """The transport is gone, and every message has been handed to its handler.
+        """Called when the transport is gone, and every message has been handed to its handler.
 
         Args:
-            log: Whether the end is to be logged.
+            log: Whether to log the end.
         """
 
 
 class Consumer(Protocol):
-    """What takes the messages of a connection: a `codec.Dispatcher` for handlers, or an `Inbox` for who asks for them.
+    """The consumer of a connection's messages: a `codec.Dispatcher` for handlers, or an `Inbox` for tasks that receive.
 
     Attributes:
         inbox: Messages that wait for a handler.
         workers: Tasks of handlers that wait.
-        decoding: Whether a thread decodes the next message.
-        full: Whether so much waits that reading is on hold.
+        decoding: Whether a thread is decoding the next message.
+        full: Whether too much waits, so that reading is on hold.
     """
 
     @property
@@ -77,14 +76,14 @@ class Consumer(Protocol):
     @property
     def full(self) -> bool: ...
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
-        """Calls a hook, if there is one, then lets messages through."""
+        """Calls the hook, if there is one, then starts the delivery."""
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
         """Takes over a list of messages; called from a callback of the loop, while no task is running."""
 
     def stop(self) -> int:
-        """Starts no handler any more; how many messages have been dropped."""
+        """Stops starting handlers; returns the number of dropped messages."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Lets the connection go, which is over."""
+        """Drops the reference to the connection, which has ended."""

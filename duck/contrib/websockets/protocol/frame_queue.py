@@ -25,11 +25,11 @@ class FrameQueue:
 
     Args:
         owner: The connection.
-        most: Messages and control frames that may wait,
-        most_bytes: and their bytes. As many may be on their way to `on_receive`.
+        most: Messages and control frames that may wait. As many more may be on their way to `on_receive`.
+        most_bytes: Bytes that may wait. As many more may be on their way to `on_receive`.
 
     Attributes:
-        inbox: Where the connection delivers them.
+        inbox: The inbox into which the connection delivers them.
     """
 
     __slots__ = ("_handed", "_most_bytes", "_owner", "inbox")
@@ -42,10 +42,10 @@ class FrameQueue:
         self._handed = 0  # bytes on their way to the dispatcher
 
     async def get(self) -> Frame:
-        """The next one. It is not given before there is room for a message among those that wait for `on_receive`.
+        """Returns the next frame, once a message has room among those that wait for `on_receive`.
 
         Raises:
-            ConnectionClosed: There will be none.
+            ConnectionClosed: No frame will come.
         """
         inbox = self.inbox
         while True:
@@ -61,7 +61,7 @@ class FrameQueue:
         return not self._owner.dispatcher.full and self._handed <= self._most_bytes
 
     def hand_on(self, frame: Frame) -> None:
-        """Hands a message to `on_receive`: in a callback of its own, for no task may be running then."""
+        """Hands a message to `on_receive`, in its own callback because no task may be running then."""
         self._handed += len(frame.payload)
         self._owner.loop.call_soon(self._deliver, (int(frame.opcode), frame.payload))
 

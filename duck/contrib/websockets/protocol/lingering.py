@@ -1,8 +1,8 @@
-"""The end of a connection whose last bytes have been written, such that the peer gets to read them.
+"""The end of a connection after its last bytes, in a way that lets the peer read them.
 
-Bytes of the peer that nobody reads reset a connection when it is closed, and a reset destroys an answer on its way. So
-our side of the stream is ended, what the peer sends is discarded, and the transport closes when the peer ends its side.
-TLS has no half-close: there the transport is closed once nothing more comes.
+Unread bytes of the peer reset a connection when it is closed, and a reset destroys an answer on its way. So our side of
+the stream is ended, further bytes of the peer are discarded, and the transport closes when the peer ends its side. TLS
+has no half-close: its transport is closed once the peer is quiet.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from .transports import end_stream
 
 __all__ = ["LINGER_TIMEOUT", "Lingering"]
 
-LINGER_TIMEOUT = 2.0  # seconds, where the host has no setting for it
-_QUIET = 0.25  # seconds without a byte after which a peer under TLS is taken to send nothing more
+LINGER_TIMEOUT = 2.0  # seconds, for hosts without a setting for it
+_QUIET = 0.25  # seconds without a byte after which a peer under TLS counts as quiet
 
 
 class Lingering(asyncio.BufferedProtocol):
-    """Takes a transport over and ends it.
+    """Takes over a transport and ends it.
 
     Args:
-        transport: The transport, to which the last bytes have been written.
-        timeout: Seconds until it is aborted, if the peer does not end its side.
-        patience: Seconds that a peer has, instead, while written bytes wait; anew whenever it takes some.
-        lost: Called with what `connection_lost` is called with.
+        transport: The transport, after the write of its last bytes.
+        timeout: Seconds until it is aborted if the peer does not end its side.
+        patience: Seconds for a peer while written bytes wait, instead of `timeout`; renewed whenever it takes some.
+        lost: Called with the argument of `connection_lost`.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Lingering(asyncio.BufferedProtocol):
         self._tick = clock(self._loop).set(self._loop, self._loop.time() + seconds, self)
 
     def wake(self) -> None:
-        """Looks for progress of the peer; the clock calls it."""
+        """Checks the peer for progress; called by the clock."""
         now = self._loop.time()
         before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
         if 0 < self._unsent < before:

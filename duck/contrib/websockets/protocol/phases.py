@@ -12,7 +12,7 @@ __all__ = ["Phase"]
 
 
 class Phase(enum.Enum):
-    """How far a connection has come; no phase comes twice."""
+    """The progress of a connection; each phase occurs at most once."""
 
     CONNECTING = enum.auto()  # the handshake has succeeded, but nothing has been received
     OPEN = enum.auto()  # messages go both ways

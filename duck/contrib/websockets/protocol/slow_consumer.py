@@ -8,11 +8,11 @@ SLOW_CONSUMER_POLICIES = ("wait", "drop", "close")
 
 
 class Answer(enum.Enum):
-    """What a connection is to do with the next message."""
+    """The decision on the next message."""
 
     SEND = enum.auto()
     DROP = enum.auto()
-    CLOSE = enum.auto()  # the connection, with 1008
+    CLOSE = enum.auto()  # closes the connection with 1008
 
 
 class SlowConsumer:
@@ -20,12 +20,12 @@ class SlowConsumer:
 
     Args:
         policy: "drop" or "close".
-        limit: Bytes that may wait to be compressed; as many as may wait in the transport.
+        limit: Bytes that may wait to be compressed; the transport's limit is the same.
 
     Attributes:
         lags: Whether the transport is above its high-water mark.
-        dropped: Messages that were not sent.
-        has_begun: Whether the last answer is the first DROP since the peer has kept up.
+        dropped: The number of dropped messages.
+        has_begun: Whether the last answer was the first DROP since the peer last kept up.
     """
 
     __slots__ = ("_closes", "_drops", "_limit", "dropped", "has_begun", "lags")
