@@ -110,7 +110,7 @@ def layer(module: str) -> int:
 def read(root: Path = ROOT) -> Graph:
     """Reads the imports of every module under a package's folder."""
     paths = {_name(path, root): path for path in sorted(root.rglob("*.py"))}
-    modules = {*paths, *(_name(path, root) for path in root.rglob("*.pyx"))}
+    modules = {*paths, *(_name(path, root) for path in root.rglob("*.pyi"))}
     arrows = {
         Arrow(source, target)
         for source, path in paths.items()

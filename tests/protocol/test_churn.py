@@ -2,25 +2,15 @@
 
 import asyncio
 import gc
-import os
-from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from duck.server import serve
 
+from ..support.leftovers import left
 from . import churn
 
-FILES = Path("/proc/self/fd")
 ROUNDS = 10
-
-
-def left():
-    """How many open files there are, where the system tells, and how many objects of each class of ours."""
-    files = len(os.listdir(FILES)) if FILES.exists() else 0
-    kinds = map(type, gc.get_objects())
-    return files, Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("duck."))
 
 
 @pytest.fixture
@@ -48,6 +38,10 @@ def test_what_a_connection_leaves_is_freed_at_once(run, dial):
                     await peer.head()
                     peer.send("x", "y", "z")  # for each of which there is a task
                     assert [await peer.message() for _ in "xyz"] == ["x", "y", "z"]
+                    (view,) = server.connections
+                    await view.send(iter(["a", "b"]))  # by the longer way
+                    assert b"".join([(await peer.frame()).payload for _ in range(3)]) == b"ab"
+                    del view
                     peer.send("x")
                     peer.leave()  # so that the answer is sent when nobody is there
                 while server.connections or server._work.protocols:  # noqa: ASYNC110

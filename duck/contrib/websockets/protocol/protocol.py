@@ -346,10 +346,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.closed.set_result(None)
         if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
             # From now on only the view's record of the end is needed. Without cycles the rest is freed at once, not by
-            # the
-            # garbage collector.
+            # the garbage collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
+            if self._sender is not None:
+                self._sender.forget()
             self._hooks = self._intake = self._sender = None
             del self.endpoint
 

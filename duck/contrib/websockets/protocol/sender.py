@@ -163,6 +163,11 @@ class Sender:
             if place.parts is not None:
                 task.cancel()
 
+    def forget(self) -> None:
+        """Releases the line of a connection that has ended, which would otherwise form a cycle with this object."""
+        if not self._line.resuming:
+            del self._line
+
     def _send_frame_or_wait(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
         owner = self._owner
         if OpCode.CONTINUATION < opcode < OpCode.CLOSE and (self._must_wait or self._is_large(payload, fin)):
