@@ -74,7 +74,7 @@ def run(
         LoopError: The function for a loop cannot be found, or returns none.
         ModuleNotFoundError: uvloop is requested but not installed.
         WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
-        WorkerError: The workers cannot be started.
+        WorkerError: The workers cannot be started, or one has failed as it stopped.
     """
     options = Options(
         host,

@@ -94,7 +94,7 @@ class Supervisor:
         """Start the workers, and keep them running until the order to stop.
 
         Raises:
-            WorkerError: The workers cannot be started.
+            WorkerError: The workers cannot be started, or one has failed as it stopped.
         """
         loop = asyncio.get_running_loop()
         self._slots = [Slot() for _ in range(self._order.workers)]
@@ -112,10 +112,14 @@ class Supervisor:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.wait(keepers)
-        await self._end({*self._workers})
+        workers = {*self._workers}
+        await self._end(workers)
         await asyncio.sleep(0)  # for callbacks at the end of a process
         if self._failed.done():
             self._failed.result()
+        for worker in workers:
+            if worker.serves and worker.ended.result() > 0:
+                raise WorkerError(f"worker {worker.pid} {outcome(worker.ended.result())} as it stopped; see its log")
 
     def renew(self) -> None:
         """Replace each worker, one after the other."""
@@ -215,7 +219,13 @@ class Supervisor:
     def _retire(self, worker: Worker) -> None:
         """Stop a worker that has been replaced."""
         worker.stop(replaced=True)
-        asyncio.get_running_loop().call_later(self._patience, worker.kill)
+        asyncio.get_running_loop().call_later(self._patience, self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        """End a worker that has not ended by itself."""
+        if not worker.ended.done():
+            logger.error("worker %d has not ended within %g s, and is killed", worker.pid, self._patience)
+            worker.kill()
 
     async def _end(self, workers: set[Worker]) -> None:
         """Stop all workers, and kill those that have not ended in time."""
@@ -225,9 +235,7 @@ class Supervisor:
             worker.stop()
         _, late = await asyncio.wait({worker.ended for worker in workers}, timeout=self._patience)
         for worker in workers:
-            if worker.ended in late:
-                logger.error("worker %d has not ended within %g s, and is killed", worker.pid, self._patience)
-                worker.kill()
+            self._kill(worker)
         if late:
             await asyncio.wait(late)
 
@@ -257,7 +265,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
         OSError: The address is not available.
         WorkersUnavailableError: The process can have no workers.
         TypeError: The job cannot be pickled.
-        WorkerError: The workers cannot be started.
+        WorkerError: The workers cannot be started, or one has failed as it stopped.
     """
     if is_worker():
         raise WorkersUnavailableError(

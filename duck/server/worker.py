@@ -8,6 +8,8 @@ supervisor holds:
     supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
     worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
 
+An error after that line goes to the worker's log.
+
 In a worker the environment variable `DUCK_WORKERS` is the number of workers.
 """
 
@@ -126,15 +128,41 @@ def main(file: int) -> None:
         file: The socket to the supervisor.
     """
     control = socket.socket(fileno=file)
+    report = _Report(control)
     with control:
         try:
             with control.makefile("rb") as stream:
                 order: Boot = pickle.load(stream)
-            _serve(order, control)
+            _serve(order, control, report)
         except Exception as error:
-            with contextlib.suppress(OSError):
-                control.sendall(json.dumps(_told(error)).encode() + b"\n")
+            report.failed(error)
             sys.exit(1)
+
+
+class _Report:
+    """The line that the supervisor reads."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._serves = False
+
+    def serves(self, addresses: list[str]) -> None:
+        """Reports that the worker accepts connections."""
+        self._serves = True
+        self._write({"addresses": addresses})
+
+    def failed(self, error: Exception) -> None:
+        """Reports the error that ends the worker; logs it once the supervisor reads no more."""
+        told = _told(error)
+        if self._serves:
+            cause = error.__cause__ if isinstance(error, LifespanError) else error
+            logger.error("%s", told["failed"], exc_info=cause)
+            return
+        with contextlib.suppress(OSError):
+            self._write(told)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(line).encode() + b"\n")
 
 
 def _told(error: Exception) -> dict[str, Any]:
@@ -148,7 +176,7 @@ def _told(error: Exception) -> dict[str, Any]:
     return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
 
 
-def _serve(order: Boot, control: socket.socket) -> None:
+def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
     os.environ.update({_COUNT: str(order.workers), _PID: str(os.getpid())})
     sys.path[:], sys.argv[:] = order.path, order.argv
     if order.main is not None:
@@ -162,7 +190,7 @@ def _serve(order: Boot, control: socket.socket) -> None:
 
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
-        control.sendall(json.dumps({"addresses": server.addresses}).encode() + b"\n")
+        report.serves(server.addresses)
         yield
 
     async def run() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import pickle
 import signal
 import socket
@@ -92,15 +93,23 @@ class Worker:
         """Ask the worker to drain and end; one that does not serve yet ends at once."""
         if self.ended.done():
             return
-        if not self.serves:
-            self._process.terminate()
-        else:
+        if self.serves:
             self._writer.write(b"r" if replaced else b"s")
+        else:
+            self._send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the process."""
-        if not self.ended.done():
-            self._process.kill()
+        self._send_signal(signal.SIGKILL)
+
+    def _send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended.
+
+        The methods of the process raise if it has just ended, and some take its status from asyncio.
+        """
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def close(self) -> None:
         """Close the socket to a process that has ended."""

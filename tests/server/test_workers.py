@@ -16,6 +16,9 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 
+from duck.server.worker import Boot
+from duck.server.worker_process import Worker
+
 from ..support.commands import Process, command, environment, run_command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -183,6 +186,21 @@ def test_a_lifespan_that_fails_in_a_worker(folder):
     assert result.stderr.endswith("duck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
 
 
+def test_a_lifespan_that_fails_at_the_end_of_a_worker(folder):
+    """Each worker logs its own error, as nobody else can tell it."""
+    (folder / "failing.py").write_text(APPLICATION.replace('yield "alive"', 'yield "alive"\n    1 / 0'))
+    with Process(folder, "failing.py", "--port", 0, "--workers", 2) as process:
+        assert process.address
+        process.process.send_signal(signal.SIGTERM)
+        _, errors = process.process.communicate(timeout=30)
+    failure = r"\[(\d+)\] ERROR duck.server: the lifespan failed at shutdown: ZeroDivisionError: .*\nTraceback"
+    failed = re.findall(failure, errors)
+    assert len(set(failed)) == 2
+    words = re.search(r"\nduck: worker (\d+) has ended with status 1 as it stopped; see its log\n$", errors)
+    assert words is not None and words[1] in failed
+    assert process.process.returncode == 1
+
+
 def test_workers_that_die_at_once_again_and_again(folder):
     (folder / "dying.py").write_text("import os\nos._exit(7)\n")
     result = run_command(folder, "serve", "dying.py", "--port", 0, "--workers", 2)
@@ -191,6 +209,19 @@ def test_workers_that_die_at_once_again_and_again(folder):
     assert re.fullmatch(
         r"duck: 5 workers in a row have failed; the last: worker \d+ has ended with status 7 before it served", last
     )
+
+
+def test_a_worker_is_stopped_at_any_moment_of_its_end():
+    async def scenario():
+        worker = await Worker.start(Boot([], [], None, b"", [], 1))
+        while not worker.ended.done():
+            worker.stop()
+            worker.kill()
+            await asyncio.sleep(0)
+        worker.close()
+        assert worker.ended.result() < 0
+
+    asyncio.run(scenario())
 
 
 def test_workers_end_when_their_supervisor_is_killed(folder, client):
