@@ -172,6 +172,8 @@ class Server:
         code = CloseCode.SERVICE_RESTART if replaced else options.shutdown_code
         if replaced:
             self._stop_accepting()
+            for _ in range(3):
+                await asyncio.sleep(0)  # the loop may have accepted connections whose protocols it has yet to tell
             await self._work.asked()
         elif options.drain:
             self.retry_after = math.ceil(options.drain)
