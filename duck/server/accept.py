@@ -27,8 +27,7 @@ class Acceptor:
     """Accepts the connections of one listening socket.
 
     The loops' own servers act too late: asyncio's accepts a whole backlog of connections before a protocol learns of
-    the
-    first, and none of them reports a connection before its TLS handshake has ended.
+    the first, and none of them reports a connection before its TLS handshake has ended.
 
     Args:
         loop: The running loop.
@@ -107,8 +106,7 @@ class LoopAcceptor:
 
     uvloop accepts one connection per listening descriptor and turn. Simultaneous connections are faster as a batch: the
     processor's caches then hold the code that the first has loaded. So the socket is listed under several descriptors.
-    If
-    no file is left for a connection, libuv closes it.
+    If no file is left for a connection, libuv closes it.
 
     Attributes:
         socket: The listening socket.

@@ -15,8 +15,7 @@ def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
     """Yield the elements, the last one first, each as a dict of parameters with names in lower case.
 
     The last element comes from the nearest proxy. Earlier ones may come from the client and have any form, so the value
-    is
-    read from its end, and only as far as it is well-formed.
+    is read from its end, and only as far as it is well-formed.
 
     Args:
         value: The value of the field; several fields are joined by commas.

@@ -217,8 +217,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Schedule the next request, in the connection's context.
 
         A callback of the loop is needed, because a task that starts eagerly would nest each answer in the previous one
-        until
-        the stack is full.
+        until the stack is full.
         """
         self._loop.call_soon(self._advance, context=self._context)
 

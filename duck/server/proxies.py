@@ -55,8 +55,7 @@ class Proxies:
         """Return the client of a request, and its requested Host.
 
         If any of X-Forwarded-For, -Proto or -Host is present, Forwarded is ignored: most proxies that set the former
-        pass on
-        the client's own Forwarded.
+        pass on the client's own Forwarded.
 
         Args:
             peer: The peer of this server.
@@ -65,8 +64,7 @@ class Proxies:
 
         Returns:
             The client. Its address is the last in the chain of proxies that is not itself a trusted proxy's, because
-            the
-            client can forge all earlier ones.
+            the client can forge all earlier ones.
         """
         if not self.trusts(peer):
             return Client(peer, secure, headers)

@@ -63,10 +63,8 @@ def run(
             loop.
         workers: The number of serving processes. Each imports the main module again, as those of multiprocessing do, so
             the call must be inside `if __name__ == "__main__":`. The routes, the views, the lifespan and the function
-            for
-            `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
-            workers
-            one after the other. With 1, this process itself serves.
+            for `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
+            workers one after the other. With 1, this process itself serves.
 
     The other arguments and errors are those of `serve`.
 

@@ -182,8 +182,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         except (ValueError, httptools.HttpParserError):
             # uvicorn lets some malformed requests through. An exception here would hide the end of the connection from
-            # it,
-            # and it would wait for the connection when it stops.
+            # it, and it would wait for the connection when it stops.
             self._refuse(HandshakeError(400, "malformed request"))
             return
         self._scope = self._make_scope(head)

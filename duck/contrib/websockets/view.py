@@ -54,8 +54,7 @@ class WebSocketView(WebSocketEndpoint, View):
     """One WebSocket connection. Override `on_receive`, and `on_open` and `on_close` as needed.
 
     Handlers start in the order of the messages. A handler that waits does not block later messages: their handlers
-    start
-    meanwhile, up to MAX_CONCURRENT_MESSAGES at a time.
+    start meanwhile, up to MAX_CONCURRENT_MESSAGES at a time.
 
     Args:
         upgrade_request: The upgrade request of the peer.
@@ -129,8 +128,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """Decides on an opening handshake, before the 101 response.
 
         The request is a valid handshake from an allowed origin. To accept it, return; results such as a user may be
-        stored
-        as attributes of the view. To refuse it, raise a `HandshakeError`:
+        stored as attributes of the view. To refuse it, raise a `HandshakeError`:
 
             raise HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"})
 
@@ -149,8 +147,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """Returns the view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
 
         uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives the view the whole connection. Any
-        other
-        server passes messages: the server then sends the pings, and each message leaves as a whole.
+        other server passes messages: the server then sends the pings, and each message leaves as a whole.
 
         Args:
             kwargs: Parameters of the view, in addition to those of the route.
@@ -185,8 +182,7 @@ class WebSocketView(WebSocketEndpoint, View):
         Returns:
             A future that is done when the connection is closed and every hook has ended, or after a refusal by
             `on_handshake`; None after any other refusal. If `run`, `run_forever` or `initiate_upgrade_to_ws` is
-            overridden,
-            the future is a task, and may be cancelled as one.
+            overridden, the future is a task, and may be cancelled as one.
         """
         if self._definition.version != type_version(type(self)) and not self._is_sound(self.request):
             return None

@@ -122,8 +122,7 @@ class WebSocketClient(WebSocketEndpoint):
         asyncio.run(Ticker("wss://example.org/ticker").run())
 
     The context manager opens the connection and closes it at the end: `async with Ticker(url) as ticker: ...`. An
-    object
-    is one connection; create another to connect again.
+    object is one connection; create another to connect again.
 
     Args:
         url: `ws://` or `wss://`; user and password in it become the Authorization field.
@@ -312,8 +311,7 @@ class ClientConnection(WebSocketClient):
     """A connection with `recv` in place of message hooks; created by `connect`.
 
     At most MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait for `recv`. Beyond that nothing is read, and the server is
-    held
-    up.
+    held up.
     """
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:

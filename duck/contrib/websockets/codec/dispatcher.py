@@ -10,9 +10,9 @@ handler's first step there. The next state depends on the handler:
                         STARTING --waits--> WAITING --> DRIVEN --------> ENDED    the task drives it to its end
 
 A handler that ends without a wait leaves no trace under three conditions: nothing holds its task (as the reference
-count
-and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context is
-unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with it:
+count and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context
+is unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with
+it:
 with its result, its exception or its cancellation.
 
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
@@ -70,8 +70,7 @@ class Tasks(Protocol):
 
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
         """Creates the task of a worker. The task tells its worker (`kept`, `withdraw_cancel`) of all that is done to
-        the
-        task, and takes its first step at once if Python supports that."""
+        the task, and takes its first step at once if Python supports that."""
 
     def enter_task(self, loop: Any, task: Any, /) -> None:
         """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""

@@ -104,8 +104,7 @@ cdef class HotPath:
         cdef ReceiveBuffer buffer = self.buffer
         cdef Py_ssize_t at = 0, portion = PORTION
         # Replies leave together, unless this peer also sent last: then they leave by quarters of a read, so that the
-        # peer
-        # can work on them in the meantime, and neither side waits for the other.
+        # peer can work on them in the meantime, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
         buffer.last = <void *>self
         buffer.in_use = True

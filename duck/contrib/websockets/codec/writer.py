@@ -57,8 +57,7 @@ class MaskingWriter(FrameWriter):
     """The writer of a client, which masks each frame with a mask of its own (RFC 6455, section 5.3).
 
     Masks must be unpredictable to the author of the payloads, and none is used twice. They are drawn in batches that
-    belong
-    to one writer. So neither threads nor a fork share them unless they share a connection.
+    belong to one writer. So neither threads nor a fork share them unless they share a connection.
 
     Args:
         source: Returns the requested number of random bytes: `os.urandom`.

@@ -129,8 +129,7 @@ class BrokerConnection(Protocol):
         """Subscribes the handler to a group.
 
         Returns once its messages are delivered. If the broker is away it returns at once, and `Handler.interrupted`
-        reports
-        the start of the delivery.
+        reports the start of the delivery.
         """
 
     def unsubscribe(self, group: str) -> None:

@@ -1,8 +1,7 @@
 """Groups: the members of each name in this process, and the delivery of messages to them.
 
 Each event loop has a `_Hub` with its members. A broker carries messages to the hubs of this process and of others. A
-hub
-subscribes to a group with its first member and unsubscribes with its last.
+hub subscribes to a group with its first member and unsubscribes with its last.
 """
 
 import asyncio

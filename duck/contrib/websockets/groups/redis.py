@@ -4,8 +4,7 @@ Each loop of a process has up to two connections, created on demand: one publish
 to the groups with members in the loop.
 
 With `redis+cluster://` there are two per node of a cluster, and pub/sub is sharded: a message goes only to the node
-that
-has the slot of its group.
+that has the slot of its group.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """Sharded pub/sub with a Redis cluster (SPUBLISH, SSUBSCRIBE; Redis 7): each channel at the node that has its slot.
 
 Nodes are added, fail over, and move slots among each other. Whenever a node breaks or reports a moved slot, the slot
-map
-is read again. Moved channels are then subscribed to at their new node, and their handlers learn of the gap.
+map is read again. Moved channels are then subscribed to at their new node, and their handlers learn of the gap.
 """
 
 import asyncio

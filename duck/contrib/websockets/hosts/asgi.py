@@ -392,8 +392,7 @@ class Bridge:
             await self._send(event)
         except Exception as error:
             # An OSError means that the client is gone, by the specification 2.4. Some servers raise other errors for
-            # that,
-            # and some raise for events that they do not support.
+            # that, and some raise for events that they do not support.
             logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
             if not isinstance(error, OSError):
                 self._error = error

@@ -87,8 +87,7 @@ class Inbox:
         self._job: asyncio.Future[Message] | None = None  # a thread that decodes the next message
         self.messages: list[Message] = []
         # Number and bytes of the oldest messages, which have waited since an earlier delivery. A message that a task
-        # takes
-        # within its delivery is not counted.
+        # takes within its delivery is not counted.
         self._counted = 0
         self._bytes = 0
         self._held = False

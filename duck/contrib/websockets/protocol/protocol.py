@@ -103,8 +103,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.uncork()
         if early:
             # In its own callback, because messages must not be delivered while a task is running. Reading is on hold,
-            # so
-            # that later bytes cannot overtake these.
+            # so that later bytes cannot overtake these.
             self.intake.hold(Hold.EARLY)
             self.loop.call_soon(self._receive_early, early)
         elif self._intake is None or not self._intake.holds:
@@ -308,8 +307,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """Logs the exception of a hook, and closes with a reason that reveals no details.
 
         Two cases are exempt: a cancelled task, whose canceller is responsible; and a hook that tried to send after the
-        end
-        of the connection, which is no fault of the hook.
+        end of the connection, which is no fault of the hook.
         """
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()

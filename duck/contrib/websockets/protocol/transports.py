@@ -71,8 +71,7 @@ class VirtualTransport(asyncio.Transport):
 
     To its protocol it behaves like a transport of asyncio: `pause_writing` and `resume_writing` are called at the water
     marks, nothing is received while reading is paused, and the loop calls `connection_lost` once. Bytes count as
-    waiting
-    until the owner calls `sent`. Reading is paused until `connect` or `resume_reading`.
+    waiting until the owner calls `sent`. Reading is paused until `connect` or `resume_reading`.
 
     Args:
         changed: Called after each `write`, `write_eof`, `close`, `abort`, `pause_reading` and `resume_reading`, so that

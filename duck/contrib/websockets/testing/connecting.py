@@ -286,8 +286,7 @@ class connect:
     `recv`, if the exception has closed the connection, or else at the end of the block.
 
     In a synchronous test, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` block. The
-    loop
-    runs only inside them.
+    loop runs only inside them.
 
     Args:
         application: A `WebSocketView` class, a list of routes, or an ASGI application.
