@@ -15,7 +15,7 @@ DIST = Path(os.environ.get("DUCK_DIST") or "no such folder")
 WHEELS = sorted(DIST.glob("*.whl"))
 SOURCES = sorted(DIST.glob("*.tar.gz"))
 
-MOST = 400_000  # bytes
+MOST = 600_000  # bytes: 150 000 of the compiled codec, and some 2 300 for each module
 COMPILED = {".so", ".pyd"}
 MADE = {".pyc", ".so", ".pyd"}  # what lies in a checkout and is not of it
 SYMBOLS = 2  # SHT_SYMTAB: what `strip` takes away

@@ -183,9 +183,9 @@ class WebSocketEndpoint:
         return ConnectionProtocol(
             self,
             connection,
-            handle=self._receive_frame if "on_new_frame" in overridden else self.on_receive,
-            pull=None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
-            send_frame=self.send_frame if "send_frame" in overridden else None,
+            self._receive_frame if "on_new_frame" in overridden else self.on_receive,
+            None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
+            self.send_frame if "send_frame" in overridden else None,
         )
 
     def _start(self, protocol: ConnectionProtocol, overridden: frozenset[str]) -> None:
@@ -196,9 +196,9 @@ class WebSocketEndpoint:
             self._early = b""
         protocol.start(
             early,
-            on_open=self.on_open if "on_open" in overridden else None,
-            on_close=self.on_close if "on_close" in overridden else None,
-            heartbeat=self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
+            self.on_open if "on_open" in overridden else None,
+            self.on_close if "on_close" in overridden else None,
+            self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
         )
 
     def terminate(self) -> None:
@@ -319,14 +319,17 @@ class WebSocketEndpoint:
             reason: Truncated to 123 bytes of UTF-8.
 
         Raises:
+            RuntimeError: `on_handshake` of a view has not ended.
             ValueError: The code is not one of those (RFC 6455, section 7.4).
         """
         check_close_code(code)
         protocol = self._protocol
-        if protocol is not None:
-            if protocol.is_elsewhere:
-                return hop(protocol, self.send_close, code, reason, closes=True)
-            protocol.close(code, reason)
+        if protocol is None:
+            self._check_begun()
+            return SENT
+        if protocol.is_elsewhere:
+            return hop(protocol, self.send_close, code, reason, closes=True)
+        protocol.close(code, reason)
         return SENT
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
@@ -346,20 +349,27 @@ class WebSocketEndpoint:
         return protocol.send_frame(frame)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
-        """Closes the connection and waits until it is gone. May be called at any time and repeatedly.
+        """Closes the connection and waits until it is gone. May be called repeatedly.
 
         Args:
             disable_logging: Omit the log record of the end.
             call_on_close_handler: Whether to call `on_close`.
+
+        Raises:
+            RuntimeError: `on_handshake` of a view has not ended.
         """
         protocol = self._protocol
         if protocol is None:
+            self._check_begun()
             self.state = State.CLOSED
         elif protocol.is_elsewhere:
             await hop(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
+
+    def _check_begun(self) -> None:
+        """Called to close what is not open; `WebSocketView` raises while `on_handshake` runs."""
 
     def _shut_down(self, code: int, timeout: float) -> None:
         if self._protocol is not None:

@@ -225,9 +225,17 @@ class WebSocketView(WebSocketEndpoint, View):
     async def drain(self, patience: float) -> None:
         """Waits for the running handlers, and handles no later messages. For hosts that shut down.
 
+        Before the 101 response it waits for `on_handshake`. A hook that takes longer is cancelled, and the client gets
+        503.
+
         Args:
             patience: Seconds to wait.
         """
+        if self._decision is not None:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + patience
+            await self._decision.over(patience)
+            patience = max(until - loop.time(), 0.0)
         if self._protocol is not None:
             await self._protocol.drain(patience)
 
@@ -347,6 +355,13 @@ class WebSocketView(WebSocketEndpoint, View):
     def get_sec_accept_key(self, sec_websocket_key: str) -> str:
         """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
         return handshake.accept_key(sec_websocket_key)
+
+    def _check_begun(self) -> None:
+        """Refuses to close a connection that its handshake could still open: the call would be lost."""
+        if self._decision is not None:
+            raise RuntimeError(
+                "the connection is not open yet: refuse the handshake by a HandshakeError, or close from on_open on"
+            )
 
     # Required by the protocol of its endpoint
 

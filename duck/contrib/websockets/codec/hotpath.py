@@ -109,19 +109,19 @@ class HotPath:
     buffer: ReceiveBuffer
     transport: Any
     sent: Any
-    alive: bool
-    corked: bool
+    alive: bool = False
+    corked: bool = False
     _corked_since: float
-    lost: bool
-    direct_in: bool
-    direct_out: bool
-    writes_paused: bool
+    lost: bool = False
+    direct_in: bool = False
+    direct_out: bool = False
+    writes_paused: bool = False
     max_size: int
     compress: Callable[[bytes], bytes] | None
     threshold: int
     thread: int
     fd: int
-    queued: bool
+    queued: bool = False
     busy: bool = False
     _flushing: bool = False
     broken: bool = False

@@ -50,6 +50,8 @@ class Decision:
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
         self._refusal: HandshakeError | None = None
+        self._cancelled: asyncio.Future[None] | None = None  # done once `cancel` was called
+        self._over: asyncio.Future[None] | None = None  # done once `made` ends; both only where the hook waits
 
     async def made(self) -> Context:
         """Waits for the decision to accept.
@@ -78,8 +80,21 @@ class Decision:
 
     def cancel(self) -> None:
         """Refuses the handshake with 503: the server stops."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._cancelled is not None and not self._cancelled.done():
+            self._cancelled.set_result(None)
+
+    async def over(self, patience: float) -> None:
+        """Waits for the decision, and refuses the handshake if the hook takes longer.
+
+        Args:
+            patience: Seconds that the hook may take.
+        """
+        if self._over is None:
+            return
+        await asyncio.wait([self._over], timeout=patience)
+        if not self._over.done():
+            self.cancel()
+            await asyncio.wait([self._over])  # within CANCEL_TIMEOUT
 
     @property
     def running(self) -> list["asyncio.Task[None]"]:
@@ -89,22 +104,27 @@ class Decision:
     async def _wait(self, task: "asyncio.Task[None]", loop: asyncio.AbstractEventLoop) -> None:
         waiting = _Waiting(self._handshake.request, loop)
         gone = waiting.gone
+        self._cancelled = cancelled = loop.create_future()
+        self._over = over = loop.create_future()
         try:
-            await asyncio.wait([task, gone], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, gone, cancelled], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=self.CANCEL_TIMEOUT)
                 if not task.done():
                     logger.warning("%r: %s does not end although it was cancelled", self._label, self._name)
-                if not gone.done():
+                if not gone.done() and not cancelled.done():
                     raise HandshakeError(503, "the handshake took too long", setting="HANDSHAKE_TIMEOUT")
         except CancelledError:
             task.cancel()
             raise
         finally:
             waiting.leave()
+            over.set_result(None)
         if gone.done():
             raise ConnectionClosed
+        if not task.done():
+            raise HandshakeError(503, "the service is not available")
 
     async def _run(self) -> None:
         """Runs the hook; an exception in it is a refusal."""

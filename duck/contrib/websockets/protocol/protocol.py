@@ -227,8 +227,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         connection, transport = self.connection, self.transport
         if connection.is_writable or self.lost:
             return
-        if self.phase is not Phase.CLOSING:
-            self.phase = Phase.CLOSING
+        self.phase = Phase.CLOSING
         if self._closing is None:
             exchanged = connection.ended or (connection.is_over and connection.failed is None and not connection.client)
             if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
@@ -332,9 +331,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def report_end(self) -> None:
         """Reports that every message has been handed to its handler."""
-        callbacks, self._when_lost = self._when_lost, ()
-        for callback in callbacks:
-            callback(self.endpoint)
+        if self._when_lost:
+            callbacks, self._when_lost = self._when_lost, ()
+            for callback in callbacks:
+                callback(self.endpoint)
         self.endpoint._connection_lost(self._log_close)
 
     def report_closed(self, hung: bool = False) -> None:

@@ -63,7 +63,6 @@ class Receiving(Sending):
         super().__init__(endpoint, connection, send_frame)
         loop = self.loop
         self.reader = connection.reader
-        self.alive = self.direct_in = False
         self.context: Context = copy_context()
         self._decoding: Decoding | None = None
         self._intake: Intake | None = None

@@ -20,7 +20,7 @@ from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
-from .endpoint import Endpoint, Settings
+from .endpoint import Endpoint
 from .loop import receive_buffer
 from .pending import Pending
 from .phases import Phase
@@ -65,15 +65,16 @@ class Sending(codec.HotPath):
         self.writer = connection.writer
         self.buffer = receive_buffer(loop)
         self._sender = Sender(self, send_frame) if send_frame is not None else None
-        self._slow_consumer = _slow_consumer_of(endpoint)
+        policy = endpoint.SLOW_CONSUMER
+        self._slow_consumer = None if policy == "wait" else SlowConsumer(policy, endpoint.WRITE_LIMIT)
         self._waiters: dict[asyncio.Future[None], None] = _NOBODY
         self.sent = SENT
         self.fd = -1
-        self.busy = self.corked = self.direct_out = self.lost = self.writes_paused = False
         deflate = connection.deflate
         self.compress = None if deflate is None else deflate.compress
         self.threshold = 0 if deflate is None else deflate.threshold
-        self.limit_frames(sys.maxsize if endpoint.MAX_FRAME_SIZE is None else endpoint.MAX_FRAME_SIZE)
+        limit = endpoint.MAX_FRAME_SIZE
+        self.limit_frames(sys.maxsize if limit is None else limit)
 
     def limit_frames(self, size: int) -> None:
         """Messages of more than `size` bytes leave in fragments."""
@@ -268,11 +269,6 @@ class Sending(codec.HotPath):
 
     def close_with(self, payload: bytes) -> None:
         raise NotImplementedError
-
-
-def _slow_consumer_of(settings: Settings) -> SlowConsumer | None:
-    policy = settings.SLOW_CONSUMER
-    return None if policy == "wait" else SlowConsumer(policy, settings.WRITE_LIMIT)
 
 
 def _let_go(buffer: "codec.ReceiveBuffer") -> None:

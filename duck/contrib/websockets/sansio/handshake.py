@@ -51,7 +51,8 @@ _TOKEN = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # characters beyond ASCII are opaque (RFC 9110, section 5.5)
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", str(VERSION)))
+_VERSION = str(VERSION)
+_UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION))
 
 
 class Acceptance(NamedTuple):
@@ -183,7 +184,7 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         body = ("Content-Length", "Transfer-Encoding")
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A repeated field becomes a list, which fails every check here.
-    if header("sec-websocket-version", "").strip(" \t") != str(VERSION):
+    if header("sec-websocket-version", "").strip(" \t") != _VERSION:
         spoken = f"only WebSocket version {VERSION} is spoken here"
         raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
@@ -232,12 +233,13 @@ def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
     Args:
         lines: Header lines of the host, each with its CRLF.
     """
-    head = f"{_SWITCHING}Sec-WebSocket-Accept: {acceptance.key}\r\n"
-    if acceptance.subprotocol is not None:
-        head += f"Sec-WebSocket-Protocol: {acceptance.subprotocol}\r\n"
-    if acceptance.extension_answer:
-        head += f"Sec-WebSocket-Extensions: {acceptance.extension_answer}\r\n"
-    for name, value in acceptance.headers:
+    key, subprotocol, _, extension_answer, headers = acceptance
+    head = f"{_SWITCHING}Sec-WebSocket-Accept: {key}\r\n"
+    if subprotocol is not None:
+        head += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    if extension_answer:
+        head += f"Sec-WebSocket-Extensions: {extension_answer}\r\n"
+    for name, value in headers:
         head += f"{name}: {value}\r\n"
     return head.encode("latin-1") + lines + b"\r\n"
 
