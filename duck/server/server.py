@@ -155,8 +155,7 @@ class Server:
         """Shut down: drain, wait for running answers and handlers, close every connection, and cancel the rest.
 
         While the server drains it accepts connections, so that health checks and handshakes are answered by 503,
-        handshakes
-        with Retry-After. Work that does not end when cancelled is given up, and named in the log.
+        handshakes with Retry-After. Work that does not end when cancelled is given up, and named in the log.
 
         Args:
             replaced: Whether another server accepts the connections of the same sockets. This one then accepts no more,
@@ -449,8 +448,7 @@ async def serve(
         shutdown_timeout: Seconds for views and their handlers to end after that.
         shutdown_code: The close code for clients: 1001, or 1012 for a restart.
         health_path: A path for health checks, answered by 200, or by 503 once the server drains, whatever the Host of
-        the
-            request.
+            the request.
         limits: The limits on clients.
         trusted_proxies: IP addresses and networks of the proxies whose `X-Forwarded-For`, `-Proto` and `-Host`, or
             `Forwarded`, are trusted, and `unix` for clients of a Unix socket.

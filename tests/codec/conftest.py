@@ -1,4 +1,4 @@
-"""How streams are fed, and whether they are masked."""
+"""Ways to feed streams, masked and unmasked."""
 
 import pytest
 
@@ -14,5 +14,5 @@ def feed(request):
 
 @pytest.fixture(params=[MASK, None], ids=["server", "client"])
 def mask(request):
-    """What the peer masks with: a reader at a server expects a mask, at a client none."""
+    """The mask of the peer: a reader at a server expects one, at a client none."""
     return request.param

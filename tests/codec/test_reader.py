@@ -8,7 +8,7 @@ import pytest
 from ..support.frames import MASK, frame, header
 from .streams import BINARY, CLOSE, CONTINUATION, MIB, PING, PONG, TEXT, by_buffer, by_receive, check, fragments, server
 
-# What is valid
+# Valid streams
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `MessageReader` refuses, on both codecs: at which byte, and with which error."""
+"""Streams that `MessageReader` refuses, on both codecs: the byte and the error of each refusal."""
 
 import tracemalloc
 
@@ -7,7 +7,7 @@ import pytest
 from ..support.frames import MASK, frame, header, xor
 from .streams import BINARY, CONTINUATION, MIB, PING, TEXT, UNLIMITED, by_buffer, by_receive, check, fragments, server
 
-# What is refused
+# Refused streams
 
 
 # case: (frames that are fine and what they give, the frame that is not, the error)

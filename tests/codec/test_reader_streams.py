@@ -206,7 +206,7 @@ def test_no_memory_leaks(codec):
     rounds = 400 if codec is pure else 2_000
     for _ in range(50):
         read_a_mix(codec)
-    # What grows each time is a leak; what grows once is something else in the process, which others have left behind.
+    # A leak grows in each round. A single growth comes from elsewhere in the process, such as an earlier test.
     assert any(growth(codec, rounds) < rounds for _ in range(3))  # the smallest leak is 16 bytes a round
 
 

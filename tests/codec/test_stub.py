@@ -13,7 +13,7 @@ STUB = Path(package.__file__).with_name("_speedups.pyi")
 
 
 def names_of(body):
-    """What a body of statements defines: None for a variable or property, else the parameters of a function."""
+    """The names in a body of statements: None for a variable or property, else the parameters of a function."""
     found = {}
     for node in body:
         if isinstance(node, ast.AnnAssign):

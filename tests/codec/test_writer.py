@@ -1,4 +1,4 @@
-"""What the two ends of a connection write: a client with masks, a server without."""
+"""Writers at both ends of a connection: a client masks, a server does not."""
 
 import os
 import random

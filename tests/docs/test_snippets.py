@@ -85,7 +85,7 @@ def test_a_wrong_setting_gives_the_message_of_the_page(execute, capsys):
 
 
 async def said(view, *lines, **options):
-    """What a view answers to lines, one after the other; the close code at the end."""
+    """The answers of a view to lines, one after the other; the close code at the end."""
     async with serve(view, port=0) as server, websockets.connect(server.addresses[0], **options) as peer:
         answers = []
         try:

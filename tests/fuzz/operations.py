@@ -114,7 +114,7 @@ class Owner:
     release_inbox = inbox_emptied = hold_inbox
 
     def drain_inbox(self) -> None:
-        """What waits is to be handled."""
+        """The owner is to drain the inbox."""
         self.dispatcher.drain()
 
     def decode_later(self, message: tuple[int, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of groups share: a Redis server, views that join, and the peers of several of them."""
+"""Fixtures for the tests of groups: a Redis server, views that join, and the peers of several of them."""
 
 from contextlib import AsyncExitStack, asynccontextmanager
 

@@ -356,7 +356,7 @@ async def _follow(rooms, schedule):
 
 
 def test_a_broker_of_ones_own(run):
-    """What a broker is made of: three methods and a handler."""
+    """A broker consists of three methods and a handler."""
 
     class Echo:
         def connect(self, handler, loop):

@@ -56,7 +56,7 @@ def test_without_redis_py_an_error_names_the_extra(monkeypatch):
 
 
 async def command(server, *words):
-    """What redis-py's own client gets for a command."""
+    """The reply to a command, by redis-py's own client."""
     from redis.asyncio import Redis
 
     async with Redis(port=server.port) as client:

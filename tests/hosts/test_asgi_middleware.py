@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn")
 
 
 class View(Listed):
-    """What middleware is put around."""
+    """The application inside the middleware."""
 
 
 def sending(change):

@@ -1,4 +1,4 @@
-"""How a connection of an ASGI application ends on our protocol for uvicorn, whoever ends it."""
+"""The end of a connection on our protocol for uvicorn: by its application, its client or its server."""
 
 import asyncio
 

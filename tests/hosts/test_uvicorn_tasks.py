@@ -284,7 +284,7 @@ def test_a_response_that_has_no_body(run, serving_asgi, dial, status):
         async with serving_asgi(app) as server, dial(server) as peer:
             found, fields = await peer.head()
             assert (found, fields["etag"]) == (status, '"1"')
-            # What a 304 has is the length of the response that it stands for (RFC 9110, section 8.6).
+            # The length in a 304 is that of the response it stands for (RFC 9110, section 8.6).
             assert fields.get("content-length") == (None if status == 204 else "9")
             assert await peer.reader.read() == b""
 

@@ -171,7 +171,7 @@ OFFERS = [
 
 
 def receiving(extensions):
-    """What a client decodes with that has agreed to these extensions of a server's view."""
+    """The extensions of a client that match these of a server's view."""
     return [
         PerMessageDeflate(
             agreed.name,

@@ -198,7 +198,7 @@ def test_what_waits_behind_a_large_message_is_bounded(run, connect, gate):
     run(scenario())
 
 
-# What is wrong
+# Malformed messages
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a connection ends while threads are at work on its large messages."""
+"""The end of a connection while threads work on its large messages."""
 
 import asyncio
 import gc
@@ -132,7 +132,7 @@ def test_the_connection_is_lost_while_a_message_for_an_application_is_decompress
 
 
 def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
-    """What still comes is dropped then."""
+    """Later messages are dropped."""
 
     async def scenario():
         held = gate("decode")

@@ -1,4 +1,4 @@
-"""What is agreed on compression (RFC 7692, section 7.1), and that both ends keep to it."""
+"""The agreement on compression (RFC 7692, section 7.1), and its observance at both ends."""
 
 import itertools
 

@@ -18,7 +18,7 @@ def request(headers=(), /, *, without=(), method="GET", http_version="1.1", secu
 
 
 def accept(*args, subprotocols=(), allowed_origins=None, **kwargs):
-    """What a server with these settings agrees to."""
+    """The acceptance by a server with these settings."""
     asked = request(*args, **kwargs)
     return handshake.agree(asked, handshake.check(asked, allowed_origins), subprotocols)
 

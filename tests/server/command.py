@@ -1,4 +1,4 @@
-"""What tests of the `duck` command share: the applications in their folder, a client, and commands that fail."""
+"""Support for tests of the `duck` command: the applications in their folder, a client, and commands that fail."""
 
 from websockets.sync.client import connect
 

@@ -1,4 +1,4 @@
-"""What tests of the server share: an HTTP client, and a folder for commands."""
+"""Fixtures for tests of the server: an HTTP client, and a folder for commands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

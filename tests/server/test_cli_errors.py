@@ -1,4 +1,4 @@
-"""What the `duck` command says of applications and options that it cannot use."""
+"""Messages of the `duck` command about unusable applications and options."""
 
 import re
 import sys

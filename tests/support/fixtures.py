@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SECONDS = 30
-"""How long a test may take before it has failed."""
+"""Seconds after which a test fails."""
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 """Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
@@ -95,7 +95,7 @@ def loop_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runner(loop_name: str) -> Iterator[asyncio.Runner]:
-    """What runs coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
+    """A runner of coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
     with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
         if EAGER:
             runner.get_loop().set_task_factory(eager_task)
@@ -186,7 +186,7 @@ Entry = collections.namedtuple("Entry", "level message error")
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Entry]]:
-    """What the package has logged from WARNING on, as (level, message, exception)."""
+    """The records of the package from WARNING on, as (level, message, exception)."""
     caplog.set_level("INFO", "duck")
 
     def entries() -> list[Entry]:

@@ -118,7 +118,7 @@ class AsgiServer:
         self.port = port
 
     async def shut_down(self) -> None:
-        """What uvicorn does to end."""
+        """Stop as uvicorn stops itself."""
         for connection in list(self.state.connections):
             connection.shutdown()
         await self.idle()

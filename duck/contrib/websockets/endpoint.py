@@ -65,7 +65,7 @@ class WebSocketEndpoint:
     SUBPROTOCOLS: Sequence[str] = ()
     COMPRESSION: bool | Compression = True
 
-    # What most connections begin and end with; less to set for each.
+    # Values that most connections never change: defaults of the class spare each connection the assignment.
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
     _early = b""
@@ -103,7 +103,7 @@ class WebSocketEndpoint:
         overridden = self._definition.overridden
         return overridden | self._own_steps if self._own_steps else overridden
 
-    # What is known of the connection
+    # Facts about the connection
 
     @property
     def latency(self) -> float | None:
@@ -375,7 +375,7 @@ class WebSocketEndpoint:
         if self._protocol is not None:
             self._protocol.shut_down(code, timeout)
 
-    # What the protocol needs of its endpoint
+    # Calls of the protocol
 
     @property
     def _label(self) -> str:

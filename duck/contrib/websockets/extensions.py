@@ -232,7 +232,7 @@ class PerMessageDeflate(Extension):
 
     @property
     def agreement(self) -> Hashable:
-        """What a message compressed on its own depends on: equal for connections that may share one."""
+        """The parameters of a message compressed on its own: equal for connections that may share one."""
         return self._backend, self._bits, self.level, self.memory_level
 
     def compress_alone(self, payload: bytes) -> tuple[bytes, bytes]:

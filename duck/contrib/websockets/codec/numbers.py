@@ -43,7 +43,7 @@ RSV1: Final = 0b01000000
 CONTROL: Final = 0b00001000
 """The bit of an opcode that tells control frames from data frames (section 5.5)."""
 
-# What is wrong with the bytes of a peer. `exceptions.py` maps each number to an exception.
+# Errors in the bytes of a peer. `exceptions.py` maps each number to an exception.
 
 RESERVED_BITS: Final = 1
 RESERVED_OPCODE: Final = 2

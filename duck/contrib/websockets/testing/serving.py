@@ -107,7 +107,7 @@ class Server(asyncio.Protocol):
         if self.task is not None:
             self.task.cancel()
 
-    # What the transport calls
+    # Calls of the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, VirtualTransport)
