@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
 from ..logging import logger
@@ -11,10 +11,40 @@ from .client import ClientConnection, Options
 from .dialing import pairs_of
 from .reconnecting import Reconnect, ReconnectingConnection
 
-__all__ = ["connect"]
+__all__ = ["Connecting", "connect"]
+
+C = TypeVar("C", bound=ClientConnection)
 
 
-class connect:
+class Connecting(Generic[C]):
+    """A connection to be opened by `async with` or `await`. Subclasses make it."""
+
+    _connection: C | None = None  # that of the block
+
+    def _make(self) -> C:
+        raise NotImplementedError
+
+    async def _open(self) -> C:
+        connection = self._make()
+        await connection.open()
+        return connection
+
+    def __await__(self) -> Generator[Any, Any, C]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> C:
+        self._connection = connection = await self._open()
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.__aexit__(kind, error, traceback)
+
+
+class connect(Connecting[ClientConnection]):
     """Connects to a server.
 
         async with connect("wss://example.org/chat", compression=True) as ws:
@@ -57,29 +87,12 @@ class connect:
         if "headers" in options:
             options["headers"] = pairs_of(options["headers"])
         self._reconnect = reconnect or Reconnect()
-        self._connection: ClientConnection | None = None
         self._last: ReconnectingConnection | None = None
         self._attempt = 0
         self._opened = 0.0
 
-    async def _open(self) -> ClientConnection:
-        connection = ClientConnection(self._url, **self._options)
-        await connection.open()
-        return connection
-
-    def __await__(self) -> Generator[Any, Any, ClientConnection]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> ClientConnection:
-        self._connection = await self._open()
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.__aexit__(kind, error, traceback)
+    def _make(self) -> ClientConnection:
+        return ClientConnection(self._url, **self._options)
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:

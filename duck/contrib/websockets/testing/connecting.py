@@ -4,12 +4,13 @@ import asyncio
 import linecache
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from ..client.client import ClientConnection, Options
+from ..client.connecting import Connecting
 from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..opcodes import CloseCode
@@ -273,7 +274,7 @@ def _where(task: "asyncio.Task[Any]") -> str:
     return f"{name} is at line {frame.f_lineno} of {frame.f_code.co_filename}: {line}"
 
 
-class connect:
+class connect(Connecting[TestConnection]):
     """Connects to a view, routes or an ASGI application, in memory. Only the port is missing.
 
         async def test_echo():
@@ -313,11 +314,13 @@ class connect:
         raise_errors: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        self._make: Callable[[], TestConnection] = lambda: TestConnection(
+        self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
             application, path, kwargs=kwargs, scope=scope, timeout=timeout, raise_errors=raise_errors, **options
         )
-        self._connection: TestConnection | None = None
         self._runner: asyncio.Runner | None = None
+
+    def _make(self) -> TestConnection:
+        return self._make_connection()
 
     async def refusal(self) -> HandshakeRefused:
         """Returns the refusal of the upgrade request; raises an AssertionError if it is accepted.
@@ -330,25 +333,6 @@ class connect:
         except HandshakeRefused as refused:
             return refused
         raise AssertionError("the upgrade request was accepted")
-
-    async def _open(self) -> TestConnection:
-        connection = self._make()
-        await connection.open()
-        return connection
-
-    def __await__(self) -> Generator[Any, Any, TestConnection]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> TestConnection:
-        self._connection = await self._open()
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.__aexit__(kind, error, traceback)
 
     def __enter__(self) -> "Blocking":
         if asyncio._get_running_loop() is not None:
