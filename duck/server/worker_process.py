@@ -87,7 +87,8 @@ class Worker:
                 self.serves = True
                 addresses: list[str] = told["addresses"]
                 return addresses
-        raise WorkerError(f"worker {self.pid} {outcome(await self.ended)} before it served")
+        await asyncio.wait([self.ended])  # a caller that is cancelled leaves `ended` as it is
+        raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
 
     def stop(self, replaced: bool = False) -> None:
         """Ask the worker to drain and end; one that does not serve yet ends at once."""

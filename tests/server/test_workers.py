@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 
+from duck.server import worker_process
 from duck.server.worker import Boot
 from duck.server.worker_process import Worker
 
@@ -220,6 +221,26 @@ def test_a_worker_is_stopped_at_any_moment_of_its_end():
             await asyncio.sleep(0)
         worker.close()
         assert worker.ended.result() < 0
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
+    """A keeper that is cancelled while it waits for the end does not cancel that of the supervisor."""
+    monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(60)  # {}")
+
+    async def scenario():
+        worker = await Worker.start(Boot([], [], None, b"", [], 1))
+        worker._reader.feed_eof()
+        ready = asyncio.ensure_future(worker.ready())
+        await asyncio.sleep(0)
+        ready.cancel()
+        await asyncio.wait([ready])
+        assert ready.cancelled()
+        assert not worker.ended.done()
+        worker.kill()
+        assert await worker.ended == -signal.SIGKILL
+        worker.close()
 
     asyncio.run(scenario())
 
