@@ -11,14 +11,11 @@ class Limits:
 
     Attributes:
         connections: Open connections of any kind; further ones are answered 503. None for as many as the process's
-        limit of
-            open files allows.
+            limit of open files allows.
         connections_per_address: Open connections from one IPv4 address or one IPv6 network of 64 bits; None for no
-        limit.
-            The clients that a trusted proxy names count, the proxy does not.
+            limit. The clients that a trusted proxy names count, the proxy does not.
         head_timeout: Seconds within which a TLS handshake must end, the first request begin, and any request be
-        complete,
-            including its body.
+            complete, including its body.
         keep_alive_timeout: Seconds that a connection may idle between two requests.
         linger_timeout: Seconds for a refused client to read the refusal, while its further bytes are discarded.
         head_size: Bytes of a request's head.

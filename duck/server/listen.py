@@ -117,8 +117,7 @@ class UnixListener:
         Args:
             path: The path of the file.
             mode: The file's permissions, regardless of the umask; None for those of the replaced socket, or 0o666. Any
-            user
-                who can reach the folder can connect then, as a proxy under its own user must.
+                user who can reach the folder can connect then, as a proxy under its own user must.
 
         Raises:
             OSError: Another process listens there, or the file is no socket or cannot be created.

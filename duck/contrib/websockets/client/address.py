@@ -35,8 +35,7 @@ class Address(NamedTuple):
 
         Args:
             url: `ws://` or `wss://`; `http` and `https` mean the same. Non-ASCII host names are encoded by IDNA, and
-            paths
-                as UTF-8.
+                paths as UTF-8.
 
         Raises:
             ValueError: The URL is of another form, has a fragment, or its host or port is impossible.

@@ -59,8 +59,7 @@ class Options(TypedDict, total=False):
     Attributes:
         subprotocols: Names, the preferred one first. `ws.subprotocol` is the server's choice.
         compression: True, False, or a `Compression`. A server that exceeds its `server_max_window_bits` is refused;
-        True
-            leaves the server its 15.
+            True leaves the server its 15.
         extensions: Custom extensions, as a `ClientOffer` for each name.
         headers: Additional header fields of the request, as a mapping or as pairs.
         origin: The value of Origin, which some servers require.
@@ -365,8 +364,7 @@ class ClientConnection(WebSocketClient):
 
         Raises:
             ConnectionClosed: The end was other than 1000, 1001, or a close frame without code; or the server was silent
-            for
-                too long (see `ping_interval`), which closes the connection with 1001.
+                for too long (see `ping_interval`), which closes the connection with 1001.
         """
         return self
 

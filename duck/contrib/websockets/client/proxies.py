@@ -35,8 +35,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
 
     Args:
         proxy: `http://host:port`, `socks5://host:port` or `socks4://host:port`, with user and password if required.
-        With
-            `socks5h` and `socks4a` the proxy resolves the name.
+            With `socks5h` and `socks4a` the proxy resolves the name.
 
     Raises:
         ModuleNotFoundError: python-socks is not installed.

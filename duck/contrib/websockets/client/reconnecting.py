@@ -52,8 +52,7 @@ class Reconnect:
     """The policy for connecting again.
 
     The pause before attempt n is `first * factor ** n` seconds, at most `longest`, less a random part of up to a half,
-    so
-    that the clients of a failed server do not return all at once. A `Retry-After` of the server extends it, up to
+    so that the clients of a failed server do not return all at once. A `Retry-After` of the server extends it, up to
     `longest`. The count restarts after a connection that has lasted for `longest`.
 
     Args:

@@ -61,8 +61,7 @@ class Groups:
 
     Args:
         broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...` or `unix://path` for
-        groups
-            across processes, which needs the extra `redis`; or a custom broker.
+            groups across processes, which needs the extra `redis`; or a custom broker.
         prefix: The prefix of channel names at a Redis server.
         timeout: Seconds that a call may wait for a Redis server.
         history: Messages kept for each group, with which members catch up; 0 for none. All processes of a Redis server
@@ -111,8 +110,7 @@ class Groups:
             member: A view, or another end of a connection.
             group: The name of the group.
             since: The id of the last message that the member has received, or "" for the whole history. The member gets
-            the
-                later messages in order, then new ones, with neither losses nor duplicates.
+                the later messages in order, then new ones, with neither losses nor duplicates.
 
         Returns:
             False if the history does not reach back to `since` or cannot be read; only new messages come then.

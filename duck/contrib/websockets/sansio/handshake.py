@@ -111,8 +111,7 @@ class Handshake:
 
         Raises:
             ValueError: The name is no token or belongs to the handshake, or the value has a control character or one
-            beyond
-                Latin-1.
+                beyond Latin-1.
         """
         check_field(name, value)
         self._headers.append((name, value))
