@@ -191,6 +191,30 @@ def test_a_client_with_hooks(run, serving):
     run(scenario())
 
 
+def test_a_hook_waits_for_the_connection_and_not_for_its_own_end(run, serving):
+    seen = []
+
+    class Client(WebSocketClient):
+        CLOSE_TIMEOUT = 1000
+
+        async def on_open(self):
+            await self.send("hi")
+
+        async def on_receive(self, message, opcode):
+            await self.send("close")
+            seen.append(("receive", await self.wait_closed()))
+
+        async def on_close(self, frame=None):
+            seen.append(("close", await self.wait_closed()))
+
+    async def scenario():
+        async with serving(Echo) as server:
+            await Client(url_of(server)).run()
+        assert seen == [("receive", 4001), ("close", 4001)]
+
+    run(scenario())
+
+
 def test_errors_in_hooks_end_a_connection(run, serving, log):
     class Client(WebSocketClient):
         async def on_open(self):

@@ -81,6 +81,25 @@ def test_a_server_that_comes_back(run, serving):
     run(scenario())
 
 
+def test_a_server_that_accepts_only_to_close_uses_up_the_attempts(serving):
+    async def scenario():
+        Counting.codes = iter((1012,) * 10)
+        seen = []
+        async with serving(Counting) as server:
+            with pytest.raises(ConnectionClosed, match="1012"):
+                policy = Reconnect(first=0, longest=0, attempts=3)
+                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy):
+                    seen += [message async for message in ws]
+        assert seen == ["1012"] * 4
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_restarts_the_count_if_it_lasts():
+    assert [Reconnect().is_stable(seconds) for seconds in (59, 60)] == [False, True]
+    assert [Reconnect(longest=3).is_stable(seconds) for seconds in (9, 10)] == [False, True]
+
+
 def test_a_connection_that_is_open_still_is_closed_by_the_next_turn(run, serving):
     class Open(WebSocketView):
         pass

@@ -236,6 +236,8 @@ class WebSocketClient(WebSocketEndpoint):
     async def wait_closed(self) -> int:
         """Waits until the connection is gone and every hook has ended.
 
+        Called by a hook of this connection, it waits only until the connection is gone.
+
         Returns:
             The close code, as `close_code`.
         """

@@ -104,7 +104,7 @@ class connect(Connecting[ClientConnection]):
         if last is not None:
             await last.close()
             error: Exception = ConnectionClosed(await last.wait_closed(), last.close_reason)
-            if asyncio.get_running_loop().time() - self._opened >= self._reconnect.longest:
+            if self._reconnect.is_stable(asyncio.get_running_loop().time() - self._opened):
                 self._attempt = 0
             await self._pause(error)
         while True:

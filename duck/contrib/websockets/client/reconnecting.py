@@ -29,6 +29,8 @@ _FINAL = frozenset(
     }
 )
 
+_STABLE = 10.0  # seconds
+
 
 def is_final(error: Exception) -> bool:
     """Whether an error makes another attempt useless.
@@ -53,7 +55,8 @@ class Reconnect:
 
     The pause before attempt n is `first * factor ** n` seconds, at most `longest`, less a random part of up to a half,
     so that the clients of a failed server do not return all at once. A `Retry-After` of the server extends it, up to
-    `longest`. The count restarts after a connection that has lasted for `longest`.
+    `longest`. The count restarts after a connection that has lasted for `longest`, and for 10 seconds at least, so that
+    a server that accepts connections only to close them uses up the attempts.
 
     Args:
         first: Seconds.
@@ -73,6 +76,10 @@ class Reconnect:
     def __post_init__(self) -> None:
         if not (0 <= self.first <= self.longest and self.factor >= 1):
             raise ValueError("the pauses begin with first, 0 or more, grow by factor, 1 or more, up to longest")
+
+    def is_stable(self, seconds: float) -> bool:
+        """Whether a connection that has lasted for some seconds restarts the count of attempts."""
+        return seconds >= max(self.longest, _STABLE)
 
     def pause(self, attempt: int, error: Exception | None = None) -> float:
         """Returns the seconds to wait before an attempt, of which the first is 0."""

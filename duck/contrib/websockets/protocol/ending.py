@@ -49,15 +49,16 @@ class Hooks:
     Attributes:
         FLUSH_TIMEOUT: Seconds for the remaining work once the peer is no longer waited for.
         on_close: The view's hook; None if it does nothing or must not be called.
+        tasks: The tasks of the view's own loops, of other hooks, and finally of `on_close`.
     """
 
     FLUSH_TIMEOUT = 1.0
 
-    __slots__ = ("_beating", "_emptied", "_owner", "_pulling", "_tasks", "on_close")
+    __slots__ = ("_beating", "_emptied", "_owner", "_pulling", "on_close", "tasks")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._tasks: tuple[asyncio.Task[None], ...] = ()  # the view's own loops, and finally `on_close`
+        self.tasks: tuple[asyncio.Task[None], ...] = ()
         self._beating: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
@@ -73,7 +74,7 @@ class Hooks:
         task.add_done_callback(self._forget)
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
-        self._tasks = tuple(other for other in self._tasks if other is not task)
+        self.tasks = tuple(other for other in self.tasks if other is not task)
 
     def stop_beating(self) -> None:
         """Cancels the view's own heartbeat loop."""
@@ -122,7 +123,7 @@ class Hooks:
         """Starts a task that debuggers show under the name of the hook."""
         run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
         task = stepping.start_task(self._owner.loop, run, context)
-        self._tasks += (task,)
+        self.tasks += (task,)
         return task
 
     async def _run(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -152,7 +153,7 @@ class Hooks:
 
     def running(self) -> set["asyncio.Task[None]"]:
         """The tasks of hooks that have not ended, except the current task."""
-        running = {*self._owner.dispatcher.workers, *self._tasks}
+        running = {*self._owner.dispatcher.workers, *self.tasks}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:

@@ -255,10 +255,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._begun_closing().hurry(timeout)
 
     async def drain(self, patience: float) -> None:
-        """Waits up to `patience` seconds for the running handlers; no other handler starts."""
+        """Waits up to `patience` seconds for the running handlers, but not for a caller among them; no other starts."""
         self.dispatcher.stop()
-        if self.dispatcher.workers:
-            await asyncio.wait([*self.dispatcher.workers], timeout=patience)
+        workers = {*self.dispatcher.workers} - {asyncio.current_task()}
+        if workers:
+            await asyncio.wait(workers, timeout=patience)
 
     def terminate(self) -> None:
         """Closes without waiting for the peer; running handlers are cancelled."""
@@ -277,14 +278,30 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
 
     async def until_closed(self) -> None:
-        """Waits until the transport is gone and every hook has ended."""
-        await asyncio.shield(self.closed)
+        """Waits until the transport is gone and every hook has ended.
+
+        Called by a hook, it waits only until the transport is gone, because a hook cannot wait for its own end.
+        """
+        if not self.closed.done():
+            await asyncio.sleep(0)  # a hook is among the running ones from its first wait on
+        if self._is_called_by_hook:
+            await self._until_lost()
+        else:
+            await asyncio.shield(self.closed)
+
+    @property
+    def _is_called_by_hook(self) -> bool:
+        task = asyncio.current_task()
+        return task in self.dispatcher.workers or (self._hooks is not None and task in self._hooks.tasks)
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
         """Waits until the transport is gone; calls `on_close` and logs only if asked to."""
         if not call_on_close and self._hooks is not None:
             self._hooks.on_close = None
         self._log_close = self._log_close and log
+        await self._until_lost()
+
+    async def _until_lost(self) -> None:
         while not self.lost:
             await self._wait()
 
