@@ -1,8 +1,8 @@
 """A worker: one of several processes that serve the same sockets, started, watched and stopped by a supervisor.
 
 A worker is a new interpreter, not a fork: a fork would share the locks and the event loop of an imported application,
-and would keep its code when SIGHUP replaces the workers. Its job arrives as a pickle through a socket, whose other end the
-supervisor holds:
+and would keep its code when SIGHUP replaces the workers. Its job arrives as a pickle through a socket, whose other end
+the supervisor holds:
 
     supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
     worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 
 import pytest
 
@@ -225,6 +226,7 @@ def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
     async def scenario():
         options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
         async with connect(View, **options) as session:
+            session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             sending = far_behind(session)
             for _ in range(32):
                 await asyncio.sleep(0.04)

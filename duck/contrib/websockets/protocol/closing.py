@@ -121,10 +121,10 @@ class Closing:
         owner = self._owner
         now = owner.loop.time()
         before, self._backlog = self._backlog, backlog(owner.transport)
-        if self._backlog.has_shrunk(before):
+        if self._backlog.has_moved(before):
             self._progress = now
         patience = self._timeout
-        if self._is_exchanged and not any(self._backlog):
+        if self._is_exchanged and not self._backlog.size:
             patience = min(patience, _LINGER)
         if now - self._progress >= patience:
             owner.transport.abort()

@@ -249,7 +249,7 @@ class Receiving(Sending):
         if alive or (holds and not holds & Hold.WRITES):
             return alive
         before, self._backlog = self._backlog, backlog(self.transport)
-        return (holds != 0 or sum(before) >= HIGH_WATER) and self._backlog.has_shrunk(before)
+        return (holds != 0 or before.size >= HIGH_WATER) and self._backlog.has_moved(before)
 
     @property
     def is_deaf(self) -> bool:

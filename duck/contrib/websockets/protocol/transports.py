@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 if sys.platform != "win32":
     import fcntl
     import termios
+if sys.platform == "linux":
+    from socket import IPPROTO_TCP, TCP_INFO
+
+    _BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked in struct tcp_info; missing before Linux 4.1
 
 __all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
 
@@ -32,14 +36,27 @@ class Backlog(NamedTuple):
     Attributes:
         buffered: Bytes in the transport. A TLS transport does not count the bytes in the transport below it.
         queued: Bytes in the socket's send queue, where the system reports them, else 0.
+        acknowledged: Bytes that the peer has acknowledged since the beginning, where the system reports them, else 0.
     """
 
     buffered: int
     queued: int
+    acknowledged: int = 0
 
-    def has_shrunk(self, before: "Backlog") -> bool:
-        """Whether the peer has taken bytes since `before`. A refilled socket shrinks between two refills."""
-        return self.buffered < before.buffered or self.queued < before.queued
+    @property
+    def size(self) -> int:
+        """The bytes that wait."""
+        return self.buffered + self.queued
+
+    def has_moved(self, before: "Backlog") -> bool:
+        """Whether the peer has taken bytes of `before`.
+
+        The transport below TLS refills the send queue as fast as the peer empties it, so that only the count of
+        acknowledged bytes shows progress.
+        """
+        return before.size > 0 and (
+            self.buffered < before.buffered or self.queued < before.queued or self.acknowledged > before.acknowledged
+        )
 
 
 NO_BACKLOG = Backlog(0, 0)
@@ -47,12 +64,16 @@ NO_BACKLOG = Backlog(0, 0)
 
 def backlog(transport: asyncio.WriteTransport) -> Backlog:
     """Returns the bytes that a transport's peer has not taken."""
-    buffered, queued = transport.get_write_buffer_size(), 0
+    buffered, queued, acknowledged = transport.get_write_buffer_size(), 0, 0
     socket = transport.get_extra_info("socket")
     if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
         with contextlib.suppress(OSError):  # not every system supports this for sockets
             queued = int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return Backlog(buffered, queued) if buffered or queued else NO_BACKLOG
+        if sys.platform == "linux" and (buffered or queued):
+            with contextlib.suppress(OSError):  # a Unix socket has no such information
+                information = socket.getsockopt(IPPROTO_TCP, TCP_INFO, _BYTES_ACKED.stop)
+                acknowledged = int.from_bytes(information[_BYTES_ACKED], sys.byteorder)
+    return Backlog(buffered, queued, acknowledged) if buffered or queued else NO_BACKLOG
 
 
 def end_stream(transport: asyncio.Transport) -> None:
