@@ -98,6 +98,26 @@ def test_the_reader_of_imports_sees_them(tmp_path):
     assert graph.circles() == [["ours.a", "ours.inner.b"]]
 
 
+# For clients, pages, groups, tests, other hosts, compression in threads, dates and IPv6 literals.
+NOT_FOR_EVERY_SERVER = {
+    *("calendar", "concurrent.futures.thread", "dataclasses", "datetime", "email.utils", "http", "httptools"),
+    *("ipaddress", "json", "random", "redis", "ssl", "urllib.parse", "urllib.request", "uvicorn"),
+    *("duck.pytest_plugin", "duck.server"),
+    *(f"{PACKAGE}.{name}" for name in ("client", "groups", "sansio.client_handshake", "testing", "uvicorn")),
+    *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework")),
+}
+
+
+def test_the_package_imports_only_what_every_server_needs():
+    """Without the imports of asyncio and of the interpreter itself, which differ between versions of Python."""
+    program = "import asyncio, sys; a = set(sys.modules); import duck.contrib.websockets; print(*set(sys.modules) - a)"
+    run = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT.parent, capture_output=True, text=True)
+    imported = set(run.stdout.split())
+    assert PACKAGE in imported
+    assert not imported & NOT_FOR_EVERY_SERVER
+    assert not {f"{PACKAGE}._speedups", f"{PACKAGE}.codec.pure"} <= imported
+
+
 FIRST = """if True:
     import importlib, sys, traceback, warnings
     warnings.simplefilter("ignore")

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, MutableMapping
 from typing import Any, overload
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from .headers import HeaderField, Headers
 
@@ -88,6 +87,8 @@ class HttpRequest:
     @property
     def query(self) -> dict[str, list[str]]:
         """The decoded query string, as a list of values for each name. Each access parses it again."""
+        from urllib.parse import parse_qs  # slow to import, and most targets do without
+
         return parse_qs(self.query_string, keep_blank_values=True)
 
     @property
@@ -135,9 +136,15 @@ class HttpRequest:
 def _split(target: str) -> tuple[str, str]:
     """The decoded path and the raw query of a request target (RFC 9112, section 3.2)."""
     if "://" in target and not target.startswith("/"):
+        from urllib.parse import urlsplit
+
         url = urlsplit(target)
         path, query = url.path or "/", url.query
     else:
         # urlsplit() would read "//name/..." as a host.
         path, _, query = target.partition("#")[0].partition("?")
-    return unquote(path, errors="replace"), query
+    if "%" in path:
+        from urllib.parse import unquote
+
+        path = unquote(path, errors="replace")
+    return path, query

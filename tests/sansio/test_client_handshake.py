@@ -10,7 +10,8 @@ from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused, InvalidHandshake
 from duck.contrib.websockets.extensions import Extension
 from duck.contrib.websockets.sansio import handshake
-from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ClientOffer, ResponseHeaders
+from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ResponseHeaders
+from duck.contrib.websockets.sansio.negotiation import ClientOffer
 from duck.http.request import HttpRequest
 
 KEY = bytes(range(16))

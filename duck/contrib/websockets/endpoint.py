@@ -5,7 +5,6 @@
 
 import asyncio
 import enum
-import json
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -301,6 +300,8 @@ class WebSocketEndpoint:
 
     def send_json(self, data: Any) -> Coroutine[Any, Any, None]:
         """Sends an object as a text message of JSON; see `send`."""
+        import json  # slow to import for a view of bytes
+
         return self.send(json.dumps(data), OpCode.TEXT)
 
     def send_ping(self, data: Data = b"") -> Coroutine[Any, Any, None]:

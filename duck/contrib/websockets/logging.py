@@ -4,7 +4,6 @@ A record is one line, whatever a peer has sent. Handlers add time and level.
 """
 
 import logging
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def _line(debug_message: str | list[str] | None) -> str:
 
 def get_django_formatted_log(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> str:
     """A line with the time, in the form of Django's development server: `[22/Nov/2026 10:30:00] message`."""
+    from datetime import datetime
+
     return f"[{datetime.now():%d/%b/%Y %H:%M:%S}] {_line(debug_message)}"
 
 

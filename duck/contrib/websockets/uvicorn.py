@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
@@ -366,15 +365,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def deny(self, status: int, headers: Headers) -> None:
         """Starts a response other than 101; its head leaves with the first part of its body."""
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
         lines = [*self._server_state.default_headers, *headers]
         self._bodiless = status in handshake.BODILESS
         dropped = (b"connection", b"content-length") if status == 204 else (b"connection",)
         lines = [(name, value) for name, value in lines if name.lower() not in dropped]
-        head = b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+        head = b"HTTP/1.1 %d %b\r\n" % (status, handshake.reason_phrase(status).encode())
         self._denial = head + _serialize([*lines, (b"connection", b"close")])
         self._log(str(status))
 

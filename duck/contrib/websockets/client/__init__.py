@@ -11,7 +11,7 @@ async with connect("wss://example.org/chat") as ws:
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
-from ..sansio.client_handshake import ClientOffer
+from ..sansio.negotiation import ClientOffer
 from .client import ClientConnection, Options, WebSocketClient
 from .connecting import connect
 from .proxies import ProxyError

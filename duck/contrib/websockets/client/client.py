@@ -19,8 +19,9 @@ from ..opcodes import CloseCode
 from ..protocol.inbox import Inbox
 from ..protocol.pending import hop
 from ..protocol.protocol import ConnectionProtocol
-from ..sansio.client_handshake import Agreement, ClientOffer, ResponseHeaders
+from ..sansio.client_handshake import Agreement, ResponseHeaders
 from ..sansio.connection import Connection
+from ..sansio.negotiation import ClientOffer
 from ..settings import BY_NAME
 from .address import Address
 from .dialing import Headers, Route, dial

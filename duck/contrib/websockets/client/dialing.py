@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..exceptions import HandshakeRefused
-from ..sansio.client_handshake import Agreement, ClientHandshake, ClientOffer
+from ..sansio.client_handshake import Agreement, ClientHandshake
+from ..sansio.negotiation import ClientOffer
 from .address import Address
 from .proxies import connect_through, proxy_for
 

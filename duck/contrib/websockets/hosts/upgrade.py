@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 from ..exceptions import ConnectionClosed
 from ..protocol.lingering import LINGER_TIMEOUT, Lingering
 from ..sansio.handshake import refusal, switching_protocols
-from . import duckframework
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
@@ -52,12 +51,18 @@ class Responder(Protocol):
 
 async def adopt(request: "HttpRequest") -> "HttpRequest":
     """Returns the request with an asyncio transport, for any host."""
-    return request if _has_transport(request) else await duckframework.adopt(request)
+    if _has_transport(request):
+        return request
+    from . import duckframework
+
+    return await duckframework.adopt(request)
 
 
 async def leave(request: "HttpRequest") -> None:
     """Gives the connection back to its host at its end; the last step of `run`."""
     if not _has_transport(request):
+        from . import duckframework
+
         await duckframework.leave(request)
 
 

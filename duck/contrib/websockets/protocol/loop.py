@@ -5,10 +5,12 @@ import os
 import sys
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..codec import ReceiveBuffer
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
 
@@ -108,7 +110,7 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
     return made
 
 
-def threads() -> ThreadPoolExecutor:
+def threads() -> "ThreadPoolExecutor":
     """Returns the threads that compress and decompress large messages for the connections of this thread.
 
     They start on demand, and end with the thread. The loop's default executor is no substitute: jobs of users may block
@@ -117,6 +119,8 @@ def threads() -> ThreadPoolExecutor:
     try:
         found: ThreadPoolExecutor = _local.threads
     except AttributeError:
+        from concurrent import futures  # its executors are slow to import, and used only with compression
+
         count = min(os.cpu_count() or 1, _MOST_THREADS)
-        found = _local.threads = ThreadPoolExecutor(count, thread_name_prefix="duck-deflate")
+        found = _local.threads = futures.ThreadPoolExecutor(count, thread_name_prefix="duck-deflate")
     return found

@@ -15,18 +15,17 @@ import base64
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeRefused, InvalidHandshake
 from ..extensions import Extension
-from .handshake import VERSION, accept_key
-from .negotiation import TOKEN, Negotiator, Offer, Parameters, format_extension, parse_offers
+from .handshake import VERSION, accept_key, reason_phrase
+from .negotiation import TOKEN, ClientOffer, Offer, format_extension, parse_offers
 
 if TYPE_CHECKING:
     import httptools
 
-__all__ = ["Agreement", "ClientHandshake", "ClientOffer", "ResponseHeaders"]
+__all__ = ["Agreement", "ClientHandshake", "ResponseHeaders"]
 
 MOST_HEAD = 65536
 """Limit of a response's head, in bytes."""
@@ -34,6 +33,7 @@ MOST_HEAD = 65536
 MOST_BODY = 65536
 """Limit of the kept content of a refusal, in bytes."""
 
+_SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
 _TARGET = re.compile(r"/[!-~]*")
@@ -52,19 +52,6 @@ _ITS_OWN = frozenset(
 )
 
 Fields = Sequence[tuple[str, str]]
-
-
-class ClientOffer(NamedTuple):
-    """An extension offered by a client.
-
-    Attributes:
-        parameters: The parameters of the offer, as (name, value), or (name, None) for one without value.
-        accept: Called with the parameters of the server's answer; returns the extension for the connection, or None for
-            an answer that does not match the offer, which fails the handshake.
-    """
-
-    parameters: Parameters
-    accept: Negotiator
 
 
 class ResponseHeaders(Mapping[str, str]):
@@ -202,7 +189,7 @@ class ClientHandshake:
             received = self._received
             searched = 0
             response = _Response(head)
-            if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            if response.status == _SWITCHING_PROTOCOLS:
                 self.rest = bytes(received)
                 received.clear()
                 return self._agree(response)
@@ -301,7 +288,7 @@ class _Response:
         self.status = self._parser.get_status_code()
         self.headers = ResponseHeaders(self._fields)
         version = self._parser.get_http_version()
-        is_switching = self.status == HTTPStatus.SWITCHING_PROTOCOLS
+        is_switching = self.status == _SWITCHING_PROTOCOLS
         if version not in ("1.0", "1.1") or (is_switching and version != "1.1"):
             raise InvalidHandshake(f"the response is HTTP/{version}, not HTTP/1.1", self.status, self.headers)
 
@@ -321,11 +308,7 @@ class _Response:
 
     def error(self) -> HandshakeRefused:
         """The exception for this response."""
-        try:
-            phrase = HTTPStatus(self.status).phrase
-        except ValueError:
-            phrase = ""
-        words = f"the server refused the connection: {self.status} {phrase}".rstrip()
+        words = f"the server refused the connection: {self.status} {reason_phrase(self.status)}".rstrip()
         return HandshakeRefused(words, self.status, self.headers, bytes(self._body[:MOST_BODY]))
 
     # Callbacks of httptools

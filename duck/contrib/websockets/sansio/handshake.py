@@ -8,7 +8,6 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeError
@@ -251,6 +250,16 @@ def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
     return fields
 
 
+def reason_phrase(status: int) -> str:
+    """Returns the reason phrase of a status line; "" for a status that is not registered."""
+    from http import HTTPStatus  # slow to import, and only refusals need it
+
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
 def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") -> bytes:
     """Returns the HTTP/1.1 response to a refused request; it ends the connection.
 
@@ -258,14 +267,10 @@ def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") 
         head_only: Whether to omit the body, but not its length, as for HEAD.
         lines: Header lines of the host, each with its CRLF.
     """
-    try:
-        phrase = HTTPStatus(error.status).phrase
-    except ValueError:
-        phrase = ""
     fields = refusal_fields(error)
     upgrade = any(name == "Upgrade" for name, _ in fields)
     head = [
-        f"HTTP/1.1 {error.status} {phrase}",
+        f"HTTP/1.1 {error.status} {reason_phrase(error.status)}",
         "Connection: Upgrade, close" if upgrade else "Connection: close",
         *(f"{name}: {value}" for name, value in fields),
     ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..exceptions import HandshakeError
 from ..extensions import Extension
 
-__all__ = ["TOKEN", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
+__all__ = ["TOKEN", "ClientOffer", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
 
 Parameters = Sequence[tuple[str, str | None]]
 """(name, value) in the original order; (name, None) for a parameter without value."""
@@ -21,6 +21,19 @@ class Offer(NamedTuple):
 
     name: str
     parameters: Parameters
+
+
+class ClientOffer(NamedTuple):
+    """An extension offered by a client.
+
+    Attributes:
+        parameters: The parameters of the offer, as (name, value), or (name, None) for one without value.
+        accept: Called with the parameters of the server's answer; returns the extension for the connection, or None for
+            an answer that does not match the offer, which fails the handshake.
+    """
+
+    parameters: Parameters
+    accept: Negotiator
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

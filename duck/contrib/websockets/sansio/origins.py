@@ -1,6 +1,5 @@
 """Origins of pages (RFC 6454) and host names, and the patterns that allow them. No I/O."""
 
-import ipaddress
 import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
@@ -52,6 +51,8 @@ def _origin(scheme: str, host: str, port: str | None) -> Origin | None:
     if number is not None and number > 65535:
         return None
     if host[0] == "[":
+        import ipaddress  # slow to import, and only here
+
         try:
             host = str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -272,12 +271,8 @@ class _AsgiHost:
 
     def deny(self, status: int, headers: Headers) -> None:
         """Starts another response."""
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
         head = b"HTTP/1.1 %d %b\r\n%bconnection: close\r\n\r\n"
-        self._denial = head % (status, phrase.encode(), _serialize(headers))
+        self._denial = head % (status, handshake.reason_phrase(status).encode(), _serialize(headers))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
         """Sends a part of the response's body."""
