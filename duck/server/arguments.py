@@ -201,6 +201,13 @@ def _add_process(group: Any) -> None:
         "them one after the other, and has the application imported anew (%(default)s)",
     )
     group.add_argument(
+        "--startup-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time for a worker to import the application and to start its lifespan (%(default)s)",
+    )
+    group.add_argument(
         "--reload",
         action="store_true",
         help="for development: replace the workers when a Python file changes in the current folder or the target's",
@@ -222,7 +229,7 @@ def _add_shutdown(group: Any) -> None:
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="time for handlers and connections to end after that (%(default)s)",
+        help="time for handlers and connections to end after that, and then for the lifespan (%(default)s)",
     )
     group.add_argument(
         "--shutdown-code",

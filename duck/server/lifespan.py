@@ -1,5 +1,6 @@
 """The lifespan of an application: start-up before the first connection, and clean-up after the last."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -22,13 +23,18 @@ class HasState(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def alive(lifespan: Lifespan | None, server: HasState) -> AsyncIterator[None]:
+async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: float) -> AsyncIterator[None]:
     """Enter a lifespan, store its value as the server's `state`, and leave the lifespan at the end of the block.
 
     The lifespan is left without an error, however the block ends, so that the code after its `yield` runs.
 
+    Args:
+        lifespan: The lifespan; None for none.
+        server: The server.
+        shutdown_timeout: Seconds after which the end of the lifespan is cancelled.
+
     Raises:
-        LifespanError: The lifespan has failed.
+        LifespanError: The lifespan has failed, or its end was cancelled.
         TypeError: The object is no lifespan.
     """
     if lifespan is None:
@@ -47,7 +53,13 @@ async def alive(lifespan: Lifespan | None, server: HasState) -> AsyncIterator[No
     try:
         yield
     finally:
+        limit = asyncio.timeout(shutdown_timeout)
         try:
-            await manager.__aexit__(None, None, None)
+            async with limit:
+                await manager.__aexit__(None, None, None)
         except Exception as error:
+            if limit.expired():
+                raise LifespanError(
+                    f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
+                ) from error
             raise LifespanError(f"the lifespan failed at shutdown: {type(error).__name__}: {error}") from error

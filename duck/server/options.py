@@ -24,7 +24,8 @@ class Options:
         uds: The path of a Unix socket to listen on instead.
         uds_mode: The permissions of that socket; None for those of the replaced socket, or else 0o666.
         drain: Seconds over which a server that shuts down closes its WebSockets one by one; 0 for all at once.
-        shutdown_timeout: Seconds for views and their handlers to end after that.
+        shutdown_timeout: Seconds for views and their handlers to end after that, and then for the lifespan.
+        startup_timeout: Seconds for a worker to start to serve.
         shutdown_code: The close code for clients: 1001, or 1012 for a restart.
         health_path: The path that answers health checks: 200, or 503 once the server drains; None for no such path.
         limits: Limits on clients.
@@ -43,6 +44,7 @@ class Options:
     uds_mode: int | None = None
     drain: float = 0.0
     shutdown_timeout: float = 10.0
+    startup_timeout: float = 60.0
     shutdown_code: int = CloseCode.GOING_AWAY
     health_path: str | None = None
     limits: Limits = field(default_factory=Limits)

@@ -20,7 +20,7 @@ from .process import Stop, serve_until_stopped
 from .server import Server
 from .signals import on_hangup, on_signals
 from .supervisor import supervise
-from .systemd import notify
+from .systemd import notify, notify_reloading
 from .target import Target
 from .worker import Job, is_worker
 
@@ -41,6 +41,7 @@ def run(
     lifespan: Lifespan | None = None,
     loop: str = "auto",
     workers: int = 1,
+    startup_timeout: float = 60.0,
     drain: float = 0.0,
     shutdown_timeout: float = 10.0,
     shutdown_code: int = CloseCode.GOING_AWAY,
@@ -64,7 +65,8 @@ def run(
         workers: The number of serving processes. Each imports the main module again, as those of multiprocessing do, so
             the call must be inside `if __name__ == "__main__":`. The routes, the views, the lifespan and the function
             for `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
-            workers one after the other. With 1, this process itself serves.
+            workers one after the other, SIGTTIN adds one and SIGTTOU stops one. With 1, this process itself serves.
+        startup_timeout: Seconds for a worker to import the application and to start its lifespan.
 
     The other arguments and errors are those of `serve`.
 
@@ -80,6 +82,7 @@ def run(
         uds=uds,
         uds_mode=uds_mode,
         drain=drain,
+        startup_timeout=startup_timeout,
         shutdown_timeout=shutdown_timeout,
         shutdown_code=shutdown_code,
         health_path=health_path,
@@ -128,9 +131,11 @@ def run_options(
 
 def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
     """Renew the TLS context for new connections; keep the old one if that fails."""
+    notify_reloading()
     try:
         server.ssl = make_context()
     except Exception as error:
         logger.error("cannot read the certificates again, and go on with those before: %s", error)
     else:
         logger.info("the certificates have been read again")
+    notify("READY=1")

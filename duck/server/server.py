@@ -445,7 +445,7 @@ async def serve(
             `self.server.state`.
         drain: Seconds over which WebSockets are closed in even steps at the end of the block, so that their clients do
             not return all at once. Meanwhile handshakes are refused by 503 with Retry-After.
-        shutdown_timeout: Seconds for views and their handlers to end after that.
+        shutdown_timeout: Seconds for views and their handlers to end after that, and then for the lifespan.
         shutdown_code: The close code for clients: 1001, or 1012 for a restart.
         health_path: A path for health checks, answered by 200, or by 503 once the server drains, whatever the Host of
             the request.
@@ -460,7 +460,8 @@ async def serve(
 
     Raises:
         OSError: The address is not available.
-        LifespanError: The lifespan has failed. If it failed at its start, nothing has been served.
+        LifespanError: The lifespan has failed, or did not end in time. If it failed at its start, nothing has been
+            served.
         TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed.
     """
     options = Options(
@@ -492,7 +493,7 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Serve an application, as `serve` does, with options in one object."""
     server = Server(urlpatterns, options)
-    async with alive(lifespan, server):
+    async with alive(lifespan, server, options.shutdown_timeout):
         try:
             await server.listen(sockets, ssl)
             yield server

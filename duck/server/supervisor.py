@@ -2,6 +2,8 @@
 
     SIGTERM, SIGINT  all workers drain and stop; the supervisor ends as the last
     SIGHUP           each worker is replaced, one after the other; the old one stops once the new one serves
+    SIGTTIN          one more worker
+    SIGTTOU          one worker less, down to one
 
 A worker that ends is restarted: at once if it had served for a while, else after a pause that doubles each time. The
 supervisor runs no code of the application.
@@ -20,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from .listener import Listener
+from .options import Options
 from .signals import on_signals
-from .systemd import notify
+from .systemd import notify, notify_reloading
 from .worker import Boot, Job, boot, is_worker
 from .worker_process import Worker, WorkerError, outcome
 
@@ -32,7 +35,7 @@ logger = logging.getLogger("duck.server")
 _STEADY = 5.0  # seconds of service after which the end of a worker is not a failed start
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a failed worker is restarted
 _ATTEMPTS = 5  # failed starts in a row before the supervisor gives up
-_GRACE = 5.0  # seconds beyond drain and shutdown timeout after which a worker is killed
+_GRACE = 5.0  # seconds beyond the time to drain and to shut down after which a worker is killed
 
 
 class WorkersUnavailableError(RuntimeError):
@@ -51,6 +54,7 @@ class Slot:
         failures: Consecutive workers that have ended before or soon after they served.
         wanted: Set while the worker is to be replaced.
         renewal: Resolved with whether it has been replaced.
+        keeper: The task that keeps the place filled.
     """
 
     def __init__(self) -> None:
@@ -59,6 +63,7 @@ class Slot:
         self.failures = 0
         self.renewal: asyncio.Future[bool] | None = None
         self.wanted = asyncio.Event()
+        self.keeper: asyncio.Task[None] | None = None
 
     def answer(self, replaced: bool) -> None:
         """Resolve the pending renewal."""
@@ -73,15 +78,18 @@ class Supervisor:
     Args:
         order: The start instructions of a worker.
         listener: The owner of the sockets.
-        patience: Seconds for a worker to end.
+        options: The options of the workers' servers.
         stop: Set to give the order to stop.
     """
 
-    def __init__(self, order: Boot, listener: Listener, patience: float, stop: asyncio.Event) -> None:
+    def __init__(self, order: Boot, listener: Listener, options: Options, stop: asyncio.Event) -> None:
         self._order = order
         self._listener = listener
-        self._patience = patience
+        self._startup_timeout = options.startup_timeout
+        # The second shutdown timeout is that of the lifespan.
+        self._patience = options.drain + 2 * options.shutdown_timeout + _GRACE
         self._slots: list[Slot] = []
+        self._keepers: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
         self._all_serve = False
         self._addresses: list[str] = []
@@ -97,8 +105,8 @@ class Supervisor:
             WorkerError: The workers cannot be started, or one has failed as it stopped.
         """
         loop = asyncio.get_running_loop()
-        self._slots = [Slot() for _ in range(self._order.workers)]
-        keepers = [loop.create_task(self._keep(slot)) for slot in self._slots]
+        for _ in range(self._order.workers):
+            self._add_slot()
         stopping = loop.create_task(self._stop.wait())
         both: set[asyncio.Future[Any]] = {stopping, self._failed}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -109,9 +117,10 @@ class Supervisor:
         notify("STOPPING=1")
         if self._renewing is not None:
             self._renewing.cancel()
-        for keeper in keepers:
+        for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.wait(keepers)
+        if self._keepers:
+            await asyncio.wait(self._keepers)
         workers = {*self._workers}
         await self._end(workers)
         await asyncio.sleep(0)  # for callbacks at the end of a process
@@ -121,6 +130,47 @@ class Supervisor:
             if worker.serves and worker.ended.result() > 0:
                 raise WorkerError(f"worker {worker.pid} {outcome(worker.ended.result())} as it stopped; see its log")
 
+    def grow(self) -> None:
+        """Add a worker."""
+        if not self._ending():
+            self._add_slot()
+            self._count()
+
+    def shrink(self) -> None:
+        """Stop a worker, unless it is the only one."""
+        if self._ending():
+            return
+        if len(self._slots) == 1:
+            logger.warning("the only worker goes on; SIGTERM stops it")
+            return
+        slot = self._slots.pop()
+        assert slot.keeper is not None
+        slot.keeper.add_done_callback(lambda _: self._leave(slot))
+        slot.keeper.cancel()
+        self._count()
+
+    def _ending(self) -> bool:
+        return self._stop.is_set() or self._failed.done()
+
+    def _count(self) -> None:
+        self._order = self._order._replace(workers=len(self._slots))
+        logger.info("the number of workers is %d from now on", len(self._slots))
+
+    def _add_slot(self) -> None:
+        slot = Slot()
+        self._slots.append(slot)
+        slot.keeper = asyncio.get_running_loop().create_task(self._keep(slot))
+        self._keepers.add(slot.keeper)
+        slot.keeper.add_done_callback(self._keepers.discard)
+
+    def _leave(self, slot: Slot) -> None:
+        """Give up a place that nobody keeps any more."""
+        if slot.worker is not None:
+            self._retire(slot.worker)
+        self._listener.put_back(slot.sockets)
+        slot.answer(True)
+        self._note_service()
+
     def renew(self) -> None:
         """Replace each worker, one after the other."""
         if self._renewing is not None and not self._renewing.done():
@@ -129,6 +179,11 @@ class Supervisor:
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
+        notify_reloading()
+        await self._replace_all()
+        notify("READY=1")
+
+    async def _replace_all(self) -> None:
         while True:
             self._again = False
             for slot in self._slots:
@@ -208,16 +263,16 @@ class Supervisor:
         self._workers.add(worker)
         worker.ended.add_done_callback(lambda _: self._forget(worker))
         try:
-            addresses = await worker.ready()
+            addresses = await worker.ready(self._startup_timeout)
         except BaseException:
-            worker.stop()
+            self._retire(worker)
             raise
         logger.info("worker %d serves %s", worker.pid, ", ".join(addresses))
         self._addresses = addresses
         return worker
 
     def _retire(self, worker: Worker) -> None:
-        """Stop a worker that has been replaced."""
+        """Stop a worker while others go on."""
         worker.stop(replaced=True)
         asyncio.get_running_loop().call_later(self._patience, self._kill, worker)
 
@@ -258,7 +313,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
     Args:
         job: The job of each worker.
         sockets: Bound sockets to listen on; none for the address in the options.
-        workers: The number of workers.
+        workers: The number of workers at the start.
         reload: Folders; a change of a Python file in them replaces the workers.
 
     Raises:
@@ -277,10 +332,11 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
 
     async def main() -> None:
         async with Listener.at(job.options, sockets) as listener:
-            patience = job.options.drain + job.options.shutdown_timeout + _GRACE
-            supervisor = Supervisor(boot(job, workers), listener, patience, stop)
+            supervisor = Supervisor(boot(job, workers), listener, job.options, stop)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
+            loop.add_signal_handler(signal.SIGTTIN, supervisor.grow)
+            loop.add_signal_handler(signal.SIGTTOU, supervisor.shrink)
             watching = None if changes is None else loop.create_task(_watch(changes, supervisor))
             try:
                 await supervisor.run()

@@ -3,8 +3,9 @@
 import logging
 import os
 import socket
+import time
 
-__all__ = ["notify", "passed_by_systemd"]
+__all__ = ["notify", "notify_reloading", "passed_by_systemd"]
 
 logger = logging.getLogger("duck.server")
 
@@ -39,3 +40,8 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), address)
     except OSError as error:
         logger.warning("cannot tell %r to systemd: %s", state, error)
+
+
+def notify_reloading() -> None:
+    """Notify systemd that the service reloads; `READY=1` tells the end of it. `Type=notify-reload` needs both."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

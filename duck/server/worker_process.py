@@ -24,7 +24,7 @@ class WorkerError(Exception):
     Attributes:
         details: The traceback of an error in the application; otherwise empty.
         status: The exit status for the process.
-        told: Whether the worker has reported the error itself, rather than just ended.
+        told: Whether the cause is known, rather than just the end of the worker.
     """
 
     def __init__(self, message: str, details: str = "", status: int = 1, told: bool = False) -> None:
@@ -69,15 +69,29 @@ class Worker:
         writer.write(pickle.dumps(order))
         return cls(process, reader, writer)
 
-    async def ready(self) -> list[str]:
+    async def ready(self, startup_timeout: float) -> list[str]:
         """Wait until the worker serves.
+
+        Args:
+            startup_timeout: Seconds to wait.
 
         Returns:
             Its addresses.
 
         Raises:
-            WorkerError: The worker has ended, or has reported a failure.
+            WorkerError: The worker has ended, has reported a failure, or does not serve in time.
         """
+        try:
+            async with asyncio.timeout(startup_timeout):
+                return await self._report()
+        except TimeoutError:
+            raise WorkerError(
+                f"worker {self.pid} did not serve within {startup_timeout:g} s and is stopped: the import of the"
+                " application or the start of its lifespan may hang; otherwise raise --startup-timeout",
+                told=True,
+            ) from None
+
+    async def _report(self) -> list[str]:
         with contextlib.suppress(ConnectionError):
             line = await self._reader.readline()
             if line:

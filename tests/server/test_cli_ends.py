@@ -165,5 +165,11 @@ def test_systemd_is_told_of_the_service(folder, workers):
         ]
         with Process(folder, words=words) as process:
             assert systemd.recv(100) == b"READY=1"
+            if workers == 2:
+                process.process.send_signal(signal.SIGHUP)
+                reloading, since = systemd.recv(100).split(b"\nMONOTONIC_USEC=")
+                assert reloading == b"RELOADING=1"
+                assert 0 < int(since) <= time.clock_gettime(time.CLOCK_MONOTONIC) * 10**6
+                assert systemd.recv(100) == b"READY=1"
             assert process.stop(signal.SIGTERM)[0] == 0
             assert systemd.recv(100) == b"STOPPING=1"

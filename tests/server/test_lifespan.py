@@ -1,5 +1,6 @@
 """Things that start before the first connection and stop after the last."""
 
+import asyncio
 import contextlib
 import socket
 
@@ -58,6 +59,20 @@ def test_an_error_at_startup_comes_before_anything_is_served(run):
             assert isinstance(caught.value.__cause__, ConnectionRefusedError)
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(sock.getsockname())
+
+    run(scenario())
+
+
+def test_an_end_that_hangs_is_cancelled(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield
+        await asyncio.Event().wait()
+
+    async def scenario():
+        with pytest.raises(LifespanError, match=r"did not end within .* 0\.01 s, and was cancelled"):
+            async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+                pass
 
     run(scenario())
 

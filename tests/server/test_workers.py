@@ -232,7 +232,7 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
     async def scenario():
         worker = await Worker.start(Boot([], [], None, b"", [], 1))
         worker._reader.feed_eof()
-        ready = asyncio.ensure_future(worker.ready())
+        ready = asyncio.ensure_future(worker.ready(30))
         await asyncio.sleep(0)
         ready.cancel()
         await asyncio.wait([ready])
@@ -243,6 +243,37 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
         worker.close()
 
     asyncio.run(scenario())
+
+
+def test_a_worker_that_does_not_begin_to_serve(folder):
+    (folder / "hanging.py").write_text("import time\ntime.sleep(1000)\n")
+    result = run_command(folder, "serve", "hanging.py", "--port", 0, "--workers", 2, "--startup-timeout", 0.2)
+    assert result.returncode == 1
+    assert re.search(r"^duck: worker \d+ did not serve within 0.2 s and is stopped: the import ", result.stderr, re.M)
+
+
+def test_signals_add_and_stop_workers(folder):
+    """A worker that is taken away tells its clients to come again. The last one stays."""
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process, contextlib.ExitStack() as stack:
+        process.process.send_signal(signal.SIGTTIN)
+        process.until_told("the number of workers is 3 from now on")
+        newest = process.until_told(" serves ").partition("worker ")[2].split()[0]
+        clients = {}
+        while len(clients) < 3:
+            client = stack.enter_context(sync_connect(process.address, proxy=None))
+            clients[client.recv(30).split()[0]] = client
+        process.process.send_signal(signal.SIGTTOU)
+        process.until_told("the number of workers is 2 from now on")
+        with pytest.raises(ConnectionClosed, match="1012"):
+            clients.pop(newest).recv(30)
+        for client in clients.values():
+            client.send("there?")
+            assert client.recv(30) == "there?"
+        process.process.send_signal(signal.SIGTTOU)
+        process.until_told("the number of workers is 1 from now on")
+        process.process.send_signal(signal.SIGTTOU)
+        process.until_told("the only worker goes on")
+        assert process.stop(signal.SIGTERM)[0] == 0
 
 
 def test_workers_end_when_their_supervisor_is_killed(folder, client):
