@@ -100,7 +100,7 @@ def test_the_reader_of_imports_sees_them(tmp_path):
 
 # For clients, pages, groups, tests, other hosts, compression in threads, dates and IPv6 literals.
 NOT_FOR_EVERY_SERVER = {
-    *("calendar", "concurrent.futures.thread", "dataclasses", "datetime", "email.utils", "http", "httptools"),
+    *("calendar", "concurrent.futures.thread", "datetime", "email.utils", "http", "httptools"),
     *("ipaddress", "json", "random", "redis", "ssl", "urllib.parse", "urllib.request", "uvicorn"),
     *("duck.pytest_plugin", "duck.server"),
     *(f"{PACKAGE}.{name}" for name in ("client", "groups", "sansio.client_handshake", "testing", "uvicorn")),

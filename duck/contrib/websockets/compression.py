@@ -1,7 +1,7 @@
 """Settings of permessage-deflate, and their negotiation by a server and by a client (RFC 7692, section 7.1)."""
 
-from functools import partial
-from typing import Any, NoReturn, TypeGuard
+from dataclasses import dataclass
+from typing import TypeGuard
 
 from .extensions import PerMessageDeflate
 from .sansio.negotiation import ClientOffer, Parameters
@@ -15,6 +15,7 @@ _FLAGS = frozenset({"client_no_context_takeover", "server_no_context_takeover"})
 _SIZES = frozenset({"client_max_window_bits", "server_max_window_bits"})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compression:
     """Settings of compression: an immutable value. An offer of the client may reduce them, never extend them.
 
@@ -43,72 +44,16 @@ class Compression:
         ValueError: A value is out of bounds, or our window exceeds the memory limit.
     """
 
-    # `dataclasses` would write the methods below, and take longer than the rest of the package's import.
-    __slots__ = (
-        "client_context_takeover",
-        "client_max_window_bits",
-        "level",
-        "memory_level",
-        "memory_limit",
-        "server_context_takeover",
-        "server_max_window_bits",
-        "threshold",
-    )
+    level: int | None = None
+    threshold: int = 256
+    server_max_window_bits: int = 12
+    client_max_window_bits: int = 12
+    server_context_takeover: bool = True
+    client_context_takeover: bool = True
+    memory_level: int = 5
+    memory_limit: int = 65536
 
-    level: int | None
-    threshold: int
-    server_max_window_bits: int
-    client_max_window_bits: int
-    server_context_takeover: bool
-    client_context_takeover: bool
-    memory_level: int
-    memory_limit: int
-
-    def __init__(
-        self,
-        *,
-        level: int | None = None,
-        threshold: int = 256,
-        server_max_window_bits: int = 12,
-        client_max_window_bits: int = 12,
-        server_context_takeover: bool = True,
-        client_context_takeover: bool = True,
-        memory_level: int = 5,
-        memory_limit: int = 65536,
-    ) -> None:
-        store = super().__setattr__
-        store("level", level)
-        store("threshold", threshold)
-        store("server_max_window_bits", server_max_window_bits)
-        store("client_max_window_bits", client_max_window_bits)
-        store("server_context_takeover", server_context_takeover)
-        store("client_context_takeover", client_context_takeover)
-        store("memory_level", memory_level)
-        store("memory_limit", memory_limit)
-        self._check()
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{name} cannot change: make another Compression")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{name} cannot change: make another Compression")
-
-    def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if isinstance(other, Compression) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._values().values()))
-
-    def __repr__(self) -> str:
-        return f"Compression({', '.join(f'{name}={value!r}' for name, value in self._values().items())})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Compression, **self._values()), ()
-
-    def _values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         bounds = {
             "level": (1, 9),
             "server_max_window_bits": (8, 15),
