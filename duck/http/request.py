@@ -24,7 +24,7 @@ class HttpRequest:
         client_address: (host, port); the path of a Unix socket; None for a peer without a name.
         secure: Whether the connection is encrypted.
         transport: The connection; None if the host keeps it.
-        content: The bytes received after the head.
+        content: The body of a POST request; the bytes received after the head of an upgrade request.
         application: An object whose `server` is the running server.
         scope: The ASGI scope after its middleware; None on the embedded server.
         responder: The host's part in the answer to an upgrade request, a `transport.Responder`; None where the answer
@@ -90,6 +90,19 @@ class HttpRequest:
         from urllib.parse import parse_qs  # slow to import, and most targets do without
 
         return parse_qs(self.query_string, keep_blank_values=True)
+
+    @property
+    def form(self) -> dict[str, list[str]]:
+        """The fields of a submitted HTML form, as a list of values for each name. Each access parses them again.
+
+        Empty for a body of another type than `application/x-www-form-urlencoded`.
+        """
+        kind = self.headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
+        if kind != "application/x-www-form-urlencoded":
+            return {}
+        from urllib.parse import parse_qs
+
+        return parse_qs(self.content.decode(errors="replace"), keep_blank_values=True)
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """An HTTP response and its serialization."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 __all__ = ["HttpResponse"]
 
@@ -28,7 +29,7 @@ class HttpResponse:
         content: str | bytes = b"",
         status: int = 200,
         content_type: str = "text/html; charset=utf-8",
-        headers: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     ) -> None:
         """Makes a response.
 
@@ -36,7 +37,7 @@ class HttpResponse:
             content: The body; a str is sent as UTF-8.
             status: 200 to 599.
             content_type: The Content-Type; "" for none.
-            headers: Further header fields; a name may be repeated (Set-Cookie).
+            headers: Further header fields: a mapping, or pairs of name and value where a name is repeated.
 
         Raises:
             ValueError: The status is not final, a name is no token, a value contains a control character or a
@@ -46,7 +47,10 @@ class HttpResponse:
             raise ValueError(f"{status} is not the status of a final response")
         self.content = content.encode() if isinstance(content, str) else bytes(content)
         self.status = status
-        self.headers = (("Content-Type", content_type), *headers) if content_type else (*headers,)
+        fields: Any = headers.items() if isinstance(headers, Mapping) else headers
+        self.headers: tuple[tuple[str, str], ...] = (
+            (("Content-Type", content_type), *fields) if content_type else (*fields,)
+        )
         for name, value in self.headers:
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a header field")

@@ -167,7 +167,7 @@ def _add_limits(group: Any) -> None:
     add("--linger-timeout", "linger_timeout", "time for a refused client to read why (%(default)s)", **seconds)
     add("--head-size", "head_size", "size of the head of a request; 431 (%(default)s)", **size)
     add("--header-count", "header_count", "header fields of a request; 431 (%(default)s)", **number)
-    add("--body-size", "body_size", "size of a request's body, which is thrown away (%(default)s)", **size)
+    add("--body-size", "body_size", "size of a request's body (%(default)s)", **size)
 
 
 def _add_logging(group: Any) -> None:

@@ -34,6 +34,8 @@ class RequestHead(NamedTuple):
 
     Attributes:
         keep_alive: Whether another request may follow on the connection.
+        body: The content of a POST request. None if it was not read, because it is too long or because the client
+            waits for "100 Continue".
     """
 
     method: str
@@ -41,6 +43,7 @@ class RequestHead(NamedTuple):
     http_version: str
     headers: Headers
     keep_alive: bool
+    body: bytes | None = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,14 @@ class _Stop(Exception):
 
 
 class RequestReader:
-    """Reads the requests of one connection, and discards their bodies.
+    """Reads the requests of one connection. Only POST requests keep their body.
 
     Attributes:
         stopped: Whether no further request will be read.
     """
 
     __slots__ = (
+        "_body",
         "_fields",
         "_head",
         "_in_head",
@@ -89,6 +93,7 @@ class RequestReader:
         self._rest = b""
         self._in_head = False
         self._head: RequestHead | None = None  # the head whose body is being read
+        self._body: bytearray | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._room = 0
@@ -171,7 +176,7 @@ class RequestReader:
 
     def _refuse(self, status: int, reason: str) -> None:
         self._in_head = False
-        self._head = None
+        self._head = self._body = None
         self._ready.append(Refusal(status, reason, self.is_head))
         self.stop()
 
@@ -185,8 +190,8 @@ class RequestReader:
 
     def _cut_short(self, head: RequestHead) -> None:
         """Complete a request without its body; nothing after it can be parsed."""
-        self._head = None
-        self._ready.append(head._replace(keep_alive=False))
+        self._head = self._body = None
+        self._ready.append(head._replace(keep_alive=False, body=None))
         self.stop()
 
     # Callbacks of httptools, in this order.
@@ -231,21 +236,26 @@ class RequestReader:
         upgrade = parser.should_upgrade()
         keep_alive = version == "1.1" and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
+        head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
         if upgrade and (method == "CONNECT" or headers.announce_body):
             # httptools skips no body of such a request: the body would be read as the next request.
-            keep_alive = False
-        head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
+            head = head._replace(keep_alive=False, body=None)
         if not upgrade and "expect" in headers:
             # The client waits for a response before it sends the body: the answer is that response.
             self._cut_short(head)
             raise _Stop
         self._head = head
+        self._body = bytearray() if method == "POST" else None
+
+    def on_body(self, part: bytes) -> None:
+        if self._body is not None:
+            self._body += part
 
     def on_message_complete(self) -> None:
         self._turns += 1
         if self._head is not None:
-            self._ready.append(self._head)
-            self._head = None
+            self._ready.append(self._head._replace(body=bytes(self._body)) if self._body else self._head)
+            self._head = self._body = None
 
 
 def _with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

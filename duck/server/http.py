@@ -28,6 +28,7 @@ from duck.contrib.websockets.logging import format_address, log_access, printabl
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
 from duck.contrib.websockets.protocol.stepping import is_abandoned
+from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -270,6 +271,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._refuse(503, "the server drains", head_only, headers=[("Retry-After", str(seconds))])
                 return
             copy_context().run(self._hand_over, request, match)
+        elif fault := _fault_of_post(request, head, match, self._server.allowed_origins):
+            self._refuse(fault.status, fault.reason, head_only)
         else:
             self._set_deadline(_NEVER)
             self._transport.pause_reading()
@@ -290,6 +293,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             client_address=client,
             secure=secure,
             transport=self._transport,
+            content=head.body or b"",
             application=self._server.application,
         )
 
@@ -415,6 +419,21 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._end()
 
 
+def _fault_of_post(
+    request: HttpRequest, head: RequestHead, match: Match | None, allowed_origins: Collection[str] | None
+) -> Refusal | None:
+    """The refusal of a POST for a page of ours: without its body, or from a page of a foreign origin."""
+    if head.method != "POST" or match is None or "POST" not in match.route.methods:
+        return None
+    if head.body is None:
+        if "expect" in head.headers:
+            return Refusal(417, "bodies are read without 100-continue only")
+        return Refusal(413, "the body is longer than Limits.body_size, or belongs to an upgrade request")
+    if not is_allowed(request, None if allowed_origins is None else tuple(allowed_origins)):
+        return Refusal(403, f"pages of {request.get_header('origin')!r} may not post: see allowed_origins")
+    return None
+
+
 async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
     """Ask the view for its response; an exception is logged and answered with 500."""
     if match is None:
@@ -423,7 +442,8 @@ async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.Abst
     route, kwargs = match
     if request.method not in route.methods:
         allowed = ", ".join(route.methods)
-        _log_refusal(request.client_address, 405, "%s of %s, which answers %s", request.method, request.target, allowed)
+        words = "%s of %s, which answers %s: see methods of its route"
+        _log_refusal(request.client_address, 405, words, request.method, request.target, allowed)
         return _plain(405, headers=[("Allow", allowed)])
     try:
         result = route.handler(request, **kwargs)

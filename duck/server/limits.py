@@ -20,7 +20,8 @@ class Limits:
         linger_timeout: Seconds for a refused client to read the refusal, while its further bytes are discarded.
         head_size: Bytes of a request's head.
         header_count: Header fields of a request.
-        body_size: Bytes of a request's body that are read and discarded to keep the connection.
+        body_size: Bytes of a request's body. A longer POST is answered 413. Bodies of other requests are discarded, and
+            longer ones end the connection.
 
     Raises:
         TypeError, ValueError: A limit is not a number, or is negative.

@@ -10,7 +10,8 @@ from duck.views import View
 
 __all__ = ["Match", "Route", "Routes"]
 
-OFFERED_METHODS = ("GET", "HEAD")
+OFFERED_METHODS = ("GET", "HEAD", "POST")
+DEFAULT_METHODS = ("GET", "HEAD")
 
 
 class Route(NamedTuple):
@@ -55,7 +56,7 @@ class Routes:
         """
         if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
             everything = re.compile(".*", re.DOTALL)
-            self._routes = [Route(everything, {}, urlpatterns, OFFERED_METHODS, _is_websocket(urlpatterns))]
+            self._routes = [Route(everything, {}, urlpatterns, DEFAULT_METHODS, _is_websocket(urlpatterns))]
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
@@ -83,7 +84,7 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     check_parameters(url, handler, converters)
     route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler))
     if not route.methods and not route.is_websocket:
-        raise ValueError(f"{url!r}: the server offers {' and '.join(OFFERED_METHODS)} only")
+        raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only")
     return route
 
 
@@ -92,8 +93,8 @@ def _is_websocket(handler: Callable[..., Any]) -> bool:
 
 
 def _offered(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods of a route that the server offers; GET implies HEAD, and no methods mean all."""
-    wanted = set(methods) or {"GET"}
+    """Return the methods of a route that the server offers; GET implies HEAD, and is the default."""
+    wanted = set(methods) or set(DEFAULT_METHODS)
     if "GET" in wanted:
-        return OFFERED_METHODS
-    return ("HEAD",) if "HEAD" in wanted else ()
+        wanted.add("HEAD")
+    return tuple(method for method in OFFERED_METHODS if method in wanted)

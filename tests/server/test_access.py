@@ -76,7 +76,7 @@ def test_no_access_log_where_it_is_not_asked_for(ask, caplog):
     [
         (request("/nowhere"), {}, "404: there is no route for /nowhere"),
         (request("/100%25"), {}, "404: there is no route for /100%25"),
-        (request("/page", method="PUT"), {}, "405: PUT of /page, which answers GET, HEAD"),
+        (request("/page", method="PUT"), {}, "405: PUT of /page, which answers GET, HEAD: see methods of its route"),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", {}, "400: a header of the PROXY protocol: serve with"),
         (b"HELO there\r\n", {}, "400: not HTTP/1.1: "),
         (request("/page", host="a b"), {}, "400: no Host, or a malformed one: 'a b'"),

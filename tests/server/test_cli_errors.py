@@ -26,14 +26,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals a
         ("two.py", "has no urlpatterns and defines 2 views"),
         ("", "cannot be imported: ValueError: Empty module name\n"),
         ("..up", "cannot be imported: TypeError: the 'package' argument is required"),
-        ("methods.py", "'/': the server offers GET and HEAD only"),
+        ("methods.py", "'/': the server offers GET, HEAD, POST only"),
     ],
 )
 def test_bad_targets(folder, target, words):
     (folder / "empty.py").write_text("")
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
     (folder / "methods.py").write_text(
-        "from duck.urls import path\nurlpatterns = [path('/', print, methods=['POST'])]\n"
+        "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"
     )
     line = fails(folder, "serve", target)
     assert line.startswith("duck: ")

@@ -154,9 +154,9 @@ def test_header_count():
         post(b"Transfer-Encoding: chunked", body=b"5;x=y\r\nGET /\r\n0\r\nTrailer: a\r\n\r\n"),
     ],
 )
-def test_a_body_is_thrown_away(data, step):
+def test_the_body_of_a_post_is_kept(data, step):
     found, reader = read(data + GET, step=step)
-    assert [head.method for head in found] == ["POST", "GET"]
+    assert [(head.method, head.body) for head in found] == [("POST", b"GET /"), ("GET", b"")]
     assert all(head.keep_alive for head in found)
     assert found[0].headers.get("trailer") is None
     assert not reader.in_request
@@ -166,6 +166,12 @@ def test_a_body_within_the_limit_keeps_the_connection():
     size = Limits().body_size
     data = post(b"Content-Length: %d" % size, body=b"x" * size)
     assert read_one(data).keep_alive
+    assert read_one(data).body == b"x" * size
+
+
+def test_bodies_of_other_requests_are_discarded():
+    found, _ = read(b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nquack" + GET)
+    assert [(head.method, head.body) for head in found] == [("PUT", b""), ("GET", b"")]
 
 
 @pytest.mark.parametrize(
@@ -180,13 +186,13 @@ def test_a_body_within_the_limit_keeps_the_connection():
 @pytest.mark.parametrize("step", [None, 1000])
 def test_a_long_body_ends_the_connection(data, step):
     found, reader = read(data, step=step)
-    assert [(head.method, head.keep_alive) for head in found] == [("POST", False)]
+    assert [(head.method, head.keep_alive, head.body) for head in found] == [("POST", False, None)]
     assert reader.stopped
 
 
 def test_a_client_that_asks_before_it_sends_is_answered_at_once():
     found, reader = read(post(b"Expect: 100-continue", b"Content-Length: 5"))
-    assert [(head.method, head.keep_alive) for head in found] == [("POST", False)]
+    assert [(head.method, head.keep_alive, head.body) for head in found] == [("POST", False, None)]
     assert reader.stopped
 
 

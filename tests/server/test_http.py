@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from duck.contrib.websockets import WebSocketView
-from duck.http import HttpResponse
+from duck.http import HttpRequest, HttpResponse
 from duck.server import Limits, serve
 from duck.server.http import HttpProtocol
 from duck.urls import path
@@ -129,6 +129,39 @@ def test_head(run, connect):
                 response = await client.response(head_only=True)
                 assert response.headers["content-length"] == length
             assert (await client.get("/coroutine")).body == b"coroutine"
+
+    run(scenario())
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(request.form), 303, headers={"Location": "/"})
+
+
+FORM = b"Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "expected"),
+    [
+        (FORM, b"name=al+ice&empty=&name=b%C3%B6b", (303, b"{'name': ['al ice', 'b\xc3\xb6b'], 'empty': ['']}")),
+        (FORM, b"", (303, b"{}")),
+        (b"", b"name=alice", (303, b"{}")),
+        (FORM + b"Origin: http://evil.test\r\n", b"name=alice", (403, b"403\n")),
+        (FORM + b"Origin: http://test\r\n", b"name=alice", (303, b"{'name': ['alice']}")),
+        (FORM, b"name=" + b"a" * 200_000, (413, b"413\n")),
+        (FORM + b"Expect: 100-continue\r\n", b"name=alice", (417, b"417\n")),
+    ],
+    ids=["form", "empty", "other type", "foreign origin", "own origin", "long", "expectation"],
+)
+def test_a_form(run, connect, fields, body, expected):
+    async def scenario():
+        routes = [path("/", sign_in, methods=["POST"])]
+        async with serve(routes, port=0) as server, connect(server) as client:
+            client.send(b"POST / HTTP/1.1\r\nHost: test\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body))
+            response = await client.response()
+            assert (response.status, response.body) == expected
+            if response.status == 303:
+                assert (await client.get("/")).headers["allow"] == "POST"
 
     run(scenario())
 

@@ -97,7 +97,8 @@ def test_websocket_views_are_known():
     [
         (None, ("GET", "HEAD")),
         (["GET"], ("GET", "HEAD")),
-        (["get", "POST"], ("GET", "HEAD")),
+        (["get", "POST", "PUT"], ("GET", "HEAD", "POST")),
+        ("POST", ("POST",)),
         (["HEAD"], ("HEAD",)),
     ],
 )
@@ -106,8 +107,8 @@ def test_methods(methods, offered):
 
 
 def test_methods_that_are_not_offered():
-    with pytest.raises(ValueError, match="'/a': the server offers GET and HEAD only"):
-        Routes([path("/a", view, methods=["POST"])])
+    with pytest.raises(ValueError, match="'/a': the server offers GET, HEAD, POST only"):
+        Routes([path("/a", view, methods=["PUT"])])
 
 
 @pytest.mark.parametrize("urlpatterns", [None, 1, "module", view, object, [view], [path("/", None)], [path("/", dict)]])

@@ -130,8 +130,8 @@ def test_other_names_are_free(handler, name):
 
 def test_methods_may_be_one():
     assert path("/", view, methods="get") == path("/", view, methods=["GET"])
-    with pytest.raises(ValueError, match="the server offers GET and HEAD only"):
-        Routes([path("/", view, methods="POST")])
+    with pytest.raises(ValueError, match="the server offers GET, HEAD, POST only"):
+        Routes([path("/", view, methods="PUT")])
 
 
 @pytest.mark.parametrize("methods", ["GET, POST", "", ["GET", 1], [""], "GET POST"])

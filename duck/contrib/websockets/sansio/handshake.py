@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..exceptions import HandshakeError
 from ..extensions import Extension
 from .negotiation import TOKEN, Negotiator, format_extension, negotiate
-from .origins import allowed_origins as compiled
-from .origins import host_of, origin_of
+from .origins import is_allowed
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
@@ -188,9 +187,9 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    origin = header("origin", "").strip(" \t").lower()
-    if origin:
-        _check_origin(origin, request, allowed_origins)
+    if not is_allowed(request, allowed_origins):
+        foreign = "connections from this origin are not allowed"
+        raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
     return key
 
 
@@ -303,22 +302,3 @@ def _is_key(key: str) -> bool:
 def offered_subprotocols(header: str) -> list[str]:
     """Returns the subprotocols that a client offers, the preferred one first."""
     return [name for word in header.split(",") if (name := word.strip(" \t"))]
-
-
-def _check_origin(origin: str, request: "HttpRequest", allowed: Sequence[str] | None) -> None:
-    """Refuses pages of foreign origins, which could act on behalf of their visitor (section 10.2; CWE-1385)."""
-    if _is_same_origin(origin, request) if allowed is None else origin in compiled(allowed):
-        return
-    foreign = "connections from this origin are not allowed"
-    raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
-
-
-def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
-    """Whether a page of this origin was served by the host that the request goes to.
-
-    A page may be served over TLS that ends at a proxy, so `https` may meet a plain connection, but never the reverse.
-    """
-    page = origin_of(origin)
-    if page is None or page.scheme not in ("http", "https") or (request.secure and page.scheme != "https"):
-        return False
-    return page == host_of(request.headers.get("host", "").strip(" \t").lower(), page.scheme)

@@ -1,11 +1,14 @@
 """Origins of pages (RFC 6454) and host names, and the patterns that allow them. No I/O."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["AllowedOrigins", "HostPatterns", "Origin", "allowed_origins", "host_of", "origin_of"]
+if TYPE_CHECKING:
+    from duck.http.request import HttpRequest
+
+__all__ = ["AllowedOrigins", "HostPatterns", "Origin", "allowed_origins", "host_of", "is_allowed", "origin_of"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB = {"ws": "http", "wss": "https"}  # some clients send the scheme of the connection instead of the page's
@@ -171,3 +174,25 @@ def _compiled(entries: tuple[str, ...]) -> AllowedOrigins:
 def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
     """The `AllowedOrigins` of a list, cached by its entries; raises the same errors."""
     return _compiled(tuple(checked_names(entries, "origins", "https://example.org")))
+
+
+def is_allowed(request: "HttpRequest", allowed: Sequence[str] | None = None) -> bool:
+    """Whether the page that has sent a request may do so; foreign pages could act for their visitor (CWE-1385).
+
+    Args:
+        request: Only its headers and `secure` are used. Without an Origin it comes from no browser, and is allowed.
+        allowed: The entries of an `AllowedOrigins`; None for the origin of the host to which the request goes.
+    """
+    origin = request.headers.get("origin", "").strip(" \t").lower()
+    return not origin or (_is_same_origin(origin, request) if allowed is None else origin in allowed_origins(allowed))
+
+
+def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
+    """Whether the host of a request serves pages of this origin.
+
+    A page may be served over TLS that ends at a proxy, so `https` may meet a plain connection, but never the reverse.
+    """
+    page = origin_of(origin)
+    if page is None or page.scheme not in ("http", "https") or (request.secure and page.scheme != "https"):
+        return False
+    return page == host_of(request.headers.get("host", "").strip(" \t").lower(), page.scheme)
