@@ -1,5 +1,6 @@
 """A headless Chromium, driven over its DevTools protocol: as much of that as the tests need."""
 
+import base64
 import itertools
 import json
 import shutil
@@ -23,6 +24,7 @@ FLAGS = (
     "--no-sandbox",  # does not work for root; nothing but the tests' own pages is loaded
     "--ignore-certificate-errors",  # the tests' authority is in no browser's list
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
@@ -82,10 +84,12 @@ class Page:
         self._devtools = devtools
         self._numbers = itertools.count()
         self._session: dict[str, str] = {}
+        self._events: set[str | None] = set()
 
     async def open(self, url: str) -> None:
-        """Make the tab, and load a page in it."""
-        target = await self._command("Target.createTarget", url="about:blank")
+        """Make the tab, with cookies of its own, and load a page in it."""
+        context = await self._command("Target.createBrowserContext", disposeOnDetach=True)
+        target = await self._command("Target.createTarget", url="about:blank", **context)
         session = await self._command("Target.attachToTarget", **target, flatten=True)
         self._session = session
         loaded = await self._command("Page.navigate", url=url)
@@ -116,6 +120,31 @@ class Page:
             }})"""
         )
 
+    async def type(self, selector: str, text: str) -> None:
+        """Fill an input."""
+        await self.evaluate(f"document.querySelector({selector!r}).value = {json.dumps(text)}")
+
+    async def click(self, selector: str) -> None:
+        """Click an element."""
+        await self.evaluate(f"document.querySelector({selector!r}).click()")
+
+    async def submit(self, selector: str) -> None:
+        """Send a form that leads to another page, and wait until that is loaded."""
+        await self._command("Page.enable")
+        self._events.clear()
+        await self.evaluate(f"document.querySelector({selector!r}).requestSubmit()")
+        while "Page.loadEventFired" not in self._events:
+            self._events.add(json.loads(await self._devtools.recv()).get("method"))
+
+    async def photograph(self, width: int = 640) -> bytes:
+        """The whole page as PNG, with two pixels for each of CSS."""
+        size = {"width": width, "height": 100, "deviceScaleFactor": 2, "mobile": False}
+        await self._command("Emulation.setDeviceMetricsOverride", **size)
+        size["height"] = await self.evaluate("document.documentElement.scrollHeight")
+        await self._command("Emulation.setDeviceMetricsOverride", **size)
+        picture = await self._command("Page.captureScreenshot", format="png")
+        return base64.b64decode(picture["data"])
+
     async def close(self) -> None:
         """Close the tab, and with it its connections."""
         await self._command("Page.close")
@@ -127,6 +156,7 @@ class Page:
             answer = json.loads(message)
             if answer.get("id") == number:
                 break
+            self._events.add(answer.get("method"))
         else:
             raise RuntimeError("the browser has closed")
         if "error" in answer:

@@ -22,7 +22,6 @@ SECONDS = 60
 """How long a test may wait for anything before it has failed."""
 
 NODE = Path(__file__).with_name("node")
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Kind(NamedTuple):
@@ -52,13 +51,6 @@ def _serving(target: Path, kind: Kind, tls: Tls) -> AbstractContextManager[Serve
 def server(kind: Kind, tls: Tls) -> Iterator[Server]:
     """Serves `app.py`."""
     with _serving(Path(__file__).with_name("app.py"), kind, tls) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def chat_server(kind: Kind, tls: Tls) -> Iterator[Server]:
-    """Serves the chat among the examples."""
-    with _serving(EXAMPLES / "chat.py", kind, tls) as server:
         yield server
 
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.request import HTTPCookieProcessor, build_opener, urlopen
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -42,7 +43,7 @@ def serve():
 
 
 def test_echo(serve):
-    with connect(serve("echo.py"), max_size=None) as client:
+    with connect(serve("echo.py") + "/echo", max_size=None) as client:
         for message in ("text", b"binary", "", "x" * (16 << 20)):
             client.send(message)
             assert client.recv() == message
@@ -76,13 +77,18 @@ def test_login(serve):
     jar = HTTPCookieProcessor()
     browser = build_opener(jar)
     assert b"Sign in</button>" in browser.open(site).read()
-    assert b'You are <b id="name">&lt;Alice&gt;</b>' in browser.open(site + "/login?name=%3CAlice%3E").read()
+    with pytest.raises(HTTPError, match="403"):
+        browser.open(site + "/login", b"name=alice&password=guess")
+    with pytest.raises(HTTPError, match="403"):
+        browser.open(Request(site + "/login", b"name=alice&password=quack", {"Origin": "https://evil.test"}))
+    assert not jar.cookiejar
+    assert b"You are <b>alice</b>" in browser.open(site + "/login", b"name=alice&password=quack").read()
     (cookie,) = jar.cookiejar
     headers = {"Cookie": f"theme=dark; {cookie.name}={cookie.value}"}
     with connect(address + "/chat", additional_headers=headers) as client:
         client.send("hello")
-        assert client.recv() == "<Alice>: hello"
-    browser.open(site + "/logout")
+        assert client.recv() == "alice: hello"
+    browser.open(site + "/logout", b"")
     with pytest.raises(InvalidStatus):
         connect(address + "/chat", additional_headers=headers)
 

@@ -1,0 +1,23 @@
+"""The examples in a browser: each of them plays its scene."""
+
+import pytest
+
+from .scenes import EXAMPLES, SCENES, visiting
+from .serving import serving
+
+PAGES = sorted(file.stem for file in EXAMPLES.glob("*.py") if "<!doctype html>" in file.read_text())
+
+
+def test_every_example_with_a_page_has_a_scene_and_fits_a_screen():
+    assert sorted(SCENES) == [name for name in PAGES if name != "aiohttp_host"]
+    assert [name for name in SCENES if len((EXAMPLES / f"{name}.py").read_text().splitlines()) >= 80] == []
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_an_example(name, devtools, run):
+    async def scenario():
+        async with visiting(devtools, server) as visit:
+            await SCENES[name](visit)
+
+    with serving(EXAMPLES / f"{name}.py") as server:
+        run(scenario())
