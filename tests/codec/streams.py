@@ -19,8 +19,8 @@ def fragments(opcode, *payloads, mask=MASK, rsv=0):
     ]
 
 
-def server(codec, max_size=MIB, rsv1=False):
-    return codec.MessageReader(max_size, True, rsv1)
+def server(codec, max_size=MIB, rsv1=False, parts=False):
+    return codec.MessageReader(max_size, True, rsv1, False, parts)
 
 
 # Two ways in. Both take the sizes of the pieces that the stream comes in; the last one repeats.

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duck.contrib.websockets.codec import pure
+from duck.contrib.websockets.codec import FIN, pure
+from duck.contrib.websockets.codec.numbers import INVALID_UTF8, TOO_BIG
 
 from ..support.frames import MASK, frame, header
 from .streams import (
@@ -97,11 +98,31 @@ def broken_streams(draw):
     return bytes(stream)
 
 
+def joined(parts):
+    """The whole messages and the control frames that parts give, as (opcode, payload)."""
+    messages, begun = [], None
+    for opcode, payload in parts:
+        if opcode & 0b1000:
+            messages.append((opcode, payload))
+            continue
+        if opcode & 0b1111:
+            assert begun is None
+            begun = [opcode & ~FIN, b""]
+        assert payload or opcode & FIN
+        begun[1] += payload
+        if opcode & FIN:
+            messages.append(tuple(begun))
+            begun = None
+    return messages
+
+
 @given(valid=valid_streams(), sizes=sizes)
 def test_any_valid_stream(codec, valid, sizes):
     stream, expected = valid
     for feed in (by_receive, by_buffer):
         check(server(codec), functools.partial(feed, sizes=sizes), stream, expected)
+        reader = server(codec, parts=True)
+        assert joined(feed(reader, stream, sizes)) == expected
 
 
 @given(
@@ -114,8 +135,8 @@ def test_any_valid_stream(codec, valid, sizes):
 )
 @settings(max_examples=150)
 def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, masked, rsv1, sizes, buffer_sizes):
-    def outcome(module, feed, sizes):
-        reader = module.MessageReader(max_size, masked, rsv1)
+    def outcome(module, feed, sizes, parts=False):
+        reader = module.MessageReader(max_size, masked, rsv1, False, parts)
         messages = feed(reader, stream, sizes)
         return messages, reader.error, reader.closed
 
@@ -123,6 +144,54 @@ def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, mas
     assert outcome(codec, by_receive, [2**30]) == specified
     assert outcome(codec, by_receive, sizes) == specified
     assert outcome(codec, by_buffer, buffer_sizes) == specified
+    for feed, pieces in ((by_receive, sizes), (by_buffer, buffer_sizes)):
+        in_parts = outcome(codec, feed, pieces, parts=True)
+        assert (joined(in_parts[0]), *in_parts[1:]) == specified
+        assert in_parts == outcome(pure, feed, pieces, parts=True)
+
+
+def test_parts_come_before_their_frame_is_complete(codec):
+    reader = server(codec, 10, parts=True)
+    stream = frame(BINARY, b"abcdef", fin=False) + frame(PING, b"") + frame(CONTINUATION, b"") + frame(TEXT, b"")
+    assert by_receive(reader, stream[:8], [8]) == [(BINARY, b"ab")]
+    assert by_receive(reader, stream[8:11], [1]) == [(0, b"c"), (0, b"d"), (0, b"e")]
+    assert reader.receive(stream[11:12]) == [(0, b"f")]
+    assert reader.receive(stream[12:]) == [(PING, b""), (FIN, b""), (FIN | TEXT, b"")]
+
+
+def test_parts_of_a_message_are_limited_together(codec):
+    for size, error in ((10, 0), (11, TOO_BIG)):
+        reader = server(codec, 10, parts=True)
+        stream = b"".join(fragments(BINARY, bytes(6), bytes(size - 6)))
+        by_receive(reader, stream, [3])
+        assert reader.error == error
+        by_receive(reader, frame(BINARY, bytes(10)), [3])
+        assert reader.error == error
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_text_in_parts_is_refused_at_its_first_wrong_byte(codec, cut):
+    payload = "\u00e4\u20ac".encode()[:cut] + b"\xff" + bytes(10)
+    for stream in (frame(TEXT, payload), b"".join(fragments(TEXT, payload[:cut], payload[cut:]))):
+        reader = server(codec, parts=True)
+        at = next(at for at in range(len(stream)) if reader.receive(stream[at : at + 1]) is None or reader.error)
+        assert reader.error == INVALID_UTF8
+        assert at < len(stream) - 10
+
+
+def test_a_large_part_costs_its_bytes(codec):
+    """Room is made for what has come, not for what a header announces."""
+    stream = header(0x82, 2**40, MASK) + bytes(100_000)
+    tracemalloc.start()
+    try:
+        reader = server(codec, UNLIMITED, parts=True)
+        parts = by_buffer(reader, stream, [5000])
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(len(payload) for _, payload in parts) == 100_000
+    assert current < 110_000
+    assert peak < 150_000
 
 
 # Memory
@@ -189,10 +258,12 @@ def read_a_mix(codec):
     reader.receive(large)
     reader.get_buffer(spare)
     assert len(reader.receive(bytes(70_000))) == 1
+    in_parts = server(codec, parts=True)
+    assert len(by_receive(in_parts, text + ping.join(parts), [50])) > 3
     abandoned = [large, text[:9], ping[:9], parts[0] + ping[:-1], parts[0] + large + b"a"]
     refused = [frame(TEXT, b"\xff"), frame(TEXT, b"ab" * 50 + b"\xff")[:-1], b"\xff\xff"]
     for stream in [*abandoned, *refused, b"", text, parts[0]]:
-        other = server(codec)
+        other = server(codec, parts=len(stream) % 2)
         by_receive(other, stream, [50])
         other.get_buffer(spare)
     for call in (codec.apply_mask, codec.apply_mask_inplace, codec.serialize):

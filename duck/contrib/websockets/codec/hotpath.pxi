@@ -114,7 +114,9 @@ cdef class HotPath:
             if reader.direct:
                 self.take(reader.buffer_updated(buffer.data, nbytes))
             else:
-                if alone:
+                if reader.left >= IN_PLACE:  # of a message in parts, each of which is handled
+                    portion = nbytes
+                elif alone:
                     portion = min(max(nbytes // 4, QUARTER), PORTION)
                 while at < nbytes:
                     self.take(reader.read_part(buffer.data, at, min(nbytes - at, portion)))

@@ -13,6 +13,7 @@ cdef class MessageReader:
     cdef bint masked
     cdef bint rsv1
     cdef uint8_t encoded  # 0x80 or 0
+    cdef bint parts
     # The frame being read.
     cdef uint8_t head_size
     cdef uint8_t head[MAX_HEADER]  # its header, as far as it has come
@@ -29,12 +30,14 @@ cdef class MessageReader:
     cdef PyObject *message  # a bytes object with room for `room` bytes, of which `size` have come; NULL at first
     cdef uint64_t size
     cdef uint64_t room
+    cdef uint64_t given  # bytes of the parts of it that have been returned
 
-    def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False):
+    def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False, bint parts=False):
         self.max_size = min(max_size, MAX_LENGTH)
         self.masked = masked
         self.rsv1 = rsv1
         self.encoded = 0x80 if encoded else 0
+        self.parts = parts
 
     def __dealloc__(self):
         Py_XDECREF(self.message)
@@ -57,7 +60,7 @@ cdef class MessageReader:
     def get_buffer(self, bytearray spare not None):
         cdef uint64_t some = min(self.left, <uint64_t>IN_PLACE_STEP)
         self.direct = False
-        if self.left < IN_PLACE or self.error or self.closed:
+        if self.left < IN_PLACE or self.parts or self.error or self.closed:
             return spare
         try:
             view = PyMemoryView_FromMemory(<char *>self.target(some), <Py_ssize_t>some, PyBUF_WRITE)
@@ -139,6 +142,8 @@ cdef class MessageReader:
             p += some
             if self.left == 0 and self.error == 0:
                 self.end_frame(messages)
+        if self.parts and self.size and not self.error:
+            self.give(messages, 0)
         return 0
 
     cdef inline int begin_frame(self, Header *header) except -1:
@@ -154,7 +159,7 @@ cdef class MessageReader:
                 return 0
             if (self.kind | header.first) & RSV1 or self.encoded:
                 limit += (limit >> 4) + 64
-            if header.length > limit - self.size:
+            if header.length > limit - self.size - self.given:
                 self.error = TOO_BIG
                 return 0
             if opcode:
@@ -173,10 +178,15 @@ cdef class MessageReader:
     cdef inline int whole_frame(self, const uint8_t *p, list messages) except -1:
         """Takes a complete frame that is a whole message, as most frames are."""
         cdef uint8_t kind = self.first & 0x0F
+        cdef uint8_t shown = kind
         cdef bytes payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.left)
         cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(payload)
         if not kind & CONTROL:
             kind = self.kind
+            shown = kind & 0x7F
+            if self.parts:
+                shown = FIN if self.given else kind | FIN
+                self.given = 0
             self.kind = 0
             self.empty = 0
         else:
@@ -186,18 +196,19 @@ cdef class MessageReader:
             if duck_mask_utf8(simd, target, p, self.left, self.mask, self.utf8):
                 self.error = INVALID_UTF8
                 return 0
+            self.utf8 = 0
         else:
             simd.mask(target, p, self.left, self.mask)
         self.in_frame = False
         self.left = 0
-        PyList_Append(messages, (kind & 0x7F, payload))
+        PyList_Append(messages, (shown, payload))
         return 0
 
     cdef int prepare(self) except -1:
         """Makes room for the payload of a frame."""
         if self.first & CONTROL:
             self.payload = new_bytes(NULL, <Py_ssize_t>self.left)
-        elif self.left:
+        elif self.left and not self.parts:
             self.make_room(min(self.left, <uint64_t>AHEAD))
         return 0
 
@@ -248,14 +259,25 @@ cdef class MessageReader:
             self.control = True
             self.closed = kind == 8
         elif self.first & FIN:
-            if self.room != self.size:
-                resize_bytes(&self.message, <Py_ssize_t>self.size)
-            payload = <object>self.message
-            Py_CLEAR(self.message)
-            kind = self.kind
-            self.kind = 0
-            self.size = self.room = self.empty = 0
+            return self.give(messages, FIN)
         else:
             return 0
-        PyList_Append(messages, (kind & 0x7F, payload))  # last: a tuple can start the garbage collector, and that anything
+        PyList_Append(messages, (kind, payload))  # last: a tuple can start the garbage collector, and that anything
+        return 0
+
+    cdef int give(self, list messages, uint8_t fin) except -1:
+        """Gives the received payload of a message out: all of it, or a part."""
+        cdef uint8_t kind = self.kind & 0x7F
+        if self.parts:
+            kind = fin if self.given else kind | fin
+        if self.room != self.size:
+            resize_bytes(&self.message, <Py_ssize_t>self.size)
+        payload = <object>self.message
+        Py_CLEAR(self.message)
+        self.given += self.size
+        self.size = self.room = 0
+        if fin:
+            self.kind = 0
+            self.given = self.empty = 0
+        PyList_Append(messages, (kind, payload))  # last, as in `end_frame`
         return 0

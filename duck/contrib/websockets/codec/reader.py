@@ -33,14 +33,17 @@ class MessageReader:
             is not validated as UTF-8.
         encoded: Whether extensions may have changed any message, with RSV1 or without. Then no payload is validated as
             UTF-8, and each may be as much larger.
+        parts: Whether messages are returned part by part. A part has what one call of the reader has received of a
+            message. Its opcode is that of a fragment: 0 after the first part, with `FIN` added to the last one, which
+            alone may be empty. It cannot be combined with `encoded`.
 
     Attributes:
         error: The number of the peer's error, 0 for none. After an error nothing is read.
         closed: Whether a close frame has come. After it nothing is read.
         control: Whether the last call returned a control frame.
 
-    Only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused at the first byte
-    that cannot be UTF-8. All checks of a header precede the allocation for its payload.
+    Without `parts` only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused
+    at the first byte that cannot be UTF-8. All checks of a header precede the allocation for its payload.
     """
 
     __slots__ = (
@@ -48,6 +51,7 @@ class MessageReader:
         "_empty",
         "_encoded",
         "_first",
+        "_given",
         "_head",
         "_kind",
         "_left",
@@ -55,6 +59,7 @@ class MessageReader:
         "_masked",
         "_max_size",
         "_message",
+        "_parts",
         "_payload",
         "_rsv1",
         "_size",
@@ -64,11 +69,12 @@ class MessageReader:
         "error",
     )
 
-    def __init__(self, max_size: int, masked: bool, rsv1: bool, encoded: bool = False) -> None:
+    def __init__(self, max_size: int, masked: bool, rsv1: bool, encoded: bool = False, parts: bool = False) -> None:
         self._max_size = min(max_size, MAX_LENGTH)
         self._masked = masked
         self._rsv1 = rsv1
         self._encoded = encoded
+        self._parts = parts
         self.error = 0
         self.closed = False
         self.control = False
@@ -81,7 +87,8 @@ class MessageReader:
         # The message being read.
         self._kind = 0  # its RSV1 and opcode, 0 between messages
         self._message = bytearray()
-        self._size = 0  # its received bytes
+        self._size = 0  # its received bytes, without those of the parts that have been returned
+        self._given = 0  # the bytes of those parts
         self._utf8 = 0
         self._empty = 0  # its frames without payload
         self._direct = False
@@ -128,14 +135,18 @@ class MessageReader:
             self._mask = turn_mask(self._mask, len(piece))
             if not (self._left or self.error):
                 self._end_frame(messages)
+        if self._parts and self._size and not self.error:
+            messages.append(self._taken(0))
         return messages
 
     def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
         """The buffer for the next bytes: the message itself while much of a payload is missing, else `spare`.
 
+        Parts are unmasked into objects of their own size, so they are always received into `spare`.
+
         The caller must call `buffer_updated` with the same `spare` next, and must not use the buffer afterwards.
         """
-        self._direct = self._left >= IN_PLACE and not (self.error or self.closed)
+        self._direct = self._left >= IN_PLACE and not (self._parts or self.error or self.closed)
         if not self._direct:
             return spare
         step = min(self._left, IN_PLACE_STEP)
@@ -166,7 +177,7 @@ class MessageReader:
             limit = self._max_size
             if (self._kind | first) & RSV1 or self._encoded:
                 limit += (limit >> 4) + 64  # incompressible data grows a little
-            if length > limit - self._size:
+            if length > limit - self._size - self._given:
                 self.error = TOO_BIG
                 return
             if opcode:
@@ -206,7 +217,17 @@ class MessageReader:
             messages.append((opcode, bytes(self._payload)))
             self._payload.clear()
         elif first & FIN:
-            with memoryview(self._message) as view:
-                messages.append((self._kind, bytes(view[: self._size])))
-            self._message = bytearray()
-            self._kind = self._size = self._empty = 0
+            messages.append(self._taken(FIN))
+            self._kind = self._given = self._empty = 0
+
+    def _taken(self, fin: int) -> tuple[int, bytes]:
+        """Removes and returns the received payload: a message, or a part of it."""
+        opcode = self._kind
+        if self._parts:
+            opcode = fin if self._given else opcode | fin
+        with memoryview(self._message) as view:
+            payload = bytes(view[: self._size])
+        self._message = bytearray()
+        self._given += self._size
+        self._size = 0
+        return opcode, payload
