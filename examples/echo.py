@@ -26,7 +26,7 @@ PAGE = """<!doctype html>
 <script>
   const [log, form, input, state] =
     ["#log", "form", "input", "#state"].map(selector => document.querySelector(selector));
-  const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/echo");
+  const socket = new WebSocket(location.origin.replace(/^http/, "ws"));
   let sent = 0;
 
   socket.onopen = () => { state.textContent = "Connected." };
@@ -60,7 +60,7 @@ class EchoView(WebSocketView):
         await self.send(message, opcode)
 
 
-urlpatterns = [path("/", page), path("/echo", EchoView)]
+urlpatterns = [path("/", EchoView), path("/page", page)]
 
 if __name__ == "__main__":
     run(urlpatterns)

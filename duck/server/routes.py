@@ -20,6 +20,7 @@ class Route(NamedTuple):
     Attributes:
         methods: The HTTP methods that it answers; a WebSocket view answers, or refuses, any.
         is_websocket: Whether the handler takes over the connection.
+        literal: The only path; None if the paths have parameters.
     """
 
     expression: re.Pattern[str]
@@ -27,6 +28,7 @@ class Route(NamedTuple):
     handler: Callable[..., Any]
     methods: tuple[str, ...]
     is_websocket: bool
+    literal: str | None = None
 
 
 class Match(NamedTuple):
@@ -37,7 +39,11 @@ class Match(NamedTuple):
 
 
 class Routes:
-    """The routes of an application, in the order of their trial."""
+    """The routes of an application, in the order of their trial.
+
+    Attributes:
+        first_page: The path of the first page that has no parameters; None if there is none.
+    """
 
     def __init__(
         self,
@@ -61,6 +67,8 @@ class Routes:
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
             raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class")
+        pages = (route for route in self._routes if "GET" in route.methods and not route.is_websocket)
+        self.first_page = next((route.literal for route in pages if route.literal is not None), None)
         self._routes[:0] = map(_compile, before)
 
     def match(self, path: str) -> Match | None:
@@ -82,7 +90,8 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
         raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
     expression, converters = compile_url(url, regex=pattern["regex"])
     check_parameters(url, handler, converters)
-    route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler))
+    literal = None if pattern["regex"] or converters else url
+    route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler), literal)
     if not route.methods and not route.is_websocket:
         raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only")
     return route

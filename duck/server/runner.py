@@ -114,8 +114,9 @@ def run_options(
     def ready(server: Server) -> Iterator[None]:
         for address in server.addresses:
             print(f"listening on {address}", flush=True)
-        if page := _first_page(server):
-            print(f"open {page} in a browser", flush=True)
+        address, page = server.addresses[0], server.routes.first_page
+        if page is not None and address.startswith("ws"):
+            print(f"open http{address.removeprefix('ws')}{page} in a browser", flush=True)
         notify("READY=1")
         with on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):
             yield
@@ -129,15 +130,6 @@ def run_options(
     with on_signals(on_signal), runner:  # until the runner has ended, so that no signal becomes a KeyboardInterrupt
         context = ssl() if callable(ssl) else ssl
         runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
-
-
-def _first_page(server: Server) -> str | None:
-    """The URL of the page at "/"; None if no page is there, or if no browser can open the address."""
-    match = server.routes.match("/")
-    address = server.addresses[0]
-    if match is None or match.route.is_websocket or "GET" not in match.route.methods or not address.startswith("ws"):
-        return None
-    return f"http{address.removeprefix('ws')}/"
 
 
 def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:

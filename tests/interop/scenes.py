@@ -66,7 +66,7 @@ async def _say(page: Page, text: str) -> None:
 
 
 async def echo(visit: Visit) -> Page:
-    page = await visit.open()
+    page = await visit.open("/page")
     await _state(page, "Connected.")
     for count, text in enumerate(said := ["Hello", "<b>bold</b>", "Grüße"], 1):
         await _say(page, text)

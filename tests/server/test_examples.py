@@ -43,7 +43,7 @@ def serve():
 
 
 def test_echo(serve):
-    with connect(serve("echo.py") + "/echo", max_size=None) as client:
+    with connect(serve("echo.py"), max_size=None) as client:
         for message in ("text", b"binary", "", "x" * (16 << 20)):
             client.send(message)
             assert client.recv() == message

@@ -130,3 +130,12 @@ def test_a_path_that_almost_matches_takes_no_long_time(pattern, url):
     start = time.perf_counter()
     assert routes.match(url) is None
     assert time.perf_counter() - start < 1
+
+
+def test_the_first_page_without_parameters():
+    class Socket(WebSocketView):
+        pass
+
+    first = [path("/s", Socket), path("/<name>", view), re_path("/r", view), path("/form", view, methods="POST")]
+    assert Routes(first).first_page is None
+    assert Routes([*first, path("/page", view), path("/", view)]).first_page == "/page"
