@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 
 import pytest
 
@@ -9,6 +10,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups
 
 from ..support.redis import RedisServer
+from .sink import Sink
 
 NAMES = [f"room {number}" for number in range(12)]  # in slots of all masters
 
@@ -20,13 +22,12 @@ async def ask(server, *words):
         return await client.execute_command(*words)
 
 
-@pytest.fixture
-def cluster(tmp_path, runner):
+@pytest.fixture(scope="module")
+def masters(tmp_path_factory):
     """Three masters that know each other, with a third of the slots each."""
     servers = []
     try:
-        for number in range(3):
-            (tmp_path / str(number)).mkdir()
+        for _ in range(3):
             options = (
                 "--cluster-enabled",
                 "yes",
@@ -35,14 +36,30 @@ def cluster(tmp_path, runner):
                 "--cluster-require-full-coverage",
                 "no",
             )
-            server = RedisServer(tmp_path / str(number), *options)
+            server = RedisServer(tmp_path_factory.mktemp("master"), *options)
             server.start()
             servers.append(server)
-        runner.run(_introduce(servers))
+        asyncio.run(_introduce(servers))
         yield servers
     finally:
         for server in servers:
             server.kill()
+
+
+@pytest.fixture
+def cluster(masters, runner):
+    """The masters, without data; a test may kill, freeze and rearrange them."""
+    yield masters
+    for server in masters:
+        server.thaw()
+    runner.run(_clear(masters))
+
+
+async def _clear(servers):
+    for server in servers:
+        while not await _is_ready(server):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await ask(server, "FLUSHALL")
 
 
 async def _introduce(servers):
@@ -58,7 +75,8 @@ async def _introduce(servers):
 
 async def _is_ready(server):
     state = await ask(server, "CLUSTER", "INFO")
-    return b"cluster_state:ok" in state and len(await ask(server, "CLUSTER", "SLOTS")) == 3
+    served = sum(last - first + 1 for first, last, *_ in await ask(server, "CLUSTER", "SLOTS"))
+    return b"cluster_state:ok" in state and served == 16384
 
 
 class Told(WebSocketView):
@@ -94,13 +112,12 @@ def test_groups_are_spread_over_the_masters(run, cluster, meet):
 
 def test_a_slot_that_moves_to_another_master(run, cluster, meet):
     """Members are told of the gap, and publishers do not notice."""
-    from redis.crc import key_slot
 
     async def scenario():
         url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
         rooms, writer = Groups(url), Groups(url)
-        slot = key_slot(f"duck:{NAMES[0]}".encode())
-        owner = slot // 5461 if slot < 2 * 5461 else 2
+        slot = slot_of(NAMES[0])
+        owner = await owner_of(cluster, slot)
         target = (owner + 1) % 3
         async with meet(rooms, NAMES[0], 1, base=Told) as (_, (peer,)):
             await writer.publish(NAMES[0], "before")
@@ -155,5 +172,134 @@ def test_a_cluster_that_is_away(run, meet, log):
             peer.send("stays connected")
         await rooms.close()
         assert log()
+
+    run(scenario())
+
+
+def slot_of(name):
+    from redis.crc import key_slot
+
+    return key_slot(f"duck:{name}".encode())
+
+
+async def owner_of(cluster, slot):
+    """The index of the master that has a slot."""
+    for first, last, (_, port, *_), *_ in await ask(cluster[0], "CLUSTER", "SLOTS"):
+        if first <= slot <= last:
+            return [server.port for server in cluster].index(port)
+    raise AssertionError(f"no master has slot {slot}")
+
+
+def announce(change):
+    return json.dumps([len(change.joined), -len(change.left)])
+
+
+def test_history_and_presence_on_all_masters(run, cluster, until):
+    """Members catch up after all subscribers were killed, and nobody is told of a gap, for there is none."""
+    names = [*NAMES[:9], "{tag} of their own", "a}b", "50% of {"]
+
+    async def scenario():
+        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+        rooms, other = (Groups(url, history=100, announce=announce, presence_ttl=1.0) for _ in range(2))
+        sinks = {name: Sink() for name in names}
+        for name, sink in sinks.items():
+            first = await other.publish(name, "missed")
+            await other.publish(name, f"history of {name}")
+            assert await rooms.join(sink, name, since=first, data=name)
+        assert all([await ask(server, "DBSIZE") for server in cluster])
+        for server in cluster:
+            await ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
+        for name in names:
+            await asyncio.to_thread(other.publish_sync, name, f"meanwhile in {name}")
+        guests = [Sink() for _ in names]
+        for name, guest in zip(names, guests, strict=True):
+            await other.join(guest, name, data="guest")
+        for name, sink in sinks.items():
+            await until(lambda sink=sink: len(sink.messages) == 4 and "[1, 0]" in sink.messages[1:])
+            messages = [message for message in sink.messages if not message.startswith("[")]
+            assert messages == [f"history of {name}", f"meanwhile in {name}"]
+            assert not sink.gaps
+            assert sorted(one.data for one in await other.presence(name)) == sorted([name, "guest"])
+        for guest in guests:
+            guest.end()
+        for name, sink in sinks.items():
+            await until(lambda sink=sink: sink.messages[-1] == "[0, -1]")
+            assert [one.data for one in await rooms.presence(name)] == [name]
+        await other.close()
+        await rooms.close()
+
+    run(scenario())
+
+
+async def migrate(cluster, slot, owner, target, meanwhile):
+    """Moves a slot with its keys, as `redis-cli --cluster reshard` does; calls back once the keys have gone."""
+    source, there = await ask(cluster[owner], "CLUSTER", "MYID"), await ask(cluster[target], "CLUSTER", "MYID")
+    await ask(cluster[target], "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
+    await ask(cluster[owner], "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+    keys = await ask(cluster[owner], "CLUSTER", "GETKEYSINSLOT", slot, 100)
+    assert keys
+    await ask(cluster[owner], "MIGRATE", "127.0.0.1", cluster[target].port, "", 0, 5000, "KEYS", *keys)
+    await meanwhile()
+    for server in (cluster[target], cluster[owner], cluster[3 - owner - target]):
+        await ask(server, "CLUSTER", "SETSLOT", slot, "NODE", there)
+
+
+def test_a_slot_that_moves_with_its_history(run, cluster, until):
+    """Publishers wait for the end of the move; members get every message once, and are told of no gap."""
+
+    async def scenario():
+        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+        rooms, writer = Groups(url, history=100), Groups(url, history=100)
+        sink, waiting = Sink(), []
+        await rooms.join(sink, NAMES[0], data="here")
+        await writer.publish(NAMES[0], "before")
+
+        async def meanwhile():
+            waiting.append(asyncio.ensure_future(writer.publish(NAMES[0], "meanwhile")))
+            await asyncio.sleep(0.1)
+            assert not waiting[0].done()
+
+        slot = slot_of(NAMES[0])
+        owner = await owner_of(cluster, slot)
+        await migrate(cluster, slot, owner, (owner + 1) % 3, meanwhile)
+        assert await waiting[0]
+        await writer.publish(NAMES[0], "after")
+        await until(lambda: len(sink.messages) == 3)
+        assert sink.messages == ["before", "meanwhile", "after"]
+        assert not sink.gaps
+        assert [one.data for one in await writer.presence(NAMES[0])] == ["here"]
+        await writer.close()
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_masters_that_do_not_answer_hold_up_nobody(run, cluster, until):
+    """All calls end after the timeout, however many of them need the map of the slots."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        rooms = Groups(f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.5, history=10, announce=announce)
+        sink = Sink()
+        await rooms.join(sink, NAMES[0], data="here")
+        for server in cluster:
+            server.freeze()
+        for call in (
+            rooms.join(sink, NAMES[1], since="", data="there"),
+            rooms.publish(NAMES[0], "to nobody"),
+            rooms.publish(NAMES[2], "to nobody"),
+            rooms.presence(NAMES[0]),
+            rooms.leave(sink, NAMES[0]),
+        ):
+            start = loop.time()
+            (result,) = await asyncio.gather(call, return_exceptions=True)
+            assert result in (None, False) or isinstance(result, BrokerError)
+            assert loop.time() - start < 1.5  # the timeout, and what a busy machine takes
+        for server in cluster:
+            server.thaw()
+        await until(lambda: sink.gaps == [NAMES[1]])
+        await rooms.publish(NAMES[1], "hello")
+        await until(lambda: "hello" in sink.messages)
+        await rooms.close()
 
     run(scenario())

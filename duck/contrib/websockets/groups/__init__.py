@@ -12,7 +12,21 @@ class Chat(WebSocketView):
 """
 
 from ..exceptions import BrokerError
-from .broker import Broker, BrokerConnection, Handler, Message
-from .group import Groups, Member
+from .broker import Broker, BrokerConnection, Handler, HistoryConnection, Message, PresenceConnection
+from .group import Groups
+from .local_group import Member
+from .presence import Presence, PresenceChange
 
-__all__ = ["Broker", "BrokerConnection", "BrokerError", "Groups", "Handler", "Member", "Message"]
+__all__ = [
+    "Broker",
+    "BrokerConnection",
+    "BrokerError",
+    "Groups",
+    "Handler",
+    "HistoryConnection",
+    "Member",
+    "Message",
+    "Presence",
+    "PresenceChange",
+    "PresenceConnection",
+]

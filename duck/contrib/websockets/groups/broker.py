@@ -2,16 +2,26 @@
 
     Groups.publish -> BrokerConnection.publish ... BrokerConnection -> Handler.received -> members
 
-`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, given to `Groups`.
+`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, given to `Groups`. Those of
+`HistoryConnection` and `PresenceConnection` are needed only for groups with a history and for members with data.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from ..protocol.prepared import Data, Prepared
 
-__all__ = ["Broker", "BrokerConnection", "Handler", "HistoryConnection", "Message", "MessageId", "Past"]
+__all__ = [
+    "Broker",
+    "BrokerConnection",
+    "Handler",
+    "HistoryConnection",
+    "Message",
+    "MessageId",
+    "Past",
+    "PresenceConnection",
+]
 
 _HEAD = 17  # bytes before the payload
 
@@ -106,13 +116,22 @@ class Past(NamedTuple):
 
 
 class Handler(Protocol):
-    """The receiver of a broker's messages in one event loop. Both methods are called in the thread of that loop."""
+    """The receiver of a broker's messages in one event loop. All methods are called in the thread of that loop.
+
+    Attributes:
+        origin: 8 bytes that identify the loop.
+    """
+
+    origin: bytes
 
     def received(self, group: str, message: Message, /) -> None:
         """Handles a message of a subscribed group."""
 
     def interrupted(self, group: str, /) -> None:
         """Handles a gap: messages of the group may have been missed; delivery has resumed."""
+
+    def changed(self, group: str, joined: dict[str, str], left: dict[str, str], /) -> None:
+        """Handles a change of presence in a subscribed group: JSON by the id of an entry."""
 
 
 class BrokerConnection(Protocol):
@@ -151,6 +170,32 @@ class HistoryConnection(BrokerConnection, Protocol):
 
     async def after(self, group: str, since: MessageId | None) -> Past:
         """Returns the messages after `since`; all kept messages for None.
+
+        Raises:
+            BrokerError: The broker does not answer.
+        """
+        raise NotImplementedError
+
+
+class PresenceConnection(BrokerConnection, Protocol):
+    """A broker that keeps entries of present members, until they are removed or their process has died.
+
+    The id of an entry begins with the `Handler.origin` of its loop in hexadecimal, and a dot.
+    """
+
+    def enter(self, group: str, entry: str, data: str, /) -> Awaitable[None]:
+        """Adds an entry, or replaces its data.
+
+        Returns at once. The result is done when others see the entry, or when the broker is away. It then adds the
+        entry on its own later.
+        """
+        raise NotImplementedError
+
+    def exit(self, group: str, entry: str, /) -> None:
+        """Removes an entry, without waiting."""
+
+    async def present(self, group: str, /) -> dict[str, str]:
+        """Returns the data of all entries by their id, those of this loop included.
 
         Raises:
             BrokerError: The broker does not answer.

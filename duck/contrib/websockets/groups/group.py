@@ -1,55 +1,28 @@
-"""Groups: the members of each name in this process, and the delivery of messages to them.
+"""Groups: connections by name, and the messages to all of them.
 
-Each event loop has a `_Hub` with its members. A broker carries messages to the hubs of this process and of others. A
-hub subscribes to a group with its first member and unsubscribes with its last.
+Each event loop has a `Hub` with its members. A broker carries messages to the hubs of this process and of others. A hub
+subscribes to a group with its first member and unsubscribes with its last.
 """
 
 import asyncio
-import itertools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
-from ..exceptions import BrokerError, ConnectionClosed
-from ..logging import logger
+from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
-from ..protocol.prepared import Data, Prepared, encode, send_to_all
-from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past
+from ..protocol.prepared import Data, encode
+from .broker import Broker, Message, MessageId
 from .history import History
+from .hub import Hub
+from .local_group import Member, Stamp
 from .memory import MemoryBroker
+from .presence import Announce, Presence, PresenceOptions, encode_data
 
-__all__ = ["Groups", "Member"]
+__all__ = ["Groups"]
 
 Result = TypeVar("Result")
-Stamp = Callable[[bytes, str], Data]
-
-
-class Member(Protocol):
-    """A member of a group: a view, a client, or another end of a connection with these methods.
-
-    The names have an underscore because all names without one in a view belong to its author.
-    """
-
-    @property
-    def _home(self) -> asyncio.AbstractEventLoop:
-        """The loop in whose thread the other methods are called."""
-        raise NotImplementedError
-
-    def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a message without waiting; returns False if it does not leave."""
-        raise NotImplementedError
-
-    def _when_lost(self, callback: Callable[[Any], object]) -> None:
-        """Calls back with the member when its connection is lost; once per callback, however often it is registered.
-
-        Raises:
-            ConnectionClosed: The connection is closing or gone.
-        """
-
-    def _missed(self, group: str) -> None:
-        """Reports that messages of a group may have been missed."""
 
 
 class Groups:
@@ -60,19 +33,22 @@ class Groups:
     `SLOW_CONSUMER` applies.
 
     Args:
-        broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...` or `unix://path` for
-            groups across processes, which needs the extra `redis`; or a custom broker.
+        broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path` or
+            `redis+cluster://host:port` for groups across processes, which needs the extra `redis`; or a custom broker.
         prefix: The prefix of channel names at a Redis server.
-        timeout: Seconds that a call may wait for a Redis server.
+        timeout: Seconds that a call may wait for the broker.
         history: Messages kept for each group, with which members catch up; 0 for none. All processes of a Redis server
             need the same value.
         history_ttl: Seconds after the last message of a group until its history expires.
         stamp: Adds the id of a message to the payload that members get, so that a client can pass it as `since` when it
             returns: called with the payload and the id, returns the payload to send. Requires a history.
+        presence_ttl: Seconds until the members of a dead process are no longer present.
+        announce: Tells members of each change of presence in their group: called once for each process (strictly, each
+            event loop) with a `PresenceChange`, returns the text to send to the members there, or None for nothing.
 
     Raises:
         ImportError: redis-py is not installed.
-        ValueError: The URL is invalid.
+        ValueError: The URL or another argument is invalid.
     """
 
     def __init__(
@@ -84,33 +60,52 @@ class Groups:
         history: int = 0,
         history_ttl: float = 300.0,
         stamp: Stamp | None = None,
+        presence_ttl: float = 30.0,
+        announce: Announce | None = None,
     ) -> None:
         kept = History(history, history_ttl) if history else None
         if kept is not None:
             kept.check()
+        presence = PresenceOptions(presence_ttl, announce is not None)
+        presence.check()
         self._broker: Broker
         if isinstance(broker, str):
             from .redis import RedisBroker
 
-            self._broker = RedisBroker(broker, prefix=prefix, timeout=timeout, history=kept)
+            self._broker = RedisBroker(broker, prefix=prefix, timeout=timeout, history=kept, presence=presence)
         else:
             self._broker = MemoryBroker(kept) if broker is None else broker
+        self._timeout = timeout
         self._keeps_history = kept is not None
         self._stamp = stamp
-        self._hubs: dict[asyncio.AbstractEventLoop, _Hub] = {}
+        self._announce = announce
+        self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._lock = threading.Lock()
 
-    async def join(self, member: Member, group: str, *, since: str | None = None) -> bool:
-        """Adds a connection to a group; does nothing if it is a member.
+    @classmethod
+    def from_environment(cls, **options: Any) -> "Groups":
+        """Returns groups at the broker in the environment variable DUCK_GROUPS; groups of this process if it is unset.
 
-        Returns once messages of the group reach the member. If the broker is away it returns at once, and the member's
-        `on_gap` is called when they do.
+        `duck serve --groups URL` sets the variable, for all workers.
+
+        Args:
+            options: The other arguments of `Groups`.
+        """
+        return cls(os.environ.get("DUCK_GROUPS") or None, **options)
+
+    async def join(self, member: Member, group: str, *, since: str | None = None, data: Any = None) -> bool:
+        """Adds a connection to a group. For a member, it only replaces the data.
+
+        Returns once messages of the group reach the member, after `timeout` seconds at most. If the broker is away the
+        member is added too, and its `on_gap` is called when messages come.
 
         Args:
             member: A view, or another end of a connection.
             group: The name of the group.
             since: The id of the last message that the member has received, or "" for the whole history. The member gets
                 the later messages in order, then new ones, with neither losses nor duplicates.
+            data: Makes the member present with this data: anything that JSON can express, 1 024 bytes at most. None
+                leaves its presence as it is.
 
         Returns:
             False if the history does not reach back to `since` or cannot be read; only new messages come then.
@@ -118,14 +113,21 @@ class Groups:
         Raises:
             ConnectionClosed: The connection is closing or gone.
             RuntimeError: The connection is not open yet.
-            ValueError: `since` is no id, or these groups have no history.
+            TypeError: The data cannot be JSON.
+            ValueError: `since` is no id, these groups have no history, the data is too large, or the custom broker
+                keeps no presence.
         """
+        hub = self._hub(member._home)
+        text = None
+        if data is not None:
+            hub.check_presence()
+            text = encode_data(data)
         if since is None:
-            return await self._at_home(member, self._hub(member._home).join(member, group))
+            return await self._at_home(member, hub.join(member, group, text))
         if not self._keeps_history:
             raise ValueError("these groups keep no history: make them by Groups(..., history=100)")
         start = MessageId.parse(since) if since else None
-        return await self._at_home(member, self._hub(member._home).rejoin(member, group, start))
+        return await self._at_home(member, hub.rejoin(member, group, text, start))
 
     async def leave(self, member: Member, group: str) -> None:
         """Removes a connection from a group; does nothing if it is no member."""
@@ -189,6 +191,17 @@ class Groups:
         """Returns the number of members in this process."""
         return sum(hub.groups[group].count() for hub in list(self._hubs.values()) if group in hub.groups)
 
+    async def presence(self, group: str) -> list[Presence]:
+        """Returns the present members in all processes: those that have joined with `data`.
+
+        In a process with members of the group and `announce`, the changes that are announced after the return continue
+        this list.
+
+        Raises:
+            BrokerError: The broker does not answer.
+        """
+        return await self._hub(asyncio.get_running_loop()).present(group)
+
     def names(self) -> list[str]:
         """Returns the groups that have members in this process, sorted."""
         return sorted({name for hub in list(self._hubs.values()) for name in list(hub.groups)})
@@ -208,18 +221,28 @@ class Groups:
             hub.names.clear()
             await hub.connection.close()
 
-    def _hub(self, loop: asyncio.AbstractEventLoop) -> "_Hub":
+    def _hub(self, loop: asyncio.AbstractEventLoop) -> Hub:
         hub = self._hubs.get(loop)
         if hub is None:
             with self._lock:
                 hub = self._hubs.get(loop)
                 if hub is None:
                     hubs = {other: hub for other, hub in self._hubs.items() if not other.is_closed()}
-                    hub = hubs[loop] = _Hub(self._broker, loop, self._keeps_history, self._stamp)
+                    hub = hubs[loop] = self._new_hub(loop)
                     self._hubs = hubs
         return hub
 
-    def _hub_of(self, member: Member) -> "_Hub | None":
+    def _new_hub(self, loop: asyncio.AbstractEventLoop) -> Hub:
+        return Hub(
+            self._broker,
+            loop,
+            None if isinstance(self._broker, MemoryBroker) else self._timeout,
+            keeps_history=self._keeps_history,
+            stamp=self._stamp,
+            announce=self._announce,
+        )
+
+    def _hub_of(self, member: Member) -> Hub | None:
         """The hub in which a member can be; None if it has joined nothing, such as a view in `on_handshake`."""
         try:
             home = member._home
@@ -241,260 +264,3 @@ class Groups:
             coroutine.close()
             raise ConnectionClosed
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
-
-
-class _Group:
-    """The members of a group in one loop.
-
-    Attributes:
-        members: In the order in which they joined.
-        excluded: Members excluded from messages that are on their way here, by number.
-        recovering: Messages for members that await their history.
-        floors: The last message of a member's history, for members that received it before those messages came.
-        seen: The last message that has come, or that preceded the first member.
-        floor: The last message of the history with which all have caught up.
-        waiting: Messages that come while all catch up; None otherwise.
-        breaks: The number of gaps.
-    """
-
-    __slots__ = ("_stamp", "breaks", "excluded", "floor", "floors", "members", "recovering", "seen", "waiting")
-
-    def __init__(self, stamp: Stamp | None) -> None:
-        self._stamp = stamp
-        self.breaks = 0
-        self.members: dict[Member, None] = {}
-        self.excluded: dict[int, Member] = {}
-        self.recovering: dict[Member, list[Message]] = {}
-        self.floors: dict[Member, MessageId] = {}
-        self.seen: MessageId | None = None
-        self.floor: MessageId | None = None
-        self.waiting: list[Message] | None = None
-
-    def copy_of_members(self) -> list[Member]:
-        """Returns the members as a copy, so that they may join or leave during an iteration."""
-        return [*self.members, *self.recovering]
-
-    def count(self) -> int:
-        """Returns the number of members."""
-        return len(self.members) + len(self.recovering)
-
-    def has(self, member: Member) -> bool:
-        """Whether the connection is a member."""
-        return member in self.members or member in self.recovering
-
-    def remove(self, member: Member) -> None:
-        """Removes a member."""
-        self.members.pop(member, None)
-        self.recovering.pop(member, None)
-        self.floors.pop(member, None)
-
-    def take(self, message: Message, origin: bytes) -> None:
-        """Delivers a message, unless it was delivered from the history."""
-        if message.id is not None:
-            if self.floor is not None and self.floor.covers(message.id):
-                return
-            self.seen = message.id
-        left_out = None
-        if message.excluded and message.origin == origin:
-            left_out = self.excluded.pop(message.excluded, None)
-        for member, messages in self.recovering.items():
-            if member is not left_out:
-                messages.append(message)
-        send_to_all(self._receivers(message, left_out), message.prepared(self._stamp))
-
-    def _receivers(self, message: Message, left_out: Member | None) -> list[Member]:
-        if not self.floors and left_out is None:
-            return list(self.members)
-        skipped = set() if left_out is None else {left_out}
-        for member, floor in list(self.floors.items()):
-            if message.id is not None and floor.covers(message.id):
-                skipped.add(member)
-            else:
-                del self.floors[member]
-        return [member for member in self.members if member not in skipped]
-
-    def recovered(self, member: Member, past: Past) -> None:
-        """Delivers the missed messages to a member, then those that have come in the meantime."""
-        waiting = self.recovering.pop(member)
-        self.members[member] = None
-        last: MessageId | None = None
-        for message in past.messages:
-            last = message.id
-            member._send_prepared(message.prepared(self._stamp))
-        for message in waiting:
-            if last is None or message.id is None or not last.covers(message.id):
-                member._send_prepared(message.prepared(self._stamp))
-        if last is not None and (self.seen is None or not self.seen.covers(last)):
-            self.floors[member] = last
-
-
-class _Hub:
-    """The members of one loop; the handler of its connection to the broker.
-
-    Attributes:
-        groups: The groups with members, by name.
-        names: The groups of each member.
-        origin: The identifier of the hub in messages.
-    """
-
-    __slots__ = (
-        "_keeps_history",
-        "_lost_callback",
-        "_numbers",
-        "_stamp",
-        "_tasks",
-        "connection",
-        "groups",
-        "names",
-        "origin",
-    )
-
-    def __init__(
-        self, broker: Broker, loop: asyncio.AbstractEventLoop, keeps_history: bool, stamp: Stamp | None
-    ) -> None:
-        self._keeps_history = keeps_history
-        self._stamp = stamp
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.groups: dict[str, _Group] = {}
-        self.names: dict[Member, tuple[str, ...]] = {}
-        self.origin = os.urandom(8)
-        self.connection: BrokerConnection = broker.connect(self, loop)
-        self._numbers = itertools.count(1)
-        self._lost_callback = self._lost  # one object for all members
-
-    async def join(self, member: Member, name: str) -> bool:
-        group = self._enter(member, name)
-        if not group.has(member):
-            group.members[member] = None
-        await self._subscribe(name, group)
-        return True
-
-    async def rejoin(self, member: Member, name: str, since: MessageId | None) -> bool:
-        """`join` of a member that first gets the messages after `since`."""
-        group = self._enter(member, name)
-        if group.has(member):
-            return True
-        group.recovering[member] = []
-        past = Past([], False)
-        try:
-            await self._subscribe(name, group)
-            past = await self._history.after(name, since)
-        except BrokerError as error:
-            logger.info("group %r: a member that joins gets no history: %s", name, error)
-        finally:
-            if member in group.recovering:  # it may have left
-                group.recovered(member, past)
-        return past.complete
-
-    def _enter(self, member: Member, name: str) -> _Group:
-        member._when_lost(self._lost_callback)
-        names = self.names.get(member, ())
-        if name not in names:
-            self.names[member] = (*names, name)
-        group = self.groups.get(name)
-        if group is None:
-            group = self.groups[name] = _Group(self._stamp)
-        return group
-
-    async def _subscribe(self, name: str, group: _Group) -> None:
-        if self._keeps_history and group.seen is None:
-            # Before the subscription: any message after that position is delivered or caught up on.
-            with suppress(BrokerError):
-                position = await self._history.position(name)
-                group.seen = group.seen or position
-        if self.groups.get(name) is group:  # the last member may have left
-            await self.connection.subscribe(name)
-
-    @property
-    def _history(self) -> HistoryConnection:
-        return cast("HistoryConnection", self.connection)
-
-    async def leave(self, member: Member, name: str) -> None:
-        names = tuple(other for other in self.names.get(member, ()) if other != name)
-        if names:
-            self.names[member] = names
-        else:
-            self.names.pop(member, None)
-        self._remove(member, name)
-
-    def _lost(self, member: Member) -> None:
-        """Removes a member whose connection has ended."""
-        for name in self.names.pop(member, ()):
-            self._remove(member, name)
-
-    def _remove(self, member: Member, name: str) -> None:
-        group = self.groups.get(name)
-        if group is None:
-            return
-        group.remove(member)
-        if not group.count():
-            del self.groups[name]
-            self.connection.unsubscribe(name)
-
-    def exclude(self, member: Member, name: str) -> int:
-        """Returns a number that excludes a member from a message; 0 if it would not get the message anyway."""
-        group = self.groups.get(name)
-        if group is None or not group.has(member):
-            return 0
-        number = next(self._numbers)
-        group.excluded[number] = member
-        return number
-
-    def include(self, name: str, number: int) -> None:
-        """Drops a number whose message does not come."""
-        group = self.groups.get(name)
-        if group is not None:
-            group.excluded.pop(number, None)
-
-    # The handler of a broker
-
-    def received(self, name: str, message: Message) -> None:
-        group = self.groups.get(name)
-        if group is None:
-            return
-        if group.waiting is not None:
-            group.waiting.append(message)
-        else:
-            group.take(message, self.origin)
-
-    def interrupted(self, name: str) -> None:
-        group = self.groups.get(name)
-        if group is None:
-            return
-        group.breaks += 1
-        if not self._keeps_history:
-            self._tell_of_gap(name, group)
-        elif group.waiting is None:
-            group.waiting = []
-            task = asyncio.get_running_loop().create_task(self._catch_up(name, group))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _catch_up(self, name: str, group: _Group) -> None:
-        """Delivers the missed messages to all members, then those that have come in the meantime."""
-        past = Past([], False)
-        breaks = 0
-        try:
-            while breaks != group.breaks and group.seen is not None:  # another gap may occur during the catch-up
-                breaks = group.breaks
-                past = await self._history.after(name, group.seen)
-        except BrokerError as error:
-            logger.warning("group %r: its members cannot catch up: %s", name, error)
-        finally:
-            waiting, group.waiting = group.waiting or [], None
-            for message in past.messages:
-                group.take(message, self.origin)
-            if past.messages:
-                group.floor = past.messages[-1].id
-            for message in waiting:
-                group.take(message, self.origin)
-            if not past.complete:
-                self._tell_of_gap(name, group)
-
-    def _tell_of_gap(self, name: str, group: _Group) -> None:
-        group.excluded.clear()
-        for member in list(group.members):
-            try:
-                member._missed(name)
-            except Exception:
-                logger.exception("%r cannot be told of a gap in group %r", member, name)

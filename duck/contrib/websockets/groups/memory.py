@@ -3,7 +3,10 @@
 import asyncio
 import os
 import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from ..codec import SENT
 from ..logging import logger
 from .broker import Handler, Message, MessageId, Past
 from .history import History, MemoryHistory
@@ -24,6 +27,7 @@ class MemoryBroker:
     def __init__(self, history: History | None = None) -> None:
         self._connections: tuple[_MemoryConnection, ...] = ()
         self.history = None if history is None else MemoryHistory(history)
+        self.entries: dict[str, dict[str, str]] = {}  # of present members, by group and id
         self.lock = threading.RLock()  # reentrant, because a delivery may publish other messages
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_MemoryConnection":
@@ -31,7 +35,10 @@ class MemoryBroker:
         _warn_of_workers()
         connection = _MemoryConnection(self, handler, loop)
         with self.lock:
-            self._connections = (*(one for one in self._connections if not one.loop.is_closed()), connection)
+            for other in self._connections:
+                if other.loop.is_closed():
+                    self.drop(other)
+            self._connections = (*self._connections, connection)
         return connection
 
     def publish_sync(self, group: str, message: Message) -> None:
@@ -50,10 +57,35 @@ class MemoryBroker:
     def close_sync(self) -> None:
         """Does nothing: there is no connection to close."""
 
+    def enter(self, group: str, entry: str, data: str) -> None:
+        """Adds an entry of a present member, or replaces its data; may be called from any thread."""
+        with self.lock:  # so that all loops learn of changes in the same order
+            entries = self.entries.setdefault(group, {})
+            if entries.get(entry) != data:
+                entries[entry] = data
+                self._change(group, {entry: data}, {})
+
+    def exit(self, group: str, entry: str) -> None:
+        """Removes an entry; may be called from any thread."""
+        with self.lock:
+            entries = self.entries.get(group, {})
+            data = entries.pop(entry, None)
+            if not entries:
+                self.entries.pop(group, None)
+            if data is not None:
+                self._change(group, {}, {entry: data})
+
+    def _change(self, group: str, joined: dict[str, str], left: dict[str, str]) -> None:
+        for connection in self._connections:
+            connection.change(group, joined, left)
+
     def drop(self, connection: "_MemoryConnection") -> None:
-        """Forgets a connection."""
+        """Forgets a connection, and the entries of its members."""
         with self.lock:
             self._connections = tuple(one for one in self._connections if one is not connection)
+            for group, entries in list(self.entries.items()):
+                for entry in [entry for entry in entries if entry.startswith(connection.origin)]:
+                    self.exit(group, entry)
 
 
 class _MemoryConnection:
@@ -63,17 +95,25 @@ class _MemoryConnection:
         self._broker = broker
         self._handler = handler
         self._groups: set[str] = set()
+        self.origin = handler.origin.hex()
         self.loop = loop
 
     def take(self, group: str, message: Message) -> None:
         """Delivers a message, in the thread of the loop."""
-        if group not in self._groups:
-            return
+        if group in self._groups:
+            self._call(self._handler.received, group, message)
+
+    def change(self, group: str, joined: dict[str, str], left: dict[str, str]) -> None:
+        """Reports a change of presence, in the thread of the loop."""
+        if group in self._groups:
+            self._call(self._handler.changed, group, joined, left)
+
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
         if asyncio._get_running_loop() is self.loop:
-            self._handler.received(group, message)
+            callback(*args)
             return
         try:
-            self.loop.call_soon_threadsafe(self._handler.received, group, message)
+            self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             if not self.loop.is_closed():
                 raise
@@ -99,6 +139,17 @@ class _MemoryConnection:
         with self._broker.lock:
             return history.after(group, since)
 
+    def enter(self, group: str, entry: str, data: str) -> Awaitable[None]:
+        self._broker.enter(group, entry, data)
+        return SENT
+
+    def exit(self, group: str, entry: str) -> None:
+        self._broker.exit(group, entry)
+
+    async def present(self, group: str) -> dict[str, str]:
+        with self._broker.lock:
+            return dict(self._broker.entries.get(group, ()))
+
     async def close(self) -> None:
         self._broker.drop(self)
 
@@ -111,7 +162,7 @@ def _warn_of_workers() -> None:
         if count.isdecimal() and int(count) > 1:
             logger.warning(
                 "groups are kept in this process, but %s=%s processes serve: a message reaches the members in one of"
-                ' them only; use Groups("redis://...")',
+                ' them only; use Groups("redis://..."), or Groups.from_environment() and duck serve --groups redis://...',
                 name,
                 count,
             )

@@ -9,21 +9,26 @@ that has the slot of its group.
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ..exceptions import BrokerError
 from ..logging import logger
 from .broker import Handler, Message, MessageId, Past
 from .history import History, new_epoch
+from .presence import PresenceOptions
 from .redis_cluster import Cluster
 from .redis_history import PUBLISH, RedisHistory, publish_arguments
+from .redis_presence import MARK, RedisPresence
 from .redis_pubsub import Publisher, Server, Subscriber
 
 __all__ = ["RedisBroker"]
 
 _CLUSTER = "+cluster"
+_BRACES = frozenset(b"{}%")
+_SAFE = "".join(map(chr, {*range(128)} - _BRACES))  # ASCII characters that stay as they are
+_NOT_WATCHED = PresenceOptions(30.0, is_watched=False)
 _SCHEMES = ("redis", "rediss", "unix", f"redis{_CLUSTER}", f"rediss{_CLUSTER}")
 
 
@@ -36,6 +41,7 @@ class RedisBroker:
         prefix: The prefix of channel names.
         timeout: Seconds that a call may wait for the server.
         history: The limits of the histories; None for no history.
+        presence: The options of presence.
 
     Raises:
         ImportError: redis-py is not installed.
@@ -43,7 +49,13 @@ class RedisBroker:
     """
 
     def __init__(
-        self, url: str, *, prefix: str = "duck:", timeout: float = 5.0, history: History | None = None
+        self,
+        url: str,
+        *,
+        prefix: str = "duck:",
+        timeout: float = 5.0,
+        history: History | None = None,
+        presence: PresenceOptions = _NOT_WATCHED,
     ) -> None:
         try:
             from redis.asyncio import connection
@@ -66,16 +78,25 @@ class RedisBroker:
             self.server.new_connection()
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.label} is no URL of a Redis server: {error}") from None
-        if history is not None and self.is_cluster:
-            raise ValueError("groups on a cluster keep no history: use redis://, or no history")
+        self.publish_command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         self.history = history
+        self.presence = presence
         self._url = url
         self._lock = threading.Lock()
         self._client: Any = None
 
     def channel(self, group: str) -> bytes:
-        """Returns the channel of a group."""
-        return self.prefix + group.encode()
+        """Returns the channel of a group. On a cluster it has no braces, which would decide on its slot."""
+        channel = self.prefix + group.encode()
+        if self.is_cluster and not _BRACES.isdisjoint(channel):
+            return quote(channel, safe=_SAFE).encode()
+        return channel
+
+    def group(self, channel: bytes) -> str:
+        """The inverse of `channel`."""
+        if self.is_cluster and b"%" in channel:
+            channel = unquote_to_bytes(channel)
+        return channel[len(self.prefix) :].decode()
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_RedisConnection":
         """See `Broker`."""
@@ -88,7 +109,9 @@ class RedisBroker:
         try:
             client = self._sync_client()
             if self.history is not None:
-                arguments = publish_arguments(self.history, self.channel(group), message, new_epoch())
+                arguments = publish_arguments(
+                    self.history, self.publish_command, self.channel(group), message, new_epoch()
+                )
                 message.id = MessageId.parse(client.eval(PUBLISH, *arguments).decode())
                 return
             publish = client.spublish if self.is_cluster else client.publish
@@ -147,7 +170,7 @@ def _check_url(url: str) -> str:
 class _Channels(Protocol):
     """Publishing and subscribing to channels."""
 
-    async def publish(self, channel: bytes, data: bytes) -> None: ...
+    async def execute(self, channel: bytes, *command: Any) -> Any: ...
     async def subscribe(self, channel: bytes) -> None: ...
     def unsubscribe(self, channel: bytes) -> None: ...
     async def close(self) -> None: ...
@@ -163,8 +186,8 @@ class _OneServer:
         self.subscriber = Subscriber(server, received, interrupted)
         self.unsubscribe = self.subscriber.unsubscribe
 
-    async def publish(self, channel: bytes, data: bytes) -> None:
-        await self.publisher.execute("PUBLISH", channel, data)
+    async def execute(self, channel: bytes, *command: Any) -> Any:
+        return await self.publisher.execute(*command)
 
     async def subscribe(self, channel: bytes) -> None:
         await self.subscriber.subscribe(channel)
@@ -182,18 +205,21 @@ class _RedisConnection:
         self._handler = handler
         self._channels: _Channels
         self._history: RedisHistory | None = None
-        if broker.is_cluster:
-            self._channels = Cluster(broker.server, self._received, self._interrupted)
-        else:
-            self._channels = server = _OneServer(broker.server, self._received, self._interrupted)
-            if broker.history is not None:
-                self._history = RedisHistory(broker.history, server.publisher.execute)
+        new_channels = Cluster if broker.is_cluster else _OneServer
+        self._channels = new_channels(broker.server, self._received, self._interrupted)
+        execute = self._channels.execute
+        if broker.history is not None:
+            self._history = RedisHistory(broker.history, broker.publish_command, execute)
+        self._presence = RedisPresence(
+            broker.presence, handler.origin.hex(), broker.publish_command, execute, self._changed
+        )
 
     async def publish(self, group: str, message: Message) -> None:
+        channel = self._broker.channel(group)
         if self._history is None:
-            await self._channels.publish(self._broker.channel(group), message.to_bytes())
+            await self._channels.execute(channel, self._broker.publish_command, channel, message.to_bytes())
         else:
-            await self._history.publish(self._broker.channel(group), message, new_epoch())
+            await self._history.publish(channel, message, new_epoch())
 
     async def position(self, group: str) -> MessageId | None:
         assert self._history is not None
@@ -204,22 +230,39 @@ class _RedisConnection:
         return await self._history.after(self._broker.channel(group), since)
 
     async def subscribe(self, group: str) -> None:
-        await self._channels.subscribe(self._broker.channel(group))
+        channel = self._broker.channel(group)
+        await self._channels.subscribe(channel)
+        await self._presence.watch(channel)
 
     def unsubscribe(self, group: str) -> None:
-        self._channels.unsubscribe(self._broker.channel(group))
+        channel = self._broker.channel(group)
+        self._channels.unsubscribe(channel)
+        self._presence.unwatch(channel)
+
+    def enter(self, group: str, entry: str, data: str) -> Awaitable[None]:
+        return self._presence.enter(self._broker.channel(group), entry, data)
+
+    def exit(self, group: str, entry: str) -> None:
+        self._presence.exit(self._broker.channel(group), entry)
+
+    async def present(self, group: str) -> dict[str, str]:
+        return await self._presence.present(self._broker.channel(group))
 
     async def close(self) -> None:
+        await self._presence.close()
         await self._channels.close()
 
     def _received(self, channel: bytes, data: bytes) -> None:
         try:
+            if data.startswith(MARK):
+                self._presence.received(channel, data)
+                return
             message = self._message(data)
         except ValueError as error:
             logger.error("%r at Redis: %s: does something else publish there?", channel, error)
             return
         try:
-            self._handler.received(self._group(channel), message)
+            self._handler.received(self._broker.group(channel), message)
         except Exception:
             logger.exception("%r: a message of the group could not be handed on", channel)
 
@@ -233,7 +276,8 @@ class _RedisConnection:
         return message
 
     def _interrupted(self, channel: bytes) -> None:
-        self._handler.interrupted(self._group(channel))
+        self._presence.interrupted(channel)
+        self._handler.interrupted(self._broker.group(channel))
 
-    def _group(self, channel: bytes) -> str:
-        return channel[len(self._broker.prefix) :].decode()
+    def _changed(self, channel: bytes, joined: dict[str, str], left: dict[str, str]) -> None:
+        self._handler.changed(self._broker.group(channel), joined, left)

@@ -15,7 +15,6 @@ from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connect
 __all__ = ["Cluster"]
 
 _Address = tuple[str, int]
-_ATTEMPTS = 3  # to publish a message whose slot is moving
 
 
 class _Node:
@@ -54,19 +53,31 @@ class Cluster:
         self._reading: asyncio.Task[None] | None = None  # of the slot map
         self._repairing: asyncio.Task[None] | None = None
 
-    async def publish(self, channel: bytes, data: bytes) -> None:
-        """Publishes a message; raises the errors of `Publisher`."""
-        for _ in range(_ATTEMPTS):
-            node = await self._node_of(channel)
-            try:
-                await node.publisher.execute("SPUBLISH", channel, data)
-                return
-            except Moved:
-                await self._read_map()
-            except BrokerError:
-                self._repair()
-                raise
-        raise BrokerError(f"{channel!r} moves between the nodes of the cluster: try again later")
+    async def execute(self, channel: bytes, *command: Any) -> Any:
+        """Executes a command at the node of a channel; waits up to `timeout` seconds in all while the slot moves.
+
+        Raises:
+            BrokerError: The node does not answer, the slot stays without one, or the outcome is unknown.
+        """
+        backoff = Backoff()
+        try:
+            async with asyncio.timeout(self._seed.timeout):
+                while True:
+                    node = await self._node_of(channel)
+                    try:
+                        return await node.publisher.execute(*command)
+                    except Moved:
+                        await self._read_map()
+                    except BrokerError:
+                        self._repair()
+                        raise
+                    if await self._node_of(channel) is node:  # the slot is on its way
+                        await asyncio.sleep(backoff.next())
+        except TimeoutError:
+            self._repair()
+            raise BrokerError(
+                f"the cluster at {self._seed.label} has not confirmed a message in {self._seed.timeout} s"
+            ) from None
 
     async def subscribe(self, channel: bytes) -> None:
         """Subscribes to a channel; see `Subscriber.subscribe`."""
@@ -78,6 +89,9 @@ class Cluster:
                 logger.warning("groups get no messages until the cluster is there: %s", error)
                 self._repair()
                 return
+            except asyncio.CancelledError:
+                self._repair()  # the channel stays wanted
+                raise
             if channel not in self._where:
                 return  # it is not wanted any more
             node = self._where[channel] = self._where[channel] or node
@@ -129,9 +143,10 @@ class Cluster:
 
     async def _ask_for_map(self) -> None:
         reason: Exception | None = None
-        for server in (self._seed, *(node.server for node in list(self._nodes.values()))):
+        servers = (self._seed, *(node.server for node in list(self._nodes.values())))
+        for server in servers:
             try:
-                async with connected(server) as connection:
+                async with asyncio.timeout(self._seed.timeout / len(servers)), connected(server) as connection:
                     command = connection.pack_command("CLUSTER SLOTS")
                     await connection.send_packed_command(command, check_health=False)
                     self._take_map(await connection.read_response(disable_decoding=True), server)

@@ -1,6 +1,7 @@
 """The histories of groups at a Redis server: a stream for each group, and a key with its epoch.
 
 A script adds a message to the stream and publishes it in one step, so that messages arrive in the order of their ids.
+For a cluster, the keys of a group are in the slot of its channel.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ end
 local id = epoch .. '.' .. redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.call('PUBLISH', KEYS[3], id .. '\\n' .. ARGV[3])
+redis.call(ARGV[5], ARGV[6], id .. '\\n' .. ARGV[3])
 return id
 """
 _AFTER = "return {redis.call('GET', KEYS[2]) or '', redis.call('XRANGE', KEYS[1], ARGV[1], '+')}"
@@ -33,27 +34,30 @@ class RedisHistory:
 
     Args:
         history: Their limits.
-        execute: Sends a command, and returns the answer.
+        publish: The command that publishes on a channel.
+        execute: Sends a command that concerns a channel, and returns the answer: `execute(channel, *command)`.
     """
 
-    def __init__(self, history: History, execute: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, history: History, publish: str, execute: Callable[..., Awaitable[Any]]) -> None:
         self._history = history
+        self._publish = publish
         self._execute = execute
 
     async def publish(self, channel: bytes, message: Message, epoch: str) -> None:
         """Keeps and publishes a message, and sets its id; a new history gets `epoch`."""
-        answer = await self._execute("EVAL", PUBLISH, *publish_arguments(self._history, channel, message, epoch))
+        arguments = publish_arguments(self._history, self._publish, channel, message, epoch)
+        answer = await self._execute(channel, "EVAL", PUBLISH, *arguments)
         message.id = MessageId.parse(answer.decode())
 
     async def position(self, channel: bytes) -> MessageId | None:
         """See `HistoryConnection`."""
-        epoch, entries = await self._execute("EVAL", _LAST, 2, *_keys(channel))
+        epoch, entries = await self._execute(channel, "EVAL", _LAST, 2, *_keys(channel))
         return MessageId.parse(f"{epoch.decode()}.{entries[0][0].decode()}") if epoch and entries else None
 
     async def after(self, channel: bytes, since: MessageId | None) -> Past:
         """See `HistoryConnection`."""
         start = "-" if since is None else f"{since.time}-{since.number}"
-        epoch, entries = await self._execute("EVAL", _AFTER, 2, *_keys(channel), start)
+        epoch, entries = await self._execute(channel, "EVAL", _AFTER, 2, *_keys(channel), start)
         messages = []
         try:
             for place, (_, data) in entries:
@@ -69,11 +73,12 @@ class RedisHistory:
         return Past(messages[1:], True)
 
 
-def publish_arguments(history: History, channel: bytes, message: Message, epoch: str) -> tuple[Any, ...]:
+def publish_arguments(history: History, publish: str, channel: bytes, message: Message, epoch: str) -> tuple[Any, ...]:
     """Returns the arguments of EVAL after the script PUBLISH."""
     ttl = max(round(history.ttl * 1000), 1)
-    return 3, *_keys(channel), channel, history.size, ttl, message.to_bytes(), epoch
+    # A cluster must not see the channel as a key: it would miss that key while the slot moves.
+    return 2, *_keys(channel), history.size, ttl, message.to_bytes(), epoch, publish, channel
 
 
 def _keys(channel: bytes) -> tuple[bytes, bytes]:
-    return channel + b":history", channel + b":epoch"
+    return b"{%b}:history" % channel, b"{%b}:epoch" % channel

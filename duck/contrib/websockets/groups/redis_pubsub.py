@@ -52,7 +52,10 @@ class Server:
 
 
 class Moved(BrokerError):
-    """Another node of the cluster serves the channel now; the message has not been published."""
+    """Another node of the cluster serves the channel now, or will soon; the command has not been executed."""
+
+
+_MOVED = ("MovedError", "AskError", "TryAgainError", "ClusterDownError", "MasterDownError")  # by names in redis-py
 
 
 def errors() -> tuple[type[Exception], ...]:
@@ -150,11 +153,12 @@ class Subscriber:
             if self._connection is not None:
                 self._send(self._prefix + "SUBSCRIBE", channel)
         try:
-            async with asyncio.timeout(self._server.timeout):
-                await asyncio.shield(future)
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._server.timeout):
+                    await asyncio.shield(future)
+        finally:
             if channel in self._wanted and not self._wanted[channel]:
-                self._missed.add(channel)
+                self._missed.add(channel)  # the caller does not wait for it any more
 
     def unsubscribe(self, channel: bytes) -> None:
         if self._wanted.pop(channel, None) is None:
@@ -429,7 +433,7 @@ class Publisher:
             try:
                 answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             except ResponseError as error:
-                if str(error).startswith("MOVED") or type(error).__name__ == "MovedError":
+                if type(error).__name__ in _MOVED:
                     _settle_with(future, Moved(f"{self._server.label}: {error}"))
                 else:
                     self._fail([future], str(error))

@@ -1,0 +1,271 @@
+"""The members of one event loop, by group, and the handler of that loop's connection to a broker."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
+from typing import Any, cast
+
+from ..codec import SENT
+from ..exceptions import BrokerError
+from ..logging import logger
+from ..protocol.prepared import Prepared, send_to_all
+from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
+from .local_group import LocalGroup, Member, Stamp
+from .presence import Announce, Presence, PresenceChange, decode_entries
+
+__all__ = ["Hub"]
+
+
+class Hub:
+    """The members of one loop; the handler of its connection to the broker.
+
+    Args:
+        broker: The broker to connect to.
+        loop: The loop.
+        timeout: Seconds that a member which joins waits for the broker; None for no limit.
+        keeps_history: Whether the broker keeps a history.
+        stamp: See `Groups`.
+        announce: See `Groups`.
+
+    Attributes:
+        groups: The groups with members, by name.
+        names: The groups of each member.
+        origin: The identifier of the hub in messages.
+    """
+
+    __slots__ = (
+        "_announce",
+        "_keeps_history",
+        "_lost_callback",
+        "_numbers",
+        "_stamp",
+        "_tasks",
+        "_timeout",
+        "connection",
+        "groups",
+        "names",
+        "origin",
+    )
+
+    def __init__(
+        self,
+        broker: Broker,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float | None,
+        *,
+        keeps_history: bool,
+        stamp: Stamp | None,
+        announce: Announce | None,
+    ) -> None:
+        self._timeout = timeout
+        self._keeps_history = keeps_history
+        self._stamp = stamp
+        self._announce = announce
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.groups: dict[str, LocalGroup] = {}
+        self.names: dict[Member, tuple[str, ...]] = {}
+        self.origin = os.urandom(8)
+        self.connection: BrokerConnection = broker.connect(self, loop)
+        self._numbers = itertools.count(1)
+        self._lost_callback = self._lost  # one object for all members
+
+    async def join(self, member: Member, name: str, data: str | None) -> bool:
+        """See `Groups.join`."""
+        group = self._enter(member, name)
+        if not group.has(member):
+            group.members[member] = None
+        entered: Awaitable[None] = SENT
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                try:
+                    await self._subscribe(name, group)
+                finally:
+                    entered = self._set_data(member, name, data)
+                await entered
+        return True
+
+    async def rejoin(self, member: Member, name: str, data: str | None, since: MessageId | None) -> bool:
+        """`join` of a member that first gets the messages after `since`."""
+        group = self._enter(member, name)
+        if group.has(member):
+            return await self.join(member, name, data)
+        group.recovering[member] = []
+        past = Past([], False)
+        entered: Awaitable[None] = SENT
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    await self._subscribe(name, group)
+                    past = await self._history.after(name, since)
+                finally:
+                    if member in group.recovering:  # it may have left
+                        group.recovered(member, past)
+                    entered = self._set_data(member, name, data)
+                await entered
+        except (BrokerError, TimeoutError) as error:
+            if not past.complete:
+                logger.info("group %r: a member that joins gets no history: %s", name, error or "no answer")
+        return past.complete
+
+    def _enter(self, member: Member, name: str) -> LocalGroup:
+        member._when_lost(self._lost_callback)
+        names = self.names.get(member, ())
+        if name not in names:
+            self.names[member] = (*names, name)
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = LocalGroup(self._stamp)
+        return group
+
+    async def _subscribe(self, name: str, group: LocalGroup) -> None:
+        if self._keeps_history and group.seen is None:
+            # Before the subscription: any message after that position is delivered or caught up on.
+            try:
+                with suppress(BrokerError):
+                    position = await self._history.position(name)
+                    group.seen = group.seen or position
+            except asyncio.CancelledError:
+                if self.groups.get(name) is group:  # the member stays, and gets what comes
+                    self._spawn(self.connection.subscribe(name))
+                raise
+        if self.groups.get(name) is group:  # the last member may have left
+            await self.connection.subscribe(name)
+
+    def _set_data(self, member: Member, name: str, data: str | None) -> Awaitable[None]:
+        """Makes a member present; returns when others see it."""
+        group = self.groups.get(name)
+        if data is None or group is None or not group.has(member):
+            return SENT
+        entry = group.entries.get(member)
+        if entry is None:
+            entry = group.entries[member] = f"{self.origin.hex()}.{next(self._numbers):x}"
+        return self._presence.enter(name, entry, data)
+
+    def check_presence(self) -> None:
+        """Raises ValueError if the broker keeps no presence."""
+        if not hasattr(self.connection, "present"):
+            raise ValueError("this broker keeps no presence: it lacks the methods of PresenceConnection")
+
+    async def present(self, name: str) -> list[Presence]:
+        """See `Groups.presence`."""
+        self.check_presence()
+        return decode_entries(await self._presence.present(name))
+
+    @property
+    def _presence(self) -> PresenceConnection:
+        return cast("PresenceConnection", self.connection)
+
+    @property
+    def _history(self) -> HistoryConnection:
+        return cast("HistoryConnection", self.connection)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def leave(self, member: Member, name: str) -> None:
+        names = tuple(other for other in self.names.get(member, ()) if other != name)
+        if names:
+            self.names[member] = names
+        else:
+            self.names.pop(member, None)
+        self._remove(member, name)
+
+    def _lost(self, member: Member) -> None:
+        """Removes a member whose connection has ended."""
+        for name in self.names.pop(member, ()):
+            self._remove(member, name)
+
+    def _remove(self, member: Member, name: str) -> None:
+        group = self.groups.get(name)
+        if group is None:
+            return
+        entry = group.entries.pop(member, None)
+        group.remove(member)
+        if entry is not None:
+            self._presence.exit(name, entry)
+        if not group.count():
+            del self.groups[name]
+            self.connection.unsubscribe(name)
+
+    def exclude(self, member: Member, name: str) -> int:
+        """Returns a number that excludes a member from a message; 0 if it would not get the message anyway."""
+        group = self.groups.get(name)
+        if group is None or not group.has(member):
+            return 0
+        number = next(self._numbers)
+        group.excluded[number] = member
+        return number
+
+    def include(self, name: str, number: int) -> None:
+        """Drops a number whose message does not come."""
+        group = self.groups.get(name)
+        if group is not None:
+            group.excluded.pop(number, None)
+
+    # The handler of a broker
+
+    def received(self, name: str, message: Message) -> None:
+        group = self.groups.get(name)
+        if group is None:
+            return
+        if group.waiting is not None:
+            group.waiting.append(message)
+        else:
+            group.take(message, self.origin)
+
+    def interrupted(self, name: str) -> None:
+        group = self.groups.get(name)
+        if group is None:
+            return
+        group.breaks += 1
+        if not self._keeps_history:
+            self._tell_of_gap(name, group)
+        elif group.waiting is None:
+            group.waiting = []
+            self._spawn(self._catch_up(name, group))
+
+    def changed(self, name: str, joined: dict[str, str], left: dict[str, str]) -> None:
+        group = self.groups.get(name)
+        if group is None or self._announce is None:
+            return
+        try:
+            payload = self._announce(PresenceChange(name, decode_entries(joined), decode_entries(left)))
+            message = None if payload is None else Prepared(payload)
+        except Exception:
+            logger.exception("group %r: a change of presence cannot be announced", name)
+            return
+        if message is not None:
+            send_to_all(list(group.members), message)
+
+    async def _catch_up(self, name: str, group: LocalGroup) -> None:
+        """Delivers the missed messages to all members, then those that have come in the meantime."""
+        past = Past([], False)
+        breaks = 0
+        try:
+            while breaks != group.breaks and group.seen is not None:  # another gap may occur during the catch-up
+                breaks = group.breaks
+                past = await self._history.after(name, group.seen)
+        except BrokerError as error:
+            logger.warning("group %r: its members cannot catch up: %s", name, error)
+        finally:
+            waiting, group.waiting = group.waiting or [], None
+            for message in past.messages:
+                group.take(message, self.origin)
+            if past.messages:
+                group.floor = past.messages[-1].id
+            for message in waiting:
+                group.take(message, self.origin)
+            if not past.complete:
+                self._tell_of_gap(name, group)
+
+    def _tell_of_gap(self, name: str, group: LocalGroup) -> None:
+        group.excluded.clear()
+        for member in list(group.members):
+            try:
+                member._missed(name)
+            except Exception:
+                logger.exception("%r cannot be told of a gap in group %r", member, name)

@@ -1,0 +1,88 @@
+"""Presence: entries for the members of a group in all processes, with data of the application.
+
+A broker keeps an entry as JSON text by its id, until it is removed or its process has died.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..protocol.prepared import Data
+
+__all__ = [
+    "DATA_LIMIT",
+    "Announce",
+    "Presence",
+    "PresenceChange",
+    "PresenceOptions",
+    "decode_entries",
+    "encode_data",
+]
+
+DATA_LIMIT = 1024
+"""Bytes of a member's data as JSON."""
+
+
+class Presence(NamedTuple):
+    """The entry of a present member.
+
+    Attributes:
+        id: Identifies the membership, in all processes.
+        data: The `data` that the member has joined with.
+    """
+
+    id: str
+    data: Any
+
+
+class PresenceChange(NamedTuple):
+    """A change of presence in a group.
+
+    Attributes:
+        group: The name of the group.
+        joined: The new entries, and those with new data.
+        left: The entries that have ended.
+    """
+
+    group: str
+    joined: list[Presence]
+    left: list[Presence]
+
+
+Announce = Callable[[PresenceChange], Data | None]
+
+
+class PresenceOptions(NamedTuple):
+    """The options of presence for a broker between processes.
+
+    Args:
+        ttl: Seconds until the entries of a dead process end.
+        is_watched: Whether `Handler.changed` is called.
+    """
+
+    ttl: float
+    is_watched: bool
+
+    def check(self) -> None:
+        """Raises ValueError for an invalid time to live."""
+        if self.ttl <= 0:
+            raise ValueError(f"presence_ttl is a positive number of seconds, not {self.ttl}")
+
+
+def encode_data(data: Any) -> str:
+    """Returns the data of a member as JSON.
+
+    Raises:
+        TypeError: The data cannot be JSON.
+        ValueError: The data cannot be JSON, or exceeds DATA_LIMIT.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    size = len(text.encode())
+    if size > DATA_LIMIT:
+        raise ValueError(f"the data of a member is at most {DATA_LIMIT} bytes of JSON, not {size}: keep it elsewhere")
+    return text
+
+
+def decode_entries(entries: dict[str, str]) -> list[Presence]:
+    """Returns the entries of a broker with their data decoded."""
+    return [Presence(entry, json.loads(text)) for entry, text in entries.items()]

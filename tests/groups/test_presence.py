@@ -1,0 +1,277 @@
+"""Presence on each of the brokers: who is in a group, in all processes, and who tells of changes."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_presence
+
+from .sink import Sink
+
+
+def announce(change):
+    """Tells the data of who has joined and left."""
+    return json.dumps({"+": [one.data for one in change.joined], "-": [one.data for one in change.left]})
+
+
+def told(sink):
+    """The data of all who have joined, and of all who have left, as a member was told."""
+    messages = [json.loads(message) for message in sink.messages]
+    return [one for each in messages for one in each["+"]], [one for each in messages for one in each["-"]]
+
+
+async def data_of(rooms, group="lobby"):
+    return sorted(one.data for one in await rooms.presence(group))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def new_rooms(request):
+    """Makes groups whose changes are announced; those of one test share their presence."""
+    if request.param == "memory":
+        groups = Groups(announce=announce)
+        return lambda: groups
+    server = request.getfixturevalue("shared_redis")
+    prefix = f"{request.node.name}:"
+    return lambda: Groups(server.url, prefix=prefix, announce=announce)
+
+
+def test_who_is_there(run, new_rooms, until):
+    async def scenario():
+        here, there = new_rooms(), new_rooms()
+        anne, bert, carl, mute = Sink(), Sink(), Sink(), Sink()
+        assert await here.presence("lobby") == []
+        await here.join(anne, "lobby", data="anne")
+        await there.join(bert, "lobby", data="bert")
+        await there.join(mute, "lobby")
+        await here.join(carl, "lobby", data="carl")
+        await here.join(carl, "other", data=["carl", {"of": "other"}])
+        for rooms in (here, there):
+            assert await data_of(rooms) == ["anne", "bert", "carl"]
+            assert await data_of(rooms, "other") == [["carl", {"of": "other"}]]
+        before = {one.id for one in await here.presence("lobby")}
+        await there.join(bert, "lobby", data="bert, away")
+        assert {one.id for one in await here.presence("lobby")} == before
+        await here.leave(carl, "lobby")
+        bert.end()
+        await until(lambda: len(told(mute)[1]) == 2)
+        await until(lambda: len(told(anne)[1]) == 2)
+        assert told(anne) == (["anne", "bert", "carl", "bert, away"], ["carl", "bert, away"])
+        assert sorted(told(bert)[0]) == ["bert", "bert, away", "carl"]
+        assert await data_of(there) == ["anne"]
+        assert json.loads(carl.messages[-1]) == {"+": [["carl", {"of": "other"}]], "-": []} or len(told(carl)[0]) == 3
+        await here.close()
+        await there.close()
+
+    run(scenario())
+
+
+def test_the_end_of_all_members_at_once(run, new_rooms, until):
+    async def scenario():
+        here, there = new_rooms(), new_rooms()
+        watcher, sinks = Sink(), [Sink() for _ in range(50)]
+        await here.join(watcher, "lobby")
+        await asyncio.gather(*(there.join(sink, "lobby", data=at) for at, sink in enumerate(sinks)))
+        await until(lambda: len(told(watcher)[0]) == 50)
+        for sink in sinks:
+            sink.end()
+        await until(lambda: len(told(watcher)[1]) == 50)
+        assert [sorted(each) for each in told(watcher)] == [list(range(50))] * 2
+        assert await here.presence("lobby") == []
+        await there.close()
+        await here.close()
+
+    run(scenario())
+
+
+def test_members_of_a_loop_that_has_ended_are_gone():
+    rooms = Groups(announce=announce)
+
+    async def join():
+        await rooms.join(Sink(), "lobby", data="of another loop")
+        assert await data_of(rooms) == ["of another loop"]
+
+    async def look():
+        sink = Sink()
+        await rooms.join(sink, "lobby", data="here")
+        assert await data_of(rooms) == ["here"]
+
+    thread = threading.Thread(target=lambda: asyncio.run(join()))
+    thread.start()
+    thread.join()
+    asyncio.run(look())
+
+
+def test_what_cannot_be(run, log):
+    class Broker:
+        def connect(self, handler, loop):
+            return object()
+
+    def broken(change):
+        raise ArithmeticError("on purpose")
+
+    async def scenario():
+        rooms = Groups(announce=broken)
+        sink = Sink()
+        for data, error in (("x" * 1100, ValueError), ({1, 2}, TypeError), (float("nan"), ValueError)):
+            with pytest.raises(error):
+                await rooms.join(sink, "lobby", data=data)
+        assert rooms.count("lobby") == 0
+        with pytest.raises(ValueError, match="keeps no presence"):
+            await Groups(Broker()).join(sink, "lobby", data=1)
+        with pytest.raises(ValueError, match="keeps no presence"):
+            await Groups(Broker()).presence("lobby")
+        with pytest.raises(ValueError, match="presence_ttl"):
+            Groups(presence_ttl=0)
+        await rooms.join(sink, "lobby", data=1)
+        (entry,) = log()
+        assert "cannot be announced" in entry.message
+        assert await data_of(rooms) == [1]
+
+    run(scenario())
+
+
+# On Redis alone
+
+
+async def commands(server):
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port) as client:
+        calls = await client.info("commandstats")
+        return sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+
+
+def hang_up(rooms):
+    """Ends the connections of groups as the end of their process would, without a word to the server."""
+    hub = rooms._hubs.pop(asyncio.get_running_loop())
+    channels = hub.connection._channels
+    for part in (hub.connection._presence, channels.publisher, channels.subscriber):
+        part._task.cancel()
+
+
+def test_the_members_of_a_dead_process_leave_once(run, own_redis, until):
+    """Those who remain are told once, although each of three processes renews its lease."""
+
+    async def scenario():
+        own_redis.start()
+        made = [Groups(own_redis.url, announce=announce, presence_ttl=0.6) for _ in range(3)]
+        sinks = [Sink() for _ in made]
+        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+            await rooms.join(sink, "lobby", data=at)
+        for at in range(10, 30):
+            await made[0].join(Sink(), "lobby", data=at)
+        for sink in sinks[1:]:
+            await until(lambda sink=sink: len(told(sink)[0]) >= 20)
+        hang_up(made[0])
+        for sink in sinks[1:]:
+            await until(lambda sink=sink: told(sink)[1])
+        assert await data_of(made[1]) == [1, 2]
+        await asyncio.sleep(0.5)  # two more renewals of each
+        for sink in sinks[1:]:
+            assert sorted(told(sink)[1]) == [0, *range(10, 30)]
+        for rooms in made[1:]:
+            await rooms.close()
+
+    run(scenario())
+
+
+def test_the_cost_of_staying_present(run, own_redis):
+    """One command for a group and a renewal, whatever the number of members."""
+
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url, presence_ttl=0.6)
+        for at in range(100):
+            await rooms.join(Sink(), f"room {at % 2}", data=at)
+        before = await commands(own_redis)
+        await asyncio.sleep(0.5)
+        assert 2 <= await commands(own_redis) - before <= 10
+        assert len(await rooms.presence("room 1")) == 50
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_server_that_has_lost_its_data(run, own_redis, until):
+    """The entries come back; nobody is told that somebody has left or joined."""
+
+    async def scenario():
+        own_redis.start()
+        made = [Groups(own_redis.url, announce=announce, presence_ttl=1.5) for _ in range(2)]
+        sinks = [Sink() for _ in made]
+        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+            await rooms.join(sink, "lobby", data=at)
+        await until(lambda: len(told(sinks[0])[0]) == 2)
+        own_redis.kill()
+        own_redis.start()
+        for sink in sinks:
+            await until(lambda sink=sink: sink.gaps)
+        late = Sink()
+        await made[0].join(late, "lobby", data=2)
+        assert await data_of(made[0]) == [0, 1, 2]
+        await until(lambda: len(told(sinks[1])[0]) == 2)
+        deadline = asyncio.get_running_loop().time() + 10
+        watched = made[0]._hubs[asyncio.get_running_loop()].connection._presence._watched[b"duck:lobby"]
+        while watched.settles is not None:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        assert [told(sink) for sink in sinks] == [([0, 1, 2], []), ([1, 2], [])]
+        assert [await data_of(rooms) for rooms in made] == [[0, 1, 2]] * 2
+        for rooms in made:
+            await rooms.close()
+
+    run(scenario())
+
+
+def test_changes_that_were_missed_are_told_later(run, own_redis, until):
+    """A process without its connections for a while: some have joined, some have left, and its own were removed."""
+
+    async def scenario():
+        own_redis.start()
+        here, there = (Groups(own_redis.url, announce=announce, presence_ttl=1.0, timeout=0.5) for _ in range(2))
+        watcher, other, leaver = Sink(), Sink(), Sink()
+        await here.join(watcher, "lobby", data="watcher")
+        await there.join(other, "lobby", data="other")
+        await there.join(leaver, "lobby", data="leaver")
+        await until(lambda: len(told(watcher)[0]) == 3)
+        server = here._broker.server
+        port, server._options["port"] = server._options["port"], 1
+        await kill_all(own_redis)
+        await until(lambda: told(other)[1] == ["watcher"])
+        leaver.end()
+        await there.join(Sink(), "lobby", data="late")
+        with pytest.raises(BrokerError):
+            await here.presence("lobby")
+        server._options["port"] = port
+        await until(lambda: "late" in told(watcher)[0])
+        await until(lambda: told(watcher)[1])
+        await until(lambda: told(other)[0].count("watcher") == 1)
+        assert told(watcher) == (["watcher", "other", "leaver", "late"], ["leaver"])
+        assert await data_of(here) == await data_of(there) == ["late", "other", "watcher"]
+        await here.close()
+        await there.close()
+
+    run(scenario())
+
+
+async def kill_all(server):
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port) as client:
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def test_a_change_of_another_format(run, shared_redis, log):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="format:", announce=announce)
+        await rooms.join(Sink(), "lobby", data=1)
+        connection = rooms._hubs[asyncio.get_running_loop()].connection
+        connection._received(b"format:lobby", redis_presence.MARK + b"nonsense")
+        (entry,) = log()
+        assert "does something else publish there?" in entry.message
+        await rooms.close()
+
+    run(scenario())
