@@ -208,6 +208,12 @@ def _add_process(group: Any) -> None:
         help="time for a worker to import the application and to start its lifespan (%(default)s)",
     )
     group.add_argument(
+        "--groups",
+        metavar="URL",
+        help="the broker of Groups.from_environment(), by which groups span the workers: redis://HOST:PORT, rediss://, "
+        "unix://PATH or redis+cluster://; sets DUCK_GROUPS for the application",
+    )
+    group.add_argument(
         "--reload",
         action="store_true",
         help="for development: replace the workers when a Python file changes in the current folder or the target's",

@@ -90,6 +90,7 @@ def _run_client(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     logs = log_options(arguments)
     logs.apply()
+    _name_groups(arguments.groups)
     workers = arguments.workers > 1 or arguments.reload
     target = None if workers else load(arguments.target)
     try:
@@ -109,6 +110,18 @@ def _serve(arguments: argparse.Namespace) -> None:
             supervise(job, _sockets(arguments), arguments.workers, list(dict.fromkeys(folders)))
     except OSError as error:
         raise _cannot_listen(arguments, error) from error
+
+
+def _name_groups(url: str | None) -> None:
+    """Set DUCK_GROUPS, which `Groups.from_environment` reads, here or in the workers."""
+    if url is None:
+        return
+    groups: Any = importlib.import_module("duck.contrib.websockets.groups")
+    try:
+        groups.Groups(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"--groups: {error}") from None
+    os.environ["DUCK_GROUPS"] = url
 
 
 def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
