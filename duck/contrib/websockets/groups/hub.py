@@ -264,7 +264,7 @@ class Hub:
 
     def _tell_of_gap(self, name: str, group: LocalGroup) -> None:
         group.excluded.clear()
-        for member in list(group.members):
+        for member in group.copy_of_members():
             try:
                 member._missed(name)
             except Exception:

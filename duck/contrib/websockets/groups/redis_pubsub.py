@@ -149,9 +149,13 @@ class Subscriber:
         future = waiting[-1] if waiting and not is_new else None
         if future is None:
             future = asyncio.get_running_loop().create_future()
-            waiting.append(future)
-            if self._connection is not None:
-                self._send(self._prefix + "SUBSCRIBE", channel)
+            if waiting and not is_new:
+                # That of `_begin`. Messages come from its confirmation on, which must report the gap before them.
+                waiting[-1] = future
+            else:
+                waiting.append(future)
+                if self._connection is not None:
+                    self._send(self._prefix + "SUBSCRIBE", channel)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._server.timeout):

@@ -1,0 +1,73 @@
+"""The subscribed connection, on a server whose answers are those of the test."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("redis")
+
+from duck.contrib.websockets.groups.redis_pubsub import Server, Subscriber
+
+CONFIRMED = [b"subscribe", b"c", 1]
+
+
+class Connection:
+    """As much of a connection of redis-py as is used."""
+
+    def __init__(self):
+        self.sent = asyncio.Queue()
+        self.answers = asyncio.Queue()
+
+    async def connect(self):
+        pass
+
+    async def disconnect(self, nowait):
+        pass
+
+    def pack_commands(self, commands):
+        return commands
+
+    async def send_packed_command(self, commands, check_health):
+        self.sent.put_nowait(commands)
+
+    async def read_response(self, disable_decoding):
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_member_that_joins_during_a_reconnection_does_not_delay_the_report_of_the_gap(run):
+    """Messages come from the first confirmation on. Reported after them, the gap would be looked for behind them."""
+
+    async def scenario():
+        connections = asyncio.Queue()
+        events = asyncio.Queue()
+
+        def connection():
+            connections.put_nowait(new := Connection())
+            return new
+
+        subscriber = Subscriber(
+            Server(connection, {}, "a test", 30.0),
+            lambda channel, data: events.put_nowait(data),
+            lambda channel: events.put_nowait("gap"),
+        )
+        joining = asyncio.create_task(subscriber.subscribe(b"c"))
+        before = await connections.get()
+        assert await before.sent.get() == [("SUBSCRIBE", b"c")]
+        before.answers.put_nowait(CONFIRMED)
+        await joining
+        before.answers.put_nowait(ConnectionError())
+        after = await connections.get()
+        assert await after.sent.get() == [("SUBSCRIBE", b"c")]
+        joining = asyncio.create_task(subscriber.subscribe(b"c"))
+        await asyncio.sleep(0)
+        after.answers.put_nowait(CONFIRMED)
+        after.answers.put_nowait([b"message", b"c", b"new"])
+        assert [await events.get() for _ in range(2)] == ["gap", b"new"]
+        await joining
+        assert after.sent.empty()
+        await subscriber.close()
+
+    run(scenario())
