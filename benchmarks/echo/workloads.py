@@ -35,17 +35,21 @@ class Workload:
         if self.mode == "connect":
             return f"handshakes and closes, {self.connections} at a time"
         if self.mode == "broadcast":
-            return f"broadcast to {self.connections:,}, {_bytes(self.size)}"
+            return f"broadcast to {self.connections:,}, {self._message}"
         if self.mode == "idle":
             times = f" {self.depth} times" if self.depth > 1 else ""
             used = f" that echoed {_bytes(self.size)}{times}" if self.depth else ""
             used += ", compressed" if self.deflate else ""
             return f"memory of an idle connection{used}, {self.connections:,} open"
         parts = ["1 connection" if self.connections == 1 else f"{self.connections:,} connections"]
-        parts.append(_bytes(self.size) + (" of JSON, compressed" if self.deflate else " of text" if self.text else ""))
+        parts.append(self._message)
         if self.depth > 1:
             parts.append(f"{self.depth} in flight")
         return ("TLS: " if self.tls else "") + ", ".join(parts)
+
+    @property
+    def _message(self) -> str:
+        return _bytes(self.size) + (" of JSON, compressed" if self.deflate else " of text" if self.text else "")
 
     @property
     def unit(self) -> str:
@@ -88,6 +92,10 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("tls-16k", depth=4, size=16 * 1024, tls=True),
     Workload("connect", "connect", connections=16),
     Workload("broadcast", "broadcast", connections=100),
+    Workload("broadcast-1000", "broadcast", connections=1000, size=128),
+    Workload("broadcast-16k", "broadcast", connections=500, size=16 * 1024),
+    Workload("broadcast-1k", "broadcast", connections=200, size=1024, text=True),
+    Workload("broadcast-deflate", "broadcast", connections=200, size=1024, text=True, deflate=True),
     Workload("idle", "idle", connections=2000, depth=0),
     Workload("idle-used", "idle", connections=2000),
     Workload("idle-deflate", "idle", connections=1000, depth=10, size=1024, text=True, deflate=True),

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Frame, OpCode, WebSocketView, broadcast
 from duck.server import serve
 from duck.urls import path
 
@@ -26,8 +26,7 @@ class BroadcastView(WebSocketView):
         everyone.add(self)
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        for view in everyone:
-            await view.send(message, opcode)
+        broadcast(everyone, message, opcode)
 
     async def on_close(self, frame: Frame | None = None) -> None:
         everyone.discard(self)
