@@ -1,5 +1,6 @@
 """The theory of operation names what is there."""
 
+import enum
 import pkgutil
 import re
 
@@ -10,6 +11,7 @@ from duck.contrib.websockets.protocol.phases import Phase
 
 WALKS = protocol.__doc__.split("Walks\n")[1]
 NAMES = re.findall(r"`([a-z_]+\.[\w.]+)`", WALKS)
+STATES = re.findall(r"^\| `([\w.]+)` \|", protocol.__doc__.split("States\n")[1].split("Flags\n")[0], re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(NAMES))
@@ -23,12 +25,21 @@ def test_there_are_three_walks():
 
 
 def test_every_phase_has_a_row():
-    table = protocol.__doc__.split("Phases\n")[1].split("Flags\n")[0]
+    table = protocol.__doc__.split("States\n")[1].split("Flags\n")[0]
     assert re.findall(r"^\| ([A-Z]+) \|", table, re.MULTILINE) == [phase.name for phase in Phase]
 
 
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_names_its_members_where_it_is_explained(name):
+    name = f"duck.contrib.websockets.{'' if name.startswith('sansio') else 'protocol.'}{name}"
+    module, kind = pkgutil.resolve_name(name.rpartition(".")[0]), pkgutil.resolve_name(name)
+    explained = f"{module.__doc__}\n{kind.__doc__}"
+    assert issubclass(kind, enum.Enum)
+    assert [member for member in kind if member.name not in explained] == [], explained
+
+
 def test_the_flags_are_there():
-    flags = re.findall(r"^\| `(\w+)` \|", protocol.__doc__, re.MULTILINE)
+    flags = re.findall(r"^\| `(\w+)` \|", protocol.__doc__.split("Flags\n")[1], re.MULTILINE)
     names = {name for kind in protocol_class().__mro__ for name in vars(kind)}
     annotations = {name for kind in protocol_class().__mro__ for name in vars(kind).get("__annotations__", ())}
     assert len(flags) == 10

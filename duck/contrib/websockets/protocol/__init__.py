@@ -6,29 +6,40 @@ plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (beginning, cal
 of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `Intake`, `Inbox`, `Sender`,
 `Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
 
-Phases
+States
 ======
 
-`phases.Phase` has the transitions. No phase comes twice, and LOST leads to CLOSED in every case.
+Each state is an enum, with its transitions in the docstring of its file:
+
+| state | of |
+| --- | --- |
+| `phases.Phase` | the connection |
+| `sansio.states.Outgoing` | what may still be sent |
+| `sansio.states.Incoming` | what has been received, and whether it has been answered |
+| `closing._Step` | the end of the transport, within the phase CLOSING |
+| `heartbeat._Watch` | the last ping |
+| `transports._End` | the end of a `VirtualTransport` |
+
+`Phase` is the outermost. No phase comes twice, and LOST leads to CLOSED in every case.
 
 | phase | from | messages are handled | messages may be sent |
 | --- | --- | --- | --- |
 | CONNECTING | the 101 response | no | yes |
-| OPEN | `start` | yes | until a close frame is to leave: `Connection.is_open` |
+| OPEN | `start` | yes | while `Connection.outgoing` is OPEN |
 | CLOSING | a close frame has left, or the stream has ended | those that came before the peer's close frame | no |
 | LOST | `connection_lost` | those that wait, for CLOSE_TIMEOUT | no |
 | CLOSED | every hook has ended, or is not waited for any more | no | no |
 
-Within OPEN, `Connection.closing` tells that a close frame waits behind what was sent before. Within CLOSING, `Closing`
-goes from the close frame to the end of the transport.
+Within the phase OPEN, `outgoing` is ENDING while a close frame waits behind what was sent before. Whatever makes it
+CLOSED, a close frame or the end of the stream, starts the phase CLOSING at the next `move_on`.
 
 Flags
 =====
 
 | flag | true while | who must tell |
 | --- | --- | --- |
-| `direct_in` | the view does not pull, no RATE_LIMIT is set, there is no extension but permessage-deflate, and no \
-close frame waits | `update_direct`, after any change |
+| `direct_in` | the view does not pull, no RATE_LIMIT is set, there is no extension but permessage-deflate, and \
+`outgoing` is OPEN | `update_direct`, after any change |
 | `direct_out` | the stream has not ended, there is no extension but permessage-deflate, `Sender` is idle, \
 `SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
 | `corked` | one read, `start`, early bytes, the draining of the inbox or the end of a decoding is at work | it does \
@@ -43,7 +54,7 @@ whoever writes |
 | `alive` | something has come since the heartbeat looked | every read; `take_sign_of_life` clears it |
 | `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY | `hold` and `release`; the first close frame \
 releases all but EARLY |
-| `lost` | the transport is gone | `connection_lost`, for good |
+| `lost` | the phase is LOST or CLOSED; the codec asks before it writes | `connection_lost`, for good |
 | `terminated` | nobody waits for the peer any more | `terminate`, for good |
 
 Invariants

@@ -1,8 +1,10 @@
 """The end of a connection, from its close frame on: when the transport is closed, and when it is aborted.
 
-    close frame sent --- the peer's close frame ---> closed ------------------------------> lost
-           `------------ the peer broke a rule ----> drained --- quiet ---> shut down ----> lost
-    any of these ------- CLOSE_TIMEOUT, and the peer takes nothing --> aborted
+    EXCHANGING -- the peer broke a rule ------------------------> DRAINING
+    DRAINING -- the peer is quiet, or has sent LIMIT bytes -----> SHUT_DOWN
+    any -- the peer's close frame, or the end of its stream ----> CLOSED
+
+The transport is lost at last in every step, or it is aborted when the peer takes nothing for CLOSE_TIMEOUT seconds.
 
 After the exchange of close frames a client waits up to LINGER seconds for the server to end the stream first
 (RFC 6455, section 7.1.1).
@@ -17,6 +19,7 @@ server's end of stream, and reset a client that is still sending.
 """
 
 import asyncio
+import enum
 from typing import Any, Protocol
 
 from ..codec import FIN, ReceiveBuffer
@@ -29,6 +32,15 @@ __all__ = ["Closing", "Drain"]
 _SAMPLES = 8  # checks for progress in one CLOSE_TIMEOUT
 _LINGER = 1.0  # seconds for the TLS shutdown of a peer that has nothing left to read
 _LARGEST_CLOSE = 131  # bytes of the largest masked close frame
+
+
+class _Step(enum.Enum):
+    """The progress of the end."""
+
+    EXCHANGING = enum.auto()  # waits for the peer's close frame, or for the end of its stream
+    DRAINING = enum.auto()  # discards the bytes of a peer that broke a rule
+    SHUT_DOWN = enum.auto()  # our side of the stream has ended, and the peer is expected to end its own
+    CLOSED = enum.auto()  # the transport closes once its waiting bytes have left
 
 
 class Owner(Protocol):
@@ -58,7 +70,7 @@ class Closing:
         timeout: Seconds without progress that the peer is granted.
     """
 
-    __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_timeout", "_timer")
+    __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_step", "_timeout", "_timer")
 
     def __init__(self, owner: Owner, timeout: float) -> None:
         self._owner = owner
@@ -66,6 +78,7 @@ class Closing:
         self._backlog = backlog(owner.transport)
         self._progress = owner.loop.time()  # time of the peer's last progress
         self._timer = owner.loop.call_later(timeout / _SAMPLES, self._look)
+        self._step = _Step.EXCHANGING
         self._drain: Drain | None = None
 
     def move_on(self) -> None:
@@ -76,18 +89,23 @@ class Closing:
             return
         if connection.ended or (connection.failed is None and not connection.client):
             self.close()
-        elif connection.failed is not None and self._drain is None:
+        elif connection.failed is not None and self._step is _Step.EXCHANGING:
+            self._step = _Step.DRAINING
             self._drain = Drain(owner, self)
             transport.set_protocol(self._drain)
 
     def close(self) -> None:
         """Closes the transport after its waiting bytes have left."""
+        self._step = _Step.CLOSED
         self._owner.transport.close()
         if not self._owner.lost:
             self._wait(min(self._timeout, _LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
-        """Ends our side of the stream; the peer is expected to end its own."""
+        """Stops draining: ends our side of the stream; the peer is expected to end its own."""
+        if self._step is not _Step.DRAINING:
+            return
+        self._step = _Step.SHUT_DOWN
         transport = self._owner.transport
         if transport.is_closing():
             return
@@ -135,20 +153,18 @@ class Closing:
     def _is_exchanged(self) -> bool:
         """Whether the peer has answered or ended the stream, and the transport is closing."""
         connection = self._owner.connection
-        answered = connection.ended or connection.close_received is not None
-        if self._drain is not None and self._drain.answered:
-            answered = True
+        answered = self._step is _Step.CLOSED or connection.ended or connection.close_received is not None
         return answered and (connection.client or self._owner.transport.is_closing())
 
 
 class Drain(asyncio.BufferedProtocol):
     """Replaces a protocol at its transport, and discards the bytes of the peer.
 
+    Only a close frame in a read of its own is found; a peer that was not sending produces exactly that.
+
     Attributes:
         QUIET: Seconds without a byte after which the peer counts as quiet; detected within twice that time.
         LIMIT: Bytes to read from a peer that does not become quiet.
-        answered: Whether a close frame of the peer has come. Only a close frame in a read of its own is found; a peer
-            that was not sending produces exactly that.
     """
 
     QUIET = 0.25
@@ -160,8 +176,7 @@ class Drain(asyncio.BufferedProtocol):
         self._size = 0
         self._seen = 0  # the value of `_size` at the last check
         self._buffer = owner.buffer
-        self._timer: asyncio.TimerHandle | None = owner.loop.call_later(self.QUIET, self._look)
-        self.answered = False
+        self._timer = owner.loop.call_later(self.QUIET, self._look)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         self._buffer = self._buffer.unused()
@@ -170,11 +185,11 @@ class Drain(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._size += nbytes
         if nbytes <= _LARGEST_CLOSE and _is_close_frame(self._buffer.window[:nbytes]):
-            self.answered = True
             self.stop()
             self._closing.close()
         elif self._size > self.LIMIT:
-            self._shut_down()
+            self.stop()
+            self._closing.shut_down()
 
     def eof_received(self) -> None:
         self._owner.eof_received()
@@ -190,21 +205,14 @@ class Drain(asyncio.BufferedProtocol):
 
     def stop(self) -> None:
         """Stops checking whether the peer is quiet."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
 
     def _look(self) -> None:
         if self._size == self._seen:
-            self._shut_down()
+            self._closing.shut_down()
         else:
             self._seen = self._size
             self._timer = self._owner.loop.call_later(self.QUIET, self._look)
-
-    def _shut_down(self) -> None:
-        if self._timer is not None:
-            self.stop()
-            self._closing.shut_down()
 
 
 def _is_close_frame(data: memoryview) -> bool:

@@ -1,8 +1,9 @@
 """The heartbeat of a connection: pings, and the end of a connection whose peer stays silent.
 
-    quiet --PING_INTERVAL--> ping sent --PONG_TIMEOUT--> a sign of life? --yes--> quiet
-                                 ^                                       --no---> missed --backoff--> ping sent
-                                 |________________________________________________________________________|
+    QUIET -- PING_INTERVAL ------------------------> PINGED
+    PINGED -- a sign of life ----------------------> ANSWERED
+    ANSWERED -- at the next check -----------------> QUIET
+    PINGED -- PONG_TIMEOUT: a miss ----------------> QUIET, and the next ping follows the backoff
 
 Any received byte is a sign of life. So is progress of a peer with 64 KiB or more waiting for it, because a ping waits
 behind those bytes. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With
@@ -14,6 +15,7 @@ the error: a silent connection ends after 1.0 to 1.1 times RECEIVE_TIMEOUT, neve
 """
 
 import asyncio
+import enum
 import time
 from typing import Protocol
 
@@ -24,6 +26,14 @@ from .loop import clock
 __all__ = ["Heartbeat"]
 
 _WAKES = 10  # in one RECEIVE_TIMEOUT
+
+
+class _Watch(enum.Enum):
+    """The last ping."""
+
+    QUIET = enum.auto()  # awaits nothing; the next one is due later
+    PINGED = enum.auto()  # awaits a sign of life
+    ANSWERED = enum.auto()  # has got one
 
 
 class Owner(Protocol):
@@ -55,7 +65,6 @@ class Heartbeat:
     LATE = 1.0
 
     __slots__ = (
-        "_answered",
         "_clock",
         "_due",
         "_loop",
@@ -65,6 +74,7 @@ class Heartbeat:
         "_sent",
         "_silent_since",
         "_tick",
+        "_watch",
         "latency",
     )
 
@@ -74,9 +84,9 @@ class Heartbeat:
         self._clock = clock(loop)
         self._tick = 0
         self._due = 0.0
-        self._answered = False  # whether anything has come since the last ping
+        self._watch = _Watch.QUIET
         self._misses = 0
-        self._pinged: float | None = None  # time of a ping that awaits its answer
+        self._pinged = 0.0  # time of the last ping
         self._sent = 0  # the last ping's payload: its time in nanoseconds, for uvloop's clock counts milliseconds
         self._silent_since = 0.0
         self.latency: float | None = None
@@ -96,7 +106,7 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """Handles a pong."""
-        if self._pinged is not None and payload == b"%d" % self._sent:
+        if self._watch is not _Watch.QUIET and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
 
     def _wait(self, seconds: float) -> None:
@@ -117,16 +127,17 @@ class Heartbeat:
         is_late = now - self._clock.time(self._tick) > self.LATE
         if self._owner.take_sign_of_life():
             self._silent_since = now
-            self._answered = True
             self._misses = 0
+            if self._watch is _Watch.PINGED:
+                self._watch = _Watch.ANSWERED
         elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT and not is_late:
             self._owner.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
             self._wait(self._due - now)
-        elif self._pinged is None or settings.PONG_TIMEOUT is None:
+        elif self._watch is _Watch.QUIET or settings.PONG_TIMEOUT is None:
             self._ping(now)
-        elif self._answered:
+        elif self._watch is _Watch.ANSWERED:
             self._quiet()
         elif now < self._pinged + settings.PONG_TIMEOUT:
             self._wait(self._pinged + settings.PONG_TIMEOUT - now)
@@ -136,8 +147,8 @@ class Heartbeat:
             self._missed()
 
     def _ping(self, now: float) -> None:
+        self._watch = _Watch.PINGED
         self._pinged = now
-        self._answered = False
         self._sent = time.perf_counter_ns()
         self._owner.ping(b"%d" % self._sent)
         settings = self._owner.endpoint
@@ -148,10 +159,8 @@ class Heartbeat:
         """Waits until the next ping is due, PING_INTERVAL after the last."""
         settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or float("inf")
-        if self._pinged is not None:
-            interval = max(interval - (self._loop.time() - self._pinged), 0)
-        self._pinged = None
-        self._wait(interval)
+        self._watch = _Watch.QUIET
+        self._wait(max(interval - (self._loop.time() - self._pinged), 0))
 
     def _missed(self) -> None:
         self._misses += 1
@@ -159,7 +168,7 @@ class Heartbeat:
             self._give_up()
             return
         settings = self._owner.endpoint
-        self._pinged = None
+        self._watch = _Watch.QUIET
         self._wait(min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:

@@ -97,16 +97,12 @@ class Receiving(Sending):
     def received(self, messages: list[tuple[int, bytes]]) -> None:
         """Takes the messages of the reader by the longer way: the connection's rules apply first."""
         connection = self.connection
-        if self._rate_limit is not None:
-            count = len(messages)
-            if messages and messages[-1][0] == OpCode.CLOSE:
-                count -= 1  # the close frame is always the last
-            allowed = self._rate_limit.take(count, self.loop.time())
-            if allowed < count:
-                messages = messages[:allowed]
-                connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
         control = self.reader.control
-        messages = connection.received(messages, control)
+        allowed = messages if self._rate_limit is None else self._allowed(messages, self._rate_limit)
+        are_too_many = len(allowed) < len(messages)
+        messages = connection.received(allowed, control)
+        if are_too_many:
+            connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
         if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PONG:
@@ -116,6 +112,14 @@ class Receiving(Sending):
         else:
             self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < OpCode.CLOSE])
         self._respond_if_due()
+
+    def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
+        """The first messages, as many as the rate limit allows; the close frame, always the last, does not count."""
+        count = len(messages)
+        if messages and messages[-1][0] == OpCode.CLOSE:
+            count -= 1
+        allowed = rate_limit.take(count, self.loop.time())
+        return messages if allowed == count else messages[:allowed]
 
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because the next message could not be decoded."""
@@ -180,7 +184,7 @@ class Receiving(Sending):
             self.frames is None
             and self._rate_limit is None
             and (not connection.extensions or connection.deflate is not None)
-            and not connection.closing
+            and connection.is_open
         )
         self.direct_out = (
             connection.is_plain

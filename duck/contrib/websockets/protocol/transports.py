@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import enum
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -84,6 +85,15 @@ def end_stream(transport: asyncio.Transport) -> None:
         transport.abort()
 
 
+class _End(enum.Enum):
+    """The end of a transport: OPEN, ENDED, CLOSING, LOST. A state leads to any later one."""
+
+    OPEN = enum.auto()  # bytes go both ways
+    ENDED = enum.auto()  # the protocol writes no more, and still reads
+    CLOSING = enum.auto()  # the protocol neither writes nor reads; waiting bytes may leave
+    LOST = enum.auto()  # nothing is left
+
+
 class VirtualTransport(asyncio.Transport):
     """A transport without a socket; its owner moves the bytes.
 
@@ -101,9 +111,7 @@ class VirtualTransport(asyncio.Transport):
         half_close: Whether `write_eof` is possible. If not, a protocol ends the connection as over TLS.
 
     Attributes:
-        ended: Whether the protocol has called `write_eof` or `close`. No bytes follow `outgoing()` then.
         aborted: Whether the protocol has called `abort`.
-        lost: Whether the connection is gone: `connection_lost` has been called or scheduled.
     """
 
     def __init__(
@@ -126,10 +134,20 @@ class VirtualTransport(asyncio.Transport):
         self._size = 0  # bytes in it
         self._high_water, self._low_water = HIGH_WATER, HIGH_WATER // 4
         self._writing_paused = False
-        self._closing = False
-        self.ended = self.aborted = self.lost = False
+        self._end = _End.OPEN
+        self.aborted = False
 
     # For the owner
+
+    @property
+    def ended(self) -> bool:
+        """Whether the protocol has called `write_eof` or `close`. No bytes follow `outgoing()` then."""
+        return self._end is not _End.OPEN
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is gone: `connection_lost` has been called or scheduled."""
+        return self._end is _End.LOST
 
     def connect(self, protocol: asyncio.BaseProtocol) -> None:
         """Sets the protocol, calls its `connection_made`, and begins to read."""
@@ -151,7 +169,7 @@ class VirtualTransport(asyncio.Transport):
         if self._writing_paused and self._size <= self._low_water:
             self._writing_paused = False
             self._protocol.resume_writing()
-        if self._closing and not self._size:
+        if self._end is _End.CLOSING and not self._size:
             self.lose()
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -171,7 +189,7 @@ class VirtualTransport(asyncio.Transport):
         """Ends the connection, and drops all waiting bytes."""
         if self.lost:
             return
-        self.lost = self.ended = self._closing = True
+        self._end = _End.LOST
         self._reading = False
         self._incoming.clear()
         self._outgoing.clear()
@@ -229,16 +247,16 @@ class VirtualTransport(asyncio.Transport):
         if not self._half_close:
             raise NotImplementedError("this transport has no half-close; use close()")
         if not self.ended:
-            self.ended = True
+            self._end = _End.ENDED
             self._changed()
 
     def can_write_eof(self) -> bool:
         return self._half_close
 
     def close(self) -> None:
-        if self._closing:
+        if self.is_closing():
             return
-        self.ended = self._closing = True
+        self._end = _End.CLOSING
         self._reading = False
         if not self._size:
             self.lose()
@@ -250,14 +268,14 @@ class VirtualTransport(asyncio.Transport):
         self._changed()
 
     def is_closing(self) -> bool:
-        return self._closing
+        return self._end in (_End.CLOSING, _End.LOST)
 
     def pause_reading(self) -> None:
         self._reading = False
         self._changed()
 
     def resume_reading(self) -> None:
-        if self._reading or self._closing:
+        if self._reading or self.is_closing():
             return
         self._reading = True
         self._context = copy_context()

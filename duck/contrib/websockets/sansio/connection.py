@@ -1,16 +1,10 @@
 """One WebSocket connection without I/O: bytes in, messages out, and bytes to send (RFC 6455), for both roles.
 
-State transitions:
-
-    OPEN  -- a close frame is to leave ---------> `closing`: as soon as what was sent before has left
-    OPEN  -- a close frame of ours leaves ------> `close_sent`
-    OPEN  -- a close frame of the peer comes ---> answered at once: `close_sent` and `close_received`
-    any   -- the peer breaks a rule ------------> `failed`, and a close frame that says why, if none has left
-    any   -- the stream ends -------------------> `ended`
-
-After a close frame has left, nothing else leaves, and received data messages are dropped (section 5.5.1). After a close
-frame has come, or the connection has failed, nothing more is read. `is_over` is true when only the end of the stream is
-left to wait for. The owner of the connection sends the bytes that `take_outgoing` returns.
+`states` has the states of both directions and their transitions. A close frame answers that of the peer; after a breach
+of a rule it tells the peer the reason. After a close frame has left, nothing else leaves, and received data messages
+are dropped (section 5.5.1). After a close frame or a breach has come, nothing more is read.
+`is_over` is true when only the end of the stream is left to wait for. The owner of the connection sends the bytes that
+`take_outgoing` returns.
 """
 
 import builtins
@@ -30,6 +24,7 @@ from ..exceptions import (
 from ..extensions import Extension, PerMessageDeflate
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
+from .states import Incoming, Outgoing
 
 __all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
 
@@ -37,6 +32,8 @@ _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NO_TEXT = -1
 _ANY = builtins.BaseException  # the built-in class, because this module's import of the same name hides it
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
+_OPEN = Outgoing.OPEN  # read for each message; looking them up in the class takes several times as long
+_CLOSED = Outgoing.CLOSED
 
 
 def _may_be_sent(code: int) -> bool:
@@ -97,11 +94,10 @@ class Connection:
         max_size: Bytes of the largest message, on the wire and decoded; None for no limit. An encoded message may be a
             sixteenth larger on the wire, because some data does not compress.
         extensions: The negotiated extensions, in the order in which they encode.
-        broken: Whether a message could not be decoded. Later messages are ignored.
-        closing: Whether a close frame is to leave behind the messages sent before it. Nothing may be sent any more, and
-            received messages are dropped.
+        outgoing: What may be sent.
+        incoming: What has been received.
+        ended: Whether the stream has ended, however caused.
         fault: An error of an extension that is not the peer's fault, for the owner to log.
-        needs_response: Whether `respond` has something to do.
         reader: Reads the stream. An owner that feeds it directly passes the messages to `received`.
         writer: Holds the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
         deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
@@ -113,23 +109,22 @@ class Connection:
 
     __slots__ = (
         "_breach",
-        "_closing",
+        "_close_frame",
         "_compressing",
         "_gathered",
         "_max_size",
         "_text",
-        "broken",
         "client",
         "close_code",
         "close_reason",
         "close_received",
-        "closing",
         "deflate",
         "ended",
         "extensions",
         "failed",
         "fault",
-        "needs_response",
+        "incoming",
+        "outgoing",
         "reader",
         "writer",
     )
@@ -152,11 +147,11 @@ class Connection:
         rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
         self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()
-        self._closing: bytes | None = None
+        self._close_frame: bytes | None = None  # payload of a close frame that has not been answered
         self._breach: BaseException | None = None
-        self.broken = self.closing = False
+        self.outgoing = Outgoing.OPEN
+        self.incoming = Incoming.OPEN
         self.fault: builtins.BaseException | None = None
-        self.needs_response = False
         self.close_received: Frame | None = None
         self.failed: BaseException | None = None
         self.ended = False
@@ -185,12 +180,12 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether messages may be sent."""
-        return not (self.writer.closed or self.ended or self.closing)
+        return self.outgoing is _OPEN
 
     @property
     def is_writable(self) -> bool:
         """Whether data sent before a close frame may still leave."""
-        return not (self.writer.closed or self.ended)
+        return self.outgoing is not _CLOSED
 
     @property
     def is_plain(self) -> bool:
@@ -211,9 +206,14 @@ class Connection:
         return self._breach is not None
 
     @property
+    def needs_response(self) -> bool:
+        """Whether `respond` or `prepare_response` has something to do."""
+        return self.incoming is Incoming.UNANSWERED
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to exchange: the stream may be closed once the outgoing bytes have left."""
-        return self.ended or self.failed is not None or (self.writer.closed and self.close_received is not None)
+        return self.ended or self.incoming in (Incoming.CLOSED, Incoming.FAILED)
 
     # Receiving
 
@@ -241,26 +241,25 @@ class Connection:
 
         A separate step, so that replies to earlier messages leave first.
         """
-        self.needs_response = False
-        if self._closing is not None:
-            self._receive_close(self._closing)
-            self._closing = None
+        if self._close_frame is not None:
+            self._receive_close(self._close_frame)
+            self._close_frame = None
         if self._breach is not None and self.failed is None:
             self.fail(self._breach)
 
     def breach(self, error: BaseException) -> None:
         """Notes that the bytes behind the received messages break a rule; `respond` tells the peer."""
         self._breach = error
-        self.needs_response = True
+        if self.failed is None:
+            self.incoming = Incoming.UNANSWERED
 
     def refuse(self, error: builtins.BaseException) -> None:
         """Notes that the next message cannot be decoded; `respond` tells the peer.
 
         Args:
             error: The error of `decode`. If it is not the peer's fault it becomes `fault`, and the peer learns no
-            details.
+                details.
         """
-        self.broken = True
         if isinstance(error, (ExtensionError, ProtocolError)):
             # The traceback would keep all decompressed data alive until the peer closes.
             error.__traceback__ = error.__context__ = None
@@ -271,20 +270,25 @@ class Connection:
 
     def prepare_close(self, code: int, reason: str) -> None:
         """Announces `close`, which follows the data already sent; nothing more may be sent."""
-        self.closing = True
+        self._prepare_end()
         self.close_code, self.close_reason = code, reason
 
     def prepare_response(self) -> None:
         """Announces `respond`, which follows the data already sent; nothing more may be sent."""
-        self.closing = True
-        self.needs_response = False
-        if self._closing is not None:
+        self._prepare_end()
+        self.incoming = Incoming.ANSWERING
+        if self._close_frame is not None:
             with contextlib.suppress(ProtocolError):
-                self.close_code, self.close_reason = parse_close(self._closing)
+                self.close_code, self.close_reason = parse_close(self._close_frame)
+
+    def _prepare_end(self) -> None:
+        if self.outgoing is Outgoing.OPEN:
+            self.outgoing = Outgoing.ENDING
 
     def receive_eof(self) -> None:
         """Notes the end of the stream, however caused."""
         self.ended = True
+        self.outgoing = Outgoing.CLOSED
         for extension in self.extensions:
             if isinstance(extension, PerMessageDeflate):
                 extension.release()
@@ -298,20 +302,20 @@ class Connection:
             messages: The messages and control frames of the last call of `reader`.
             control: Whether control frames may be among them.
         """
-        if self.failed is not None or self.broken:
+        if self._breach is not None or self.failed is not None:
             return []
         reader = self.reader
-        if reader.error and self._breach is None:
+        if reader.error:
             self.breach(codec_error(reader.error))
-        if self.close_sent or self.closing:
+        if self.close_sent or self.outgoing is Outgoing.ENDING:
             messages = [message for message in messages if OpCode.CLOSE <= message[0] < RSV1]
         if control:
             for opcode, payload in messages:
                 if opcode == OpCode.PING and not self.close_sent:
                     self.writer.write(FIN | OpCode.PONG, payload)
                 elif opcode == OpCode.CLOSE:
-                    self._closing = payload
-                    self.needs_response = True
+                    self._close_frame = payload
+                    self.incoming = Incoming.UNANSWERED
         return messages
 
     def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
@@ -349,7 +353,12 @@ class Connection:
         self.close_received = Frame(OpCode.CLOSE, payload=payload)
         self.close_code, self.close_reason = code, reason
         if not self.writer.closed:
-            self.writer.write(FIN | OpCode.CLOSE, payload[:2])
+            self._write_close(payload[:2])
+        self.incoming = Incoming.CLOSED
+
+    def _write_close(self, payload: bytes) -> None:
+        self.writer.write(FIN | OpCode.CLOSE, payload)
+        self.outgoing = Outgoing.CLOSED
 
     # Sending
 
@@ -357,8 +366,7 @@ class Connection:
         """Queues a message, a fragment, a ping or a pong.
 
         The size of the first fragment decides on the compression of a message. Other extensions take only whole
-        messages:
-        the fragments are gathered, and leave as one frame.
+        messages: the fragments are gathered, and leave as one frame.
 
         Args:
             opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others.
@@ -368,7 +376,7 @@ class Connection:
         Raises:
             ConnectionClosed: A close frame has left, or the stream has ended.
             ValueError: The opcode is none of these, a control frame is over 125 bytes or not final, or a text is not
-            UTF-8.
+                UTF-8.
             RuntimeError: A message begins inside a fragmented one, or continues without a beginning.
         """
         if not self.is_writable:
@@ -476,7 +484,7 @@ class Connection:
             check_close_code(code)
             payload = _close_payload(code, reason)
         if self.is_writable:
-            self.writer.write(FIN | OpCode.CLOSE, payload)
+            self._write_close(payload)
             self.close_code, self.close_reason = code, reason
 
     def take_outgoing(self) -> list[bytes]:
@@ -486,4 +494,5 @@ class Connection:
     def fail(self, error: BaseException) -> None:
         """Ends the connection because of an error of the peer, and tells it (section 7.1.7)."""
         self.failed = error
+        self.incoming = Incoming.FAILED
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
