@@ -186,7 +186,7 @@ def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
         sent = 0
 
         async def on_receive(self, message, opcode):
-            for _ in range(400):
+            for _ in range(160):
                 await self.send(bytes(65536))
                 type(self).sent += 1
             await self.send_close()
@@ -199,8 +199,8 @@ def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
             while before != View.sent:
                 before = View.sent
                 await asyncio.sleep(0.1)
-            assert View.sent < 400
-            assert [len(await peer.message()) for _ in range(400)] == [65536] * 400
+            assert View.sent < 160
+            assert [len(await peer.message()) for _ in range(160)] == [65536] * 160
             assert await peer.closing() == (1000, "")
             peer.close()
 
@@ -273,7 +273,9 @@ def test_the_whole_connection(run, serving_asgi, dial):
     run(scenario())
 
 
-def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(run, serving_asgi, dial):
+def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(run, serving_asgi, dial, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.05)
+
     async def scenario():
         async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
             await peer.head()

@@ -16,6 +16,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 KIB, MIB = 2**10, 2**20
 COMPRESSED = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 EMBEDDED = "embedded"
 UVICORN = ("uvicorn-httptools", "uvicorn-h11")
 

@@ -19,6 +19,8 @@ from ..support import servers
 
 USER = ContextVar("user", default="nobody")
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 @pytest.fixture(params=["embedded", "uvicorn", "bridged"])
 def hosting(request, serving, monkeypatch):
@@ -371,10 +373,11 @@ def test_uvicorn_that_stops_cancels_the_hook(run, serving_asgi, dial, until):
         Told.made = None
         async with serving_asgi(Undecided.as_asgi()) as server, dial(server) as peer:
             await until(lambda: Told.made and Told.made.events)
-            await server.shut_down()
+            stopping = asyncio.create_task(server.shut_down())
             assert (await peer.head())[0] == 500
             await until(lambda: Told.made.events == ["asked", "ended"])
             peer.leave()
+            await stopping
 
     run(scenario())
 

@@ -17,6 +17,8 @@ from duck.server import Limits
 
 MIB = 2**20
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 class Echo(WebSocketView):
     async def on_receive(self, message, opcode):

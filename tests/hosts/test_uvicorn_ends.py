@@ -11,6 +11,11 @@ from .applications import ACCEPT, App, answering
 pytest.importorskip("uvicorn")
 
 
+@pytest.fixture
+def quick_shutdown(monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.2)
+
+
 def test_the_application_closes(run, serving_asgi, dial):
     outcome = []
     app = answering(ACCEPT, {"type": "websocket.close", "code": 4001, "reason": "enough"}, outcome=outcome)
@@ -162,6 +167,7 @@ def test_the_server_shuts_down(run, serving_asgi, dial):
     assert app.events[-1]["code"] == 1012
 
 
+@pytest.mark.usefixtures("quick_shutdown")
 def test_the_server_shuts_down_and_the_client_does_not_care(run, serving_asgi, dial):
     async def scenario():
         async with serving_asgi(App()) as server, dial(server) as peer:
@@ -198,6 +204,7 @@ async def frame_header(peer):
     return first, int.from_bytes(await peer.reader.readexactly(8)) if size == 127 else size
 
 
+@pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
 def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial, app):
     """It gets all that was sent, and the close frame, however long that takes."""
@@ -212,7 +219,7 @@ def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial
                 for start in range(0, size, 65536):
                     received += len(await peer.reader.readexactly(min(65536, size - start)))
                     if received % 2**20 == 0:
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.02)
                 first, size = await frame_header(peer)
             assert received == len(PUSHED)
             assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)
@@ -222,6 +229,7 @@ def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial
     run(scenario())
 
 
+@pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
 def test_the_server_shuts_down_and_a_client_does_not_read(run, serving_asgi, dial, app):
     async def scenario():

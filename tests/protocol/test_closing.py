@@ -13,6 +13,8 @@ from ..support.servers import SLOW
 
 MIB = 2**20
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 class Recorder(views.Recorder):
     async def on_close(self, frame=None):
@@ -221,7 +223,7 @@ def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
 
     class View(Recorder):
         MAX_FRAME_SIZE = MIB // 4
-        CLOSE_TIMEOUT = 0.5
+        CLOSE_TIMEOUT = 0.25
 
     async def scenario():
         options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
@@ -229,7 +231,7 @@ def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
             session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             sending = far_behind(session)
             for _ in range(32):
-                await asyncio.sleep(0.04)
+                await asyncio.sleep(0.02)
                 assert len((await session.peer.frame()).payload) == MIB // 4
             assert await session.peer.closing() == (4001, "")
             session.peer.close(4001)
@@ -283,18 +285,19 @@ def test_a_peer_that_stays_behind_its_close_frame(run, connect, tls, secure, fir
 
 
 @KINDS
-def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure):
+def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure, monkeypatch):
     """Our side of the stream stays open meanwhile, as a proxy may end both when one ends."""
+    monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 0.15)
 
     async def scenario():
         async with connect(Recorder, tls=tls if secure else None) as session:
             peer = session.peer
             peer.write(BREACHES["too big"][0])
             assert await peer.closing() == (1009, "message too big")
-            for _ in range(20):
+            for _ in range(12):
                 peer.write(bytes(MIB // 4))
                 await peer.writer.drain()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.03)
                 assert not peer.reader.at_eof()
             # Then it answers, and that is the end.
             peer.write(bytes(10))

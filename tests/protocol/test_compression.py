@@ -7,6 +7,8 @@ import pytest
 from duck.contrib.websockets import Compression, Extension, Frame, OpCode, PerMessageDeflate, WebSocketView
 from duck.contrib.websockets.extensions import _kept
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 JSON = b'{"symbol": "ABCD", "price": 123.45, "side": "buy"}, ' * 20
 
 

@@ -32,6 +32,8 @@ STEPS = [
 ]
 UPGRADED = STEPS[STEPS.index("request sent") :]
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 
 class Boom(Exception):
     pass
@@ -40,7 +42,7 @@ class Boom(Exception):
 class View(WebSocketView):
     """Waits in its hooks where it is told to, and fails in them once it is `broken`."""
 
-    CLOSE_TIMEOUT = 0.1
+    CLOSE_TIMEOUT = 0.03
     broken = False
 
     def __init__(self, *args, **kwargs):
@@ -230,15 +232,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_collection():
-    """Lets the garbage collector look at nothing but what these tests leave."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def sockets():
     """Those that are open, where the system tells; uvloop opens other files when it likes."""
     links = []
@@ -250,14 +243,14 @@ def sockets():
 
 @pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
 def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
-    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.02)
     monkeypatch.setattr(View, "broken", False)
     closes = []
 
     async def scenario():
         before = sockets()
         options = {"tls": tls} if encrypted else {}
-        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.1, **options) as server:
+        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.03, **options) as server:
             async with dial(server, cut=0, **options) as peer:
                 conversation = Conversation(peer, server)
                 async with contextlib.aclosing(converse(conversation, step)) as steps:

@@ -205,7 +205,8 @@ def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
             for number in range(240):
                 session.peer.send(str(number))
                 assert await session.peer.message() == str(number)
-                await asyncio.sleep(0.005)
+                if number >= 190:  # the burst of a second is all but gone
+                    await asyncio.sleep(0.005)
             session.peer.close()
             assert await session.peer.closing() == (1000, "")
 

@@ -209,7 +209,7 @@ def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
 
     class Strict(View):
         PING_INTERVAL = None
-        RECEIVE_TIMEOUT = 0.5
+        RECEIVE_TIMEOUT = 0.25
         MAX_FRAME_SIZE = 2**18
 
     async def scenario():
@@ -218,7 +218,7 @@ def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
             session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
             sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
             for _ in range(48):
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.015)
                 assert len((await session.peer.frame()).payload) == 2**18
             assert session.view.close_code is None
             await asyncio.gather(*sending)
@@ -232,7 +232,7 @@ def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
 
     class Strict(View):
         PING_INTERVAL = None
-        RECEIVE_TIMEOUT = 0.5
+        RECEIVE_TIMEOUT = 0.2
         SENDING = None
 
         async def on_open(self):

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.transports import VirtualTransport
 
@@ -38,6 +40,7 @@ def test_a_peer_that_does_not_end_its_side_is_cut(run):
     run(scenario())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_half_close_the_transport_closes_once_the_peer_is_quiet(run):
     async def scenario():
         transport, lost = ending(half_close=False)

@@ -14,6 +14,8 @@ from ..support.handshake import UPGRADE
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 class Stuck(WebSocketView):
     """Its handlers begin and do not end before it is told to go on."""

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from duck.server import Limits
+from duck.server.cli import main
 
 from ..support.commands import ROOT, run_command
 from .command import ONE_VIEW, fails
@@ -88,10 +89,15 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
     assert error.endswith("/duckling.py, line 1)\n")
 
 
+def test_no_command(folder):
+    line = fails(folder)
+    assert "required" in line
+    assert line.endswith("--help\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "required"),
         (("serve",), "required: TARGET"),
         (("dance",), "invalid choice: 'dance'"),
         (("serve", "echo.py", "--dance"), "unrecognized arguments: --dance; see duck serve --help"),
@@ -121,10 +127,15 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
         (("serve", "echo.py", "--head-size", "32K"), "'32K' is not a whole number from 1 on"),
     ],
 )
-def test_bad_usage(folder, arguments, words):
-    line = fails(folder, *arguments)
+def test_bad_usage(capsys, arguments, words):
+    """In this process, as nothing is imported or served."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    output, line = capsys.readouterr()
+    assert (caught.value.code, output) == (2, "")
+    assert line.count("\n") == 1
     assert words in line
-    assert line.rstrip().endswith("--help")
+    assert line.endswith("--help\n")
 
 
 @pytest.mark.parametrize(

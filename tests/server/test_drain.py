@@ -82,7 +82,9 @@ def test_who_has_just_connected_to_a_server_that_is_replaced_is_served(run, conn
             assert {protocol._phase for protocol in server._work.protocols} == {Phase.READING}
             client.send(KEY)
             assert (await client.response(head_only=True)).status == 101
-            assert await client.rest() == b"\x88\x16\x03\xf4server shutting down"
+            farewell = b"\x88\x16\x03\xf4server shutting down"
+            assert await client.reader.readexactly(len(farewell)) == farewell
+            client.writer.close()
             await closing
 
     run(scenario())

@@ -88,7 +88,7 @@ class RawView(WebSocketView):
 
 
 @pytest.fixture
-def without_collector():
+def without_collector(quick_collection):
     gc.collect()
     gc.disable()
     yield
@@ -224,11 +224,11 @@ def test_any_request_to_the_route_goes_to_the_view(run, connect, serve_view, vie
 
 def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
     async def scenario():
-        limits = Limits(head_timeout=0.5, keep_alive_timeout=0.1)
+        limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
         async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
             client.send(UPGRADE)
             view = await view_class.views.get()
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.5)
             client.send(b"still there")
             assert await view.protocol.until(11) == b"still there"
 

@@ -18,6 +18,8 @@ from duck.views import View
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
+pytestmark = pytest.mark.usefixtures("impatient", "quick_collection")
+
 
 class Page(View):
     def run(self, request, **kwargs):

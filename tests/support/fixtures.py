@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from duck.contrib.websockets import codec as chosen
+from duck.contrib.websockets.protocol.closing import Closing, Drain
+from duck.contrib.websockets.protocol.flow_control import Intake
+from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.server import Server
 from duck.server.runner import loop_factory
@@ -30,9 +34,11 @@ __all__ = [
     "dial",
     "eager_tasks",
     "either_tls",
+    "impatient",
     "log",
     "loop_name",
     "on_codec",
+    "quick_collection",
     "run",
     "runner",
     "serving",
@@ -115,6 +121,24 @@ def run(runner: asyncio.Runner) -> Iterator[Callable[[Coroutine[Any, Any, Any]],
     yield lambda scenario: runner.run(limited(scenario))
     runner.close()
     assert not unseen
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the waits of a connection for its peer that no setting shortens."""
+    monkeypatch.setattr(Drain, "QUIET", 0.03)
+    monkeypatch.setattr(Closing, "LINGER", 0.5)  # its eighth is more than a delayed acknowledgement
+    monkeypatch.setattr(Lingering, "QUIET", 0.03)
+    monkeypatch.setattr(Intake, "LOOK_INTERVAL", 0.03)
+
+
+@pytest.fixture(scope="module")
+def quick_collection() -> Iterator[None]:
+    """Lets the garbage collector look at nothing but what the tests of a module leave."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

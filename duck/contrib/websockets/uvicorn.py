@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes kept of a client's data before the answer
-_SHUTDOWN_TIMEOUT = 1.0  # seconds without progress after which a stopping server cuts a client
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
 _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
@@ -72,9 +71,11 @@ class WebSocketProtocol(asyncio.Protocol):
     Attributes:
         transport: The connection.
         LINGER_TIMEOUT: Seconds for a client to read a refusal, or any other response than 101.
+        SHUTDOWN_TIMEOUT: Seconds without progress after which a stopping server cuts a client.
     """
 
     LINGER_TIMEOUT = LINGER_TIMEOUT
+    SHUTDOWN_TIMEOUT = 1.0
 
     __slots__ = (
         "_answered",
@@ -163,9 +164,9 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._view is not None:
                 self._view.terminate()  # it may be deciding on the handshake
         elif self._view is None or self._responder is None or self._responder.fields is None:
-            self._session.shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
+            self._session.shut_down(CloseCode.SERVICE_RESTART, self.SHUTDOWN_TIMEOUT)
         elif self._view.initiated_upgrade:
-            self._view._shut_down(CloseCode.SERVICE_RESTART, _SHUTDOWN_TIMEOUT)
+            self._view._shut_down(CloseCode.SERVICE_RESTART, self.SHUTDOWN_TIMEOUT)
         else:
             self.transport.abort()  # between the event and the 101 response
 

@@ -30,7 +30,6 @@ from .transports import backlog, end_stream
 __all__ = ["Closing", "Drain"]
 
 _SAMPLES = 8  # checks for progress in one CLOSE_TIMEOUT
-_LINGER = 1.0  # seconds for the TLS shutdown of a peer that has nothing left to read
 _LARGEST_CLOSE = 131  # bytes of the largest masked close frame
 
 
@@ -68,7 +67,12 @@ class Closing:
     Args:
         owner: The connection.
         timeout: Seconds without progress that the peer is granted.
+
+    Attributes:
+        LINGER: Seconds for the TLS shutdown of a peer that has nothing left to read.
     """
+
+    LINGER = 1.0
 
     __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_step", "_timeout", "_timer")
 
@@ -99,7 +103,7 @@ class Closing:
         self._step = _Step.CLOSED
         self._owner.transport.close()
         if not self._owner.lost:
-            self._wait(min(self._timeout, _LINGER) / _SAMPLES)
+            self._wait(min(self._timeout, self.LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
         """Stops draining: ends our side of the stream; the peer is expected to end its own."""
@@ -143,7 +147,7 @@ class Closing:
             self._progress = now
         patience = self._timeout
         if self._is_exchanged and not self._backlog.size:
-            patience = min(patience, _LINGER)
+            patience = min(patience, self.LINGER)
         if now - self._progress >= patience:
             owner.transport.abort()
         else:

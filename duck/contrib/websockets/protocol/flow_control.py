@@ -21,8 +21,6 @@ if sys.platform != "win32":
 
 __all__ = ["Hold", "Intake"]
 
-_LOOK_INTERVAL = 1.0  # seconds between two checks whether the peer is still there
-
 # Events of poll(2): the peer has ended its stream behind its last bytes; the connection no longer exists.
 _ENDED = getattr(select, "POLLRDHUP", 0)
 _GONE = getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
@@ -53,8 +51,11 @@ class Intake:
     """The reading of one connection.
 
     Attributes:
+        LOOK_INTERVAL: Seconds between two checks whether the peer is still there.
         holds: The reasons why it is on hold.
     """
+
+    LOOK_INTERVAL = 1.0
 
     __slots__ = ("_ended", "_owner", "_tick", "_unread", "holds")
 
@@ -123,7 +124,7 @@ class Intake:
 
     def _look_later(self) -> None:
         loop = self._owner.loop
-        self._tick = clock(loop).set(loop, loop.time() + _LOOK_INTERVAL, self)
+        self._tick = clock(loop).set(loop, loop.time() + self.LOOK_INTERVAL, self)
 
     def _socket(self) -> Any:
         socket = self._owner.transport.get_extra_info("socket")

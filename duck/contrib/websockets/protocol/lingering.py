@@ -14,7 +14,6 @@ from .transports import end_stream
 __all__ = ["LINGER_TIMEOUT", "Lingering"]
 
 LINGER_TIMEOUT = 2.0  # seconds, for hosts without a setting for it
-_QUIET = 0.25  # seconds without a byte after which a peer under TLS counts as quiet
 
 
 class Lingering(asyncio.BufferedProtocol):
@@ -25,7 +24,12 @@ class Lingering(asyncio.BufferedProtocol):
         timeout: Seconds until it is aborted if the peer does not end its side.
         patience: Seconds for a peer while written bytes wait, instead of `timeout`; renewed whenever it takes some.
         lost: Called with the argument of `connection_lost`.
+
+    Attributes:
+        QUIET: Seconds without a byte after which a peer under TLS counts as quiet.
     """
+
+    QUIET = 0.25
 
     __slots__ = (
         "_buffer",
@@ -62,7 +66,7 @@ class Lingering(asyncio.BufferedProtocol):
             end_stream(transport)
         if not (transport.is_closing() or transport.is_reading()):
             transport.resume_reading()
-        self._sleep(timeout if self._half_close else min(timeout, _QUIET))
+        self._sleep(timeout if self._half_close else min(timeout, self.QUIET))
 
     def _sleep(self, seconds: float) -> None:
         self._tick = clock(self._loop).set(self._loop, self._loop.time() + seconds, self)
@@ -80,7 +84,7 @@ class Lingering(asyncio.BufferedProtocol):
             self._transport.close()
         self._quiet = True
         left = self._deadline - now
-        self._sleep(left if self._half_close else min(left, _QUIET))
+        self._sleep(left if self._half_close else min(left, self.QUIET))
 
     # From the transport
 
