@@ -75,7 +75,6 @@ class HandshakeError(BaseException):
 
     Attributes:
         status, message, headers, fields, setting: As given; the headers as pairs.
-        body: The content of the response.
 
     Raises:
         ValueError: The status is not that of a final response.
@@ -104,6 +103,7 @@ class HandshakeError(BaseException):
 
     @property
     def body(self) -> bytes:
+        """The content of the response: as given, or the reason and a line end."""
         if self._body is None:
             return f"{self.message}\n".encode() if self.message else b""
         return self._body.encode() if isinstance(self._body, str) else self._body

@@ -59,6 +59,7 @@ class TestConnection(ClientConnection):
 
     @property
     def view(self) -> Any:
+        """The view at the other end."""
         return self._server.view
 
     # The beginning
