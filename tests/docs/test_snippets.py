@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import inspect
 import json
 import logging
 import re
@@ -60,7 +61,9 @@ def test_a_block_runs(snippet, execute):
     for name in re.findall(r"^(?:from|import) (\w+)", snippet.source, re.MULTILINE):
         if f"{name}.py" not in MODULES and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    execute(snippet.source)
+    for name, value in execute(snippet.source).items():
+        if name.startswith("test_") and not inspect.iscoroutinefunction(value):
+            value()
 
 
 def test_the_first_view_as_a_file(folder, run):
