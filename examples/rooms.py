@@ -1,79 +1,79 @@
-"""A chat with rooms, across processes: `REDIS_URL=redis://localhost duck serve examples/rooms.py`, and visit /tea.
-
-Without REDIS_URL each process has its own rooms.
-"""
+"""A chat with rooms: `duck serve [--workers 2 --groups redis://127.0.0.1] examples/rooms.py`; open /tea or /coffee."""
 
 import json
-import os
+from contextlib import suppress
 
-from duck.contrib.websockets import BrokerError, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import BrokerError, CloseCode, OpCode, WebSocketView
 from duck.contrib.websockets.groups import Groups
-from duck.http.request import HttpRequest
 from duck.server import run
 from duck.urls import path
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Rooms</title>
-<style>body { font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: auto; padding: 1rem }</style>
-<h1></h1>
-<ul id="log"></ul>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Rooms</title><style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: auto; padding: 1rem } #state { color: #777 }
+  #log { min-height: 9rem; padding: 0; list-style: none } #log li { padding: .3rem 0; border-bottom: 1px solid #ddd }
+  form { display: flex; gap: .5rem } input { flex: 1; min-width: 0 } input, button { font: inherit; padding: .4rem }
+</style><h1></h1><form><input name="name" required maxlength="40" placeholder="Your name"><button>Enter</button></form>
+<p>Here: <b id="people"></b></p><ul id="log"></ul><p id="state" role="status"></p>
 <form><input autofocus autocomplete="off" maxlength="1000" aria-label="Message"><button>Send</button></form>
 <script>
-  const room = location.pathname, input = document.querySelector("input");
-  document.querySelector("h1").textContent = "Room " + room.slice(1);
-  const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/ws" + room);
-  socket.onmessage = event => {
-    const line = document.createElement("li");
-    line.textContent = JSON.parse(event.data).text;
-    document.querySelector("#log").append(line);
-  };
-  socket.onclose = () => { document.querySelector("h1").textContent += " (connection lost)" };
-  document.querySelector("form").onsubmit = event => {
-    event.preventDefault();
-    socket.send(input.value);
-    input.value = "";
-  };
-</script>
-"""
-
-rooms = Groups(os.environ.get("REDIS_URL"), history=20)
-
-
-def page(request: HttpRequest, room: str) -> str:
-    return PAGE
+  const parts = ["h1", "#people", "#log", "#state", "form:last-of-type"], query = new URLSearchParams(location.search);
+  const [title, people, log, state, form] = parts.map(name => document.querySelector(name));
+  let socket, room = location.pathname.slice(1) || "lobby", here = new Map();
+  (function connect() {
+    socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/ws/${room}?${query}`);
+    socket.onopen = () => { here.clear(); state.textContent = "Connected." };
+    socket.onclose = () => { state.textContent = "Connection lost, trying again…"; setTimeout(connect, 1000) };
+    socket.onmessage = event => {
+      const {id, text, joined = [], left = []} = JSON.parse(event.data);
+      if (id) query.set("since", id);  // from where the history continues after a reconnection
+      if (text) log.append(Object.assign(document.createElement("li"), {textContent: text}));
+      for (const [entry, name] of joined) here.set(entry, name);
+      for (const [entry] of left) here.delete(entry);
+      people.textContent = [...here.values()].sort().join(", ");
+    };
+  })();
+  title.textContent = "Room " + decodeURIComponent(room);
+  onpagehide = () => socket.close();  // browsers may keep a hidden page, and its connection
+  form.onsubmit = event => { event.preventDefault(); socket.send(form[0].value); form.reset() };
+</script>"""
+rooms = Groups.from_environment(
+    history=20,
+    stamp=lambda payload, id: json.dumps({"id": id, "text": payload.decode()}),
+    announce=lambda change: json.dumps({"joined": change.joined, "left": change.left}),
+    presence_ttl=10,  # seconds until the visitors of a killed process are gone
+)
 
 
 class Chat(WebSocketView):
-    """Passes each message on to all members of the room, in any process."""
-
-    MAX_FRAME_SIZE = 4096  # bytes; the page limits its input
-    SLOW_CONSUMER = "close"  # a client that does not read is disconnected
+    MAX_FRAME_SIZE = 4096  # bytes; the input of the page has room for 1000 characters
+    SLOW_CONSUMER = "close"  # disconnects clients that do not read
 
     async def on_open(self) -> None:
-        await rooms.join(self, self.kwargs["room"], since="")  # with the whole history
-        await self.say("somebody has come")
+        query = {"name": ["somebody"], "since": [""]} | self.request.query
+        self.name, self.room = query["name"][0][:40], self.kwargs["room"]
+        try:
+            complete = await rooms.join(self, self.room, since=query["since"][0], data=self.name)
+        except ValueError as error:
+            await self.send_close(CloseCode.POLICY_VIOLATION, str(error))
+        else:
+            await self.show_all("" if complete else "(Some messages may be missing here.)")
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        await self.say(message.decode(errors="replace"))
-
-    async def on_close(self, frame: Frame | None) -> None:
-        await self.say("somebody has left")
+        try:
+            await rooms.publish(self.room, f"{self.name}: {message.decode(errors='replace')}")
+        except BrokerError:
+            await self.send_json({"text": "(Not sent; please try again later.)"})
 
     async def on_gap(self, group: str) -> None:
-        await self.send_json({"text": "some messages may be missing here"})
+        await self.show_all("(Some messages may be missing here.)")
 
-    async def say(self, text: str) -> None:
-        try:
-            await rooms.publish(self.kwargs["room"], json.dumps({"text": text}))
-        except BrokerError:
-            if self.state:
-                await self.send_json({"text": f"not sent: {text}"})
+    async def show_all(self, text: str) -> None:
+        with suppress(BrokerError):  # on_gap is called once the broker is back
+            await self.send_json({"text": text, "joined": await rooms.presence(self.room)})
 
 
-urlpatterns = [path("/<room>", page), path("/ws/<room>", Chat)]
+urlpatterns = [path("/", lambda request: PAGE), path("/<room>", lambda request, room: PAGE), path("/ws/<room>", Chat)]
 
 if __name__ == "__main__":
     run(urlpatterns)

@@ -116,17 +116,27 @@ async def login(visit: Visit) -> Page:
 
 
 async def rooms(visit: Visit) -> Page:
-    alice, bob, carol = await visit.open("/tea"), await visit.open("/tea"), await visit.open("/coffee")
-    for page in (alice, bob, carol):
-        await _heard(page, "somebody has come")
+    async def here(page: Page, *names: str) -> None:
+        await page.until(f"document.querySelector('#people').textContent === {', '.join(names)!r}")
+
+    alice, bob, carol = [await visit.open(f"/{room}?name={name}") for room, name in _GUESTS]
+    for page in (alice, bob):
+        await here(page, "Alice", "Bob")
+    await here(carol, "Carol")
     for page, text in ((carol, "One coffee, please"), (alice, "Green or black?"), (bob, "<b>Black</b>")):
         await _say(page, text)
         await _heard(page, text)
-    await _heard(alice, "<b>Black</b>")
-    assert "coffee" not in await alice.evaluate(LOG)
-    assert await carol.evaluate(LOG) == "somebody has come|One coffee, please"
+    await bob.type("[name=name]", "Robert")
+    await bob.submit("form")
+    for page in (alice, bob):
+        await here(page, "Alice", "Robert")
+        await _lines(page, "Alice: Green or black?", "Bob: <b>Black</b>")
+    await here(carol, "Carol")
+    await _lines(carol, "Carol: One coffee, please")
     return alice
 
+
+_GUESTS = [("tea", "Alice"), ("tea", "Bob"), ("coffee", "Carol")]
 
 SCENES: dict[str, Scene] = {scene.__name__: scene for scene in (echo, chat, login, rooms)}
 """The scenes by the names of their examples."""

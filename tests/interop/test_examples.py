@@ -2,6 +2,7 @@
 
 import pytest
 
+from ..support.redis import RedisServer
 from .scenes import EXAMPLES, SCENES, visiting
 from .serving import serving
 
@@ -21,3 +22,17 @@ def test_an_example(name, devtools, run):
 
     with serving(EXAMPLES / f"{name}.py") as server:
         run(scenario())
+
+
+def test_rooms_of_two_workers(devtools, run, tmp_path):
+    async def scenario():
+        async with visiting(devtools, server) as visit:
+            await SCENES["rooms"](visit)
+
+    redis = RedisServer(tmp_path)
+    redis.start()
+    try:
+        with serving(EXAMPLES / "rooms.py", "--workers", "2", "--groups", redis.url) as server:
+            run(scenario())
+    finally:
+        redis.kill()
