@@ -32,6 +32,7 @@ LAYERS = [
     [f"{WEBSOCKETS}.sansio"],
     [f"{WEBSOCKETS}.compression"],
     [f"{WEBSOCKETS}.protocol"],
+    [f"{WEBSOCKETS}.metrics"],
     [f"{WEBSOCKETS}.groups"],
     [f"{WEBSOCKETS}.hosts"],
     [f"{WEBSOCKETS}.settings"],

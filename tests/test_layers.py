@@ -47,6 +47,7 @@ def test_the_server_takes_of_the_package_only_what_is_listed():
         "client.bench",
         "client.terminal",
         "logging",
+        "metrics",
         "protocol.lingering",
         "protocol.loop",
         "protocol.stepping",
@@ -103,7 +104,10 @@ NOT_FOR_EVERY_SERVER = {
     *("calendar", "concurrent.futures.thread", "datetime", "email.utils", "http", "httptools"),
     *("ipaddress", "json", "random", "redis", "ssl", "urllib.parse", "urllib.request", "uvicorn"),
     *("duck.pytest_plugin", "duck.server"),
-    *(f"{PACKAGE}.{name}" for name in ("client", "groups", "sansio.client_handshake", "testing", "uvicorn")),
+    *(
+        f"{PACKAGE}.{name}"
+        for name in ("client", "groups", "metrics.stats", "sansio.client_handshake", "testing", "uvicorn")
+    ),
     *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework")),
 }
 

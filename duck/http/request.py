@@ -29,6 +29,7 @@ class HttpRequest:
         scope: The ASGI scope after its middleware; None on the embedded server.
         responder: The host's part in the answer to an upgrade request, a `transport.Responder`; None where the answer
             is written to the transport as it is.
+        metrics: The host's counting of its connections, a `metrics.Metrics`; None for no counting.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class HttpRequest:
         "headers",
         "http_version",
         "method",
+        "metrics",
         "path",
         "query_string",
         "responder",
@@ -82,6 +84,7 @@ class HttpRequest:
         self.application = application
         self.scope = scope
         self.responder: Any = None
+        self.metrics: Any = None
         self._meta: dict[str, Any] | None = None
 
     @property

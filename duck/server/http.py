@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.logging import format_address, log_access, printable
+from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
 from duck.contrib.websockets.protocol.stepping import is_abandoned
@@ -76,6 +77,8 @@ class Host(Protocol):
     def retry_after(self) -> int | None: ...
     @property
     def application(self) -> Any: ...
+    @property
+    def metrics(self) -> Metrics: ...
     @property
     def closing(self) -> bool: ...
 
@@ -285,7 +288,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         headers = head.headers
         if self._server.proxies is not None:
             client, secure, headers = self._server.proxies.client(client, headers, secure)
-        return HttpRequest(
+        request = HttpRequest(
             method=head.method,
             target=head.target,
             headers=headers,
@@ -296,6 +299,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             content=head.body or b"",
             application=self._server.application,
         )
+        request.metrics = self._server.metrics
+        return request
 
     def _hand_over(self, request: HttpRequest, match: Match) -> None:
         """Give the connection to a WebSocket view, and never touch the transport again."""

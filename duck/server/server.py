@@ -15,6 +15,7 @@ from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
 from duck.contrib.websockets.logging import format_address
+from duck.contrib.websockets.metrics import Metrics, Stats
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 from duck.urls import path
@@ -58,6 +59,7 @@ class Server:
         allowed_hosts: The names by which clients may address the server; None for any.
         allowed_origins: The `ALLOWED_ORIGINS` of views without their own.
         application: The `application` of requests.
+        metrics: The counts of its WebSocket connections.
         state: The value of the application's lifespan; None without one.
         health_path: The path that answers health checks; None for no such path.
         draining: Whether the server has begun to shut down.
@@ -89,6 +91,7 @@ class Server:
         origins = options.allowed_origins
         self.allowed_origins = None if origins is None else checked_origins(origins)
         self.application = Application(self)
+        self.metrics = Metrics()
         self.state: Any = None
         self.draining = self.closing = False
         self.retry_after: int | None = None
@@ -113,6 +116,10 @@ class Server:
     def connections(self) -> list[WebSocketView]:
         """The WebSocket views that are running."""
         return list(self._work.views.values())
+
+    def stats(self) -> Stats:
+        """Returns the numbers of the WebSocket connections since the creation of the server."""
+        return self.metrics.stats()
 
     async def listen(self, sockets: Sequence[socket.socket] = (), ssl: tls.SSLContext | None = None) -> None:
         """Begin to serve, on the running loop.

@@ -34,6 +34,8 @@ class VirtualLoop:
 class FakeProtocol:
     """Stands for the protocol of a connection, with the settings of a view."""
 
+    counters = None
+
     def __init__(self, loop, **settings):
         self.loop = loop
         self.endpoint = type("Settings", (WebSocketView,), settings)

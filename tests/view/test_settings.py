@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from duck.contrib.websockets import Compression, WebSocketView
+from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.settings import BY_NAME, SETTINGS
 from duck.http.request import HttpRequest
 
@@ -33,6 +34,7 @@ WRONG = {
     "ALLOWED_ORIGINS": ["*", "https://example.org", b"*", 5, ["example.org"], ["https://example.org/x"], [None]],
     "COMPRESSION": [None, 1, "yes", {}],
     "EXTENSIONS": [[], None, "x", {"x": None}, {"x y": print}, {"": print}, {5: print}, {b"x": print}],
+    "METRICS": [True, {}, Metrics],
     "MAGIC_STRING": ["another", None],
 }
 
@@ -54,6 +56,7 @@ RIGHT = {
     "ALLOWED_ORIGINS": [None, (), ["*"], ("https://example.org",), {"https://*.example.org", "null"}],
     "COMPRESSION": [True, False, Compression(level=1)],
     "EXTENSIONS": [{}, {"x-name": lambda parameters: None}],
+    "METRICS": [None, Metrics()],
     "MAGIC_STRING": [WebSocketView.MAGIC_STRING],
 }
 

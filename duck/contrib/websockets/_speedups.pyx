@@ -1,6 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The codec, compiled. `codec/pure.py` is its specification: same names, arguments, results and errors."""
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -74,6 +75,7 @@ cdef const duck_tier *simd = &duck_tiers[<int>SIMD_TIERS.index(SIMD_TIER)]
 
 include "codec/payload.pxi"
 include "codec/header.pxi"
+include "codec/counters.pxi"
 include "codec/reader.pxi"
 include "codec/writer.pxi"
 include "codec/worker.pxi"

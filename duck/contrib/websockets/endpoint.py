@@ -9,12 +9,13 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequen
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .codec import SENT, watching
+from .codec import SENT, Counters, watching
 from .compression import Compression
 from .definition import WATCHED, Definition
 from .extensions import Extension
 from .frame import Frame
 from .logging import logger
+from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
 from .protocol.pending import hop
@@ -63,6 +64,7 @@ class WebSocketEndpoint:
     SLOW_CONSUMER: Literal["wait", "drop", "close"] = "wait"
     SUBPROTOCOLS: Sequence[str] = ()
     COMPRESSION: bool | Compression = True
+    METRICS: Metrics | None = None
 
     # Values that most connections never change: defaults of the class spare each connection the assignment.
     subprotocol: str | None = None
@@ -185,7 +187,13 @@ class WebSocketEndpoint:
             self._receive_frame if "on_new_frame" in overridden else self.on_receive,
             None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             self.send_frame if "send_frame" in overridden else None,
+            counters=self._counters,
         )
+
+    @property
+    def _counters(self) -> Counters | None:
+        """The counters of the connection; None for no counting."""
+        return None if self.METRICS is None else self.METRICS.counters
 
     def _start(self, protocol: ConnectionProtocol, overridden: frozenset[str]) -> None:
         """Starts the hooks. The transport is attached."""

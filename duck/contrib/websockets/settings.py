@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .compression import Compression
+from .metrics import Metrics
 from .protocol.slow_consumer import SLOW_CONSUMER_POLICIES
 from .sansio.handshake import MAGIC_STRING
 from .sansio.negotiation import TOKEN
@@ -108,6 +109,11 @@ def _extensions(value: Any) -> None:
             raise ValueError(f"has {name!r}, which cannot name an extension: a name is a token, such as 'x-name'")
         if not callable(negotiator):
             raise TypeError(f"has {negotiator!r} for {name!r}: give a function that takes the parameters of an offer")
+
+
+def _metrics(value: Any) -> None:
+    if value is not None and not isinstance(value, Metrics):
+        raise TypeError(f"is a Metrics or None, not {value!r}")
 
 
 def _magic_string(value: Any) -> None:
@@ -225,6 +231,13 @@ SETTINGS = (
         "any depth, without the domain itself; `null` and `file://` for pages without a host; `*` for all. None "
         "allows the server's own origin only. Other pages get 403.",
         _origins,
+    ),
+    Setting(
+        "METRICS",
+        "",
+        "A `duck.contrib.websockets.metrics.Metrics` that counts the connections of the view. None leaves that to the "
+        "host: the embedded server counts all its connections.",
+        _metrics,
     ),
     Setting("MAGIC_STRING", "", "Constant of the handshake (RFC 6455, section 1.3). Do not change it.", _magic_string),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from duck.http.request import HttpRequest
 from duck.views import View
 
-from .codec import type_version
+from .codec import Counters, type_version
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .definition import Definition
 from .endpoint import State, WebSocketEndpoint
@@ -17,6 +17,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
 from .logging import access_logger, log_access, log_event, log_refusal, logger
+from .metrics import Metrics
 from .protocol.stepping import start_task
 from .sansio import handshake
 from .sansio.connection import Connection
@@ -362,6 +363,11 @@ class WebSocketView(WebSocketEndpoint, View):
             raise RuntimeError(
                 "the connection is not open yet: refuse the handshake by a HandshakeError, or close from on_open on"
             )
+
+    @property
+    def _counters(self) -> Counters | None:
+        metrics: Metrics | None = self.METRICS or getattr(self.request, "metrics", None)
+        return None if metrics is None else metrics.counters
 
     # Required by the protocol of its endpoint
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         MESSAGE_COST,
         NOT_TEXT,
         RSV1,
+        SECONDS,
         SENT,
         UTF8_REJECT,
+        Counters,
         Dispatcher,
         FrameWriter,
+        Histogram,
         HotPath,
         MaskingWriter,
         MessageReader,
@@ -42,10 +45,13 @@ __all__ = [
     "MESSAGE_COST",
     "NOT_TEXT",
     "RSV1",
+    "SECONDS",
     "SENT",
     "UTF8_REJECT",
+    "Counters",
     "Dispatcher",
     "FrameWriter",
+    "Histogram",
     "HotPath",
     "MaskingWriter",
     "MessageReader",
@@ -121,10 +127,13 @@ if not TYPE_CHECKING:
     MESSAGE_COST = _module.MESSAGE_COST
     NOT_TEXT = _module.NOT_TEXT
     RSV1 = _module.RSV1
+    SECONDS = _module.SECONDS
     SENT = _module.SENT
     UTF8_REJECT = _module.UTF8_REJECT
+    Counters = _module.Counters
     Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter
+    Histogram = _module.Histogram
     HotPath = _module.HotPath
     MaskingWriter = _module.MaskingWriter
     MessageReader = _module.MessageReader

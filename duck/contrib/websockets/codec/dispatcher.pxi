@@ -144,6 +144,9 @@ cdef class Dispatcher:
 
     cdef int lose(self, Worker worker) except -1:
         """Releases a worker whose task has ended or is about to."""
+        if worker.started != 0 and self.hot is not None and self.hot.counters is not None:
+            self.hot.counters.add_handler(worker.started)
+            worker.started = 0
         if self.idle is worker:
             self.idle = None
         if self.workers is not NO_WORKERS:
@@ -183,6 +186,8 @@ cdef class Dispatcher:
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
         """Hands messages to handlers in a worker's task while it can serve another; returns the next index."""
         cdef tuple message
+        cdef Counters counters = None if self.hot is None else self.hot.counters
+        cdef double started = 0 if counters is None else duck_seconds()
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
         cdef PyObject **weak_references = PyObject_GET_WEAKREFS_LISTPTR(bare)
@@ -202,11 +207,16 @@ cdef class Dispatcher:
                     message = self.decoded(message)
                     if message is None:
                         break
+                    if counters is not None:
+                        started = duck_seconds()
                 if self.hot is not None:
                     self.hot.renew_share()
                 worker.start(message)
                 if worker.state == WAITING:
+                    worker.started = started
                     break
+                if counters is not None:
+                    started = counters.add_handler(started)
                 if (
                     worker.kept
                     or Py_REFCNT(bare) != worker.references
@@ -223,6 +233,8 @@ cdef class Dispatcher:
             try:
                 if worker.state != STARTING:
                     raise
+                if counters is not None:
+                    counters.add_handler(started)
                 worker.fail(error)
             except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
                 worker.task = None
@@ -277,6 +289,8 @@ cdef class Dispatcher:
         self.inbox.extend(messages)
         for message in messages:
             self.waiting_bytes += len(<bytes>message[1])
+        if self.hot is not None and self.hot.counters is not None:
+            self.hot.counters.add_waiting(len(self.inbox), self.waiting_bytes)
         if not self.full and (
             len(self.inbox) > self.most_waiting or self.waiting_bytes > self.most_waiting_bytes
         ):

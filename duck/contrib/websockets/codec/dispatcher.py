@@ -24,8 +24,10 @@ This file imports nothing of asyncio: `Tasks` is the interface that it needs of 
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
+from time import perf_counter
 from typing import Any, Protocol
 
+from .counters import Counters
 from .numbers import INBOX_BATCH
 from .worker import IDLE, WAITING, Worker
 
@@ -36,6 +38,10 @@ NO_WORKERS: frozenset[Any] = frozenset()
 
 class Owner(Protocol):
     """The connection of a dispatcher."""
+
+    @property
+    def counters(self) -> Counters | None:
+        """Counts the time of handlers; None for no counting."""
 
     def hook_failed(self, error: BaseException) -> None:
         """Handles the exception of a handler."""
@@ -257,6 +263,9 @@ class Dispatcher:
 
     def lose(self, worker: Worker) -> None:
         """Releases a worker whose task has ended or is about to."""
+        if worker.started:
+            self._count(worker.started)
+            worker.started = 0.0
         if self.idle is worker:
             self.idle = None
         if isinstance(self.workers, set):
@@ -267,6 +276,11 @@ class Dispatcher:
             self.opened = True
         if self.inbox:
             self._drain_soon()
+
+    def _count(self, started: float) -> None:
+        """Counts a handler that ends now."""
+        if self.owner.counters is not None:
+            self.owner.counters.handlers.observe(perf_counter() - started)
 
     def _drain_soon(self) -> None:
         if not self._draining:
@@ -328,7 +342,12 @@ class Dispatcher:
                     break
                 message = decoded
             owner.renew_share()
+            started = perf_counter()
             worker.start(message)
+            if worker.state == WAITING:
+                worker.started = started
+            else:
+                self._count(started)
             if worker.state != IDLE:
                 break
             owner.flush_if_old()
@@ -367,6 +386,8 @@ class Dispatcher:
             self.inbox = self._new_deque()
         self.inbox.extend(messages)
         self._waiting_bytes += sum(len(payload) for _, payload in messages)
+        if self.owner.counters is not None:
+            self.owner.counters.note_waiting(len(self.inbox), self._waiting_bytes)
         most, most_bytes = self._most_waiting
         if not self.full and (len(self.inbox) > most or self._waiting_bytes > most_bytes):
             self.full = True

@@ -83,6 +83,12 @@ cdef inline int write_header(uint8_t *p, uint8_t first, uint64_t length, bint ma
     return size
 
 
+cdef inline Py_ssize_t payload_size(bytes frame) noexcept:
+    """The size of the payload of a serialized frame without mask."""
+    cdef uint8_t length = <uint8_t>PyBytes_AS_STRING(frame)[1]
+    return len(frame) - (2 if length < 126 else 4 if length == 126 else 10)
+
+
 cdef int check_first(object first) except -1:
     first = PyNumber_Index(first)  # a float would be truncated silently
     if not 0 <= first <= 255:

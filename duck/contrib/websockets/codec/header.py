@@ -17,7 +17,12 @@ from .numbers import (
 )
 from .payload import Buffer, mask_bytes, turn_mask, view_of
 
-__all__ = ["build_header", "check_first", "parse_header", "read_header", "serialize"]
+__all__ = ["build_header", "check_first", "parse_header", "payload_size", "read_header", "serialize"]
+
+
+def payload_size(frame: bytes) -> int:
+    """The size of the payload of a serialized frame without mask."""
+    return len(frame) - (2 if frame[1] < 126 else 4 if frame[1] == 126 else 10)
 
 
 def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, bytes] | int:

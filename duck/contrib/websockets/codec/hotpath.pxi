@@ -73,6 +73,7 @@ cdef class HotPath:
     cdef public FrameWriter writer
     cdef public object dispatcher  # a Dispatcher, or what a host has in its place
     cdef public ReceiveBuffer buffer
+    cdef public Counters counters
     cdef public object transport
     cdef public object sent
     cdef public bint alive
@@ -199,6 +200,8 @@ cdef class HotPath:
                 frame = message.compress_for(self)
                 compressed = True
                 self.put_serialized(frame)
+                if self.counters is not None:
+                    self.counters.add_deflated(payload_size(frame), size)
             except:
                 if compressed:
                     self.cut()
@@ -217,6 +220,7 @@ cdef class HotPath:
             if self.queued:
                 self.queued = self.transport.get_write_buffer_size() != 0
             if not self.queued and writer.size == 0:
+                writer.count_serialized(frame)
                 sent = self.write_one(frame)
                 if sent < len(frame):
                     self.write_rest(frame, sent)
@@ -242,6 +246,7 @@ cdef class HotPath:
 
     cdef int write_compressed(self, int kind, bytes payload) except -1:
         cdef bint compressed = False
+        cdef Py_ssize_t size = len(payload)
         # While Python code runs, a signal handler may run too, and send.
         self.busy = True
         self.direct_out = False
@@ -249,6 +254,8 @@ cdef class HotPath:
             payload = self.compress(payload)
             compressed = True
             self.writer.write(FIN | RSV1 | kind, payload)
+            if self.counters is not None:
+                self.counters.add_deflated(len(payload), size)
         except:
             if compressed:
                 self.cut()  # later messages would refer to one that the peer has not received

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
+from .counters import Counters
+from .header import payload_size
 from .numbers import CORK_LIMIT, CORK_TIME, FAIR_SHARE, FIN, MESSAGE_COST, NOT_TEXT, RSV1, SEND_CREDIT
 from .payload import utf8_state
 from .reader import MessageReader
@@ -85,6 +87,7 @@ class HotPath:
         writer: Takes messages to be sent.
         dispatcher: Takes received messages: a `Dispatcher` or another consumer.
         buffer: The buffer to receive into.
+        counters: Counts compressed messages and the time of handlers; None for no counting.
         transport: The transport to write to.
         sent: The result of `send` when there is nothing to wait for.
         alive: Set by every read.
@@ -107,6 +110,7 @@ class HotPath:
     writer: FrameWriter
     dispatcher: Any
     buffer: ReceiveBuffer
+    counters: Counters | None = None
     transport: Any
     sent: Any
     alive: bool = False
@@ -201,6 +205,8 @@ class HotPath:
             frame = message.compress_for(self)
             compressed = True
             self._write_serialized(frame)
+            if self.counters is not None:
+                self.counters.note_deflated(payload_size(frame), message.size)
         except BaseException:
             if compressed:
                 self.cut()
@@ -239,6 +245,7 @@ class HotPath:
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         assert self.compress is not None
         compressed = False
+        size = len(payload)
         # A signal handler may run during the compression, and send.
         self.busy = True
         self.direct_out = False
@@ -246,6 +253,8 @@ class HotPath:
             payload = self.compress(payload)
             compressed = True
             self.writer.write(FIN | RSV1 | opcode, payload)
+            if self.counters is not None:
+                self.counters.note_deflated(len(payload), size)
         except BaseException:
             if compressed:
                 self.cut()  # later messages would refer to one that the peer has not received

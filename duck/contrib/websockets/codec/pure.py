@@ -3,6 +3,7 @@
 from typing import Final
 
 from . import numbers
+from .counters import SECONDS, Counters, Histogram
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
 from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
@@ -15,11 +16,14 @@ from .writer import FrameWriter, MaskingWriter
 
 __all__ = [
     "IMPLEMENTATION",
+    "SECONDS",
     "SENT",
     "SIMD_TIER",
     "SIMD_TIERS",
+    "Counters",
     "Dispatcher",
     "FrameWriter",
+    "Histogram",
     "HotPath",
     "MaskingWriter",
     "MessageReader",

@@ -9,6 +9,7 @@ cdef class MessageReader:
     cdef readonly int error
     cdef readonly bint closed
     cdef readonly bint control
+    cdef public Counters counters
     cdef uint64_t max_size
     cdef bint masked
     cdef bint rsv1
@@ -199,6 +200,8 @@ cdef class MessageReader:
             self.utf8 = 0
         else:
             simd.mask(target, p, self.left, self.mask)
+        if self.counters is not None:
+            self.counters.add_received(kind & 0x0F, self.left, True)
         self.in_frame = False
         self.left = 0
         PyList_Append(messages, (shown, payload))
@@ -262,12 +265,16 @@ cdef class MessageReader:
             return self.give(messages, FIN)
         else:
             return 0
+        if self.counters is not None:
+            self.counters.add_received(kind, len(<bytes>payload), True)
         PyList_Append(messages, (kind, payload))  # last: a tuple can start the garbage collector, and that anything
         return 0
 
     cdef int give(self, list messages, uint8_t fin) except -1:
         """Gives the received payload of a message out: all of it, or a part."""
         cdef uint8_t kind = self.kind & 0x7F
+        if self.counters is not None:
+            self.counters.add_received(kind & 0x0F, self.size, fin != 0)
         if self.parts:
             kind = fin if self.given else kind | fin
         if self.room != self.size:

@@ -1,5 +1,6 @@
 """Bytes in, messages out, in plain Python: the specification of `reader.pxi`."""
 
+from .counters import Counters
 from .header import read_header
 from .numbers import (
     CONTROL,
@@ -41,6 +42,7 @@ class MessageReader:
         error: The number of the peer's error, 0 for none. After an error nothing is read.
         closed: Whether a close frame has come. After it nothing is read.
         control: Whether the last call returned a control frame.
+        counters: Counts what is received; None for no counting.
 
     Without `parts` only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused
     at the first byte that cannot be UTF-8. All checks of a header precede the allocation for its payload.
@@ -66,6 +68,7 @@ class MessageReader:
         "_utf8",
         "closed",
         "control",
+        "counters",
         "error",
     )
 
@@ -78,6 +81,7 @@ class MessageReader:
         self.error = 0
         self.closed = False
         self.control = False
+        self.counters: Counters | None = None
         # The frame being read.
         self._head = b""  # its incomplete header
         self._first: int | None = None  # its first byte, None between frames
@@ -214,6 +218,7 @@ class MessageReader:
             opcode = first & 0b1111
             self.control = True
             self.closed = opcode == 8
+            self._count(opcode, len(self._payload), True)
             messages.append((opcode, bytes(self._payload)))
             self._payload.clear()
         elif first & FIN:
@@ -223,6 +228,7 @@ class MessageReader:
     def _taken(self, fin: int) -> tuple[int, bytes]:
         """Removes and returns the received payload: a message, or a part of it."""
         opcode = self._kind
+        self._count(opcode & 0b1111, self._size, fin != 0)
         if self._parts:
             opcode = fin if self._given else opcode | fin
         with memoryview(self._message) as view:
@@ -231,3 +237,7 @@ class MessageReader:
         self._given += self._size
         self._size = 0
         return opcode, payload
+
+    def _count(self, opcode: int, size: int, ends: bool) -> None:
+        if self.counters is not None:
+            self.counters.add_received(opcode, size, ends)

@@ -34,6 +34,7 @@ cdef class Worker:
     cdef object callback  # steps the task while it is parked, None otherwise
     cdef Py_ssize_t references  # of an unobserved task; 0 before they have been counted
     cdef PyObject *weak_references  # the first in the list of them, for comparison alone
+    cdef double started  # the time when the handler began, once it waits; 0 if it is not to be counted
     cdef State state
     cdef bint cancelled
     cdef public bint kept

@@ -55,6 +55,7 @@ class Worker:
     Attributes:
         handler: The coroutine of the hook.
         kept: Whether something was done to the task, so that it must not serve another message.
+        started: The time when the handler began, once it waits; 0.0 if it is not to be counted.
         state: IDLE, STARTING, WAITING, DRIVEN or ENDED.
         task: The task; None during its first step, and after the end.
     """
@@ -72,6 +73,7 @@ class Worker:
         "context",
         "handler",
         "kept",
+        "started",
         "state",
         "task",
     )
@@ -81,6 +83,7 @@ class Worker:
         self.state = IDLE if hook is None else DRIVEN
         self.task: Any = None
         self.kept = False
+        self.started = 0.0
         self._dispatcher = dispatcher
         self.context = context
         self._marks: tuple[int, int] | None = None  # of an unobserved task

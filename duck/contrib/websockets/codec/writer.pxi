@@ -13,6 +13,8 @@ cdef class FrameWriter:
     cdef readonly Py_ssize_t size
     cdef readonly bint closed
     cdef readonly bint fragmenting
+    cdef public Counters counters
+    cdef uint8_t kind  # the opcode of the message that continuation frames belong to
     cdef PyObject *gathered  # a bytes object with room for `room` bytes, of which `used` are written; NULL at first
     cdef Py_ssize_t used
     cdef Py_ssize_t room
@@ -47,11 +49,20 @@ cdef class FrameWriter:
         self.size = 0
         return taken
 
-    cdef inline void note(self, uint8_t first) noexcept:
+    cdef inline void note(self, uint8_t first, Py_ssize_t n) noexcept:
+        cdef uint8_t opcode = first & 0x0F
         if first & CONTROL:
-            self.closed = self.closed or (first & 0x0F) == 8
+            self.closed = self.closed or opcode == 8
         else:
             self.fragmenting = not first & FIN
+            if opcode:
+                self.kind = opcode
+        if self.counters is not None:
+            self.counters.add_sent(opcode or self.kind, n, opcode != 0)
+
+    cdef inline void count_serialized(self, bytes frame) noexcept:
+        if self.counters is not None:
+            self.counters.add_sent(PyBytes_AS_STRING(frame)[0] & 0x0F, payload_size(frame), True)
 
     cdef int append(self, uint8_t first, const uint8_t *p, Py_ssize_t n) except -1:
         """Writes a frame behind the gathered ones."""
@@ -60,7 +71,7 @@ cdef class FrameWriter:
         cdef uint8_t *target = self.make_room(head + n)
         memcpy(target, header, head)
         memcpy(target + head, p, n)
-        self.note(first)
+        self.note(first, n)
         return 0
 
     cdef int append_large(self, uint8_t first, bytes payload) except -1:
@@ -76,7 +87,7 @@ cdef class FrameWriter:
             self.size -= head
             raise
         self.size += len(payload)
-        self.note(first)
+        self.note(first, len(payload))
         return 0
 
     cdef int append_serialized(self, bytes frame) except -1:
@@ -89,6 +100,7 @@ cdef class FrameWriter:
         else:
             memcpy(self.make_room(n), PyBytes_AS_STRING(frame), n)
         self.fragmenting = False
+        self.count_serialized(frame)
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
@@ -166,7 +178,7 @@ cdef class MaskingWriter(FrameWriter):
         cdef uint8_t *target = self.make_room(head + n)
         memcpy(target, header, head)
         simd.mask(target + head, p, n, mask)
-        self.note(first)
+        self.note(first, n)
         return 0
 
     cdef int append_large(self, uint8_t first, bytes payload) except -1:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from .header import build_header, check_first, serialize
+from .counters import Counters
+from .header import build_header, check_first, payload_size, serialize
 from .numbers import CONTROL, FIN, MASK_BATCH, UNCOPIED
 from .payload import Buffer, view_of
 
@@ -16,26 +17,29 @@ class FrameWriter:
         size: The approximate number of bytes to take.
         closed: Whether a close frame has been written. The caller must not write after it.
         fragmenting: Whether a message is incomplete.
+        counters: Counts what is sent; None for no counting.
     """
 
-    __slots__ = ("_chunks", "closed", "fragmenting", "size")
+    __slots__ = ("_chunks", "_kind", "closed", "counters", "fragmenting", "size")
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
         self.size = 0
         self.closed = False
         self.fragmenting = False
+        self.counters: Counters | None = None
+        self._kind = 0  # the opcode of the message that continuation frames belong to
 
     def write(self, first: int, payload: Buffer) -> None:
         """Adds a frame; arguments and errors of `serialize`. A large payload is not copied."""
         if isinstance(payload, bytes) and len(payload) >= UNCOPIED:
-            self._append(first, build_header(first, len(payload)), payload)
+            self._append(first, len(payload), build_header(first, len(payload)), payload)
         else:
-            self._append(first, serialize(first, payload))
+            self._append(first, len(view_of(payload)), serialize(first, payload))
 
     def write_serialized(self, frame: bytes) -> None:
         """Adds the frame of a whole message, as serialized by `serialize`; it is not copied."""
-        self._append(frame[0], frame)
+        self._append(frame[0], payload_size(frame), frame)
 
     def take(self) -> list[bytes]:
         """The frames that have been added, in order, as bytes objects to be sent one after the other."""
@@ -43,14 +47,18 @@ class FrameWriter:
         self.size = 0
         return taken
 
-    def _append(self, first: int, *chunks: bytes) -> None:
+    def _append(self, first: int, payload_size: int, *chunks: bytes) -> None:
         size = self.size + sum(map(len, chunks))
         self._chunks += chunks  # all or nothing if memory runs out
         self.size = size
+        opcode = first & 0b1111
         if first & CONTROL:
-            self.closed = self.closed or first & 0b1111 == 8
+            self.closed = self.closed or opcode == 8
         else:
             self.fragmenting = not first & FIN
+            self._kind = opcode or self._kind
+        if self.counters is not None:
+            self.counters.add_sent(opcode or self._kind, payload_size, opcode != 0)
 
 
 class MaskingWriter(FrameWriter):
@@ -75,7 +83,7 @@ class MaskingWriter(FrameWriter):
         """Adds a frame; arguments and errors of `serialize`. The payload is copied and masked in one pass."""
         check_first(first)
         view = view_of(payload)
-        self._append(first, serialize(first, view, self._next_mask()))
+        self._append(first, len(view), serialize(first, view, self._next_mask()))
 
     def _next_mask(self) -> bytes:
         if self._spent == MASK_BATCH:

@@ -39,6 +39,8 @@ class Owner(Protocol):
     def terminated(self) -> bool: ...
     def close(self, code: int = ..., reason: str = ...) -> None: ...
     def hook_failed(self, error: BaseException) -> None: ...
+    def note_error(self) -> None: ...
+    def note_unhandled(self, number: int) -> None: ...
     def report_end(self) -> None: ...
     def report_closed(self, hung: bool) -> None: ...
 
@@ -172,6 +174,7 @@ class Hooks:
                     await self._emptied
         left = dispatcher.stop() + dispatcher.decoding
         if left:
+            owner.note_unhandled(left)
             logger.warning("%r: %d messages were not handled in time", owner.endpoint._label, left)
 
     async def _end(self, running: Iterable["asyncio.Task[None]"], deadline: float) -> bool:
@@ -196,6 +199,7 @@ class Hooks:
         except BaseException as error:
             if stepping.is_abandoned(error, owner.loop):
                 raise
+            owner.note_error()
             logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
 
 

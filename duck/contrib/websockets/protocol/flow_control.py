@@ -13,6 +13,7 @@ import socket as sockets
 import sys
 from typing import Any, Protocol
 
+from ..codec import Counters
 from .loop import clock
 
 if sys.platform != "win32":
@@ -43,6 +44,8 @@ class Owner(Protocol):
     lost: bool
 
     @property
+    def counters(self) -> Counters | None: ...
+    @property
     def is_open(self) -> bool: ...
     def resume_reading(self) -> None: ...
 
@@ -72,6 +75,8 @@ class Intake:
         if not self.holds and not owner.lost and owner.is_open and not self._ended:
             owner.transport.pause_reading()
             if reason is not Hold.EARLY:
+                if owner.counters is not None:
+                    owner.counters.note(("paused", str(reason.name).lower()))
                 self._unread = 0
                 self._look_later()
         self.holds |= reason

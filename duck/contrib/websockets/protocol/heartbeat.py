@@ -19,6 +19,7 @@ import enum
 import time
 from typing import Protocol
 
+from ..codec import Counters
 from ..opcodes import CloseCode
 from .endpoint import Settings
 from .loop import clock
@@ -43,6 +44,8 @@ class Owner(Protocol):
     def endpoint(self) -> Settings: ...
     @property
     def is_deaf(self) -> bool: ...
+    @property
+    def counters(self) -> Counters | None: ...
     def take_sign_of_life(self) -> bool: ...
     def ping(self, payload: bytes) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
@@ -87,7 +90,8 @@ class Heartbeat:
         self._watch = _Watch.QUIET
         self._misses = 0
         self._pinged = 0.0  # time of the last ping
-        self._sent = 0  # the last ping's payload: its time in nanoseconds, for uvloop's clock counts milliseconds
+        # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
+        self._sent: int | None = None
         self._silent_since = 0.0
         self.latency: float | None = None
 
@@ -106,8 +110,11 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """Handles a pong."""
-        if self._watch is not _Watch.QUIET and payload == b"%d" % self._sent:
+        if self._watch is not _Watch.QUIET and self._sent is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
+            self._sent = None
+            if self._owner.counters is not None:
+                self._owner.counters.pings.observe(self.latency)
 
     def _wait(self, seconds: float) -> None:
         """Schedules the next check in `seconds`, or earlier, to measure how long the peer has been silent."""

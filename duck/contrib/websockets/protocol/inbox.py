@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from ..codec import Counters
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
@@ -33,6 +34,8 @@ class Owner(Protocol):
 
     @property
     def connection(self) -> Connection: ...
+    @property
+    def counters(self) -> Counters | None: ...
     def hold(self, reason: Hold) -> None: ...
     def release(self, reason: Hold) -> None: ...
     def refuse(self, error: BaseException) -> None:
@@ -208,6 +211,8 @@ class Inbox:
         for _, payload in messages[: len(messages) - self._counted]:
             self._bytes += len(payload)
         self._counted = len(messages)
+        if self._owner is not None and self._owner.counters is not None:
+            self._owner.counters.note_waiting(self._counted, self._bytes)
         if (self._counted > self._most or self._bytes > self._most_bytes) and not self._held:
             self._held = True
             if self._owner is not None:

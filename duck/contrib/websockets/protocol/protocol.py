@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from .. import codec
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..logging import logger
@@ -28,6 +29,8 @@ from .transports import HIGH_WATER, plain_socket
 
 __all__ = ["ConnectionProtocol"]
 
+_REGISTERED = frozenset(CloseCode)
+
 
 class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     """One connection of one endpoint.
@@ -39,6 +42,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         pull: The view's own receive loop, which pulls frames; replaces `handle`.
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
+        counters: Counts what the connection does; None for no counting.
 
     Attributes:
         closed: Done when every hook has ended (phase CLOSED).
@@ -55,8 +59,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         pull: Callable[[], Awaitable[None]] | None = None,
         send_frame: Callable[[Frame], Awaitable[None]] | None = None,
         inbox: Inbox | None = None,
+        counters: codec.Counters | None = None,
     ) -> None:
-        super().__init__(endpoint, connection, handle, pull, send_frame, inbox)
+        super().__init__(endpoint, connection, handle, pull, send_frame, inbox, counters)
         self._pull = pull
         self._closing: Closing | None = None
         self._hooks: Hooks | None = None
@@ -116,6 +121,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.transport = transport  # uvloop's are not instances of asyncio.Transport
         self.fd = plain_socket(transport)
         self.queued = True
+        if self.counters is not None:
+            self.counters.opened += 1
         if self.endpoint.WRITE_LIMIT != HIGH_WATER:
             self.transport.set_write_buffer_limits(self.endpoint.WRITE_LIMIT)
 
@@ -130,6 +137,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         else:
             self._slow_consumer.lags = True
             self.update_direct()
+        self.note_write_buffer()
         # The handlers of a peer that does not read are held too, so that neither side accumulates data.
         self.intake.hold(Hold.WRITES)
 
@@ -150,6 +158,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.lost = True
         self.phase = Phase.LOST
         self.connection.receive_eof()
+        if self.counters is not None:
+            self.counters.note(_close_event(self.connection))
         self.direct_out = False
         self.heartbeat.stop()
         if self._closing is not None:
@@ -212,7 +222,13 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """Stops the start of handlers, because the connection closes, and not at the peer's wish."""
         left = self.dispatcher.stop()
         if left:
+            self.note_unhandled(left)
             logger.info("%r: closed with %d messages waiting, which are not handled", self.endpoint._label, left)
+
+    def note_unhandled(self, number: int) -> None:
+        """Counts received messages that are not handled."""
+        if self.counters is not None:
+            self.counters.note(("dropped", "closing"), number)
 
     def close_with(self, payload: bytes) -> None:
         """`close` with the payload of a close frame; raises the errors of `close`."""
@@ -331,6 +347,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 return
         if not self.connection.is_open and _is_connection_closed(error):
             return
+        self.note_error()
         logger.error("%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__, exc_info=error)
         self.dispatcher.stop()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -368,6 +385,20 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 self._sender.forget()
             self._hooks = self._intake = self._sender = None
             del self.endpoint
+
+
+def _close_event(connection: Connection) -> tuple[str, str, str]:
+    """The event of a connection's end, as `Counters.note` counts it: with its code and the side that closed first.
+
+    A peer chooses among thousands of codes. So of its codes, only those of RFC 6455 and its registry have their own
+    label.
+    """
+    if connection.own_code is not None:
+        return "close", str(int(connection.own_code)), "local"
+    code = connection.close_code
+    if connection.close_received is None:
+        return "close", str(int(CloseCode.ABNORMAL_CLOSURE)), "none"
+    return "close", str(int(code)) if code is not None and code in _REGISTERED else "other", "peer"
 
 
 def _is_connection_closed(error: BaseException) -> bool:

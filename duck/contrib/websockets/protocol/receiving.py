@@ -43,6 +43,7 @@ class Receiving(Sending):
         pull: The view's own receive loop, which pulls frames; replaces `handle`.
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
+        counters: Counts what the connection does; None for no counting.
 
     Attributes:
         context: The context of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
@@ -59,8 +60,9 @@ class Receiving(Sending):
         pull: Callable[[], Awaitable[None]] | None,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
         inbox: Inbox | None,
+        counters: codec.Counters | None = None,
     ) -> None:
-        super().__init__(endpoint, connection, send_frame)
+        super().__init__(endpoint, connection, send_frame, counters)
         loop = self.loop
         self.reader = connection.reader
         self.context: Context = copy_context()
@@ -138,6 +140,7 @@ class Receiving(Sending):
         connection = self.connection
         if connection.fault is not None:
             fault, connection.fault = connection.fault, None
+            self.note_error()
             logger.error("%r: a message could not be decoded", self.endpoint._label, exc_info=fault)
         if connection.is_breached:
             self.stop_handling()  # RFC 6455, section 7.1.7
@@ -151,6 +154,11 @@ class Receiving(Sending):
     def _respond(self) -> None:
         self.connection.respond()
         self.flush_and_move_on()
+
+    def note_error(self) -> None:
+        """Counts an exception of the application."""
+        if self.counters is not None:
+            self.counters.note(("error",))
 
     @property
     def decoding(self) -> Decoding:

@@ -263,7 +263,7 @@ class Sender:
         self._job = None
         if error is None:
             try:
-                self._owner.connection.send_compressed(place.opcode, done.result())
+                self._send_compressed(place, done.result())
             except ConnectionClosed as closed:
                 error = closed
             except BaseException as raised:
@@ -271,6 +271,12 @@ class Sender:
                 self._owner.cut()  # the next message would refer to one that the peer has not received
         place.settle(error)
         self._line.move()
+
+    def _send_compressed(self, place: Place, fragments: list[bytes]) -> None:
+        connection = self._owner.connection
+        connection.send_compressed(place.opcode, fragments)
+        if connection.writer.counters is not None:
+            connection.writer.counters.note_deflated(sum(map(len, fragments)), len(place.payload))
 
     # Streams and the view's own `send_frame`, in tasks
 

@@ -47,6 +47,7 @@ class Sending(codec.HotPath):
         endpoint: The view, or another endpoint.
         connection: The rules.
         send_frame: The view's own method, which sends everything that the view sends.
+        counters: Counts what the connection does; None for no counting.
     """
 
     __slots__ = ("_sender", "_slow_consumer", "_waiters", "connection", "endpoint", "frame_size", "loop", "phase")
@@ -56,6 +57,7 @@ class Sending(codec.HotPath):
         endpoint: Endpoint,
         connection: Connection,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
+        counters: codec.Counters | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.connection = connection
@@ -63,6 +65,8 @@ class Sending(codec.HotPath):
         self.phase = Phase.CONNECTING
         self.thread = threading.get_ident()
         self.writer = connection.writer
+        if counters is not None:
+            self.counters = connection.reader.counters = connection.writer.counters = counters
         self.buffer = receive_buffer(loop)
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         policy = endpoint.SLOW_CONSUMER
@@ -139,6 +143,8 @@ class Sending(codec.HotPath):
         waiting = self.writer.size + self.transport.get_write_buffer_size()
         if self._sender is not None:
             waiting += self._sender.waiting + self._sender.begun * size
+        if self.counters is not None:
+            self.counters.note_write_buffer(waiting)
         return self._slow_consumer is None and waiting > _SWAMPED * max(self.endpoint.WRITE_LIMIT, HIGH_WATER)
 
     def _call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
@@ -167,6 +173,8 @@ class Sending(codec.HotPath):
             raise ConnectionClosed(CloseCode.POLICY_VIOLATION, "too slow to read")
         if answer is Answer.DROP and slow.has_begun:
             logger.warning("%r: the peer reads too slowly: messages are dropped", self.endpoint._label)
+        if answer is Answer.DROP and self.counters is not None:
+            self.counters.note(("dropped", "slow_consumer"))
         return answer is Answer.DROP
 
     @property
@@ -222,7 +230,13 @@ class Sending(codec.HotPath):
 
     def until_writable(self) -> Coroutine[Any, Any, None]:
         """Returns an awaitable that waits until the transport's buffer is below its low-water mark."""
+        self.note_write_buffer()
         return Pending(self._until_writable)
+
+    def note_write_buffer(self) -> None:
+        """Counts the bytes that wait for the peer."""
+        if self.counters is not None:
+            self.counters.note_write_buffer(self.writer.size + self.transport.get_write_buffer_size())
 
     async def _until_writable(self) -> None:
         while self._is_full:

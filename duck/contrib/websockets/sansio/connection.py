@@ -103,6 +103,7 @@ class Connection:
         deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
         close_code: The code of the end: the peer's, else ours; 1006 without a close frame; None before the end.
         close_reason: The reason that came with it.
+        own_code: The code of our close frame, unless that answers the peer's; None before it has left.
         close_received: The close frame of the peer.
         failed: The rule that the peer has broken.
     """
@@ -125,6 +126,7 @@ class Connection:
         "fault",
         "incoming",
         "outgoing",
+        "own_code",
         "reader",
         "writer",
     )
@@ -156,6 +158,7 @@ class Connection:
         self.failed: BaseException | None = None
         self.ended = False
         self.close_code: int | None = None
+        self.own_code: int | None = None
         self.close_reason = ""
 
     @property
@@ -330,7 +333,10 @@ class Connection:
         """
         kind = opcode & 0b1111
         if self.deflate is not None:
+            size = len(payload)
             payload = self.deflate.decompress(payload, self._max_size)
+            if self.reader.counters is not None:
+                self.reader.counters.note_inflated(size, len(payload))
         else:
             frame = Frame(kind, payload=payload, rsv1=bool(opcode & RSV1))
             for extension in reversed(self.extensions):
@@ -414,10 +420,13 @@ class Connection:
     def _write_compressed(self, deflate: PerMessageDeflate, first: int, payload: bytes, fin: bool) -> None:
         context = deflate.context
         try:
-            self.writer.write(first, deflate.compress(payload, fin))
+            compressed = deflate.compress(payload, fin)
+            self.writer.write(first, compressed)
         except _ANY:
             deflate.rewind(context)
             raise
+        if self.writer.counters is not None:
+            self.writer.counters.note_deflated(len(compressed), len(payload))
 
     def _write_encoded(self, gathered: list[Frame]) -> None:
         contexts = [(one, one.context) for one in self.extensions if isinstance(one, PerMessageDeflate)]
@@ -485,7 +494,8 @@ class Connection:
             payload = _close_payload(code, reason)
         if self.is_writable:
             self._write_close(payload)
-            self.close_code, self.close_reason = code, reason
+            self.own_code = self.close_code = code
+            self.close_reason = reason
 
     def take_outgoing(self) -> list[bytes]:
         """Removes and returns the bytes to be sent, in order."""

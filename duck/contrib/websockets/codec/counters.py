@@ -1,0 +1,150 @@
+"""Counters of what connections do, in plain Python: the specification of `counters.pxi`.
+
+The connections of one loop share one object, which the reader, the writer and the dispatcher of each of them increment.
+So a connection has nothing to add up when it ends, and a reader of the counters does not visit the connections.
+"""
+
+from collections.abc import Iterable
+
+__all__ = ["SECONDS", "Counters", "Histogram"]
+
+_OPCODES = 16
+_MOST_BOUNDS = 20
+
+SECONDS = (0.00001, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""The bounds of histograms of times: from handlers that only echo to pings over a slow network."""
+
+
+class Histogram:
+    """Counts of observed values, by ranges.
+
+    Args:
+        bounds: The upper bounds of the ranges, each included in its range; 1 to 20, in ascending order.
+
+    Attributes:
+        bounds: The same, as floats.
+        counts: The number of values in each range, and of those above the last bound.
+        sum: The sum of the values.
+
+    Raises:
+        ValueError: The bounds are too many or not in order.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Iterable[float]) -> None:
+        self.bounds = tuple(float(bound) for bound in bounds)
+        if not 0 < len(self.bounds) <= _MOST_BOUNDS or list(self.bounds) != sorted(set(self.bounds)):
+            raise ValueError(f"a histogram has 1 to {_MOST_BOUNDS} bounds in ascending order, not {bounds!r}")
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts a value."""
+        at = 0
+        while at < len(self.bounds) and value > self.bounds[at]:
+            at += 1
+        self.counts[at] += 1
+        self.sum += value
+
+
+class Counters:
+    """Counts for the connections of one loop, since they were created. Only the thread of the loop may change them.
+
+    Payloads are counted as they are on the wire: compressed, without headers and masks.
+
+    Attributes:
+        opened: The number of connections that have opened.
+        events: The number of rarer events, by a name and labels: ("close", "1000", "peer").
+        waiting_peak: The largest number of messages that have waited for handlers of one connection.
+        waiting_bytes_peak: The largest size of such messages, in bytes.
+        write_buffer_peak: The largest number of bytes that were seen to wait for one peer above its high-water mark.
+        pings: The seconds of the round trips of pings.
+        handlers: The seconds from the start of each handler to its end.
+        received: The number of received messages and control frames, by opcode.
+        received_bytes: The bytes of their payloads, by opcode.
+        sent: The number of messages and control frames that were sent or have begun to be, by opcode.
+        sent_bytes: The bytes of their payloads, by opcode; those of fragments belong to their message.
+        inflated: The bytes of decompressed messages, before and after.
+        deflated: The bytes of messages that were compressed, after and before.
+    """
+
+    __slots__ = (
+        "deflated",
+        "events",
+        "handlers",
+        "inflated",
+        "opened",
+        "pings",
+        "received",
+        "received_bytes",
+        "sent",
+        "sent_bytes",
+        "waiting_bytes_peak",
+        "waiting_peak",
+        "write_buffer_peak",
+    )
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.events: dict[tuple[str, ...], int] = {}
+        self.waiting_peak = self.waiting_bytes_peak = self.write_buffer_peak = 0
+        self.pings = Histogram(SECONDS)
+        self.handlers = Histogram(SECONDS)
+        self.received = [0] * _OPCODES
+        self.received_bytes = [0] * _OPCODES
+        self.sent = [0] * _OPCODES
+        self.sent_bytes = [0] * _OPCODES
+        self.inflated = [0, 0]
+        self.deflated = [0, 0]
+
+    def note(self, event: tuple[str, ...], number: int = 1) -> None:
+        """Counts a rare event."""
+        self.events[event] = self.events.get(event, 0) + number
+
+    def note_waiting(self, messages: int, size: int) -> None:
+        """Notes the messages that wait for handlers of one connection, and their size in bytes."""
+        self.waiting_peak = max(self.waiting_peak, messages)
+        self.waiting_bytes_peak = max(self.waiting_bytes_peak, size)
+
+    def note_write_buffer(self, size: int) -> None:
+        """Notes the number of bytes that wait for one peer."""
+        self.write_buffer_peak = max(self.write_buffer_peak, size)
+
+    def note_inflated(self, size: int, plain: int) -> None:
+        """Counts a decompressed message; may be called in any thread.
+
+        Args:
+            size: Bytes as received.
+            plain: Bytes of the message.
+        """
+        self.inflated[0] += size
+        self.inflated[1] += plain
+
+    def note_deflated(self, size: int, plain: int) -> None:
+        """Counts a compressed message, or a fragment of one.
+
+        Args:
+            size: Bytes as sent.
+            plain: Bytes of the message.
+        """
+        self.deflated[0] += size
+        self.deflated[1] += plain
+
+    def add_received(self, opcode: int, size: int, ends: bool) -> None:
+        """Counts a received message, a part of one, or a control frame.
+
+        In the compiled codec, only C code calls this and `add_sent`.
+
+        Args:
+            opcode: That of the message.
+            size: Bytes of payload.
+            ends: Whether they are the last of the message.
+        """
+        self.received[opcode] += ends
+        self.received_bytes[opcode] += size
+
+    def add_sent(self, opcode: int, size: int, begins: bool) -> None:
+        """Counts a sent frame; `opcode` is that of its message, which may have begun with an earlier frame."""
+        self.sent[opcode] += begins
+        self.sent_bytes[opcode] += size

@@ -1,0 +1,38 @@
+"""The counters of a process, one for each thread, because a thread runs one loop."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from ..codec import Counters
+
+if TYPE_CHECKING:
+    from .stats import Stats
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """Counts the connections that it is given to: by `WebSocketView.METRICS`, or by their host.
+
+    An object may serve any number of views, loops and threads.
+    """
+
+    __slots__ = ("_by_thread",)
+
+    def __init__(self) -> None:
+        self._by_thread: dict[int, Counters] = {}
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of the current thread, for the connections of its loop."""
+        thread = threading.get_ident()
+        found = self._by_thread.get(thread)
+        if found is None:
+            found = self._by_thread[thread] = Counters()
+        return found
+
+    def stats(self) -> "Stats":
+        """Returns the numbers of all threads together, since the creation of this object; may be called anywhere."""
+        from .stats import Stats, stats_of
+
+        return sum(map(stats_of, list(self._by_thread.values())), Stats())
