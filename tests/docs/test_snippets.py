@@ -15,6 +15,8 @@ import pytest
 import websockets
 
 from duck.contrib.websockets import Frame, OpCode
+from duck.contrib.websockets.testing import HandshakeRefused
+from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
 
 from ..interop.serving import serving
@@ -64,6 +66,16 @@ def test_a_block_runs(snippet, execute):
     for name, value in execute(snippet.source).items():
         if name.startswith("test_") and not inspect.iscoroutinefunction(value):
             value()
+
+
+def test_too_many_handshakes_are_refused(execute):
+    page = execute(block("class Limited"))
+    for _ in range(page["HANDSHAKES"]):
+        with memory(page["Limited"]):
+            pass
+    with pytest.raises(HandshakeRefused, match="429") as refused, memory(page["Limited"]):
+        pass
+    assert 1 <= int(refused.value.headers["retry-after"]) <= 61
 
 
 def test_the_first_view_as_a_file(folder, run):

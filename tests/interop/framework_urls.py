@@ -53,6 +53,16 @@ class MemberView(WebSocketView):
         await self.send(self.user)
 
 
+class UndecidedView(WebSocketView):
+    """Tells that its hook was cancelled."""
+
+    async def on_handshake(self, handshake):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            endings.append(["undecided"])
+
+
 async def answer(button, event, value, websocket):
     sum_of_both = await websocket.get_js_result("window.sum = 40 + 2;", "window.sum", timeout=30)
     button.inner_html = f"It is {sum_of_both}."
@@ -72,5 +82,6 @@ urlpatterns = [
     path("/page", page, name="page"),
     path("/echo/<name>", EchoView, name="echo"),
     path("/member", MemberView, name="member"),
+    path("/undecided", UndecidedView, name="undecided"),
     path("/endings", EndingsView, name="endings"),
 ]

@@ -181,14 +181,18 @@ def site(request, project):
         yield site
 
 
+async def endings(site):
+    """How connections have ended, by their names."""
+    async with site.connect("/endings") as socket:
+        await socket.send("")
+        return {one: rest for one, *rest in json.loads(await socket.recv())}
+
+
 async def ending(site, name):
     """How a connection ended, once it has."""
-    while True:
-        async with site.connect("/endings") as socket:
-            await socket.send("")
-            endings = {one: rest for one, *rest in json.loads(await socket.recv())}
-        if name in endings:
-            return endings[name]
+    while name not in (found := await endings(site)):
+        pass
+    return found[name]
 
 
 def test_messages_come_back(site, run):
@@ -292,6 +296,16 @@ def test_a_view_decides_on_its_handshake(site, run):
             assert await socket.recv() == "alice"
             assert socket.subprotocol == "v2"
             assert socket.response.headers["Set-Cookie"] == "seen=1"
+
+    run(scenario())
+
+
+def test_a_client_leaves_while_a_view_decides(site, run):
+    async def scenario():
+        url = f"ws{site.origin.removeprefix('http')}/undecided"
+        while "undecided" not in await endings(site):
+            with pytest.raises((TimeoutError, ConnectionError, ssl.SSLError)):
+                await websockets.connect(url, ssl=site.trust, origin=site.origin, open_timeout=0.5)
 
     run(scenario())
 
