@@ -8,6 +8,7 @@ if getattr(duck, "__distribution__", None) != "duck-websockets":  # the imports 
 
 from .limits import Limits
 from .runner import run
-from .server import Server, serve
+from .server import Server
+from .serving import serve
 
 __all__ = ["Limits", "Server", "run", "serve"]

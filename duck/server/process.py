@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .options import Options
-from .server import Server, serving
+from .server import Server
+from .serving import serving
 from .target import Target
 
 __all__ = ["Stop", "serve_until_stopped"]
