@@ -1,12 +1,11 @@
-"""The transport without a socket, alone and in pairs: to a protocol it is like one of asyncio."""
+"""The transport without a socket: to a protocol it is like one of asyncio."""
 
 import asyncio
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.protocol.transports import VirtualTransport, pair
-from duck.http.request import HttpRequest
+from duck.contrib.websockets.protocol.transports import VirtualTransport
+from duck.contrib.websockets.testing.network import Network
 
 
 class Recorder(asyncio.Protocol):
@@ -220,13 +219,18 @@ def test_a_protocol_that_fails_loses_the_connection(run):
     run(scenario())
 
 
-def test_a_pair_carries_both_ways_and_ends(run):
+def ends_of_a_network(one, other):
+    """The transports of two protocols that are connected."""
+    network = Network()
+    network.client.connect(one)
+    network.server.connect(other)
+    return network.client, network.server
+
+
+def test_a_network_carries_both_ways_and_ends(run):
     async def scenario():
         one, other = Recorder(keeps=True), Recorder(keeps=True)
-        first, second = pair({"peername": "second"}, {"peername": "first"})
-        first.connect(one)
-        second.connect(other)
-        assert (first.get_extra_info("peername"), second.get_extra_info("peername")) == ("second", "first")
+        first, second = ends_of_a_network(one, other)
         first.write(b"ping")
         second.write(b"pong")
         await settle()
@@ -246,12 +250,10 @@ def test_a_pair_carries_both_ways_and_ends(run):
     run(scenario())
 
 
-def test_the_buffers_of_a_pair_are_bounded(run):
+def test_the_buffers_of_a_network_are_bounded(run):
     async def scenario():
         one, other = Recorder(), Recorder()
-        first, second = pair()
-        first.connect(one)
-        second.connect(other)
+        first, second = ends_of_a_network(one, other)
         second.pause_reading()
         for _ in range(65):
             first.write(bytes(1024))
@@ -266,46 +268,20 @@ def test_the_buffers_of_a_pair_are_bounded(run):
     run(scenario())
 
 
-def test_an_end_of_a_pair_that_aborts_resets_the_other(run):
+def test_an_end_of_a_network_that_aborts_resets_the_other(run):
     async def scenario():
         one, other = Recorder(), Recorder()
-        first, second = pair()
-        first.connect(one)
-        second.connect(other)
+        first, second = ends_of_a_network(one, other)
         first.abort()
         assert await one.lost is None
         assert isinstance(await other.lost, ConnectionResetError)
 
         one, other = Recorder(keeps=True), Recorder()
-        first, second = pair()
-        first.connect(one)
-        second.connect(other)
+        first, second = ends_of_a_network(one, other)
         second.close()
         assert await other.lost is None
         assert one.calls == ["eof"]
         first.write(b"is anybody there")
         assert isinstance(await one.lost, ConnectionResetError)
-
-    run(scenario())
-
-
-def test_a_view_is_served_over_one(run):
-    class Echo(WebSocketView):
-        async def on_receive(self, message, opcode):
-            await self.send(message, opcode)
-
-    async def scenario():
-        client = Recorder()
-        near, far = pair()
-        near.connect(client)
-        fields = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-        fields["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
-        closed = Echo(HttpRequest(headers=fields.items(), transport=far)).start()
-        near.write(b"\x81\x82\0\0\0\0hi")
-        near.write(b"\x88\x82\0\0\0\0\x03\xe8")
-        assert await client.lost is None
-        await closed
-        assert client.received.startswith(b"HTTP/1.1 101 ")
-        assert client.received.endswith(b"\r\n\r\n\x81\x02hi\x88\x02\x03\xe8")
 
     run(scenario())

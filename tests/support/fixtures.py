@@ -18,6 +18,7 @@ from duck.contrib.websockets.protocol.closing import Closing, Drain
 from duck.contrib.websockets.protocol.flow_control import Intake
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.sansio.connection import Connection
+from duck.contrib.websockets.testing import VirtualTimeLoop
 from duck.server import Server
 from duck.server.runner import loop_factory
 
@@ -45,11 +46,15 @@ __all__ = [
     "serving_asgi",
     "tls",
     "until",
+    "virtual_runner",
     "ws",
 ]
 
 SECONDS = 30
 """Seconds after which a test fails."""
+
+VIRTUAL_SECONDS = 86400
+"""The same for tests in virtual time."""
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 """Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
@@ -109,13 +114,23 @@ def runner(loop_name: str) -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
+def virtual_runner() -> Iterator[asyncio.Runner]:
+    """A runner on a loop whose time jumps, for modules whose `runner` it is; its tasks are eager as those of others."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        if EAGER:
+            runner.get_loop().set_task_factory(eager_task)
+        yield runner
+
+
+@pytest.fixture
 def run(runner: asyncio.Runner) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
     """Runs a coroutine on each kind of loop in turn; what is raised where nobody sees it fails the test."""
     unseen: list[dict[str, Any]] = []
+    seconds = VIRTUAL_SECONDS if isinstance(runner.get_loop(), VirtualTimeLoop) else SECONDS
 
     async def limited(scenario: Coroutine[Any, Any, Any]) -> Any:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             return await scenario
 
     yield lambda scenario: runner.run(limited(scenario))

@@ -12,7 +12,6 @@ message that the view sends in its own frames, is cut off.
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
@@ -90,7 +89,7 @@ class Sender:
         self._by_frame = send_frame is not None
         self._streaming = False
         self._line = Line(self, owner.loop)
-        self._job: Future[list[bytes]] | None = None  # compresses the first in line
+        self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first in line
         self._tasks: dict[asyncio.Future[None], Place] = {}  # held here alone
         self._closings: list[Callable[[], None]] = []  # callbacks that close the connection
         self._deadline: asyncio.TimerHandle | None = None  # the latest time to run them
@@ -248,22 +247,22 @@ class Sender:
         deflate = owner.connection.deflate
         assert deflate is not None
         deflate.release()  # because the pool of compressors belongs to this thread
-        self._job = job = threads().submit(self._compressed, payload)
-        asyncio.wrap_future(job, loop=owner.loop).add_done_callback(partial(self._done, job))
+        self._job = owner.loop.run_in_executor(threads(), self._compressed, payload)
+        self._job.add_done_callback(self._done)
 
     def _compressed(self, payload: bytes) -> list[bytes]:
         return self._owner.connection.compress(self._fragments(payload))
 
-    def _done(self, job: "Future[list[bytes]]", done: "asyncio.Future[list[bytes]]") -> None:
+    def _done(self, job: "asyncio.Future[list[bytes]]") -> None:
         """Sends the compressed message, then those behind it."""
-        error = None if done.cancelled() else done.exception()
+        error = None if job.cancelled() else job.exception()
         if job is not self._job:
             return
         place = self._line.leave()
         self._job = None
         if error is None:
             try:
-                self._send_compressed(place, done.result())
+                self._send_compressed(place, job.result())
             except ConnectionClosed as closed:
                 error = closed
             except BaseException as raised:

@@ -17,7 +17,7 @@ if sys.platform == "linux":
 
     _BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked in struct tcp_info; missing before Linux 4.1
 
-__all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "pair", "plain_socket"]
+__all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "plain_socket"]
 
 HIGH_WATER = 65536
 """Default high-water mark of asyncio's transports, in bytes: above it they pause their protocol."""
@@ -311,48 +311,3 @@ class VirtualTransport(asyncio.Transport):
 
 def _nothing() -> None:
     pass
-
-
-def pair(
-    extra: Mapping[str, Any] | None = None, other_extra: Mapping[str, Any] | None = None
-) -> tuple[VirtualTransport, VirtualTransport]:
-    """Returns two connected transports: each receives the bytes written to the other, within the process.
-
-    Bytes wait in the sender's transport while the receiver has paused reading, so the sender is paused at its
-    high-water mark. `close` ends the other's stream, and `abort` resets it, as over TCP.
-
-    Args:
-        extra: The answers of the first transport's `get_extra_info`.
-        other_extra: The same for the second.
-    """
-    loop = asyncio.get_running_loop()
-    moving = False
-
-    def changed() -> None:
-        nonlocal moving
-        if not moving:
-            moving = True
-            loop.call_soon(move)
-
-    def move() -> None:
-        nonlocal moving
-        moving = False
-        for source, target in ((first, second), (second, first)):
-            _carry(source, target)
-
-    first = VirtualTransport(changed, extra=extra, half_close=True)
-    second = VirtualTransport(changed, extra=other_extra, half_close=True)
-    return first, second
-
-
-def _carry(source: VirtualTransport, target: VirtualTransport) -> None:
-    """Moves bytes that wait in one end of a pair to the other end."""
-    while (data := source.outgoing()) and target.is_reading():
-        target.feed(data)
-        source.sent(len(data))
-    if source.aborted:
-        target.lose(ConnectionResetError("the peer has reset the connection"))
-    elif source.get_write_buffer_size() and target.lost:
-        source.lose(ConnectionResetError("the peer has closed the connection and reads no more"))
-    elif source.ended and not source.get_write_buffer_size():
-        target.feed_eof()

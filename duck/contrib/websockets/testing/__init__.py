@@ -12,5 +12,14 @@ The pytest plugin provides the same as the fixture `websocket`.
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused
 from .connecting import Blocking, TestConnection, connect
+from .virtual_time import VirtualTimeLoop
 
-__all__ = ["Blocking", "ConnectionClosed", "HandshakeFailed", "HandshakeRefused", "TestConnection", "connect"]
+__all__ = [
+    "Blocking",
+    "ConnectionClosed",
+    "HandshakeFailed",
+    "HandshakeRefused",
+    "TestConnection",
+    "VirtualTimeLoop",
+    "connect",
+]

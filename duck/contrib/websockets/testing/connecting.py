@@ -297,6 +297,7 @@ class connect(Connecting[TestConnection]):
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
         timeout: Seconds for each wait.
         raise_errors: Whether to raise errors of hooks. If not, the test sees their close code, and `ws.errors`.
+        loop_factory: Makes the loop of a synchronous test, such as `VirtualTimeLoop`.
         options: Options of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
 
     Raises:
@@ -313,8 +314,10 @@ class connect(Connecting[TestConnection]):
         scope: Mapping[str, Any] | None = None,
         timeout: float = 5,
         raise_errors: bool = True,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
         **options: Unpack[Options],
     ) -> None:
+        self._loop_factory = loop_factory
         self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
             application, path, kwargs=kwargs, scope=scope, timeout=timeout, raise_errors=raise_errors, **options
         )
@@ -338,7 +341,7 @@ class connect(Connecting[TestConnection]):
     def __enter__(self) -> "Blocking":
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
-        self._runner = runner = asyncio.Runner()
+        self._runner = runner = asyncio.Runner(loop_factory=self._loop_factory)
         try:
             return Blocking(runner, runner.run(self.__aenter__()))
         except BaseException:

@@ -48,6 +48,8 @@ class Network:
         self._carry(self.client, self.server)
         if not self.stalled:
             self._carry(self.server, self.client)
+        elif self.server.aborted:
+            self.client.lose(ConnectionResetError("the peer has reset the connection"))
 
     def _carry(self, source: VirtualTransport, target: VirtualTransport) -> None:
         """Delivers the bytes that wait in `source` to `target`."""

@@ -1,0 +1,175 @@
+"""The heartbeat on sockets: what waits in the kernel counts, and so does a loop that is late."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+
+from ..support.servers import SLOW
+
+
+class View(WebSocketView):
+    """Has an hour where these tests have milliseconds."""
+
+    PING_INTERVAL = 0.03
+    PONG_TIMEOUT = 0.03
+    MAX_BACKOFF = 0.03
+    RECEIVE_TIMEOUT = None
+    CLOSE_TIMEOUT = 0.1
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_receive(self, message, opcode):
+        self.events.append(message)
+
+
+def pong(peer):
+    return lambda frame: peer.send(Frame(OpCode.PONG, payload=frame.payload))
+
+
+def test_pings_are_sent_and_their_answers_measured(run, connect):
+    class Relaxed(View):
+        PONG_TIMEOUT = 0.2
+
+    async def scenario():
+        async with connect(Relaxed) as session:
+            view, peer = session.view, session.peer
+            assert view.latency is None
+            ping = await peer.frame()
+            assert (ping.opcode, ping.fin) == (OpCode.PING, True)
+            assert 0 < len(ping.payload) <= 125
+            await asyncio.sleep(0.01)  # of which uvloop's clock of milliseconds may keep back one
+            pong(peer)(ping)
+            await peer.settled()
+            assert 0.008 <= view.latency < 0.2
+            # The next one can be told from the first.
+            second = await peer.frame()
+            assert second.opcode == OpCode.PING
+            assert second.payload != ping.payload
+            # Nothing of this reaches the handlers.
+            assert view.events == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
+    """TLS does not count the bytes below it, and a small send queue is full whenever it is looked at."""
+
+    class Strict(View):
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.25
+        MAX_FRAME_SIZE = 2**18
+
+    async def scenario():
+        options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
+        async with connect(Strict, **options) as session:
+            session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+            sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
+            for _ in range(48):
+                await asyncio.sleep(0.015)
+                assert len((await session.peer.frame()).payload) == 2**18
+            assert session.view.close_code is None
+            await asyncio.gather(*sending)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
+    """Even while more and more waits for it."""
+
+    class Strict(View):
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.2
+        SENDING = None
+
+        async def on_open(self):
+            while self.close_code is None:
+                self.SENDING = asyncio.ensure_future(self.send_binary(bytes(2**18)))
+                self.SENDING.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+                await asyncio.sleep(0.02)
+
+    async def scenario():
+        options = {**SLOW, "tls": tls if secure else None}
+        async with connect(Strict, **options) as session:
+            session.peer.writer.transport.pause_reading()
+            await session.ended(10)
+            assert (session.view.close_code, session.view.close_reason) == (1001, "nothing received for too long")
+
+    run(scenario())
+
+
+def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
+    """The pong has come, but nobody had the time to read it: who was late has to look again."""
+    monkeypatch.setattr("duck.contrib.websockets.protocol.heartbeat.Heartbeat.LATE", 0.05)
+
+    async def scenario():
+        async with connect(View) as session:
+            peer = session.peer
+            for _ in range(4):
+                ping = await peer.frame()
+                assert ping.opcode == OpCode.PING
+                pong(peer)(ping)
+                time.sleep(0.12)  # noqa: ASYNC251
+            assert session.view.close_code is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("waiting", [2, 100])
+def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect, waiting):
+    class Busy(View):
+        MAX_CONCURRENT_MESSAGES = 1
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 0.1
+        CLOSE_TIMEOUT = 0.1
+
+        async def on_receive(self, message, opcode):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        async with connect(Busy) as session:
+            session.peer.send(*["x"] * waiting)
+            assert await session.peer.closing() == (1001, "nothing received for too long")
+            session.peer.leave()
+            await session.ended()
+
+    run(scenario())
+
+
+def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
+    """Its pongs are not read, but they have come."""
+
+    class Busy(View):
+        MAX_CONCURRENT_MESSAGES = 1
+        RECEIVE_TIMEOUT = 0.5
+        PING_INTERVAL = PONG_TIMEOUT = 0.05
+
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+            await go_on.wait()
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with connect(Busy) as session:
+            session.peer.send(*["x"] * 50)
+            assert await session.peer.message() == "x"
+            for _ in range(12):
+                frame = await session.peer.frame()
+                assert frame.opcode == OpCode.PING
+                session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
+            assert not session.view.request.transport.is_reading()
+            assert session.view.close_code is None
+            go_on.set()
+            for _ in range(49):
+                assert await session.peer.message() == "x"
+
+    go_on = None
+    run(scenario())

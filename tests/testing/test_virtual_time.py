@@ -1,0 +1,106 @@
+"""`VirtualTimeLoop`: what users wait for in tests takes no time, and what cannot be known in advance takes its own."""
+
+import asyncio
+import time
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing import VirtualTimeLoop, connect
+from duck.server import serve
+
+
+class Ticker(WebSocketView):
+    """Sends a tick each minute, and needs an hour for a message."""
+
+    async def on_open(self):
+        self.ticking = asyncio.create_task(self.tick())
+
+    async def tick(self):
+        while True:
+            await asyncio.sleep(60)
+            await self.send("tick")
+
+    async def on_receive(self, message, opcode):
+        await asyncio.sleep(3590)
+        await self.send(message, opcode)
+
+    async def on_close(self, frame=None):
+        self.ticking.cancel()
+
+
+def run(scenario):
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(scenario)
+
+
+def test_hours_take_no_time():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with connect(Ticker, timeout=7200) as ws:
+            assert [await ws.recv() for _ in range(3)] == ["tick"] * 3
+            assert loop.time() == pytest.approx(180)
+            await ws.send("hello")
+            while await ws.recv() != "hello":
+                pass
+            assert loop.time() == pytest.approx(3770)
+            assert await ws.recv() == "tick"
+            await asyncio.sleep(10)
+            with pytest.raises(TimeoutError, match=r"a message has not come within 40 seconds: .*no hook of Ticker"):
+                await ws.recv(timeout=40)
+
+    start = time.monotonic()
+    run(scenario())
+    assert time.monotonic() - start < 60
+
+
+def test_a_client_that_does_not_answer():
+    async def scenario():
+        async with connect(Ticker, timeout=600) as ws:
+            ws.stop_reading()
+            assert await ws.wait_closed() == 1006
+            assert (ws.view.close_code, ws.view.close_reason) == (1001, "nothing received for too long")
+            assert 120 <= asyncio.get_running_loop().time() <= 145
+
+    run(scenario())
+
+
+def test_a_test_that_is_no_coroutine():
+    with connect(Ticker, timeout=600, loop_factory=VirtualTimeLoop) as ws:
+        assert [ws.recv(), ws.recv()] == ["tick", "tick"]
+        ws.stop_reading()
+        assert ws.wait_closed() == 1006
+        assert ws.view.close_code == 1001
+
+
+def test_a_thread_takes_its_time():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(time.sleep, 0.01)
+        assert 0.005 < loop.time() < 30
+        async with connect(Large, timeout=30, compression=True) as ws:  # which threads compress and decompress
+            await ws.send_binary(bytes(2**20))
+            assert await ws.recv() == bytes(2**20)
+
+    class Large(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message, opcode)
+
+    run(scenario())
+
+
+def test_a_socket_takes_its_time(dial):
+    """Time passes there as on other loops, as a peer may be anywhere."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with serve(Ticker, port=0) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 101
+            start, before = time.monotonic(), loop.time()
+            await asyncio.sleep(0.05)
+            assert time.monotonic() - start >= 0.04
+            assert loop.time() - before >= 0.04
+            peer.leave()
+
+    run(scenario())
