@@ -3,7 +3,7 @@
 from typing import Any
 
 from duck.contrib.websockets import WebSocketView, __version__
-from duck.contrib.websockets.settings import SETTINGS, Setting, markdown_table
+from duck.contrib.websockets.settings import BY_NAME, SETTINGS, Setting, markdown_table
 
 project = "duck-websockets"
 version = release = __version__
@@ -39,6 +39,11 @@ def _entry(setting: Setting) -> str:
     )
 
 
+def _skip_setting(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves the settings of a view to their own page; None does not decide."""
+    return True if what == "class" and name in BY_NAME else None
+
+
 def _edit_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Makes literal blocks of the drawings and of the code in docstrings, before napoleon reads them."""
     lines[:] = _with_literal_blocks(lines)
@@ -62,4 +67,5 @@ def _with_literal_blocks(lines: list[str]) -> list[str]:
 
 def setup(app: Any) -> None:
     app.connect("source-read", _show_settings)
+    app.connect("autodoc-skip-member", _skip_setting)
     app.connect("autodoc-process-docstring", _edit_docstring, priority=400)
