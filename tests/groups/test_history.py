@@ -8,6 +8,7 @@ import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.groups.broker import MessageId, Past
 
 from ..support.redis import RedisServer
 from .sink import Sink
@@ -245,3 +246,48 @@ def test_a_server_that_has_kept_the_history(run, tmp_path, until):
         run(scenario(server))
     finally:
         server.kill()
+
+
+class Restarted:
+    """A broker that restarts behind the back of its connection: its history was empty, and has three messages then."""
+
+    def __init__(self):
+        self.positions = [None, MessageId("new", 0, 3)]
+
+    def connect(self, handler, loop):
+        self.handler = handler
+        return self
+
+    async def position(self, group):
+        return self.positions.pop(0)
+
+    async def after(self, group, since):
+        return Past([], since == MessageId("new", 0, 3))
+
+    async def subscribe(self, group):
+        pass
+
+    def unsubscribe(self, group):
+        pass
+
+    async def close(self):
+        pass
+
+    def close_sync(self):
+        pass
+
+
+def test_a_later_member_does_not_hide_a_gap_of_the_first(run, until):
+    """The position in the history is that before the first member."""
+
+    async def scenario():
+        broker = Restarted()
+        rooms = Groups(broker, history=1000)
+        one, two = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        await rooms.join(two, "lobby")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.gaps and two.gaps)
+        await rooms.close()
+
+    run(scenario())

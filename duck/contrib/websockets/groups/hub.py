@@ -120,18 +120,28 @@ class Hub:
         return group
 
     async def _subscribe(self, name: str, group: LocalGroup) -> None:
-        if self._keeps_history and group.seen is None:
-            # Before the subscription: any message after that position is delivered or caught up on.
+        if self._keeps_history and not group.positioned:
+            # Before the subscription: any message after that position is delivered or caught up on. Only once, as a
+            # later position is behind messages that the first members may have missed.
+            if group.positioning is None:
+                group.positioning = self._spawn(self._find_position(name, group))
             try:
-                with suppress(BrokerError):
-                    position = await self._history.position(name)
-                    group.seen = group.seen or position
+                await asyncio.shield(group.positioning)
             except asyncio.CancelledError:
                 if self.groups.get(name) is group:  # the member stays, and gets what comes
                     self._spawn(self.connection.subscribe(name))
                 raise
         if self.groups.get(name) is group:  # the last member may have left
             await self.connection.subscribe(name)
+
+    async def _find_position(self, name: str, group: LocalGroup) -> None:
+        try:
+            with suppress(BrokerError):
+                position = await self._history.position(name)
+                group.seen = group.seen or position
+        finally:
+            group.positioned = True
+            group.positioning = None
 
     def _set_data(self, member: Member, name: str, data: str | None) -> Awaitable[None]:
         """Makes a member present; returns when others see it."""
@@ -161,10 +171,11 @@ class Hub:
     def _history(self) -> HistoryConnection:
         return cast("HistoryConnection", self.connection)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def leave(self, member: Member, name: str) -> None:
         names = tuple(other for other in self.names.get(member, ()) if other != name)

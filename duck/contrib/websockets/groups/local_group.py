@@ -51,6 +51,8 @@ class LocalGroup:
         floor: The last message of the history with which all have caught up.
         waiting: Messages that come while all catch up; None otherwise.
         breaks: The number of gaps.
+        positioning: Looks for the last message before the first member.
+        positioned: Whether that has ended; `seen` is None if there was no message, or the broker was away.
     """
 
     __slots__ = (
@@ -61,6 +63,8 @@ class LocalGroup:
         "floor",
         "floors",
         "members",
+        "positioned",
+        "positioning",
         "recovering",
         "seen",
         "waiting",
@@ -77,6 +81,8 @@ class LocalGroup:
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
         self.waiting: list[Message] | None = None
+        self.positioning: asyncio.Task[None] | None = None
+        self.positioned = False
 
     def copy_of_members(self) -> list[Member]:
         """Returns the members as a copy, so that they may join or leave during an iteration."""
