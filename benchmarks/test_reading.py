@@ -113,7 +113,7 @@ class Websockets:
 
 
 class WebsocketsDecoded(Websockets):
-    """Where the rest of websockets decodes, and so validates."""
+    """Decodes, and so validates, as the rest of websockets does."""
 
     def read(self, pieces):
         return [frame.data.decode() for frame in super().read(pieces)]
@@ -194,7 +194,7 @@ def test_text(compare, load, name, size):
 @pytest.mark.parametrize("kind", ["binary", *TEXT])
 @pytest.mark.parametrize("codec", CODECS)
 def test_text_beside_binary(compare, load, codec, kind, size):
-    """What the validation of UTF-8 costs."""
+    """The cost of the validation of UTF-8."""
     length, count = SIZES[size]
     payload = text_of("ASCII" if kind == "binary" else kind, length)
     reader = Duck(load, CODECS[codec])

@@ -1,4 +1,4 @@
-"""What all tests share: the two codecs, and a word in the header on what is being tested."""
+"""Common parts of all tests: the two codecs, and the header that names the tested one."""
 
 import logging
 import os

@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-# What is measured is the package that is installed; the one beside this folder may not be compiled.
+# The installed package is measured; the one beside this folder may not be compiled.
 if sys.path[0] in ("", str(Path(__file__).resolve().parents[2])):
     sys.path.append(sys.path.pop(0))

@@ -27,7 +27,7 @@ class Client:
         self._process = process
 
     def report(self) -> dict[str, Any]:
-        """What it says next.
+        """The next report.
 
         Raises:
             LoadError: It failed, or took too long.

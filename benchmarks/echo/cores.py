@@ -48,7 +48,7 @@ def _siblings(core: int) -> set[int]:
 
 @contextlib.contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """What is started in the block runs on that core, from its first instruction on."""
+    """Processes started in the block run on that core from their first instruction."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:

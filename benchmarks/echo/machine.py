@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine of the figures."""
 
 import os
 import platform
@@ -46,7 +46,7 @@ def _cpu_model() -> str:
 
 
 def _codec() -> dict[str, str]:
-    """What `python -m duck.contrib.websockets` says of the codec."""
+    """The codec, from the output of `python -m duck.contrib.websockets`."""
     code = "import benchmarks.echo; from duck.contrib.websockets.__main__ import main; main()"
     lines = _output([sys.executable, "-W", "ignore", "-c", code]).splitlines()
     facts = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -76,7 +76,7 @@ def _seconds(cores: Cores) -> float:
 
 def _measure_memory(server: launch.Running, workload: Workload, cores: Cores) -> Sample:
     """KiB that one more idle connection takes."""
-    # What is set up once, for the first connections, is none of what one more of them costs.
+    # Memory that is set up once, for the first connections, is not part of the cost of one more.
     first = Workload("first", "idle", max(workload.connections // 100, 1), deflate=workload.deflate)
     with client.running(first, server.port, cores.client, seconds=0, warmup=0) as load:
         load.report()

@@ -1,4 +1,4 @@
-"""What the kernel tells of processor time, and of the memory of a server."""
+"""The kernel's figures of processor time, and of the memory of a server."""
 
 import os
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figure:
-    """What one server did under one workload, over all rounds.
+    """The results of one server under one workload, over all rounds.
 
     Attributes:
         value: In the workload's unit; None if every round failed.

@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The workloads."""
 
 from dataclasses import dataclass, replace
 
@@ -31,7 +31,7 @@ class Workload:
 
     @property
     def title(self) -> str:
-        """What it is, in words."""
+        """The description."""
         if self.mode == "connect":
             return f"handshakes and closes, {self.connections} at a time"
         if self.mode == "broadcast":
@@ -58,7 +58,7 @@ class Workload:
 
     @property
     def path(self) -> str:
-        """Where servers serve it."""
+        """The path on the servers."""
         return "/broadcast" if self.mode == "broadcast" else "/"
 
     @property

@@ -192,7 +192,7 @@ def decodes(data):
 
 
 def kind_of(data):
-    """What Python's decoder says of the start of a text: "whole", "partial" or "refused".
+    """The verdict of Python's decoder on the start of a text: "whole", "partial" or "refused".
 
     Partial is what something completes; the decoder alone would wait for more behind ED A0.
     """

@@ -1,4 +1,4 @@
-"""Who compresses: each library gives what all of them read, and none refers farther back than was agreed."""
+"""The libraries of compression: each reads the output of the others, and none refers farther back than agreed."""
 
 import os
 import random
@@ -149,7 +149,7 @@ def test_large_messages(backend, size, kind):
             end(backend).decompress(payload, size - 1)
 
 
-# Who keeps a compressor
+# Connections that keep a compressor
 
 
 def test_connections_that_sent_last_keep_theirs(backend, monkeypatch):

@@ -68,7 +68,7 @@ for before in range(len(MESSAGES)):
             if step == "write":
                 expected = MESSAGES[: before + (not failed)]
             elif failed:
-                # What was to be taken has either been lost with the list that it was in, or is still there.
+                # The bytes have either been lost with their list, or are still there.
                 expected = MESSAGES[: before + 1] if writer.size else []
             else:
                 return False

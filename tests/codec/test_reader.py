@@ -211,7 +211,7 @@ def test_the_last_view_may_be_held_while_the_next_is_asked_for(codec):
 
 
 def test_a_size_is_held_to_the_buffer(codec):
-    """Whatever a caller says, no memory beyond it is read."""
+    """A wrong size from the caller leads to no read beyond the memory."""
     spare = bytearray(frame(TEXT, b"a"))
     assert server(codec).buffer_updated(spare, -1) == []
     assert server(codec).buffer_updated(spare, 0) == []

@@ -71,7 +71,7 @@ def check(data: bytes) -> None:
 
 
 def _compare(reference: "zlib._Decompress", payload: bytes, inflated: bytes) -> None:
-    """What was taken for good is what zlib makes of it."""
+    """The result of the codec is that of zlib."""
     expected = reference.decompress(payload + TAIL) if payload else b""
     assert inflated == expected
 

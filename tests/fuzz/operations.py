@@ -228,7 +228,7 @@ def main() -> None:
             use_hot_path()
             asyncio.run(use_dispatchers())
     gc.collect()
-    # What the collector knows of is never lost to valgrind.
+    # Valgrind does not report leaks of objects that the collector tracks.
     left = [item for item in gc.get_objects() if type(item).__module__ == _speedups.__name__]
     assert left == [], left
 

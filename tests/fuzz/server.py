@@ -29,7 +29,7 @@ PASSES = 60  # of the loop, in which everything must have come to its end
 
 
 class Boom(Exception):
-    """What hooks raise when they are told to."""
+    """The error of hooks that are told to fail."""
 
 
 class View(WebSocketView):
@@ -159,7 +159,7 @@ class Transport(asyncio.Transport):
 
 
 class Errors(logging.Handler):
-    """What is logged as an error, and is none that a hook was told to raise."""
+    """Logged errors, except those that a hook was told to raise."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -9,7 +9,7 @@ from .targets import TARGETS, found, load
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds(name):
-    """Where a run begins, and what runs have found."""
+    """The starting points of a run, and the findings of earlier runs."""
     target = load(name)
     for data in (*target.seeds(), *(path.read_bytes() for path in found(name))):
         target.check(data)

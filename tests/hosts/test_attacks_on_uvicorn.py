@@ -1,4 +1,4 @@
-"""What has broken other protocols for uvicorn, and is about ASGI: see `test_attacks_on_hosts.py` for the rest."""
+"""Attacks on ASGI that have broken other protocols for uvicorn; `test_attacks_on_hosts.py` has the rest."""
 
 import asyncio
 

@@ -335,7 +335,7 @@ def test_a_close_frame_behind_the_request(run, connect):
 
 
 def test_messages_and_a_close_frame_behind_the_request(run, connect):
-    """What would be answered if it came later is answered now, too."""
+    """Early bytes get the same answers as later ones."""
 
     async def scenario():
         behind = b"".join(Frame(opcode, payload=b"\x03\xe8").serialize(mask=True) for opcode in (2, 9, 2, 8))

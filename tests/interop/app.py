@@ -1,4 +1,4 @@
-"""What the interoperability tests serve: views that show a client both ends of a connection, and a page."""
+"""The application of the interoperability tests: views that show a client both ends of a connection, and a page."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What uvicorn and other ASGI servers serve in the tests: FastAPI, Starlette, Django Channels, and a view."""
+"""The application for uvicorn and other ASGI servers: FastAPI, Starlette, Django Channels, and a view."""
 
 import django
 from app import PAGE

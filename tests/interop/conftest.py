@@ -91,7 +91,7 @@ def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["websockets", "aiohttp", "chromium"])
 def connect(request: pytest.FixtureRequest, server: Server) -> Callable[..., AbstractAsyncContextManager[Peer]]:
-    """What connects to a path of `server`, with each of the clients in turn."""
+    """Connects to a path of `server`, with each of the clients in turn."""
     if request.param == "websockets":
         return partial(websockets_peer, server)
     if request.param == "aiohttp":

@@ -70,7 +70,7 @@ def server(request, tmp_path_factory, tls):
 
 @pytest.fixture(params=["websockets", "chromium"])
 def connect(request, server):
-    """What connects to a path of `server`, with each of the clients in turn."""
+    """Connects to a path of `server`, with each of the clients in turn."""
     if request.param == "websockets":
         return partial(websockets_peer, server)
     return partial(chromium_peer, request.getfixturevalue("devtools"), server)

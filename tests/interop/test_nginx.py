@@ -50,7 +50,7 @@ SERVER = """
 
 @pytest.fixture(params=FIELDS)
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
-    """Where nginx listens."""
+    """The port of nginx."""
     executable = program("nginx")
     app = tmp_path / "told.py"
     app.write_text(APP)
@@ -83,7 +83,7 @@ def connect(port: int, origin: str, **headers: str) -> websockets.connect:
 
 def test_a_page_of_the_host_that_nginx_was_asked_for_connects(port, run):
     async def scenario():
-        # What the client says for itself is not taken.
+        # The client's own field is ignored.
         async with connect(port, "https://app.example.org", Forwarded='for=192.0.2.1;host="evil.test') as peer:
             told = json.loads(await peer.recv())
             assert told == [*peer.local_address[:2], True, "app.example.org"]

@@ -41,7 +41,7 @@ def python() -> Callable[..., Process]:
 
 @pytest.fixture
 def info(python: Callable[..., Process]) -> Callable[..., dict[str, str]]:
-    """What `duck info` says, with environment variables."""
+    """The output of `duck info`, with environment variables."""
 
     def run(**variables: str) -> dict[str, str]:
         process = python("-m", "duck.server", "info", **variables)

@@ -11,7 +11,7 @@ pytest.importorskip("Cython")
 
 ELF, MACH_O = b"\x7fELF", b"\xcf\xfa\xed\xfe"
 
-# What the object files begin with: COFF with the number of the machine.
+# The first bytes of the object files: COFF with the number of the machine.
 TARGETS = {
     "aarch64-linux-gnu": ELF,
     "x86_64-linux-musl": ELF,

@@ -1,4 +1,4 @@
-"""What is installed: which files, where from, and one version for all who ask."""
+"""The installation: its files, their origin, and one version everywhere."""
 
 import json
 import os

@@ -47,7 +47,7 @@ def trim() -> None:
 
 
 class AskedFor(Exception):
-    """What a handler raises if it is told to."""
+    """The error of a handler that is told to fail."""
 
 
 class Soaked(WebSocketView):
@@ -86,7 +86,7 @@ EXPECTED = {
         r"Traceback \(most recent call last\):\n(?:  .*\n)+tests\.websockets\.soak\.AskedFor\n"
     ),
 }
-"""What a server logs that is well: steps of connections, and what handlers raise that were told to."""
+"""Expected log records: steps of connections, and the errors of handlers that were told to fail."""
 
 
 def read_log(log: IO[str]) -> tuple[Counter[str], list[str]]:

@@ -15,7 +15,7 @@ from ..support.handshake import UPGRADE
 from .churn import BYE, HELLO, WAYS, reset, visit
 
 RAISE, WAIT, MUCH, COUNT, TRIM = b"raise", b"wait", b"much", b"count", b"trim"
-"""What the server is asked for."""
+"""Messages that ask the server for something."""
 
 MUCH_COUNT = 64
 MUCH_OF = bytes(range(256)) * 256
@@ -147,7 +147,7 @@ async def connect(port: int, receive_buffer: int | None = None) -> Peer:
     return peer
 
 
-# Who keeps to the rules
+# Peers that keep to the rules
 
 
 async def idle(peer: Peer, counts: Counter[str]) -> None:

@@ -180,7 +180,7 @@ def test_a_large_message_is_not_copied_on_its_way(run, connect):
 
 
 def test_a_connection_that_closes_while_its_peer_does_not_read(run, connect):
-    """What was sent before, and the close frame behind it, arrive when the peer reads at last."""
+    """Earlier messages and the close frame behind them arrive when the peer reads at last."""
 
     async def scenario():
         async with slow(connect, Quiet) as session:

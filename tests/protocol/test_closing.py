@@ -25,7 +25,7 @@ class Recorder(views.Recorder):
 BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 
 
-# Who closes
+# Either end closes
 
 
 @BY
@@ -64,7 +64,7 @@ def test_the_view_closes(run, connect, by_run):
             await view.send_close(4001, "enough")
             assert await peer.message() == "last"
             assert await peer.closing() == (4001, "enough")
-            # What crosses it is not handled, and not answered.
+            # Messages that cross it are neither handled nor answered.
             peer.send("late", Frame(OpCode.PING, payload=b"?"))
             peer.close(4001)
             assert await peer.rest() == []

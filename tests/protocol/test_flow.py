@@ -48,7 +48,7 @@ def buffered(view):
 
 
 def crowd(view, peer_is_slow, count=400, size=16 * KIB):
-    """What someone does who sends to many and waits for none."""
+    """Sends to many peers without a wait for any of them."""
     for number in range(count):
         view.send_binary(number.to_bytes(4) + bytes(size))
         if peer_is_slow():
@@ -69,7 +69,7 @@ def test_messages_are_dropped_for_a_peer_that_does_not_read(run, connect, log):
                 await view.send(bytes(16 * KIB))
             assert view.dropped == 101
             assert buffered(view) == full < 64 * KIB + 2 * 16 * KIB
-            # What was sent arrives, whole and in order; and so does what is sent once there is room.
+            # All messages arrive, whole and in order, and so do those sent once there is room.
             assert [int.from_bytes((await peer.message())[:4]) for _ in range(last)] == list(range(last))
             await view.send("next")
             assert await peer.message() == "next"
@@ -251,7 +251,7 @@ def test_settings_that_make_no_sense(setting, words):
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
 @pytest.mark.parametrize("way", ["stream", "fragments", "pings"])
 def test_what_is_not_dropped_waits_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
-    """Whatever the policy: the next part is not made before there is room for it."""
+    """Under every policy, the next part is not produced before there is room for it."""
     made = 0
 
     def parts():

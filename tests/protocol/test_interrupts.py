@@ -1,4 +1,4 @@
-"""What a signal handler sends while a message is being sent: it leaves behind that, and nothing is mixed up."""
+"""Sends of a signal handler that interrupts a send: they leave behind it, and no bytes are mixed up."""
 
 import asyncio
 import signal
@@ -137,7 +137,7 @@ def test_a_signal_handler_that_raises(run, connect, interrupts):
 
 
 def test_a_transport_that_is_interrupted(run, connect, interrupts):
-    """What is sent while bytes are being handed to the transport comes behind them."""
+    """A message that is sent while bytes are handed to the transport follows them."""
 
     async def scenario():
         async with connect(View) as session:

@@ -55,7 +55,7 @@ def test_contexts_are_taken_over_or_not(run, connect, alone):
 
 
 def test_messages_leave_in_the_order_of_calls(run, connect):
-    """Whoever awaits them, and in whatever order."""
+    """Regardless of the order in which the sends are awaited."""
 
     class View(Echo):
         MAX_FRAME_SIZE = 200_000  # so that some leave in fragments

@@ -1,4 +1,4 @@
-"""What the connections of one loop share."""
+"""The state shared by the connections of one loop."""
 
 import asyncio
 import threading

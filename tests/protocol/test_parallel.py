@@ -21,7 +21,7 @@ TEXT = "hello, wörld, 世界 \U0001f986 " * 40
 
 @pytest.fixture(autouse=True)
 def often():
-    """Where there is a GIL, it changes hands as often as it can."""
+    """Threads exchange the GIL, if there is one, as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

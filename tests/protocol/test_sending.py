@@ -33,7 +33,7 @@ class Color(enum.StrEnum):
     RED = "red"
 
 
-# What may be sent
+# Types of messages
 
 DATA = {
     "str": ("grüße 🦆", "grüße 🦆".encode()),
@@ -365,7 +365,7 @@ def test_a_text_in_parts_may_be_cut_inside_a_character(run, connect):
 
 @pytest.mark.parametrize("parts", [[b"ok", BROKEN], [b"ok\xc3"], [b"ok\xc3", "\xbc"]])
 def test_parts_that_are_no_text(run, connect, parts):
-    """What has begun cannot be finished; what is wrong does not leave."""
+    """A message that has begun cannot be finished; its invalid part does not leave."""
 
     async def scenario():
         async with connect(Quiet) as session:

@@ -168,7 +168,7 @@ def test_streams_of_two_handlers_do_not_mix(run, connect):
     run(scenario())
 
 
-# What goes wrong
+# Errors
 
 
 def failing(parts):
@@ -184,7 +184,7 @@ async def failing_asynchronously(parts):
 
 @pytest.mark.parametrize("make", [failing, failing_asynchronously])
 def test_a_stream_that_fails_midway(run, connect, log, make):
-    """What has begun cannot be finished, so the connection ends; the error is the sender's."""
+    """A message that has begun cannot be finished, so the connection ends; the sender gets the error."""
 
     async def scenario():
         async with connect(Quiet) as session:

@@ -192,7 +192,7 @@ def test_sending_once_the_loop_of_the_connection_is_closed(run, connect):
 
 
 def test_a_send_that_is_on_its_way_when_the_loop_is_closed(run):
-    """Whoever waits for it learns of the end."""
+    """A waiting sender learns of the end."""
 
     class Protocol:
         lost = False

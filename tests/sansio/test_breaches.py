@@ -1,4 +1,4 @@
-"""What a peer may not do: found at the first byte that tells, answered with the right code, and final."""
+"""Breaches of the rules by a peer: found at the first telling byte, answered with the right code, and final."""
 
 import pytest
 
@@ -230,7 +230,7 @@ def test_a_character_may_be_cut_by_fragments_but_not_by_the_end(text):
         assert failed(server) == (1007, "text is not UTF-8")
 
 
-# What is left of the connection
+# The connection after a breach
 
 
 def test_messages_before_a_breach_are_given_and_can_be_answered():

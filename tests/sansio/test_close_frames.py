@@ -24,7 +24,7 @@ def exchange(sender, receiver):
 
 
 def ends(client):
-    """Whoever begins to close, and the other."""
+    """The end that begins to close, and the other one."""
     return Connection(client=client), Connection(client=not client)
 
 
@@ -199,7 +199,7 @@ def test_every_reason_is_a_valid_one(reason):
     assert reason.startswith(client.close_reason)
 
 
-# What peers get wrong
+# Errors of peers
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["server", "client"])

@@ -251,7 +251,7 @@ SAME = [
     ("https://example.org:8443", "example.org:8443", {}),
     ("http://[::1]:8000", "[::1]:8000", {}),
     ("http://127.0.0.1:8000", "127.0.0.1:8000", {}),
-    # What ws4py and Starscream send, which are no browsers.
+    # The origins of ws4py and Starscream, which are no browsers.
     ("ws://example.org", "example.org", {}),
     ("ws://example.org:8000", "example.org:8000", {}),
     ("wss://example.org", "example.org", HTTPS),

@@ -164,7 +164,7 @@ def test_a_connection_that_has_compressed(name, monkeypatch):
     assert memory.kept / len(servers) < 12 * KIB
 
 
-# What must pass all the same
+# Messages that must still pass
 
 
 def test_65536_fragments_pass():

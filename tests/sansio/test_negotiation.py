@@ -109,7 +109,7 @@ def test_an_answer_is_made_of_tokens(name):
         format_extension("a", [("b", name)])
 
 
-# What is agreed to
+# Agreements
 
 
 class Plain(Extension):

@@ -43,11 +43,11 @@ class Client:
         return await self.response()
 
     async def rest(self) -> bytes:
-        """What comes until the server has closed the connection."""
+        """The bytes up to the server's close of the connection."""
         return await self.reader.read()
 
     async def end(self) -> bytes:
-        """What comes until the server has closed or reset the connection."""
+        """The bytes up to the server's close or reset of the connection."""
         with suppress(ConnectionResetError):
             return await self.reader.read()
         return b""

@@ -1,4 +1,4 @@
-"""What a server logs of requests: an access log where it is asked for, and why a request was refused."""
+"""The log of requests: an access log on request, and the reason of each refusal."""
 
 import logging
 

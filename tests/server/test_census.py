@@ -59,7 +59,7 @@ def test_no_more_connections_than_there_may_be(run, connect, until, caplog):
             for _ in range(3):
                 async with connect(server) as three:
                     await turned_away(three)
-            # Whoever is there is none the worse for it.
+            # Open connections are not affected.
             one.send(Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
             assert await one.reader.readexactly(5) == b"\x81\x03Hi!"
             await close(one)
@@ -72,7 +72,7 @@ def test_no_more_connections_than_there_may_be(run, connect, until, caplog):
 
 
 def test_nobody_is_told_for_long_that_there_is_no_room(run, connect):
-    """Whoever is turned away may read why, but not so many at a time that they would be a load of their own."""
+    """Clients that are turned away may read the reason, a bounded number of them at a time."""
 
     async def scenario():
         async with serving(connections=1) as server, connect(server) as one:

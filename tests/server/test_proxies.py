@@ -1,4 +1,4 @@
-"""Who a request is from, where a proxy stands between."""
+"""The client of a request behind a proxy."""
 
 import pytest
 from hypothesis import given

@@ -48,7 +48,7 @@ HEADERS = [version_1(ONE, TWO, (4711, 80)), version_2(addresses(ONE, TWO, (4711,
 
 
 def comes_only_whole(header, rest, expected):
-    """Whatever it is cut into, and whatever follows."""
+    """For all divisions into reads, and with bytes behind it."""
     for size in range(len(header)):
         assert parse(header[:size]) is None
     assert parse(header) == parse(header + rest) == expected

@@ -84,7 +84,7 @@ class Greeted(Greeting, WebSocketView):
 
 
 class Talkative(WebSocketView):
-    """What can be sent, and how it can be waited for."""
+    """The types of messages, and the ways to wait for a send."""
 
     async def send(self, data: Any, opcode: int = OpCode.TEXT) -> None:
         await super().send(data, opcode)

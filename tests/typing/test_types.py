@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mypy(folder):
-    """What mypy says: (file, line, words)."""
+    """The errors of mypy: (file, line, words)."""
     checkout = Path(duck.__file__).parents[1]
     # It finds what is installed by itself, but for what is in place.
     paths = {} if checkout.name == "site-packages" else {"MYPYPATH": str(checkout)}
@@ -61,7 +61,7 @@ def mypy(folder):
 
 @pytest.fixture(scope="session")
 def pyright(folder):
-    """What pyright says: (file, line, words)."""
+    """The errors of pyright: (file, line, words)."""
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
     done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, 1), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What a type checker must refuse: each line that ends in `# wrong`, and no other."""
+"""Errors that a type checker must report: in each line that ends in `# wrong`, and in no other."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What becomes of an error in a hook: logged once, 1011 for the peer, and no word of what it was."""
+"""An error in a hook is logged once, and the peer gets 1011 without details."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def test_an_error_in_on_receive(run, connect, log, waits):
             code, reason = await peer.closing()
             assert code == 1011
             assert "detail" not in reason and "Boom" not in reason
-            # What comes meanwhile is not handled.
+            # Messages that come meanwhile are not handled.
             peer.send("late")
             peer.close(1011)
             assert await peer.rest() == []

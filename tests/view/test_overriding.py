@@ -289,7 +289,7 @@ def test_a_view_may_have_slots_a_request_of_its_own_and_more_attributes(run, con
     run(scenario())
 
 
-# What is put on a class, or on a view, after the class statement
+# Hooks assigned to a class or a view after the class statement
 
 
 def noting(name):

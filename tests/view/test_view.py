@@ -166,7 +166,7 @@ variable = contextvars.ContextVar("variable", default=None)
 
 
 def test_connections_share_no_context(run, serving, dial):
-    """What a hook of one sets is not seen by another's, and stays for no later one."""
+    """A context variable that a hook sets is invisible to other connections, and to later ones."""
 
     class View(WebSocketView):
         async def on_open(self):
@@ -232,7 +232,7 @@ def test_nothing_is_left_of_a_connection_that_has_ended(run, serving, dial):
     run(scenario())
 
 
-# What is logged
+# The log
 
 
 def test_a_connection_is_logged_from_open_to_close(run, connect, caplog):

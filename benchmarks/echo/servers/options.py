@@ -1,4 +1,4 @@
-"""What every server is told, and the event loop that it runs on."""
+"""The options of every server, and the event loop that it runs on."""
 
 import asyncio
 import importlib

@@ -22,7 +22,7 @@ __all__ = ["Incoming", "Outgoing"]
 
 
 class Outgoing(enum.Enum):
-    """What may be sent."""
+    """The progress of the sending direction."""
 
     OPEN = enum.auto()  # messages
     ENDING = enum.auto()  # the rest of what was sent before, and then a close frame; received messages are dropped
@@ -30,7 +30,7 @@ class Outgoing(enum.Enum):
 
 
 class Incoming(enum.Enum):
-    """What has been received."""
+    """The progress of the receiving direction."""
 
     OPEN = enum.auto()  # messages
     UNANSWERED = enum.auto()  # a close frame, or a breach of a rule: `respond` is due
