@@ -147,6 +147,14 @@ def test_a_refusal(status):
     assert caught.value.headers["SET-COOKIE"] == "a"
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("text/plain; charset=utf-8", ": log in\\x0a first"), ("text/html", "")])
+def test_the_words_of_a_refusal_are_part_of_its_error(kind, reason):
+    content = b"log in\n first\n" + b" " * 1000
+    with pytest.raises(HandshakeRefused) as caught:
+        begin().feed(response({"Content-Length": str(len(content)), "Content-Type": kind}, "401 X", content=content))
+    assert str(caught.value) == f"the server refused the connection: 401 Unauthorized{reason}"
+
+
 def test_a_refusal_in_chunks_up_to_the_end_of_the_stream_and_too_long():
     shaken = begin()
     assert shaken.feed(response({"Transfer-Encoding": "chunked"}, "404 X") + b"2\r\nno\r\n") is None

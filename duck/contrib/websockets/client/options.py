@@ -2,7 +2,6 @@
 
 import argparse
 
-from ..exceptions import HandshakeFailed
 from ..logging import printable
 from .address import Address
 from .client import Options
@@ -40,11 +39,8 @@ def connection_options(arguments: argparse.Namespace) -> Options:
 
 
 def explain(error: Exception) -> str:
-    """Describes an error in one line, with the first words of a refusal."""
-    words = str(error) or type(error).__name__
-    if isinstance(error, HandshakeFailed) and error.body:
-        words += f": {error.body[:200].decode(errors='replace').strip()}"
-    return printable(words)
+    """Describes an error in one line."""
+    return printable(str(error) or type(error).__name__)
 
 
 def _url(text: str) -> str:

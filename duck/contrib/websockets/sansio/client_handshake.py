@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeRefused, InvalidHandshake
 from ..extensions import Extension
+from ..logging import printable
 from .handshake import VERSION, accept_key, reason_phrase
 from .negotiation import TOKEN, ClientOffer, Offer, format_extension, parse_offers
 
@@ -33,6 +34,7 @@ MOST_HEAD = 65536
 MOST_BODY = 65536
 """Limit of the kept content of a refusal, in bytes."""
 
+_MOST_WORDS = 200  # bytes of a text that are quoted in the error
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
@@ -309,6 +311,8 @@ class _Response:
     def error(self) -> HandshakeRefused:
         """The exception for this response."""
         words = f"the server refused the connection: {self.status} {reason_phrase(self.status)}".rstrip()
+        if self.headers.get("content-type", "").startswith("text/plain") and self._body:
+            words += f": {printable(self._body[:_MOST_WORDS].decode(errors='replace').strip())}"
         return HandshakeRefused(words, self.status, self.headers, bytes(self._body[:MOST_BODY]))
 
     # Callbacks of httptools
