@@ -11,7 +11,7 @@ from duck.contrib.websockets import ConnectionClosed, WebSocketView
 from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, connect, is_final
 from duck.server import serve
 
-from .test_client import agreed
+from .test_breaches import agreed
 
 SOON = Reconnect(first=0.001, longest=0.01)
 
