@@ -1,1 +1,1 @@
-"""Benchmarks: `pytest benchmarks` for the codec, `python -m benchmarks.echo` for whole servers."""
+"""Benchmarks: `pytest benchmarks` for the codec, `python -m benchmarks.echo` for whole servers, `.groups`, `.soak`."""

@@ -18,7 +18,7 @@ from . import cores, programs
 from .registry import Server
 from .servers.options import HOST
 
-__all__ = ["Running", "ServerError", "certificate", "command", "running"]
+__all__ = ["Running", "ServerError", "certificate", "command", "last_words", "running"]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 20.0
@@ -109,8 +109,8 @@ def running(
             _wait_until_it_answers(process, port, tls is not None)
             yield Running(port, process.pid)
         except Exception as error:
-            if last_words := _last_words(output):
-                error.add_note(last_words)
+            if words := last_words(output):
+                error.add_note(words)
             raise
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -179,7 +179,8 @@ def _upgrades(connection: socket.socket) -> bool:
     return True
 
 
-def _last_words(output: IO[bytes]) -> str:
+def last_words(output: IO[bytes]) -> str:
+    """The end of what a server has written."""
     output.seek(0)
     lines = output.read().decode(errors="replace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-TAIL:])

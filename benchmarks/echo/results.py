@@ -19,9 +19,9 @@ _COLUMNS = ("value", "p50_us", "p99_us", "server_us", "server_cpu", "client_cpu"
 _DIGITS = 6  # significant ones; rounds differ in the second
 
 
-def write(results: dict[str, Any], path: Path) -> None:
+def write(results: dict[str, Any], path: Path, program: str = "benchmarks.echo") -> None:
     """Writes what `run` returned."""
-    path.write_text("\n".join(_lines(results)) + "\n", encoding="utf-8")
+    path.write_text("\n".join(_lines(results, program)) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def read(path: Path) -> dict[str, Any]:
     return results
 
 
-def _lines(results: dict[str, Any]) -> Iterator[str]:
-    yield "# Results of `python -m benchmarks.echo`. Its option --results reads this file, and prints the report."
+def _lines(results: dict[str, Any], program: str) -> Iterator[str]:
+    yield f"# Results of `python -m {program}`; `python -m benchmarks.echo --results FILE` prints the report."
     for name in ("begun", "command", "interrupted"):
         yield f"{name} = {_value(results[name])}"
     yield f"format = {FORMAT}"

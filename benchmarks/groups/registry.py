@@ -1,0 +1,126 @@
+"""Which servers can be compared, and how they are started."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["SERVERS", "Server", "Wire", "named"]
+
+_HERE = "benchmarks.groups.servers"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What stands around a message on its way.
+
+    Attributes:
+        path: Of the handshake.
+        greeting: A message that the client sends first; empty for none.
+        before: Before the words of a client.
+        after: Behind them.
+    """
+
+    path: str = "/"
+    greeting: bytes = b""
+    before: bytes = b""
+    after: bytes = b""
+
+
+_ENGINE_IO = Wire("/socket.io/?EIO=4&transport=websocket", b"40", b'42["say","', b'"]')
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that can be measured.
+
+    Attributes:
+        name: On the command line and in results.
+        title: In tables.
+        packages: What has to be installed.
+        target: What uvicorn serves; for the embedded server the module of its routes.
+        ws: uvicorn's `--ws`; empty for the embedded server.
+        wire: What stands around a message.
+        environment: What is added to its environment.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    target: str
+    ws: str = "auto"
+    wire: Wire = Wire()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, port: int) -> list[str]:
+        """How to start a process of it."""
+        if not self.ws:
+            words = ["duck.server", "serve", self.target, "--port", str(port), "--loop", "uvloop"]
+        else:
+            words = ["uvicorn", self.target, "--port", str(port), "--ws", self.ws, "--lifespan", "off"]
+            words += ["--loop", "uvloop", "--http", "httptools"]
+        return [sys.executable, "-m", *words, "--log-level", "warning"]
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of its packages."""
+        found = {}
+        for package in self.packages:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def missing(self) -> str | None:
+        """How to install what is not installed; None if nothing is missing."""
+        missing = [package for package in self.packages if package not in self.versions()]
+        return f"not installed: pip install {' '.join(missing)}" if missing else None
+
+
+_DUCK = {"DUCK_REQUIRE_SPEEDUPS": "1"} if importlib.util.find_spec("duck.contrib.websockets._speedups") else {}
+_UVICORN = ("uvicorn", "httptools", "uvloop")
+
+SERVERS = (
+    Server("duck", "duck", ("uvloop", "redis"), f"{_HERE}.duck", "", environment=_DUCK),
+    Server(
+        "uvicorn-duck",
+        "duck under uvicorn",
+        (*_UVICORN, "redis"),
+        f"{_HERE}.duck:asgi",
+        "duck.contrib.websockets.uvicorn:WebSocketProtocol",
+        environment=_DUCK,
+    ),
+    *(
+        Server(
+            f"channels-{name}",
+            f"channels_redis, {name}",
+            (*_UVICORN, "channels", "channels_redis", "websockets"),
+            f"{_HERE}.channels:app",
+            environment={"CHANNEL_LAYER": f"channels_redis.{layer}"},
+        )
+        for name, layer in (("core", "core.RedisChannelLayer"), ("pubsub", "pubsub.RedisPubSubChannelLayer"))
+    ),
+    Server(
+        "socketio",
+        "python-socketio",
+        (*_UVICORN, "python-socketio", "redis", "websockets"),
+        f"{_HERE}.socketio:app",
+        wire=_ENGINE_IO,
+    ),
+)
+
+
+def named(names: str | None) -> list[Server]:
+    """Servers by their names, in that order; all of them for None.
+
+    Raises:
+        ValueError: There is no such server.
+    """
+    if names is None:
+        return list(SERVERS)
+    by_name = {server.name: server for server in SERVERS}
+    unknown = [name for name in names.split(",") if name not in by_name]
+    if unknown:
+        raise ValueError(f"no server is named {' or '.join(unknown)}, only {', '.join(by_name)}")
+    return [by_name[name] for name in dict.fromkeys(names.split(","))]

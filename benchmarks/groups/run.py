@@ -1,0 +1,243 @@
+"""Measures every server, several times over, in turn."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..echo import cores as cores_module
+from ..echo import machine, processes
+from ..echo.client import LoadError
+from ..echo.cores import Cores
+from ..echo.launch import ROOT, START_TIMEOUT, ServerError, last_words
+from ..redis_server import redis_server
+from .client import Load
+from .registry import Server
+
+__all__ = ["WORKLOADS", "Settings", "Workload", "run"]
+
+_REFUSES = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        rounds: How often each server.
+        seconds: How long each time.
+        warmup: How long to load the server before.
+        members: How many.
+        publishers: How many of them publish.
+    """
+
+    rounds: int = 5
+    seconds: float = 3.0
+    warmup: float = 1.5
+    members: int = 200
+    publishers: int = 40
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of load.
+
+    Attributes:
+        name: In results.
+        title: In tables.
+        size: Bytes of a message.
+        slow: Slow members at each server, beside the others.
+    """
+
+    name: str
+    title: str
+    size: int = 64
+    slow: int = 0
+
+
+WORKLOADS = (
+    Workload("chat", "one group of {members} at two processes, 64 B"),
+    Workload("even", "the same, 1 KiB", size=1024),
+    Workload("slow", "the same, 1 KiB, beside 5 members at each process who do not read", size=1024, slow=5),
+)
+
+PROCESSES = 2
+
+
+def run(
+    servers: Sequence[Server],
+    workloads: Sequence[Workload],
+    settings: Settings,
+    cores: Cores,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures; the results have the form of those of `benchmarks.echo`.
+
+    The rivals take part in the first workload alone: the others show what slow members do to the rest.
+    """
+    cores_module.raise_file_limit()
+    results: dict[str, Any] = {
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv[1:],
+        "settings": vars(settings),
+        "machine": machine.describe(cores),
+        "servers": [
+            {"name": server.name, "title": server.title, "versions": server.versions(), "missing": server.missing()}
+            for server in servers
+        ],
+        "workloads": [
+            {
+                "name": workload.name,
+                "mode": "groups",
+                "title": workload.title.format(members=settings.members),
+                "unit": "deliveries/s",
+                "lower_is_better": False,
+            }
+            for workload in workloads
+        ],
+        "samples": [],
+        "interrupted": False,
+    }
+    present = [server for server in servers if not server.missing()]
+    try:
+        for number in range(1, settings.rounds + 1):
+            for workload in workloads:
+                for server in present:
+                    if workload is WORKLOADS[0] or server.name == "duck":
+                        sample = _sample(server, workload, settings, cores)
+                        turn = {"workload": workload.name, "server": server.name, "round": number}
+                        results["samples"].append(turn | sample)
+                        say(f"round {number}, {workload.name}, {server.name}: {_words(sample)}")
+    except KeyboardInterrupt:
+        results["interrupted"] = True
+    return results
+
+
+def _words(sample: dict[str, Any]) -> str:
+    if "error" in sample:
+        return f"failed: {sample['error']}"
+    return f"{sample['value']:,.0f} deliveries/s, p99 {sample['p99_us'] / 1000:.1f} ms"
+
+
+def _sample(server: Server, workload: Workload, settings: Settings, cores: Cores) -> dict[str, Any]:
+    try:
+        with cores_module.pinned(cores.server), _running(server) as (ports, sessions):
+            os.sched_setaffinity(0, {cores.client})
+            with contextlib.ExitStack() as stack:
+                for port in ports:
+                    for _ in range(workload.slow):
+                        stack.enter_context(_deaf(port))
+                return _measure(server, workload, settings, cores, ports, sessions)
+    except (LoadError, ServerError) as error:
+        return {"error": "\n".join([str(error), *getattr(error, "__notes__", [])])}
+
+
+def _measure(
+    server: Server, workload: Workload, settings: Settings, cores: Cores, ports: list[int], sessions: list[int]
+) -> dict[str, Any]:
+    load = Load(server.wire, ports, settings.members, settings.publishers, workload.size)
+    usage: list[tuple[float, float, float]] = []
+
+    def note() -> None:
+        both = sum(processes.core_seconds(core) for core in {cores.server, cores.client})
+        usage.append((sum(map(processes.cpu_seconds, sessions)), time.process_time(), both))
+
+    async def main() -> dict[str, float]:
+        async with load.connected():
+            if workload.slow:
+                await load.fill(lambda: all(map(_dropped, ports)))
+            return await load.run(settings.warmup, settings.seconds, note)
+
+    gc.collect()
+    gc.disable()
+    try:
+        found = asyncio.run(main())
+    finally:
+        gc.enable()
+    ours, client, both = (after - before for before, after in zip(*usage, strict=True))
+    seconds, count = found["seconds"], found["deliveries"]
+    return {
+        "value": count / seconds,
+        "p50_us": found["p50_us"],
+        "p99_us": found["p99_us"],
+        "server_us": round(ours / count * 1e6, 2),
+        "server_cpu": round(ours / seconds, 3),
+        "client_cpu": round(client / seconds, 3),
+        "others_cpu": round(max(both - ours - client, 0) / seconds, 3),
+    }
+
+
+@contextlib.contextmanager
+def _running(server: Server) -> Iterator[tuple[list[int], list[int]]]:
+    """Runs Redis and two processes of a server; gives their ports, and the sessions of all."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as output:
+        redis = stack.enter_context(redis_server())
+        ports, sessions = [], [redis.pid]
+        for _ in range(PROCESSES):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            process = subprocess.Popen(
+                server.command(port),
+                cwd=ROOT,
+                env={**os.environ, **server.environment, "REDIS_URL": redis.url, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            stack.callback(_kill, process)
+            ports.append(port)
+            sessions.append(process.pid)
+            _wait(process, port)
+        try:
+            yield ports, sessions
+        except LoadError as error:
+            error.add_note(last_words(output))
+            raise
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as sock:
+            sock.sendall(_REFUSES)
+            if sock.recv(16).startswith(b"HTTP/1.1 "):
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ServerError("it does not start")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _deaf(port: int) -> Iterator[None]:
+    """A member that does not read."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        yield
+
+
+def _dropped(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/dropped", timeout=10) as answer:
+        return int(answer.read())
