@@ -17,6 +17,8 @@ COMPRESSED = 0b01000000 | OpCode.BINARY
 class Source:
     """A connection whose bytes are not read from anywhere."""
 
+    counters = None
+
     def __init__(self, connection):
         self.connection = connection
         self.holds = Hold(0)
