@@ -11,12 +11,17 @@ from duck.contrib.websockets.groups import Groups
 from duck.server import serve
 from duck.urls import path
 
-rooms = Groups(sys.argv[1], prefix=sys.argv[2])
+rooms = Groups(
+    sys.argv[1],
+    prefix=sys.argv[2],
+    presence_ttl=1,
+    announce=lambda change: f"{len(change.joined)} joined, {len(change.left)} left",
+)
 
 
 class Member(WebSocketView):
     async def on_open(self) -> None:
-        await rooms.join(self, self.kwargs["room"])
+        await rooms.join(self, self.kwargs["room"], data=self.kwargs["room"])
         await self.send("joined")
 
     async def on_receive(self, message: bytes, opcode: int) -> None:

@@ -135,6 +135,29 @@ def test_what_cannot_be(run, log):
 # On Redis alone
 
 
+def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis):
+    """As that of a server that has been told to stop; nobody waits for the time to live."""
+
+    def new_rooms():
+        return Groups(shared_redis.url, prefix="end:")
+
+    async def visit():
+        rooms = new_rooms()
+        sinks = [Sink() for _ in range(3)]
+        for at, sink in enumerate(sinks):
+            await rooms.join(sink, "lobby", data=at)
+        sinks[0].end()
+
+    async def look():
+        rooms = new_rooms()
+        present = await rooms.presence("lobby")
+        await rooms.close()
+        return present
+
+    asyncio.run(visit())
+    assert asyncio.run(look()) == []
+
+
 async def commands(server):
     from redis.asyncio import Redis
 

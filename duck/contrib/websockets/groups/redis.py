@@ -21,7 +21,7 @@ from .presence import PresenceOptions
 from .redis_cluster import Cluster
 from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
-from .redis_pubsub import Publisher, Server, Subscriber
+from .redis_pubsub import Publisher, Server, Subscriber, execute_last
 
 __all__ = ["RedisBroker"]
 
@@ -171,6 +171,7 @@ class _Channels(Protocol):
     """Publishing and subscribing to channels."""
 
     async def execute(self, channel: bytes, *command: Any) -> Any: ...
+    async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None: ...
     async def subscribe(self, channel: bytes) -> None: ...
     def unsubscribe(self, channel: bytes) -> None: ...
     async def close(self) -> None: ...
@@ -182,12 +183,16 @@ class _OneServer:
     def __init__(
         self, server: Server, received: Callable[[bytes, bytes], None], interrupted: Callable[[bytes], None]
     ) -> None:
+        self._server = server
         self.publisher = Publisher(server)
         self.subscriber = Subscriber(server, received, interrupted)
         self.unsubscribe = self.subscriber.unsubscribe
 
     async def execute(self, channel: bytes, *command: Any) -> Any:
         return await self.publisher.execute(*command)
+
+    async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
+        await execute_last(self._server, list(commands.values()))
 
     async def subscribe(self, channel: bytes) -> None:
         await self.subscriber.subscribe(channel)
@@ -207,11 +212,11 @@ class _RedisConnection:
         self._history: RedisHistory | None = None
         new_channels = Cluster if broker.is_cluster else _OneServer
         self._channels = new_channels(broker.server, self._received, self._interrupted)
-        execute = self._channels.execute
+        execute, execute_last = self._channels.execute, self._channels.execute_last
         if broker.history is not None:
             self._history = RedisHistory(broker.history, broker.publish_command, execute)
         self._presence = RedisPresence(
-            broker.presence, handler.origin.hex(), broker.publish_command, execute, self._changed
+            broker.presence, handler.origin.hex(), broker.publish_command, execute, execute_last, self._changed
         )
 
     async def publish(self, group: str, message: Message) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..exceptions import BrokerError
 from ..logging import logger
-from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connected, errors
+from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connected, errors, execute_last
 
 __all__ = ["Cluster"]
 
@@ -78,6 +78,15 @@ class Cluster:
             raise BrokerError(
                 f"the cluster at {self._seed.label} has not confirmed a message in {self._seed.timeout} s"
             ) from None
+
+    async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
+        """Executes a command for each channel, at the end of the loop; see `redis_pubsub.execute_last`."""
+        by_node: dict[_Address, list[tuple[Any, ...]]] = {}
+        for channel, command in commands.items():
+            address = self._address_of(channel)
+            if address is not None:
+                by_node.setdefault(address, []).append(command)
+        await asyncio.gather(*(execute_last(self._seed.at(*address), part) for address, part in by_node.items()))
 
     async def subscribe(self, channel: bytes) -> None:
         """Subscribes to a channel; see `Subscriber.subscribe`."""

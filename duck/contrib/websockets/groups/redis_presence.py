@@ -22,6 +22,7 @@ from typing import Any
 from ..exceptions import BrokerError
 from ..logging import logger
 from .presence import PresenceOptions
+from .redis_pubsub import errors
 
 __all__ = ["MARK", "RedisPresence"]
 
@@ -132,6 +133,7 @@ class RedisPresence:
         owner: The part before the dot in the ids of this loop's entries.
         publish: The command that publishes on a channel.
         execute: Sends a command that concerns a channel, and returns the answer: `execute(channel, *command)`.
+        execute_last: Sends a command for each channel at the end of the loop, when tasks are cancelled.
         changed: Called with (channel, joined, left) of each change in a watched group.
     """
 
@@ -141,12 +143,14 @@ class RedisPresence:
         owner: str,
         publish: str,
         execute: Execute,
+        execute_last: Callable[[dict[bytes, tuple[Any, ...]]], Awaitable[None]],
         changed: Callable[[bytes, dict[str, str], dict[str, str]], None],
     ) -> None:
         self._options = options
         self._owner = owner
         self._publish = publish
         self._execute = execute
+        self._execute_last = execute_last
         self._changed = changed
         self._own: dict[bytes, dict[str, str]] = {}
         self._changes: dict[bytes, _Change] = {}
@@ -188,15 +192,11 @@ class RedisPresence:
     async def close(self) -> None:
         """Removes the entries of this loop, if the server answers."""
         task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.wait([task])
-        channels = {*self._own, *self._changes}
-        self._own.clear()
-        self._watched.clear()
-        if not self._is_away:
-            await _each(self._replace, channels)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            self._own.clear()
+            self._watched.clear()
 
     # All entries
 
@@ -288,28 +288,45 @@ class RedisPresence:
         return self._options.ttl / 3 * random.uniform(0.8, 1.0)
 
     async def _run(self) -> None:
-        """Writes changes as they come, one batch after the other, and renews the leases."""
-        loop = asyncio.get_running_loop()
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._beat_at):
-                    await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._write_changes()
-                interrupted, self._interrupted = self._interrupted, set()
-                await _each(self._recover, interrupted)
-                if loop.time() >= self._beat_at:
-                    self._beat_at = loop.time() + self._interval()
-                    await self._beat()
-            except Exception:
-                logger.exception("presence at Redis could not be written")
+        """Writes changes as they come, one batch after the other, and renews the leases, until the loop ends."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._beat_at):
+                        await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._write_all()
+                except Exception:
+                    logger.exception("presence at Redis could not be written")
+        except asyncio.CancelledError:
+            await self._write_last()
+            raise
+
+    async def _write_all(self) -> None:
+        await self._write_changes()
+        interrupted, self._interrupted = self._interrupted, set()
+        await _each(self._recover, interrupted)
+        now = asyncio.get_running_loop().time()
+        if now >= self._beat_at:
+            self._beat_at = now + self._interval()
+            await self._beat()
+
+    async def _write_last(self) -> None:
+        """Removes the entries of this loop, which ends; without this they would end with their lease."""
+        channels = {*self._own, *self._changes, *self._unsure}
+        if channels and not self._is_away:
+            with suppress(*errors()):
+                await self._execute_last({channel: self._script(channel, _REPLACE, {}) for channel in channels})
 
     async def _write_changes(self) -> None:
         changes, self._changes = self._changes, {}
         written, self._written = self._written, None
         try:
             self._note(await _each(lambda channel: self._change(channel, changes[channel]), changes))
+        except asyncio.CancelledError:
+            self._unsure.update(changes)
+            raise
         finally:
             if written is not None and not written.done():
                 written.set_result(None)
@@ -375,25 +392,15 @@ class RedisPresence:
 
     async def _write(self, channel: bytes, mode: str, joined: dict[str, str], left: Collection[str] = ()) -> bool:
         """Executes the script; returns whether the server knew a lease of ours."""
+        return bool(await self._execute(channel, *self._script(channel, mode, joined, left)))
+
+    def _script(self, channel: bytes, mode: str, joined: dict[str, str], left: Collection[str] = ()) -> tuple[Any, ...]:
+        """Returns the command that executes the script."""
         script = ("EVALSHA", _WRITE_SHA) if mode == _RENEW else ("EVAL", _WRITE)
         ttl = max(round(self._options.ttl * 1000), 1)
+        options = (channel, self._publish, self._owner, mode, ttl, len(joined))
         pairs = (word for pair in joined.items() for word in pair)
-        return bool(
-            await self._execute(
-                channel,
-                *script,
-                2,
-                *_keys(channel),
-                channel,
-                self._publish,
-                self._owner,
-                mode,
-                ttl,
-                len(joined),
-                *pairs,
-                *left,
-            )
-        )
+        return (*script, 2, *_keys(channel), *options, *pairs, *left)
 
 
 async def _each(function: Callable[[bytes], Awaitable[bool]], channels: Collection[bytes]) -> list[bool]:

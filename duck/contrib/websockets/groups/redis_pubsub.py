@@ -9,7 +9,7 @@ channel learns of the gap once its subscription is confirmed again.
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import Any
@@ -17,13 +17,14 @@ from typing import Any
 from ..exceptions import BrokerError
 from ..logging import logger
 
-__all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors"]
+__all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors", "execute_last"]
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
 _FAIR_SHARE = 0.005  # seconds after which a flood of messages yields to the loop
 _SURE = 1.0  # seconds for which an idle connection is assumed to be alive
 _COST = 128  # bytes that a message counts in addition to its payload
 _BATCH = 1048576  # bytes of the largest pipeline
+_LAST = 1.0  # seconds for the last commands of a loop
 
 
 class Server:
@@ -87,6 +88,18 @@ async def connected(server: Server) -> AsyncIterator[Any]:
     finally:
         with suppress(*errors()):
             await connection.disconnect(nowait=True)
+
+
+async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> None:
+    """Executes commands on a connection of their own, at the end of a loop, which has cancelled the publisher's task.
+
+    Raises:
+        Exception: One of `errors`: the server does not answer, or refuses a command.
+    """
+    async with asyncio.timeout(min(server.timeout, _LAST)), connected(server) as connection:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        for _ in commands:
+            await connection.read_response(disable_decoding=True)
 
 
 class Subscriber:
