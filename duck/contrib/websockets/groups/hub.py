@@ -111,12 +111,14 @@ class Hub:
 
     def _enter(self, member: Member, name: str) -> LocalGroup:
         member._when_lost(self._lost_callback)
-        names = self.names.get(member, ())
-        if name not in names:
-            self.names[member] = (*names, name)
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = LocalGroup(self._stamp)
+            group = self.groups[name] = LocalGroup(name, self._stamp)
+        names = self.names.get(member)
+        if names is None:
+            self.names[member] = group.alone
+        elif name not in names:
+            self.names[member] = (*names, name)
         return group
 
     async def _subscribe(self, name: str, group: LocalGroup) -> None:

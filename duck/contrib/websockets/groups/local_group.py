@@ -42,6 +42,7 @@ class LocalGroup:
     """The members of a group in one loop.
 
     Attributes:
+        alone: The names of the groups of members that are in this group alone; shared, for their memory.
         members: In the order in which they joined.
         entries: The ids of the entries of present members.
         excluded: Members excluded from messages that are on their way here, by number.
@@ -57,6 +58,7 @@ class LocalGroup:
 
     __slots__ = (
         "_stamp",
+        "alone",
         "breaks",
         "entries",
         "excluded",
@@ -70,7 +72,8 @@ class LocalGroup:
         "waiting",
     )
 
-    def __init__(self, stamp: Stamp | None) -> None:
+    def __init__(self, name: str, stamp: Stamp | None) -> None:
+        self.alone = (name,)
         self._stamp = stamp
         self.breaks = 0
         self.members: dict[Member, None] = {}
