@@ -208,7 +208,7 @@ def test_a_lifespan(execute, run, capsys):
 
 
 def test_groups(execute, run):
-    urlpatterns = execute(block("class Room"))["urlpatterns"]
+    urlpatterns = execute(block("/rooms/<name>"))["urlpatterns"]
 
     async def scenario():
         async with (
@@ -220,5 +220,17 @@ def test_groups(execute, run):
             assert await bob.recv() == "me too"
             await alice.send("hello")
             assert await bob.recv() == "hello"
+
+    run(scenario())
+
+
+def test_presence(execute, run):
+    view = execute(block("def announce"))["Room"]
+
+    async def scenario():
+        async with serve(view, port=0) as server, websockets.connect(server.addresses[0]) as peer:
+            told = [json.loads(await peer.recv()) for _ in range(2)]
+            assert [one for _, one in told[0]["joined"]] == [{"name": "Anne"}]
+            assert told == [{"joined": told[0]["joined"], "left": []}, {"joined": told[0]["joined"]}]
 
     run(scenario())
