@@ -19,8 +19,8 @@ def test_what_the_walks_pass_is_there(name):
     assert pkgutil.resolve_name(f"duck.contrib.websockets.{name}")
 
 
-def test_there_are_three_walks():
-    assert len(re.findall(r"^1\. ", WALKS, re.MULTILINE)) == 3
+def test_there_are_four_walks():
+    assert len(re.findall(r"^1\. ", WALKS, re.MULTILINE)) == 4
     assert len(NAMES) > 15
 
 

@@ -25,6 +25,7 @@ from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
+from .protocol.message import IncomingMessage
 from .protocol.prepared import broadcast
 from .sansio.handshake import Handshake
 from .view import State, WebSocketView
@@ -43,6 +44,7 @@ __all__ = [
     "Frame",
     "Handshake",
     "HandshakeError",
+    "IncomingMessage",
     "OpCode",
     "PayloadTooBig",
     "PerMessageDeflate",

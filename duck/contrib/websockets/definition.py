@@ -20,6 +20,7 @@ STEPS = (
     "on_handshake",
     "on_new_frame",
     "on_open",
+    "on_stream",
     "read_frame",
     "run",
     "run_forever",
@@ -29,6 +30,9 @@ STEPS = (
 
 WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
 """Attributes whose assignment to an object is checked, noted or refused."""
+
+_WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
+"""Steps that take whole messages, so that `on_stream` cannot be overridden beside them."""
 
 _ATTRIBUTES = (*STEPS, *BY_NAME)
 
@@ -70,6 +74,10 @@ class Definition:
         self.overridden = frozenset(
             name for name in STEPS if getattr(endpoint_class, name, None) is not getattr(base, name, None)
         )
+        clash = self.overridden & _WHOLE if "on_stream" in self.overridden else None
+        if clash:
+            owner, names = endpoint_class.__name__, ", ".join(sorted(clash))
+            raise TypeError(f"{owner} overrides on_stream and {names}, which take whole messages: leave one out")
         self.computed = tuple(computed)
         self._attributes = _attributes_of(endpoint_class)
         self.version: int | None = None

@@ -18,6 +18,7 @@ from .logging import logger
 from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
+from .protocol.message import IncomingMessage
 from .protocol.pending import hop
 from .protocol.prepared import Prepared
 from .protocol.protocol import ConnectionProtocol
@@ -56,6 +57,7 @@ class WebSocketEndpoint:
     RECEIVE_TIMEOUT: float | None = 120
     CLOSE_TIMEOUT: float = 10
     MAX_FRAME_SIZE: int | None = 1024 * 1024
+    MAX_STREAM_SIZE: int | None = 1024 * 1024 * 1024
     MAX_CONCURRENT_MESSAGES: int = 128
     MAX_WAITING_MESSAGES: int = 16
     MAX_WAITING_BYTES: int = 65536
@@ -155,6 +157,23 @@ class WebSocketEndpoint:
             logger.warning("%r: closed, as a message came and %s has no on_receive", self._label, name)
             protocol.close(CloseCode.UNSUPPORTED_DATA, "no messages, please")
 
+    async def on_stream(self, message: IncomingMessage) -> None:
+        """Called for each message as soon as it begins, in place of `on_receive`, if a class overrides it.
+
+            async def on_stream(self, message):
+                with open("upload", "wb") as file:
+                    async for part in message:
+                        file.write(part)
+
+        The message may be larger than the memory: MAX_STREAM_SIZE limits it, not MAX_FRAME_SIZE. While parts wait, no
+        more is received, not even pings and close frames, and the peer is held up. The next message begins once this
+        one has been read to its end, or once the hook has returned. The unread rest is received and discarded; to
+        refuse it, close the connection.
+
+        Args:
+            message: Its `opcode`, its parts, and `read` for a message that is needed as a whole.
+        """
+
     @overload
     async def on_close(self, frame: Frame | None, /) -> None: ...
 
@@ -179,6 +198,13 @@ class WebSocketEndpoint:
 
     # Opening
 
+    def _new_connection(self, overridden: frozenset[str], client: bool = False) -> Connection:
+        """The rules of a connection with the negotiated extensions."""
+        connection = Connection(client=client, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        if "on_stream" in overridden:
+            connection.receive_parts(self.MAX_STREAM_SIZE)
+        return connection
+
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
         """The asyncio half of a connection, whose messages go to the steps that are overridden."""
         return ConnectionProtocol(
@@ -188,6 +214,7 @@ class WebSocketEndpoint:
             None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             self.send_frame if "send_frame" in overridden else None,
             counters=self._counters,
+            on_stream=self.on_stream if "on_stream" in overridden else None,
         )
 
     @property

@@ -15,11 +15,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 from .codec import deflate
+from .codec.deflate import Inflater
 from .exceptions import ExtensionError, PayloadTooBig
 from .frame import Frame
 from .opcodes import CONTROL_OPCODES
 
-__all__ = ["Extension", "PerMessageDeflate"]
+__all__ = ["Extension", "Inflating", "PerMessageDeflate"]
 
 KEPT = 8388608
 """Bytes of the compressors that the connections of a thread keep."""
@@ -213,17 +214,19 @@ class PerMessageDeflate(Extension):
         inflater = self._backend.inflater(self._peer_bits, self._received)
         try:
             message = _inflate(inflater, payload + _TAIL, max_size)
-            if inflater.eof:
-                is_whole = inflater.unused_data in _BEHIND_LAST_BLOCK
-            else:
-                is_whole = not inflater.decompress(_LAST_BLOCK, 1) and inflater.eof
+            is_whole = _is_whole(inflater)
         except self._backend.error as error:
-            raise ExtensionError(f"compressed data is broken: {error}") from None
+            raise _broken(error) from None
         if not is_whole:
-            raise ExtensionError("compressed data is broken: it does not end with its last block")
+            raise _broken("it does not end with its last block")
         if not self._peer_alone:
             self._received = _last(1 << self._peer_bits, self._received, message)
         return message
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether received messages may refer to earlier ones."""
+        return not self._peer_alone
 
     def release(self) -> None:
         """Releases the compressor; the next message makes another."""
@@ -270,6 +273,112 @@ class PerMessageDeflate(Extension):
     def compressor_size(self) -> int:
         """Bytes that the compressor takes."""
         return self._backend.deflater_size(self._bits, self.memory_level)
+
+
+class Inflating:
+    """The decompression of one message that comes part by part (RFC 7692, section 7.2.2).
+
+    With context takeover a message may refer to the one before it, whose decompression must have ended first.
+
+        while data := inflating.take(65536): ...   # until it is empty
+        inflating.feed(part)                       # then the next part, or `finish` and `take` again
+
+    Args:
+        deflate: The extension of the connection.
+        max_size: Bytes of the largest message, decompressed; None for no limit.
+
+    Attributes:
+        is_over: Whether the message has been taken to its end.
+        received: The compressed bytes that have been fed.
+        size: The decompressed bytes that have been taken.
+    """
+
+    __slots__ = (
+        "_deflate",
+        "_finished",
+        "_inflater",
+        "_is_pending",
+        "_max_size",
+        "_rest",
+        "_window",
+        "is_over",
+        "received",
+        "size",
+    )
+
+    def __init__(self, deflate: PerMessageDeflate, max_size: int | None) -> None:
+        self._deflate = deflate
+        self._max_size = max_size
+        self._window = deflate._received
+        self._inflater: Inflater | None = None  # from the first byte on
+        self._rest = b""
+        self._is_pending = False  # whether the decompressor may have output without further input
+        self.received = self.size = 0
+        self._finished = False
+        self.is_over = False
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next compressed bytes."""
+        if data and self._inflater is None:
+            self._inflater = self._deflate._backend.inflater(self._deflate._peer_bits, self._window)
+        self._rest += data
+        self.received += len(data)
+
+    def finish(self) -> None:
+        """Notes that the message has come to its end."""
+        self._finished = True
+        self._rest += _TAIL
+
+    def take(self, size: int) -> bytes:
+        """Returns the next decompressed bytes; none if more input is needed, or at the end.
+
+        Args:
+            size: Bytes to return at most, 1 or more.
+
+        Raises:
+            ExtensionError: The data is not valid DEFLATE.
+            PayloadTooBig: The message is larger than `max_size`.
+        """
+        inflater = self._inflater
+        try:
+            data = b"" if inflater is None else self._inflate(inflater, size)
+            if not data and self._finished and not self.is_over:
+                self.is_over = True
+                if inflater is not None and not _is_whole(inflater):
+                    raise _broken("it does not end with its last block")
+                if self._deflate.takes_over:
+                    self._deflate._received = self._window
+        except self._deflate._backend.error as error:
+            raise _broken(error) from None
+        return data
+
+    def _inflate(self, inflater: Inflater, size: int) -> bytes:
+        if not (self._rest or self._is_pending):
+            return b""
+        if self._max_size is not None:
+            size = min(size, self._max_size + 1 - self.size)
+        data = inflater.decompress(self._rest, size)
+        self._rest = inflater.unconsumed_tail
+        self._is_pending = len(data) == size and not inflater.eof
+        if inflater.eof and not any(tail.startswith(inflater.unused_data) for tail in _BEHIND_LAST_BLOCK):
+            raise _broken("it goes on behind its last block")
+        self.size += len(data)
+        if self._max_size is not None and self.size > self._max_size:
+            raise PayloadTooBig("message too big")
+        if self._deflate.takes_over:
+            self._window = _last(1 << self._deflate._peer_bits, self._window, data)
+        return data
+
+
+def _is_whole(inflater: Inflater) -> bool:
+    """Whether a decompressor that has taken a message and its tail has stopped between two blocks."""
+    if inflater.eof:
+        return inflater.unused_data in _BEHIND_LAST_BLOCK
+    return not inflater.decompress(_LAST_BLOCK, 1) and inflater.eof
+
+
+def _broken(why: object) -> ExtensionError:
+    return ExtensionError(f"compressed data is broken: {why}")
 
 
 class _Kept(threading.local):

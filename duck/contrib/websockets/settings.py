@@ -171,6 +171,13 @@ SETTINGS = (
         _whole(f"bytes, from 1 to {sys.maxsize}, or None for no limit", 1, or_none=True),
     ),
     Setting(
+        "MAX_STREAM_SIZE",
+        "bytes",
+        "Largest message for `on_stream`, in place of `MAX_FRAME_SIZE`; compressed, and decompressed. A larger one is"
+        " refused with 1009. None sets no limit.",
+        _whole(f"bytes, from 1 to {sys.maxsize}, or None for no limit", 1, or_none=True),
+    ),
+    Setting(
         "MAX_CONCURRENT_MESSAGES",
         "handlers",
         "Handlers of one connection that may be suspended at the same time. Further messages wait. 1 handles "
@@ -187,7 +194,8 @@ SETTINGS = (
     Setting(
         "MAX_WAITING_BYTES",
         "bytes",
-        "Size of the waiting messages, as received: compressed messages wait compressed.",
+        "Size of the waiting messages, and of the waiting parts for `on_stream`, as received: compressed messages wait"
+        " compressed.",
         _whole(f"bytes, from 0 to {sys.maxsize}", 0),
     ),
     Setting(

@@ -20,7 +20,6 @@ from .logging import access_logger, log_access, log_event, log_refusal, logger
 from .metrics import Metrics
 from .protocol.stepping import start_task
 from .sansio import handshake
-from .sansio.connection import Connection
 from .sansio.handshake import Handshake
 from .sansio.negotiation import Negotiator
 from .settings import BY_NAME
@@ -316,7 +315,7 @@ class WebSocketView(WebSocketEndpoint, View):
         if acceptance.subprotocol is not self.subprotocol:
             self.subprotocol = acceptance.subprotocol
         self.extensions = acceptance.extensions
-        connection = Connection(max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        connection = self._new_connection(overridden)
         self._protocol = protocol = self._new_protocol(connection, overridden)
         try:
             early = upgrade.attach(request, protocol, response)

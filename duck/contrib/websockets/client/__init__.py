@@ -11,6 +11,7 @@ async with connect("wss://example.org/chat") as ws:
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
+from ..protocol.message import IncomingMessage
 from ..sansio.negotiation import ClientOffer
 from .client import ClientConnection, Options, WebSocketClient
 from .connecting import connect
@@ -23,6 +24,7 @@ __all__ = [
     "ConnectionClosed",
     "HandshakeFailed",
     "HandshakeRefused",
+    "IncomingMessage",
     "InvalidHandshake",
     "Options",
     "ProxyError",

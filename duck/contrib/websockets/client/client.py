@@ -5,20 +5,22 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 
 import asyncio
 import ssl as tls
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from socket import socket
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
-from ..exceptions import ConnectionClosed
+from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..logging import logger
-from ..opcodes import CloseCode
+from ..opcodes import CloseCode, OpCode
 from ..protocol.inbox import Inbox
+from ..protocol.message import IncomingMessage
 from ..protocol.pending import hop
 from ..protocol.protocol import ConnectionProtocol
+from ..protocol.stream_queue import StreamQueue
 from ..sansio.client_handshake import Agreement, ResponseHeaders
 from ..sansio.connection import Connection
 from ..sansio.negotiation import ClientOffer
@@ -27,6 +29,8 @@ from .address import Address
 from .dialing import Headers, Route, dial
 
 __all__ = ["ClientConnection", "Options", "WebSocketClient"]
+
+T = TypeVar("T")
 
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
@@ -40,6 +44,7 @@ _SETTINGS = {
     "max_backoff": "MAX_BACKOFF",
     "max_concurrent_messages": "MAX_CONCURRENT_MESSAGES",
     "max_size": "MAX_FRAME_SIZE",
+    "max_stream_size": "MAX_STREAM_SIZE",
     "max_waiting_bytes": "MAX_WAITING_BYTES",
     "max_waiting_messages": "MAX_WAITING_MESSAGES",
     "open_timeout": "OPEN_TIMEOUT",
@@ -73,6 +78,7 @@ class Options(TypedDict, total=False):
         proxy: True for the environment's proxy, None for none, or a URL.
         max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
         open_timeout: Seconds for everything before the connection is open; None for no limit.
+        stream: Whether `recv_stream` gets the parts of a message while they come; of `connect` only.
         max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
     """
 
@@ -92,6 +98,8 @@ class Options(TypedDict, total=False):
     open_timeout: float | None
     close_timeout: float
     max_size: int | None
+    max_stream_size: int | None
+    stream: bool
     ping_interval: float | None
     pong_timeout: float | None
     max_backoff: float
@@ -213,7 +221,7 @@ class WebSocketClient(WebSocketEndpoint):
         self.extensions = agreement.extensions
         self._early = early
         overridden = self._overridden
-        connection = Connection(client=True, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        connection = self._new_connection(overridden, client=True)
         self._protocol = protocol = self._new_protocol(connection, overridden)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -317,13 +325,22 @@ class ClientConnection(WebSocketClient):
     """
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
+        self._in_parts = options.pop("stream", False)
         super().__init__(url, **options)
         self._inbox: Inbox | None = None
+        self._streams: StreamQueue | None = None  # in place of the inbox, with `stream`
+        self._message: IncomingMessage | None = None  # the message of a `recv` that was cancelled within it
         self._closes = False  # whether the user has closed the connection
         self._is_given_up = False
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
-        self._inbox = inbox = Inbox(asyncio.get_running_loop(), self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
+        loop = asyncio.get_running_loop()
+        if self._in_parts:
+            connection.receive_parts(self.MAX_STREAM_SIZE)
+            if connection.parts:
+                self._streams = streams = StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
+                return ConnectionProtocol(self, connection, inbox=streams)
+        self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
         return ConnectionProtocol(self, connection, inbox=inbox)
 
     async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
@@ -341,7 +358,7 @@ class ClientConnection(WebSocketClient):
         """
         inbox = self._inbox
         if inbox is None:
-            raise RuntimeError("the connection is not open yet: await open(), or use connect()")
+            return await self._recv_whole(timeout)
         message = inbox.take()
         while message is None:
             if timeout is None:
@@ -352,11 +369,66 @@ class ClientConnection(WebSocketClient):
         opcode, payload = message
         return payload.decode() if opcode == 1 else payload  # looking up OpCode.TEXT takes 400 instructions
 
+    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
+        """Returns the next message as soon as it begins, to be read part by part while it comes.
+
+            async with connect(url, stream=True, max_stream_size=None) as ws:
+                async for part in await ws.recv_stream():
+                    file.write(part)
+
+        `stream=True` lets a message be larger than the memory, and be limited by `max_stream_size` instead of
+        `max_size`. Without it, and with extensions of an application, a message comes as a whole, in one part. Both
+        `recv` and `recv_stream` discard the unread rest of the message before.
+
+        Args:
+            timeout: Seconds to wait for the beginning; None for no limit.
+
+        Raises:
+            ConnectionClosed: The connection is closing or gone, and no message is left.
+            RuntimeError: The connection is not open yet, or another task is reading the message before.
+            TimeoutError: No message has begun in time.
+        """
+        if self._streams is None:
+            data = await self.recv(timeout)
+            source = StreamQueue(asyncio.get_running_loop(), 0, self.MAX_FRAME_SIZE)
+            if isinstance(data, str):
+                return source.whole(data.encode(), OpCode.TEXT)
+            return source.whole(data, OpCode.BINARY)
+        message, self._message = self._message, None
+        if message is None:
+            message = await self._within(timeout, self._streams.next())
+        return message
+
+    async def _recv_whole(self, timeout: float | None) -> str | bytes:  # noqa: ASYNC109
+        """`recv` with `stream`. A message that a cancelled call has begun is continued by the next call."""
+        streams = self._streams
+        if streams is None:
+            raise RuntimeError("the connection is not open yet: await open(), or use connect()")
+        try:
+            return await self._within(timeout, self._read_next(streams))
+        except PayloadTooBig as error:
+            streams.refuse(error)
+            raise streams.closed_error() from None
+
+    async def _read_next(self, streams: StreamQueue) -> str | bytes:
+        message = self._message or await streams.next()
+        self._message = message
+        try:
+            data = await message.read()
+        except PayloadTooBig:
+            self._message = None
+            raise
+        self._message = None
+        return data
+
     async def _get_within(self, timeout: float, inbox: Inbox) -> tuple[int, bytes]:  # noqa: ASYNC109
+        return await self._within(timeout, inbox.get())
+
+    async def _within(self, timeout: float | None, waiting: Awaitable[T]) -> T:  # noqa: ASYNC109
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
-                return await inbox.get()
+                return await waiting
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -388,7 +460,7 @@ class ClientConnection(WebSocketClient):
         super().terminate()
 
     def _connection_closing(self) -> None:
-        inbox, connection = self._inbox, self._open_protocol().connection
+        inbox, connection = self._streams or self._inbox, self._open_protocol().connection
         if inbox is not None and not inbox.has_ended:
             inbox.end()
             is_ours = connection.close_received is None and not self._closes

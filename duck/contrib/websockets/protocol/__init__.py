@@ -3,8 +3,8 @@
 A `ConnectionProtocol` stands between a transport of asyncio and an endpoint, which is a view, a client or the session
 of an ASGI application. It is made of four classes, each on top of the one before: `codec.HotPath` (every read and every
 plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (beginning, callbacks of the transport, end). The rules
-of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `Intake`, `Inbox`, `Sender`,
-`Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
+of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `Intake`, `Inbox`,
+`StreamQueue`, `Sender`, `Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
 
 States
 ======
@@ -52,10 +52,29 @@ whoever writes |
 `resume_writing` |
 | `SlowConsumer.lags` | the same, with "drop" and "close" | the same |
 | `alive` | something has come since the heartbeat looked | every read; `take_sign_of_life` clears it |
-| `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY | `hold` and `release`; the first close frame \
-releases all but EARLY |
+| `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY, PARTS | `hold` and `release`; the first close \
+frame releases all but EARLY |
 | `lost` | the phase is LOST or CLOSED; the codec asks before it writes | `connection_lost`, for good |
 | `terminated` | nobody waits for the peer any more | `terminate`, for good |
+
+Messages in parts
+=================
+
+`Connection.parts` is fixed at the beginning. The reader then gives parts with the opcodes of fragments, and a
+`StreamQueue` takes the place of the dispatcher, or of a client's inbox. A message goes through these states:
+
+| state | the message | from |
+| --- | --- | --- |
+| waits | behind the current one, with the parts that have come | its first part |
+| current | is read by its handler, or by the task that asked for it | the one before is over |
+| left | its parts are discarded as they come | the handler has returned, or the next message is asked for |
+| over | nothing is left to take, and the last part has come | |
+
+At most one message is current or left, and at most one incomplete. Parts that wait are bounded by MAX_WAITING_BYTES and
+one read; the hold PARTS keeps back more. Compressed parts are decompressed when they are taken, so messages are
+decompressed in order. Parts of a message that is left are decompressed too if later messages may refer to them.
+`StreamQueue.end`, at our close frame or the loss of the transport, lets the waiting parts be taken; after them readers
+get `ConnectionClosed`.
 
 Invariants
 ==========
@@ -93,6 +112,15 @@ A received byte, to `on_receive`:
 4. `codec.dispatcher.Dispatcher.deliver` hands each message to `codec.worker.Worker.start`, which calls
    `view.WebSocketView.on_receive`.
 5. `codec.hotpath.HotPath.uncork` writes the replies.
+
+A received byte, to the reader of an `IncomingMessage`:
+
+1. `codec.hotpath.HotPath.buffer_updated` has `codec.reader.MessageReader.buffer_updated` make a part of the bytes.
+2. `protocol.stream_queue.StreamQueue.deliver` adds the part to its message, and holds reading if too much waits.
+3. At the first part of a message `codec.dispatcher.Dispatcher.deliver` starts
+   `protocol.stream_queue.StreamQueue.handle`, which calls `view.WebSocketView.on_stream`. At later parts
+   `protocol.message.IncomingMessage.wake` steps the reader.
+4. The reader takes the part, decoded, and `protocol.stream_queue.StreamQueue.taken` resumes reading once there is room.
 
 A sent str, to bytes:
 

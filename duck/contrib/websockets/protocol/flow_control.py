@@ -34,6 +34,7 @@ class Hold(enum.IntFlag):
     FRAMES = 2  # frames wait for the view to read them
     WRITES = 4  # the peer does not read what is sent to it
     EARLY = 8  # bytes that came with the handshake are not handled yet
+    PARTS = 16  # parts of a message wait for its reader
 
 
 class Owner(Protocol):

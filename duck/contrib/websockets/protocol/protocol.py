@@ -25,6 +25,7 @@ from .flow_control import Hold
 from .inbox import Inbox
 from .phases import Phase
 from .receiving import Receiving
+from .stream_queue import OnStream, StreamQueue
 from .transports import HIGH_WATER, plain_socket
 
 __all__ = ["ConnectionProtocol"]
@@ -43,6 +44,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
         counters: Counts what the connection does; None for no counting.
+        on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:
         closed: Done when every hook has ended (phase CLOSED).
@@ -58,10 +60,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None = None,
         pull: Callable[[], Awaitable[None]] | None = None,
         send_frame: Callable[[Frame], Awaitable[None]] | None = None,
-        inbox: Inbox | None = None,
+        inbox: Inbox | StreamQueue | None = None,
         counters: codec.Counters | None = None,
+        on_stream: OnStream | None = None,
     ) -> None:
-        super().__init__(endpoint, connection, handle, pull, send_frame, inbox, counters)
+        super().__init__(endpoint, connection, handle, pull, send_frame, inbox, counters, on_stream)
         self._pull = pull
         self._closing: Closing | None = None
         self._hooks: Hooks | None = None
@@ -175,6 +178,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._sender.lost(self.closed_error())
         if self.frames is not None:
             self.frames.inbox.end()
+        if self.streams is not None:
+            self.streams.end()
         dispatcher = self.dispatcher
         if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
             dispatcher.stop()
@@ -256,7 +261,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._closing = Closing(self, self.endpoint.CLOSE_TIMEOUT)
             self.heartbeat.stop()
             if self._intake is not None:
-                self._intake.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES)
+                self._intake.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES | Hold.PARTS)
+            if self.streams is not None:
+                self.streams.end()
             self.endpoint._connection_closing()
         return self._closing
 
@@ -332,7 +339,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def inbox_emptied(self) -> None:
         """Notes that no message waits for a handler."""
-        if self._hooks is not None:
+        if self._hooks is not None and not self.dispatcher.inbox:
             self._hooks.inbox_emptied()
 
     def hook_failed(self, error: BaseException) -> None:

@@ -28,6 +28,7 @@ from .inbox import Inbox
 from .phases import Phase
 from .rate_limit import RateLimit
 from .sending import Sending
+from .stream_queue import OnStream, StreamQueue
 from .transports import HIGH_WATER, NO_BACKLOG, backlog
 
 __all__ = ["Receiving"]
@@ -44,13 +45,15 @@ class Receiving(Sending):
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
         counters: Counts what the connection does; None for no counting.
+        on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:
         context: The context of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
         frames: The queue of frames for a view that pulls.
+        streams: The queue of messages for `on_stream`.
     """
 
-    __slots__ = ("_backlog", "_decoding", "_intake", "_rate_limit", "context", "frames", "heartbeat")
+    __slots__ = ("_backlog", "_decoding", "_intake", "_rate_limit", "context", "frames", "heartbeat", "streams")
 
     def __init__(
         self,
@@ -59,8 +62,9 @@ class Receiving(Sending):
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None,
         pull: Callable[[], Awaitable[None]] | None,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
-        inbox: Inbox | None,
+        inbox: Inbox | StreamQueue | None,
         counters: codec.Counters | None = None,
+        on_stream: OnStream | None = None,
     ) -> None:
         super().__init__(endpoint, connection, send_frame, counters)
         loop = self.loop
@@ -72,10 +76,15 @@ class Receiving(Sending):
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self.heartbeat = Heartbeat(self, loop)
         self.frames: FrameQueue | None = None
+        self.streams: StreamQueue | None = None
         if inbox is not None:
             self.dispatcher = inbox
             inbox.attach(self)
         else:
+            if on_stream is not None:
+                most_bytes, max_whole = endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE
+                self.streams = StreamQueue(loop, most_bytes, max_whole, on_stream)
+                handle = self.streams.handle
             assert handle is not None
             limit, waiting = endpoint.MAX_CONCURRENT_MESSAGES, endpoint.MAX_WAITING_MESSAGES
             most = waiting, endpoint.MAX_WAITING_BYTES
@@ -86,6 +95,10 @@ class Receiving(Sending):
                 dispatcher.encoded = connection.encoded
                 dispatcher.decode = connection.decode
                 dispatcher.decoded_at_once = self.decoding.at_once
+            if self.streams is not None:
+                self.streams.attach(self, dispatcher)
+                if connection.parts:
+                    self.dispatcher = self.streams
 
     def _receive_early(self, early: bytes) -> None:
         self.cork()
@@ -116,12 +129,13 @@ class Receiving(Sending):
         self._respond_if_due()
 
     def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
-        """The first messages, as many as the rate limit allows; the close frame, always the last, does not count."""
-        count = len(messages)
-        if messages and messages[-1][0] == OpCode.CLOSE:
-            count -= 1
-        allowed = rate_limit.take(count, self.loop.time())
-        return messages if allowed == count else messages[:allowed]
+        """The first messages, as many as the rate limit allows.
+
+        A message in parts counts at its beginning. The close frame, always the last, does not count.
+        """
+        begun = [at for at, message in enumerate(messages) if message[0] & 0b1111 not in (0, OpCode.CLOSE)]
+        allowed = rate_limit.take(len(begun), self.loop.time())
+        return messages if allowed == len(begun) else messages[: begun[allowed]]
 
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because the next message could not be decoded."""

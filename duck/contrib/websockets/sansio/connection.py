@@ -21,7 +21,7 @@ from ..exceptions import (
     ProtocolError,
     codec_error,
 )
-from ..extensions import Extension, PerMessageDeflate
+from ..extensions import Extension, Inflating, PerMessageDeflate
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from .states import Incoming, Outgoing
@@ -98,6 +98,7 @@ class Connection:
         incoming: What has been received.
         ended: Whether the stream has ended, however caused.
         fault: An error of an extension that is not the peer's fault, for the owner to log.
+        parts: Whether messages are received part by part.
         reader: Reads the stream. An owner that feeds it directly passes the messages to `received`.
         writer: Holds the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
         deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
@@ -127,6 +128,7 @@ class Connection:
         "incoming",
         "outgoing",
         "own_code",
+        "parts",
         "reader",
         "writer",
     )
@@ -148,6 +150,7 @@ class Connection:
         limit = codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
+        self.parts = False
         self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()
         self._close_frame: bytes | None = None  # payload of a close frame that has not been answered
         self._breach: BaseException | None = None
@@ -219,6 +222,20 @@ class Connection:
         return self.ended or self.incoming in (Incoming.CLOSED, Incoming.FAILED)
 
     # Receiving
+
+    def receive_parts(self, max_size: int | None) -> None:
+        """Has messages received part by part, as `codec.MessageReader` returns them; must precede the first byte.
+
+        Extensions other than permessage-deflate take whole messages. With them nothing changes.
+
+        Args:
+            max_size: Bytes of the largest message, in place of the limit of whole messages.
+        """
+        if not self.extensions or self.deflate is not None:
+            self.parts = True
+            self._max_size = max_size
+            limit = codec.MAX_LENGTH if max_size is None else max_size
+            self.reader = codec.MessageReader(limit, not self.client, self.deflate is not None, parts=True)
 
     def receive(self, data: bytes) -> list[tuple[int, bytes]]:
         """Takes the next bytes of the stream. The caller must call `respond` after it has passed on the messages.
@@ -349,6 +366,11 @@ class Connection:
         if kind == OpCode.TEXT and codec.utf8_state(payload):
             raise ProtocolError("text is not UTF-8", CloseCode.INVALID_DATA)
         return kind, payload
+
+    def inflating(self) -> Inflating:
+        """Returns the decompression of the next compressed message, for a connection that receives parts."""
+        assert self.deflate is not None
+        return Inflating(self.deflate, self._max_size)
 
     def _receive_close(self, payload: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from ..client.connecting import Connecting
 from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..opcodes import CloseCode
+from ..protocol.message import IncomingMessage
 from ..sansio.client_handshake import ClientHandshake
 from .network import Network
 from .serving import ERRORS, Server, catching_errors
@@ -124,6 +125,18 @@ class TestConnection(ClientConnection):
         """
         try:
             message = await self._in_time(super().recv(), "a message", timeout)
+        except ConnectionClosed as closed:
+            self._raise_error(closed)
+            raise
+        self._received += 1
+        return message
+
+    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
+        """Returns the next message as soon as it begins. The errors are those of `recv`."""
+        if self._streams is None:
+            return await super().recv_stream(timeout)
+        try:
+            message = await self._in_time(super().recv_stream(), "a message", timeout)
         except ConnectionClosed as closed:
             self._raise_error(closed)
             raise

@@ -1,0 +1,331 @@
+"""The messages of a connection that are received part by part: for `on_stream`, and for a client's `recv_stream`.
+
+    deliver -> the newest message, and messages that wait -> Dispatcher -> on_stream
+                                                         `-> next
+
+A message is handed on as soon as it begins, but not before the message in front of it has been read to its end, or left
+by its reader. So one message at a time is read, and parts of later messages wait. A waiting task is stepped inside
+`deliver`, as that of an `Inbox` is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sized
+from typing import Any, Protocol
+
+from ..codec import FIN, MESSAGE_COST, Counters, Dispatcher
+from ..exceptions import ConnectionClosed, PayloadTooBig
+from ..extensions import Inflating
+from ..opcodes import OpCode
+from ..sansio.connection import Connection
+from .flow_control import Hold
+from .message import IncomingMessage
+from .stepping import Turn
+
+__all__ = ["OnStream", "Owner", "StreamQueue"]
+
+OnStream = Callable[[IncomingMessage], Awaitable[None]]
+
+
+class Owner(Protocol):
+    """The connection that receives the messages."""
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def counters(self) -> Counters | None: ...
+    def hold(self, reason: Hold) -> None: ...
+    def release(self, reason: Hold) -> None: ...
+    def refuse(self, error: BaseException) -> None: ...
+    def drain_inbox(self) -> None:
+        """Calls `drain` from a callback of the loop."""
+
+    def inbox_emptied(self) -> None:
+        """Notes that no message waits for a handler."""
+
+
+class StreamQueue:
+    """The messages of one connection, in order; to the connection a `Consumer`.
+
+    Args:
+        loop: The event loop.
+        most_bytes: Bytes of parts that may wait, as received; reading is on hold while there are more. Each part counts
+            as `MESSAGE_COST` bytes more than it has.
+        max_whole: Bytes of the largest message that is read as a whole; None for no limit.
+        on_stream: The handler; None for messages that a task asks for.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_current",
+        "_dispatcher",
+        "_ended",
+        "_held",
+        "_is_busy",
+        "_messages",
+        "_most_bytes",
+        "_newest",
+        "_on_stream",
+        "_owner",
+        "_stopped",
+        "_takers",
+        "_waiting",
+        "loop",
+        "max_whole",
+    )
+
+    # Required of a consumer: no thread decodes a message.
+    decoding = False
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        most_bytes: int,
+        max_whole: int | None,
+        on_stream: OnStream | None = None,
+    ) -> None:
+        self.loop = loop
+        self.max_whole = max_whole
+        self._most_bytes = most_bytes
+        self._on_stream = on_stream
+        self._owner: Owner | None = None
+        self._connection: Connection | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._messages: deque[IncomingMessage] = deque()  # those that have not been handed on
+        self._current: IncomingMessage | None = None  # the last one that has been
+        self._newest: IncomingMessage | None = None  # the one that is being received
+        self._takers: list[Turn] = []  # tasks that wait for a message
+        self._waiting = 0  # bytes
+        self._held = self._is_busy = self._stopped = self._ended = False
+
+    def attach(self, owner: Owner, dispatcher: Dispatcher | None = None) -> None:
+        """Attaches the queue to a connection; called by the protocol.
+
+        Args:
+            owner: The connection.
+            dispatcher: Calls `handle`.
+        """
+        self._owner = owner
+        self._connection = owner.connection
+        self._dispatcher = dispatcher
+
+    # For handlers, and for tasks
+
+    async def handle(self, payload: bytes, opcode: OpCode) -> None:
+        """Calls the handler for the current message; for a connection that receives whole messages, with this one."""
+        assert self._connection is not None
+        assert self._on_stream is not None
+        message = self._current if self._connection.parts else self.whole(payload, opcode)
+        assert message is not None
+        try:
+            await self._on_stream(message)
+        except PayloadTooBig as error:
+            self.refuse(error)
+        finally:
+            message.leave()
+
+    def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
+        """Returns a message that has come whole."""
+        message = IncomingMessage(self, opcode)
+        self._add(message, payload, True)
+        return message
+
+    async def next(self) -> IncomingMessage:
+        """Returns the next message as soon as it begins; the rest of the one before is discarded.
+
+        Raises:
+            ConnectionClosed: No message is left, and none will come.
+            RuntimeError: Another task is reading the message before.
+        """
+        if self._current is not None:
+            if self._current.is_being_read:
+                raise RuntimeError("another task is reading the message before: one task reads messages at a time")
+            self._current.leave()
+        while not (self._messages and self._is_free):
+            if self._ended and not self._messages:
+                raise self.closed_error()
+            await Turn(self.loop, self._takers)
+        self._current = message = self._messages.popleft()
+        return message
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether the next message may begin."""
+        return self._current is None or self._current.is_over
+
+    # For the connection, as its consumer
+
+    @property
+    def inbox(self) -> Sized:
+        """Messages that wait for a handler."""
+        if self._dispatcher is None:
+            return ()
+        return self._messages or self._dispatcher.inbox
+
+    @property
+    def workers(self) -> Collection[Any]:
+        """Tasks of handlers that wait."""
+        return () if self._dispatcher is None else self._dispatcher.workers
+
+    @property
+    def full(self) -> bool:
+        """Whether reading is on hold because too much waits."""
+        return self._held
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more parts will come."""
+        return self._ended
+
+    def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
+        """Calls the hook, if there is one, then starts the delivery."""
+        if self._dispatcher is not None:
+            self._dispatcher.open(on_open)
+
+    def deliver(self, messages: list[tuple[int, bytes]]) -> None:
+        """Takes over parts, and steps the task that waits for one.
+
+        Must be called from a callback of the loop while no task is running.
+        """
+        self._is_busy = True
+        try:
+            for opcode, payload in messages:
+                self._put(opcode, payload)
+            if self._current is not None:
+                self._current.wake()
+            self._go_on()
+        finally:
+            self._is_busy = False
+        if self._waiting and self._owner is not None:
+            if self._owner.counters is not None:
+                self._owner.counters.note_waiting(len(self._messages), self._waiting)
+            if self._waiting > self._most_bytes and not self._held:
+                self._held = True
+                self._owner.hold(Hold.PARTS)
+
+    def _put(self, opcode: int, payload: bytes) -> None:
+        message = self._newest
+        if opcode & 0b1111:
+            message = None
+            if not self._stopped:
+                message = IncomingMessage(self, opcode)
+                self._messages.append(message)
+        self._newest = None if opcode & FIN else message
+        if message is not None:
+            self._add(message, payload, opcode & FIN != 0)
+
+    def _add(self, message: IncomingMessage, payload: bytes, fin: bool) -> None:
+        if payload:
+            self._waiting += len(payload) + MESSAGE_COST
+        message.add(payload, fin)
+
+    def _go_on(self) -> None:
+        """Hands on the messages that may begin."""
+        while self._messages and self._is_free:
+            if self._dispatcher is not None:
+                self._current = message = self._messages.popleft()
+                self._dispatcher.deliver([(int(message.opcode), b"")])
+            elif self._takers:
+                self._takers.pop(0).wake()
+            else:
+                return
+
+    def drain(self) -> None:
+        """Hands on messages that wait; must be called as `deliver`."""
+        self._is_busy = True
+        try:
+            if self._dispatcher is not None:
+                self._dispatcher.drain()
+            self._go_on()
+        finally:
+            self._is_busy = False
+        if not self.inbox and self._owner is not None:
+            self._owner.inbox_emptied()
+
+    def stop(self) -> int:
+        """Starts no more handlers. The running one gets the rest of its message. Messages may still be taken by tasks.
+
+        Returns:
+            The number of dropped messages.
+        """
+        if self._dispatcher is None:
+            return 0
+        self._stopped = True
+        unstarted = self._dispatcher.stop()
+        if unstarted and self._current is not None:
+            self._current.leave()
+        if self._newest is not self._current:
+            self._newest = None
+        dropped = len(self._messages)
+        while self._messages:
+            self._messages.popleft().drop()
+        return dropped + unstarted
+
+    def end(self) -> None:
+        """Notes that no more parts will come; those that wait may still be taken."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._newest is not None and self._newest is not self._current:
+            self._messages.pop().drop()  # it is incomplete, and nobody has it
+        self._newest = None
+        if self._current is not None:
+            self._current.wake_soon()
+        self._wake_takers()
+
+    def _wake_takers(self) -> None:
+        turns, self._takers[:] = self._takers[:], ()
+        for turn in turns:
+            turn.wake_soon()
+
+    def forget(self) -> None:
+        """Drops the references to the connection, which has ended."""
+        self._owner = self._on_stream = None
+        if self._dispatcher is not None:
+            self._dispatcher.forget()
+
+    # For messages, as their source
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether even a discarded message has to be decompressed, because later ones may refer to it."""
+        deflate = None if self._connection is None else self._connection.deflate
+        is_last = self._stopped or (self._ended and not self._messages)
+        return deflate is not None and deflate.takes_over and not is_last
+
+    def inflating(self) -> Inflating:
+        """Returns the decompression of the current message."""
+        assert self._connection is not None
+        return self._connection.inflating()
+
+    def inflated(self, inflating: Inflating) -> None:
+        """Notes that the current message has been decompressed."""
+        counters = None if self._connection is None else self._connection.reader.counters
+        if counters is not None:
+            counters.note_inflated(inflating.received, inflating.size)
+
+    def taken(self, payload: bytes) -> None:
+        """Notes that a part does not wait any more."""
+        self._waiting -= len(payload) + MESSAGE_COST
+        if self._held and self._waiting <= self._most_bytes // 2:
+            self._held = False
+            if self._owner is not None:
+                self._owner.release(Hold.PARTS)
+
+    def finished(self) -> None:
+        """Notes that the current message is over. The next one is handed on in a callback, when no task is running."""
+        if self._is_busy or not self._messages:
+            return
+        if self._dispatcher is None:
+            self._wake_takers()
+        elif self._owner is not None:
+            self.loop.call_soon(self._owner.drain_inbox)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends the connection, because a message cannot be decoded, or is too big for its reader."""
+        if self._owner is not None:
+            self._owner.refuse(error)
+
+    def closed_error(self) -> ConnectionClosed:
+        """Returns the error of a reader after the end of the connection."""
+        return ConnectionClosed() if self._connection is None else self._connection.closed_error()

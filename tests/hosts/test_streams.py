@@ -1,0 +1,26 @@
+"""on_stream under uvicorn: parts as they come from our protocol, and what another protocol has gathered."""
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.client import connect
+
+
+class Counting(WebSocketView):
+    async def on_stream(self, message):
+        parts = [part async for part in message]
+        await self.send(f"{message.opcode.name} {sum(map(len, parts))} {len(parts)}")
+
+
+def test_messages_part_by_part(run, serving_asgi, ws):
+    async def scenario():
+        async with (
+            serving_asgi(Counting.as_asgi(), ws=ws) as server,
+            connect(f"ws://127.0.0.1:{server.port}/") as client,
+        ):
+            await client.send("\u00e4" * 10)
+            assert await client.recv() == "TEXT 10 1"
+            await client.send(iter(["\u00e4" * 100_000] * 5))
+            kind, size, parts = (await client.recv()).split()
+            assert (kind, size) == ("TEXT", "500000")
+            assert int(parts) > 1
+
+    run(scenario())
