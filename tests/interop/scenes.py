@@ -3,6 +3,7 @@
 The tests play the scenes, and `python -m tests.docs.screenshots` photographs the page that each one returns.
 """
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -136,7 +137,31 @@ async def rooms(visit: Visit) -> Page:
     return alice
 
 
+async def upload(visit: Visit) -> Page:
+    page = await visit.open()
+    content = b"quack " * 1_000_000
+    shown = await page.evaluate(
+        """new Promise(done => {
+            const shares = [];
+            new MutationObserver(() => {
+                shares.push(bar.value);
+                if (state.textContent.includes("SHA")) done(JSON.stringify([shares, state.textContent]));
+            }).observe(state, { childList: true });
+            const files = new DataTransfer();
+            files.items.add(new File(["quack ".repeat(1000000)], "quack.txt"));
+            input.files = files.files;
+            input.dispatchEvent(new Event("change"));
+        })"""
+    )
+    shares, text = json.loads(shown)
+    assert text == f"{len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}", text
+    assert shares == sorted(shares), shares
+    assert len(shares) > 2, shares
+    assert shares[-1] == 1, shares
+    return page
+
+
 _GUESTS = [("tea", "Alice"), ("tea", "Bob"), ("coffee", "Carol")]
 
-SCENES: dict[str, Scene] = {scene.__name__: scene for scene in (echo, chat, login, rooms)}
+SCENES: dict[str, Scene] = {scene.__name__: scene for scene in (echo, chat, login, rooms, upload)}
 """The scenes by the names of their examples."""
