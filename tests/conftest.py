@@ -31,6 +31,15 @@ def pytest_configure():
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
+def pytest_generate_tests(metafunc):
+    """Has each test run on both loops, unless it needs no socket or names its loop."""
+    item = metafunc.definition
+    named = any("loop_name" in mark.args[0] for mark in item.iter_markers("parametrize"))
+    if "loop_name" in metafunc.fixturenames and not named:
+        loops = ["virtual"] if item.get_closest_marker("in_memory") else ["asyncio", "uvloop"]
+        metafunc.parametrize("loop_name", loops, indirect=True)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "runner" in getattr(item, "fixturenames", ()):

@@ -7,7 +7,7 @@ import pytest
 from duck.contrib.websockets import Compression, Extension, Frame, OpCode, PerMessageDeflate, WebSocketView
 from duck.contrib.websockets.extensions import _kept
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = pytest.mark.in_memory
 
 JSON = b'{"symbol": "ABCD", "price": 123.45, "side": "buy"}, ' * 20
 

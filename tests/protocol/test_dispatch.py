@@ -15,6 +15,8 @@ from duck.server import serve
 from ..support.handshake import UPGRADE
 from ..support.views import Gates
 
+pytestmark = pytest.mark.in_memory
+
 MIB = 2**20
 
 

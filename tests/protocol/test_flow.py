@@ -11,6 +11,8 @@ from duck.contrib.websockets.protocol.rate_limit import RateLimit
 
 from ..support.servers import SLOW
 
+pytestmark = pytest.mark.in_memory
+
 KIB = 2**10
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
-from ..support import servers
+pytestmark = pytest.mark.in_memory
 
 PING, PONG, TEXT = OpCode.PING, OpCode.PONG, OpCode.TEXT
 
@@ -27,16 +27,6 @@ class View(WebSocketView):
 
     async def on_close(self, frame=None):
         self.events.append(("close", frame and frame.payload))
-
-
-@pytest.fixture
-def runner(virtual_runner):
-    return virtual_runner
-
-
-@pytest.fixture
-def connect():
-    return servers.connected_in_memory
 
 
 def now():

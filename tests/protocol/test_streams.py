@@ -8,6 +8,8 @@ from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketVi
 
 from ..support.servers import SLOW
 
+pytestmark = pytest.mark.in_memory
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 

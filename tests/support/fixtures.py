@@ -46,14 +46,13 @@ __all__ = [
     "serving_asgi",
     "tls",
     "until",
-    "virtual_runner",
     "ws",
 ]
 
 SECONDS = 30
 """Seconds after which a test fails."""
 
-VIRTUAL_SECONDS = 86400
+VIRTUAL_SECONDS = 7200
 """The same for tests in virtual time."""
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
@@ -97,8 +96,9 @@ def eager_tasks() -> Callable[..., asyncio.Task[Any]]:
     return eager_task
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture
 def loop_name(request: pytest.FixtureRequest) -> str:
+    """The kind of a loop; `pytest_generate_tests` has a test of each."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return str(request.param)
@@ -107,16 +107,8 @@ def loop_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def runner(loop_name: str) -> Iterator[asyncio.Runner]:
     """A runner of coroutines on a loop of that kind; with DUCK_TEST_EAGER=1 its tasks are eager."""
-    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
-        if EAGER:
-            runner.get_loop().set_task_factory(eager_task)
-        yield runner
-
-
-@pytest.fixture
-def virtual_runner() -> Iterator[asyncio.Runner]:
-    """A runner on a loop whose time jumps, for modules whose `runner` it is; its tasks are eager as those of others."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    factory = VirtualTimeLoop if loop_name == "virtual" else loop_factory(loop_name)
+    with asyncio.Runner(loop_factory=factory) as runner:
         if EAGER:
             runner.get_loop().set_task_factory(eager_task)
         yield runner
@@ -183,9 +175,9 @@ def dial() -> Callable[..., AbstractAsyncContextManager[Peer]]:
 
 
 @pytest.fixture
-def connect() -> Callable[..., AbstractAsyncContextManager[Session]]:
-    """Serves a view and connects to it: `async with connect(View) as session`."""
-    return servers.connected
+def connect(request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Session]]:
+    """Serves a view and connects to it, on a socket or in memory: `async with connect(View) as session`."""
+    return servers.connected_in_memory if request.node.get_closest_marker("in_memory") else servers.connected
 
 
 @pytest.fixture

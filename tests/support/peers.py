@@ -116,8 +116,8 @@ class Peer:
 
     def reset(self) -> None:
         """Is gone, with a TCP reset."""
-        no_linger = b"\1\0\0\0\0\0\0\0"
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        if (sock := self.writer.get_extra_info("socket")) is not None:  # in memory every abort is a reset
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.leave()
 
 

@@ -82,11 +82,21 @@ async def connected(
 
 
 @asynccontextmanager
-async def connected_in_memory(view_class: type[WebSocketView], **options: Any) -> AsyncIterator[Session]:
-    """As `connected`, with the network of `testing` for sockets; the options are those of `upgrade`."""
+async def connected_in_memory(
+    view_class: type[WebSocketView],
+    *,
+    read_limit: int = 2**16,
+    receive_buffer: int | None = None,
+    send_buffer: int | None = None,
+    **options: Any,
+) -> AsyncIterator[Session]:
+    """As `connected`, with the network of `testing` for sockets: the buffers of kernels have no room there.
+
+    The other options are those of `upgrade`.
+    """
     loop, network = asyncio.get_running_loop(), Network()
     server = InMemory(view_class, {}, False, None)
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(read_limit)
     protocol = asyncio.StreamReaderProtocol(reader)
     network.server.connect(server)
     network.client.connect(protocol)

@@ -8,6 +8,8 @@ from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
 
 from ..support.views import OpcodeRecorder as Recorder
 
+pytestmark = pytest.mark.in_memory
+
 
 def errors(log):
     return [entry for entry in log() if entry.level == "ERROR"]

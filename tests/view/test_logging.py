@@ -22,6 +22,8 @@ from duck.contrib.websockets.logging import (
 )
 from duck.http.request import HttpRequest
 
+pytestmark = pytest.mark.in_memory
+
 FORMATS = [get_django_formatted_log, get_duck_formatted_log]
 
 

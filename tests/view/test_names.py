@@ -12,6 +12,8 @@ from duck.views import View
 
 from .. import layers
 
+pytestmark = pytest.mark.in_memory
+
 PACKAGE = "duck.contrib.websockets"
 IMPORTED = [name for name in layers.read().modules if not name.endswith(("__main__", "_speedups"))]
 

@@ -9,6 +9,8 @@ from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketVi
 
 from ..support.views import Recorder
 
+pytestmark = pytest.mark.in_memory
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 

@@ -8,6 +8,8 @@ from duck.contrib.websockets import ConnectionClosed, State
 
 from ..support.views import Recorder
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.parametrize("place", ["on_open", "on_receive", "on_close", "outside"])
 def test_safe_close_anywhere(run, connect, place):

@@ -12,6 +12,8 @@ from duck.http.request import HttpRequest
 
 from ..support.views import Recorder
 
+pytestmark = pytest.mark.in_memory
+
 KIND = (TypeError, ValueError)
 NO_NUMBERS = ["20", b"20", "1MB", True, [], {}, object(), 1j]
 OUT_OF_BOUNDS = [-1, math.nan, math.inf, 10**400]

@@ -12,6 +12,8 @@ from duck.http.request import HttpRequest
 
 from ..support.views import OpcodeRecorder as Recorder
 
+pytestmark = pytest.mark.in_memory
+
 
 def test_hooks_in_order(run, connect):
     async def scenario():
