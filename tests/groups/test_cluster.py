@@ -294,7 +294,7 @@ def test_masters_that_do_not_answer_hold_up_nobody(run, cluster, until):
             start = loop.time()
             (result,) = await asyncio.gather(call, return_exceptions=True)
             assert result in (None, False) or isinstance(result, BrokerError)
-            assert loop.time() - start < 1.5  # the timeout, and what a busy machine takes
+            assert loop.time() - start < 2  # the timeout, and what a busy machine takes
         for server in cluster:
             server.thaw()
         await until(lambda: sink.gaps == [NAMES[1]])

@@ -171,12 +171,13 @@ class RedisPresence:
         change = self._changes.setdefault(channel, _Change())
         change.joined[entry] = data
         change.left.discard(entry)
-        self._start()
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
             if self._is_away:
                 self._written.set_result(None)
-        return asyncio.shield(self._written)
+        written = asyncio.shield(self._written)
+        self._start()  # last, because an eager task takes what is there
+        return written
 
     def exit(self, channel: bytes, entry: str) -> None:
         """See `PresenceConnection`."""
@@ -236,9 +237,12 @@ class RedisPresence:
         watched = self._watched.get(channel)
         if watched is None:
             return
-        pairs, left = json.loads(data[len(MARK) :])
-        pairs = iter(pairs)
-        self._report(channel, *watched.apply(dict(zip(pairs, pairs, strict=True)), list(left)))
+        try:
+            pairs, left = map(list, json.loads(data[len(MARK) :]))
+            joined = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"no change of presence: {error}") from None
+        self._report(channel, *watched.apply(joined, left))
 
     def interrupted(self, channel: bytes) -> None:
         """Takes note of a gap: the server may have lost its data, and changes may have been missed."""
