@@ -86,6 +86,8 @@ async def message(peer, client):
 def test_what_a_signal_handler_sends(run, connect, interrupts, view_class, way, meanwhile):
     if view_class is ByFrame and "frame" in (way, meanwhile):
         pytest.skip("its own method is a coroutine function, which does nothing before it is awaited")
+    if view_class is ByFrame and (way, meanwhile) == ("fragments", "close"):
+        pytest.skip("a close frame may cut off a message in frames of the view's own")
 
     async def scenario():
         async with connect(view_class, headers=OFFER) as session:
