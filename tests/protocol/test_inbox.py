@@ -3,10 +3,12 @@
 import asyncio
 import os
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, ExtensionError, OpCode, PerMessageDeflate
+from duck.contrib.websockets.codec import NextMessage
 from duck.contrib.websockets.protocol.flow_control import Hold
 from duck.contrib.websockets.protocol.inbox import Inbox
 from duck.contrib.websockets.sansio.connection import Connection
@@ -21,6 +23,7 @@ class Source:
 
     def __init__(self, connection):
         self.connection = connection
+        self.endpoint = SimpleNamespace(_label="/ducks")
         self.holds = Hold(0)
         self.refused = []
 
@@ -128,6 +131,23 @@ def test_cancelling_loses_no_message(run):
         (last,) = await begun(inbox.get())
         await delivered(inbox, text(b"2"))
         assert await last == (1, b"2")
+
+    run(scenario())
+
+
+def test_deadlines_of_several_tasks_share_a_timer(run):
+    async def scenario():
+        inbox, _ = inbox_of()
+        last, first, second = await begun(*(NextMessage(inbox, seconds) for seconds in (60, 0.001, 0.002)))
+        for task, seconds in ((first, 0.001), (second, 0.002)):
+            with pytest.raises(TimeoutError, match=f"no message from /ducks within {seconds} seconds"):
+                await task
+        await delivered(inbox, text(b"1"))
+        assert await last == "1"
+        with pytest.raises(TimeoutError):
+            await NextMessage(inbox, 0)
+        inbox.end()
+        assert inbox._timer is None
 
     run(scenario())
 

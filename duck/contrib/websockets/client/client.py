@@ -10,6 +10,7 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
+from ..codec import NextMessage
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
@@ -343,8 +344,8 @@ class ClientConnection(WebSocketClient):
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
         return ConnectionProtocol(self, connection, inbox=inbox)
 
-    async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
-        """Returns the next message: a str for text, bytes for binary.
+    def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
+        """Returns the next message: a str for text, bytes for binary. It is taken when the result is awaited.
 
         Neither a cancellation nor a timeout loses a message.
 
@@ -356,18 +357,9 @@ class ClientConnection(WebSocketClient):
             RuntimeError: The connection is not open yet.
             TimeoutError: No message has come in time.
         """
-        inbox = self._inbox
-        if inbox is None:
-            return await self._recv_whole(timeout)
-        message = inbox.take()
-        while message is None:
-            if timeout is None:
-                await inbox.ready()
-                message = inbox.take()
-            else:
-                message = await self._get_within(timeout, inbox)
-        opcode, payload = message
-        return payload.decode() if opcode == 1 else payload  # looking up OpCode.TEXT takes 400 instructions
+        if self._inbox is None:
+            return self._recv_whole(timeout)
+        return NextMessage(self._inbox, timeout)
 
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
         """Returns the next message as soon as it begins, to be read part by part while it comes.
@@ -421,9 +413,6 @@ class ClientConnection(WebSocketClient):
         self._message = None
         return data
 
-    async def _get_within(self, timeout: float, inbox: Inbox) -> tuple[int, bytes]:  # noqa: ASYNC109
-        return await self._within(timeout, inbox.get())
-
     async def _within(self, timeout: float | None, waiting: Awaitable[T]) -> T:  # noqa: ASYNC109
         deadline = asyncio.timeout(timeout)
         try:
@@ -443,13 +432,23 @@ class ClientConnection(WebSocketClient):
         """
         return self
 
-    async def __anext__(self) -> str | bytes:
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
+        if self._inbox is None or type(self).recv is not ClientConnection.recv:
+            return self._next()
+        return NextMessage(self._inbox, None, self._ends_iteration)
+
+    async def _next(self) -> str | bytes:
+        """`__anext__` by the `recv` of a subclass."""
         try:
             return await self.recv()
         except ConnectionClosed as closed:
-            if closed.code in _NORMAL and not self._is_given_up:
+            if self._ends_iteration(closed):
                 raise StopAsyncIteration from None
             raise
+
+    def _ends_iteration(self, closed: ConnectionClosed) -> bool:
+        """Whether the end of the connection ends an iteration without an error."""
+        return closed.code in _NORMAL and not self._is_given_up
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
         self._closes = True

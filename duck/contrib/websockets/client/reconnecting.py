@@ -143,11 +143,8 @@ class ReconnectingConnection(ClientConnection):
         if not self._open_protocol().lost:
             self._settle()
 
-    async def __anext__(self) -> str | bytes:
-        try:
-            return await self.recv()
-        except ConnectionClosed:
-            raise StopAsyncIteration from None
+    def _ends_iteration(self, closed: ConnectionClosed) -> bool:
+        return True
 
     def _connection_lost(self, log: bool) -> None:
         super()._connection_lost(log)

@@ -25,9 +25,12 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         FrameWriter,
         Histogram,
         HotPath,
+        Inbox,
         MaskingWriter,
         MessageReader,
+        NextMessage,
         ReceiveBuffer,
+        Turn,
         apply_mask,
         build_header,
         fan_out,
@@ -53,9 +56,12 @@ __all__ = [
     "FrameWriter",
     "Histogram",
     "HotPath",
+    "Inbox",
     "MaskingWriter",
     "MessageReader",
+    "NextMessage",
     "ReceiveBuffer",
+    "Turn",
     "apply_mask",
     "build_header",
     "describe",
@@ -135,9 +141,12 @@ if not TYPE_CHECKING:
     FrameWriter = _module.FrameWriter
     Histogram = _module.Histogram
     HotPath = _module.HotPath
+    Inbox = _module.Inbox
     MaskingWriter = _module.MaskingWriter
     MessageReader = _module.MessageReader
+    NextMessage = _module.NextMessage
     ReceiveBuffer = _module.ReceiveBuffer
+    Turn = _module.Turn
     apply_mask = _module.apply_mask
     build_header = _module.build_header
     fan_out = _module.fan_out

@@ -87,10 +87,13 @@ cdef class Dispatcher:
             self.join(task)
 
     def deliver(self, list messages):
+        self.take_over(messages)
+
+    cdef int take_over(self, list messages) except -1:
         cdef Py_ssize_t at
         if self.inbox is not NO_MESSAGES or self.running:
             self.put(messages)
-            return
+            return 0
         at = self.hand_out(messages)
         came_meanwhile = self.inbox
         if came_meanwhile is not NO_MESSAGES:  # a handler has run the loop
@@ -101,6 +104,7 @@ cdef class Dispatcher:
         if came_meanwhile is not NO_MESSAGES:
             self.put(came_meanwhile)
             self.drain_soon()
+        return 0
 
     def resume(self, message):
         self.decoding = False

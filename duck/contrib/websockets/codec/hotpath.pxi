@@ -97,7 +97,7 @@ cdef class HotPath:
         cdef ReceiveBuffer buffer = self.buffer
         if buffer.in_use:
             self.buffer = buffer = buffer.unused()
-        target = self.reader.get_buffer(buffer.data)
+        target = self.reader.target_of_read(buffer.data)
         return buffer.window if target is buffer.data else target
 
     def buffer_updated(self, Py_ssize_t nbytes):
@@ -123,13 +123,13 @@ cdef class HotPath:
                     self.take(reader.read_part(buffer.data, at, min(nbytes - at, portion)))
                     at += portion
                     if alone:
-                        self.flush()
+                        self.write_out()
                     else:
                         self.flush_if_old()
         finally:
             buffer.in_use = False
             self.corked = False
-            self.flush()
+            self.write_out()
         if self.writer.closed:
             self.move_on()
 
@@ -138,7 +138,13 @@ cdef class HotPath:
         if reader.control or reader.error or self.writer.closed or not self.direct_in:
             self.received(messages)
         elif messages:
-            self.dispatcher.deliver(messages)
+            dispatcher = self.dispatcher
+            if type(dispatcher) is Dispatcher:
+                (<Dispatcher>dispatcher).take_over(messages)
+            elif isinstance(dispatcher, Inbox):
+                (<Inbox>dispatcher).put(messages)
+            else:
+                dispatcher.deliver(messages)
         return 0
 
     def cork(self):
@@ -150,11 +156,11 @@ cdef class HotPath:
 
     def uncork(self):
         self.corked = False
-        self.flush()
+        self.write_out()
 
     cdef inline int flush_if_old(self) except -1:
         if self.writer.size and duck_clock() - self.corked_since > CORK_TIME:
-            self.flush()
+            self.write_out()
         return 0
 
     def send(self, data, opcode):
@@ -178,7 +184,7 @@ cdef class HotPath:
                 else:
                     self.writer.append(FIN | <uint8_t>kind, p, size)
                 if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
-                    self.flush()
+                    self.write_out()
                 self.buffer.credit -= size + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
@@ -227,7 +233,7 @@ cdef class HotPath:
                 return 0
         writer.append_serialized(frame)
         if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
-            self.flush()
+            self.write_out()
         return 0
 
     def pace(self):
@@ -266,18 +272,21 @@ cdef class HotPath:
         return 0
 
     def flush(self):
+        self.write_out()
+
+    cdef int write_out(self) except -1:
         cdef FrameWriter writer = self.writer
         cdef Py_ssize_t sent
         cdef bytes data
         if writer.size == 0 or self.flushing:
-            return
+            return 0
         if self.lost or self.broken:
             writer.take_chunks()
-            return
+            return 0
         if self.fd >= 0 and self.queued:
             self.queued = self.transport.get_write_buffer_size() != 0
             if writer.size == 0:
-                return
+                return 0
         if writer.chunks is None and self.fd >= 0 and not self.queued:
             data = writer.take_gathered()
             sent = self.write_one(data)
@@ -285,6 +294,7 @@ cdef class HotPath:
                 self.write_rest(data, sent)
         else:
             self.write_rest(None, 0)
+        return 0
 
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
         """Writes the rest that the socket has not taken, and frames sent by signal handlers in between."""

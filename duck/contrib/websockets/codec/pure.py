@@ -7,6 +7,7 @@ from .counters import SECONDS, Counters, Histogram
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
 from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
+from .inbox import Inbox, NextMessage, Turn
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
@@ -25,10 +26,13 @@ __all__ = [
     "FrameWriter",
     "Histogram",
     "HotPath",
+    "Inbox",
     "MaskingWriter",
     "MessageReader",
+    "NextMessage",
     "ReceiveBuffer",
     "Sent",
+    "Turn",
     "Worker",
     "apply_mask",
     "apply_mask_inplace",

@@ -59,6 +59,10 @@ cdef class MessageReader:
         return messages
 
     def get_buffer(self, bytearray spare not None):
+        return self.target_of_read(spare)
+
+    cdef object target_of_read(self, bytearray spare):
+        """Returns what the next read goes to: `spare`, or the rest of a large payload."""
         cdef uint64_t some = min(self.left, <uint64_t>IN_PLACE_STEP)
         self.direct = False
         if self.left < IN_PLACE or self.parts or self.error or self.closed:

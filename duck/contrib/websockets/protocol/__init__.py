@@ -97,7 +97,8 @@ Who may call whom
 - From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` carries into
   the thread of the loop, and `broadcast`. Everything else belongs to the thread of the loop.
 - From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`, `Turn.wake`.
-- From tasks: everything an endpoint offers. `Turn.wake_soon` and `call_soon` lead from there to the callbacks above.
+- From tasks: everything an endpoint offers. `Turn.wake_soon`, `Turn.fail` and `call_soon` lead from there to the
+  callbacks above.
 - From a signal handler or a finalizer that interrupts the thread: `send`, which waits in line while `busy` is set.
 
 Walks

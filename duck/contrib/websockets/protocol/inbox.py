@@ -2,9 +2,9 @@
 
     deliver -> waiting, still encoded -> take -> the task
 
-An encoded message is decoded when it is taken: a small one in the loop's thread, a large one in another thread, which
-`ready` waits for. A waiting task is stepped inside `deliver`, not one pass of the loop later, so that its replies leave
-together with those of the same read.
+The line of messages and of tasks is the codec's. This half decodes a message when it is taken: a small one in the
+loop's thread, a large one in another thread, which `ready` waits for. It also holds reading, and ends waits at their
+deadlines.
 
     inbox = Inbox(loop, most=16, most_bytes=65536)
     protocol = ConnectionProtocol(endpoint, connection, inbox=inbox)
@@ -16,22 +16,29 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from .. import codec
 from ..codec import Counters
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
 from .decoding import Decoding
+from .endpoint import Endpoint
 from .flow_control import Hold
-from .stepping import Turn, retrieve
+from .loop import done_future
+from .stepping import retrieve
 
 __all__ = ["Inbox", "Owner"]
 
 Message = tuple[int, bytes]
 
+_EARLY = 0.001  # seconds by which a timer of uvloop, which counts milliseconds, may come too early
+
 
 class Owner(Protocol):
     """The connection of an inbox."""
 
+    @property
+    def endpoint(self) -> Endpoint: ...
     @property
     def connection(self) -> Connection: ...
     @property
@@ -42,7 +49,7 @@ class Owner(Protocol):
         """Ends the connection, because the next message cannot be decoded."""
 
 
-class Inbox:
+class Inbox(codec.Inbox):
     """The received messages of one connection that have not been taken, in order and still encoded.
 
     To its connection it is a `Consumer`, in place of a dispatcher.
@@ -51,27 +58,9 @@ class Inbox:
         loop: The event loop.
         most: Messages that may wait; reading is on hold while there are more.
         most_bytes: Bytes of payload that may wait; reading is on hold while there are more.
-
-    Attributes:
-        messages: The waiting messages, the next one at the end.
     """
 
-    __slots__ = (
-        "_bytes",
-        "_connection",
-        "_counted",
-        "_decoding",
-        "_encoded",
-        "_ended",
-        "_held",
-        "_job",
-        "_loop",
-        "_most",
-        "_most_bytes",
-        "_owner",
-        "_turns",
-        "messages",
-    )
+    __slots__ = ("_connection", "_decoding", "_job", "_owner", "_timer")
 
     # Required of a consumer: no message waits here for a handler, and no handlers run.
     inbox: tuple[()] = ()
@@ -80,28 +69,18 @@ class Inbox:
     full = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_bytes: int) -> None:
-        self._loop = loop
-        self._most = most
-        self._most_bytes = most_bytes
+        super().__init__(loop, most, most_bytes, done_future(loop), asyncio.CancelledError, ConnectionClosed)
         self._owner: Owner | None = None
         self._connection: Connection | None = None
-        self._encoded = 0
         self._decoding: Decoding | None = None
         self._job: asyncio.Future[Message] | None = None  # a thread that decodes the next message
-        self.messages: list[Message] = []
-        # Number and bytes of the oldest messages, which have waited since an earlier delivery. A message that a task
-        # takes within its delivery is not counted.
-        self._counted = 0
-        self._bytes = 0
-        self._held = False
-        self._turns: list[Turn] = []  # waiting tasks
-        self._ended = False
+        self._timer: asyncio.TimerHandle | None = None  # of the first deadline
 
     def attach(self, owner: Owner) -> None:
         """Attaches the inbox to a connection; called by the protocol."""
         self._owner = owner
         self._connection = owner.connection
-        self._encoded = owner.connection.encoded
+        self.encoded = owner.connection.encoded
 
     # For tasks
 
@@ -115,33 +94,28 @@ class Inbox:
             await self.ready()
         return message
 
-    def take(self) -> Message | None:
-        """Returns the next message; None if none is there or a thread must decode it."""
-        messages = self.messages
-        if not messages:
-            return None
-        taken = messages[-1]
-        if taken[0] & self._encoded:
-            if self._is_for_a_thread(taken):
-                return None
-            try:
-                taken = self._decoded(taken)
-            except BaseException as error:
-                self._refuse(error)
-                return self.take()  # of the control frames
-        if self._counted:
-            self._uncount(messages[-1])
-        messages.pop()
-        return taken
+    async def get_slowly(self, timeout: float | None) -> Message:  # noqa: ASYNC109
+        if timeout is None:
+            return await self.get()
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                return await self.get()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(self._late(timeout)) from None
 
-    def _uncount(self, message: Message) -> None:
-        """Uncounts the first of the counted messages, which is taken."""
-        self._counted -= 1
-        self._bytes -= len(message[1])
-        if self._held and self._counted <= self._most // 2 and self._bytes <= self._most_bytes // 2:
-            self._held = False
-            if self._owner is not None:
-                self._owner.release(Hold.FRAMES)
+    def take_encoded(self, message: Message) -> Message | None:
+        if self._is_for_a_thread(message):
+            return None
+        try:
+            taken = self._decoded(message)
+        except BaseException as error:
+            self._refuse(error)
+            return self.take()  # of the control frames
+        self.pop()
+        return taken
 
     def ready(self) -> Awaitable[None]:
         """Returns an awaitable to use after `take` has returned None; `take` may return a message after it.
@@ -151,72 +125,83 @@ class Inbox:
         """
         if self.messages:
             return self._decode_first()
-        if self._ended:
+        if self.has_ended:
             raise self._closed_error()
         return self.wait()
 
-    def wait(self) -> Turn:
-        """Returns a future that is done once messages are delivered or `wake` is called."""
-        return Turn(self._loop, self._turns)
+    def wait(self) -> "codec.Turn":
+        """Returns an awaitable that ends once messages are delivered or `wake` is called."""
+        return codec.Turn(self)
 
     def wake(self) -> None:
         """Wakes all waiting tasks, in callbacks of their own."""
-        turns = [*self._turns]
-        self._turns.clear()
+        turns = [*self.turns]
+        self.turns.clear()
         for turn in turns:
             turn.wake_soon()
 
     def end(self) -> None:
         """Marks the end of the messages; those that wait may still be taken."""
-        self._ended = True
+        self.has_ended = True
         self.wake()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether `end` has been called."""
-        return self._ended
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def drop_messages(self) -> None:
         """Drops the waiting messages, but not control frames."""
         self.messages = [message for message in self.messages if message[0] & 0b1111 >= OpCode.CLOSE]
-        self._counted = self._bytes = 0
-        self._count()
+        self.counted = self.waiting_bytes = 0
+        self.count()
         self._job = None
+
+    # Deadlines
+
+    def expire_in(self, seconds: float) -> float:
+        # One timer serves all waits that follow each other: it is set anew only for an earlier deadline, and when it
+        # has come.
+        when: float = self.loop.time() + seconds
+        if self._timer is None or when < self._timer.when():
+            self._expire_at(when)
+        return when
+
+    def _expire_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.loop.time() + _EARLY
+        waiting = [turn for turn in self.turns if isinstance(turn, codec.NextMessage) and turn.deadline]
+        for turn in waiting:
+            if turn.deadline <= now:
+                turn.fail(TimeoutError(self._late(turn.timeout)))
+        left = [turn.deadline for turn in waiting if turn.deadline > now]
+        if left:
+            self._expire_at(min(left))
+
+    def _late(self, seconds: float | None) -> str:
+        peer = "" if self._owner is None else f" from {self._owner.endpoint._label}"
+        return f"no message{peer} within {seconds} seconds"
 
     # For the connection, as its consumer
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
         """Does nothing: messages may be delivered at any time."""
 
-    def deliver(self, messages: list[Message]) -> None:
-        """Takes over a list of messages, and steps the tasks that wait for one.
-
-        Must be called from a callback of the loop while no task is running.
-        """
-        messages.reverse()
-        if self.messages:
-            messages.extend(self.messages)
-        self.messages = messages
-        turns = self._turns
-        waiting = len(turns)  # a task that waits again joins behind these
-        while waiting and turns and self.messages:
-            waiting -= 1
-            turns.pop(0).wake()
-        if self.messages:
-            self._count()
-
-    def _count(self) -> None:
-        """Counts the messages left to wait, and holds reading if they are too many."""
-        messages = self.messages
-        for _, payload in messages[: len(messages) - self._counted]:
-            self._bytes += len(payload)
-        self._counted = len(messages)
+    def count(self) -> None:
+        super().count()
         if self._owner is not None and self._owner.counters is not None:
-            self._owner.counters.note_waiting(self._counted, self._bytes)
-        if (self._counted > self._most or self._bytes > self._most_bytes) and not self._held:
-            self._held = True
-            if self._owner is not None:
-                self._owner.hold(Hold.FRAMES)
+            self._owner.counters.note_waiting(self.counted, self.waiting_bytes)
+
+    def hold_reading(self) -> None:
+        if self._owner is not None:
+            self._owner.hold(Hold.FRAMES)
+
+    def release_reading(self) -> None:
+        if self._owner is not None:
+            self._owner.release(Hold.FRAMES)
 
     def stop(self) -> int:
         """Does nothing: received messages may still be taken."""
@@ -254,8 +239,8 @@ class Inbox:
             self._refuse(error)
         else:
             self.messages[-1] = decoded
-            if self._counted:
-                self._bytes += len(decoded[1]) - len(message[1])
+            if self.counted:
+                self.waiting_bytes += len(decoded[1]) - len(message[1])
 
     def _refuse(self, error: BaseException) -> None:
         """Ends the inbox at the next message, which cannot be decoded; neither it nor later ones are taken."""
@@ -269,7 +254,7 @@ class Inbox:
     def _decoder(self) -> Decoding:
         if self._decoding is None:
             assert self._connection is not None
-            self._decoding = Decoding(self._loop, self._connection)
+            self._decoding = Decoding(self.loop, self._connection)
         return self._decoding
 
     def _closed_error(self) -> ConnectionClosed:

@@ -12,7 +12,7 @@ from ..codec import ReceiveBuffer
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Clock", "Sleeper", "clock", "receive_buffer", "threads"]
+__all__ = ["Clock", "Sleeper", "clock", "done_future", "receive_buffer", "threads"]
 
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep
@@ -107,6 +107,19 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
         pass
     _local.loop = weakref.ref(loop)
     _local.clock = made = Clock()
+    return made
+
+
+def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
+    """Returns a future of a loop that is done, and serves whoever needs one."""
+    try:
+        found: asyncio.Future[None] = _local.done
+        if found.get_loop() is loop:
+            return found
+    except AttributeError:
+        pass
+    _local.done = made = asyncio.Future[None](loop=loop)
+    made.set_result(None)
     return made
 
 

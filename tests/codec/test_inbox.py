@@ -1,0 +1,172 @@
+"""The line of messages and of tasks, on both codecs: what a client's `recv` awaits."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed
+
+
+def inbox_of(codec, most=16, most_bytes=65536):
+    """Within a loop: an inbox without a connection. It notes its calls."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    done.set_result(None)
+
+    class Inbox(codec.Inbox):
+        def __init__(self):
+            super().__init__(loop, most, most_bytes, done, asyncio.CancelledError, ConnectionClosed)
+            self.calls = []
+
+        def hold_reading(self):
+            self.calls.append("hold")
+
+        def release_reading(self):
+            self.calls.append("release")
+
+        def take_encoded(self, message):
+            if message[1] == b"late":
+                return None
+            self.pop()
+            return message[0] & 0b1111, message[1].upper()
+
+        async def get_slowly(self, timeout):  # noqa: ASYNC109
+            if self.has_ended:
+                raise ConnectionClosed(4000)
+            await asyncio.sleep(0)
+            self.pop()
+            return 1, b"decoded"
+
+        def expire_in(self, seconds):
+            self.calls.append(seconds)
+            return 1000.0
+
+    return Inbox()
+
+
+async def delivered(inbox, *payloads, opcode=1):
+    """Delivers as a connection does: from a callback."""
+    asyncio.get_running_loop().call_soon(inbox.deliver, [(opcode, payload) for payload in payloads])
+    await asyncio.sleep(0)
+
+
+def test_an_awaited_message_comes_in_each_way_that_a_coroutine_may_be_awaited(run, codec):
+    async def scenario():
+        inbox = inbox_of(codec)
+
+        async def within():
+            return await codec.NextMessage(inbox)
+
+        def new():
+            return codec.NextMessage(inbox)
+
+        assert asyncio.iscoroutine(new())
+        assert not asyncio.isfuture(new())
+        waiting = [asyncio.ensure_future(each) for each in (within(), new(), asyncio.wait_for(new(), 10), new())]
+        both = asyncio.gather(new(), new())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(inbox.turns) == 6
+        await delivered(inbox, *(b"%d" % number for number in range(6)))
+        assert sorted([*await asyncio.gather(*waiting), *await both]) == ["0", "1", "2", "3", "4", "5"]
+        await delivered(inbox, b"\0", opcode=2)
+        message = new()
+        assert await message == b"\0"
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            await message
+        assert not inbox.turns
+        assert not inbox.messages
+
+    run(scenario())
+
+
+def test_a_task_is_stepped_within_the_delivery_and_in_its_own_context(run, codec):
+    async def scenario():
+        inbox, seen = inbox_of(codec), []
+
+        async def receive():
+            while (message := await codec.NextMessage(inbox)) != "end":
+                seen.append((message, asyncio.current_task() is task))
+
+        task = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+
+        def deliver():
+            inbox.deliver([(1, b"a"), (1, b"b")])
+            assert seen == [("a", True), ("b", True)]
+            assert asyncio.current_task() is None
+            inbox.deliver([(1, b"end")])
+
+        asyncio.get_running_loop().call_soon(deliver)
+        await task
+
+    run(scenario())
+
+
+def test_whoever_does_not_wait_any_more_leaves_the_line(run, codec):
+    async def scenario():
+        inbox = inbox_of(codec)
+        first, second, third = (codec.NextMessage(inbox, 5) for _ in range(3))
+        tasks = [asyncio.ensure_future(each) for each in (first, second)]
+        await asyncio.sleep(0)
+        assert inbox.calls == [5, 5]
+        assert first.deadline == 1000
+        assert third.send(None) is third
+        third.close()
+        tasks[0].cancel("a reason")
+        second.fail(TimeoutError("late"))
+        assert not inbox.turns
+        await delivered(inbox, b"kept")
+        with pytest.raises(asyncio.CancelledError, match="a reason"):
+            await tasks[0]
+        with pytest.raises(TimeoutError, match="late"):
+            await tasks[1]
+        assert await codec.NextMessage(inbox) == "kept"
+        turn = codec.Turn(inbox)
+        assert turn.send(None) is turn
+        with pytest.raises(ZeroDivisionError):
+            turn.throw(ZeroDivisionError())
+        assert not inbox.turns
+
+    run(scenario())
+
+
+def test_messages_that_need_a_thread_and_the_end(run, codec):
+    async def scenario():
+        inbox = inbox_of(codec)
+        inbox.encoded = 0b01000000
+        await delivered(inbox, b"small", b"late", opcode=0b01000001)
+        assert [await codec.NextMessage(inbox) for _ in range(2)] == ["SMALL", "decoded"]
+        await delivered(inbox, b"late", opcode=0b01000001)
+        task = asyncio.ensure_future(codec.NextMessage(inbox))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await codec.NextMessage(inbox) == "decoded"
+        inbox.has_ended = True
+        for ends, error in (
+            (None, ConnectionClosed),
+            (lambda closed: closed.code == 4001, ConnectionClosed),
+            (lambda closed: closed.code == 4000, StopAsyncIteration),
+        ):
+            with pytest.raises(error):
+                await codec.NextMessage(inbox, None, ends)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
+def test_reading_is_on_hold_while_too_much_waits(run, codec, most, most_bytes):
+    async def scenario():
+        inbox = inbox_of(codec, most, most_bytes)
+        await delivered(inbox, b"a", b"b")
+        await delivered(inbox, b"c", b"d")
+        assert inbox.calls == []
+        await delivered(inbox, b"e")
+        assert inbox.calls == ["hold"]
+        taken = [inbox.take() for _ in range(3)]
+        assert taken == [(1, b"a"), (1, b"b"), (1, b"c")]
+        assert inbox.calls == ["hold", "release"]
+        assert (inbox.counted, inbox.waiting_bytes) == (2, 2)
+
+    run(scenario())
