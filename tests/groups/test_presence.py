@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from duck.contrib.websockets.groups import BrokerError, Groups, redis_presence
+from duck.contrib.websockets.groups.presence import changes
 
 from .sink import Sink
 
@@ -130,6 +131,15 @@ def test_what_cannot_be(run, log):
         assert await data_of(rooms) == [1]
 
     run(scenario())
+
+
+def test_many_changes_at_once_are_told_in_parts():
+    joined, left = (
+        {f"{kind}.{number}": f'"{number}"' for number in range(count)} for kind, count in (("a", 600), ("b", 1))
+    )
+    parts = list(changes("lobby", joined, left))
+    assert [(len(part.joined), len(part.left)) for part in parts] == [(250, 1), (250, 0), (100, 0)]
+    assert [one.data for part in parts for one in part.joined] == [str(number) for number in range(600)]
 
 
 # On Redis alone

@@ -13,7 +13,7 @@ from ..logging import logger
 from ..protocol.prepared import Prepared, send_to_all
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
-from .presence import Announce, Presence, PresenceChange, decode_entries
+from .presence import Announce, Presence, changes, decode_entries
 
 __all__ = ["Hub"]
 
@@ -246,13 +246,12 @@ class Hub:
         if group is None or self._announce is None:
             return
         try:
-            payload = self._announce(PresenceChange(name, decode_entries(joined), decode_entries(left)))
-            message = None if payload is None else Prepared(payload)
+            for change in changes(name, joined, left):
+                payload = self._announce(change)
+                if payload is not None:
+                    send_to_all(list(group.members), Prepared(payload))
         except Exception:
             logger.exception("group %r: a change of presence cannot be announced", name)
-            return
-        if message is not None:
-            send_to_all(list(group.members), message)
 
     async def _catch_up(self, name: str, group: LocalGroup) -> None:
         """Delivers the missed messages to all members, then those that have come in the meantime."""

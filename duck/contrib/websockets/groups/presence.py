@@ -4,7 +4,7 @@ A broker keeps an entry as JSON text by its id, until it is removed or its proce
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..protocol.prepared import Data
@@ -15,12 +15,15 @@ __all__ = [
     "Presence",
     "PresenceChange",
     "PresenceOptions",
+    "changes",
     "decode_entries",
     "encode_data",
 ]
 
 DATA_LIMIT = 1024
 """Bytes of a member's data as JSON."""
+
+_PART = 250  # entries of each kind in a change; with their data about half of the default MAX_FRAME_SIZE
 
 
 class Presence(NamedTuple):
@@ -36,7 +39,7 @@ class Presence(NamedTuple):
 
 
 class PresenceChange(NamedTuple):
-    """A change of presence in a group.
+    """A change of presence in a group, of at most 250 entries of each kind.
 
     Attributes:
         group: The name of the group.
@@ -81,6 +84,14 @@ def encode_data(data: Any) -> str:
     if size > DATA_LIMIT:
         raise ValueError(f"the data of a member is at most {DATA_LIMIT} bytes of JSON, not {size}: keep it elsewhere")
     return text
+
+
+def changes(group: str, joined: dict[str, str], left: dict[str, str]) -> Iterator[PresenceChange]:
+    """Yields a change of a broker in parts, so that each fits into one message, also when thousands leave at once."""
+    new, old = decode_entries(joined), decode_entries(left)
+    while new or old:
+        yield PresenceChange(group, new[:_PART], old[:_PART])
+        new, old = new[_PART:], old[_PART:]
 
 
 def decode_entries(entries: dict[str, str]) -> list[Presence]:
