@@ -221,8 +221,8 @@ class Sending(codec.HotPath):
             await self._until_writable()
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
-        """Writes several bytes objects; large ones are not copied. A closing transport would log what it cannot take."""
-        if self.transport.is_closing():
+        """Writes several bytes objects; large ones are not copied."""
+        if self.transport.is_closing():  # it would log what it cannot take
             return
         if sum(map(len, chunks)) <= _JOIN_LIMIT:
             chunks = (b"".join(chunks),)
