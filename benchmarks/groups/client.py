@@ -23,7 +23,7 @@ _REQUEST = (
 _TEXT, _CLOSE, _PING = 0x81, 0x88, 0x89
 _PONG = bytes([0x8A, 0x80, 0, 0, 0, 0])
 _STALL = 10.0  # seconds
-_PROBE = 0xFFFF  # the publisher of messages that are no load
+_PROBE = b"ffff"  # the publisher of messages that are no load
 _LARGE = 48 * 1024  # bytes of messages that fill buffers
 
 
@@ -41,7 +41,7 @@ class Member(asyncio.Protocol):
         self.probed = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._load = load
-        self._number = number
+        self._number = b"%04x" % number
         self._port = port
         self._rest = b""
 
@@ -68,6 +68,7 @@ class Member(asyncio.Protocol):
                 self.send(self._load.wire.greeting)
             self.opened.set_result(None)
         now = time.monotonic_ns()
+        latencies = self._load.latencies
         while len(data) - at >= 2:
             size, head_size = data[at + 1], 2
             if size == 126:
@@ -77,31 +78,33 @@ class Member(asyncio.Protocol):
             end = at + head_size + size
             if end > len(data):
                 break
-            self._frame(data[at], data[at + head_size : end], now)
+            begin = data.find(b"t=", at, end)
+            if begin < 0:
+                self._other(data[at], data[at + head_size : end])
+            elif data[begin + 18 : begin + 22] == _PROBE:
+                self.probed = True
+            else:
+                self.received += 1
+                if latencies is not None:
+                    latencies.append(now - int(data[begin + 2 : begin + 18], 16))
+                if data[begin + 18 : begin + 22] == self._number:
+                    self._load.returned(self)
             at = end
         self._rest = data[at:]
 
-    def _frame(self, first: int, payload: bytes, now: int) -> None:
+    def _other(self, first: int, payload: bytes) -> None:
+        """A frame that is no message of the group."""
         if first == _PING:
             self.transport.write(_PONG)  # servers take any pong as a sign of life
         elif first == _CLOSE:
             self._load.fail(f"a server closed a connection: {payload!r}")
         elif payload == b"2":  # a ping of Engine.IO
             self.send(b"3")
-        elif (begin := payload.find(b"t=")) >= 0:
-            publisher = int(payload[begin + 18 : begin + 22], 16)
-            if publisher == _PROBE:
-                self.probed = True
-                return
-            self.received += 1
-            self._load.delivered(now - int(payload[begin + 2 : begin + 18], 16))
-            if publisher == self._number:
-                self._load.returned(self)
 
-    def publish(self, publisher: int | None = None, size: int = 0) -> None:
+    def publish(self, publisher: bytes = b"", size: int = 0) -> None:
         """Sends a message to the group."""
         wire = self._load.wire
-        words = b"t=%016x%04x" % (time.monotonic_ns(), self._number if publisher is None else publisher)
+        words = b"t=%016x%b" % (time.monotonic_ns(), publisher or self._number)
         self.send(wire.before + words.ljust(size or self._load.size, b"x") + wire.after)
 
     def send(self, payload: bytes) -> None:
@@ -120,6 +123,9 @@ class Load:
         members: How many.
         publishers: How many of them publish.
         size: Bytes of a message.
+
+    Attributes:
+        latencies: Of the deliveries, in ns; None while nothing is measured.
     """
 
     def __init__(self, wire: Wire, ports: list[int], members: int, publishers: int, size: int) -> None:
@@ -130,7 +136,7 @@ class Load:
         self._publishers = publishers
         self._members: list[Member] = []
         self._sent = 0
-        self._latencies: list[int] | None = None
+        self.latencies: list[int] | None = None
         self._stopping = False
         self._error: str | None = None
 
@@ -180,12 +186,12 @@ class Load:
             self._publish(publisher)
         await asyncio.sleep(warmup)
         note()
-        self._latencies = latencies = []
+        self.latencies = latencies = []
         began = time.monotonic()
         await asyncio.sleep(seconds)
         elapsed = time.monotonic() - began
         note()
-        self._latencies = None
+        self.latencies = None
         self._stopping = True
         await self._until(lambda: all(member.received == self._sent for member in self._members), "messages are lost")
         if len(latencies) < 2:
@@ -197,11 +203,6 @@ class Load:
             "p50_us": cuts[49] / 1000,
             "p99_us": cuts[98] / 1000,
         }
-
-    def delivered(self, latency: int) -> None:
-        """A member has got a message."""
-        if self._latencies is not None:
-            self._latencies.append(latency)
 
     def returned(self, publisher: Member) -> None:
         """A publisher has got its own message: the next one is due."""

@@ -10,6 +10,7 @@ say GROUP FROM N  ->  said FROM N, or lost FROM N if the broker has not taken th
 import asyncio
 import gc
 import json
+import logging
 import os
 
 from duck.contrib.websockets import BrokerError, OpCode, WebSocketView
@@ -18,6 +19,8 @@ from duck.http.request import HttpRequest
 from duck.urls import path
 
 HISTORY = 300
+
+logging.getLogger("duck.contrib.websockets").setLevel("WARNING")  # no line for each connection
 
 
 def stamp(payload: bytes, id: str) -> str:

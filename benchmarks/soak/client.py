@@ -60,7 +60,7 @@ class Client:
                 async with connect(self._url, compression=False, proxy=None, open_timeout=ANSWER) as connection:
                     await self._live(connection)
             except (HandshakeFailed, OSError) as error:
-                self._ledger.counts[f"no connection: {type(error).__name__}"] += 1
+                self._ledger.counts[f"no connection: {error!r}"[:120]] += 1
             self.doing = "is away"
             await (asyncio.sleep(0.2) if self.stopping.is_set() else self._pause(RETURN))
 
