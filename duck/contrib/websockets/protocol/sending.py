@@ -222,6 +222,8 @@ class Sending(codec.HotPath):
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
+        if self.transport.is_closing():  # it would log what it cannot take
+            return
         if sum(map(len, chunks)) <= _JOIN_LIMIT:
             chunks = (b"".join(chunks),)
         for chunk in chunks:
