@@ -24,7 +24,8 @@ def sources(folder):
 
 GRAPH = layers.read()
 IMPORTED = [name for name in GRAPH.modules if not name.endswith(("__main__", "_speedups"))]
-NEEDS = {f"{PACKAGE}.uvicorn": "uvicorn"}  # modules that import what may not be installed
+# Modules that import what may not be installed.
+NEEDS = {f"{PACKAGE}.uvicorn": "uvicorn", f"{PACKAGE}.metrics.prometheus": "prometheus_client"}
 
 
 def test_no_import_runs_up():

@@ -1,9 +1,9 @@
-"""IP addresses of clients."""
+"""Addresses of clients, and addresses to listen on."""
 
 import ipaddress
 import re
 
-__all__ = ["parse_address", "parse_node"]
+__all__ = ["parse_address", "parse_node", "split_address"]
 
 _NODE = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?"  # with a port, or without
@@ -37,3 +37,18 @@ def parse_node(text: str) -> tuple[str, int]:
     if port > 65535:
         raise ValueError(f"{text!r} has a port over 65535")
     return str(parse_address(node[1] or node[2] or node[4])), port
+
+
+def split_address(text: str) -> tuple[str | None, int]:
+    """Split an address to listen on: `127.0.0.1:9100`, `[::1]:9100`, `*:9100`.
+
+    Returns:
+        The host, None for every interface; and the port.
+
+    Raises:
+        ValueError: The text is no such address.
+    """
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise ValueError(f"{text!r} is no address with a port, such as 127.0.0.1:9100, [::1]:9100 or *:9100")
+    return None if host == "*" else host.removeprefix("[").removesuffix("]"), int(port)

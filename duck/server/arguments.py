@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
+from .addresses import split_address
 from .hosts import AllowedHosts, checked_origins
 from .limits import Limits
 from .log_config import LogOptions
@@ -50,6 +51,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _add_browsers(parser.add_argument_group("browsers"))
     _add_limits(parser.add_argument_group("limits"))
     _add_logging(parser.add_argument_group("logging"))
+    _add_metrics(parser.add_argument_group("metrics"))
     _add_process(parser.add_argument_group("process"))
     _add_shutdown(parser.add_argument_group("shutdown"))
 
@@ -184,6 +186,15 @@ def _add_logging(group: Any) -> None:
     )
 
 
+def _add_metrics(group: Any) -> None:
+    group.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve the numbers of connections there, as /metrics for Prometheus; with workers, those of all together",
+    )
+
+
 def _add_process(group: Any) -> None:
     group.add_argument(
         "--loop",
@@ -290,6 +301,14 @@ def _host(text: str) -> str | None:
 def _path(text: str) -> str:
     if not text.startswith("/") or {*text} & {*"<>?# "}:
         raise argparse.ArgumentTypeError(f"{text!r} is not a path, such as /healthz")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        split_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

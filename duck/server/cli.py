@@ -15,6 +15,7 @@ from duck.contrib.websockets import __version__
 from duck.contrib.websockets.client import bench, terminal
 
 from .arguments import Parser, add_serve_options, log_options, options
+from .exposition import ExpositionError, prometheus
 from .lifespan import LifespanError
 from .log_config import LogConfigError
 from .loops import LOOPS, LoopError, loop_factory
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             return _run_client(arguments)
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
-    except (TargetError, UsageError, LogConfigError, LoopError) as error:
+    except (TargetError, UsageError, LogConfigError, LoopError, ExpositionError) as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2
@@ -91,6 +92,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     logs = log_options(arguments)
     logs.apply()
     _name_groups(arguments.groups)
+    if arguments.metrics is not None:
+        prometheus()
     workers = arguments.workers > 1 or arguments.reload
     target = None if workers else load(arguments.target)
     try:

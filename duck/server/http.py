@@ -271,6 +271,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         match = self._server.routes.match(request.path)
         if match is not None and match.route.is_websocket:
             if (seconds := self._server.retry_after) is not None:
+                self._server.metrics.counters.note(("refused", "draining"))
                 self._refuse(503, "the server drains", head_only, headers=[("Retry-After", str(seconds))])
                 return
             copy_context().run(self._hand_over, request, match)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from duck.contrib.websockets import CloseCode
 
+from .addresses import split_address
 from .limits import Limits
 
 __all__ = ["Options"]
@@ -33,9 +34,11 @@ class Options:
         proxy_protocol: Whether the connections of those proxies begin with a header of the PROXY protocol.
         allowed_hosts: The names by which clients may address the server; empty for any.
         allowed_origins: The `ALLOWED_ORIGINS` of views without their own.
+        metrics: The address of the metrics for Prometheus, as `HOST:PORT`; None for none.
 
     Raises:
-        ValueError: The code is neither 1001 nor 1012, or no proxy is trusted to send headers of the PROXY protocol.
+        ValueError: The code is neither 1001 nor 1012, no proxy is trusted to send headers of the PROXY protocol, or
+            the address of the metrics has no port.
     """
 
     host: str | None = "127.0.0.1"
@@ -52,9 +55,12 @@ class Options:
     proxy_protocol: bool = False
     allowed_hosts: Collection[str] = ()
     allowed_origins: Collection[str] | None = None
+    metrics: str | None = None
 
     def __post_init__(self) -> None:
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("proxy_protocol needs trusted_proxies: anybody else could claim to be anybody")
+        if self.metrics is not None:
+            split_address(self.metrics)
         if self.shutdown_code not in _SHUTDOWN_CODES:
             raise ValueError(f"shutdown_code must be 1001 or, for a restart, 1012, not {self.shutdown_code!r}")

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from duck.contrib.websockets.metrics import Stats
+
+from .exposition import exposing
 from .options import Options
 from .server import Server
 from .serving import serving
@@ -77,9 +80,14 @@ async def serve_until_stopped(
     stop.begin()
     try:
         async with serving(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
-            with ready(server):
-                await stop.wait()
-            await server.close(replaced=stop.replaced)
+
+            async def stats() -> Stats:
+                return server.stats()
+
+            async with exposing(options.metrics, stats):
+                with ready(server):
+                    await stop.wait()
+                await server.close(replaced=stop.replaced)
         await _end_tasks(server)
     except asyncio.CancelledError:
         if not stop.interrupted:

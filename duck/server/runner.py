@@ -51,6 +51,7 @@ def run(
     proxy_protocol: bool = False,
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] | None = None,
+    metrics: str | None = None,
 ) -> None:
     """Serve an application until SIGINT or SIGTERM.
 
@@ -67,10 +68,12 @@ def run(
             for `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
             workers one after the other, SIGTTIN adds one and SIGTTOU stops one. With 1, this process itself serves.
         startup_timeout: Seconds for a worker to import the application and to start its lifespan.
+        metrics: The address, as `HOST:PORT`, at which `/metrics` has the numbers of all workers for Prometheus.
 
     The other arguments and errors are those of `serve`.
 
     Raises:
+        ExpositionError: The metrics cannot be served at their address, or prometheus_client is not installed.
         LoopError: The function for a loop cannot be found, or returns none.
         ModuleNotFoundError: uvloop is requested but not installed.
         WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
@@ -91,6 +94,7 @@ def run(
         proxy_protocol=proxy_protocol,
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
+        metrics=metrics,
     )
     if workers > 1 or is_worker():
         if isinstance(ssl, tls.SSLContext):

@@ -264,6 +264,7 @@ class Server:
                 protocol.place.leave()
                 protocol.place = None
                 self._turned_away += 1
+                self.metrics.counters.note(("refused", "no_room"))
 
     # Calls of connections.
 
@@ -282,7 +283,9 @@ class Server:
             place.leave()
             place = None
         protocol.place = place
-        self._turned_away += place is None
+        if place is None:
+            self._turned_away += 1
+            self.metrics.counters.note(("refused", "no_room"))
         self._work.protocols.add(protocol)
         return not self.closing and self._turned_away <= TURNED_AWAY
 

@@ -18,9 +18,13 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from duck.contrib.websockets.metrics import Stats
+
+from .exposition import exposing
 from .listener import Listener
 from .options import Options
 from .signals import on_signals
@@ -91,6 +95,8 @@ class Supervisor:
         self._slots: list[Slot] = []
         self._keepers: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
+        self._leaving: dict[Worker, asyncio.Task[None]] = {}  # have ended
+        self._past = Stats()  # of all that have left
         self._all_serve = False
         self._addresses: list[str] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -296,7 +302,19 @@ class Supervisor:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.discard(worker)
+        self._leaving[worker] = asyncio.get_running_loop().create_task(self._keep_stats(worker))
+
+    async def _keep_stats(self, worker: Worker) -> None:
+        """Add the last numbers of a worker that has ended to those of its predecessors."""
+        last = await worker.last_stats()
         worker.close()
+        self._past += last
+        del self._leaving[worker]
+
+    async def stats(self) -> Stats:
+        """Return the numbers of the connections of all workers, also of those that have ended."""
+        await asyncio.gather(*(worker.measured() for worker in self._workers))
+        return sum((worker.stats for worker in (*self._workers, *self._leaving)), self._past)
 
     def _note_service(self) -> None:
         """Log the addresses once all workers serve."""
@@ -332,14 +350,16 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
 
     async def main() -> None:
         async with Listener.at(job.options, sockets) as listener:
-            supervisor = Supervisor(boot(job, workers), listener, job.options, stop)
+            own = replace(job, options=replace(job.options, metrics=None))  # the supervisor has those of all
+            supervisor = Supervisor(boot(own, workers), listener, job.options, stop)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
             loop.add_signal_handler(signal.SIGTTIN, supervisor.grow)
             loop.add_signal_handler(signal.SIGTTOU, supervisor.shrink)
             watching = None if changes is None else loop.create_task(_watch(changes, supervisor))
             try:
-                await supervisor.run()
+                async with exposing(job.options.metrics, supervisor.stats):
+                    await supervisor.run()
             finally:
                 if watching is not None:
                     watching.cancel()

@@ -5,7 +5,9 @@ and would keep its code when SIGHUP replaces the workers. Its job arrives as a p
 the supervisor holds:
 
     supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
+                           b"m" to report the numbers of connections
     worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
+                           {"stats": {...}} at each b"m", and at the end
 
 An error after that line goes to the worker's log.
 
@@ -150,6 +152,11 @@ class _Report:
         self._serves = True
         self._write({"addresses": addresses})
 
+    def stats(self, server: Server) -> None:
+        """Reports the numbers of connections."""
+        with contextlib.suppress(OSError):  # the supervisor is gone, or reads none
+            self._write({"stats": server.stats().as_dict()})
+
     def failed(self, error: Exception) -> None:
         """Reports the error that ends the worker; logs it once the supervisor reads no more."""
         told = _told(error)
@@ -186,15 +193,23 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
     target = load(job.target) if isinstance(job.target, str) else job.target
     sockets = [socket.socket(fileno=file) for file in order.files]
     stop = Stop()
+    serving: Server | None = None
 
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
+        nonlocal serving
+        serving = server
         report.serves(server.addresses)
         yield
 
     async def run() -> None:
-        _listen_to_supervisor(control, stop)
+        _listen_to_supervisor(control, stop, tell)
         await serve_until_stopped(target, job.options, sockets, job.ssl() if job.ssl else None, stop, ready)
+        tell()
+
+    def tell() -> None:
+        if serving is not None:
+            report.stats(serving)
 
     def on_signal() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -205,7 +220,7 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
         runner.run(run())
 
 
-def _listen_to_supervisor(control: socket.socket, stop: Stop) -> None:
+def _listen_to_supervisor(control: socket.socket, stop: Stop, tell: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     control.setblocking(False)
 
@@ -216,6 +231,11 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop) -> None:
             return
         except ConnectionError:
             order = b""
+        if order.startswith(b"m"):
+            tell()
+            order = order.strip(b"m")
+            if not order:
+                return
         if not order:
             loop.remove_reader(control)
             if stop.is_set():  # a second order, or the supervisor was killed: nothing would wait for this process

@@ -9,13 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
+
+from duck.contrib.websockets.metrics import Stats
 
 from .worker import Boot
 
 __all__ = ["Worker", "WorkerError", "outcome"]
 
 _BOOT = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from duck.server.worker import main; main({})"
+
+
+_TELL_TIMEOUT = 1.0  # seconds for a worker to report its numbers
 
 
 class WorkerError(Exception):
@@ -41,6 +47,7 @@ class Worker:
         pid: The process identifier.
         ended: Done once the process has ended; the result is its exit status.
         serves: Whether it has started to serve.
+        stats: The last known numbers of its connections.
     """
 
     def __init__(
@@ -49,6 +56,9 @@ class Worker:
         self.pid = process.pid
         self.ended = asyncio.get_running_loop().create_task(process.wait())
         self.serves = False
+        self.stats = Stats()
+        self._told = asyncio.Event()  # set by each report of numbers
+        self._reading: asyncio.Task[None] | None = None
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -99,10 +109,34 @@ class Worker:
                 if "failed" in told:
                     raise WorkerError(told["failed"], told["details"], told["status"], told=True)
                 self.serves = True
+                self._reading = asyncio.get_running_loop().create_task(self._read())
                 addresses: list[str] = told["addresses"]
                 return addresses
         await asyncio.wait([self.ended])  # a caller that is cancelled leaves `ended` as it is
         raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                self.stats = Stats.from_dict(json.loads(line)["stats"])
+                self._told.set()
+
+    async def measured(self) -> Stats:
+        """Ask for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
+        if self._reading is not None and not self._reading.done():
+            self._told.clear()
+            self._writer.write(b"m")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_TIMEOUT):
+                    await self._told.wait()
+        return self.stats
+
+    async def last_stats(self) -> Stats:
+        """Wait for the last numbers of a worker that has ended, whose connections are all closed."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=_TELL_TIMEOUT)
+            self._reading.cancel()
+        return replace(self.stats, open=0)
 
     def stop(self, replaced: bool = False) -> None:
         """Ask the worker to drain and end; one that does not serve yet ends at once."""

@@ -11,7 +11,7 @@ PACKAGE = "duck.contrib.websockets"
 MODULES = (
     PACKAGE,
     *(f"{PACKAGE}.{name}" for name in ("exceptions", "extensions", "frame", "logging", "opcodes", "uvicorn")),
-    *(f"{PACKAGE}.{name}" for name in ("client", "groups", "testing")),
+    *(f"{PACKAGE}.{name}" for name in ("client", "groups", "metrics", "testing")),
     "duck.http",
     "duck.server",
     "duck.urls",

@@ -1,10 +1,16 @@
 """`Metrics` and `Stats`: what connections do is counted, whatever their host and role."""
 
 import asyncio
+import json
+import threading
 
-from duck.contrib.websockets import OpCode, WebSocketView
-from duck.contrib.websockets.metrics import Metrics
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, HandshakeError, OpCode, WebSocketView
+from duck.contrib.websockets.metrics import HistogramStats, Metrics, Stats
 from duck.contrib.websockets.testing import connect
+
+from ..support.frames import frame
 
 
 class Echo(WebSocketView):
@@ -52,3 +58,151 @@ def test_messages_and_their_bytes(run):
         assert stats.closed == {"peer": {"1000": 1}}
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("message", "closed", "errors"),
+    [("close", {"local": {"4000": 1}}, 0), ("fail", {"local": {"1011": 1}}, 1), (None, {"none": {"1006": 1}}, 0)],
+)
+def test_ends_and_errors(run, message, closed, errors):
+    async def scenario():
+        metrics = Metrics()
+        async with connect(Echo, kwargs={"metrics": metrics}, raise_errors=False) as ws:
+            if message is None:
+                ws.drop()
+            else:
+                await ws.send(message)
+            with pytest.raises(ConnectionClosed):
+                await ws.recv()
+        stats = metrics.stats()
+        assert (stats.open, stats.closed, stats.errors) == (0, closed, errors)
+        assert stats.handlers.count == (message is not None)
+
+    run(scenario())
+
+
+def test_codes_of_peers_are_few(run):
+    async def scenario():
+        metrics = Metrics()
+        for code in (1001, 3001, 4999):
+            async with connect(Echo, kwargs={"metrics": metrics}) as ws:
+                await ws.send_close(code)
+        assert metrics.stats().closed == {"peer": {"1001": 1, "other": 2}}
+
+    run(scenario())
+
+
+def test_refusals_by_reason(run):
+    class Choosy(WebSocketView):
+        async def on_handshake(self, handshake):
+            status = int(self.kwargs["status"])
+            if status:
+                raise HandshakeError(status)
+            await asyncio.Event().wait()
+
+    async def scenario():
+        Choosy.METRICS = metrics = Metrics()
+        for status in (401, 429, 599):
+            await connect(Choosy, kwargs={"status": status}).refusal()
+        await connect(Choosy, kwargs={"status": 0}, origin="https://evil.test").refusal()
+        Choosy.HANDSHAKE_TIMEOUT = 0.01
+        await connect(Choosy, kwargs={"status": 0}).refusal()
+        refused = {"unauthorized": 1, "too_many_requests": 1, "other": 1, "origin": 1, "timeout": 1}
+        assert metrics.stats().refused == refused
+
+    run(scenario())
+
+
+def test_a_peer_that_does_not_read(run, until):
+    """Its messages are dropped, reading is paused meanwhile, and the buffer that waits for it is seen."""
+
+    class Flood(WebSocketView):
+        SLOW_CONSUMER = "drop"
+        COMPRESSION = False
+        CLOSE_TIMEOUT = 0.2
+
+        async def on_receive(self, message, opcode):
+            while not self.dropped:
+                await self.send(bytes(50_000), OpCode.BINARY)
+
+    async def scenario():
+        Flood.METRICS = metrics = Metrics()
+        async with connect(Flood) as ws:
+            ws.stop_reading()
+            await ws.send("go")
+            await until(lambda: metrics.stats().dropped)
+            stats = metrics.stats()
+            assert stats.dropped == {"slow_consumer": 1}
+            assert stats.paused == {"writes": 1}
+            assert stats.write_buffer_peak > Flood.WRITE_LIMIT
+            ws.resume_reading()
+
+    run(scenario())
+
+
+def test_messages_that_wait(run, until):
+    class Slow(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+        MAX_WAITING_MESSAGES = 2
+        CLOSE_TIMEOUT = 0.2
+
+        async def on_receive(self, message, opcode):
+            await self.kwargs["go"].wait()
+
+    async def scenario():
+        Slow.METRICS = metrics = Metrics()
+        go = asyncio.Event()
+        async with connect(Slow, kwargs={"go": go}) as ws:
+            ws.send_raw(b"".join(frame(OpCode.BINARY, b"12345") for _ in range(5)))  # in one read
+            await until(lambda: metrics.stats().waiting_peak)
+            stats = metrics.stats()
+            go.set()
+            assert (stats.waiting_peak, stats.waiting_bytes_peak) == (4, 20)
+            assert stats.paused == {"inbox": 1}
+            assert stats.handlers.count == 0
+            await until(lambda: metrics.stats().handlers.count == 5)
+
+    run(scenario())
+
+
+def test_pings_of_the_heartbeat(run, until):
+    class Pinging(WebSocketView):
+        PING_INTERVAL = 0.01
+
+    async def scenario():
+        Pinging.METRICS = metrics = Metrics()
+        async with connect(Pinging) as ws:
+            await until(lambda: metrics.stats().pings.count)
+            stats = metrics.stats()
+            assert stats.received["pong"] >= 1 and stats.sent["ping"] >= 1
+            assert stats.pings.sum >= ws.view.latency > 0
+
+    run(scenario())
+
+
+def test_numbers_of_several_threads_add_up():
+    metrics = Metrics()
+
+    def count():
+        metrics.counters.opened += 2
+        metrics.counters.note(("close", "1000", "peer"))
+        metrics.counters.note_write_buffer(10)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join()
+    metrics.counters.opened += 1
+    metrics.counters.note(("close", "1000", "peer"))
+    metrics.counters.note(("close", "1001", "local"))
+    metrics.counters.note_write_buffer(7)
+    stats = metrics.stats()
+    assert (stats.opened, stats.open, stats.write_buffer_peak) == (3, 0, 10)
+    assert stats.closed == {"peer": {"1000": 2}, "local": {"1001": 1}}
+
+
+def test_numbers_pass_through_json():
+    stats = Stats(open=1, closed={"peer": {"1000": 2}}, handlers=HistogramStats((1.0, 2.0), (1, 2, 3), 9.5))
+    assert Stats.from_dict(json.loads(json.dumps(stats.as_dict()))) == stats
+    assert stats + Stats(handlers=HistogramStats((1.0, 2.0), (0, 0, 1), 2.0)) == Stats(
+        open=1, closed={"peer": {"1000": 2}}, handlers=HistogramStats((1.0, 2.0), (1, 2, 4), 11.5)
+    )

@@ -29,11 +29,13 @@ from uvicorn.protocols.utils import (
 
 from duck.http.request import HttpRequest
 
+from .codec import Counters
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
+from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol import stepping
 from .protocol.lingering import LINGER_TIMEOUT, Lingering
@@ -72,9 +74,12 @@ class WebSocketProtocol(asyncio.Protocol):
         transport: The connection.
         LINGER_TIMEOUT: Seconds for a client to read a refusal, or any other response than 101.
         SHUTDOWN_TIMEOUT: Seconds without progress after which a stopping server cuts a client.
+        metrics: Counts the connections; None for no counting. For those of a process, set it in the class:
+            `WebSocketProtocol.metrics = Metrics()`.
     """
 
     LINGER_TIMEOUT = LINGER_TIMEOUT
+    metrics: Metrics | None = None
     SHUTDOWN_TIMEOUT = 1.0
 
     __slots__ = (
@@ -206,9 +211,15 @@ class WebSocketProtocol(asyncio.Protocol):
             transport=self.transport,
         )
 
+    @property
+    def _counters(self) -> Counters | None:
+        return None if self.metrics is None else self.metrics.counters
+
     def _refuse(self, error: HandshakeError) -> None:
         """Refuses an invalid handshake; further bytes of the client are read for a while and discarded."""
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
+        if self.metrics is not None:
+            self.metrics.refused(error)
         self._session.hand_over()
         head_only = self._request is not None and self._request.method == "HEAD"
         self._answer_last(handshake.refusal(error, head_only, _serialize(self._server_state.default_headers)))
@@ -251,6 +262,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 raise
             if not (isinstance(error, ConnectionClosed) and self._is_gone):
                 logger.error("Exception in ASGI application\n", exc_info=error)
+                if self.metrics is not None:
+                    self.metrics.counters.note(("error",))
             self._end(CloseCode.INTERNAL_ERROR, "internal error")
         else:
             if session.stage is Stage.CONNECTING and not self._is_gone:
@@ -293,6 +306,7 @@ class WebSocketProtocol(asyncio.Protocol):
         fields = [(name, value) for name, value in fields if name in HANDSHAKE]
         self._request = request = request_of(scope, self.transport, fields)
         request.content = received.content
+        request.metrics = self.metrics
         request.responder = self._responder = responder = _Responder(send)
         view = make_view(request)
         self._limit(view)
@@ -347,7 +361,8 @@ class WebSocketProtocol(asyncio.Protocol):
         endpoint = Accepted(
             self._session, request.path, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
-        wire = Wire(self._session, endpoint, Connection(max_size=config.ws_max_size, extensions=acceptance.extensions))
+        connection = Connection(max_size=config.ws_max_size, extensions=acceptance.extensions)
+        wire = Wire(self._session, endpoint, connection, self._counters)
         early = upgrade.attach(request, wire, response)
         self._accepted()
         wire.start(early)

@@ -334,6 +334,9 @@ class WebSocketView(WebSocketEndpoint, View):
     def _refuse(self, request: HttpRequest, error: HandshakeError) -> None:
         request.META["DEBUG_MESSAGE"] = f"WebSocket Error: {error}"
         log_refusal(request, error)
+        metrics = self._metrics
+        if metrics is not None:
+            metrics.refused(error)
         log_access(request, error.status)
         upgrade.refuse(request, error)
         self.state = State.CLOSED
@@ -365,8 +368,13 @@ class WebSocketView(WebSocketEndpoint, View):
 
     @property
     def _counters(self) -> Counters | None:
-        metrics: Metrics | None = self.METRICS or getattr(self.request, "metrics", None)
+        metrics = self._metrics
         return None if metrics is None else metrics.counters
+
+    @property
+    def _metrics(self) -> Metrics | None:
+        found: Metrics | None = self.METRICS or getattr(self.request, "metrics", None)
+        return found
 
     # Required by the protocol of its endpoint
 

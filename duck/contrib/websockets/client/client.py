@@ -340,9 +340,9 @@ class ClientConnection(WebSocketClient):
             connection.receive_parts(self.MAX_STREAM_SIZE)
             if connection.parts:
                 self._streams = streams = StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
-                return ConnectionProtocol(self, connection, inbox=streams)
+                return ConnectionProtocol(self, connection, inbox=streams, counters=self._counters)
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
-        return ConnectionProtocol(self, connection, inbox=inbox)
+        return ConnectionProtocol(self, connection, inbox=inbox, counters=self._counters)
 
     def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
         """Returns the next message: a str for text, bytes for binary. It is taken when the result is awaited.

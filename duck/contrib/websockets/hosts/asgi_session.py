@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Iterable, MutableMapping
 from typing import Any, Protocol
 
+from ..codec import Counters
 from ..exceptions import ConnectionClosed
 from ..opcodes import CloseCode, OpCode
 from ..protocol.heartbeat import Heartbeat
@@ -305,7 +306,9 @@ class Wire(ConnectionProtocol):
 
     __slots__ = ()
 
-    def __init__(self, session: Session, endpoint: Accepted, connection: Connection) -> None:
-        super().__init__(endpoint, connection, inbox=session.inbox)
+    def __init__(
+        self, session: Session, endpoint: Accepted, connection: Connection, counters: Counters | None = None
+    ) -> None:
+        super().__init__(endpoint, connection, inbox=session.inbox, counters=counters)
         self.heartbeat = KeepAlive(self, self.loop)
         self.limit_frames(sys.maxsize)  # an application's message leaves in one frame

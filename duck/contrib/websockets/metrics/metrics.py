@@ -4,11 +4,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..codec import Counters
+from ..exceptions import HandshakeError
 
 if TYPE_CHECKING:
     from .stats import Stats
 
 __all__ = ["Metrics"]
+
+
+_REASONS = {"ALLOWED_ORIGINS": "origin", "HANDSHAKE_TIMEOUT": "timeout"}
 
 
 class Metrics:
@@ -30,6 +34,16 @@ class Metrics:
         if found is None:
             found = self._by_thread[thread] = Counters()
         return found
+
+    def refused(self, error: HandshakeError) -> None:
+        """Counts a refused handshake: by the cause, or else by the status of the response."""
+        reason = _REASONS.get(error.setting)
+        if reason is None:
+            from http import HTTPStatus
+
+            known = error.status in HTTPStatus.__members__.values()
+            reason = HTTPStatus(error.status).phrase.lower().replace(" ", "_") if known else "other"
+        self.counters.note(("refused", reason))
 
     def stats(self) -> "Stats":
         """Returns the numbers of all threads together, since the creation of this object; may be called anywhere."""

@@ -50,7 +50,8 @@ class Stats:
     Attributes:
         open: The number of open connections.
         opened: The number of connections that have opened.
-        refused: The number of refused handshakes, by reason: see `refusal_reason`.
+        refused: The number of refused handshakes, by reason: `origin` for a foreign page, `timeout` of the view's
+            decision, `draining` and `no_room` of the embedded server, or else the status in words: `unauthorized`.
         closed: The number of connections that have ended, by the side that closed first (`local`, `peer`, or `none`
             for a connection lost without a close frame) and by close code. Codes of peers that RFC 6455 and its
             registry do not define are under `other`.

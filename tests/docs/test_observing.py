@@ -1,0 +1,63 @@
+"""The recipes for OpenTelemetry and for logs as JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from duck.contrib.websockets.metrics import Metrics
+
+from .snippets import SNIPPETS, blocks, pages
+
+(PAGE,) = [page for page in pages() if page.stem == "observing"]
+
+
+def test_opentelemetry_exports_the_numbers():
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    (source,) = [source for _, source in SNIPPETS if "def instrument" in source]
+    names = {}
+    exec(source, names)
+    metrics = Metrics()
+    metrics.counters.opened += 3
+    metrics.counters.note(("close", "1000", "peer"))
+    metrics.counters.note(("refused", "origin"), 5)
+    reader = export.InMemoryMetricReader()
+    provider = sdk.MeterProvider([reader])
+    names["instrument"](provider.get_meter("test"), metrics)
+    (resource,) = reader.get_metrics_data().resource_metrics
+    (scope,) = resource.scope_metrics
+    found = {
+        (metric.name, *point.attributes.values()): point.value
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    provider.shutdown()
+    assert found["websocket.connections",] == 2
+    assert found["websocket.received", "text"] == found["websocket.received.size", "binary"] == 0
+    assert found["websocket.refused", "origin"] == 5
+
+
+LOG = """
+import logging
+from duck.server.log_config import LogOptions
+
+LogOptions(file="logging.json").apply()
+logging.getLogger("duck.access").info("a %s", "line")
+try:
+    raise ZeroDivisionError("as asked for")
+except ZeroDivisionError:
+    logging.getLogger("duck.server").exception("failed")
+"""
+
+
+def test_logs_are_lines_of_json(tmp_path):
+    pytest.importorskip("pythonjsonlogger")
+    (config,) = blocks(PAGE, "json")
+    (tmp_path / "logging.json").write_text(config)
+    run = subprocess.run([sys.executable, "-c", LOG], cwd=tmp_path, check=True, capture_output=True, text=True)
+    first, second = map(json.loads, run.stderr.splitlines())
+    assert {"time", "level", "logger", "pid", "message"} == {*first}
+    assert (first["level"], first["logger"], first["message"]) == ("INFO", "duck.access", "a line")
+    assert second["level"] == "ERROR" and "ZeroDivisionError: as asked for" in second["exc_info"]
