@@ -161,7 +161,21 @@ async def upload(visit: Visit) -> Page:
     return page
 
 
+async def dashboard(visit: Visit) -> Page:
+    page, other = await visit.open(), await visit.open()
+    for one in (page, other):
+        await _state(one, "Connected.")
+    await other.click("button")
+    numbers = "[...document.querySelectorAll('output')].map(one => one.textContent)"
+    await page.until(f"Number({numbers}[1]) > 0")
+    assert await page.evaluate(f"{numbers}[0]") == "2"
+    await page.until("document.querySelectorAll('polyline')[1].getAttribute('points').split(' ').length >= 3")
+    names = await page.evaluate("[...document.querySelectorAll('figcaption span')].map(one => one.textContent).join()")
+    assert names == "Open connections,Messages received / s,Messages sent / s", names
+    return page
+
+
 _GUESTS = [("tea", "Alice"), ("tea", "Bob"), ("coffee", "Carol")]
 
-SCENES: dict[str, Scene] = {scene.__name__: scene for scene in (echo, chat, login, rooms, upload)}
+SCENES: dict[str, Scene] = {scene.__name__: scene for scene in (echo, chat, login, rooms, upload, dashboard)}
 """The scenes by the names of their examples."""

@@ -1,9 +1,11 @@
 """The metrics for Prometheus: their format, their address, and the sum of several workers."""
 
+import json
 import re
 import signal
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
@@ -112,3 +114,32 @@ def test_an_address_that_is_in_use_ends_the_command(tmp_path):
             assert f"cannot serve metrics at {address}" in result.stderr.splitlines()[-1]
     result = run_command(tmp_path, "serve", "app.py", "--metrics", "9100")
     assert result.returncode == 2 and "no address with a port" in result.stderr
+
+
+DASHBOARD = Path(__file__).parents[2] / "examples/grafana/websockets.json"
+
+
+@pytest.mark.skipif(not DASHBOARD.is_file(), reason="the examples are not installed")
+def test_the_dashboard_shows_metrics_that_exist_by_labels_that_they_have():
+    label = {"label": 1}
+    stats = Stats(refused=label, dropped=label, paused=label, closed={"peer": {"1000": 1}})
+    labels = {}
+    for family in text_string_to_metric_families(render(stats).decode()):
+        for one in family.samples:
+            labels.setdefault(one.name, set()).update(one.labels)
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    shown = set()
+    for target in (target for panel in panels for target in panel["targets"]):
+        names = set(re.findall(r"websocket_\w+", target["expr"]))
+        assert names <= {*labels}, target
+        shown |= names
+        wanted = {name.strip() for by in re.findall(r"by \(([^)]*)\)", target["expr"]) for name in by.split(",")}
+        wanted |= set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert all(wanted <= labels[name] for name in names), target
+    parts = {
+        f"{name}{end}"
+        for name in ("websocket_handler_seconds", "websocket_ping_round_trip_seconds")
+        for end in ("_sum", "_count")
+    }
+    assert {*labels} - shown <= parts | {"websocket_waiting_peak_messages"}

@@ -1,0 +1,79 @@
+"""A live dashboard of the server's own numbers: `duck serve examples/dashboard.py`; open its page several times."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from duck.contrib.websockets import OpCode, WebSocketView, broadcast
+from duck.server import Server, run
+from duck.urls import path
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Dashboard</title><style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: auto; padding: 1rem } #state { color: #777 }
+  figure { margin: 1rem 0 } figcaption { display: flex; justify-content: space-between } button { font: inherit }
+  svg { width: 100%; height: 6rem; border: solid #ddd; border-width: 1px 0 }
+  polyline { fill: none; stroke: #2a7; stroke-width: 2; vector-effect: non-scaling-stroke } output { font-weight: bold }
+</style><h1>Dashboard</h1><div></div><button>Send 500 messages</button> <span id="state" role="status"></span>
+<script>
+  let socket, charts = new Map(), state = document.querySelector("#state"), WIDTH = 60;
+  function chart(name) {
+    const figure = document.querySelector("div").appendChild(document.createElement("figure"));
+    figure.innerHTML = `<figcaption><span>${name}</span><output></output></figcaption>
+      <svg viewBox="0 0 ${WIDTH - 1} 100" preserveAspectRatio="none" aria-hidden="true"><polyline/></svg>`;
+    return {figure, values: []};
+  }
+  function draw({figure, values}) {
+    const top = Math.max(1, ...values), left = WIDTH - values.length;
+    const points = values.map((value, at) => `${left + at},${(98 - 96 * value / top).toFixed(1)}`).join(" ");
+    figure.querySelector("polyline").setAttribute("points", points);
+    figure.querySelector("output").textContent = values.at(-1).toLocaleString("en");
+  }
+  (function connect() {
+    socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/numbers`);
+    socket.onopen = () => state.textContent = "Connected.";
+    socket.onclose = () => { state.textContent = "Connection lost, trying again…"; setTimeout(connect, 1000) };
+    socket.onmessage = event => {
+      for (const [name, value] of Object.entries(JSON.parse(event.data))) {
+        if (!charts.has(name)) charts.set(name, chart(name));
+        charts.get(name).values = [...charts.get(name).values, value].slice(-WIDTH);
+        draw(charts.get(name));
+      }
+    };
+  })();
+  onpagehide = () => socket.close();
+  document.querySelector("button").onclick = () => { for (let i = 0; i < 500; i++) socket.send("quack") };
+</script>"""
+
+
+class Numbers(WebSocketView):
+    SLOW_CONSUMER = "drop"  # a page in the background misses numbers
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        """Received messages are only counted."""
+
+
+async def measure(server: Server) -> None:
+    """Sends the numbers of each second to all pages."""
+    before = server.stats()
+    while True:
+        await asyncio.sleep(1)
+        now = server.stats()
+        received, sent = now.received["text"] - before.received["text"], now.sent["text"] - before.sent["text"]
+        numbers = {"Open connections": now.open, "Messages received / s": received, "Messages sent / s": sent}
+        broadcast(server.connections, json.dumps(numbers))
+        before = now
+
+
+@asynccontextmanager
+async def lifespan(server: Server) -> AsyncIterator[None]:
+    task = asyncio.create_task(measure(server))
+    yield
+    task.cancel()
+
+
+urlpatterns = [path("/", lambda request: PAGE), path("/numbers", Numbers)]
+
+if __name__ == "__main__":
+    run(urlpatterns, lifespan=lifespan)
