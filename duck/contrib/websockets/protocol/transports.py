@@ -94,6 +94,10 @@ class _End(enum.Enum):
     LOST = enum.auto()  # nothing is left
 
 
+_OPEN = _End.OPEN  # read for each write
+_CLOSING = _End.CLOSING
+
+
 class VirtualTransport(asyncio.Transport):
     """A transport without a socket; its owner moves the bytes.
 
@@ -142,7 +146,7 @@ class VirtualTransport(asyncio.Transport):
     @property
     def ended(self) -> bool:
         """Whether the protocol has called `write_eof` or `close`. No bytes follow `outgoing()` then."""
-        return self._end is not _End.OPEN
+        return self._end is not _OPEN
 
     @property
     def lost(self) -> bool:
@@ -169,7 +173,7 @@ class VirtualTransport(asyncio.Transport):
         if self._writing_paused and self._size <= self._low_water:
             self._writing_paused = False
             self._protocol.resume_writing()
-        if self._end is _End.CLOSING and not self._size:
+        if self._end is _CLOSING and not self._size:
             self.lose()
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -231,7 +235,7 @@ class VirtualTransport(asyncio.Transport):
     # For the protocol
 
     def write(self, data: Any) -> None:
-        if not data or self.ended:
+        if not data or self._end is not _OPEN:
             return
         self._outgoing.append(data if isinstance(data, bytes) else bytes(data))
         self._size += len(self._outgoing[-1])
