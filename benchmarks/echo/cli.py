@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import chart, cores, programs, registry, report, results, workloads
+from . import chart, contest, cores, measure, programs, registry, report, results, workloads
 from .run import Settings, run
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     try:
-        servers, chosen = registry.named(options.servers), workloads.named(options.workloads)
+        servers, chosen = _chosen(options)
     except ValueError as error:
         return _refuse(str(error))
     if options.list:
@@ -41,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("the load client needs Linux, for epoll and to pin processes to cores")
     else:
         try:
-            for name in ("load", "floor"):
+            for name in ("floor",) if options.clients is not None else ("load", "floor"):
                 programs.build(name)
         except programs.BuildError as error:
             return _refuse(str(error))
         if options.quick:
             chosen = [workload.small() for workload in chosen]
-        found = _measure(servers, chosen, _settings(options))
+        how = measure.measure if options.clients is None else contest.measure
+        found = _measure(servers, chosen, _settings(options), how)
     if not found["samples"]:
         return _refuse("nothing was measured")
     baselines = _baselines(options.baseline, found)
@@ -57,13 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any("error" in sample for sample in found["samples"]))
 
 
+def _chosen(options: argparse.Namespace) -> tuple[list[registry.Server], list[workloads.Workload]]:
+    """Servers, or clients, and workloads that the command line names."""
+    if options.clients is None:
+        return registry.named(options.servers), workloads.named(options.workloads)
+    names = None if options.clients == "" else options.clients
+    return registry.named(names, registry.CLIENTS), workloads.named(options.workloads, workloads.CLIENT_WORKLOADS)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.echo",
         description="Measures WebSocket servers side by side: each in turn is started on a core of its own, and loaded "
-        "from another by a client that checks every byte of every echo.",
+        "from another by a client that checks every byte of every echo. With --clients it measures clients.",
     )
     parser.add_argument("--servers", metavar="A,B", help="which servers, or all; see --list")
+    parser.add_argument(
+        "--clients", metavar="A,B", nargs="?", const="", help="measure clients against the C floor instead; see --list"
+    )
     parser.add_argument("--workloads", metavar="X,Y", help="which workloads; see --list")
     parser.add_argument("--baseline", metavar="A,B", help="compare with these (picows, or the first measured)")
     parser.add_argument("--rounds", type=int, help=f"how often ({Settings.rounds})")
@@ -85,7 +97,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _measure(
-    servers: Sequence[registry.Server], chosen: Sequence[workloads.Workload], settings: Settings
+    servers: Sequence[registry.Server],
+    chosen: Sequence[workloads.Workload],
+    settings: Settings,
+    measure_: Callable[..., measure.Sample],
 ) -> dict[str, Any]:
     pair = cores.choose()
     if pair.shared:
@@ -96,7 +111,7 @@ def _measure(
     needed = max(workload.connections for workload in chosen) + 64
     if files < needed:
         _say(f"only {files} files may be open, {needed} are needed: workloads will fail; raise ulimit -n")
-    return run(servers, chosen, pair, settings, _say)
+    return run(servers, chosen, pair, settings, _say, measure_)
 
 
 def _baselines(names: str | None, found: dict[str, Any]) -> list[str]:
@@ -129,6 +144,12 @@ def _list() -> None:
         print(f"  {mark} {server.name:<28}{server.missing() or versions}")
     print("\n  + takes part only when named, or with --servers all\n\nWorkloads:")
     for workload in workloads.WORKLOADS:
+        print(f"    {workload.name:<28}{workload.title}")
+    print("\nClients:")
+    for client in registry.CLIENTS:
+        print(f"  {' ' if client.default else '+'} {client.name:<28}{client.missing() or client.title}")
+    print("\nWorkloads of clients:")
+    for workload in workloads.CLIENT_WORKLOADS:
         print(f"    {workload.name:<28}{workload.title}")
 
 

@@ -4,7 +4,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["SERVERS", "Server", "named"]
+__all__ = ["CLIENTS", "SERVERS", "Server", "named"]
 
 
 @dataclass(frozen=True)
@@ -132,22 +132,33 @@ SERVERS: tuple[Server, ...] = (
     Server("aiohttp-asyncio", "aiohttp, asyncio", "aiohttp", ("aiohttp",), "asyncio", default=False),
 )
 
+CLIENTS: tuple[Server, ...] = (
+    Server("duck", "duck, recv", "duck", ("uvloop",), environment=_COMPILED),
+    Server("duck-hooks", "duck, hooks", "duck", ("uvloop",), variant="hooks", environment=_COMPILED),
+    Server("duck-pure", "duck, pure Python", "duck", ("uvloop",), environment=_PURE, default=False),
+    Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
+    Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),
+    Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop")),
+)
+"""Clients, whose modules are in `benchmarks.echo.clients`."""
 
-def named(names: str | None) -> list[Server]:
-    """Servers by their names, in that order.
+
+def named(names: str | None, among: tuple[Server, ...] = SERVERS) -> list[Server]:
+    """Servers or clients by their names, in that order.
 
     Args:
         names: With commas between; "all" for all; None for the default ones.
+        among: Those to choose from.
 
     Raises:
-        ValueError: There is no such server.
+        ValueError: There is none of that name.
     """
     if names is None:
-        return [server for server in SERVERS if server.default]
+        return [server for server in among if server.default]
     if names == "all":
-        return list(SERVERS)
-    by_name = {server.name: server for server in SERVERS}
+        return list(among)
+    by_name = {server.name: server for server in among}
     unknown = [name for name in names.split(",") if name not in by_name]
     if unknown:
-        raise ValueError(f"no server is named {' or '.join(unknown)}: see --list")
+        raise ValueError(f"no {'client' if among is CLIENTS else 'server'} is named {' or '.join(unknown)}: see --list")
     return [by_name[name] for name in dict.fromkeys(names.split(","))]

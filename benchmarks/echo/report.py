@@ -26,16 +26,22 @@ def markdown(results: dict[str, Any], baselines: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _measured(results: dict[str, Any]) -> str:
+    """Which of the two sides is measured."""
+    return "client" if results.get("clients") else "server"
+
+
 def _heading(results: dict[str, Any]) -> str:
     machine, settings = results["machine"], results["settings"]
     versions: dict[str, str] = {}
     for server in results["servers"]:
         versions |= server["versions"]
     duck = " ".join(str(fact) for fact in machine["duck"].values() if fact)
+    sides = ("C floor", "client") if results.get("clients") else ("server", "load client")
     where = (
-        f"server and load client on the same core {machine['server_core']}, for want of another"
+        f"{sides[0]} and {sides[1]} on the same core {machine['server_core']}, for want of another"
         if machine["server_core"] == machine["client_core"]
-        else f"server on core {machine['server_core']}, load client on core {machine['client_core']}"
+        else f"{sides[0]} on core {machine['server_core']}, {sides[1]} on core {machine['client_core']}"
     )
     lines = [
         f"- {machine['cpu']}{' (virtual)' if machine['virtual'] else ''}; {where}",
@@ -102,7 +108,7 @@ def _detail(
     is_memory = workload["mode"] == "idle"
     head = ["", workload["unit"], "lowest - highest", *(f"x {titles[baseline]}" for baseline in compared)]
     if not is_memory:
-        head += ["p50", "p99", "server CPU each", "server busy"]
+        head += ["p50", "p99", f"{_measured(results)} CPU each", f"{_measured(results)} busy"]
     rows = []
     for server in results["servers"]:
         figure = found.get((name, server["name"]))

@@ -33,6 +33,7 @@ def read(path: Path) -> dict[str, Any]:
     results = tomllib.loads(path.read_text(encoding="utf-8"))
     if results.get("format") != FORMAT:
         raise ValueError(f"{path} has format {results.get('format')}, and this program reads format {FORMAT}")
+    results.setdefault("clients", False)
     for kind in ("servers", "workloads"):
         results[kind] = [{"name": name, **facts} for name, facts in results[kind].items()]
     for server in results["servers"]:
@@ -45,6 +46,7 @@ def _lines(results: dict[str, Any], program: str) -> Iterator[str]:
     yield f"# Results of `python -m {program}`; `python -m benchmarks.echo --results FILE` prints the report."
     for name in ("begun", "command", "interrupted"):
         yield f"{name} = {_value(results[name])}"
+    yield f"clients = {_value(results.get('clients', False))}"
     yield f"format = {FORMAT}"
     yield 'samples = """'
     yield from _table(results["samples"])

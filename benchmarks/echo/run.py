@@ -12,7 +12,8 @@ from . import launch, machine
 from .client import LoadError
 from .cores import Cores
 from .launch import ServerError
-from .measure import Sample, measure
+from .measure import Sample
+from .measure import measure as measure_server
 from .registry import Server
 from .workloads import Workload
 
@@ -47,6 +48,7 @@ def run(
     cores: Cores,
     settings: Settings,
     say: Say,
+    measure: Callable[..., Sample] = measure_server,
 ) -> dict[str, Any]:
     """Measures; what has been measured when it is interrupted is not lost.
 
@@ -55,6 +57,7 @@ def run(
 
     Args:
         say: Called with lines on how it goes.
+        measure: `measure.measure`, or `contest.measure` where `servers` are clients.
 
     Returns:
         The results, in the form that `results.write` takes.
@@ -62,6 +65,7 @@ def run(
     results: dict[str, Any] = {
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:],
+        "clients": measure is not measure_server,
         "settings": vars(settings),
         "machine": machine.describe(cores),
         "servers": [_described_server(server) for server in servers],
@@ -74,7 +78,7 @@ def run(
             tls = _certificate(Path(folder), workloads, say)
             present = []
             for server, described in zip(servers, results["servers"], strict=True):
-                described["missing"] = _reason_to_miss(server, cores, say)
+                described["missing"] = _reason_to_miss(server, cores, say, measure)
                 if not described["missing"]:
                     present.append(server)
             turns = [
@@ -85,7 +89,7 @@ def run(
                 if _can_take_part(server, workload, bool(tls))
             ]
             for index, (workload, number, server) in enumerate(turns):
-                sample = _sample(server, workload, cores, settings, tls)
+                sample = _sample(server, workload, cores, settings, tls, measure)
                 turn = {"workload": workload.name, "server": server.name, "round": number}
                 results["samples"].append(turn | sample)
                 say(_progress(index, turns, sample, settings))
@@ -125,7 +129,7 @@ def _certificate(folder: Path, workloads: Sequence[Workload], say: Say) -> tuple
     return None
 
 
-def _reason_to_miss(server: Server, cores: Cores, say: Say) -> str | None:
+def _reason_to_miss(server: Server, cores: Cores, say: Say, measure: Callable[..., Sample]) -> str | None:
     """Why a server cannot take part; None if it can. It is started once to find out."""
     reason = server.missing()
     if reason is None:
@@ -139,7 +143,12 @@ def _reason_to_miss(server: Server, cores: Cores, say: Say) -> str | None:
 
 
 def _sample(
-    server: Server, workload: Workload, cores: Cores, settings: Settings, tls: tuple[str, str] | None
+    server: Server,
+    workload: Workload,
+    cores: Cores,
+    settings: Settings,
+    tls: tuple[str, str] | None,
+    measure: Callable[..., Sample],
 ) -> Sample:
     try:
         return measure(server, workload, cores, seconds=settings.seconds, warmup=settings.warmup, tls=tls)

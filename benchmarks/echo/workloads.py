@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-__all__ = ["WORKLOADS", "Workload", "named"]
+__all__ = ["CLIENT_WORKLOADS", "WORKLOADS", "Workload", "named"]
+
+_UNITS = {
+    "connect": "connects/s",
+    "broadcast": "deliveries/s",
+    "idle": "KiB",
+    "receive": "messages per second of processor time",
+}
 
 
 @dataclass(frozen=True)
@@ -11,7 +18,8 @@ class Workload:
 
     Attributes:
         name: On the command line and in results.
-        mode: Of the load client: "echo", "connect", "broadcast" or "idle".
+        mode: Of the load client: "echo", "connect", "broadcast" or "idle"; of a measured client: "echo", "receive" or
+            "connect".
         connections: How many at a time.
         depth: Messages on their way on each; those that an idle connection has echoed before.
         size: Bytes of a message.
@@ -34,6 +42,8 @@ class Workload:
         """The description."""
         if self.mode == "connect":
             return f"handshakes and closes, {self.connections} at a time"
+        if self.mode == "receive":
+            return f"1,000 messages/s of {_bytes(self.size)} received"
         if self.mode == "broadcast":
             return f"broadcast to {self.connections:,}, {self._message}"
         if self.mode == "idle":
@@ -54,12 +64,12 @@ class Workload:
     @property
     def unit(self) -> str:
         """Of its figures."""
-        return {"connect": "connects/s", "broadcast": "deliveries/s", "idle": "KiB"}.get(self.mode, "messages/s")
+        return _UNITS.get(self.mode, "messages/s")
 
     @property
     def path(self) -> str:
         """The path on the servers."""
-        return "/broadcast" if self.mode == "broadcast" else "/"
+        return "/broadcast" if self.mode in ("broadcast", "receive") else "/"
 
     @property
     def lower_is_better(self) -> bool:
@@ -101,16 +111,26 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("idle-deflate", "idle", connections=1000, depth=10, size=1024, text=True, deflate=True),
 )
 
+CLIENT_WORKLOADS: tuple[Workload, ...] = (
+    Workload("ping"),
+    Workload("depth64", depth=64),
+    Workload("1k", size=1024),
+    Workload("1m", size=1024 * 1024),
+    Workload("receive", "receive", size=200),
+    Workload("connect", "connect"),
+)
+"""Those of clients, which are measured against the floor."""
 
-def named(names: str | None) -> list[Workload]:
+
+def named(names: str | None, among: tuple[Workload, ...] = WORKLOADS) -> list[Workload]:
     """Workloads by their names, in that order; all of them for None.
 
     Raises:
         ValueError: There is no such workload.
     """
     if names is None or names == "all":
-        return list(WORKLOADS)
-    by_name = {workload.name: workload for workload in WORKLOADS}
+        return list(among)
+    by_name = {workload.name: workload for workload in among}
     unknown = [name for name in names.split(",") if name not in by_name]
     if unknown:
         raise ValueError(f"no workload is named {' or '.join(unknown)}: see --list")

@@ -90,6 +90,24 @@ def test_measures_duck_and_the_floor(tmp_path):
             assert sample["others_cpu"] >= 0
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("duck.contrib.websockets._speedups") is None, reason="the codec is not compiled"
+)
+def test_measures_clients(tmp_path):
+    names = ["depth64", "receive", "connect"]
+    done = benchmark(
+        *("--quick", "--seconds", "0.1", "--clients", "duck,duck-hooks"),
+        *("--workloads", ",".join(names), "--out", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| client CPU each | client busy |" in done.stdout
+    found = results.read(tmp_path / "echo.toml")
+    assert found["clients"]
+    assert {(sample["workload"], sample["server"]) for sample in found["samples"] if sample["value"] > 0} == {
+        (name, client) for name in names for client in ("duck", "duck-hooks")
+    }
+
+
 def test_reports_on_results_it_is_given(tmp_path, capsys):
     file = tmp_path / "results.toml"
     results.write(made_up_results(), file)

@@ -1,0 +1,76 @@
+"""duck: `connect` with `recv`, or WebSocketClient with hooks where the variant is "hooks"."""
+
+import asyncio
+from typing import Any
+
+from duck.contrib.websockets import OpCode
+from duck.contrib.websockets.client import WebSocketClient, connect
+
+from .load import MAX_SIZE, Load
+
+__all__ = ["connect", "echo", "receive"]
+
+open_ = connect
+
+
+class Hooks(WebSocketClient):
+    """Echoes, or only counts."""
+
+    def __init__(self, load: Load, echoes: bool) -> None:
+        super().__init__(load.url, **options(load))
+        self.load = load
+        self.echoes = echoes
+        self.done = asyncio.get_running_loop().create_future()
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        load = self.load
+        if message != load.payload and self.echoes:
+            load.wrong()
+        load.count += 1
+        if not load.running:
+            if not self.done.done():
+                self.done.set_result(None)
+        elif self.echoes:
+            await self.send(load.payload, OpCode.BINARY)
+
+
+def options(load: Load) -> dict[str, Any]:
+    return {"compression": False, "proxy": None, "max_size": MAX_SIZE, "max_waiting_messages": max(load.depth, 16)}
+
+
+async def echo(load: Load) -> None:
+    if load.variant == "hooks":
+        async with Hooks(load, echoes=True) as client:
+            for _ in range(load.depth):
+                await client.send(load.payload, OpCode.BINARY)
+            await client.done
+        return
+    async with open_(load.url, **options(load)) as ws:
+        for _ in range(load.depth):
+            await ws.send(load.payload, OpCode.BINARY)
+        while load.running:
+            if await ws.recv() != load.payload:
+                load.wrong()
+            load.count += 1
+            await ws.send(load.payload, OpCode.BINARY)
+
+
+async def receive(load: Load) -> None:
+    if load.variant == "hooks":
+        async with Hooks(load, echoes=False) as client:
+            await client.done
+        return
+    async with open_(load.url, **options(load)) as ws:
+        while load.running:
+            await ws.recv()
+            load.count += 1
+
+
+async def connect(load: Load) -> None:
+    while load.running:
+        if load.variant == "hooks":
+            async with WebSocketClient(load.url, **options(load)):
+                load.count += 1
+        else:
+            async with open_(load.url, **options(load)):
+                load.count += 1
