@@ -325,6 +325,9 @@ def test_an_error_of_an_ignored_stream_is_told(run, connect, caplog):
 class Nowhere:
     """A transport that takes everything at once."""
 
+    def is_closing(self):
+        return False
+
     def write(self, data):
         pass
 
