@@ -33,7 +33,8 @@ SUBCLASS = {
 }
 # The compiled class has more than its specification, or keeps the same to itself.
 ONLY_THE_TWIN = {
-    "Counters": {"add_received", "add_sent"},
+    "Counters": {"add_handlers", "add_received", "add_sent"},
+    "Histogram": {"add"},
     "Worker": {"handler", "started", "state", "task", "context", "start", "wake", "is_context_untouched"},
     "Dispatcher": {
         *("owner", "handle", "cancelled_error", "iterator", "opcodes", "retrieve", "lose", "idle", "opened", "stopped"),

@@ -33,14 +33,14 @@ cdef class Histogram:
         return [self.filled[i] for i in range(self.size + 1)]
 
     def observe(self, double value):
-        self.add(value)
+        self.add(value, 1)
 
-    cdef inline void add(self, double value) noexcept:
+    cdef inline void add(self, double value, Py_ssize_t number) noexcept:
         cdef int i = 0
         while i < self.size and value > self.limits[i]:
             i += 1
-        self.filled[i] += 1
-        self.sum += value
+        self.filled[i] += number
+        self.sum += value * number
 
 
 cdef class Counters:
@@ -121,8 +121,8 @@ cdef class Counters:
         self.messages_out[opcode] += begins
         self.bytes_out[opcode] += size
 
-    cdef inline double add_handler(self, double started) noexcept:
-        """Counts a handler that ends now, and returns the time."""
+    cdef double add_handlers(self, double started, Py_ssize_t ended, Py_ssize_t waiting) noexcept:
         cdef double now = duck_seconds()
-        self.handlers.add(now - started)
-        return now
+        cdef double mean = (now - started) / (ended + waiting)
+        self.handlers.add(mean, ended)
+        return now - mean * waiting

@@ -149,7 +149,7 @@ cdef class Dispatcher:
     cdef int lose(self, Worker worker) except -1:
         """Releases a worker whose task has ended or is about to."""
         if worker.started != 0 and self.hot is not None and self.hot.counters is not None:
-            self.hot.counters.add_handler(worker.started)
+            self.hot.counters.add_handlers(worker.started, 1, 0)
             worker.started = 0
         if self.idle is worker:
             self.idle = None
@@ -192,6 +192,7 @@ cdef class Dispatcher:
         cdef tuple message
         cdef Counters counters = None if self.hot is None else self.hot.counters
         cdef double started = 0 if counters is None else duck_seconds()
+        cdef Py_ssize_t ended = 0  # handlers since then
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
         cdef PyObject **weak_references = PyObject_GET_WEAKREFS_LISTPTR(bare)
@@ -208,6 +209,9 @@ cdef class Dispatcher:
                 message = <tuple>messages[at]
                 at += 1
                 if self.encoded and <int>message[0] & self.encoded:
+                    if counters is not None and ended:
+                        counters.add_handlers(started, ended, 0)
+                        ended = 0
                     message = self.decoded(message)
                     if message is None:
                         break
@@ -217,10 +221,11 @@ cdef class Dispatcher:
                     self.hot.renew_share()
                 worker.start(message)
                 if worker.state == WAITING:
-                    worker.started = started
+                    if counters is not None:
+                        worker.started = counters.add_handlers(started, ended, 1)
+                        ended = 0
                     break
-                if counters is not None:
-                    started = counters.add_handler(started)
+                ended += 1
                 if (
                     worker.kept
                     or Py_REFCNT(bare) != worker.references
@@ -237,14 +242,15 @@ cdef class Dispatcher:
             try:
                 if worker.state != STARTING:
                     raise
-                if counters is not None:
-                    counters.add_handler(started)
+                ended += 1
                 worker.fail(error)
             except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
                 worker.task = None
                 self.loop.call_soon(worker.end)
                 raise
         finally:
+            if counters is not None and ended:
+                counters.add_handlers(started, ended, 0)
             self.running = False
             PyContext_Exit(worker.context)
             self.leave_task(self.loop, task)

@@ -263,8 +263,8 @@ class Dispatcher:
 
     def lose(self, worker: Worker) -> None:
         """Releases a worker whose task has ended or is about to."""
-        if worker.started:
-            self._count(worker.started)
+        if worker.started and self.owner.counters is not None:
+            self.owner.counters.add_handlers(worker.started, 1, 0)
             worker.started = 0.0
         if self.idle is worker:
             self.idle = None
@@ -276,11 +276,6 @@ class Dispatcher:
             self.opened = True
         if self.inbox:
             self._drain_soon()
-
-    def _count(self, started: float) -> None:
-        """Counts a handler that ends now."""
-        if self.owner.counters is not None:
-            self.owner.counters.handlers.observe(perf_counter() - started)
 
     def _drain_soon(self) -> None:
         if not self._draining:
@@ -332,25 +327,34 @@ class Dispatcher:
 
     def _serve(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
         """`_run` within the worker's context."""
-        owner = self.owner
+        owner, counters = self.owner, self.owner.counters
+        started = perf_counter()
+        ended = 0  # handlers since then
         while at < len(messages) and not (self.stopped or self.decoding):
             message = messages[at]
             at += 1
             if message[0] & self.encoded:
+                if counters is not None and ended:
+                    counters.add_handlers(started, ended, 0)
+                    ended = 0
                 decoded = self._decoded(message)
                 if decoded is None:
                     break
                 message = decoded
+                started = perf_counter()
             owner.renew_share()
-            started = perf_counter()
             worker.start(message)
             if worker.state == WAITING:
-                worker.started = started
-            else:
-                self._count(started)
+                if counters is not None:
+                    worker.started = counters.add_handlers(started, ended, 1)
+                    ended = 0
+                break
+            ended += 1
             if worker.state != IDLE:
                 break
             owner.flush_if_old()
+        if counters is not None and ended:
+            counters.add_handlers(started, ended, 0)
         return at
 
     def _decoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
