@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from duck.contrib.websockets import OpCode, WebSocketView, broadcast
+from duck.http import HttpRequest
 from duck.server import Server, run
 from duck.urls import path
 
@@ -17,31 +18,27 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
   polyline { fill: none; stroke: #2a7; stroke-width: 2; vector-effect: non-scaling-stroke } output { font-weight: bold }
 </style><h1>Dashboard</h1><div></div><button>Send 500 messages</button> <span id="state" role="status"></span>
 <script>
-  let socket, charts = new Map(), state = document.querySelector("#state"), WIDTH = 60;
+  const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/numbers");
+  const state = document.querySelector("#state"), WIDTH = 60;
   function chart(name) {
-    const figure = document.querySelector("div").appendChild(document.createElement("figure"));
-    figure.innerHTML = `<figcaption><span>${name}</span><output></output></figcaption>
+    const html = `<figcaption><span>${name}</span><output></output></figcaption>
       <svg viewBox="0 0 ${WIDTH - 1} 100" preserveAspectRatio="none" aria-hidden="true"><polyline/></svg>`;
-    return {figure, values: []};
+    const figure = Object.assign(document.createElement("figure"), {id: name, innerHTML: html, values: []});
+    return document.querySelector("div").appendChild(figure);
   }
-  function draw({figure, values}) {
+  function draw(figure, value) {
+    const values = figure.values = [...figure.values, value].slice(-WIDTH);
     const top = Math.max(1, ...values), left = WIDTH - values.length;
     const points = values.map((value, at) => `${left + at},${(98 - 96 * value / top).toFixed(1)}`).join(" ");
     figure.querySelector("polyline").setAttribute("points", points);
-    figure.querySelector("output").textContent = values.at(-1).toLocaleString("en");
+    figure.querySelector("output").textContent = value.toLocaleString("en");
   }
-  (function connect() {
-    socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/numbers`);
-    socket.onopen = () => state.textContent = "Connected.";
-    socket.onclose = () => { state.textContent = "Connection lost, trying again…"; setTimeout(connect, 1000) };
-    socket.onmessage = event => {
-      for (const [name, value] of Object.entries(JSON.parse(event.data))) {
-        if (!charts.has(name)) charts.set(name, chart(name));
-        charts.get(name).values = [...charts.get(name).values, value].slice(-WIDTH);
-        draw(charts.get(name));
-      }
-    };
-  })();
+  socket.onopen = () => state.textContent = "Connected.";
+  socket.onclose = () => state.textContent = "The connection is lost: reload the page.";
+  socket.onmessage = event => {
+    const numbers = Object.entries(JSON.parse(event.data));
+    numbers.forEach(([name, value]) => draw(document.getElementById(name) ?? chart(name), value));
+  };
   onpagehide = () => socket.close();
   document.querySelector("button").onclick = () => { for (let i = 0; i < 500; i++) socket.send("quack") };
 </script>"""
@@ -56,24 +53,27 @@ class Numbers(WebSocketView):
 
 async def measure(server: Server) -> None:
     """Sends the numbers of each second to all pages."""
-    before = server.stats()
+    now = server.stats()
     while True:
         await asyncio.sleep(1)
-        now = server.stats()
+        before, now = now, server.stats()
         received, sent = now.received["text"] - before.received["text"], now.sent["text"] - before.sent["text"]
         numbers = {"Open connections": now.open, "Messages received / s": received, "Messages sent / s": sent}
         broadcast(server.connections, json.dumps(numbers))
-        before = now
 
 
 @asynccontextmanager
-async def lifespan(server: Server) -> AsyncIterator[None]:
+async def lifespan(server: Server) -> AsyncGenerator[None]:
     task = asyncio.create_task(measure(server))
     yield
     task.cancel()
 
 
-urlpatterns = [path("/", lambda request: PAGE), path("/numbers", Numbers)]
+def page(request: HttpRequest) -> str:
+    return PAGE
+
+
+urlpatterns = [path("/", page), path("/numbers", Numbers)]
 
 if __name__ == "__main__":
     run(urlpatterns, lifespan=lifespan)

@@ -221,8 +221,8 @@ def _add_process(group: Any) -> None:
     group.add_argument(
         "--groups",
         metavar="URL",
-        help="the broker of Groups.from_environment(), by which groups span the workers: redis://HOST:PORT, rediss://, "
-        "unix://PATH or redis+cluster://; sets DUCK_GROUPS for the application",
+        help="the value of the environment variable DUCK_GROUPS, for an application with "
+        "Groups(os.environ.get('DUCK_GROUPS')): redis://HOST:PORT, rediss://, unix://PATH or redis+cluster://",
     )
     group.add_argument(
         "--reload",

@@ -116,7 +116,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _name_groups(url: str | None) -> None:
-    """Set DUCK_GROUPS, which `Groups.from_environment` reads, here or in the workers."""
+    """Set the environment variable DUCK_GROUPS, for this process and the workers."""
     if url is None:
         return
     groups: Any = importlib.import_module("duck.contrib.websockets.groups")

@@ -5,7 +5,6 @@ subscribes to a group with its first member and unsubscribes with its last.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -81,17 +80,6 @@ class Groups:
         self._announce = announce
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._lock = threading.Lock()
-
-    @classmethod
-    def from_environment(cls, **options: Any) -> "Groups":
-        """Returns groups at the broker in the environment variable DUCK_GROUPS; groups of this process if it is unset.
-
-        `duck serve --groups URL` sets the variable, for all workers.
-
-        Args:
-            options: The other arguments of `Groups`.
-        """
-        return cls(os.environ.get("DUCK_GROUPS") or None, **options)
 
     async def join(self, member: Member, group: str, *, since: str | None = None, data: Any = None) -> bool:
         """Adds a connection to a group. For a member, it only replaces the data.

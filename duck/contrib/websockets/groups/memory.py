@@ -162,7 +162,7 @@ def _warn_of_workers() -> None:
         if count.isdecimal() and int(count) > 1:
             logger.warning(
                 "groups are kept in this process, but %s=%s processes serve: a message reaches the members in one of"
-                ' them only; use Groups("redis://..."), or Groups.from_environment() and duck serve --groups redis://...',
+                ' them only: use Groups("redis://..."), or duck serve --groups and Groups(os.environ["DUCK_GROUPS"])',
                 name,
                 count,
             )
