@@ -60,15 +60,13 @@ class Headers:
             default: Result for a missing field.
         """
         key = _key(name)
-        block = self._block
-        start = block.find(key)
-        if start < 0:
+        _, found, rest = self._block.partition(key)
+        if not found:
             return default
-        start += len(key)
-        end = block.index(b"\n", start)
-        if block.find(key, end) >= 0:
+        end = rest.find(b"\n")
+        if rest.find(key, end) >= 0:
             return ", ".join(self.getall(name))
-        return block[start:end].decode("latin-1")
+        return rest[:end].decode("latin-1")
 
     def getall(self, name: str) -> list[str]:
         """The values of all lines of this name, in order; an empty list for a missing field."""

@@ -30,7 +30,7 @@ from .transports import HIGH_WATER, plain_socket
 
 __all__ = ["ConnectionProtocol"]
 
-_REGISTERED = frozenset(CloseCode)
+_LABELS = {int(code): str(int(code)) for code in CloseCode}
 
 
 class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
@@ -402,10 +402,9 @@ def _close_event(connection: Connection) -> tuple[str, str, str]:
     """
     if connection.own_code is not None:
         return "close", str(int(connection.own_code)), "local"
-    code = connection.close_code
     if connection.close_received is None:
-        return "close", str(int(CloseCode.ABNORMAL_CLOSURE)), "none"
-    return "close", str(int(code)) if code is not None and code in _REGISTERED else "other", "peer"
+        return "close", _LABELS[CloseCode.ABNORMAL_CLOSURE], "none"
+    return "close", _LABELS.get(connection.close_code or 0, "other"), "peer"
 
 
 def _is_connection_closed(error: BaseException) -> bool:

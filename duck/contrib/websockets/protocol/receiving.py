@@ -114,7 +114,7 @@ class Receiving(Sending):
         connection = self.connection
         control = self.reader.control
         allowed = messages if self._rate_limit is None else self._allowed(messages, self._rate_limit)
-        are_too_many = len(allowed) < len(messages)
+        are_too_many = allowed is not messages
         messages = connection.received(allowed, control)
         if are_too_many:
             connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
@@ -129,7 +129,7 @@ class Receiving(Sending):
         self._respond_if_due()
 
     def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
-        """The first messages, as many as the rate limit allows.
+        """The messages themselves if the rate limit allows all, else a list of the first ones.
 
         A message in parts counts at its beginning. The close frame, always the last, does not count.
         """
