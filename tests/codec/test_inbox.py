@@ -131,6 +131,40 @@ def test_whoever_does_not_wait_any_more_leaves_the_line(run, codec):
     run(scenario())
 
 
+@pytest.mark.parametrize("how", ["deliver", "fail"])
+def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
+    """The first step of a handler may precede that of its task, which then waits for what the handler has awaited."""
+
+    class Handler:
+        def __init__(self, awaited):
+            self.awaited = awaited
+
+        def __await__(self):
+            yield self.awaited
+            return (yield from self.awaited)
+
+    async def scenario():
+        inbox = inbox_of(codec)
+        message = codec.NextMessage(inbox)
+        waiting = message.send(None)
+        if how == "deliver":
+            await delivered(inbox, b"early")
+        else:
+            message.fail(TimeoutError("late"))
+
+        async def handler():
+            return await Handler(waiting)
+
+        task = asyncio.ensure_future(handler())
+        if how == "deliver":
+            assert await task == "early"
+        else:
+            with pytest.raises(TimeoutError, match="late"):
+                await task
+
+    run(scenario())
+
+
 def test_messages_that_need_a_thread_and_the_end(run, codec):
     async def scenario():
         inbox = inbox_of(codec)

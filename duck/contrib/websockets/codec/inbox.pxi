@@ -22,6 +22,7 @@ cdef class Turn:
     cdef object callback
     cdef object context
     cdef object error
+    cdef bint woken
     cdef public object _asyncio_future_blocking
 
     def __init__(self, Inbox inbox not None):
@@ -30,7 +31,9 @@ cdef class Turn:
     cdef int step(self) except -1:
         """Steps the task at once, if it waits."""
         callback, self.callback = self.callback, None
-        if callback is not None and self.inbox is not None:
+        if callback is None:
+            self.woken = True
+        elif self.inbox is not None:
             context = self.context
             PyContext_Enter(context)
             try:
@@ -44,7 +47,9 @@ cdef class Turn:
 
     cpdef wake_soon(self):
         callback, self.callback = self.callback, None
-        if callback is not None and self.inbox is not None:
+        if callback is None:
+            self.woken = True
+        elif self.inbox is not None:
             self.inbox.loop.call_soon(callback, self.inbox.done, context=self.context)
 
     def fail(self, error):
@@ -102,6 +107,9 @@ cdef class Turn:
     def add_done_callback(self, callback, *, context):
         self.callback = callback
         self.context = context
+        if self.woken:
+            self.woken = False
+            self.wake_soon()
 
     def cancel(self, msg=None):
         if self.callback is None or self.inbox is None:

@@ -21,13 +21,14 @@ class Turn(Coroutine[Any, Any, Any]):
     It is the coroutine that a task awaits, and the future that it yields. As long as no task waits for it,
     `_asyncio_future_blocking` is None, so that asyncio does not take it for a future. A task is woken with a future of
     asyncio that is done, because a task spends 1600 instructions on the result of any other future. The outcome of the
-    wait is that of the coroutine's next step.
+    wait is that of the coroutine's next step. A handler may be woken before its task waits, because its first step can
+    precede that of the task; the task then goes on in a callback.
 
     Args:
         inbox: The inbox.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_inbox")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_inbox", "_is_woken")
 
     _context: Context
 
@@ -36,17 +37,22 @@ class Turn(Coroutine[Any, Any, Any]):
         self._asyncio_future_blocking: bool | None = None
         self._callback: Callable[[Any], object] | None = None
         self._error: BaseException | None = None
+        self._is_woken = False  # before the task waits
 
     def wake(self) -> None:
         """Steps the task at once. No other task may be running."""
         callback, self._callback = self._callback, None
-        if callback is not None and self._inbox is not None:
+        if callback is None:
+            self._is_woken = True
+        elif self._inbox is not None:
             self._context.run(callback, self._inbox.done)
 
     def wake_soon(self) -> None:
         """Schedules the task's step in the loop."""
         callback, self._callback = self._callback, None
-        if callback is not None and self._inbox is not None:
+        if callback is None:
+            self._is_woken = True
+        elif self._inbox is not None:
             self._inbox.loop.call_soon(callback, self._inbox.done, context=self._context)
 
     def fail(self, error: BaseException) -> None:
@@ -103,6 +109,9 @@ class Turn(Coroutine[Any, Any, Any]):
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         self._callback = callback
         self._context = context
+        if self._is_woken:
+            self._is_woken = False
+            self.wake_soon()
 
     def cancel(self, msg: Any = None) -> bool:
         if self._callback is None or self._inbox is None:

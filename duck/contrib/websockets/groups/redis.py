@@ -185,7 +185,7 @@ class _OneServer:
     ) -> None:
         self._server = server
         self.publisher = Publisher(server)
-        self.subscriber = Subscriber(server, received, interrupted)
+        self.subscriber = Subscriber(server, received, interrupted, returned=self.publisher.retry)
         self.unsubscribe = self.subscriber.unsubscribe
 
     async def execute(self, channel: bytes, *command: Any) -> Any:

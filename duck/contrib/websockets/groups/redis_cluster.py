@@ -29,7 +29,7 @@ class _Node:
     ) -> None:
         self.server = server
         self.publisher = Publisher(server)
-        self.subscriber = Subscriber(server, received, interrupted, broken)
+        self.subscriber = Subscriber(server, received, interrupted, broken, self.publisher.retry)
 
 
 class Cluster:

@@ -111,6 +111,7 @@ class Subscriber:
         interrupted: Called with a channel whose messages may have been missed, once delivery has resumed.
         broken: Called when the connection has broken or could not be established. Only for a node of a cluster, whose
             channels are those of one node (sharded pub/sub).
+        returned: Called when the server is there again.
 
     Attributes:
         IDLE_TIMEOUT: Seconds without data from the server after which it is sent a PING.
@@ -124,9 +125,11 @@ class Subscriber:
         received: Callable[[bytes, bytes], None],
         interrupted: Callable[[bytes], None],
         broken: Callable[[], None] | None = None,
+        returned: Callable[[], None] | None = None,
     ) -> None:
         self._server = server
         self._on_broken = broken
+        self._on_return = returned
         self._prefix = "" if broken is None else "S"  # of commands
         self._received = received
         self._interrupted = interrupted
@@ -216,6 +219,8 @@ class Subscriber:
         """Subscribes to all channels in one command."""
         if self._away:
             logger.info("Redis at %s is there again", self._server.label)
+            if self._on_return is not None:
+                self._on_return()
         self._away = False
         self._connection = connection
         self._commands.clear()
@@ -352,6 +357,11 @@ class Publisher:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None  # of the absent server
+        self._returned = asyncio.Event()
+
+    def retry(self) -> None:
+        """Ends the pause before the next attempt to connect, because the server is there again."""
+        self._returned.set()
 
     async def execute(self, *command: Any) -> Any:
         """Executes a command, and returns the server's answer.
@@ -400,7 +410,10 @@ class Publisher:
                 except errors() as error:
                     self._error = error
                     self._drop_given_up()
-                    await asyncio.sleep(backoff.next())
+                    self._returned.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(backoff.next()):
+                            await self._returned.wait()
         finally:
             self._fail([entry[2] for entry in self._queue], "the event loop ends")
             self._queue.clear()

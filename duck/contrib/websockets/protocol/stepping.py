@@ -103,30 +103,38 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
 class Turn:
     """A future for one task. Its resolution runs the task's next step at once, not one pass of the loop later.
 
+    A handler may be woken before its task waits, because its first step can precede that of the task. The task then
+    goes on in a callback.
+
     Args:
         loop: The event loop.
         line: The turns of all tasks that wait for the same event. A cancelled turn removes itself.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_line", "_loop")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_is_woken", "_line", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, line: "list[Turn]") -> None:
         self._loop = loop
         self._line = line
         self._callback: Callable[[Any], object] | None = None
         self._error: CancelledError | None = None
+        self._is_woken = False  # before the task waits
         line.append(self)
 
     def wake(self) -> None:
         """Steps the task at once; no other task may be running."""
         callback, self._callback = self._callback, None
-        if callback is not None:
+        if callback is None:
+            self._is_woken = True
+        else:
             self._context.run(callback, self)
 
     def wake_soon(self) -> None:
         """Schedules the task's step in the loop."""
         callback, self._callback = self._callback, None
-        if callback is not None:
+        if callback is None:
+            self._is_woken = True
+        else:
             self._loop.call_soon(callback, self, context=self._context)
 
     # Calls of a task
@@ -141,6 +149,9 @@ class Turn:
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         self._callback = callback
         self._context = context
+        if self._is_woken:
+            self._is_woken = False
+            self.wake_soon()
 
     def cancel(self, msg: Any = None) -> bool:
         if self._callback is None:

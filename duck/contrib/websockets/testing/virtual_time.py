@@ -74,5 +74,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         job.add_done_callback(self._job_done)
         return job
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """Waits for the threads, meanwhile without jumps of the clock: a timeout of minutes would pass at once."""
+        self._virtual.jobs += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._virtual.jobs -= 1
+
     def _job_done(self, job: "asyncio.Future[Any]") -> None:
         self._virtual.jobs -= 1
