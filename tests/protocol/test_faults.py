@@ -250,7 +250,7 @@ def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_cl
     async def scenario():
         before = sockets()
         options = {"tls": tls} if encrypted else {}
-        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.03, **options) as server:
+        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.1, **options) as server:
             async with dial(server, cut=0, **options) as peer:
                 conversation = Conversation(peer, server)
                 async with contextlib.aclosing(converse(conversation, step)) as steps:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.protocol import stepping
 
 
 class Keeping(WebSocketView):
@@ -480,4 +481,21 @@ def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, prog
     finished = None
     seen = [[] for _ in programs]
     kept = {}
+    run(scenario())
+
+
+def test_a_hook_whose_task_is_cancelled_at_once_begins(run):
+    begun = []
+
+    async def hook():
+        begun.append(asyncio.current_task())
+        await asyncio.sleep(1000)
+
+    async def scenario():
+        task = stepping.start_task(asyncio.get_running_loop(), hook())
+        task.cancel("a reason")
+        with pytest.raises(asyncio.CancelledError, match="a reason"):
+            await task
+        assert begun == [task]
+
     run(scenario())

@@ -4,6 +4,7 @@ The codec's dispatcher gets its asyncio parts from here, so that the codec itsel
 """
 
 import asyncio
+import inspect
 import sys
 from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
@@ -64,6 +65,19 @@ class HandlerTask(asyncio.Task[Any]):
         super().set_name(value)
 
 
+class BegunTask(asyncio.Task[Any]):
+    """A task whose coroutine has taken its first step before a cancellation reaches it, as an eager task's has.
+
+    Otherwise a program that cancels all tasks would keep `on_close` from being called.
+    """
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.done() and inspect.getcoroutinestate(self.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+            self.get_loop().call_soon(self.cancel, msg)
+            return True
+        return super().cancel(msg)
+
+
 def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
     """Starts the task of a worker. On Python 3.12 and later it has already run to its first wait."""
     return HandlerTask(worker, loop=loop, context=context, **_EAGER)
@@ -72,8 +86,8 @@ def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context)
 def start_task(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
 ) -> "asyncio.Task[None]":
-    """Starts a task for any other coroutine, in the same way."""
-    return asyncio.Task(coroutine, loop=loop, context=context, **_EAGER)
+    """Starts a task for any other coroutine, in the same way. It begins even if it is cancelled at once."""
+    return BegunTask(coroutine, loop=loop, context=context, **_EAGER)
 
 
 def retrieve(task: "asyncio.Future[Any]") -> None:
