@@ -1,1 +1,8 @@
 """Benchmarks: `pytest benchmarks` for the codec, `python -m benchmarks.echo` for whole servers, `.groups`, `.soak`."""
+
+import sys
+from pathlib import Path
+
+# The installed package is measured; the one beside this folder may not be compiled.
+if sys.path[0] in ("", str(Path(__file__).resolve().parents[1])):
+    sys.path.append(sys.path.pop(0))

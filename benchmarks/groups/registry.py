@@ -60,7 +60,7 @@ class Server:
         else:
             words = ["uvicorn", self.target, "--port", str(port), "--ws", self.ws, "--lifespan", "off"]
             words += ["--loop", "uvloop", "--http", "httptools"]
-        return [sys.executable, "-m", *words, "--log-level", "warning"]
+        return [sys.executable, "-m", "benchmarks.module", *words, "--log-level", "warning"]
 
     def versions(self) -> dict[str, str]:
         """The installed versions of its packages."""

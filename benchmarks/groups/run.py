@@ -190,7 +190,7 @@ def _running(server: Server) -> Iterator[tuple[list[int], list[int]]]:
             process = subprocess.Popen(
                 server.command(port),
                 cwd=ROOT,
-                env={**os.environ, **server.environment, "REDIS_URL": redis.url, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **server.environment, "REDIS_URL": redis.url},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

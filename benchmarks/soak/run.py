@@ -81,7 +81,8 @@ class Server:
     async def running(cls, redis: RedisServer) -> "AsyncIterator[Server]":
         """Runs it while the block runs."""
         words = ["-m", "duck.server", "serve", str(Path(__file__).parent / "app.py"), "--port", "0", "--workers", "2"]
-        environment = os.environ | {"REDIS_URL": redis.url, "PYTHONPATH": str(ROOT)}
+        # The workers import the installed package, not the one in the current folder.
+        environment = os.environ | {"REDIS_URL": redis.url, "PYTHONSAFEPATH": "1"}
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             sys.executable, *words, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe

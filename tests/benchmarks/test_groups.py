@@ -1,7 +1,6 @@
 """`python -m benchmarks.groups` and `python -m benchmarks.soak` from end to end, in short."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,19 +18,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, to
 
 @pytest.fixture
 def measure():
-    """Runs a benchmark with Redis, and returns what it has written.
-
-    Without a compiled codec in the checkout, which its processes import, they choose the pure-Python one, because a
-    warning of it would be a fault.
-    """
+    """Runs a benchmark with Redis, and returns what it has written."""
     program()
-    compiled = any((ROOT / "duck/contrib/websockets").glob("_speedups.*.so"))
-    environment = os.environ if compiled else os.environ | {"DUCK_NO_EXTENSIONS": "1"}
 
     def run(name, *arguments):
         words = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-        options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 300}
-        done = subprocess.run(words, check=False, **options)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
