@@ -74,9 +74,9 @@ def both(address, client):
 def is_there(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return not Path("/proc/self").exists() or "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return "zombie" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc/self").exists() else True
 
 
 async def until(condition):

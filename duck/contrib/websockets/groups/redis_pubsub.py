@@ -111,7 +111,8 @@ class Subscriber:
         interrupted: Called with a channel whose messages may have been missed, once delivery has resumed.
         broken: Called when the connection has broken or could not be established. Only for a node of a cluster, whose
             channels are those of one node (sharded pub/sub).
-        returned: Called when the server is there again.
+        returned: Called when the server is there again and all subscriptions are confirmed, so that a gap is reported
+            before the messages that follow it.
 
     Attributes:
         IDLE_TIMEOUT: Seconds without data from the server after which it is sent a PING.
@@ -130,6 +131,7 @@ class Subscriber:
         self._server = server
         self._on_broken = broken
         self._on_return = returned
+        self._is_returning = False  # the server is there again, but subscriptions await their confirmation
         self._prefix = "" if broken is None else "S"  # of commands
         self._received = received
         self._interrupted = interrupted
@@ -219,8 +221,7 @@ class Subscriber:
         """Subscribes to all channels in one command."""
         if self._away:
             logger.info("Redis at %s is there again", self._server.label)
-            if self._on_return is not None:
-                self._on_return()
+            self._is_returning = True
         self._away = False
         self._connection = connection
         self._commands.clear()
@@ -305,7 +306,8 @@ class Subscriber:
             if kind in (b"message", b"smessage"):
                 self._received(response[1], response[2])
             elif kind in (b"subscribe", b"ssubscribe"):
-                self._confirmed(response[1])
+                if self._confirmed(response[1]):
+                    await asyncio.sleep(0)  # before Python 3.12 the hooks that tell of a gap begin in the next pass
             elif kind == b"sunsubscribe" and self._wanted.get(response[1]):
                 raise ConnectionError(f"the slot of {response[1]!r} has moved to another node")
             if perf_counter() - begin > _FAIR_SHARE:
@@ -325,7 +327,9 @@ class Subscriber:
                     limit.reschedule(loop.time())
                     return
 
-    def _confirmed(self, channel: bytes) -> None:
+    def _confirmed(self, channel: bytes) -> bool:
+        """Notes that messages of a channel come; returns whether a gap was reported."""
+        is_gap = False
         waiting = self._waiting.get(channel)
         if waiting:
             self._settle((waiting.popleft(),))
@@ -336,6 +340,12 @@ class Subscriber:
             if channel in self._missed:
                 self._missed.discard(channel)
                 self._interrupted(channel)
+                is_gap = True
+        if self._is_returning and not self._waiting:
+            self._is_returning = False
+            if self._on_return is not None:
+                self._on_return()
+        return is_gap
 
 
 class Publisher:
