@@ -13,7 +13,7 @@ _HERE = "benchmarks.groups.servers"
 
 @dataclass(frozen=True)
 class Wire:
-    """What stands around a message on its way.
+    """The framing of a message on its way.
 
     Attributes:
         path: Of the handshake.

@@ -57,7 +57,7 @@ class Member(WebSocketView):
 
 
 def state(request: HttpRequest) -> str:
-    """What this worker holds."""
+    """The objects that this worker holds."""
     gc.collect()
     return json.dumps(
         {

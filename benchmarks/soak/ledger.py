@@ -1,4 +1,4 @@
-"""What was published, what came, and what is missing."""
+"""The published, the delivered and the missing messages."""
 
 import time
 from collections import Counter, defaultdict

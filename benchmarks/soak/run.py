@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass
 class Report:
-    """What a soak found."""
+    """The findings of a soak."""
 
     counts: dict[str, int]
     faults: list[str]
@@ -116,7 +116,7 @@ class Server:
                 self.errors.append(words)
 
     async def states(self) -> list[dict[str, int]]:
-        """What each worker tells of itself."""
+        """The reports of the workers on themselves."""
         found: dict[int, dict[str, int]] = {}
         async with asyncio.timeout(LATEST):
             while {*found} != {*self.workers} or len(found) < 2:

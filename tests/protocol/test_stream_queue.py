@@ -298,7 +298,7 @@ def test_a_message_that_stays_incomplete(run, log, until, way):
             await until(lambda: view._protocol.connection.close_code)
             view.gate.set()
             await ws.wait_closed()
-            # What came complete is handled; what did not is not begun.
+            # Complete messages are handled; no handler begins for an incomplete one.
             assert view.events == ["BINARY", b"whole", "end", "close"]
         async with connect_in_memory(Noting) as ws:
             ws.send_raw(frame(BINARY, b"a", False))

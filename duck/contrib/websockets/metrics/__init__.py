@@ -1,4 +1,4 @@
-"""What connections do, counted: for a program, for Prometheus, and for whatever else collects numbers.
+"""Counts of the activity of connections, for a program, for Prometheus and for other collectors.
 
     from duck.contrib.websockets.metrics import Metrics
 

@@ -1,11 +1,11 @@
 """The states of a connection without I/O, one for each direction.
 
-What may be sent:
+Sending:
 
     OPEN -- `prepare_close`, `prepare_response` ---------------> ENDING
     OPEN, ENDING -- a close frame leaves, the stream ends -----> CLOSED
 
-What has been received:
+Receiving:
 
     OPEN -- a close frame comes -------------------------------> UNANSWERED
     any but FAILED -- the peer breaks a rule ------------------> UNANSWERED
