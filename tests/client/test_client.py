@@ -80,6 +80,7 @@ def test_messages(run, serving):
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is seconds, or None for any time, not '5'"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
+        ({"cookies": "a=b"}, "cookies are a mapping of names to values"),
         ({"cookies": {"a": "b; c=d"}}, "would be read as others"),
     ],
 )

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
-from duck.contrib.websockets.testing import ConnectionClosed, HandshakeRefused, connect
+from duck.contrib.websockets.testing import ConnectionClosed, HandshakeRefused, VirtualTimeLoop, connect
 from duck.urls import path, re_path
 
 pytest_plugins = ["duck.pytest_plugin"]
@@ -80,6 +80,35 @@ def test_a_test_that_is_no_coroutine(websocket):
             next(ws)
         assert ws.wait_closed() == ws.close_code == 4000
     assert ws.view.ended == 4000
+
+
+def test_connections_of_a_synchronous_test_share_their_loop():
+    meeting = asyncio.Event()  # belongs to the first loop that waits for it
+
+    loops = []
+
+    class Meeting(WebSocketView):
+        async def on_open(self):
+            loops.append(asyncio.get_running_loop())
+
+        async def on_receive(self, message, opcode):
+            if message == b"wait":
+                await meeting.wait()
+                await self.send("met")
+            else:
+                meeting.set()
+
+    with connect(Meeting) as waiting:
+        waiting.send("wait")
+        with connect(Meeting) as calling, connect(Meeting, loop_factory=VirtualTimeLoop):
+            calling.send("come")
+            assert waiting.recv() == "met"
+        with pytest.raises(HandshakeRefused), connect([path("/a", Meeting)], "/b"):
+            pass
+        waiting.send("wait")
+        assert waiting.recv() == "met"
+    assert [loop is loops[0] for loop in loops] == [True, True, False]
+    assert [loop.is_closed() for loop in loops] == [True] * 3
 
 
 def test_routes():

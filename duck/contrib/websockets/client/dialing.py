@@ -63,6 +63,8 @@ class Route:
         if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
         object.__setattr__(self, "headers", pairs_of(self.headers))
+        if self.cookies is not None and not isinstance(self.cookies, Mapping):
+            raise TypeError(f"cookies are a mapping of names to values, not {self.cookies!r}")
         for name, value in (self.cookies or {}).items():
             if ";" in f"{name}{value}" or "=" in name:
                 raise ValueError(f"the cookie {name!r}: {value!r} would be read as others: percent-encode ; and =")

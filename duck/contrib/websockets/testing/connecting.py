@@ -3,7 +3,9 @@
 import asyncio
 import linecache
 import os
+import threading
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
@@ -301,7 +303,8 @@ class connect(Connecting[TestConnection]):
     `recv`, if the exception has closed the connection, or else at the end of the block.
 
     In a synchronous test, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` block. The
-    loop runs only inside them.
+    loop runs only inside them. Connections that are open at the same time in a thread, with the same `loop_factory`,
+    share their loop, as on a server.
 
     Args:
         application: A `WebSocketView` class, a list of routes, or an ASGI application.
@@ -334,7 +337,6 @@ class connect(Connecting[TestConnection]):
         self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
             application, path, kwargs=kwargs, scope=scope, timeout=timeout, raise_errors=raise_errors, **options
         )
-        self._runner: asyncio.Runner | None = None
 
     def _make(self) -> TestConnection:
         return self._make_connection()
@@ -354,19 +356,51 @@ class connect(Connecting[TestConnection]):
     def __enter__(self) -> "Blocking":
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
-        self._runner = runner = asyncio.Runner(loop_factory=self._loop_factory)
+        runner = _RUNNERS.acquire(self._loop_factory)
         try:
             return Blocking(runner, runner.run(self.__aenter__()))
         except BaseException:
-            runner.close()
+            _RUNNERS.release(self._loop_factory)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._runner is not None
-        with self._runner as runner:
-            runner.run(self.__aexit__(kind, error, traceback))
+        try:
+            _RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
+        finally:
+            _RUNNERS.release(self._loop_factory)
+
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class _Runners(threading.local):
+    """The loops of the synchronous tests in a thread.
+
+    Attributes:
+        running: The loops by their factory; None for asyncio's default.
+        users: The numbers of open connections of each loop. The last one closes it.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[LoopFactory | None, asyncio.Runner] = {}
+        self.users: Counter[LoopFactory | None] = Counter()
+
+    def acquire(self, factory: LoopFactory | None) -> asyncio.Runner:
+        if not self.users[factory]:
+            self.running[factory] = asyncio.Runner(loop_factory=factory)
+        self.users[factory] += 1
+        return self.running[factory]
+
+    def release(self, factory: LoopFactory | None) -> None:
+        self.users[factory] -= 1
+        if not self.users[factory]:
+            del self.users[factory]
+            self.running.pop(factory).close()
+
+
+_RUNNERS = _Runners()
 
 
 class Blocking:
