@@ -1,0 +1,135 @@
+"""Any program of tasks, cancellations and timeouts runs under a handler as it does under a task of `create_task`."""
+
+import asyncio
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from duck.contrib.websockets import WebSocketView
+
+LEAVES = st.one_of(
+    st.just(("sleep",)),
+    st.just(("cancel",)),
+    st.just(("cancel later",)),
+    st.just(("uncancel",)),
+    st.just(("raise",)),
+    st.just(("wait for what was cancelled",)),
+    st.just(("gather what is done",)),
+)
+
+
+def deeper(programs):
+    parts = st.lists(programs, min_size=1, max_size=3)
+    return st.one_of(
+        st.tuples(st.just("all"), parts),
+        st.tuples(st.just("try"), programs),
+        st.tuples(st.just("try, and uncancel"), programs),
+        st.tuples(st.just("timeout"), st.sampled_from([0, None]), programs),
+        st.tuples(st.just("wait_for"), st.sampled_from([0, None]), programs),
+        st.tuples(st.just("shield"), programs),
+        st.tuples(st.just("task"), programs),
+        st.tuples(st.just("group"), parts),
+    )
+
+
+PROGRAMS = st.recursive(LEAVES, deeper, max_leaves=8)
+
+
+async def execute(program, say):
+    """Runs a program, and notes what it sees."""
+    kind, *parts = program
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    say(kind, task.cancelling())
+    if kind == "sleep":
+        await asyncio.sleep(0)
+    elif kind == "cancel":
+        say("cancel", task.cancel("by itself"))
+    elif kind == "cancel later":
+        loop.call_soon(task.cancel, "later")
+    elif kind == "uncancel":
+        say("uncancel", task.uncancel())
+    elif kind == "raise":
+        raise ValueError
+    elif kind == "wait for what was cancelled":
+        other = loop.create_future()
+        other.cancel("by another")
+        await other
+    elif kind == "gather what is done":
+        done = loop.create_future()
+        done.set_result(None)
+        await asyncio.gather(done, return_exceptions=True)
+    elif kind == "all":
+        for part in parts[0]:
+            await execute(part, say)
+    elif kind in ("try", "try, and uncancel"):
+        try:
+            await execute(parts[0], say)
+        except BaseException as error:
+            say("caught", type(error).__name__, error.args[:1] if isinstance(error, asyncio.CancelledError) else ())
+            if kind == "try, and uncancel" and task.cancelling():
+                say("uncancel", task.uncancel())
+    elif kind == "timeout":
+        async with asyncio.timeout(parts[0]):
+            await execute(parts[1], say)
+    elif kind == "wait_for":
+        await asyncio.wait_for(execute(parts[1], say), parts[0])
+    elif kind == "shield":
+        await asyncio.shield(execute(parts[0], say))
+    elif kind == "task":
+        await loop.create_task(execute(parts[0], say))
+    elif kind == "group":
+        async with asyncio.TaskGroup() as group:
+            for part in parts[0]:
+                group.create_task(execute(part, say))
+    say("end of", kind, task.cancelling())
+
+
+async def outcome(program, events):
+    """Runs a program as the coroutine of a handler: it may do anything but leave an exception, which closes."""
+    say = lambda *words: events.append(words)  # noqa: E731
+    try:
+        await execute(program, say)
+    except BaseException as error:
+        say("raised", type(error).__name__)
+    say("at the end", asyncio.current_task().cancelling())
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(programs=st.lists(st.tuples(PROGRAMS, st.booleans()), min_size=1, max_size=4))
+def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, programs):
+    """One after the other on one connection, where what one leaves behind would strike the next."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            program, keep = programs[int(message)]
+            if keep:
+                kept[int(message)] = asyncio.current_task()
+            await outcome(program, seen[int(message)])
+            finished[int(message)].set()
+
+    async def scenario():
+        nonlocal finished
+        finished = [asyncio.Event() for _ in programs]
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of what a program lets fail
+        expected, cancelled = [], []
+        for program, _ in programs:
+            expected.append([])
+            task = asyncio.create_task(outcome(program, expected[-1]))
+            await asyncio.wait([task])
+            cancelled.append(task.cancelled())
+        async with connect(View) as session:
+            for number, (_, keep) in enumerate(programs):
+                session.peer.send(str(number))
+                await finished[number].wait()
+                if keep:
+                    await asyncio.wait([kept[number]])
+                    assert kept[number].cancelled() is cancelled[number]
+                session.peer.ping()
+                await session.peer.frame()  # so that the handler has ended
+        assert seen == expected
+
+    finished = None
+    seen = [[] for _ in programs]
+    kept = {}
+    run(scenario())

@@ -1,0 +1,147 @@
+"""Limits of messages that are received part by part, and their decompression."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, OpCode, PayloadTooBig, PerMessageDeflate, WebSocketView
+from duck.contrib.websockets.testing import connect as connect_in_memory
+
+from ..support.frames import RSV1, frame
+from .stream_views import Noting, joined
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
+ZEROS = 20_000_000
+
+
+# Limits
+
+
+@pytest.mark.parametrize("compression", [False, True])
+def test_the_limit_of_a_stream_is_its_own(run, compression):
+    class Limited(Noting):
+        MAX_FRAME_SIZE = 1000
+        MAX_STREAM_SIZE = 500_000
+
+    async def scenario():
+        async with connect_in_memory(Limited, compression=compression, max_size=None) as ws:
+            await ws.send(bytes(500_000), BINARY)
+            await ws.view.until(lambda events: "end" in events)
+            assert joined(ws.view.events) == ["BINARY", bytes(500_000), "end"]
+            with pytest.raises(ConnectionClosed, match="1009 message too big"):
+                await ws.send(bytes(500_001), BINARY)
+                await ws.recv()
+
+    run(scenario())
+
+
+def test_reading_a_whole_message_has_the_limit_of_whole_messages(run, log):
+    class Whole(WebSocketView):
+        MAX_FRAME_SIZE = 1000
+
+        async def on_stream(self, message):
+            try:
+                await self.send(await message.read(10 if message.opcode == TEXT else None), message.opcode)
+            except PayloadTooBig:
+                if message.opcode == BINARY:
+                    raise
+                await self.send("at most 10, please")
+
+    async def scenario():
+        async with connect_in_memory(Whole) as ws:
+            for text, answer in (("", ""), ("a" * 10, "a" * 10), ("\u00e4" * 6, "at most 10, please")):
+                await ws.send(text)
+                assert await ws.recv() == answer
+            await ws.send(bytes(1000), BINARY)
+            assert await ws.recv() == bytes(1000)
+            await ws.send([bytes(500), bytes(501)], BINARY)
+            with pytest.raises(ConnectionClosed, match="1009 message too big"):
+                await ws.recv()
+
+    run(scenario())
+    assert not log()
+
+
+def test_a_rate_limit_counts_messages_not_parts(run):
+    class Limited(Noting):
+        RATE_LIMIT = 5
+
+    async def scenario():
+        async with connect_in_memory(Limited, compression=False) as ws:
+            for opcode in (BINARY, *[CONTINUATION] * 30):
+                ws.send_raw(frame(opcode, b"x", False))
+                await asyncio.sleep(0)
+            ws.send_raw(frame(CONTINUATION) + frame(TEXT, b"next"))
+            await ws.view.until(lambda events: events[-2:] == ["next", "end"])
+            ws.send_raw(frame(TEXT, b"next") * 20)
+            with pytest.raises(ConnectionClosed, match="1008 too many messages"):
+                await ws.recv()
+            assert ws.view.events.count("next") == 4
+
+    run(scenario())
+
+
+# Compressed messages
+
+
+def test_a_compressed_message_is_decompressed_as_it_is_read(run):
+    """In small steps, between which the loop serves others; and what is left is decompressed only where it must be."""
+
+    class Bombed(WebSocketView):
+        MAX_STREAM_SIZE = None
+        largest = passes = size = 0
+
+        async def on_stream(self, message):
+            passing = asyncio.get_running_loop().call_soon(self.count)
+            async for part in message:
+                self.largest = max(self.largest, len(part))
+                self.size += len(part)
+                if self.size == ZEROS + 65536:
+                    return
+            passing.cancel()
+            await self.send(f"{self.size}")
+
+        def count(self):
+            self.passes += 1
+            asyncio.get_running_loop().call_soon(self.count)
+
+    async def scenario():
+        async with connect_in_memory(Bombed, max_size=None) as ws:
+            await ws.send(bytes(ZEROS), BINARY)
+            assert await ws.recv() == str(ZEROS)
+            assert ws.view.largest == 65536
+            assert ws.view.passes > ZEROS // 300_000
+            await ws.send(b"x" + bytes(1_000_000), BINARY)
+            await ws.send(b"x" + bytes(1_000_000), BINARY)  # refers to the one before, of which most was left
+            assert await ws.recv() == str(ZEROS + 65536 + 1_000_001)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("payload", "close"),
+    [
+        (b"\xff\xff\xff", "1002 compressed data is broken"),
+        (PerMessageDeflate("x", client=True).compress(b"\xc3"), "1007 text is not UTF-8"),
+        (b"\x03\x00" + b"trailing", "1002 compressed data is broken: it goes on behind its last block"),
+        (b"\x03\x00" + b"\x00", None),
+        (b"", None),
+    ],
+)
+@pytest.mark.parametrize("reads", [True, False])
+def test_compressed_data_that_is_broken(run, payload, close, reads):
+    class Reading(WebSocketView):
+        async def on_stream(self, message):
+            if reads or message.opcode == BINARY:
+                await self.send(await message.read(), message.opcode)
+
+    async def scenario():
+        async with connect_in_memory(Reading, compression=True) as ws:
+            ws.send_raw(frame(TEXT, payload, rsv=RSV1) + frame(BINARY, b"next"))
+            if close is None:
+                assert [await ws.recv() for _ in range(1 + reads)] == [""] * reads + [b"next"]
+            elif reads or "1007" not in close:
+                with pytest.raises(ConnectionClosed, match=close):
+                    await ws.recv()
+
+    run(scenario())
