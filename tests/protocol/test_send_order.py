@@ -296,6 +296,34 @@ def test_a_close_frame_leaves_behind_an_ignored_stream(run, connect, way):
     run(scenario())
 
 
+def test_a_close_frame_cuts_off_a_message_in_frames_of_the_view(run, connect):
+    """They depend on code of the view, which may take any time."""
+    go_on = asyncio.Event()
+
+    class View(WebSocketView):
+        MAX_FRAME_SIZE = 3
+
+        async def on_receive(self, message, opcode):
+            await self.send(message * 6)
+
+        async def send_frame(self, frame):
+            await super().send_frame(frame)
+            if not frame.fin:
+                await go_on.wait()
+
+    async def scenario():
+        async with connect(View) as session:
+            view, peer = session.view, session.peer
+            peer.send("x")
+            frame = await peer.frame()
+            assert (frame.opcode, frame.fin, frame.payload) == (TEXT, False, b"xxx")
+            await view.send_close(4000)
+            go_on.set()
+            assert (await peer.frame()).payload == b"\x0f\xa0"
+
+    run(scenario())
+
+
 def test_an_error_of_an_ignored_stream_is_told(run, connect, caplog):
     def parts():
         yield "one"
