@@ -5,10 +5,12 @@ import asyncio.sslproto
 import os
 import socket
 import sys
+import time
 
 import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView, codec
+from duck.contrib.websockets.codec.numbers import CORK_TIME
 from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 
 from ..support.views import Gates
@@ -162,12 +164,13 @@ def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeyp
 @pytest.mark.parametrize("alone", [True, False])
 def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
     """Among others, all leave at once: it has to wait anyway, and they cost less so."""
-    readable = []
+    readable, times = [], []
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             if message != b"something else":
                 readable.append(self.kwargs["count"]())
+                times.append(time.monotonic())
             await self.send(message)
 
     async def scenario():
@@ -184,16 +187,21 @@ def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, c
                 session.view.kwargs["count"] = count
                 session.peer.send("x")
                 assert await session.peer.message() == "x"
-                for _ in range(3):
+                rounds = 0
+                while rounds < 3:
                     if not alone:
                         other.peer.send("something else")
                         assert await other.peer.message() == "something else"
                     readable.clear()
+                    started = time.monotonic()
                     session.peer.send(*["x" * 30] * 64)
                     for _ in range(64):
                         assert await session.peer.message() == "x" * 30
-                    assert readable[0] == 0
-                    assert bool(readable[-1]) == alone
+                    # Old replies leave early: a round in which the machine was busy for so long does not count.
+                    if times[-1] - started < 0.001 * CORK_TIME / 2:
+                        rounds += 1
+                        assert readable[0] == 0
+                        assert bool(readable[-1]) == alone
 
     run(scenario())
 
