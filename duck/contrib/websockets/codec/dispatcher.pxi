@@ -5,6 +5,8 @@ cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t Py_REFCNT(PyObject *value)
     PyObject **PyObject_GET_WEAKREFS_LISTPTR(PyObject *value)
+    PyObject *PyDict_SetDefault(dict values, object key, object value) except NULL
+    int PyDict_DelItem(dict values, object key) except -1
 
 
 cdef extern from "_context.h":
@@ -28,6 +30,7 @@ cdef class Dispatcher:
     cdef object start_worker
     cdef object enter_task
     cdef object leave_task
+    cdef dict current_tasks  # asyncio's, of the current task of each loop; None where only the two functions are left
     cdef object retrieve
     cdef object cancelled_error
     cdef object iterator
@@ -64,6 +67,7 @@ cdef class Dispatcher:
         self.start_worker = tasks.start_worker
         self.enter_task = tasks.enter_task
         self.leave_task = tasks.leave_task
+        self.current_tasks = tasks.current_tasks
         self.retrieve = tasks.retrieve
         self.cancelled_error = tasks.CancelledError
         self.iterator = tasks.iterator
@@ -103,6 +107,25 @@ cdef class Dispatcher:
             self.put(messages[at:])
         if came_meanwhile is not NO_MESSAGES:
             self.put(came_meanwhile)
+            self.drain_soon()
+        return 0
+
+    cdef inline bint is_ready(self) noexcept:
+        """Whether the idle worker would handle a message at once."""
+        return (
+            self.idle is not None
+            and self.inbox is NO_MESSAGES
+            and self.opened
+            and not (self.running or self.stopped or self.decoding)
+            and duck_same_variables(self.idle.context, self.context)
+        )
+
+    cdef int take_one(self, int opcode, bytes payload) except -1:
+        """`take_over` of one plain message, while the dispatcher is ready."""
+        cdef Worker worker
+        worker, self.idle = self.idle, None
+        self.run(worker, None, 0, opcode, payload)
+        if self.inbox is not NO_MESSAGES:  # a handler has run the loop
             self.drain_soon()
         return 0
 
@@ -184,12 +207,16 @@ cdef class Dispatcher:
             elif not duck_same_variables(worker.context, self.context):  # since it has copied that of the connection
                 worker.end()
                 worker = self.new_worker()
-            at = self.run(worker, messages, at)
+            at = self.run(worker, messages, at, 0, None)
         return at
 
-    cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at) except -1:
-        """Hands messages to handlers in a worker's task while it can serve another; returns the next index."""
+    cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at, int opcode, bytes payload) except -1:
+        """Hands messages to handlers in a worker's task while it can serve another; returns the next index.
+
+        Without a list there is one message, `opcode` and `payload`.
+        """
         cdef tuple message
+        cdef Py_ssize_t end = 1 if messages is None else len(messages)
         cdef Counters counters = None if self.hot is None else self.hot.counters
         cdef double started = 0 if counters is None else duck_seconds()
         cdef Py_ssize_t ended = 0  # handlers since then
@@ -197,7 +224,7 @@ cdef class Dispatcher:
         cdef PyObject *bare = <PyObject *>task
         cdef PyObject **weak_references = PyObject_GET_WEAKREFS_LISTPTR(bare)
         self.running = True
-        self.enter_task(self.loop, task)
+        self.enter(task)
         PyContext_Enter(worker.context)
         if worker.references == 0:
             worker.references = Py_REFCNT(bare)
@@ -205,21 +232,26 @@ cdef class Dispatcher:
         elif Py_REFCNT(bare) != worker.references or weak_references[0] != worker.weak_references:
             worker.kept = True
         try:
-            while at < len(messages) and not self.stopped:
-                message = <tuple>messages[at]
+            while at < end and not self.stopped:
+                if messages is not None:
+                    message = <tuple>messages[at]
+                    opcode = <int>message[0]
+                    payload = <bytes>message[1]
                 at += 1
-                if self.encoded and <int>message[0] & self.encoded:
+                if opcode & self.encoded:
                     if counters is not None and ended:
                         counters.add_handlers(started, ended, 0)
                         ended = 0
                     message = self.decoded(message)
                     if message is None:
                         break
+                    opcode = <int>message[0]
+                    payload = <bytes>message[1]
                     if counters is not None:
                         started = duck_seconds()
                 if self.hot is not None:
                     self.hot.renew_share()
-                worker.start(message)
+                worker.start(opcode, payload)
                 if worker.state == WAITING:
                     if counters is not None:
                         worker.started = counters.add_handlers(started, ended, 1)
@@ -236,7 +268,7 @@ cdef class Dispatcher:
                     break
                 worker.state = IDLE
                 worker.handler = worker.value = None
-                if self.hot is not None and at < len(messages):
+                if self.hot is not None and at < end:
                     self.hot.flush_if_old()
         except BaseException as error:
             try:
@@ -253,7 +285,7 @@ cdef class Dispatcher:
                 counters.add_handlers(started, ended, 0)
             self.running = False
             PyContext_Exit(worker.context)
-            self.leave_task(self.loop, task)
+            self.leave(task)
         if worker.state == IDLE and not self.stopped:
             self.idle = worker
             return at
@@ -263,6 +295,19 @@ cdef class Dispatcher:
             worker.task = None
         worker.end()
         return at
+
+    cdef inline int enter(self, task) except -1:
+        """Makes a task the current one of the loop; without a call of a function, which costs as much again."""
+        if self.current_tasks is None or PyDict_SetDefault(self.current_tasks, self.loop, task) != <PyObject *>task:
+            self.enter_task(self.loop, task)
+        return 0
+
+    cdef inline int leave(self, task) except -1:
+        if self.current_tasks is None:
+            self.leave_task(self.loop, task)
+        else:
+            PyDict_DelItem(self.current_tasks, self.loop)
+        return 0
 
     cdef tuple decoded(self, tuple message):
         """Returns the decoded message; None if it cannot be decoded, or not now."""

@@ -84,6 +84,10 @@ class Tasks(Protocol):
     def leave_task(self, loop: Any, task: Any, /) -> None:
         """The inverse of `enter_task`."""
 
+    @property
+    def current_tasks(self) -> dict[Any, Any] | None:
+        """The dict that both functions change, for the compiled codec; None if they do more than that."""
+
     def retrieve(self, task: Any, /) -> object:
         """Marks the exception of a task as retrieved."""
 

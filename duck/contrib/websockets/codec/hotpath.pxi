@@ -114,7 +114,7 @@ cdef class HotPath:
         try:
             if reader.direct:
                 self.take(reader.buffer_updated(buffer.data, nbytes))
-            else:
+            elif not self.take_whole(nbytes):
                 if reader.left >= IN_PLACE:  # of a message in parts, each of which is handled
                     portion = nbytes
                 elif alone:
@@ -132,6 +132,22 @@ cdef class HotPath:
             self.write_out()
         if self.writer.closed:
             self.move_on()
+
+    cdef inline bint take_whole(self, Py_ssize_t nbytes) except -1:
+        """Hands on a read that is one whole message, if the idle worker can handle it; returns whether it was."""
+        cdef Dispatcher dispatcher
+        cdef bytes payload
+        cdef int opcode
+        if not self.direct_in or self.writer.closed or type(self.dispatcher) is not Dispatcher:
+            return False
+        dispatcher = <Dispatcher>self.dispatcher
+        if not dispatcher.is_ready():
+            return False
+        payload = self.reader.take_whole(self.buffer.data, nbytes, &opcode)
+        if payload is None:
+            return False
+        dispatcher.take_one(opcode, payload)
+        return True
 
     cdef inline int take(self, list messages) except -1:
         cdef MessageReader reader = self.reader

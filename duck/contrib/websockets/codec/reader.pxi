@@ -105,6 +105,37 @@ cdef class MessageReader:
             raise
         return messages
 
+    cdef bytes take_whole(self, bytearray spare, Py_ssize_t size, int *opcode):
+        """Returns the payload of a read that is one whole message, neither compressed nor fragmented.
+
+        Returns None for any other read, and changes nothing. Most reads are such a message, and need no list.
+        """
+        cdef Header header
+        cdef const uint8_t *p = <const uint8_t *>PyByteArray_AS_STRING(spare)
+        cdef int head
+        cdef bytes payload
+        cdef uint8_t *target
+        if self.in_frame or self.head_size or self.kind or self.encoded or self.parts or self.error or self.closed:
+            return None
+        if size < 2 or size > PyByteArray_GET_SIZE(spare):
+            return None
+        head = read_header(p, size, self.masked, self.rsv1, &header)
+        if head <= 0 or header.length > self.max_size or head + header.length != <uint64_t>size:
+            return None
+        if header.first != FIN | 1 and header.first != FIN | 2:
+            return None
+        opcode[0] = header.first & 0x0F
+        payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header.length)
+        target = <uint8_t *>PyBytes_AS_STRING(payload)
+        if opcode[0] != 1:
+            simd.mask(target, p + head, header.length, header.mask)
+        elif duck_mask_utf8(simd, target, p + head, header.length, header.mask, 0):
+            return None
+        self.control = False
+        if self.counters is not None:
+            self.counters.add_received(<uint8_t>opcode[0], header.length, True)
+        return payload
+
     cdef int feed(self, const uint8_t *p, size_t n, list messages) except -1:
         cdef const uint8_t *end = p + n
         cdef Header header

@@ -129,12 +129,12 @@ cdef class Worker:
 
     # Running handlers
 
-    cdef inline int start(self, tuple message) except -1:
+    cdef inline int start(self, int opcode, bytes payload) except -1:
         """Hands a message to a new handler, and runs the handler to its first wait."""
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
-        handler = dispatcher.handle(message[1], dispatcher.opcodes[<int>message[0]])
+        handler = dispatcher.handle(payload, dispatcher.opcodes[opcode])
         if not PyCoro_CheckExact(handler):
             handler = dispatcher.iterator(handler)
         self.handler = handler

@@ -88,8 +88,9 @@ Invariants
 5. Messages that `received` is given may still be encoded. `respond` answers a close frame or a breach, after the
    messages before it have been handed on.
 6. Clock, receive buffer and threads belong to a thread, so a thread runs one loop.
-7. The compiled codec does more than its specification in two places: it handles a read in portions, and it writes past
-   the transport while that holds nothing.
+7. The compiled codec does more than its specification in three places: it handles a read in portions, it hands a read
+   that is one whole message to the idle worker without a list, and it writes past the transport while that holds
+   nothing.
 
 Who may call whom
 =================

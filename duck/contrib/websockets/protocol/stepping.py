@@ -20,6 +20,7 @@ __all__ = [
     "OPCODES",
     "CancelledError",
     "Turn",
+    "current_tasks",
     "deque",
     "enter_task",
     "is_abandoned",
@@ -34,6 +35,24 @@ OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number i
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 _UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)  # whether `uncancel` keeps a cancellation from being raised
+
+
+def _find_current_tasks() -> dict[Any, Any] | None:
+    """Returns the dict in which asyncio keeps the current task of each loop; None if it keeps them elsewhere (3.14)."""
+    found = getattr(asyncio.tasks, "_current_tasks", None)
+    loop: Any = object()
+    task: Any = object()
+    try:
+        enter_task(loop, task)
+    except RuntimeError:
+        return None
+    try:
+        return found if type(found) is dict and found.get(loop) is task else None
+    finally:
+        leave_task(loop, task)
+
+
+current_tasks = _find_current_tasks()
 
 
 class HandlerTask(asyncio.Task[Any]):
