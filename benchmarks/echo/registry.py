@@ -4,6 +4,8 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..selection import select
+
 __all__ = ["CLIENTS", "SERVERS", "Server", "named"]
 
 
@@ -155,10 +157,4 @@ def named(names: str | None, among: tuple[Server, ...] = SERVERS) -> list[Server
     """
     if names is None:
         return [server for server in among if server.default]
-    if names == "all":
-        return list(among)
-    by_name = {server.name: server for server in among}
-    unknown = [name for name in names.split(",") if name not in by_name]
-    if unknown:
-        raise ValueError(f"no {'client' if among is CLIENTS else 'server'} is named {' or '.join(unknown)}: see --list")
-    return [by_name[name] for name in dict.fromkeys(names.split(","))]
+    return select(names, among, "client" if among is CLIENTS else "server")

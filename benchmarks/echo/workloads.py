@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from ..selection import select
+
 __all__ = ["CLIENT_WORKLOADS", "WORKLOADS", "Workload", "named"]
 
 _UNITS = {
@@ -128,10 +130,4 @@ def named(names: str | None, among: tuple[Workload, ...] = WORKLOADS) -> list[Wo
     Raises:
         ValueError: There is no such workload.
     """
-    if names is None or names == "all":
-        return list(among)
-    by_name = {workload.name: workload for workload in among}
-    unknown = [name for name in names.split(",") if name not in by_name]
-    if unknown:
-        raise ValueError(f"no workload is named {' or '.join(unknown)}: see --list")
-    return [by_name[name] for name in dict.fromkeys(names.split(","))]
+    return select(names or "all", among, "workload")

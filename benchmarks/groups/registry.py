@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+from ..selection import select
+
 __all__ = ["SERVERS", "Server", "Wire", "named"]
 
 _HERE = "benchmarks.groups.servers"
@@ -117,10 +119,4 @@ def named(names: str | None) -> list[Server]:
     Raises:
         ValueError: There is no such server.
     """
-    if names is None:
-        return list(SERVERS)
-    by_name = {server.name: server for server in SERVERS}
-    unknown = [name for name in names.split(",") if name not in by_name]
-    if unknown:
-        raise ValueError(f"no server is named {' or '.join(unknown)}, only {', '.join(by_name)}")
-    return [by_name[name] for name in dict.fromkeys(names.split(","))]
+    return select(names or "all", SERVERS, "server")

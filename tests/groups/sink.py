@@ -8,8 +8,8 @@ __all__ = ["Sink"]
 class Sink:
     """A member without a connection, which notes what it is sent."""
 
-    def __init__(self):
-        self._home = asyncio.get_running_loop()
+    def __init__(self, loop=None):
+        self._home = loop or asyncio.get_running_loop()
         self.messages = []
         self.gaps = []
         self._callbacks = []

@@ -13,6 +13,8 @@ from duck.contrib.websockets.groups import BrokerError, Groups, Message
 from duck.contrib.websockets.hosts.asgi import Application
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
+from .sink import Sink
+
 
 async def elsewhere(function, *args):
     """Calls a function in a thread that runs no loop."""
@@ -276,31 +278,6 @@ def test_groups_on_uvicorn(run, rooms, serving_asgi, dial, ws):
     run(scenario())
 
 
-class Sink:
-    """A member without a connection, which notes what it is sent."""
-
-    def __init__(self, loop):
-        self._home = loop
-        self.messages = []
-        self.callbacks = []
-
-    def _send_prepared(self, message):
-        self.messages.append(message.payload.decode())
-        return True
-
-    def _when_lost(self, callback):
-        if callback not in self.callbacks:
-            self.callbacks.append(callback)
-
-    def _missed(self, group):
-        raise AssertionError("nothing was missed")
-
-    def end(self):
-        callbacks, self.callbacks = self.callbacks, []
-        for callback in callbacks:
-            callback(self)
-
-
 names, numbers = st.sampled_from(["a", "b"]), st.integers(0, 3)
 steps = st.one_of(
     st.tuples(st.just("join"), numbers, names),
@@ -326,7 +303,7 @@ def shared_or_memory(request):
 
 
 async def _follow(rooms, schedule):
-    sinks = [Sink(asyncio.get_running_loop()) for _ in range(4)]
+    sinks = [Sink() for _ in range(4)]
     expected = {sink: [] for sink in sinks}
     joined = {"a": set(), "b": set()}
     for count, (step, number, name) in enumerate(schedule):
@@ -350,6 +327,7 @@ async def _follow(rooms, schedule):
                     await asyncio.sleep(0)
         assert {name: rooms.count(name) for name in "ab"} == {name: len(joined[name]) for name in "ab"}
     assert [sink.messages for sink in sinks] == [expected[sink] for sink in sinks]
+    assert not any(sink.gaps for sink in sinks)
     hub = next(iter(rooms._hubs.values()), None)
     assert hub is None or not any(group.excluded for group in hub.groups.values())
     await rooms.close()
@@ -379,7 +357,7 @@ def test_a_broker_of_ones_own(run):
 
     async def scenario():
         rooms = Groups(Echo())
-        one, two = Sink(asyncio.get_running_loop()), Sink(asyncio.get_running_loop())
+        one, two = Sink(), Sink()
         await rooms.join(one, "lobby")
         await rooms.join(two, "full")
         await rooms.publish("lobby", "hello")

@@ -57,22 +57,8 @@ class Client:
     async def frame(self):
         return await Frame.parse(self.peer.reader.readexactly, mask_required=False, extensions=[self.end])
 
-    async def raw(self):
-        """The next message as it is on the wire, out of its fragments: whether it is compressed, and its payload."""
-        payload, is_compressed = b"", False
-        while True:
-            first, length = await self.peer.reader.readexactly(2)
-            if length >= 126:
-                length = int.from_bytes(await self.peer.reader.readexactly(2 if length == 126 else 8))
-            payload += await self.peer.reader.readexactly(length)
-            assert first & 0b1111 < OpCode.CLOSE
-            is_compressed = is_compressed or bool(first & 0b01000000)
-            if first & 0b10000000:
-                return is_compressed, payload
-
     async def message(self):
-        is_compressed, payload = await self.raw()
-        return self.end.decompress(payload) if is_compressed else payload
+        return await self.peer.inflated(self.end)
 
     async def closing(self):
         frame = await self.frame()

@@ -203,28 +203,14 @@ def test_messages_of_all_kinds_leave_in_order(run, connect):
                 stream = [f"stream {number}, ", "x" * 280, "", "y" * 290]
                 await asyncio.gather(self.send(small), self.send(JSON[:290]), self.send(stream), self.send(large))
 
-    async def message(peer, client):
-        payload, first = b"", None
-        while True:
-            head, length = await peer.reader.readexactly(2)
-            if length == 126:
-                length = int.from_bytes(await peer.reader.readexactly(2))
-            if first is None:
-                first = head
-            else:
-                assert head & 0b01111111 == 0
-            payload += await peer.reader.readexactly(length)
-            if head & 0b10000000:
-                return client.decompress(payload) if first & 0b01000000 else payload
-
     async def scenario():
         async with connect(View, headers=OFFER) as session:
             client = far_end()
             for number in range(20):
-                assert await message(session.peer, client) == b"small %d" % number
-                assert await message(session.peer, client) == JSON[:290]
-                assert await message(session.peer, client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
-                assert await message(session.peer, client) == JSON * 3 + b"%d" % number
+                assert await session.peer.inflated(client) == b"small %d" % number
+                assert await session.peer.inflated(client) == JSON[:290]
+                assert await session.peer.inflated(client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
+                assert await session.peer.inflated(client) == JSON * 3 + b"%d" % number
 
     run(scenario())
 

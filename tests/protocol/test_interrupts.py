@@ -80,21 +80,6 @@ def tireless(monkeypatch):
     monkeypatch.setattr(ConnectionProtocol, "pace", lambda self: SENT)
 
 
-async def message(peer, client):
-    """The next message, decompressed, or the code of a close frame."""
-    payload, is_compressed = b"", False
-    while True:
-        first, size = await peer.reader.readexactly(2)
-        if size == 126:
-            size = int.from_bytes(await peer.reader.readexactly(2))
-        payload += await peer.reader.readexactly(size)
-        if first & 0b1111 == OpCode.CLOSE:
-            return int.from_bytes(payload[:2])
-        is_compressed = is_compressed or bool(first & 0b01000000)
-        if first & 0b10000000:
-            return client.decompress(payload) if is_compressed else payload
-
-
 @pytest.mark.usefixtures("tireless")
 @pytest.mark.parametrize(("view_class", "way", "meanwhile"), COMBINATIONS)
 def test_what_a_signal_handler_sends(run, connect, interrupts, view_class, way, meanwhile):
@@ -107,18 +92,18 @@ def test_what_a_signal_handler_sends(run, connect, interrupts, view_class, way, 
             await WAYS[way](view)
             view.extensions[0].interrupted = False
             expected = {"fragments": OURS * 5, "stream": OURS * 2}.get(way, OURS)
-            got = [await message(peer, client)]
+            got = [await peer.inflated(client)]
             if meanwhile == "close":
                 assert got == [expected]
-                assert await message(peer, client) == 4000
+                assert (await peer.closing())[0] == 4000
                 return
             behind = "behind both, " * 30
             while THEIRS not in got:
-                got.append(await message(peer, client))
+                got.append(await peer.inflated(client))
             assert expected in got
             assert set(got) == {expected, THEIRS}
             await view.send(behind)
-            while (last := await message(peer, client)) == THEIRS:
+            while (last := await peer.inflated(client)) == THEIRS:
                 pass
             assert last.decode() == behind
 
@@ -142,7 +127,7 @@ def test_a_signal_handler_that_raises(run, connect, interrupts):
                 await view.send(THEIRS)
             view.extensions[0].interrupted = False
             await view.send(THEIRS + OURS)
-            assert [await message(peer, client) for _ in range(2)] == [OURS, THEIRS + OURS]
+            assert [await peer.inflated(client) for _ in range(2)] == [OURS, THEIRS + OURS]
 
     run(scenario())
 

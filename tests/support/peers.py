@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode
+from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate
 from duck.contrib.websockets.sansio.connection import parse_close
 
 from .handshake import upgrade
@@ -56,6 +56,30 @@ class Peer:
     async def frame(self) -> Frame:
         """The next frame, as it is on the wire."""
         return await Frame.parse(self.reader.readexactly, mask_required=False)
+
+    async def joined(self) -> tuple[int, bytes]:
+        """The next message, joined of its fragments and still compressed, or a control frame.
+
+        Returns:
+            The first byte of its (first) header, and the payload.
+        """
+        begun: int | None = None
+        joined = b""
+        while True:
+            first, size = await self.reader.readexactly(2)
+            assert begun is None or first & 0b01111111 == OpCode.CONTINUATION, (begun, first)
+            if size >= 126:
+                size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8))
+            joined += await self.reader.readexactly(size)
+            begun = first if begun is None else begun
+            if first & 0b10000000:
+                return begun, joined
+
+    async def inflated(self, deflate: PerMessageDeflate) -> bytes:
+        """The payload of the next message, compressed or not, of any number of fragments."""
+        first, payload = await self.joined()
+        assert first & 0b1111 in (OpCode.TEXT, OpCode.BINARY), (first, payload)
+        return deflate.decompress(payload) if first & 0b01000000 else payload
 
     async def message(self) -> str | bytes:
         """The next frame, which is a whole message."""

@@ -1,0 +1,37 @@
+"""The choice of servers, clients and workloads by the names on a command line."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+__all__ = ["select"]
+
+
+class Named(Protocol):
+    """A server, a client or a workload."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+def select(names: str, among: Iterable[T], kind: str) -> list[T]:
+    """Items by their names, in the order of the names.
+
+    Args:
+        names: With commas between; "all" for all.
+        among: The items to choose from.
+        kind: The word for an item in the error.
+
+    Raises:
+        ValueError: There is no item of that name.
+    """
+    by_name = {item.name: item for item in among}
+    if names == "all":
+        return list(by_name.values())
+    wanted = dict.fromkeys(names.split(","))
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown:
+        raise ValueError(f"no {kind} is named {' or '.join(unknown)}, only {', '.join(by_name)}")
+    return [by_name[name] for name in wanted]
