@@ -3,7 +3,8 @@
 #ifndef DEFLATE_H
 #define DEFLATE_H
 
-#include <dlfcn.h>
+#include "dynamic.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,21 +40,14 @@ static const char *deflate_load(void) {
     void *library = dlopen("libz.so.1", RTLD_NOW);
     if (!library)
         return "compression needs zlib, and libz.so.1 was not found: install it, or leave its workloads out";
-    const struct {
-        const char *name;
-        void *to;
-    } symbols[] = {
+    const struct symbol symbols[] = {
         {"deflateInit2_", &zlib.deflate_init}, {"deflate", &zlib.deflate},
         {"deflateReset", &zlib.deflate_reset}, {"inflateInit2_", &zlib.inflate_init},
         {"inflate", &zlib.inflate},            {"inflateEnd", &zlib.inflate_end},
         {"zlibVersion", &zlib.version},
     };
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-        if (!symbol)
-            return "libz.so.1 lacks what zlib has";
-        *(void **)symbols[i].to = symbol;
-    }
+    if (!dynamic_load(library, symbols, sizeof symbols / sizeof *symbols))
+        return "libz.so.1 lacks what zlib has";
     if (zlib.deflate_init(&zlib.compressor, Z_LEVEL, Z_DEFLATED, -DEFLATE_BITS, Z_MEMORY, 0, zlib.version(),
                           (int)sizeof(z_stream)))
         return "zlib gives no compressor";

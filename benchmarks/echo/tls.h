@@ -4,7 +4,8 @@
 #ifndef TLS_H
 #define TLS_H
 
-#include <dlfcn.h>
+#include "dynamic.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -36,10 +37,7 @@ static const char *tls_load(void) {
         library = dlopen(names[i], RTLD_NOW);
     if (!library)
         return "TLS needs OpenSSL's libssl, and none was found: install openssl, or leave the TLS workloads out";
-    const struct {
-        const char *name;
-        void *to;
-    } symbols[] = {
+    const struct symbol symbols[] = {
         {"TLS_client_method", &tls.client_method}, {"SSL_CTX_new", &tls.new_context},
         {"SSL_CTX_ctrl", &tls.control_context},    {"SSL_new", &tls.new_session},
         {"SSL_set_fd", &tls.set_fd},               {"SSL_connect", &tls.connect},
@@ -47,12 +45,8 @@ static const char *tls_load(void) {
         {"SSL_get_error", &tls.get_error},         {"ERR_clear_error", &tls.clear_errors},
         {"SSL_free", &tls.free_session},
     };
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-        if (!symbol)
-            return "libssl is too old: OpenSSL 1.1 or later is needed";
-        *(void **)symbols[i].to = symbol;
-    }
+    if (!dynamic_load(library, symbols, sizeof symbols / sizeof *symbols))
+        return "libssl is too old: OpenSSL 1.1 or later is needed";
     tls.context = tls.new_context(tls.client_method());
     if (!tls.context)
         return "libssl gives no context";
