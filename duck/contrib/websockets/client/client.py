@@ -5,7 +5,7 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 
 import asyncio
 import ssl as tls
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
@@ -413,7 +413,13 @@ class ClientConnection(WebSocketClient):
         self._message = None
         return data
 
-    async def _within(self, timeout: float | None, waiting: Awaitable[T]) -> T:  # noqa: ASYNC109
+    async def _within(
+        self,
+        timeout: float | None,  # noqa: ASYNC109
+        waiting: Awaitable[T],
+        explain: Callable[[], str] | None = None,
+    ) -> T:
+        """Awaits for at most `timeout` seconds. The text of the TimeoutError is that of `explain`, or names the URL."""
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
@@ -421,7 +427,8 @@ class ClientConnection(WebSocketClient):
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise TimeoutError(f"no message from {self.url} within {timeout} seconds") from None
+            message = explain() if explain is not None else f"no message from {self.url} within {timeout} seconds"
+            raise TimeoutError(message) from None
 
     def __aiter__(self) -> Self:
         """Iterates over the messages until the end of the connection.

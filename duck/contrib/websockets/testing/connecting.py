@@ -157,14 +157,8 @@ class TestConnection(ClientConnection):
 
     async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
         timeout = self.timeout if timeout is None else timeout
-        deadline = asyncio.timeout(timeout)
-        try:
-            async with deadline:
-                return await waiting
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise TimeoutError(f"{what} has not come within {timeout} seconds: {self.doing()}") from None
+        explain = lambda: f"{what} has not come within {timeout} seconds: {self.doing()}"  # noqa: E731
+        return await self._within(timeout, waiting, explain)
 
     def doing(self) -> str:
         """Describes the activity of the other end."""
