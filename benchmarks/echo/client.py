@@ -10,7 +10,7 @@ from typing import Any
 from . import cores, programs
 from .workloads import Workload
 
-__all__ = ["Client", "LoadError", "running"]
+__all__ = ["Client", "LoadError", "running", "started"]
 
 GRACE = 30.0
 """Seconds that opening connections and everything else may take, beside the load itself."""
@@ -42,6 +42,13 @@ class Client:
             raise LoadError(report["error"])
         return report
 
+    def order(self, words: str) -> None:
+        """Sends a line of orders to one that takes them."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the next report tells why
+            self._process.stdin.write(words + "\n")
+            self._process.stdin.flush()
+
     def finish(self) -> None:
         """Ends one that holds idle connections.
 
@@ -64,14 +71,28 @@ def running(workload: Workload, port: int, core: int, *, seconds: float, warmup:
         seconds: How long to measure.
         warmup: How long to load the server before.
     """
-    words = [str(programs.build("load")), "--port", str(port), "--mode", workload.mode, "--path", workload.path]
+    words = ["--port", str(port), "--mode", workload.mode, "--path", workload.path]
     words += ["--connections", str(workload.connections), "--depth", str(workload.depth)]
     words += ["--size", str(workload.size), "--seconds", str(seconds), "--warmup", str(warmup)]
     words += ["--text"] * workload.text + ["--tls"] * workload.tls
     words += ["--deflate"] * workload.deflate
+    with started(words, core, seconds + warmup + GRACE) as load:
+        yield load
+
+
+@contextlib.contextmanager
+def started(options: list[str], core: int, timeout: float) -> Iterator[Client]:
+    """Runs the load client while the block runs.
+
+    Args:
+        options: On its command line.
+        core: Where it runs.
+        timeout: Seconds after which it is ended.
+    """
+    words = [str(programs.build("load")), *options]
     with cores.pinned(core):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = threading.Timer(seconds + warmup + GRACE, process.kill)
+    deadline = threading.Timer(timeout, process.kill)
     deadline.start()
     try:
         with process:  # closes its pipes

@@ -4,6 +4,7 @@
  *   connect    C connections at a time, each opened, closed and begun anew: handshakes
  *   broadcast  C connections; the first sends a message, and the next once all of them have got it
  *   idle       opens C connections, has each echo D messages, and holds them until a line or the end of standard input
+ *   group      C members of a group, some of which publish to it; see group.h
  *
  * A connection moves   SECURING -> UPGRADING -> OPEN -> CLOSING   and SECURING is for TLS alone. All is driven by epoll
  * but connect(), which loopback answers at once.
@@ -45,7 +46,7 @@ enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 enum { RSV1 = 0x40 };
 enum { EVENTS = 512, BUFFER = 1 << 18, HEAD = 8192, CONTROL = 125, TLS_RECORD = 1 << 14 };
 enum { DIALS_AT_ONCE = 64, READS_AT_ONCE = 32 };
-enum { STALL_MS = 10000, BROADCAST_SETTLES_US = 500000 };
+enum { STALL_MS = 10000, SETTLES_US = 500000, PORTS = 8 };
 
 /* What every message touches comes first: with a thousand connections the cache is the client's limit. */
 typedef struct {
@@ -61,6 +62,7 @@ typedef struct {
     uint64_t frame_left, message_size; /* bytes to come; bytes of the message that were checked */
 
     z_stream *inflater;
+    int port;
     unsigned first;                   /* of the ring's frames, where its messages begin */
     unsigned reply_size, reply_done;  /* of `reply` */
     uint64_t asked, written, checked; /* messages, in the order in which they pass */
@@ -78,16 +80,18 @@ typedef struct {
 
 static struct {
     const char *mode, *path;
-    int port, connections, depth, size;
+    int connections, depth, size;
     double seconds, warmup;
     bool text, tls, deflate;
-} options = {"echo", "/", 0, 1, 1, 32, 2.0, 0.5, false, false, false};
+} options = {"echo", "/", 1, 1, 32, 2.0, 0.5, false, false, false};
 
+static int ports[PORTS], port_count; /* the connections are divided among them */
 static int epoll;
 static conn *conns;
 static int dialed, opened;
 static uint8_t buffer[BUFFER];
 
+static uint64_t largest; /* bytes of a message that may come */
 static uint8_t *payloads, *frames; /* the ring: all payloads, and all frames */
 static unsigned ring;
 static size_t *frame_at; /* where each frame begins, and behind the last */
@@ -347,7 +351,7 @@ static void send_request(conn *c) {
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
-                        options.path, options.port, key,
+                        options.path, c->port, key,
                         options.deflate /* as a browser offers it */
                             ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
                             : "");
@@ -371,10 +375,12 @@ static void secure(conn *c) {
 static void dial(conn *c) {
     uint64_t *asked_at = c->asked_at;
     unsigned first = c->first;
+    int port = c->port;
     memset(c, 0, sizeof *c);
     c->asked_at = asked_at;
     c->first = first;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
+    c->port = port;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int one = 1;
     c->dialed = clock_of(CLOCK_MONOTONIC);
@@ -383,7 +389,7 @@ static void dial(conn *c) {
         fail("cannot open socket %d of %d: %s (see ulimit -n)", dialed + 1, options.connections, strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0)
-        fail("cannot connect to port %d: %s", options.port, strerror(errno));
+        fail("cannot connect to port %d: %s", port, strerror(errno));
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
@@ -477,6 +483,8 @@ static void compare(conn *c, const uint8_t *data, size_t size) {
     c->message_size += size;
 }
 
+static void (*take_part)(conn *, const uint8_t *, size_t) = compare; /* of a message */
+
 static void inflate_and_compare(conn *c, const uint8_t *data, size_t size) {
     static uint8_t inflated[1 << 16];
     z_stream *stream = c->inflater;
@@ -495,11 +503,11 @@ static void inflate_and_compare(conn *c, const uint8_t *data, size_t size) {
 static void end_message(conn *c) {
     if (c->compressed)
         inflate_and_compare(c, (const uint8_t *)"\x00\x00\xff\xff", DEFLATE_TAIL);
-    if (c->message_size != (uint64_t)options.size)
+    if (take_part == compare && c->message_size != (uint64_t)options.size)
         fail("wrong echo: %llu bytes instead of %d", (unsigned long long)c->message_size, options.size);
-    c->message_size = 0;
     c->in_message = false;
     on_message(c);
+    c->message_size = 0;
     c->checked++;
 }
 
@@ -549,8 +557,8 @@ static void begin_frame(conn *c) {
             fail("a message that nobody asked for");
         if (!c->in_message)
             c->compressed = c->header[0] & RSV1;
-        if (!c->compressed && size > (uint64_t)options.size - c->message_size)
-            fail("wrong echo: more than %d bytes", options.size);
+        if (!c->compressed && size > largest - c->message_size)
+            fail("wrong echo: more than %llu bytes", (unsigned long long)largest);
         c->in_message = true;
     }
     if (!size)
@@ -582,7 +590,7 @@ static size_t take_payload(conn *c, const uint8_t *data, size_t size) {
     } else if (c->compressed) {
         inflate_and_compare(c, data, size);
     } else {
-        compare(c, data, size);
+        take_part(c, data, size);
     }
     c->frame_left -= size;
     if (!c->frame_left)
@@ -662,9 +670,9 @@ static void fail_unasked(conn *c) {
     fail("a message that nobody asked for");
 }
 
-static void open_all(void) {
-    on_open = nothing;
-    on_message = fail_unasked;
+static void open_all(void (*opens)(conn *), void (*takes)(conn *)) {
+    on_open = opens;
+    on_message = takes;
     while (opened < options.connections) {
         dial_next();
         if (opened < options.connections)
@@ -709,7 +717,7 @@ static void report(const char *unit) {
 }
 
 static void run_echo(void) {
-    open_all();
+    open_all(nothing, fail_unasked);
     on_message = on_echo;
     now = clock_of(CLOCK_MONOTONIC);
     uint64_t warm = now + nanoseconds(options.warmup);
@@ -729,8 +737,8 @@ static void on_broadcast(conn *c) {
 }
 
 static void run_broadcast(void) {
-    open_all();
-    usleep(BROADCAST_SETTLES_US); /* a server may count a connection in only after it has answered it */
+    open_all(nothing, fail_unasked);
+    usleep(SETTLES_US); /* a server may count a connection in only after it has answered it */
     on_message = on_broadcast;
     now = clock_of(CLOCK_MONOTONIC);
     uint64_t warm = now + nanoseconds(options.warmup);
@@ -797,7 +805,7 @@ static void hold(void) {
 }
 
 static void run_idle(void) {
-    open_all();
+    open_all(nothing, fail_unasked);
     on_message = on_idle_echo;
     missing = options.connections * options.depth;
     for (int i = 0; i < options.connections; i++)
@@ -810,12 +818,23 @@ static void run_idle(void) {
     hold();
 }
 
+#include "group.h"
+
 /* The command line */
 
 static const char *value_of(int argc, char **argv, int *at) {
     if (*at + 1 >= argc)
         fail("%s needs a value", argv[*at]);
     return argv[++*at];
+}
+
+static void parse_ports(const char *value) {
+    char *end;
+    for (port_count = 0; port_count < PORTS; value = end + 1) {
+        ports[port_count++] = (int)strtol(value, &end, 10);
+        if (*end != ',')
+            return;
+    }
 }
 
 static void parse(int argc, char **argv) {
@@ -832,7 +851,7 @@ static void parse(int argc, char **argv) {
         else if (!strcmp(name, "--path"))
             options.path = value_of(argc, argv, &i);
         else if (!strcmp(name, "--port"))
-            options.port = atoi(value_of(argc, argv, &i));
+            parse_ports(value_of(argc, argv, &i));
         else if (!strcmp(name, "--connections"))
             options.connections = atoi(value_of(argc, argv, &i));
         else if (!strcmp(name, "--depth"))
@@ -843,19 +862,30 @@ static void parse(int argc, char **argv) {
             options.seconds = atof(value_of(argc, argv, &i));
         else if (!strcmp(name, "--warmup"))
             options.warmup = atof(value_of(argc, argv, &i));
+        else if (!strcmp(name, "--any-order"))
+            group.any_order = true;
+        else if (!strcmp(name, "--publishers"))
+            group.publishers = atoi(value_of(argc, argv, &i));
+        else if (!strcmp(name, "--greeting"))
+            group.greeting = value_of(argc, argv, &i);
+        else if (!strcmp(name, "--before"))
+            group.before = value_of(argc, argv, &i);
+        else if (!strcmp(name, "--after"))
+            group.after = value_of(argc, argv, &i);
         else
             fail("there is no option %s", name);
     }
     bool idle = !strcmp(options.mode, "idle");
-    if (options.port < 1 || options.connections < 1 || options.depth < !idle || options.size < 0)
+    if (ports[0] < 1 || options.connections < 1 || options.depth < !idle || options.size < 0)
         fail("--port and --connections must be over 0, --depth too unless the mode is idle");
+    check_group();
 }
 
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(void);
-    } modes[] = {{"echo", run_echo}, {"connect", run_connect}, {"broadcast", run_broadcast}, {"idle", run_idle}};
+    } modes[] = {{"echo", run_echo}, {"connect", run_connect}, {"broadcast", run_broadcast}, {"idle", run_idle}, {"group", run_group}};
     parse(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */
@@ -865,11 +895,13 @@ int main(int argc, char **argv) {
     if (problem)
         fail("%s", problem);
     epoll = epoll_create1(EPOLL_CLOEXEC);
+    largest = (uint64_t)options.size;
     build_ring();
     conns = checked(calloc((size_t)options.connections, sizeof *conns));
     for (int i = 0; i < options.connections; i++) {
         if (options.depth)
             conns[i].asked_at = checked(calloc((size_t)options.depth, sizeof(uint64_t)));
+        conns[i].port = ports[i % port_count];
         conns[i].first = !strcmp(options.mode, "broadcast") ? 0 : (unsigned)(i * 7) % ring;
     }
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)

@@ -38,7 +38,7 @@ def main() -> int:
     found = run(servers, workloads, settings, cores.choose(), lambda line: print(line, file=sys.stderr, flush=True))
     if not any("value" in sample for sample in found["samples"]):
         return 2
-    text = report.markdown(found, ["channels-core", "channels-pubsub", "socketio"]) + "\n" + _latencies(found)
+    text = report.markdown(found, ["channels-core", "channels-pubsub", "socketio"]) + "\n" + _comparisons(found)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     results.write(found, options.out / "groups.toml", "benchmarks.groups")
@@ -46,22 +46,25 @@ def main() -> int:
     return int(any("error" in sample for sample in found["samples"]))
 
 
-def _latencies(found: dict[str, Any]) -> str:
-    """The 99th percentiles of ours as multiples of others in the same round."""
-    lines = [
-        f"- p99 of duck: {ratio} that of {server['title']}"
-        for server in found["servers"]
-        if server["name"] != "duck" and (ratio := _ratio(found, ("chat", "duck"), ("chat", server["name"])))
-    ]
-    if ratio := _ratio(found, ("slow", "duck"), ("even", "duck")):
+def _comparisons(found: dict[str, Any]) -> str:
+    """What ours delivers for each second of the servers' processor time, and its 99th percentiles, beside others'."""
+    lines = []
+    for server in found["servers"]:
+        if server["name"] != "duck":
+            ours, theirs = ("chat", "duck"), ("chat", server["name"])
+            if ratio := _ratio(found, "server_us", theirs, ours):
+                lines.append(f"- deliveries of duck per second of the servers' CPU: {ratio} times {server['title']}")
+            if ratio := _ratio(found, "p99_us", ours, theirs):
+                lines.append(f"- p99 of duck: {ratio} that of {server['title']}")
+    if ratio := _ratio(found, "p99_us", ("slow", "duck"), ("even", "duck")):
         lines.append(f"- p99 of duck beside slow members: {ratio} that without them")
     return "\n".join(lines)
 
 
-def _ratio(found: dict[str, Any], one: tuple[str, str], other: tuple[str, str]) -> str:
+def _ratio(found: dict[str, Any], figure: str, one: tuple[str, str], other: tuple[str, str]) -> str:
     def by_round(key: tuple[str, str]) -> dict[int, float]:
         return {
-            sample["round"]: sample["p99_us"]
+            sample["round"]: sample[figure]
             for sample in found["samples"]
             if "value" in sample and (sample["workload"], sample["server"]) == key
         }

@@ -25,12 +25,12 @@ class Wire:
     """
 
     path: str = "/"
-    greeting: bytes = b""
-    before: bytes = b""
-    after: bytes = b""
+    greeting: str = ""
+    before: str = ""
+    after: str = ""
 
 
-_ENGINE_IO = Wire("/socket.io/?EIO=4&transport=websocket", b"40", b'42["say","', b'"]')
+_ENGINE_IO = Wire("/socket.io/?EIO=4&transport=websocket", "40", '42["say","', '"]')
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Server:
         ws: uvicorn's `--ws`; empty for the embedded server.
         wire: What stands around a message.
         environment: What is added to its environment.
+        in_order: Whether members get the messages of a publisher in order.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Server:
     ws: str = "auto"
     wire: Wire = Wire()
     environment: Mapping[str, str] = field(default_factory=dict)
+    in_order: bool = True
 
     def command(self, port: int) -> list[str]:
         """How to start a process of it."""
@@ -109,6 +111,7 @@ SERVERS = (
         (*_UVICORN, "python-socketio", "redis", "websockets"),
         f"{_HERE}.socketio:app",
         wire=_ENGINE_IO,
+        in_order=False,  # it handles events, and sends messages, in tasks that overtake each other
     ),
 )
 

@@ -1,8 +1,6 @@
 """Measures every server, several times over, in turn."""
 
-import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -17,11 +15,10 @@ from typing import Any
 
 from ..echo import cores as cores_module
 from ..echo import machine, processes
-from ..echo.client import LoadError
+from ..echo.client import GRACE, Client, LoadError, started
 from ..echo.cores import Cores
 from ..echo.launch import ROOT, START_TIMEOUT, ServerError, last_words
 from ..redis_server import redis_server
-from .client import Load
 from .registry import Server
 
 __all__ = ["WORKLOADS", "Settings", "Workload", "run"]
@@ -131,13 +128,15 @@ def _words(sample: dict[str, Any]) -> str:
 
 def _sample(server: Server, workload: Workload, settings: Settings, cores: Cores) -> dict[str, Any]:
     try:
-        with cores_module.pinned(cores.server), _running(server) as (ports, sessions):
-            os.sched_setaffinity(0, {cores.client})
-            with contextlib.ExitStack() as stack:
-                for port in ports:
-                    for _ in range(workload.slow):
-                        stack.enter_context(_deaf(port))
-                return _measure(server, workload, settings, cores, ports, sessions)
+        with (
+            cores_module.pinned(cores.server),
+            _running(server) as (ports, sessions),
+            contextlib.ExitStack() as stack,
+        ):
+            for port in ports:
+                for _ in range(workload.slow):
+                    stack.enter_context(_deaf(port))
+            return _measure(server, workload, settings, cores, ports, sessions)
     except (LoadError, ServerError) as error:
         return {"error": "\n".join([str(error), *getattr(error, "__notes__", [])])}
 
@@ -145,36 +144,50 @@ def _sample(server: Server, workload: Workload, settings: Settings, cores: Cores
 def _measure(
     server: Server, workload: Workload, settings: Settings, cores: Cores, ports: list[int], sessions: list[int]
 ) -> dict[str, Any]:
-    load = Load(server.wire, ports, settings.members, settings.publishers, workload.size)
-    usage: list[tuple[float, float, float]] = []
-
-    def note() -> None:
-        both = sum(processes.core_seconds(core) for core in {cores.server, cores.client})
-        usage.append((sum(map(processes.cpu_seconds, sessions)), time.process_time(), both))
-
-    async def main() -> dict[str, float]:
-        async with load.connected():
-            if workload.slow:
-                await load.fill(lambda: all(map(_dropped, ports)))
-            return await load.run(settings.warmup, settings.seconds, note)
-
-    gc.collect()
-    gc.disable()
-    try:
-        found = asyncio.run(main())
-    finally:
-        gc.enable()
-    ours, client, both = (after - before for before, after in zip(*usage, strict=True))
-    seconds, count = found["seconds"], found["deliveries"]
+    wire = server.wire
+    words = ["--mode", "group", "--text", "--port", ",".join(map(str, ports)), "--path", wire.path]
+    words += ["--greeting", wire.greeting, "--before", wire.before, "--after", wire.after]
+    words += ["--any-order"] * (not server.in_order)
+    words += ["--connections", str(settings.members), "--publishers", str(min(settings.publishers, settings.members))]
+    words += ["--size", str(workload.size), "--seconds", str(settings.seconds), "--warmup", str(settings.warmup)]
+    with started(words, cores.client, settings.seconds + settings.warmup + 4 * GRACE) as load:
+        load.report()  # that all members are reached
+        if workload.slow:
+            _fill(load, ports)
+        load.order("run")
+        load.report()  # that it begins to measure
+        servers, both = _usage(cores, sessions)
+        report = load.report()
+        servers, both = (after - before for before, after in zip((servers, both), _usage(cores, sessions), strict=True))
+        load.report()  # that no message is lost
+    seconds, count = report["seconds"], report["messages"]
+    if not count:
+        raise LoadError("nothing came back in time to be measured")
     return {
         "value": count / seconds,
-        "p50_us": found["p50_us"],
-        "p99_us": found["p99_us"],
-        "server_us": round(ours / count * 1e6, 2),
-        "server_cpu": round(ours / seconds, 3),
-        "client_cpu": round(client / seconds, 3),
-        "others_cpu": round(max(both - ours - client, 0) / seconds, 3),
+        "p50_us": report["p50_us"],
+        "p99_us": report["p99_us"],
+        "server_us": round(servers / count * 1e6, 2),
+        "server_cpu": round(servers / seconds, 3),
+        "client_cpu": report["client_cpu"],
+        "others_cpu": round(max(both / seconds - servers / seconds - report["client_cpu"], 0), 3),
     }
+
+
+def _usage(cores: Cores, sessions: list[int]) -> tuple[float, float]:
+    """Seconds that the servers and Redis have used, and that both cores have spent on all processes."""
+    both = sum(processes.core_seconds(core) for core in {cores.server, cores.client})
+    return sum(map(processes.cpu_seconds, sessions)), both
+
+
+def _fill(load: Client, ports: list[int]) -> None:
+    """Publishes large messages until the buffers of members who do not read are full."""
+    deadline = time.monotonic() + GRACE
+    while not all(map(_dropped, ports)):
+        if time.monotonic() > deadline:
+            raise LoadError("the members who do not read are not slow")
+        load.order("fill")
+        load.report()
 
 
 @contextlib.contextmanager
