@@ -2,7 +2,7 @@
 
 Two server processes and a Redis server run on one core, and the load client of `benchmarks.echo`, in C, on another. 200
 clients, half of them at each process, are in one group. Some of them publish: each keeps one message on its way. Each
-client checks that it gets every message of every publisher once, and in order where the library keeps it. Processor time
+client checks that it gets every message of every publisher once, and in order where the library keeps it. The CPU time
 of the servers, Redis included, is measured beside the deliveries, because it counts also where other work takes part of
 a core.
 

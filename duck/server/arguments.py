@@ -222,7 +222,8 @@ def _add_process(group: Any) -> None:
         "--groups",
         metavar="URL",
         help="the value of the environment variable DUCK_GROUPS, for an application with "
-        "Groups(os.environ.get('DUCK_GROUPS')): redis://HOST:PORT, rediss://, unix://PATH or redis+cluster://",
+        "Groups(os.environ.get('DUCK_GROUPS')): redis://HOST:PORT, rediss://, unix://PATH, redis+cluster:// or "
+        "redis+sentinel://",
     )
     group.add_argument(
         "--reload",

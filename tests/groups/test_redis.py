@@ -34,6 +34,11 @@ class Told(WebSocketView):
         ("redis://localhost/zero", "number of a database"),
         ("redis://localhost?nonsense=1", "nonsense"),
         ("unix://", "path of a socket"),
+        ("redis+sentinel://localhost", "lacks the name of the master"),
+        ("redis+sentinel://localhost,/main", "lacks a host"),
+        ("redis+sentinel://localhost:none/main", "Port"),
+        ("redis+sentinel://localhost/main/zero", "number of a database"),
+        ("redis+sentinel://localhost/main?nonsense=1", "nonsense"),
     ],
 )
 def test_a_url_that_cannot_be_right(url, words):
@@ -42,10 +47,11 @@ def test_a_url_that_cannot_be_right(url, words):
         Groups(url)
 
 
-def test_a_password_is_not_in_the_words_of_errors():
+@pytest.mark.parametrize("url", ["redis://me:secret@localhost/0", "redis+sentinel://me:secret@localhost/main"])
+def test_a_password_is_not_in_the_words_of_errors(url):
     pytest.importorskip("redis")
     with pytest.raises(ValueError, match="nonsense") as caught:
-        Groups("redis://me:secret@localhost/0?nonsense=1")
+        Groups(f"{url}?nonsense=1&sentinel_password=secret")
     assert "secret" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from .processes import free_port, until_listening
 
-__all__ = ["RedisServer", "program"]
+__all__ = ["RedisServer", "Sentinel", "program"]
 
 
 def program() -> str:
@@ -50,12 +50,13 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it, and returns when it listens."""
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         with open(self._folder / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--dir", str(self._folder), *self._options], stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
         until_listening(self.port, self._process)
+
+    def _command(self) -> list[str]:
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [self._program, *words, "--dir", str(self._folder), *self._options]
 
     def kill(self) -> None:
         """Kills it with SIGKILL, if it runs."""
@@ -76,3 +77,26 @@ class RedisServer:
             self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+
+
+class Sentinel(RedisServer):
+    """A Sentinel, which alone decides on the failover of a master.
+
+    Args:
+        folder: For its files.
+        name: The name of the master.
+        master: The master.
+        password: The password of the master.
+    """
+
+    def __init__(self, folder: Path, name: str, master: RedisServer, password: str) -> None:
+        super().__init__(folder)
+        self._config = folder / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {name} 127.0.0.1 {master.port} 1\n"
+            f"sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 1000\n"
+            f"sentinel auth-pass {name} {password}\n"
+        )
+
+    def _command(self) -> list[str]:
+        return [self._program, str(self._config), "--sentinel"]

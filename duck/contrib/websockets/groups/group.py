@@ -33,7 +33,8 @@ class Groups:
 
     Args:
         broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path` or
-            `redis+cluster://host:port` for groups across processes, which needs the extra `redis`; or a custom broker.
+            `redis+cluster://host:port` or `redis+sentinel://host:port,host:port/master` for groups across processes,
+            which needs the extra `redis`; or a custom broker.
         prefix: The prefix of channel names at a Redis server.
         timeout: Seconds that a call may wait for the broker.
         history: Messages kept for each group, with which members catch up; 0 for none. All processes of a Redis server

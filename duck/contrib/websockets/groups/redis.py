@@ -3,8 +3,8 @@
 Each loop of a process has up to two connections, created on demand: one publishes in pipelines, and one is subscribed
 to the groups with members in the loop.
 
-With `redis+cluster://` there are two per node of a cluster, and pub/sub is sharded: a message goes only to the node
-that has the slot of its group.
+With `redis+sentinel://` they go to the master that the Sentinels name. With `redis+cluster://` there are two per node
+of a cluster, and pub/sub is sharded: a message goes only to the node that has the slot of its group.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from .redis_cluster import Cluster
 from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
 from .redis_pubsub import Publisher, Server, Subscriber, execute_last
+from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
 
 __all__ = ["RedisBroker"]
 
@@ -29,7 +30,9 @@ _CLUSTER = "+cluster"
 _BRACES = frozenset(b"{}%")
 _SAFE = "".join(map(chr, {*range(128)} - _BRACES))  # ASCII characters that stay as they are
 _NOT_WATCHED = PresenceOptions(30.0, is_watched=False)
+_SENTINEL_SCHEMES = (f"redis{SENTINEL}", f"rediss{SENTINEL}")
 _SCHEMES = ("redis", "rediss", "unix", f"redis{_CLUSTER}", f"rediss{_CLUSTER}")
+_HINT = f"write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; for Sentinel {HINT}"
 
 
 class RedisBroker:
@@ -37,7 +40,8 @@ class RedisBroker:
 
     Args:
         url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix://path`; `redis+cluster://` or
-            `rediss+cluster://` for a node of a cluster. Accepts the options of redis-py.
+            `rediss+cluster://` for a node of a cluster; `redis+sentinel://host:port,host:port/master/db` or
+            `rediss+sentinel://` for Sentinels. Accepts the options of redis-py.
         prefix: The prefix of channel names.
         timeout: Seconds that a call may wait for the server.
         history: The limits of the histories; None for no history.
@@ -61,27 +65,32 @@ class RedisBroker:
             from redis.asyncio import connection
         except ImportError as error:
             raise ImportError("groups on Redis need redis-py: pip install 'duck-websockets[redis]'") from error
-        self.label = _check_url(url)
+        scheme = url.partition(":")[0]
+        self._sentinel = SentinelUrl.parse(url) if scheme in _SENTINEL_SCHEMES else None
+        self.label = _check_url(url) if self._sentinel is None else self._sentinel.label
         self.timeout = timeout
         self.prefix = prefix.encode()
         try:
-            self.is_cluster = _CLUSTER in url.partition(":")[0]
-            url = url.replace(_CLUSTER, "", 1)
-            options: dict[str, Any] = dict(connection.parse_url(url))
+            self.is_cluster = _CLUSTER in scheme
+            self._url = url.replace(_CLUSTER, "", 1) if self._sentinel is None else self._sentinel.server
+            options: dict[str, Any] = dict(connection.parse_url(self._url))
             options |= {
                 "protocol": 2,
                 "decode_responses": False,
                 "socket_timeout": None,
                 "socket_connect_timeout": timeout,
             }
-            self.server = Server(options.pop("connection_class", connection.Connection), options, self.label, timeout)
+            new_connection = options.pop("connection_class", connection.Connection)
+            if self._sentinel is None:
+                self.server = Server(new_connection, options, self.label, timeout)
+            else:
+                self.server = SentinelServer(self._sentinel, new_connection, options, timeout)
             self.server.new_connection()
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.label} is no URL of a Redis server: {error}") from None
         self.publish_command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         self.history = history
         self.presence = presence
-        self._url = url
         self._lock = threading.Lock()
         self._client: Any = None
 
@@ -122,19 +131,24 @@ class RedisBroker:
     def _sync_client(self) -> Any:
         with self._lock:
             if self._client is None:
-                from redis import Redis, RedisCluster
-                from redis.backoff import NoBackoff
-                from redis.retry import Retry
-
-                client: Any = RedisCluster if self.is_cluster else Redis
-                self._client = client.from_url(
-                    self._url,
-                    socket_timeout=self.timeout,
-                    socket_connect_timeout=self.timeout,
-                    retry=Retry(NoBackoff(), 0),
-                    health_check_interval=1,
-                )
+                self._client = self._new_sync_client()
             return self._client
+
+    def _new_sync_client(self) -> Any:
+        from redis import Redis, RedisCluster
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        options: dict[str, Any] = {
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 1,
+        }
+        if self._sentinel is not None:
+            return self._sentinel.sync_client(options)
+        client: Any = RedisCluster if self.is_cluster else Redis
+        return client.from_url(self._url, **options)
 
     def close_sync(self) -> None:
         """See `Broker`."""
@@ -146,23 +160,22 @@ class RedisBroker:
 
 def _check_url(url: str) -> str:
     """Returns the URL without its password, for log lines."""
-    hint = "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{url!r} is no URL of a Redis server: {error}; {hint}") from None
+        raise ValueError(f"{url!r} is no URL of a Redis server: {error}; {_HINT}") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"{parts.scheme or url!r} is no scheme of a Redis server: {hint}")
+        raise ValueError(f"{parts.scheme or url!r} is no scheme of a Redis server: {_HINT}")
     if parts.scheme == "unix":
         if not parts.path:
-            raise ValueError(f"a unix:// URL of a Redis server has the path of a socket: {hint}")
+            raise ValueError(f"a unix:// URL of a Redis server has the path of a socket: {_HINT}")
         return f"unix://{parts.path}"
     if not parts.hostname:
-        raise ValueError(f"the URL of a Redis server has no host: {hint}")
+        raise ValueError(f"the URL of a Redis server has no host: {_HINT}")
     number = parts.path.strip("/")
     if number and not number.isdecimal():
-        raise ValueError(f"the path of a Redis server's URL is the number of a database, not {number!r}: {hint}")
+        raise ValueError(f"the path of a Redis server's URL is the number of a database, not {number!r}: {_HINT}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port or 6379}/{number}".rstrip("/")
 

@@ -43,12 +43,16 @@ class Server:
         self.label = label
         self.timeout = timeout
 
+    async def located(self) -> "Server":
+        """Returns the server to connect to at present."""
+        return self
+
     def new_connection(self) -> Any:
         """Returns an unconnected connection of redis-py."""
         return self._class(**self._options)
 
     def at(self, host: str, port: int) -> "Server":
-        """Returns the same parameters for another node of a cluster."""
+        """Returns the same parameters for another address."""
         return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
 
 
@@ -80,9 +84,11 @@ class Backoff:
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Any]:
     """Yields a connected redis-py connection, and closes it at the end."""
-    connection = server.new_connection()
+    deadline = asyncio.get_running_loop().time() + server.timeout
+    async with asyncio.timeout_at(deadline):
+        connection = (await server.located()).new_connection()
     try:
-        async with asyncio.timeout(server.timeout):
+        async with asyncio.timeout_at(deadline):
             await connection.connect()
         yield connection
     finally:

@@ -1,0 +1,130 @@
+"""A Redis server that Sentinels watch: `redis+sentinel://host,host/name` names the server by the name of its master.
+
+    connecting -> the address from a Sentinel -> ROLE -> connected -> broken -> (backoff) -> connecting ...
+
+After a failover Sentinel breaks the connections to the old master, and the next attempt asks for the new one.
+"""
+
+import asyncio
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .redis_pubsub import Server, connected, errors
+
+__all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
+
+SENTINEL = "+sentinel"
+HINT = "write redis+sentinel://host:26379,host:26379/name-of-the-master/0"
+_PORT = 26379
+_CREDENTIALS = ("sentinel_username", "sentinel_password")
+
+
+class SentinelUrl(NamedTuple):
+    """The parts of `redis+sentinel://user:password@host:port,host:port/name/db?option=value`.
+
+    Attributes:
+        label: The URL without passwords.
+        master: The name of the master.
+        sentinels: The addresses of the Sentinels.
+        credentials: The redis-py options `username` and `password` for the Sentinels, as far as they are given.
+        server: A URL with the options of the server, whose host is a placeholder.
+    """
+
+    label: str
+    master: str
+    sentinels: list[tuple[str, int]]
+    credentials: dict[str, str]
+    server: str
+
+    @classmethod
+    def parse(cls, url: str) -> "SentinelUrl":
+        """Parses a URL.
+
+        Raises:
+            ValueError: A part is missing or invalid.
+        """
+        parts = urlsplit(url)
+        user, at, hosts = parts.netloc.rpartition("@")
+        label = f"{parts.scheme}://{hosts}{parts.path}"
+        sentinels = []
+        for host in hosts.split(","):
+            try:
+                address = urlsplit(f"//{host}")
+                sentinels.append((address.hostname or "", address.port or _PORT))
+            except ValueError as error:
+                raise ValueError(f"{label} is no URL of Sentinels: {error}; {HINT}") from None
+        master, _, number = parts.path.strip("/").partition("/")
+        if not master or not all(host for host, _ in sentinels):
+            raise ValueError(f"{label} lacks {'a host' if master else 'the name of the master'}: {HINT}")
+        if number and not number.isdecimal():
+            raise ValueError(f"the number of a database follows the master's name, not {number!r}: {HINT}")
+        query = dict(parse_qsl(parts.query))
+        given = {name.removeprefix("sentinel_"): query.pop(name) for name in _CREDENTIALS if name in query}
+        scheme = parts.scheme.removesuffix(SENTINEL)
+        server = f"{scheme}://{user}{at}sentinel/{number}?{urlencode(query)}"
+        return cls(label, master, sentinels, given, server)
+
+    def sync_client(self, options: dict[str, Any]) -> Any:
+        """Returns redis-py's client for threads; connections to the Sentinels have the options with `socket_`."""
+        from redis import connection, sentinel
+
+        untyped: Any = connection
+        own = untyped.parse_url(self.server) | options
+        if own.pop("connection_class", None) is not None:
+            own["ssl"] = True
+        for name in ("host", "port"):
+            own.pop(name, None)
+        to_sentinels = {name: value for name, value in own.items() if name.startswith(("socket_", "ssl"))}
+        untyped = sentinel
+        sentinels = untyped.Sentinel(self.sentinels, sentinel_kwargs=to_sentinels | self.credentials)
+        return sentinels.master_for(self.master, **own)
+
+
+class SentinelServer(Server):
+    """The parameters of connections to the current master.
+
+    Args:
+        url: The parts of the URL.
+        connection_class: A connection class of redis-py.
+        options: Its arguments for the master.
+        timeout: Seconds that a server may take to answer.
+    """
+
+    def __init__(self, url: SentinelUrl, connection_class: Any, options: dict[str, Any], timeout: float) -> None:
+        super().__init__(connection_class, options | {"redis_connect_func": _connect_to_master}, url.label, timeout)
+        self._master = url.master
+        others = {name: value for name, value in options.items() if name not in ("db", "username", "password")}
+        sentinels = Server(connection_class, others | url.credentials, url.label, timeout)
+        self._sentinels = [sentinels.at(*address) for address in url.sentinels]
+
+    async def located(self) -> Server:
+        """Asks the Sentinels, one after the other, for the address of the master.
+
+        Raises:
+            Exception: One of `errors`: no Sentinel answers, or none knows the master.
+        """
+        reason: Exception | str = f"no Sentinel knows a master {self._master!r}"
+        for sentinel in list(self._sentinels):
+            try:
+                async with asyncio.timeout(self.timeout / len(self._sentinels)), connected(sentinel) as connection:
+                    command = connection.pack_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
+                    await connection.send_packed_command(command, check_health=False)
+                    answer = await connection.read_response(disable_decoding=True)
+            except errors() as error:
+                reason = error
+                continue
+            if answer:
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)  # it is asked first from now on
+                host, port = answer
+                return self.at(host.decode(), int(port))
+        raise ConnectionError(f"{reason}") from (reason if isinstance(reason, Exception) else None)
+
+
+async def _connect_to_master(connection: Any) -> None:
+    """Completes redis-py's connection, unless Sentinel has not noticed yet that the server is no master any more."""
+    await connection.on_connect()
+    await connection.send_command("ROLE")
+    role, *_ = await connection.read_response(disable_decoding=True)
+    if role != b"master":
+        raise ConnectionError(f"{connection.host}:{connection.port} is no master any more")

@@ -1,0 +1,98 @@
+"""Groups on a master and a replica that a real Sentinel watches."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.groups import BrokerError, Groups
+
+from ..support.processes import free_port
+from ..support.redis import RedisServer, Sentinel
+
+pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)  # a failover takes seconds
+
+PASSWORD = "secret"
+
+
+class Told(WebSocketView):
+    """Tells its peer of gaps."""
+
+    async def on_gap(self, group):
+        await self.send(f"gap in {group}")
+
+
+async def ask(server, *words, password=None):
+    from redis.asyncio import Redis
+
+    async with Redis(port=server.port, socket_timeout=10, password=password) as client:
+        return await client.execute_command(*words)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """A master, its replica, and a Sentinel that knows of both."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("master", "replica", "sentinel")]
+    secret = ("--requirepass", PASSWORD, "--masterauth", PASSWORD)
+    master = RedisServer(folders[0], *secret, "--repl-diskless-sync-delay", "0")
+    replica = RedisServer(folders[1], *secret, "--replicaof", "127.0.0.1", str(master.port))
+    sentinel = Sentinel(folders[2], "main", master, PASSWORD)
+    servers = (master, replica, sentinel)
+
+    async def know_each_other():
+        while (await ask(replica, "INFO", "replication", password=PASSWORD))["master_link_status"] != "up":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        sentinel.start()
+        while not await ask(sentinel, "SENTINEL", "REPLICAS", "main"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    try:
+        master.start()
+        replica.start()
+        asyncio.run(know_each_other())
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def test_a_replica_is_not_taken_for_the_master(run, servers):
+    """After a failover a Sentinel may still name a server that has become a replica."""
+    _, replica, sentinel = servers
+
+    async def scenario():
+        await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
+        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=0.5)
+        with pytest.raises(BrokerError, match="is no master any more"):
+            await rooms.publish("lobby", "to nobody")
+        await rooms.close()
+        await ask(sentinel, "SENTINEL", "REMOVE", "other")
+        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=0.5)
+        with pytest.raises(BrokerError, match="no Sentinel knows a master 'other'"):
+            await rooms.publish("lobby", "to nobody")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_failover(run, servers, meet):
+    """Connections stay, members are told of the gap, and messages pass through the new master, from threads too."""
+    master, _, sentinel = servers
+    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/1"
+
+    async def scenario():
+        rooms = Groups(url, timeout=20)
+        async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
+            await rooms.publish("lobby", "before")
+            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+            for peer in peers:
+                assert [await peer.message(), await peer.message()] == ["before", "from a thread"]
+            master.kill()
+            assert [await peer.message() for peer in peers] == ["gap in lobby"] * 2
+            await rooms.publish("lobby", "after")
+            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+            for peer in peers:
+                assert [await peer.message(), await peer.message()] == ["after", "from a thread"]
+        await rooms.close()
+
+    run(scenario())
