@@ -23,9 +23,10 @@ from .support.fixtures import EAGER  # noqa: E402
 
 def pytest_configure():
     with suppress(ImportError):  # benchmarks do without
-        from hypothesis import settings
+        from hypothesis import HealthCheck, settings
 
-        settings.register_profile("duck", deadline=None)  # a deadline is wall time, and a test machine may be busy
+        # Both measure wall time, and a test machine may be busy.
+        settings.register_profile("duck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("duck")
     if os.environ.get("PYTHONASYNCIODEBUG"):  # then it tells of selectors and slow callbacks, among what tests look for
         logging.getLogger("asyncio").setLevel(logging.ERROR)

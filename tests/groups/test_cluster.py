@@ -10,6 +10,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups
 
 from ..support.redis import RedisServer
+from ..support.waiting import within
 from .sink import Sink
 
 NAMES = [f"room {number}" for number in range(12)]  # in slots of all masters
@@ -278,7 +279,6 @@ def test_masters_that_do_not_answer_hold_up_nobody(run, cluster, until):
     """All calls end after the timeout, however many of them need the map of the slots."""
 
     async def scenario():
-        loop = asyncio.get_running_loop()
         rooms = Groups(f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.5, history=10, announce=announce)
         sink = Sink()
         await rooms.join(sink, NAMES[0], data="here")
@@ -291,10 +291,9 @@ def test_masters_that_do_not_answer_hold_up_nobody(run, cluster, until):
             rooms.presence(NAMES[0]),
             rooms.leave(sink, NAMES[0]),
         ):
-            start = loop.time()
-            (result,) = await asyncio.gather(call, return_exceptions=True)
+            async with within(seconds=1.5):  # three times the timeout of a call
+                (result,) = await asyncio.gather(call, return_exceptions=True)
             assert result in (None, False) or isinstance(result, BrokerError)
-            assert loop.time() - start < 2  # the timeout, and what a busy machine takes
         for server in cluster:
             server.thaw()
         await until(lambda: sink.gaps == [NAMES[1]])

@@ -34,9 +34,11 @@ def pong(peer):
 
 def test_pings_are_sent_and_their_answers_measured(run, connect):
     class Relaxed(View):
-        PONG_TIMEOUT = 0.2
+        PONG_TIMEOUT = 5
 
     async def scenario():
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         async with connect(Relaxed) as session:
             view, peer = session.view, session.peer
             assert view.latency is None
@@ -46,7 +48,7 @@ def test_pings_are_sent_and_their_answers_measured(run, connect):
             await asyncio.sleep(0.01)  # of which uvloop's clock of milliseconds may keep back one
             pong(peer)(ping)
             await peer.settled()
-            assert 0.008 <= view.latency < 0.2
+            assert 0.008 <= view.latency <= loop.time() - begun + 0.001
             # The next one can be told from the first.
             second = await peer.frame()
             assert second.opcode == OpCode.PING

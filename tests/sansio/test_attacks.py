@@ -65,7 +65,7 @@ def test_long_headers_take_linear_time(case):
     """ws, websocket-extensions: an expression went back and forth over them for ever."""
     name, value = LONG[case]
     request = HttpRequest(headers=fields({"Host": "a", "Origin": "http://a", name: value}).items())
-    start = time.perf_counter()
+    start = time.thread_time()
     with contextlib.suppress(HandshakeError):
         handshake.agree(request, handshake.check(request), ["chat"])
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5

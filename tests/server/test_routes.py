@@ -127,9 +127,9 @@ def test_what_is_no_application(urlpatterns):
 )
 def test_a_path_that_almost_matches_takes_no_long_time(pattern, url):
     routes = Routes([path(pattern, view)])
-    start = time.perf_counter()
+    start = time.thread_time()
     assert routes.match(url) is None
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_the_first_page_without_parameters():
