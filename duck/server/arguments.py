@@ -81,27 +81,27 @@ def _add_addresses(group: Any) -> None:
         "--uds-mode",
         type=_mode,
         metavar="MODE",
-        help="its permissions, in octal (666, or those of the socket that it replaces)",
+        help="permissions of that socket, in octal (666, or those of the socket that it replaces)",
     )
     group.add_argument(
         "--fd",
         type=_file,
         metavar="N",
-        help="listen on this file descriptor instead, a bound socket; one that systemd passes is taken without asking",
+        help="listen on this file descriptor of a bound socket instead; sockets of systemd need no option",
     )
 
 
 def _add_tls(group: Any) -> None:
-    group.description = "SIGHUP has the files read again, for new connections."
-    group.add_argument("--ssl-certfile", metavar="FILE", help="encrypt with this certificate (PEM)")
-    group.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is in another file")
+    group.description = "SIGHUP reloads the files for new connections."
+    group.add_argument("--ssl-certfile", metavar="FILE", help="certificate (PEM); with it the server accepts TLS only")
+    group.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate, if it is in another file")
     group.add_argument(
         "--ssl-keyfile-password",
         metavar="PASSWORD",
-        help="the password of the key; @FILE for the first line of a file, which no list of processes shows",
+        help="password of the key; @FILE reads it from the first line of a file, so that no list of processes shows it",
     )
     group.add_argument(
-        "--ssl-ca-certs", metavar="FILE", help="clients must have a certificate of one of these authorities (PEM)"
+        "--ssl-ca-certs", metavar="FILE", help="clients need a certificate of one of these authorities (PEM)"
     )
 
 
@@ -111,13 +111,13 @@ def _add_proxies(group: Any) -> None:
         type=_proxies,
         metavar="A,B",
         default=(),
-        help="IP addresses and networks of proxies whose X-Forwarded-For, -Proto and -Host, or else Forwarded, are "
-        "taken for true; unix for whoever comes by --uds",
+        help="addresses and networks of proxies whose X-Forwarded-For, -Proto and -Host, or else Forwarded, are "
+        "believed; unix trusts every client of --uds",
     )
     group.add_argument(
         "--proxy-protocol",
         action="store_true",
-        help="their connections begin with a header of the PROXY protocol, version 1 or 2",
+        help="connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2",
     )
 
 
@@ -134,7 +134,7 @@ def _add_browsers(group: Any) -> None:
         type=_hosts,
         metavar="A,B",
         default=(),
-        help="names by which the server may be asked for, such as localhost and *.example.org; 421 for others",
+        help="names of the server, such as localhost and *.example.org; requests for other hosts get 421",
     )
 
 
@@ -150,34 +150,34 @@ def _add_limits(group: Any) -> None:
     add(
         "--max-connections",
         "connections",
-        "connections that may be open; further ones are answered 503 (what the limit of open files allows)",
+        "open connections; further ones get 503 (as many as the limit of open files allows)",
         **number,
     )
     add(
         "--max-connections-per-address",
         "connections_per_address",
-        "connections that may be open from one address (no limit)",
+        "open connections of one address; further ones get 503 (no limit)",
         **number,
     )
     add(
         "--head-timeout",
         "head_timeout",
-        "time for a TLS handshake, until the first request, and for the arrival of any; 408 (%(default)s)",
+        "time for a TLS handshake, for the first request, and for the arrival of each request; then 408 (%(default)s)",
         **seconds,
     )
-    add("--keep-alive-timeout", "keep_alive_timeout", "time until the next request (%(default)s)", **seconds)
-    add("--linger-timeout", "linger_timeout", "time for a refused client to read why (%(default)s)", **seconds)
-    add("--head-size", "head_size", "size of the head of a request; 431 (%(default)s)", **size)
-    add("--header-count", "header_count", "header fields of a request; 431 (%(default)s)", **number)
-    add("--body-size", "body_size", "size of a request's body (%(default)s)", **size)
+    add("--keep-alive-timeout", "keep_alive_timeout", "wait for the next request (%(default)s)", **seconds)
+    add("--linger-timeout", "linger_timeout", "time for a refused client to read the answer (%(default)s)", **seconds)
+    add("--head-size", "head_size", "size of the head of a request; beyond it 431 (%(default)s)", **size)
+    add("--header-count", "header_count", "header fields of a request; beyond them 431 (%(default)s)", **number)
+    add("--body-size", "body_size", "size of the body of a POST request; beyond it 413 (%(default)s)", **size)
 
 
 def _add_logging(group: Any) -> None:
-    group.add_argument("--log-level", choices=LOG_LEVELS, help="least level that is logged (info)")
+    group.add_argument("--log-level", choices=LOG_LEVELS, help="lowest level that is logged (info)")
     group.add_argument(
         "--access-log",
         action=argparse.BooleanOptionalAction,
-        help="log a line for each page and each handshake, whatever the level (no)",
+        help="log a line for each page and each handshake at any log level (no)",
     )
     group.add_argument(
         "--log-config",
@@ -191,7 +191,7 @@ def _add_metrics(group: Any) -> None:
         "--metrics",
         type=_address,
         metavar="HOST:PORT",
-        help="serve the numbers of connections there, as /metrics for Prometheus; with workers, those of all together",
+        help="address that serves the numbers of connections as /metrics for Prometheus; with workers, their sum",
     )
 
 
@@ -208,8 +208,8 @@ def _add_process(group: Any) -> None:
         type=_count,
         metavar="N",
         default=1,
-        help="processes that serve, each with an event loop, the limits and the lifespan of its own; SIGHUP replaces "
-        "them one after the other, and has the application imported anew (%(default)s)",
+        help="processes that serve, each with its own event loop, limits and lifespan; SIGHUP replaces them one "
+        "after the other, and the new ones import the application anew (%(default)s)",
     )
     group.add_argument(
         "--startup-timeout",
@@ -233,34 +233,34 @@ def _add_process(group: Any) -> None:
 
 
 def _add_shutdown(group: Any) -> None:
-    group.description = "SIGINT or SIGTERM starts it; another one, a second later, ends the process at once."
+    group.description = "SIGINT or SIGTERM starts the shutdown; another one, a second later, ends the process at once."
     group.add_argument(
         "--drain",
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="close WebSockets one after the other over this time, so that clients do not come back all at once; "
-        "handshakes are answered 503 meanwhile (%(default)s)",
+        help="close WebSockets one after the other over this time, so that clients do not return all at once; "
+        "handshakes get 503 meanwhile (%(default)s)",
     )
     group.add_argument(
         "--shutdown-timeout",
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="time for handlers and connections to end after that, and then for the lifespan (%(default)s)",
+        help="time for handlers and connections to end after --drain, and then for the lifespan (%(default)s)",
     )
     group.add_argument(
         "--shutdown-code",
         type=int,
         choices=(1001, 1012),
         default=1001,
-        help="close code that clients get; 1012 tells of a restart (%(default)s)",
+        help="close code for clients; 1012 announces a restart (%(default)s)",
     )
     group.add_argument(
         "--health-path",
         type=_path,
         metavar="PATH",
-        help="answer health checks there by 200, and by 503 once shutdown has begun",
+        help="path of health checks: 200, and 503 once shutdown has begun",
     )
 
 

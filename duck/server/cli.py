@@ -73,9 +73,9 @@ def _parser() -> Parser:
     parser = Parser(prog="duck", description="WebSockets served from Python.")
     parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("info", help="tell what is installed, and whether the codec is compiled")
+    commands.add_parser("info", help="show the version, the codec and the compression library")
     terminal.add_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
-    bench.add_options(commands.add_parser("bench", help="load an echo server, and tell its speed"))
+    bench.add_options(commands.add_parser("bench", help="measure the speed of an echo server"))
     add_serve_options(commands.add_parser("serve", help="serve an application"))
     return parser
 
@@ -102,7 +102,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     except ModuleNotFoundError:
         raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
     if arguments.proxy_protocol and not arguments.trusted_proxies:
-        raise UsageError("--proxy-protocol needs --trusted-proxies: anybody else could claim to be anybody")
+        raise UsageError("--proxy-protocol needs --trusted-proxies: without it any client could claim any address")
     make_context = _certificates(arguments)
     try:
         if target is not None:

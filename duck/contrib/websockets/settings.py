@@ -151,7 +151,7 @@ SETTINGS = (
     Setting(
         "HANDSHAKE_TIMEOUT",
         "seconds",
-        "Time for `on_handshake` to decide; then it is cancelled and the client gets 503. None for any time.",
+        "Time for `on_handshake` to decide; then it is cancelled and the client gets 503. None waits without limit.",
         _number("seconds, more than 0, or None for any time", or_none=True, above=True),
     ),
     Setting(

@@ -24,12 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `duck bench`."""
     add_connection_options(parser)
     count = _number
-    parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="(%(default)s)")
+    parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
     parser.add_argument(
-        "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each (%(default)s)"
+        "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
     )
-    parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="of a message (%(default)s)")
-    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="that it takes (%(default)s)")
+    parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="size of a message (%(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
 
 
 def _number(text: str) -> int:
