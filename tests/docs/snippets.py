@@ -1,7 +1,7 @@
 """The Python blocks of the documents.
 
 A block whose first line is a comment with a file name, such as `# shout.py`, is that file; the blocks of all pages may
-import it.
+import it. Blocks that begin with ```py have code for other packages, which `test_migrating` runs.
 """
 
 import re

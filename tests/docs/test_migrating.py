@@ -1,0 +1,113 @@
+"""The chats of the guide to migrating, before and after: the same clients, and the same answers."""
+
+import asyncio
+import importlib.util
+import json
+import re
+
+import pytest
+import websockets
+
+from duck.contrib.websockets import Frame, OpCode
+from duck.contrib.websockets.testing import HandshakeRefused
+from duck.contrib.websockets.testing import connect as memory
+from duck.server import serve
+
+from .snippets import ROOT
+
+GUIDE = (ROOT / "docs" / "guides" / "migrating.md").read_text("utf-8")
+
+
+def chat(section, fence):
+    """The names of a section's block: "py" before the change, "python" after it."""
+    text = re.search(rf"^## From {section}\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)[1]
+    (source,) = re.findall(rf"^```{fence}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    names = {"__name__": f"{section}_{fence}"}
+    exec(compile(source, section, "exec"), names)
+    return names
+
+
+@pytest.fixture(params=["py", "python"], ids=["before", "after"])
+def fence(request):
+    return request.param
+
+
+def test_websockets(fence, run):
+    names = chat("websockets", fence)
+
+    async def scenario(url):
+        async with websockets.connect(f"{url}?token=1") as alice, websockets.connect(f"{url}?token=2") as bob:
+            await alice.send("hello")
+            assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
+            await bob.send(b"\xff")
+            assert (await alice.recv(), await bob.recv()) == (b"\xff", b"\xff")
+        async with websockets.connect(url) as stranger:
+            with pytest.raises(websockets.ConnectionClosed, match="no token"):
+                await stranger.recv()
+            assert stranger.close_code == 1008
+
+    async def serving():
+        if fence == "py":
+            async with websockets.serve(names["chat"], "127.0.0.1", 0) as server:
+                await scenario(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        else:
+            async with serve(names["Chat"], port=0) as server:
+                await scenario(f"{server.addresses[0]}/")
+
+    run(serving())
+
+
+@pytest.mark.parametrize(("section", "name"), [("Starlette and FastAPI", "app"), ("Django Channels", "application")])
+def test_asgi_applications(section, name, fence, monkeypatch):
+    app = chat(section, fence)[name]
+    if section == "Django Channels":
+        conf, layers = importlib.import_module("django.conf"), importlib.import_module("channels.layers")
+        monkeypatch.setitem(conf.settings.__dict__, "_wrapped", conf.UserSettingsHolder(conf.global_settings))
+        monkeypatch.setitem(layers.channel_layers.backends, "default", layers.InMemoryChannelLayer())
+
+    async def scenario():
+        async with memory(app, "/rooms/tea?token=1") as alice, memory(app, "/rooms/tea?token=2") as bob:
+            await alice.send("hello")
+            assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
+            async with memory(app, "/rooms/coffee?token=3") as carol:
+                await carol.send("alone")
+                assert await carol.recv() == "alone"
+        with pytest.raises(HandshakeRefused, match="403"):
+            await memory(app, "/rooms/tea")
+
+    asyncio.run(scenario())
+
+
+def test_socket_io(fence):
+    names, data = chat("Socket.IO", fence), {"room": "tea", "text": "hello"}
+
+    async def before():
+        async with memory(names["app"], "/socket.io/?EIO=4&transport=websocket") as ws:
+            assert (await ws.recv()).startswith("0{")  # the packets of Engine.IO and Socket.IO
+            await ws.send("40")
+            assert (await ws.recv()).startswith("40{")
+            await ws.send('42["join","tea"]')
+            await ws.send(f'421["chat",{json.dumps(data)}]')
+            assert json.loads((await ws.recv()).removeprefix("42")) == ["chat", data]
+            assert await ws.recv() == '431["sent"]'
+
+    async def after():
+        async with memory(names["urlpatterns"], "/chat") as ws:
+            await ws.send_json({"event": "join", "data": "tea"})
+            await ws.send_json({"event": "chat", "data": data, "id": 1})
+            assert json.loads(await ws.recv()) == {"event": "chat", "data": data}
+            assert json.loads(await ws.recv()) == {"event": "answer", "id": 1, "data": "sent"}
+
+    asyncio.run(before() if fence == "py" else after())
+
+
+def test_duck_framework(fence, capsys):
+    with memory(chat("Duck Framework", fence)["Chat"]) as ws:
+        ws.send("hello")
+        assert ws.recv() == "hello"
+        ws.send_raw(Frame(OpCode.TEXT, payload=b"\xff").serialize(mask=True))
+        assert ws.wait_closed() == 1007
+    assert capsys.readouterr().out == "left\n"
