@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 from duck.contrib.websockets import Compression, WebSocketView
 from duck.contrib.websockets.settings import BY_NAME, markdown_table
 from duck.server import Limits
+from duck.server.cli import _parser
 
 from .snippets import SNIPPETS, pages
 
@@ -76,11 +78,41 @@ def test_every_option_has_its_default(root, usage, command):
     }
 
 
+def test_the_commands_of_the_documents_have_valid_options():
+    """Commands in blocks, in units of systemd, and within a line."""
+    found = [
+        shlex.split(words, comments=True)
+        for page in pages()
+        for words in re.findall(
+            r"(?:^|[/`= ])duck ((?:serve|connect|bench) [^`\n&]+)", page.read_text("utf-8"), re.MULTILINE
+        )
+    ]
+    assert len(found) > 10
+    for words in (words for words in found if "URL" not in words):
+        _parser().parse_args(words)
+
+
+def prose(page):
+    """A page without its blocks of code."""
+    return re.sub(r"^```(?!\{image\}).*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """The anchors of the headings of a page: lower case, spaces as hyphens, without other punctuation."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_local_links_and_pictures_lead_somewhere(page):
-    prose = re.sub(r"^```(?!\{image\}).*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", prose) + re.findall(r"^```\{image\} (\S+)", prose, re.MULTILINE)
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    text = prose(page)
+    broken = []
+    for target in re.findall(r"\]\((?!\w+:)([^)]+)\)", text) + re.findall(r"^```\{image\} (\S+)", text, re.MULTILINE):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
 
 
 def test_the_readme_is_a_landing_page(root):
@@ -105,7 +137,7 @@ def is_there(name):
     return False
 
 
-def test_the_functions_on_the_way_of_a_byte_are_there(root):
+def test_the_functions_on_the_path_of_a_byte_are_there(root):
     walks = (root / "docs/internals/bytes.md").read_text().split("## One connection")[0]
     names = re.findall(r"`((?:[A-Za-z]\w*\.)+[A-Za-z]\w*)`", walks)
     assert len(names) > 10
