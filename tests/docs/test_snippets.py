@@ -224,6 +224,31 @@ def test_groups(execute, run):
     run(scenario())
 
 
+def test_a_client_catches_up_after_a_reconnection(execute, run, until, capsys):
+    page, printed = execute(block("class News")), []
+    news = page["news"]
+
+    def has_printed(count):
+        printed.extend(re.findall(r"'text': '(\w+)'", capsys.readouterr().out))
+        return len(printed) >= count
+
+    async def scenario():
+        async with serve(page["News"], port=0) as server:
+            reading = asyncio.create_task(page["read"](server.addresses[0]))
+            await until(lambda: news.count("news"))
+            await news.publish("news", "first")
+            (view,) = server.connections
+            await view.safe_close()
+            await news.publish("news", "missed")
+            await until(lambda: has_printed(2) and news.count("news"))
+            await news.publish("news", "last")
+            await until(lambda: has_printed(3))
+            reading.cancel()
+
+    run(scenario())
+    assert printed == ["first", "missed", "last"]
+
+
 def test_presence(execute, run):
     view = execute(block("def announce"))["Room"]
 
