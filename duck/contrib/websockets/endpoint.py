@@ -334,17 +334,21 @@ class WebSocketEndpoint:
         return self.send(data, OpCode.BINARY)
 
     def send_json(self, data: Any) -> Coroutine[Any, Any, None]:
-        """Sends an object as a text message of JSON; see `send`."""
+        """Sends an object as a text message of JSON; see `send`.
+
+        Raises:
+            TypeError: JSON cannot express the object.
+        """
         import json  # slow to import for a view of bytes
 
         return self.send(json.dumps(data), OpCode.TEXT)
 
     def send_ping(self, data: Data = b"") -> Coroutine[Any, Any, None]:
-        """Sends a ping of at most 125 bytes; see `send`."""
+        """Sends a ping with a payload of at most 125 bytes (RFC 6455, section 5.5.2); see `send`."""
         return self.send(data, OpCode.PING)
 
     def send_pong(self, data: Data = b"") -> Coroutine[Any, Any, None]:
-        """Sends a pong of at most 125 bytes; see `send`."""
+        """Sends a pong with a payload of at most 125 bytes (RFC 6455, section 5.5.3); see `send`."""
         return self.send(data, OpCode.PONG)
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:

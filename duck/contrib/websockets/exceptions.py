@@ -136,7 +136,7 @@ class InvalidHandshake(HandshakeFailed):
 
 
 class BrokerError(BaseException):
-    """The broker of groups has not taken a message, or cannot be said to have taken it: the reason is in the text."""
+    """The broker of groups has not taken a message, or the outcome is unknown. The text gives the reason."""
 
 
 # Close code and reason for each error number of the codec.

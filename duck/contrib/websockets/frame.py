@@ -11,7 +11,18 @@ __all__ = ["Frame", "apply_mask"]
 
 
 def apply_mask(data: bytes, mask: bytes) -> bytes:
-    """`data` XOR the 4 bytes of `mask`, over and over (section 5.3): masks, and unmasks what was masked."""
+    """Masks or unmasks a payload: XOR with the repeated mask (RFC 6455, section 5.3).
+
+    Args:
+        data: The payload.
+        mask: 4 bytes.
+
+    Returns:
+        As many bytes as `data` has.
+
+    Raises:
+        ValueError: The mask does not have 4 bytes.
+    """
     return codec.apply_mask(data, mask)
 
 
@@ -31,10 +42,10 @@ class Frame:
     """A frame, or a message whose fragments have been joined.
 
     Args:
-        opcode: See `OpCode`.
-        fin: Whether it ends its message.
-        payload: Unmasked, any contiguous bytes-like.
-        rsv1: Given a meaning by extensions, as are `rsv2` and `rsv3`.
+        opcode: An `OpCode`, or its number.
+        fin: Whether the frame is the last one of its message.
+        payload: The unmasked payload: any contiguous bytes-like object.
+        rsv1: A reserved bit. Extensions define its meaning, as that of `rsv2` and `rsv3`.
 
     Raises:
         TypeError: The payload is not bytes-like.
@@ -70,7 +81,11 @@ class Frame:
         return type(self)(**{name: getattr(self, name) for name in Frame.__slots__} | changes)
 
     def check(self) -> None:
-        """Raises ProtocolError for reserved bits and for a long or fragmented control frame, which nobody may send."""
+        """Checks the rules of RFC 6455, sections 5.2 and 5.5.
+
+        Raises:
+            ProtocolError: A reserved bit is set, or a control frame is fragmented or has more than 125 bytes.
+        """
         if self.rsv1 or self.rsv2 or self.rsv3:
             raise ProtocolError("reserved bits set")
         if self.opcode in CONTROL_OPCODES:

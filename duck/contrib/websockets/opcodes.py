@@ -6,7 +6,7 @@ __all__ = ["CONTROL_OPCODES", "DATA_OPCODES", "CloseCode", "OpCode"]
 
 
 class OpCode(enum.IntEnum):
-    """Type of a frame."""
+    """Type of a frame (RFC 6455, section 5.2)."""
 
     CONTINUATION = 0x0
     TEXT = 0x1
@@ -17,7 +17,7 @@ class OpCode(enum.IntEnum):
 
 
 class CloseCode(enum.IntEnum):
-    """Reason for the end of a connection. 1005, 1006 and 1015 are local and never sent."""
+    """Reason for the end of a connection (RFC 6455, section 7.4). 1005, 1006 and 1015 are local and never sent."""
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001

@@ -70,7 +70,7 @@ class Options(TypedDict, total=False):
         extensions: Custom extensions, as a `ClientOffer` for each name.
         headers: Additional header fields of the request, as a mapping or as pairs.
         origin: The value of Origin, which some servers require.
-        cookies: Names and values.
+        cookies: A mapping of names to values.
         user_agent: The value of User-Agent; None to omit it.
         ssl: For `wss`, a context; False to accept any certificate.
         server_hostname: The name that the certificate must have, if it differs from the URL's.
