@@ -82,6 +82,13 @@ def test_messages(run, serving):
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
         ({"cookies": "a=b"}, "cookies are a mapping of names to values"),
         ({"cookies": {"a": "b; c=d"}}, "would be read as others"),
+        ({"cookies": {"a": "\u20ac"}}, "percent-encode"),
+        ({"origin": "https://a.example", "headers": {"Origin": "x"}}, "leave one out"),
+        ({"ssl": "x"}, "ssl is an ssl.SSLContext"),
+        ({"sock": 5}, "sock is a connected socket"),
+        ({"proxy": 5}, "proxy is a URL"),
+        ({"proxy": "http://h:1", "unix": "/x"}, "unix and proxy are different ways"),
+        ({"server_hostname": "x"}, "server_hostname is for wss"),
     ],
 )
 def test_options_that_no_client_has(options, words):
@@ -249,12 +256,16 @@ def test_fields_of_the_request(run, serving):
     async def scenario():
         async with serving(Echo) as server:
             url = f"ws://us%20er:pa%3Ass@127.0.0.1:{server.port}/?a=%20"
-            options = {"headers": {"X-Own": "1"}, "cookies": {"a": "1", "b": "2"}, "origin": "https://example.org"}
+            options = {
+                "headers": {"X-Own": "1", "Cookie": "c=3"},
+                "cookies": {"a": "1", "b": "2"},
+                "origin": "https://example.org",
+            }
             async with connect(url, **options) as ws:
                 assert "pa" not in ws.url and "pa" not in repr(ws)
                 await ws.send("headers")
                 assert await ws.recv() == (
-                    '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "a=1; b=2", "x-own": "1", '
+                    '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "c=3; a=1; b=2", "x-own": "1", '
                     '"origin": "https://example.org"}'
                 )
             with pytest.raises(HandshakeRefused, match="403 Forbidden") as caught:
@@ -387,6 +398,8 @@ def test_options_that_cannot_be():
         WebSocketClient("ws://localhost", compression="deflate")
     with pytest.raises(ValueError, match="no WebSocket URL"):
         connect("localhost").__await__().send(None)
+    with pytest.raises(TypeError, match="a URL is a str, not None"):
+        WebSocketClient(None)
     with pytest.raises(ValueError, match=r"Client\.PING_INTERVAL is seconds"):
         type("Client", (WebSocketClient,), {"PING_INTERVAL": -1})
 

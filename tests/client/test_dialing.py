@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import re
 import string
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import HandshakeRefused, ProxyError, connect
 from duck.contrib.websockets.client.address import Address
+from duck.contrib.websockets.client.dialing import Opening
 from duck.contrib.websockets.client.proxies import proxy_for
+from duck.contrib.websockets.sansio.client_handshake import ClientHandshake
 
 
 class Greeting(WebSocketView):
@@ -32,17 +35,22 @@ class Greeting(WebSocketView):
         ("https://b\u00fccher.example?q", (True, "xn--bcher-kva.example", 443, "/?q"), "xn--bcher-kva.example"),
         ("ws://u:p@h:1/", (False, "h", 1, "/", ("u", "p")), "h:1"),
         ("ws://u%40@h/", (False, "h", 80, "/", ("u@", "")), "h"),
+        ("ws://[fe80::1%25eth0]:81/", (False, "fe80::1%eth0", 81, "/"), "[fe80::1]:81"),
     ],
 )
 def test_an_address(url, address, netloc):
     found = Address.parse(url)
     assert found == Address(*address)
     assert found.netloc == netloc
-    assert Address.parse(found.url) == found._replace(credentials=None)
+    assert Address.parse(found.url) == found._replace(credentials=None, host=found.host.partition("%")[0])
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"]
+    "url",
+    [
+        *("", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"),
+        *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example"),
+    ],
 )
 def test_what_is_no_address(url):
     with pytest.raises(ValueError, match=re.escape(repr(url))):
@@ -60,6 +68,11 @@ def test_any_text_is_an_address_that_can_be_asked_for_or_an_error(text):
         assert address.host.isascii() and 0 <= address.port < 65536
 
 
+def test_a_user_name_has_no_colon():
+    with pytest.raises(ValueError, match="'a:b' cannot be a user name"):
+        Address.parse("ws://a%3Ab:secret@h/")
+
+
 def test_where_a_redirect_leads():
     start = Address.parse("wss://u:p@example.org/a/b?c")
     assert start.redirected("d?e").url == "wss://example.org/a/d?e"
@@ -69,6 +82,25 @@ def test_where_a_redirect_leads():
     with pytest.raises(ValueError, match="from wss to ws"):
         start.redirected("http://example.org/")
     assert Address.parse("ws://h").redirected("https://h/").url == "wss://h/"
+    utf_8 = "/\u00fc\u20ac".encode().decode("latin-1")  # as a header field is read
+    assert start.redirected(utf_8).target == "/%C3%BC%E2%82%AC"
+    with pytest.raises(ValueError, match="a label of the name"):
+        start.redirected("wss://a..b/")
+
+
+def test_a_failure_after_a_cancellation_is_not_reported(run):
+    """The transport closes after a cancelled connect, and nobody awaits the outcome any more."""
+
+    async def scenario():
+        loop, reported = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        opening = Opening(loop, ClientHandshake("/", "localhost"))
+        opening.connection_lost(None)
+        del opening
+        gc.collect()
+        assert reported == []
+
+    run(scenario())
 
 
 @asynccontextmanager
@@ -195,8 +227,9 @@ def test_proxies(run, serving, monkeypatch):
                 assert not tunnel.asked
             with pytest.raises(ProxyError, match="407"):
                 await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
-            with pytest.raises(ValueError, match="no scheme of a proxy"):
-                await connect(url, proxy="ftp://localhost")
+            for invalid, words in (("ftp://h", "no scheme"), ("http://h", "no port"), ("http://h:x", "invalid")):
+                with pytest.raises(ValueError, match=words):
+                    await connect(url, proxy=invalid)
         with pytest.raises(ProxyError, match="did not connect to 127"):
             await connect(url, proxy=f"socks5://127.0.0.1:{port}")
 

@@ -167,6 +167,8 @@ def test_a_server_may_ask_for_a_longer_pause():
     assert Reconnect().pause(0, refusal) == 7
     assert Reconnect(longest=3).pause(0, refusal) == 3
     assert Reconnect().pause(0, HandshakeRefused("", 503, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"})) < 1
+    for after, expected in (("Fri, 31 Dec 2149 23:59:59 GMT", 60), ("Fri, 31 Dec 99999 00:00:00 GMT", 0), ("soon", 0)):
+        assert Reconnect(first=0).pause(0, HandshakeRefused("", 503, {"retry-after": after})) == expected
 
 
 @pytest.mark.parametrize(
@@ -193,5 +195,10 @@ def test_which_errors_are_final(error, final):
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="the pauses begin"):
         Reconnect(first=2, longest=1)
+    for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}):
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            Reconnect(**wrong)
+    with pytest.raises(TypeError, match="reconnect is a Reconnect"):
+        connect("ws://localhost", reconnect=True)
     with pytest.raises(ValueError, match="used up by one connection"):
         connect("ws://localhost", sock=object()).__aiter__()

@@ -10,6 +10,7 @@ __all__ = ["Address"]
 _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or a query
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
+_PRINTABLE = "".join(map(chr, range(128)))
 
 
 class Address(NamedTuple):
@@ -40,16 +41,21 @@ class Address(NamedTuple):
         Raises:
             ValueError: The URL is of another form, has a fragment, or its host or port is impossible.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"a URL is a str, not {url!r}")
         if re.search(r"[\x00-\x20\x7f]", url):
             raise ValueError(f"{url!r} has a space or a control character: percent-encode it")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:  # brackets without an IPv6 address
+            raise ValueError(f"{url!r} is no URL: {error}") from None
         scheme = _SCHEMES.get(parts.scheme.lower())
         if scheme is None or not parts.hostname:
             raise ValueError(f"{url!r} is no WebSocket URL, such as 'wss://example.org/chat'")
         if "#" in url:
             raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
         try:
-            host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+            host = _host(parts.hostname)
             port = parts.port
         except (UnicodeError, ValueError) as error:
             raise ValueError(f"{url!r} has a host or port that cannot be: {error}") from None
@@ -58,12 +64,14 @@ class Address(NamedTuple):
         credentials = None
         if parts.username is not None:
             credentials = unquote(parts.username), unquote(parts.password or "")
+            if ":" in credentials[0]:  # RFC 7617, section 2
+                raise ValueError(f"{credentials[0]!r} cannot be a user name: the password would begin at its colon")
         return cls(secure, host, _PORTS[secure] if port is None else port, target, credentials)
 
     @property
     def netloc(self) -> str:
         """The value of Host."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host  # no zone: RFC 6874, section 4
         return host if self.port == _PORTS[self.secure] else f"{host}:{self.port}"
 
     @property
@@ -88,6 +96,7 @@ class Address(NamedTuple):
         Raises:
             ValueError: It is no WebSocket URL, or leads from an encrypted connection to a plain one.
         """
+        location = quote(location.encode("latin-1"), _PRINTABLE)  # non-ASCII bytes are UTF-8 in practice
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])
         if self.secure and not target.secure:
@@ -95,3 +104,18 @@ class Address(NamedTuple):
         if target.credentials is None and self.is_same_host(target):
             target = target._replace(credentials=self.credentials)
         return target
+
+
+def _host(name: str) -> str:
+    """Returns the name to look up for the host of a URL.
+
+    Raises:
+        ValueError: A label is empty or too long.
+    """
+    if ":" in name:
+        return name.replace("%25", "%", 1)  # the zone of an IPv6 address (RFC 6874)
+    if not name.isascii():
+        return name.encode("idna").decode()
+    if ".." in name or name.startswith(".") or (len(name) > 63 and max(map(len, name.split("."))) > 63):
+        raise ValueError("a label of the name is empty or has more than 63 characters")
+    return name

@@ -86,6 +86,8 @@ class connect(Connecting[ClientConnection]):
         self._options = options
         if "headers" in options:
             options["headers"] = pairs_of(options["headers"])
+        if not (reconnect is None or isinstance(reconnect, Reconnect)):
+            raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
         self._reconnect = reconnect or Reconnect()
         self._last: ReconnectingConnection | None = None
         self._attempt = 0

@@ -6,6 +6,7 @@ Any failure closes the transport.
 """
 
 import asyncio
+import re
 import socket
 import ssl as tls
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ __all__ = ["Dialed", "Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
+_LITERAL = re.compile(r":|\.\d+$")  # in an IP address
 _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 _PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -62,12 +64,28 @@ class Route:
     def __post_init__(self) -> None:
         if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
-        object.__setattr__(self, "headers", pairs_of(self.headers))
+        self._check_ways()
+        pairs = pairs_of(self.headers)
+        object.__setattr__(self, "headers", pairs)
+        if self.origin is not None and any(name.lower() == "origin" for name, _ in pairs):
+            raise ValueError("both origin and headers have an Origin: leave one out")
         if self.cookies is not None and not isinstance(self.cookies, Mapping):
             raise TypeError(f"cookies are a mapping of names to values, not {self.cookies!r}")
         for name, value in (self.cookies or {}).items():
             if ";" in f"{name}{value}" or "=" in name:
                 raise ValueError(f"the cookie {name!r}: {value!r} would be read as others: percent-encode ; and =")
+
+    def _check_ways(self) -> None:
+        if not (self.ssl is None or isinstance(self.ssl, tls.SSLContext | bool)):
+            raise TypeError(f"ssl is an ssl.SSLContext, False or None, not {self.ssl!r}")
+        if not (self.sock is None or isinstance(self.sock, socket.socket)):
+            raise TypeError(f"sock is a connected socket.socket, not {self.sock!r}")
+        if not (self.proxy is None or isinstance(self.proxy, str | bool)):
+            raise TypeError(f"proxy is a URL, True for the environment's, or None for none, not {self.proxy!r}")
+        ways = {"unix": self.unix, "sock": self.sock, "proxy": isinstance(self.proxy, str) and self.proxy}
+        chosen = [name for name, value in ways.items() if value]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are different ways to a server: choose one")
 
     def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
         """Returns the header fields of a request.
@@ -88,7 +106,11 @@ class Route:
         if address.authorization is not None and "authorization" not in names:
             fields.append(("Authorization", address.authorization))
         if self.cookies and is_first:
-            fields.append(("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())))
+            cookies = [f"{name}={value}" for name, value in self.cookies.items()]
+            if "cookie" in names:  # there is only one such field (RFC 6265, section 5.4)
+                cookies = [value for name, value in given if name.lower() == "cookie"] + cookies
+                given = [(name, value) for name, value in given if name.lower() != "cookie"]
+            fields.append(("Cookie", "; ".join(cookies)))
         return fields + given
 
 
@@ -176,8 +198,8 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
     if sock is not None:
         _, protocol = await loop.create_connection(opening, sock=sock, **options)
         return protocol
-    # uvloop lacks it, and in Python 3.12 it fails with eager tasks.
-    if isinstance(loop, asyncio.BaseEventLoop) and loop.get_task_factory() is None:
+    # uvloop lacks it, and in Python 3.12 it fails with eager tasks. For a literal address it would only make a task.
+    if not _LITERAL.search(address.host) and isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory():
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
     return protocol
@@ -185,8 +207,9 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
 
 def _context(address: Address, route: Route) -> tls.SSLContext | None:
     if not address.secure:
-        if route.ssl:
-            raise ValueError(f"ssl is for wss, and this is {address.url}: change one of them")
+        if route.ssl or route.server_hostname:
+            name = "ssl" if route.ssl else "server_hostname"
+            raise ValueError(f"{name} is for wss, and this is {address.url}: change one of them")
         return None
     if isinstance(route.ssl, tls.SSLContext):
         return route.ssl
@@ -223,7 +246,7 @@ class Opening(asyncio.Protocol):
         try:
             agreement = self._handshake.feed(data)
         except Exception as error:  # a user's `ClientOffer.accept` may raise anything
-            self.agreement.set_exception(error)
+            self._fail(error)
         else:
             if agreement is not None:
                 self.transport.pause_reading()
@@ -247,4 +270,8 @@ class Opening(asyncio.Protocol):
                 raise exc
             self._handshake.feed_eof()
         except Exception as error:
-            self.agreement.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.agreement.set_exception(error)
+        self.agreement.exception()  # read, because nobody awaits it if connecting was cancelled

@@ -5,6 +5,7 @@ The library python-socks, the extra `proxy`, speaks SOCKS and HTTP CONNECT.
 
 import socket
 import urllib.request
+from urllib.parse import urlsplit
 
 from .address import Address
 
@@ -56,6 +57,12 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     scheme = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}.get(scheme, scheme)
     if scheme not in ("http", "socks4", "socks5"):
         raise ValueError(f"{scheme!r} is no scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
+    try:
+        port = urlsplit(f"http://{rest}").port
+    except ValueError as error:
+        raise ValueError(f"the URL of the proxy is invalid: {error}") from None
+    if port is None:
+        raise ValueError("the URL of the proxy has no port: write such as http://proxy.example:3128")
     through = Proxy.from_url(f"{scheme}://{rest}", rdns=remote_lookup)
     try:
         return await through.connect(address.host, address.port)

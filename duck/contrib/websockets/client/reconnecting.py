@@ -6,6 +6,7 @@ connect -- open --> the body of the loop -- ended --> a pause --> connect ...
 
 import random
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -74,8 +75,14 @@ class Reconnect:
     is_final: Callable[[Exception], bool] = is_final
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, int | float) for value in (self.first, self.factor, self.longest)):
+            raise TypeError("first, factor and longest are numbers")
         if not (0 <= self.first <= self.longest and self.factor >= 1):
             raise ValueError("the pauses begin with first, 0 or more, grow by factor, 1 or more, up to longest")
+        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 0):
+            raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {self.attempts!r}")
+        if not callable(self.is_final):
+            raise TypeError(f"is_final is a function of an error, not {self.is_final!r}")
 
     def is_stable(self, seconds: float) -> bool:
         """Whether a connection that has lasted for some seconds restarts the count of attempts."""
@@ -87,10 +94,20 @@ class Reconnect:
         seconds = min(self.first * self.factor ** min(attempt, 100), self.longest)
         seconds *= 1 - random.random() / 2
         if isinstance(error, HandshakeRefused):
-            after = error.headers.get("retry-after", "")
-            if after.isascii() and after.isdecimal():
-                seconds = max(seconds, min(int(after), self.longest))
+            seconds = max(seconds, min(_seconds_of(error.headers.get("retry-after", "")), self.longest))
         return seconds
+
+
+def _seconds_of(after: str) -> float:
+    """Returns the seconds of a `Retry-After`, which is a number or a date (RFC 9110, section 10.2.3); 0 for neither."""
+    if after.isascii() and after.isdecimal():
+        return float(after)
+    from email.utils import parsedate_to_datetime  # here, because it makes every import of the client slower
+
+    try:
+        return parsedate_to_datetime(after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 class ReconnectingConnection(ClientConnection):

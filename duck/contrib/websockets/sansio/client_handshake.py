@@ -169,7 +169,8 @@ class ClientHandshake:
         lines = [f"GET {target} HTTP/1.1"]
         for name, value in (*fields, *headers):
             if not re.fullmatch(TOKEN, name) or not _VALUE.fullmatch(value):
-                raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: remove control characters")
+                advice = "remove control characters, and percent-encode those beyond Latin-1"
+                raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: {advice}")
             lines.append(f"{name}: {value}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
