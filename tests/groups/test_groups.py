@@ -181,6 +181,41 @@ def test_what_cannot_be_published(run, rooms):
     run(scenario())
 
 
+def test_what_is_no_member_and_no_name():
+    """A wrong argument is told, and leaves the groups as they were."""
+    rooms = Groups(history=1)
+
+    class Silent(WebSocketView):
+        pass
+
+    async def scenario():
+        async with connect_in_memory(Silent) as ws:
+            for member in (Silent, None, "x"):
+                with pytest.raises(TypeError, match="a member is a view"):
+                    await rooms.join(member, "lobby")
+                with pytest.raises(TypeError, match="a member is a view"):
+                    await rooms.publish("lobby", "x", exclude=member or Silent)
+            for call in (rooms.join, rooms.leave):
+                with pytest.raises(TypeError, match="is a str, not 5"):
+                    await call(ws.view, 5)
+            for call in (rooms.publish, elsewhere_published(rooms)):
+                with pytest.raises(TypeError, match="is a str, not None"):
+                    await call(None, "x")
+            with pytest.raises(ValueError, match="5 is no id"):
+                await rooms.join(ws.view, "lobby", since=5)
+            await rooms.join(ws.view, "lobby")
+            await rooms.publish("lobby", "hello")
+            assert await ws.recv() == "hello"
+
+    asyncio.run(scenario())
+    with pytest.raises(ValueError, match="stamp adds the ids of a history"):
+        Groups(stamp=lambda payload, id: payload)
+
+
+def elsewhere_published(rooms):
+    return lambda *args: elsewhere(rooms.publish_sync, *args)
+
+
 def test_publishing_from_synchronous_code(run, new_groups, meet):
     """As a task queue does it, which serves nothing; the groups are made there as well."""
 

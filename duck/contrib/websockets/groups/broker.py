@@ -47,7 +47,7 @@ class MessageId(NamedTuple):
             epoch, place = text.split(".")
             first, second = place.split("-")
             return cls(epoch, int(first), int(second))
-        except ValueError:
+        except (AttributeError, ValueError):  # a client's JSON may have another type
             raise ValueError(f"{text!r} is no id of a message") from None
 
     def covers(self, other: "MessageId") -> bool:

@@ -66,6 +66,8 @@ class Groups:
         kept = History(history, history_ttl) if history else None
         if kept is not None:
             kept.check()
+        if stamp is not None and kept is None:
+            raise ValueError("stamp adds the ids of a history: make the groups by Groups(..., history=100)")
         presence = PresenceOptions(presence_ttl, announce is not None)
         presence.check()
         self._broker: Broker
@@ -102,11 +104,12 @@ class Groups:
         Raises:
             ConnectionClosed: The connection is closing or gone.
             RuntimeError: The connection is not open yet.
-            TypeError: The data cannot be JSON.
+            TypeError: The data cannot be JSON, the group is no str, or the member is no connection.
             ValueError: `since` is no id, these groups have no history, the data is too large, or the custom broker
                 keeps no presence.
         """
-        hub = self._hub(member._home)
+        _check_name(group)
+        hub = self._hub(_home_of(member))
         text = None
         if data is not None:
             hub.check_presence()
@@ -120,6 +123,7 @@ class Groups:
 
     async def leave(self, member: Member, group: str) -> None:
         """Removes a connection from a group; does nothing if it is no member."""
+        _check_name(group)
         hub = self._hub_of(member)
         if hub is not None:
             await self._at_home(member, hub.leave(member, group))
@@ -140,9 +144,10 @@ class Groups:
 
         Raises:
             BrokerError: The broker has not taken the message, or the outcome is unknown.
-            TypeError: The data is neither str nor bytes-like.
+            TypeError: The data is neither str nor bytes-like, the group is no str, or `exclude` is no connection.
             ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
         """
+        _check_name(group)
         payload = encode(data, opcode)
         connection = self._hub(asyncio.get_running_loop()).connection
         hub = None if exclude is None else self._hub_of(exclude)
@@ -167,6 +172,7 @@ class Groups:
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("publish_sync would block the event loop of this thread: await publish")
+        _check_name(group)
         message = Message(opcode, encode(data, opcode))
         self._broker.publish_sync(group, message)
         return str(message.id) if message.id else None
@@ -189,6 +195,7 @@ class Groups:
         Raises:
             BrokerError: The broker does not answer.
         """
+        _check_name(group)
         return await self._hub(asyncio.get_running_loop()).present(group)
 
     def names(self) -> list[str]:
@@ -234,7 +241,7 @@ class Groups:
     def _hub_of(self, member: Member) -> Hub | None:
         """The hub in which a member can be; None if it has joined nothing, such as a view in `on_handshake`."""
         try:
-            home = member._home
+            home = _home_of(member)
         except RuntimeError:  # the connection is not open yet
             return None
         return self._hubs.get(home)
@@ -253,3 +260,22 @@ class Groups:
             coroutine.close()
             raise ConnectionClosed
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+
+
+def _check_name(group: object) -> None:
+    """Raises a TypeError for the name of a group that is no str; at a Redis server 5 would be the same as "5"."""
+    if not isinstance(group, str):
+        raise TypeError(f"the name of a group is a str, not {group!r}")
+
+
+def _home_of(member: Member) -> asyncio.AbstractEventLoop:
+    """Returns the loop of a member.
+
+    Raises:
+        RuntimeError: The connection is not open yet.
+        TypeError: It is no connection, but its class, for example.
+    """
+    home: object = None if isinstance(member, type) else getattr(member, "_home", None)
+    if not isinstance(home, asyncio.AbstractEventLoop):
+        raise TypeError(f"a member is a view or another end of a connection, not {member!r}")
+    return home
