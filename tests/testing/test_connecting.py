@@ -142,6 +142,55 @@ def test_refusals_are_values():
     asyncio.run(scenario())
 
 
+def test_refusals_in_a_test_that_is_no_coroutine():
+    assert connect(Echo, origin="https://example.com").refusal_sync().status == 403
+
+    async def scenario():
+        with pytest.raises(RuntimeError, match="an event loop runs"):
+            connect(Echo).refusal_sync()
+
+    asyncio.run(scenario())
+
+
+def test_frames_that_have_come():
+    async def scenario():
+        async with connect(Echo, keep_frames=True, compression=False) as ws:
+            await ws.view.send_ping(b"here")
+            for size in (1, 200, 70_000):
+                await ws.send("x" * size)
+                await ws.recv()
+            ping, *texts = ws.frames
+            assert (ping.opcode, ping.payload) == (OpCode.PING, b"here")
+            assert [(frame.opcode, len(frame.payload)) for frame in texts] == [(1, 1), (1, 200), (1, 70_000)]
+            ws.send_raw(b"\xff\xff")
+            assert await ws.wait_closed() == 1002
+            assert ws.frames[-1].payload[:2] == (1002).to_bytes(2)
+        async with connect(Echo) as ws:
+            with pytest.raises(RuntimeError, match="keep_frames=True"):
+                _ = ws.frames
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("application", "path", "words"),
+    [("x", "/", "is no view class"), ([Echo], "/", "is no route"), (Echo, "chat", "write '/chat'")],
+)
+def test_what_is_no_application_or_path(application, path, words):
+    with pytest.raises((TypeError, ValueError), match=words), connect(application, path):
+        pass
+
+
+def test_a_connection_that_is_used_after_its_block():
+    with connect(Echo) as ws:
+        pass
+    assert ws.close_code == 1000
+    with pytest.raises(RuntimeError, match="within the with block"):
+        ws.recv()
+    with pytest.raises(RuntimeError, match="within the with block"):
+        next(ws)
+
+
 def test_errors_of_hooks_fail_the_test_with_their_traceback():
     async def scenario():
         with pytest.raises(ZeroDivisionError, match="as asked for") as caught:

@@ -15,10 +15,11 @@ from ..client.client import ClientConnection, Options
 from ..client.connecting import Connecting
 from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..frame import Frame
 from ..opcodes import CloseCode
 from ..protocol.message import IncomingMessage
 from ..sansio.client_handshake import ClientHandshake
-from .network import Network
+from .network import Network, frames_of
 from .serving import ERRORS, Server, catching_errors
 
 __all__ = ["Blocking", "TestConnection", "connect"]
@@ -49,14 +50,16 @@ class TestConnection(ClientConnection):
         scope: Mapping[str, Any] | None = None,
         timeout: float = 5,
         raise_errors: bool = True,
+        keep_frames: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(f"ws://testserver{path}" if path.startswith("/") else path, **options)
+        super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), **options)
         self.timeout = timeout
         self.errors: list[BaseException] = []
         self._raise_errors = raise_errors
         self._server = Server(application, kwargs or {}, self._address.secure, scope)
         self._network: Network | None = None
+        self._keeps_frames = keep_frames
         self._catching = catching_errors()
         self._received = 0
 
@@ -93,6 +96,7 @@ class TestConnection(ClientConnection):
 
     async def _dial(self) -> None:
         self._network = network = Network()
+        network.kept = bytearray() if self._keeps_frames else None
         fields = self._route.fields(self._address, True)
         handshake = ClientHandshake(
             self._address.target,
@@ -181,6 +185,18 @@ class TestConnection(ClientConnection):
     def received(self) -> int:
         """The number of messages that `recv` has returned."""
         return self._received
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames that have come so far, pings and close frames included, as they were on the wire.
+
+        Raises:
+            RuntimeError: They are not kept.
+        """
+        kept = self._network_of().kept
+        if kept is None:
+            raise RuntimeError("frames are not kept: write connect(..., keep_frames=True)")
+        return frames_of(bytes(kept))
 
     # The end
 
@@ -307,6 +323,7 @@ class connect(Connecting[TestConnection]):
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
         timeout: Seconds for each wait.
         raise_errors: Whether to raise errors of hooks. If not, the test sees their close code, and `ws.errors`.
+        keep_frames: Whether `ws.frames` has the frames that have come, such as the pings of a heartbeat.
         loop_factory: Makes the loop of a synchronous test, such as `VirtualTimeLoop`.
         options: Options of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
 
@@ -324,13 +341,22 @@ class connect(Connecting[TestConnection]):
         scope: Mapping[str, Any] | None = None,
         timeout: float = 5,
         raise_errors: bool = True,
+        keep_frames: bool = False,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._loop_factory = loop_factory
         self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
-            application, path, kwargs=kwargs, scope=scope, timeout=timeout, raise_errors=raise_errors, **options
+            application,
+            path,
+            kwargs=kwargs,
+            scope=scope,
+            timeout=timeout,
+            raise_errors=raise_errors,
+            keep_frames=keep_frames,
+            **options,
         )
+        self._blocking: Blocking | None = None
 
     def _make(self) -> TestConnection:
         return self._make_connection()
@@ -347,12 +373,26 @@ class connect(Connecting[TestConnection]):
             return refused
         raise AssertionError("the upgrade request was accepted")
 
+    def refusal_sync(self) -> HandshakeRefused:
+        """`refusal` in a synchronous test.
+
+        assert connect(Private).refusal_sync().status == 403
+        """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("an event loop runs in this thread already: write await connect(...).refusal()")
+        runner = _RUNNERS.acquire(self._loop_factory)
+        try:
+            return runner.run(self.refusal())
+        finally:
+            _RUNNERS.release(self._loop_factory)
+
     def __enter__(self) -> "Blocking":
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
         runner = _RUNNERS.acquire(self._loop_factory)
         try:
-            return Blocking(runner, runner.run(self.__aenter__()))
+            self._blocking = Blocking(runner, runner.run(self.__aenter__()))
+            return self._blocking
         except BaseException:
             _RUNNERS.release(self._loop_factory)
             raise
@@ -364,6 +404,8 @@ class connect(Connecting[TestConnection]):
             _RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
         finally:
             _RUNNERS.release(self._loop_factory)
+            assert self._blocking is not None
+            self._blocking._has_ended = True
 
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -408,6 +450,7 @@ class Blocking:
     def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:
         self._runner = runner
         self._connection = connection
+        self._has_ended = False
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
@@ -415,20 +458,32 @@ class Blocking:
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._runner.run(_call(found, args, kwargs))
+            return self._run(found, args, kwargs)
 
         return call
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> str | bytes:
+    def __next__(self) -> Any:
         try:
-            return self._runner.run(self._connection.__anext__())
+            return self._run(self._connection.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
 
+    def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
+        if self._has_ended:
+            raise RuntimeError("the connection is over, and its loop: call its methods within the with block")
+        return self._runner.run(_call(method, args, kwargs))
 
-async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+
+def _whole_url(path: str) -> str:
+    """Raises a ValueError for a path without its slash."""
+    if "://" not in path:
+        raise ValueError(f"a path begins with a slash, or is a whole URL: write {'/' + path!r}")
+    return path
+
+
+async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     result = method(*args, **kwargs)
     return await result if isinstance(result, Coroutine) else result

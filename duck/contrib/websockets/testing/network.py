@@ -5,9 +5,11 @@ client's transport <-- Network.move --> server's transport
 
 import asyncio
 
+from .. import codec
+from ..frame import Frame
 from ..protocol.transports import VirtualTransport
 
-__all__ = ["Network"]
+__all__ = ["Network", "frames_of"]
 
 
 class Network:
@@ -17,6 +19,7 @@ class Network:
         client: The transport of the client.
         server: The transport of the server.
         piece: Bytes moved in each direction per pass of the loop; None for no limit.
+        kept: The bytes that the client has received; None if they are not kept.
         stalled: Whether the client receives nothing: to the server it looks like a client that does not read.
     """
 
@@ -27,6 +30,7 @@ class Network:
         self.server = VirtualTransport(self._changed, extra={"peername": ("testclient", 50000)}, half_close=True)
         self.piece: int | None = None
         self.stalled = False
+        self.kept: bytearray | None = None
 
     def drop(self) -> None:
         """Breaks the connection; both ends see a reset."""
@@ -54,6 +58,8 @@ class Network:
     def _carry(self, source: VirtualTransport, target: VirtualTransport) -> None:
         """Delivers the bytes that wait in `source` to `target`."""
         while (data := source.outgoing(self.piece)) and target.is_reading():
+            if self.kept is not None and target is self.client:
+                self.kept += data
             target.feed(data)
             source.sent(len(data))
             if self.piece is not None:
@@ -65,3 +71,16 @@ class Network:
             source.lose(ConnectionResetError("the peer has closed the connection"))
         elif source.ended and not source.get_write_buffer_size():
             target.feed_eof()
+
+
+def frames_of(received: bytes) -> list[Frame]:
+    """Returns the complete frames behind the response to the upgrade request, as they were on the wire."""
+    _, _, data = received.partition(b"\r\n\r\n")
+    frames = []
+    while (header := codec.parse_header(data, False, True, codec.MAX_LENGTH)) is not None:
+        start, first, length, _ = header
+        if len(data) < start + length:
+            break
+        payload, data = data[start : start + length], data[start + length :]
+        frames.append(Frame(first & 0b1111, bool(first & codec.FIN), payload, rsv1=bool(first & codec.RSV1)))
+    return frames

@@ -81,8 +81,11 @@ class Server(asyncio.Protocol):
     def __init__(
         self, application: Any, kwargs: Mapping[str, Any], secure: bool, scope: Mapping[str, Any] | None
     ) -> None:
-        if not (callable(application) or isinstance(application, Sequence)):
+        if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
             raise TypeError(f"{application!r} is no view class, no list of routes and no ASGI application")
+        for route in application if isinstance(application, Sequence) else ():
+            if not hasattr(route, "match"):
+                raise TypeError(f"{route!r} is no route: write such as path('/', View) of duck.urls")
         self._application = application
         self._kwargs = kwargs
         self._secure = secure

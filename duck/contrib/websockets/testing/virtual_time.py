@@ -23,6 +23,8 @@ class _Selector(selectors.DefaultSelector):
         jobs: Jobs of the loop in threads.
     """
 
+    _counted = 0.0  # the real time until which the clock has followed the jobs
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
@@ -30,16 +32,29 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            return events
-        # The loop's own socket, by which threads and signals wake it, is registered always.
-        if timeout is None or self.jobs or len(self.get_map()) > 1:
-            start = time.monotonic()
-            events = super().select(timeout)
-            self.now += time.monotonic() - start
-        else:
-            self.now += timeout
+        if not events and (timeout is None or timeout > 0):
+            # The loop's own socket, by which threads and signals wake it, is registered always.
+            if timeout is None or self.jobs or len(self.get_map()) > 1:
+                start = time.monotonic()
+                events = super().select(timeout)
+                self._follow(start)
+            else:
+                self.now += timeout
+        if self.jobs:  # which may have taken their time while the loop was busy
+            self._follow(self._counted)
         return events
+
+    def _follow(self, start: float) -> None:
+        """Adds the real time since `start`, as far as it has not been added yet."""
+        now = time.monotonic()
+        self.now += max(now - max(start, self._counted), 0.0)
+        self._counted = now
+
+    def begin_job(self) -> None:
+        """Counts a job, for which time passes as usual until it ends."""
+        if not self.jobs:
+            self._counted = time.monotonic()
+        self.jobs += 1
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -70,13 +85,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], Any], *args: *Ts) -> "asyncio.Future[Any]":
         """Runs a function in a thread, meanwhile without jumps of the clock."""
         job: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
-        self._virtual.jobs += 1
+        self._virtual.begin_job()
         job.add_done_callback(self._job_done)
         return job
 
     async def shutdown_default_executor(self, *args: Any) -> None:
         """Waits for the threads, meanwhile without jumps of the clock: a timeout of minutes would pass at once."""
-        self._virtual.jobs += 1
+        self._virtual.begin_job()
         try:
             await super().shutdown_default_executor(*args)
         finally:
