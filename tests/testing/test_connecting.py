@@ -358,10 +358,14 @@ def test_an_asgi_application():
             async with connect(echo, subprotocols=["a"], scope={"user": "duck"}) as ws:
                 await ws.send("fail")
                 await ws.recv()
-        with pytest.raises(TimeoutError, match=r"echo is at line \d+"):
-            async with connect(echo, subprotocols=["a"], timeout=0.05) as ws:
-                await ws.send("wait")
-                await ws.recv()
+        framework = {"app": echo}
+        source = "async def call(scope, receive, send): await app(scope, receive, send)"
+        exec(compile(source, "/site-packages/framework.py", "exec"), framework)
+        for application in (echo, framework["call"]):
+            with pytest.raises(TimeoutError, match=r"; echo is at line \d+"):
+                async with connect(application, subprotocols=["a"], timeout=0.05) as ws:
+                    await ws.send("wait")
+                    await ws.recv()
         async with connect(Echo.as_asgi(), subprotocols=["chat"]) as ws:
             await ws.send("hello")
             assert await ws.recv() == "hello"

@@ -286,18 +286,24 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 def _where(task: "asyncio.Task[Any]") -> str:
     """Describes where a task waits: its coroutine, and the line."""
-    coroutine: Any = task.get_coro()
-    while coroutine.cr_frame is not None and coroutine.cr_frame.f_code.co_filename.startswith(_PACKAGE):
-        inner = coroutine.cr_await
-        if getattr(inner, "cr_frame", None) is None:
-            break
-        coroutine = inner
+    coroutine = _own(task.get_coro())
     name = getattr(coroutine, "__qualname__", repr(coroutine))
     frame = coroutine.cr_frame
     if frame is None:
         return f"{name} is at work"
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     return f"{name} is at line {frame.f_lineno} of {frame.f_code.co_filename}: {line}"
+
+
+def _own(coroutine: Any) -> Any:
+    """Returns the first coroutine of the tested code: below those of this package, and of an installed framework."""
+    below = [coroutine]
+    while getattr(below[-1].cr_await, "cr_frame", None) is not None:
+        below.append(below[-1].cr_await)
+    files = {each: each.cr_frame.f_code.co_filename if each.cr_frame else "" for each in below}
+    outside = [each for each in below if not files[each].startswith(_PACKAGE)]
+    own = [each for each in outside if "site-packages" not in files[each]]
+    return (own or outside or below[-1:])[0]
 
 
 class connect(Connecting[TestConnection]):
