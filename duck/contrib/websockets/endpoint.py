@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequen
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .codec import SENT, Counters, watching
+from .codec import SENT, Counters, sending, watching
 from .compression import Compression
 from .definition import WATCHED, Definition
 from .extensions import Extension
@@ -68,6 +68,8 @@ class WebSocketEndpoint:
     COMPRESSION: bool | Compression = True
     METRICS: Metrics | None = None
 
+    __slots__ = ("__dict__", "__weakref__", "_protocol")
+
     # Values that most connections never change: defaults of the class spare each connection the assignment.
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
@@ -83,7 +85,6 @@ class WebSocketEndpoint:
 
     def __init__(self) -> None:
         self.state = State.CLOSED
-        # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
         self._protocol: ConnectionProtocol | None = None
 
     if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
@@ -442,3 +443,7 @@ class WebSocketEndpoint:
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol
+
+
+if not TYPE_CHECKING:  # which knows the method as it is written
+    WebSocketEndpoint.send = sending(WebSocketEndpoint)

@@ -180,6 +180,9 @@ cdef class HotPath:
         return 0
 
     def send(self, data, opcode):
+        return self.put(data, opcode)
+
+    cdef object put(self, data, opcode):
         cdef const uint8_t *p = NULL
         cdef Py_ssize_t size = 0
         cdef int kind

@@ -11,6 +11,7 @@ from .inbox import Inbox, NextMessage, Turn
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
+from .sending import sending
 from .watching import type_version, watching
 from .worker import Worker
 from .writer import FrameWriter, MaskingWriter
@@ -39,6 +40,7 @@ __all__ = [
     "build_header",
     "fan_out",
     "parse_header",
+    "sending",
     "serialize",
     "type_version",
     "utf8_state",
