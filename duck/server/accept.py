@@ -105,7 +105,7 @@ class LoopAcceptor:
     """Lets uvloop accept plain connections, which costs less than Python code, and informs a protocol at once.
 
     uvloop accepts one connection per listening descriptor and turn. Simultaneous connections are faster as a batch: the
-    processor's caches then hold the code that the first has loaded. So the socket is listed under several descriptors.
+    processor's caches then hold the code loaded by the first. So the socket is listed under several descriptors.
     If no file is left for a connection, libuv closes it.
 
     Attributes:

@@ -39,7 +39,7 @@ class Place:
         """
         return True
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Detach the connection from its address."""
 
     def leave(self) -> None:
@@ -59,7 +59,7 @@ class _OwnPlace(Place):
     def move(self, address: ClientAddress) -> bool:
         group = _group(address)
         if group != self._group:
-            self.part()
+            self.detach()
             if not self._census.join(group):
                 return False
             self._group = group
@@ -67,9 +67,9 @@ class _OwnPlace(Place):
 
     def leave(self) -> None:
         super().leave()
-        self.part()
+        self.detach()
 
-    def part(self) -> None:
+    def detach(self) -> None:
         if self._group is not None:
             self._census.part(self._group)
             self._group = None

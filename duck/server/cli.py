@@ -166,7 +166,7 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
         certificates = replace(certificates, password=None, password_file=file)
     for name in certificates.files:
         if not os.access(name, os.R_OK):
-            raise UsageError(f"cannot read {name}; check the path and who may read it")
+            raise UsageError(f"cannot read {name}; check the path and its permissions")
     try:
         certificates()
     except OSError as error:

@@ -44,7 +44,7 @@ async def exposing(address: str | None, stats: Callable[[], Awaitable[Stats]]) -
 
     Args:
         address: The address, as `HOST:PORT`; None for no metrics.
-        stats: Returns the numbers of the moment.
+        stats: Returns the current counts.
 
     Raises:
         ExpositionError: prometheus_client is not installed, or the address is not available.

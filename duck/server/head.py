@@ -30,7 +30,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.
 
 
 class RequestHead(NamedTuple):
-    """A request that is complete, or read as far as it will be.
+    """A request that is complete, or of which no more will be read.
 
     Attributes:
         keep_alive: Whether another request may follow on the connection.

@@ -45,7 +45,7 @@ __all__ = ["Host", "HttpProtocol"]
 logger = logging.getLogger("duck.server")
 
 _NEVER = float("inf")
-_NO_ROOM = "there is no room: see Limits.connections and connections_per_address"
+_NO_ROOM = "too many connections: see Limits.connections and connections_per_address"
 
 
 class Phase(enum.Enum):
@@ -95,7 +95,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     Attributes:
         address: The address of the client.
         secure: Whether the client's connection to a proxy in front of this server is encrypted, as the proxy reports.
-        place: The place of the connection; None if the server has no room, which the answer to the request says.
+        place: The place of the connection; None if the server has no room, so that the request is answered 503.
     """
 
     __slots__ = (

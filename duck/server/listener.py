@@ -15,7 +15,7 @@ class Listener:
     """Owns the listening sockets of workers.
 
     Of 600 connections that came 50 at a time, four workers with a shared socket had 424, 140, 32 and 4: the first to
-    wake takes all. So each worker has its own sockets where the kernel balances connections over them, with
+    wake accepts all. So each worker has its own sockets where the kernel balances connections over them, with
     SO_REUSEPORT on Linux: 163, 129, 166 and 142. The supervisor keeps them open, so that connections in the backlog
     survive a worker.
 

@@ -59,7 +59,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.proxy_protocol and not self.trusted_proxies:
-            raise ValueError("proxy_protocol needs trusted_proxies: anybody else could claim to be anybody")
+            raise ValueError("proxy_protocol needs trusted_proxies: otherwise any client could claim any address")
         if self.metrics is not None:
             split_address(self.metrics)
         if self.shutdown_code not in _SHUTDOWN_CODES:

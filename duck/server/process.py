@@ -104,7 +104,7 @@ async def _end_tasks(server: Server) -> None:
     _, hung = await asyncio.wait(tasks, timeout=_LAST)
     for task in hung:
         if not server.hung:
-            logger.error("%r did not end though cancelled, and was given up", task)
+            logger.error("%r did not end when cancelled, and was abandoned", task)
         _forget(task)
 
 

@@ -24,7 +24,7 @@ class Client(NamedTuple):
     Attributes:
         address: The address of the client; port 0 if no proxy reports it.
         secure: Whether the client's connection is encrypted.
-        headers: The headers of the request, with the Host that the client has asked for.
+        headers: The headers of the request, with the Host of the client.
     """
 
     address: ClientAddress
@@ -84,7 +84,7 @@ class Proxies:
         return Client(peer, _is_secure(proto, secure), _with_host(headers, host))
 
     def _by_forwarded(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
-        """Return the client as reported by the outermost trusted proxy, which the client has spoken to."""
+        """Return the client as reported by the outermost trusted proxy, to which the client is connected."""
         host = ""
         for element in parse_forwarded(headers.get("forwarded", "")):
             secure = _is_secure(element.get("proto", ""), secure)
@@ -111,7 +111,7 @@ def _is_secure(proto: str, otherwise: bool) -> bool:
 
 
 def _with_host(headers: Headers, host: str) -> Headers:
-    """Return the headers with the Host that the client has asked for; unchanged if there is none."""
+    """Return the headers with the Host reported for the client; unchanged if none is reported."""
     if _HOST.fullmatch(host) is None:
         return headers
     return Headers([("host", host), *(field for field in headers.items() if field[0] != "host")])

@@ -142,7 +142,7 @@ def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
     try:
         server.ssl = make_context()
     except Exception as error:
-        logger.error("cannot read the certificates again, and go on with those before: %s", error)
+        logger.error("the certificates cannot be read again, and the previous ones stay in use: %s", error)
     else:
         logger.info("the certificates have been read again")
     notify("READY=1")

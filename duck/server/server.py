@@ -36,7 +36,7 @@ __all__ = ["Server"]
 logger = logging.getLogger("duck.server")
 
 TURNED_AWAY = 32
-"""Clients that are concurrently answered that there is no room; further ones get no answer."""
+"""Refusals for lack of room under way at a time; further clients are dropped without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Server:
         closing: Whether the server has stopped accepting connections and is ending the open ones.
         addresses: The listening addresses, as URLs.
         ssl: The TLS context of new connections.
-        hung: The views and pages that `close` has given up, because they did not end when cancelled.
+        hung: The views and pages that `close` has abandoned, because they did not end when cancelled.
         port: The port of the first socket; None before it listens, and for a Unix socket.
     """
 
@@ -100,7 +100,7 @@ class Server:
         self._unix_listener: UnixListener | None = None
         self._census = Census(self.limits)
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._turned_away = 0  # clients being answered that there is no room
+        self._turned_away = 0  # refusals for lack of room under way
         self._work = Work()
         self._closed: asyncio.Task[None] | None = None
 
@@ -159,7 +159,7 @@ class Server:
         """Shut down: drain, wait for running answers and handlers, close every connection, and cancel the rest.
 
         While the server drains it accepts connections, so that health checks and handshakes are answered by 503,
-        handshakes with Retry-After. Work that does not end when cancelled is given up, and named in the log.
+        handshakes with Retry-After. Work that does not end when cancelled is abandoned, and named in the log.
 
         Args:
             replaced: Whether another server accepts the connections of the same sockets. This one then accepts no more,
@@ -176,7 +176,7 @@ class Server:
         if replaced:
             self._stop_accepting()
             for _ in range(3):
-                await asyncio.sleep(0)  # the loop may have accepted connections whose protocols it has yet to tell
+                await asyncio.sleep(0)  # the loop may have accepted connections before it calls `connection_made`
             await self._work.asked()
         elif options.drain:
             self.retry_after = math.ceil(options.drain)
@@ -232,7 +232,7 @@ class Server:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
             if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("%s has not come to a connection: %s", format_address(protocol.address), error)
+                logger.debug("%s: the connection has failed at its start: %s", format_address(protocol.address), error)
             protocol.connection_lost(error)
         except BaseException:
             protocol.connection_lost(None)
@@ -275,7 +275,7 @@ class Server:
             peer: The address of its peer, as a socket reports it.
 
         Returns:
-            Whether the connection may continue, if only to be answered that there is no room.
+            Whether the connection may continue, if only until its refusal for lack of room.
         """
         protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
         place = self._census.enter()
@@ -296,7 +296,7 @@ class Server:
             Whether the address has room.
         """
         if self.proxies is not None and self.proxies.trusts(address):
-            place.part()
+            place.detach()
             return True
         return place.move(address)
 
@@ -374,7 +374,7 @@ class Server:
         result: Any,
         error: BaseException | None,
     ) -> None:
-        """Answer on behalf of a view that has not, and make sure that its connection ends.
+        """Answer on behalf of a view without an answer, and make sure that its connection ends.
 
         Args:
             protocol: The protocol of the connection before the view had it.
@@ -401,7 +401,7 @@ class Server:
             self._work.views[closing] = view
             closing.add_done_callback(partial(self._view_ended, place=place))
         else:
-            # The client was refused, or has another answer, and has time to read it.
+            # The client gets time to read its refusal or another answer.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, place)
 
     def _drop(self, view: WebSocketView, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""The end of a server: running work gets time to end, is then cancelled, and is finally given up."""
+"""The end of a server: running work gets time to end, is then cancelled, and is finally abandoned."""
 
 import asyncio
 import contextlib
@@ -125,7 +125,7 @@ async def shut_down(work: Work, patience: float, code: int) -> list[str]:
         code: The close code for WebSockets.
 
     Returns:
-        The names of views and pages that did not end when cancelled, and were given up.
+        The names of views and pages that did not end when cancelled, and were abandoned.
     """
     for protocol in list(work.protocols):
         protocol.shut_down()
@@ -143,7 +143,7 @@ async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
         await view.drain(patience)
         await view.send_close(code, "server shutting down")
     except Exception:
-        logger.debug("cannot say goodbye to %r", view.request, exc_info=True)
+        logger.debug("cannot close the connection of %r", view.request, exc_info=True)
 
 
 def _give_up(work: Work) -> list[str]:
@@ -156,7 +156,7 @@ def _give_up(work: Work) -> list[str]:
         abort(view)
     if hung:
         names = ", ".join(hung[:_NAMED]) + (", ..." if len(hung) > _NAMED else "")
-        logger.error("%d did not end though cancelled, and were given up: %s", len(hung), names)
+        logger.error("%d did not end when cancelled, and were abandoned: %s", len(hung), names)
     return hung
 
 

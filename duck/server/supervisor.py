@@ -3,7 +3,7 @@
     SIGTERM, SIGINT  all workers drain and stop; the supervisor ends as the last
     SIGHUP           each worker is replaced, one after the other; the old one stops once the new one serves
     SIGTTIN          one more worker
-    SIGTTOU          one worker less, down to one
+    SIGTTOU          one worker less, if there are several
 
 A worker that ends is restarted: at once if it had served for a while, else after a pause that doubles each time. The
 supervisor runs no code of the application.
@@ -96,7 +96,7 @@ class Supervisor:
         self._keepers: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
         self._leaving: dict[Worker, asyncio.Task[None]] = {}  # have ended
-        self._past = Stats()  # of all that have left
+        self._past = Stats()  # of all workers that have ended
         self._all_serve = False
         self._addresses: list[str] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -147,7 +147,7 @@ class Supervisor:
         if self._ending():
             return
         if len(self._slots) == 1:
-            logger.warning("the only worker goes on; SIGTERM stops it")
+            logger.warning("SIGTTOU does not stop the only worker; SIGTERM does")
             return
         slot = self._slots.pop()
         assert slot.keeper is not None
@@ -232,7 +232,7 @@ class Supervisor:
         try:
             slot.worker = await self._start(slot)
         except WorkerError as error:
-            logger.error("%sworkers go on as they are, for a new one fails: %s", error.details, error)
+            logger.error("%sthe workers are not replaced, because a new one fails: %s", error.details, error)
             slot.answer(False)
         else:
             self._retire(worker)
@@ -253,7 +253,7 @@ class Supervisor:
                 return await self._start(slot)
             except WorkerError as error:
                 slot.failures += 1
-                if error.told and not self._all_serve:
+                if error.is_known and not self._all_serve:
                     raise
                 nobody = not self._all_serve or not any(other.worker for other in self._slots)
                 if nobody and slot.failures >= _ATTEMPTS:

@@ -153,25 +153,25 @@ class _Report:
         self._write({"addresses": addresses})
 
     def stats(self, server: Server) -> None:
-        """Reports the numbers of connections."""
-        with contextlib.suppress(OSError):  # the supervisor is gone, or reads none
+        """Reports the counts of connections."""
+        with contextlib.suppress(OSError):  # the supervisor is gone, or does not read
             self._write({"stats": server.stats().as_dict()})
 
     def failed(self, error: Exception) -> None:
         """Reports the error that ends the worker; logs it once the supervisor reads no more."""
-        told = _told(error)
+        report = _failure(error)
         if self._serves:
             cause = error.__cause__ if isinstance(error, LifespanError) else error
-            logger.error("%s", told["failed"], exc_info=cause)
+            logger.error("%s", report["failed"], exc_info=cause)
             return
         with contextlib.suppress(OSError):
-            self._write(told)
+            self._write(report)
 
     def _write(self, line: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(line).encode() + b"\n")
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception) -> dict[str, Any]:
     """Describe an error for the supervisor: message, traceback if it helps, and exit status."""
     if isinstance(error, LifespanError):
         details = "".join(traceback.format_exception(error.__cause__))

@@ -30,14 +30,14 @@ class WorkerError(Exception):
     Attributes:
         details: The traceback of an error in the application; otherwise empty.
         status: The exit status for the process.
-        told: Whether the cause is known, rather than just the end of the worker.
+        is_known: Whether the cause is known, rather than just the end of the worker.
     """
 
-    def __init__(self, message: str, details: str = "", status: int = 1, told: bool = False) -> None:
+    def __init__(self, message: str, details: str = "", status: int = 1, is_known: bool = False) -> None:
         super().__init__(message)
         self.details = details
         self.status = status
-        self.told = told
+        self.is_known = is_known
 
 
 class Worker:
@@ -57,7 +57,7 @@ class Worker:
         self.ended = asyncio.get_running_loop().create_task(process.wait())
         self.serves = False
         self.stats = Stats()
-        self._told = asyncio.Event()  # set by each report of numbers
+        self._reported = asyncio.Event()  # set by each report of the counts
         self._reading: asyncio.Task[None] | None = None
         self._process = process
         self._reader = reader
@@ -98,19 +98,19 @@ class Worker:
             raise WorkerError(
                 f"worker {self.pid} did not serve within {startup_timeout:g} s and is stopped: the import of the"
                 " application or the start of its lifespan may hang; otherwise raise --startup-timeout",
-                told=True,
+                is_known=True,
             ) from None
 
     async def _report(self) -> list[str]:
         with contextlib.suppress(ConnectionError):
             line = await self._reader.readline()
             if line:
-                told: dict[str, Any] = json.loads(line)
-                if "failed" in told:
-                    raise WorkerError(told["failed"], told["details"], told["status"], told=True)
+                report: dict[str, Any] = json.loads(line)
+                if "failed" in report:
+                    raise WorkerError(report["failed"], report["details"], report["status"], is_known=True)
                 self.serves = True
                 self._reading = asyncio.get_running_loop().create_task(self._read())
-                addresses: list[str] = told["addresses"]
+                addresses: list[str] = report["addresses"]
                 return addresses
         await asyncio.wait([self.ended])  # a caller that is cancelled leaves `ended` as it is
         raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
@@ -119,16 +119,16 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             while line := await self._reader.readline():
                 self.stats = Stats.from_dict(json.loads(line)["stats"])
-                self._told.set()
+                self._reported.set()
 
     async def measured(self) -> Stats:
         """Ask for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
         if self._reading is not None and not self._reading.done():
-            self._told.clear()
+            self._reported.clear()
             self._writer.write(b"m")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TELL_TIMEOUT):
-                    await self._told.wait()
+                    await self._reported.wait()
         return self.stats
 
     async def last_stats(self) -> Stats:

@@ -85,7 +85,7 @@ def test_no_access_log_where_it_is_not_asked_for(ask, caplog):
         (request("/", "X: 1", "Y: 2"), {"header_count": 2}, "431: the head has more than 32768 bytes or 2 fields: see"),
         (request("/", "X: 1"), {"head_size": 30}, "431: the head has more than 30 bytes or 100 fields: see Limits."),
         (b"GET / HTTP/1.1\r\n", {"head_timeout": 0.1}, "408: the request has not arrived within 0.1 s: see Limits."),
-        (request("/page"), {"connections": 0}, "503: there is no room: see Limits.connections"),
+        (request("/page"), {"connections": 0}, "503: too many connections: see Limits.connections"),
     ],
 )
 def test_a_refusal_tells_why(ask, caplog, data, limits, words):

@@ -142,7 +142,7 @@ def test_certificates_are_read_again(folder, tls, loop):
         assert served(process.address) == before
         certificate.write_text("nonsense")
         process.process.send_signal(signal.SIGHUP)
-        process.until_told("cannot read the certificates again")
+        process.until_told("the certificates cannot be read again")
         assert served(process.address) == before
 
 

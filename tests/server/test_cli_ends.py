@@ -94,7 +94,7 @@ def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
         assert client.recv() == "hello"
         returncode, errors = process.stop(signal.SIGTERM)
         assert returncode == 0
-        assert "1 did not end though cancelled, and were given up: Stubborn at '/stubborn'" in errors
+        assert "1 did not end when cancelled, and were abandoned: Stubborn at '/stubborn'" in errors
         assert "Traceback" not in errors
 
 

@@ -109,7 +109,7 @@ def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkey
             await asyncio.wait(running._work.views)
 
     run(scenario())
-    assert "1 did not end though cancelled, and were given up: Stubborn at '/room'" in caplog.messages
+    assert "1 did not end when cancelled, and were abandoned: Stubborn at '/room'" in caplog.messages
 
 
 def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, monkeypatch):
@@ -132,7 +132,7 @@ def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, mon
             await asyncio.wait(list(running._work.answers))
 
     run(scenario())
-    assert "1 did not end though cancelled, and were given up: the page at '/slow'" in caplog.messages
+    assert "1 did not end when cancelled, and were abandoned: the page at '/slow'" in caplog.messages
 
 
 def test_a_tls_handshake_that_has_not_begun_holds_up_nothing(run, tls, until):

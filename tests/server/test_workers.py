@@ -166,7 +166,7 @@ def test_a_hangup_imports_the_application_anew_and_keeps_the_workers_if_that_fai
         workers = both(process.address, client)
         (folder / "app.py").write_text("import nothing_of_the_kind\n")
         process.process.send_signal(signal.SIGHUP)
-        assert "No module named 'nothing_of_the_kind'" in process.until_told("workers go on as they are")
+        assert "No module named 'nothing_of_the_kind'" in process.until_told("the workers are not replaced")
         assert both(process.address, client) == workers
 
 
@@ -272,7 +272,7 @@ def test_signals_add_and_stop_workers(folder):
         process.process.send_signal(signal.SIGTTOU)
         process.until_told("the number of workers is 1 from now on")
         process.process.send_signal(signal.SIGTTOU)
-        process.until_told("the only worker goes on")
+        process.until_told("SIGTTOU does not stop the only worker")
         assert process.stop(signal.SIGTERM)[0] == 0
 
 

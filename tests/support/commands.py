@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,9 @@ import duck
 __all__ = ["ROOT", "Process", "command", "environment", "run_command"]
 
 ROOT = Path(duck.__file__).parents[1]
+
+SECONDS = 60
+"""Seconds that a command may take to say what a test waits for."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -62,12 +66,19 @@ class Process:
         self.process.communicate()
 
     def until_told(self, words: str) -> str:
-        """Reads stderr up to a line with some words, and returns that."""
+        """Reads stderr up to a line with some words, and returns that; ends a process that does not say them."""
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if words in line:
-                return line
-        raise AssertionError(f"the process has ended, and has not said {words!r}")
+        read = []
+        watchdog = threading.Timer(SECONDS, self.process.kill)
+        watchdog.start()
+        try:
+            for line in self.process.stderr:
+                if words in line:
+                    return line
+                read.append(line)
+        finally:
+            watchdog.cancel()
+        raise AssertionError(f"the process has not said {words!r}, but:\n{''.join(read)}")
 
     def stop(self, signum: signal.Signals) -> tuple[int, str]:
         """Sends a signal and waits; gives the exit status and what was written to stderr."""
