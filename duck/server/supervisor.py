@@ -5,7 +5,7 @@
     SIGTTIN          one more worker
     SIGTTOU          one worker less, if there are several
 
-A worker that ends is restarted: at once if it had served for a while, else after a pause that doubles each time. The
+A worker that ends is restarted at once; if its successor fails soon, too, after a pause that doubles each time. The
 supervisor runs no code of the application.
 """
 
@@ -37,7 +37,7 @@ __all__ = ["WorkerError", "WorkersUnavailableError", "supervise"]
 logger = logging.getLogger("duck.server")
 
 _STEADY = 5.0  # seconds of service after which the end of a worker is not a failed start
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a failed worker is restarted
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a worker is restarted, from the second failure in a row on
 _ATTEMPTS = 5  # failed starts in a row before the supervisor gives up
 _GRACE = 5.0  # seconds beyond the time to drain and to shut down after which a worker is killed
 
@@ -245,10 +245,10 @@ class Supervisor:
             WorkerError: The first workers have reported a failure, or too many have failed while none serves.
         """
         while True:
-            if slot.failures:
+            if slot.failures > 1:  # the first replacement starts at once
                 # Until then the other workers accept its connections.
                 self._listener.put_back(slot.sockets)
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE))
+                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE))
             try:
                 return await self._start(slot)
             except WorkerError as error:
