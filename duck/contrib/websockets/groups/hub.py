@@ -150,9 +150,10 @@ class Hub:
         group = self.groups.get(name)
         if data is None or group is None or not group.has(member):
             return SENT
-        entry = group.entries.get(member)
+        entry = group.entry(member)
         if entry is None:
-            entry = group.entries[member] = f"{self.origin.hex()}.{next(self._numbers):x}"
+            entry = f"{self.origin.hex()}.{next(self._numbers):x}"
+            group.set_entry(member, entry)
         return self._presence.enter(name, entry, data)
 
     def check_presence(self) -> None:
@@ -196,8 +197,7 @@ class Hub:
         group = self.groups.get(name)
         if group is None:
             return
-        entry = group.entries.pop(member, None)
-        group.remove(member)
+        entry = group.remove(member)
         if entry is not None:
             self._presence.exit(name, entry)
         if not group.count():

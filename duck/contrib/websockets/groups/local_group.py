@@ -43,10 +43,10 @@ class LocalGroup:
 
     Attributes:
         alone: The names of the groups of members that are in this group alone; shared, for their memory.
-        members: In the order in which they joined.
-        entries: The ids of the entries of present members.
+        members: In the order in which they joined, each with the id of its entry if it is present.
         excluded: Members excluded from messages that are on their way here, by number.
         recovering: Messages for members that await their history.
+        early: The ids of the entries of those among them that are present.
         floors: The last message of a member's history, for members that received it before those messages came.
         seen: The last message that has come, or that preceded the first member.
         floor: The last message of the history with which all have caught up.
@@ -60,7 +60,7 @@ class LocalGroup:
         "_stamp",
         "alone",
         "breaks",
-        "entries",
+        "early",
         "excluded",
         "floor",
         "floors",
@@ -76,10 +76,10 @@ class LocalGroup:
         self.alone = (name,)
         self._stamp = stamp
         self.breaks = 0
-        self.members: dict[Member, None] = {}
-        self.entries: dict[Member, str] = {}
+        self.members: dict[Member, str | None] = {}
         self.excluded: dict[int, Member] = {}
         self.recovering: dict[Member, list[Message]] = {}
+        self.early: dict[Member, str] = {}
         self.floors: dict[Member, MessageId] = {}
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
@@ -99,11 +99,22 @@ class LocalGroup:
         """Whether the connection is a member."""
         return member in self.members or member in self.recovering
 
-    def remove(self, member: Member) -> None:
-        """Removes a member."""
-        self.members.pop(member, None)
+    def entry(self, member: Member) -> str | None:
+        """Returns the id of the entry of a member; None if it is not present."""
+        return self.members.get(member) or self.early.get(member)
+
+    def set_entry(self, member: Member, entry: str) -> None:
+        """Makes a member present."""
+        if member in self.members:
+            self.members[member] = entry
+        else:
+            self.early[member] = entry
+
+    def remove(self, member: Member) -> str | None:
+        """Removes a member; returns the id of its entry if it was present."""
         self.recovering.pop(member, None)
         self.floors.pop(member, None)
+        return self.members.pop(member, None) or self.early.pop(member, None)
 
     def take(self, message: Message, origin: bytes) -> None:
         """Delivers a message, unless it was delivered from the history."""
@@ -133,7 +144,7 @@ class LocalGroup:
     def recovered(self, member: Member, past: Past) -> None:
         """Delivers the missed messages to a member, then those that have come in the meantime."""
         waiting = self.recovering.pop(member)
-        self.members[member] = None
+        self.members[member] = self.early.pop(member, None)
         last: MessageId | None = None
         for message in past.messages:
             last = message.id

@@ -242,6 +242,8 @@ class RedisPresence:
             joined = dict(zip(pairs[::2], pairs[1::2], strict=True))
         except (TypeError, RecursionError) as error:
             raise ValueError(f"no change of presence: {error}") from None
+        own = self._own.get(channel, {})
+        joined |= {entry: own[entry] for entry in joined if own.get(entry) == joined[entry]}  # shares their texts
         self._report(channel, *watched.apply(joined, left))
 
     def interrupted(self, channel: bytes) -> None:
