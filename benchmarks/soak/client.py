@@ -56,11 +56,13 @@ class Client:
         """Lives on one connection after the other until it is told to finish."""
         while not self.finished.is_set():
             self.doing = "connects"
+            begun = time.monotonic()
             try:
                 async with connect(self._url, compression=False, proxy=None, open_timeout=ANSWER) as connection:
                     await self._live(connection)
             except (HandshakeFailed, OSError) as error:
-                self._ledger.counts[f"no connection: {error!r}"[:120]] += 1
+                status = getattr(error, "status", None)
+                self._ledger.refused(f"status {status}" if status else f"{type(error).__name__}: {error}"[:80], begun)
             self.doing = "is away"
             await (asyncio.sleep(0.2) if self.stopping.is_set() else self._pause(RETURN))
 

@@ -9,6 +9,9 @@ __all__ = ["Ledger", "Membership"]
 LATE = 30.0
 """Seconds after a message in which a member may be told of a gap before it."""
 
+TARDY = 5.0
+"""Seconds by which the clients' loop is late in a handshake whose request may miss the server's `head_timeout`."""
+
 
 @dataclass(slots=True)
 class Last:
@@ -51,15 +54,19 @@ class Missing:
 
 
 class Ledger:
-    """All messages of a soak.
+    """All messages and handshakes of a soak.
 
     Attributes:
+        kills: When workers were killed.
         faults: What must not happen.
         counts: What happened, by kind.
     """
 
     def __init__(self) -> None:
         self.faults: list[str] = []
+        self.kills: list[float] = []
+        self._late: list[tuple[float, float]] = []
+        self._refused: list[tuple[str, float, float]] = []
         self._began = time.monotonic()
         self.counts: Counter[str] = Counter()
         self._said: dict[str, set[int]] = defaultdict(set)
@@ -95,6 +102,15 @@ class Ledger:
         self._expect(place, publisher, range(last.number + 1, number), last.at, now)
         last.number, last.at = number, now
 
+    def was_late(self, due: float, now: float) -> None:
+        """The loop of the clients did something now that was due earlier."""
+        if now - due > 0.1:
+            self._late.append((due, now))
+
+    def refused(self, reason: str, begun: float) -> None:
+        """A handshake that began then has failed now."""
+        self._refused.append((reason, begun, time.monotonic()))
+
     def check_ends(self, places: list[Membership]) -> None:
         """Nothing is on its way any more: each member must have the last message of each publisher of its group."""
         now = time.monotonic()
@@ -111,7 +127,17 @@ class Ledger:
                 self._expect(place, publisher, rest, at, now)
 
     def settle(self) -> None:
-        """Decides which missing messages are faults, once all has been told."""
+        """Decides which missing messages and failed handshakes are faults, once all has been told."""
+        for reason, begun, failed in self._refused:
+            late = sum(now - due for due, now in self._late if begun <= now <= failed)
+            if any(begun <= kill <= failed for kill in self.kills):
+                self.counts[f"handshakes that failed as a worker was killed: {reason}"] += 1
+            elif late > TARDY:
+                self.counts[f"handshakes that failed as the clients' loop was late by over {TARDY:g} s: {reason}"] += 1
+            else:
+                self.counts[f"handshakes that failed for no known reason: {reason}"] += 1
+                self.fault(f"{reason} between {begun - self._began:.3f} s and {failed - self._began:.3f} s")
+        self._refused.clear()
         for missing in self._missing:
             if missing.number not in self._said.get(missing.publisher, ()):
                 self.counts["missing, and not confirmed"] += 1

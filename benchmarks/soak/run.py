@@ -151,7 +151,8 @@ async def _soak(settings: Settings, redis: RedisServer, say: Callable[[str], Non
             living = [tasks.create_task(client.run()) for client in clients]
             memory = _Memory(server)
             watching = tasks.create_task(memory.watch())
-            await _disturb(settings, server, redis, say)
+            lagging = tasks.create_task(_note_lateness(ledger))
+            await _disturb(settings, server, redis, ledger, say)
             watching.cancel()
             say("the clients come to rest")
             for client in clients:
@@ -161,6 +162,7 @@ async def _soak(settings: Settings, redis: RedisServer, say: Callable[[str], Non
             except TimeoutError:
                 doing = Counter(client.doing for client in clients)
                 ledger.fault(f"the clients do not come to rest within {LATEST:g} s: {dict(doing)}")
+            lagging.cancel()
             await _quiet(ledger)
             ledger.check_ends([place for client in clients for place in client.places.values()])
             for client in clients:
@@ -175,7 +177,17 @@ async def _soak(settings: Settings, redis: RedisServer, say: Callable[[str], Non
     return report
 
 
-async def _disturb(settings: Settings, server: Server, redis: RedisServer, say: Callable[[str], None]) -> None:
+async def _note_lateness(ledger: Ledger) -> None:
+    """Notes how late the clients' loop is, which runs all of them, until it is cancelled."""
+    while True:
+        due = time.monotonic() + 0.1
+        await asyncio.sleep(0.1)
+        ledger.was_late(due, time.monotonic())
+
+
+async def _disturb(
+    settings: Settings, server: Server, redis: RedisServer, ledger: Ledger, say: Callable[[str], None]
+) -> None:
     begin = time.monotonic()
 
     async def at(share: float) -> None:
@@ -191,8 +203,9 @@ async def _disturb(settings: Settings, server: Server, redis: RedisServer, say: 
             say(passed + "Redis was killed, and started again")
         else:
             victim = server.workers[0]  # the oldest, so that both are killed
-            os.kill(victim, signal.SIGKILL)
             killed = time.monotonic()
+            ledger.kills.append(killed)
+            os.kill(victim, signal.SIGKILL)
             await _until(lambda: len(server.workers) == 2 and victim not in server.workers)  # noqa: B023
             say(passed + f"worker {victim} was killed; another served after {time.monotonic() - killed:.1f} s")
     await at(1)

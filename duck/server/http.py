@@ -45,6 +45,7 @@ __all__ = ["Host", "HttpProtocol"]
 logger = logging.getLogger("duck.server")
 
 _NEVER = float("inf")
+_SPARE_TIME = 0.05  # seconds beyond the first deadline for a request that waits to be read
 _NO_ROOM = "too many connections: see Limits.connections and connections_per_address"
 
 
@@ -111,6 +112,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_phase",
         "_reader",
         "_server",
+        "_spared",
         "_tick",
         "_transport",
         "_unsent",
@@ -141,7 +143,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
         self._tick = 0
-        self.secure = self._lost = self._writing_paused = False
+        self.secure = self._lost = self._spared = self._writing_paused = False
         self._answered = False
         self._unsent = 0
 
@@ -421,6 +423,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._refuse(408, reason, self._reader.is_head)
         elif self._transport.is_closing():
             self._transport.abort()
+        elif self._phase is Phase.READING and not self._spared:
+            # A request may have come while the loop was busy: uvloop runs timers before it reads.
+            self._spared = True
+            self._set_deadline(_SPARE_TIME)
         else:
             self._end()
 

@@ -1,6 +1,7 @@
 """Deadlines of HTTP: for a request, for the next one, and for a client that does not read."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -26,6 +27,20 @@ def test_a_request_that_does_not_end(run, connect, part):
                 assert (await client.get()).status == 200
                 client.send(part)
                 assert (await client.response()).status == 408
+
+    run(scenario())
+
+
+def test_a_request_that_came_while_the_loop_was_busy(run, connect):
+    async def scenario():
+        limits = Limits(head_timeout=0.1)
+        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+            while not server._work.protocols:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            time.sleep(0.2)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+            client.send(GET)  # before the deadline is noticed
+            assert (await client.response()).status == 200
 
     run(scenario())
 
