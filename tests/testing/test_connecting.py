@@ -198,6 +198,13 @@ def test_errors_of_hooks_fail_the_test_with_their_traceback():
                 await ws.send("fail")
                 await ws.recv()
         assert caught.traceback[-1].name == "on_receive"
+        async with connect(Echo) as ws:
+            await ws.send("fail")
+            with pytest.raises(ZeroDivisionError):  # expected, so the end of the block does not raise it again
+                await ws.recv()
+            with pytest.raises(ConnectionClosed, match="1011"):
+                await ws.recv()
+            assert [type(error) for error in ws.errors] == [ZeroDivisionError]
         with pytest.raises(ZeroDivisionError):  # even if nobody looks
             async with connect(Echo) as ws:
                 await ws.send("fail")

@@ -23,7 +23,7 @@ __all__ = ["Dialed", "Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
-_LITERAL = re.compile(r":|\.\d+$")  # in an IP address
+_DIRECT = re.compile(r":|\.\d+$|^localhost$")  # hosts with one address, or whose addresses fail at once
 _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 _PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -198,8 +198,8 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
     if sock is not None:
         _, protocol = await loop.create_connection(opening, sock=sock, **options)
         return protocol
-    # uvloop lacks it, and in Python 3.12 it fails with eager tasks. For a literal address it would only make a task.
-    if not _LITERAL.search(address.host) and isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory():
+    # uvloop lacks it, in Python 3.12 it fails with eager tasks, and a cancellation may leave its socket unclosed.
+    if not _DIRECT.search(address.host) and isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory():
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
     return protocol

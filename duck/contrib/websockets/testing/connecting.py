@@ -56,6 +56,7 @@ class TestConnection(ClientConnection):
         super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), **options)
         self.timeout = timeout
         self.errors: list[BaseException] = []
+        self._raised: list[BaseException] = []
         self._raise_errors = raise_errors
         self._server = Server(application, kwargs or {}, self._address.secure, scope)
         self._network: Network | None = None
@@ -235,9 +236,11 @@ class TestConnection(ClientConnection):
         return min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
-        """Raises the exception of a hook, with its own traceback."""
-        if self._raise_errors and self.errors and self.errors[0] is not cause:
-            raise self.errors[0] from None
+        """Raises the first exception of a hook that the test has not had yet, with its own traceback."""
+        error = next((error for error in self.errors if error not in self._raised), None)
+        if self._raise_errors and error is not None and error is not cause:
+            self._raised.append(error)
+            raise error from None
 
     def _note_errors(self, error: BaseException) -> None:
         for other in self.errors:

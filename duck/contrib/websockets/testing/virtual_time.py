@@ -23,7 +23,7 @@ class _Selector(selectors.DefaultSelector):
         jobs: Jobs of the loop in threads.
     """
 
-    _counted = 0.0  # the real time until which the clock has followed the jobs
+    _counted = 0.0  # the real time up to which the clock has followed
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,19 +35,20 @@ class _Selector(selectors.DefaultSelector):
         if not events and (timeout is None or timeout > 0):
             # The loop's own socket, by which threads and signals wake it, is registered always.
             if timeout is None or self.jobs or len(self.get_map()) > 1:
-                start = time.monotonic()
+                if not self.jobs:
+                    self._counted = time.monotonic()
                 events = super().select(timeout)
-                self._follow(start)
+                self._follow()
             else:
                 self.now += timeout
-        if self.jobs:  # which may have taken their time while the loop was busy
-            self._follow(self._counted)
+        elif self.jobs:  # they take their time while the loop is busy, too
+            self._follow()
         return events
 
-    def _follow(self, start: float) -> None:
-        """Adds the real time since `start`, as far as it has not been added yet."""
+    def _follow(self) -> None:
+        """Adds the real time that has not been counted yet."""
         now = time.monotonic()
-        self.now += max(now - max(start, self._counted), 0.0)
+        self.now += now - self._counted
         self._counted = now
 
     def begin_job(self) -> None:
@@ -84,8 +85,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], Any], *args: *Ts) -> "asyncio.Future[Any]":
         """Runs a function in a thread, meanwhile without jumps of the clock."""
-        job: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
-        self._virtual.begin_job()
+        self._virtual.begin_job()  # before the thread begins
+        try:
+            job: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
+        except BaseException:
+            self._virtual.jobs -= 1
+            raise
         job.add_done_callback(self._job_done)
         return job
 
