@@ -407,9 +407,10 @@ def test_in_process_of_an_unknown_tier(codec):
     assert f"ImportError: DUCK_SIMD='mmx': this machine has {tiers}" in run.stderr
 
 
-def test_the_method_send_keeps_its_parameters_and_its_docstring(codec):
+@pytest.mark.parametrize("slots", [["_protocol"], ["__dict__"]])
+def test_the_method_send_keeps_its_parameters_and_its_docstring(codec, slots):
     class End:
-        __slots__ = ("_protocol",)
+        __slots__ = slots
 
         def send(self, data, opcode=1):
             """Sends."""

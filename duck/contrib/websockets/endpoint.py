@@ -5,6 +5,7 @@
 
 import asyncio
 import enum
+import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -68,7 +69,9 @@ class WebSocketEndpoint:
     COMPRESSION: bool | Compression = True
     METRICS: Metrics | None = None
 
-    __slots__ = ("__dict__", "__weakref__", "_protocol")
+    # A slot, from which the codec's `send` takes the connection; but in Python 3.13 an object with a slot has its other
+    # attributes in a dict of 300 bytes.
+    __slots__ = ("__dict__", "__weakref__", *(() if sys.version_info[:2] == (3, 13) else ("_protocol",)))
 
     # Values that most connections never change: defaults of the class spare each connection the assignment.
     subprotocol: str | None = None

@@ -43,12 +43,11 @@ def sending(type cls):
     A base class in C would cost more, because its objects would have no values in line (Python 3.12).
     """
     cdef PyMethodDef definition = (<PyMethodDescrObject *>_Sends.__dict__["send"]).d_method[0]
-    slot = cls.__dict__.get("_protocol")
+    method, slot = cls.__dict__["send"], cls.__dict__.get("_protocol")
     if type(slot) is not <type><object>&PyMemberDescr_Type or (
         (<PyMemberDescrObject *>slot).d_member.offset != sizeof(BareObject)
     ):
-        raise TypeError(f"{cls.__name__} needs _protocol as its first slot")
-    method = cls.__dict__["send"]
+        return method
     doc = f"send($self, data, opcode=1)\n--\n\n{method.__doc__}".encode()
     definition.ml_doc = PyBytes_AS_STRING(doc)
     kept = PyBytes_FromStringAndSize(<char *>&definition, sizeof(PyMethodDef))
