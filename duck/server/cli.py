@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"duck: {error}", file=sys.stderr)
         return error.status
     except LifespanError as error:
-        traceback.print_exception(error.__cause__)
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         print(f"duck: {error}", file=sys.stderr)
         return 1
 
@@ -128,7 +129,8 @@ def _name_groups(url: str | None) -> None:
 
 
 def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
-    where, other = f"{arguments.host or '*'}:{arguments.port}", "--host or --port"
+    host = arguments.host or "*"
+    where, other = f"{f'[{host}]' if ':' in host else host}:{arguments.port}", "--host or --port"
     if arguments.uds is not None:
         where, other = arguments.uds, "--uds"
     elif arguments.fd is not None:

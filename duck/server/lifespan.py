@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-__all__ = ["Lifespan", "LifespanError", "alive"]
+__all__ = ["Lifespan", "LifespanError", "NoLifespanError", "alive"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Called with the server; what it returns is entered before the first connection is accepted."""
@@ -14,6 +15,10 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 class LifespanError(Exception):
     """The lifespan of an application has failed. The traceback is in the cause."""
+
+
+class NoLifespanError(LifespanError, TypeError):
+    """An object is no lifespan; the message says what to do."""
 
 
 class HasState(Protocol):
@@ -35,21 +40,19 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
 
     Raises:
         LifespanError: The lifespan has failed, or its end was cancelled.
-        TypeError: The object is no lifespan.
+        NoLifespanError: The object is no lifespan.
     """
     if lifespan is None:
         yield
         return
-    manager = lifespan(server)
-    if not isinstance(manager, AbstractAsyncContextManager):
-        raise TypeError(
-            f"the lifespan {lifespan!r} returned {type(manager).__name__}, which is no async context manager;"
-            " decorate it with contextlib.asynccontextmanager"
-        )
     try:
+        manager = _manager(lifespan, server)
         server.state = await manager.__aenter__()
-    except Exception as error:
-        raise LifespanError(f"the lifespan failed at startup: {type(error).__name__}: {error}") from error
+    except NoLifespanError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        _reraise_cancellation(error)
+        raise LifespanError(f"the lifespan failed at startup: {_words(error)}") from error
     try:
         yield
     finally:
@@ -57,9 +60,35 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
         try:
             async with limit:
                 await manager.__aexit__(None, None, None)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_cancellation(error)
             if limit.expired():
                 raise LifespanError(
                     f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
                 ) from error
-            raise LifespanError(f"the lifespan failed at shutdown: {type(error).__name__}: {error}") from error
+            raise LifespanError(f"the lifespan failed at shutdown: {_words(error)}") from error
+
+
+def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManager[Any]:
+    if not callable(lifespan):
+        raise NoLifespanError(f"the lifespan {lifespan!r} is no function that returns an async context manager")
+    manager: Any = lifespan(server)
+    if isinstance(manager, AbstractAsyncContextManager):
+        return manager
+    if inspect.iscoroutine(manager):
+        manager.close()  # otherwise Python warns that it was never awaited
+    raise NoLifespanError(
+        f"the lifespan {lifespan!r} returned {type(manager).__name__}, which is no async context manager;"
+        " decorate it with contextlib.asynccontextmanager"
+    )
+
+
+def _reraise_cancellation(error: BaseException) -> None:
+    """Raise a cancellation of the current task again; the application itself may raise a CancelledError, too."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

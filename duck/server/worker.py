@@ -135,7 +135,7 @@ def main(file: int) -> None:
             with control.makefile("rb") as stream:
                 order: Boot = pickle.load(stream)
             _serve(order, control, report)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             report.failed(error)
             sys.exit(1)
 
@@ -157,7 +157,7 @@ class _Report:
         with contextlib.suppress(OSError):  # the supervisor is gone, or does not read
             self._write({"stats": server.stats().as_dict()})
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Reports the error that ends the worker; logs it once the supervisor reads no more."""
         report = _failure(error)
         if self._serves:
@@ -171,10 +171,10 @@ class _Report:
         self._control.sendall(json.dumps(line).encode() + b"\n")
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: BaseException) -> dict[str, Any]:
     """Describe an error for the supervisor: message, traceback if it helps, and exit status."""
     if isinstance(error, LifespanError):
-        details = "".join(traceback.format_exception(error.__cause__))
+        details = "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
         return {"failed": str(error), "details": details, "status": 1}
     if isinstance(error, _PLAIN):
         return {"failed": str(error), "details": getattr(error, "details", ""), "status": 2}

@@ -94,12 +94,40 @@ def test_an_error_at_shutdown_comes_after_the_last_connection(run):
     run(scenario())
 
 
-def test_a_function_that_is_no_lifespan(run):
-    async def lifespan(server):
+def test_functions_that_are_no_lifespan(run):
+    async def generator(server):
+        yield
+
+    async def coroutine(server):
+        pass
+
+    @contextlib.asynccontextmanager
+    async def without_argument():
         yield
 
     async def scenario():
-        with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
+        for lifespan in (generator, coroutine):
+            with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
+                async with serve(Greeting, port=0, lifespan=lifespan):
+                    pass
+        with pytest.raises(LifespanError, match=r"failed at startup: TypeError: .*takes 0 positional arguments"):
+            async with serve(Greeting, port=0, lifespan=without_argument):
+                pass
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("moment", ["startup", "shutdown"])
+def test_a_lifespan_that_cancels_itself_has_failed(run, moment):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        if moment == "startup":
+            raise asyncio.CancelledError
+        yield
+        raise asyncio.CancelledError
+
+    async def scenario():
+        with pytest.raises(LifespanError, match=f"failed at {moment}: CancelledError"):
             async with serve(Greeting, port=0, lifespan=lifespan):
                 pass
 
