@@ -6,7 +6,7 @@
     SIGTTOU          one worker less, if there are several
 
 A worker that ends is restarted at once; if its successor fails soon, too, after a pause that doubles each time. The
-supervisor runs no code of the application.
+supervisor gives up after a few in a row, unless one has ever served for a while. It runs no code of the application.
 """
 
 import asyncio
@@ -98,6 +98,7 @@ class Supervisor:
         self._leaving: dict[Worker, asyncio.Task[None]] = {}  # have ended
         self._past = Stats()  # of all workers that have ended
         self._all_serve = False
+        self._proven = False  # a worker has served for a while
         self._addresses: list[str] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = stop
@@ -226,6 +227,11 @@ class Supervisor:
             slot.worker = None
             logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
             slot.failures = 0 if loop.time() - since >= _STEADY else slot.failures + 1
+            if slot.failures >= _ATTEMPTS and not self._proven:
+                raise WorkerError(
+                    f"{slot.failures} workers in a row have ended within {_STEADY:g} s of service; the last"
+                    f" {outcome(worker.ended.result())}: see its log"
+                )
             slot.worker = await self._filled(slot)
             slot.answer(True)
             return
@@ -274,8 +280,13 @@ class Supervisor:
             self._retire(worker)
             raise
         logger.info("worker %d serves %s", worker.pid, ", ".join(addresses))
+        if not self._proven:
+            asyncio.get_running_loop().call_later(_STEADY, self._prove, worker)
         self._addresses = addresses
         return worker
+
+    def _prove(self, worker: Worker) -> None:
+        self._proven = self._proven or not worker.ended.done()
 
     def _retire(self, worker: Worker) -> None:
         """Stop a worker while others go on."""

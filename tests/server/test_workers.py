@@ -212,6 +212,20 @@ def test_workers_that_die_at_once_again_and_again(folder):
     )
 
 
+def test_workers_that_die_soon_after_they_serve_again_and_again(folder):
+    (folder / "fading.py").write_text(
+        APPLICATION.replace(
+            'yield "alive"', "import asyncio; asyncio.get_running_loop().call_later(0.05, os._exit, 7); yield"
+        )
+    )
+    result = run_command(folder, "serve", "fading.py", "--port", 0, "--workers", 2)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"duck: 5 workers in a row have (ended within 5 s of service|failed); .* ended with status 7.*", last
+    )
+
+
 def test_a_worker_is_stopped_at_any_moment_of_its_end():
     async def scenario():
         worker = await Worker.start(Boot([], [], None, b"", [], 1))
