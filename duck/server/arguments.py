@@ -42,7 +42,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a Python file, or module[:attribute]; the attribute is urlpatterns by default, "
+        help="a Python file or a module, with :attribute for another attribute than urlpatterns, "
         "or else the only View class",
     )
     _add_addresses(parser.add_argument_group("addresses"))
@@ -173,7 +173,7 @@ def _add_limits(group: Any) -> None:
 
 
 def _add_logging(group: Any) -> None:
-    group.add_argument("--log-level", choices=LOG_LEVELS, help="lowest level that is logged (info)")
+    group.add_argument("--log-level", type=str.lower, choices=LOG_LEVELS, help="lowest level that is logged (info)")
     group.add_argument(
         "--access-log",
         action=argparse.BooleanOptionalAction,
@@ -296,11 +296,13 @@ _seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
 
 
 def _host(text: str) -> str | None:
-    return None if text == "*" else text
+    if not text:
+        raise argparse.ArgumentTypeError("give an address or a name, or * for every interface")
+    return None if text == "*" else text.removeprefix("[").removesuffix("]")
 
 
 def _path(text: str) -> str:
-    if not text.startswith("/") or {*text} & {*"<>?# "}:
+    if not (text.startswith("/") and text.isprintable()) or {*text} & {*"<>?#% "}:
         raise argparse.ArgumentTypeError(f"{text!r} is not a path, such as /healthz")
     return text
 

@@ -64,6 +64,8 @@ async def exposing(address: str | None, stats: Callable[[], Awaitable[Stats]]) -
             page = path("/metrics", metrics)
             server = await stack.enter_async_context(serve([page], host, port, limits=limits, shutdown_timeout=1.0))
         except OSError as error:
-            raise ExpositionError(f"cannot serve metrics at {address}: {error.strerror or error}") from error
+            raise ExpositionError(
+                f"cannot serve metrics at {address}: {error.strerror or error}; choose another --metrics"
+            ) from error
         logger.info("metrics at %s/metrics", server.addresses[0].replace("ws", "http", 1))
         yield

@@ -62,7 +62,10 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
         with suppress(ValueError):
             return [(_FAMILIES[ipaddress.ip_address(host).version], (host, port))]
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # such as an empty label
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 

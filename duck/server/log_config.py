@@ -50,8 +50,9 @@ class LogOptions:
             try:
                 _configure(Path(self.file))
             except Exception as error:
+                words = " ".join(str(error).split())
                 raise LogConfigError(
-                    f"cannot configure logging by {self.file}: {error}; give a .json or .toml file for"
+                    f"cannot configure logging by {self.file}: {words}; give a .json or .toml file for"
                     " logging.config.dictConfig, or an INI file for logging.config.fileConfig"
                 ) from error
             if self.level is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -48,9 +49,18 @@ def _checked(name: str, module: str, attribute: str) -> Callable[[], asyncio.Abs
         raise LoopError(f"no loop {name}: {type(error).__name__}: {error}; give the module:function of one") from error
 
     def make() -> asyncio.AbstractEventLoop:
-        loop = factory()
+        try:
+            loop: Any = factory()
+        except Exception as error:
+            raise LoopError(
+                f"{name} creates no loop: {type(error).__name__}: {error}; give a function without arguments"
+            ) from error
+        if inspect.iscoroutine(loop):
+            loop.close()  # otherwise Python warns that it was never awaited
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise LoopError(f"{name} returned {type(loop).__name__}, which is no event loop")
+        if loop.is_closed() or loop.is_running():
+            raise LoopError(f"{name} returned a loop that is closed or runs already; it must create a new one")
         return loop
 
     return make

@@ -119,7 +119,7 @@ def run_options(
         for address in server.addresses:
             print(f"listening on {address}", flush=True)
         address, page = server.addresses[0], server.routes.first_page
-        if page is not None and address.startswith("ws"):
+        if page is not None and address.startswith(("ws://", "wss://")):
             print(f"open http{address.removeprefix('ws')}{page} in a browser", flush=True)
         notify("READY=1")
         with on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):

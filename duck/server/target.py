@@ -47,21 +47,20 @@ def load(target: str) -> Target:
     """Import a target, and the `lifespan` of its module.
 
     Args:
-        target: The path of a Python file, or `module` or `module:attribute`. The default attribute is `urlpatterns`, or
-            else the only `View` class that the module defines.
+        target: The path of a Python file or the name of a module, and `:attribute` for another attribute than
+            `urlpatterns`, or else the only `View` class that the module defines.
 
     Raises:
         TargetError: The target does not exist, its import fails, or the routes are malformed.
     """
-    if target.endswith(".py"):
-        module = _import_file(Path(target))
-        return _checked(target, _default(module, target), module)
-    module_name, _, attribute = target.partition(":")
-    module = _import_module(module_name, target)
+    name, _, attribute = (target, "", "") if target.endswith(".py") else target.rpartition(":")
+    if not name:
+        name, attribute = target, ""
+    module = _import_file(Path(name)) if name.endswith(".py") else _import_module(name, target)
     try:
         found = reduce(getattr, attribute.split("."), module) if attribute else _default(module, target)
     except AttributeError:
-        raise TargetError(f"{module_name} has no {attribute!r}; check the name behind the colon") from None
+        raise TargetError(f"{name} has no {attribute!r}; check the name behind the colon") from None
     return _checked(target, found, module)
 
 
@@ -100,27 +99,30 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(str(path), error) from error
     return module
 
 
 def _import_module(name: str, target: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TargetError(f"{target!r} names no module; give the path of a Python file, or a module's name")
     sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise TargetError(
-                f"{target}: no module {error.name!r}; "
-                "run this from the folder that holds it, or give the path of a .py file"
-            ) from None
+            words = "run this from the folder that holds it, or give the path of a .py file"
+            parent, _, attribute = error.name.rpartition(".")
+            if parent in sys.modules and hasattr(sys.modules[parent], attribute):
+                words = f"did you mean {parent}:{attribute}?"
+            raise TargetError(f"{target}: no module {error.name!r}; {words}") from None
         raise _failure(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(name, error) from error
 
 
-def _failure(name: str, error: Exception) -> TargetError:
+def _failure(name: str, error: Exception | SystemExit) -> TargetError:
     """Describe an error in the application: one line with its place there, and its traceback."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):

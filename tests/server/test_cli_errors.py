@@ -7,6 +7,7 @@ import pytest
 
 from duck.server import Limits
 from duck.server.cli import main
+from duck.server.loops import LoopError, loop_factory
 
 from ..support.commands import ROOT, run_command
 from .command import ONE_VIEW, fails
@@ -30,8 +31,11 @@ def test_groups_that_cannot_be(folder):
         ("echo:path", "is neither a list of routes nor a View class"),
         ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
         ("two.py", "has no urlpatterns and defines 2 views"),
-        ("", "cannot be imported: ValueError: Empty module name\n"),
-        ("..up", "cannot be imported: TypeError: the 'package' argument is required"),
+        ("", "'' names no module; give the path of a Python file, or a module's name\n"),
+        (":Echo", "':Echo' names no module"),
+        ("./echo", "'./echo' names no module"),
+        ("echo.Echo", "no module 'echo.Echo'; did you mean echo:Echo?"),
+        ("echo.py:nothing", "echo.py has no 'nothing'; check the name behind the colon"),
         ("methods.py", "'/': the server offers GET, HEAD, POST only"),
     ],
 )
@@ -67,6 +71,11 @@ def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target
     [
         ("\nx = (\n", "    x = (", "SyntaxError: '(' was never closed (/.*/app.py, line 2)"),
         ("import nowhere\n", "    import nowhere", "ModuleNotFoundError: No module named 'nowhere' (/.*, line 1)"),
+        (
+            "import sys\nsys.exit('no database')\n",
+            "    sys.exit('no database')",
+            "SystemExit: no database (/.*/app.py, line 2)",
+        ),
         ("raise Exception('one\\ntwo')\n", "Exception: one", "Exception: one two (/.*/app.py, line 1)"),
         (
             "try:\n    1 / 0\nexcept Exception:\n    x\n",
@@ -108,6 +117,8 @@ def test_no_command(folder):
         (("serve", "echo.py", "--dance"), "unrecognized arguments: --dance; see duck serve --help"),
         (("serve", "echo.py", "--port", "abc"), "argument --port: 'abc' is not a port, 0 to 65535; see"),
         (("serve", "echo.py", "--port", "65536"), "'65536' is not a port, 0 to 65535"),
+        (("serve", "echo.py", "--host", ""), "give an address or a name, or * for every interface"),
+        (("serve", "echo.py", "--health-path", "/%41"), "'/%41' is not a path, such as /healthz"),
         (("serve", "echo.py", "--uds-mode", "999"), "'999' is not a mode in octal, such as 660"),
         (("serve", "echo.py", "--fd", "-1"), "'-1' is not a file descriptor"),
         (("serve", "echo.py", "--shutdown-code", "1000"), "1000"),
@@ -141,6 +152,23 @@ def test_bad_usage(capsys, arguments, words):
     assert line.count("\n") == 1
     assert words in line
     assert line.endswith("--help\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def make(): raise OSError('no files')", "creates no loop: OSError: no files; give a function without"),
+        ("def make(name): pass", r"creates no loop: TypeError: make\(\) missing 1 required positional argument"),
+        ("async def make(): pass", "returned coroutine, which is no event loop"),
+        ("def make(): loop = new_event_loop(); loop.close(); return loop", "returned a loop that is closed"),
+    ],
+)
+def test_factories_that_create_no_loop(tmp_path, monkeypatch, source, words):
+    (tmp_path / "broken_loop.py").write_text(f"from asyncio import new_event_loop\n{source}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_loop", raising=False)
+    with pytest.raises(LoopError, match=f"broken_loop:make {words}"):
+        loop_factory("broken_loop:make")()
 
 
 @pytest.mark.parametrize(
