@@ -246,10 +246,19 @@ class RequestReader:
             raise _Stop
         self._head = head
         self._body = bytearray() if method == "POST" else None
+        if self._body is not None and not upgrade:
+            self._check_body(int(headers.get("content-length", "0")))
 
     def on_body(self, part: bytes) -> None:
         if self._body is not None:
             self._body += part
+            self._check_body(len(self._body))
+
+    def _check_body(self, size: int) -> None:
+        """Cut a POST with a longer body short: one that declares its length, before the body has come."""
+        if size > self._limits.body_size and self._head is not None:
+            self._cut_short(self._head)
+            raise _Stop
 
     def on_message_complete(self) -> None:
         self._turns += 1

@@ -162,6 +162,17 @@ def test_the_body_of_a_post_is_kept(data, step):
     assert not reader.in_request
 
 
+@pytest.mark.parametrize("step", [None, 1])
+def test_the_limit_of_a_body_is_exact_and_told_before_the_body(step):
+    limits = Limits(body_size=5)
+    form = post(b"Content-Length: 5", body=b"a=123")
+    assert read_one(form, limits=limits, step=step).body == b"a=123"
+    assert read_one(post(b"Content-Length: 6"), limits=limits, step=step).body is None
+    chunks = post(b"Transfer-Encoding: chunked", body=b"3\r\na=1\r\n3\r\n234\r\n")
+    assert read_one(chunks, limits=limits, step=step).body is None
+    assert read_one(post(b"Content-Length: " + b"9" * 18), limits=limits, step=step).body is None
+
+
 def test_a_body_within_the_limit_keeps_the_connection():
     size = Limits().body_size
     data = post(b"Content-Length: %d" % size, body=b"x" * size)
