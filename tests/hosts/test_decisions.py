@@ -179,6 +179,35 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
     assert message in str(error) or message in str(error.__context__)
 
 
+def test_a_hook_that_returns_false_accepts_nobody(run, serving, dial, log):
+    """It means a refusal, as in other libraries."""
+
+    class View(Told):
+        async def on_handshake(self, handshake):
+            return False
+
+    async def scenario():
+        async with serving(View) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 500
+
+    run(scenario())
+    ((_, _, error),) = log()
+    assert "returned False: return None to accept, or raise HandshakeError" in str(error)
+
+
+def test_a_hook_that_terminates_its_connection(run, serving, dial):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            self.terminate()
+
+    async def scenario():
+        async with serving(View) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 503
+        assert View.made.events == []
+
+    run(scenario())
+
+
 def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
     class View(Undecided):
         HANDSHAKE_TIMEOUT = 0.02

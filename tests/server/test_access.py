@@ -4,7 +4,9 @@ import logging
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import HandshakeError, WebSocketView
+from duck.contrib.websockets.logging import log_refusal
+from duck.http.request import HttpRequest
 from duck.server import Limits, serve
 from duck.urls import path
 
@@ -69,6 +71,13 @@ def test_no_access_log_where_it_is_not_asked_for(ask, caplog):
     caplog.set_level("INFO")
     ask(request("/page"))
     assert caplog.records == []
+
+
+def test_a_long_reason_of_a_refusal_is_cut_in_the_log(caplog):
+    caplog.set_level("INFO")
+    log_refusal(HttpRequest("GET", "/", []), HandshakeError(403, "long " * 1000))
+    (record,) = caplog.records
+    assert len(record.getMessage()) < 300
 
 
 @pytest.mark.parametrize(

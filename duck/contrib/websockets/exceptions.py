@@ -78,6 +78,7 @@ class HandshakeError(BaseException):
 
     Raises:
         ValueError: The status is not that of a final response.
+        TypeError: The message is no str, or the body neither str nor bytes.
     """
 
     def __init__(
@@ -92,6 +93,10 @@ class HandshakeError(BaseException):
     ) -> None:
         if not 200 <= status <= 599:
             raise ValueError(f"a handshake is refused with a status from 200 to 599, not {status!r}")
+        if not isinstance(message, str):
+            raise TypeError(f"the message of a refusal is a str, not {type(message).__name__}: give bytes as body=")
+        if not isinstance(body, str | bytes | None):
+            raise TypeError(f"the body of a refusal is a str or bytes, not {type(body).__name__}")
         super().__init__(message)
         self.status = status
         self.message = message

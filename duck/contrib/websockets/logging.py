@@ -32,6 +32,9 @@ if access_logger.level == logging.NOTSET:  # keeps a level that was set before t
     access_logger.setLevel(logging.WARNING)
 
 
+_REASON = 200  # characters of the reason of a refusal, which may be a page of HTML
+
+
 def printable(text: str) -> str:
     """Text of a peer as part of a line: line breaks and control characters become escapes."""
     if text.isprintable():
@@ -88,7 +91,9 @@ def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:
         details = [f"{name}: {request.headers.get(name.lower(), '-')}" for name in error.fields]
         if error.setting:
             details.append(f"see {error.setting}")
-        log_event(request, "REFUSED", error.status, error, f"({'; '.join(details)})" if details else "")
+        words = str(error)
+        words = words if len(words) <= _REASON else f"{words[:_REASON]}..."
+        log_event(request, "REFUSED", error.status, words, f"({'; '.join(details)})" if details else "")
 
 
 def log_access(

@@ -2,7 +2,7 @@
 
 hook returns ----------------------------> the acceptance, as the hook has changed it
 hook raises HandshakeError --------------> that refusal
-hook raises anything else ---------------> 500, and the exception is logged
+hook raises or returns anything else ----> 500, and the exception is logged
 no decision within HANDSHAKE_TIMEOUT ----> 503, and the hook is cancelled
 the peer leaves -------------------------> no answer, and the hook is cancelled
 the server stops ------------------------> 503, and the hook is cancelled
@@ -27,7 +27,7 @@ __all__ = ["Decision"]
 
 _EARLY_LIMIT = 65536  # bytes kept of a peer's data before the answer
 
-Hook = Callable[[Handshake], Awaitable[None]]
+Hook = Callable[[Handshake], Awaitable[object]]
 
 
 class Decision:
@@ -50,7 +50,8 @@ class Decision:
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
         self._refusal: HandshakeError | None = None
-        self._cancelled: asyncio.Future[None] | None = None  # done once `cancel` was called
+        self._withdrawn = False  # `cancel` was called
+        self._cancelled: asyncio.Future[None] | None = None  # done then
         self._over: asyncio.Future[None] | None = None  # done once `made` ends; both only where the hook waits
 
     async def made(self) -> Context:
@@ -68,7 +69,7 @@ class Decision:
         self._task = task = stepping.start_task(loop, self._run(), context)
         if not task.done():
             await self._wait(task, loop)
-        if task.cancelled():
+        if task.cancelled() or self._withdrawn:
             raise HandshakeError(503, "the service is not available")
         refusal, self._refusal = self._refusal, None  # its traceback would hold it, in a cycle
         if refusal is not None:
@@ -80,6 +81,7 @@ class Decision:
 
     def cancel(self) -> None:
         """Refuses the handshake with 503: the server stops."""
+        self._withdrawn = True
         if self._cancelled is not None and not self._cancelled.done():
             self._cancelled.set_result(None)
 
@@ -129,7 +131,10 @@ class Decision:
     async def _run(self) -> None:
         """Runs the hook; an exception in it is a refusal."""
         try:
-            await self._hook(self._handshake)
+            found = await self._hook(self._handshake)
+            if found is not None:
+                # A hook that returns False means a refusal.
+                raise TypeError(f"{self._name} returned {found!r}: return None to accept, or raise HandshakeError")
         except HandshakeError as error:
             self._refusal = error
             try:
