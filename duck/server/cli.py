@@ -14,6 +14,7 @@ from typing import Any
 from duck.contrib.websockets import __version__
 from duck.contrib.websockets.client import bench, terminal
 
+from .accept import BACKLOG
 from .arguments import Parser, add_serve_options, log_options, options
 from .exposition import ExpositionError, prometheus
 from .lifespan import LifespanError
@@ -21,6 +22,7 @@ from .log_config import LogConfigError
 from .loops import LOOPS, LoopError, loop_factory
 from .runner import run_options
 from .signals import outlast_signals
+from .stdio import open_standard_files
 from .supervisor import WorkerError, WorkersUnavailableError, supervise
 from .systemd import passed_by_systemd
 from .target import TargetError, load
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "serve":
+            open_standard_files()
             _serve(arguments)
             outlast_signals()
             return 0
@@ -147,7 +150,18 @@ def _sockets(arguments: argparse.Namespace) -> list[socket.socket]:
         if arguments.fd is not None:
             raise UsageError("--uds and --fd each say where to listen; give one of them")
         return []
-    return passed_by_systemd() if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
+    if arguments.fd is None:
+        return passed_by_systemd()
+    sock = socket.socket(fileno=arguments.fd)
+    try:
+        name = sock.getsockname()
+        if isinstance(name, tuple) and not name[1]:
+            raise UsageError(f"the socket of file descriptor {arguments.fd} has no port; bind it first")
+        sock.listen(BACKLOG)  # a socket that cannot listen ends the command rather than each worker
+    except BaseException:
+        sock.close()
+        raise
+    return [sock]
 
 
 def _certificates(arguments: argparse.Namespace) -> Certificates | None:

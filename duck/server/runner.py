@@ -19,6 +19,7 @@ from .options import Options
 from .process import Stop, serve_until_stopped
 from .server import Server
 from .signals import on_hangup, on_signals
+from .stdio import announce
 from .supervisor import supervise
 from .systemd import notify, notify_reloading
 from .target import Target
@@ -117,10 +118,10 @@ def run_options(
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
         for address in server.addresses:
-            print(f"listening on {address}", flush=True)
+            announce(f"listening on {address}")
         address, page = server.addresses[0], server.routes.first_page
         if page is not None and address.startswith(("ws://", "wss://")):
-            print(f"open http{address.removeprefix('ws')}{page} in a browser", flush=True)
+            announce(f"open http{address.removeprefix('ws')}{page} in a browser")
         notify("READY=1")
         with on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):
             yield

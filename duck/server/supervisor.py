@@ -28,6 +28,7 @@ from .exposition import exposing
 from .listener import Listener
 from .options import Options
 from .signals import on_signals
+from .stdio import announce
 from .systemd import notify, notify_reloading
 from .worker import Boot, Job, boot, is_worker
 from .worker_process import Worker, WorkerError, outcome
@@ -238,7 +239,7 @@ class Supervisor:
         try:
             slot.worker = await self._start(slot)
         except WorkerError as error:
-            logger.error("%sthe workers are not replaced, because a new one fails: %s", error.details, error)
+            logger.error("the workers are not replaced, because a new one fails: %s", error.described())
             slot.answer(False)
         else:
             self._retire(worker)
@@ -264,14 +265,14 @@ class Supervisor:
                 nobody = not self._all_serve or not any(other.worker for other in self._slots)
                 if nobody and slot.failures >= _ATTEMPTS:
                     raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
-                logger.error("%s%s", error.details, error)
+                logger.error("%s", error.described())
 
     async def _start(self, slot: Slot) -> Worker:
         try:
             slot.sockets = slot.sockets or self._listener.take()
             worker = await Worker.start(self._order._replace(files=[sock.fileno() for sock in slot.sockets]))
         except OSError as error:
-            raise WorkerError(f"cannot start a worker: {error}") from error
+            raise WorkerError(f"cannot start a worker: {error.strerror or error}", is_known=True) from error
         self._workers.add(worker)
         worker.ended.add_done_callback(lambda _: self._forget(worker))
         try:
@@ -332,7 +333,7 @@ class Supervisor:
         if not self._all_serve and all(slot.worker for slot in self._slots):
             self._all_serve = True
             for address in self._addresses:
-                print(f"listening on {address}", flush=True)
+                announce(f"listening on {address}")
             notify("READY=1")
 
 

@@ -39,6 +39,10 @@ class WorkerError(Exception):
         self.status = status
         self.is_known = is_known
 
+    def described(self) -> str:
+        """Return the message, with the traceback below it."""
+        return f"{self}\n{self.details}".rstrip()
+
 
 class Worker:
     """A worker process.

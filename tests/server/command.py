@@ -40,9 +40,9 @@ def echo(address, **options):
         return client.recv()
 
 
-def fails(folder, *arguments):
+def fails(folder, *arguments, **options):
     """The one line in which a command says what to do."""
-    result = run_command(folder, *arguments)
+    result = run_command(folder, *arguments, **options)
     assert result.returncode == 2, result
     assert result.stdout == ""
     assert result.stderr.endswith("\n")

@@ -56,6 +56,14 @@ def test_a_file_descriptor(folder):
             assert echo(process.address) == "hello"
 
 
+def test_file_descriptors_that_cannot_listen(folder):
+    with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        for sock, words in ((unbound, "has no port; bind it first"), (datagrams, "Operation not supported; choose")):
+            line = fails(folder, "serve", "echo.py", "--workers", 2, "--fd", sock.fileno(), pass_fds=[sock.fileno()])
+            assert words in line
+
+
 def test_sockets_that_systemd_passes(folder):
     """They take the place of --host and --port, and no other process hears of them."""
     told = "str([name for name in __import__('os').environ if name.startswith('LISTEN_')])"

@@ -1,5 +1,6 @@
 """The `duck` command in processes of its own: signals, lifespans, and notices to systemd."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import time
 
 import pytest
-from websockets.sync.client import connect
+from websockets.sync.client import connect, unix_connect
 
 from ..support.commands import Process, command, environment, run_command
 from .command import ONE_VIEW
@@ -41,6 +42,34 @@ def refused(address):
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_standard_files_that_are_closed(folder):
+    """The sockets get no numbers below 3, where libuv would abort the process."""
+    is_served_by(
+        folder, ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("serve", "echo.py", "--uds", "duck.sock")]
+    )
+
+
+def test_an_output_without_a_reader(folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as output:
+        is_served_by(folder, command("serve", "echo.py", "--uds", "duck.sock"), stdout=output)
+
+
+def is_served_by(folder, words, **options):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(str(folder / "notices"))
+        notices.settimeout(30)
+        notify = {"NOTIFY_SOCKET": str(folder / "notices")}
+        with subprocess.Popen(words, cwd=folder, env=environment() | notify, **options) as process:
+            assert notices.recv(100) == b"READY=1"
+            with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
+                client.send("hello")
+                assert client.recv() == "hello"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
 
 
 def test_a_later_signal_ends_it_at_once(folder):

@@ -88,7 +88,7 @@ class Process:
 
 
 def run_command(
-    folder: Path, *arguments: object, words: Sequence[str] | None = None
+    folder: Path, *arguments: object, words: Sequence[str] | None = None, pass_fds: Sequence[int] = ()
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a command to its end; `words` take the place of those of `duck`."""
     return subprocess.run(
@@ -99,4 +99,5 @@ def run_command(
         text=True,
         timeout=30,
         check=False,
+        pass_fds=pass_fds,
     )
