@@ -101,7 +101,7 @@ def test_a_response_may_come_in_any_pieces(sizes, hinted):
         ({"Sec-WebSocket-Extensions": "x-own, x-own"}, "was not offered"),
         ({"Sec-WebSocket-Extensions": "x-none; a=1"}, "does not fit our offer: x-none; a=1"),
         ({"Sec-WebSocket-Extensions": "x-own, permessage-deflate; server_max_window_bits=8"}, "RSV1"),
-        ({"Sec-WebSocket-Extensions": "="}, "out of place"),
+        ({"Sec-WebSocket-Extensions": "="}, "breaks its grammar"),
     ],
 )
 def test_a_101_that_breaks_the_rules(fields, words):

@@ -1,4 +1,4 @@
-"""`python -m duck.contrib.websockets`: am I accelerated?"""
+"""`python -m duck.contrib.websockets`: shows the installed versions, and whether the codec is compiled."""
 
 import platform
 import sys
@@ -31,7 +31,7 @@ def _neighbour(framework: str) -> str:
 
 
 def main() -> int:
-    """Prints version, codec, why this codec, the SIMD tier, and who compresses; exit code 0."""
+    """Prints the version, the codec and the reason for its choice, the SIMD tier and the compression library."""
     facts = {
         "duck-websockets": __version__ if _version("duck-websockets") else f"{__version__} (not installed)",
         "python": _python(),

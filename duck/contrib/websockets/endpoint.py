@@ -90,7 +90,7 @@ class WebSocketEndpoint:
         self.state = State.CLOSED
         self._protocol: ConnectionProtocol | None = None
 
-    if not TYPE_CHECKING:  # for which it would mean that any attribute may be set
+    if not TYPE_CHECKING:  # a type checker would then allow any attribute
         __setattr__, __delattr__ = watching(WATCHED)
 
     def _watch(self, name: str, value: object) -> None:
@@ -159,7 +159,7 @@ class WebSocketEndpoint:
             raise NotImplementedError(f"{name} does not implement on_receive()")
         if protocol.connection.is_open:
             logger.warning("%r: closed, as a message came and %s has no on_receive", self._label, name)
-            protocol.close(CloseCode.UNSUPPORTED_DATA, "no messages, please")
+            protocol.close(CloseCode.UNSUPPORTED_DATA, "messages are not supported")
 
     async def on_stream(self, message: IncomingMessage) -> None:
         """Called for each message as soon as it begins, in place of `on_receive`, if a class overrides it.
@@ -326,7 +326,7 @@ class WebSocketEndpoint:
                 protocol.hooks.call(partial(self.on_gap, group))
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """As a member of those that `broadcast` sends to."""
+        """Sends a prepared message without waiting; returns False if it does not leave. Called by `broadcast`."""
         return self._protocol is not None and self._protocol.send_prepared(message)
 
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Coroutine[Any, Any, None]:

@@ -108,7 +108,7 @@ class Past(NamedTuple):
 
     Attributes:
         messages: The later messages, in order.
-        complete: Whether none is missing among them.
+        complete: Whether no later message is missing.
     """
 
     messages: list[Message]

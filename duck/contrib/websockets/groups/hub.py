@@ -130,7 +130,7 @@ class Hub:
             try:
                 await asyncio.shield(group.positioning)
             except asyncio.CancelledError:
-                if self.groups.get(name) is group:  # the member stays, and gets what comes
+                if self.groups.get(name) is group:  # the member stays, and gets new messages
                     self._spawn(self.connection.subscribe(name))
                 raise
         if self.groups.get(name) is group:  # the last member may have left
@@ -254,7 +254,7 @@ class Hub:
             logger.exception("group %r: a change of presence cannot be announced", name)
 
     async def _catch_up(self, name: str, group: LocalGroup) -> None:
-        """Delivers the missed messages to all members, then those that have come in the meantime."""
+        """Delivers the missed messages to all members, then the messages received in the meantime."""
         past = Past([], False)
         breaks = 0
         try:

@@ -42,18 +42,18 @@ class LocalGroup:
     """The members of a group in one loop.
 
     Attributes:
-        alone: The names of the groups of members that are in this group alone; shared, for their memory.
+        alone: A tuple of this group's name, which `Hub.names` shares among the members of this group alone.
         members: In the order in which they joined, each with the id of its entry if it is present.
         excluded: Members excluded from messages that are on their way here, by number.
         recovering: Messages for members that await their history.
         early: The ids of the entries of those among them that are present.
         floors: The last message of a member's history, for members that received it before those messages came.
-        seen: The last message that has come, or that preceded the first member.
+        seen: The id of the last message that was received, or that preceded the first member.
         floor: The last message of the history with which all have caught up.
         waiting: Messages that come while all catch up; None otherwise.
-        breaks: The number of gaps.
-        positioning: Looks for the last message before the first member.
-        positioned: Whether that has ended; `seen` is None if there was no message, or the broker was away.
+        breaks: The number of gaps so far.
+        positioning: The task that reads the id of the last message before the first member.
+        positioned: Whether that task has ended; `seen` is None if there was no message, or the broker was away.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """Presence at a Redis server: a hash with the entries of each group, and a sorted set with the leases of their owners.
 
 An owner is an event loop of some process. It renews its lease of each group by one small command, all of them in one
-pipeline, whatever the number of its members. Whoever renews a lease also removes the entries of owners whose lease has
-ended. The server's clock decides, and a script makes each step atomic: an entry ends once, and is told once.
+pipeline, whatever the number of its members. A renewal also removes the entries of owners whose lease has ended.
+The server's clock decides, and a script makes each step atomic: the end of an entry is reported once.
 
     enter, exit -> `_changes` -> written in batches by `_run`
     a write fails, a lease is lost, or the connection breaks -> `_unsure` -> all entries of the group are written again
@@ -104,7 +104,7 @@ class _Watched:
 
     Attributes:
         entries: The data of each entry.
-        reads: The changes that have come since the begin of each read under way: the data of an entry, None if it left.
+        reads: The changes since the beginning of each read under way: the data of an entry, None if it has left.
         settles: The time at which entries that are missing at the server have left, after a gap; None without a gap.
     """
 
@@ -116,7 +116,7 @@ class _Watched:
         self.settles: float | None = None
 
     def apply(self, joined: dict[str, str], left: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Takes a change; returns its news."""
+        """Applies a change; returns the part of it that the copy did not know."""
         for read in self.reads:
             read.update(joined)
             read.update(dict.fromkeys(left))
@@ -176,7 +176,7 @@ class RedisPresence:
             if self._is_away:
                 self._written.set_result(None)
         written = asyncio.shield(self._written)
-        self._start()  # last, because an eager task takes what is there
+        self._start()  # last, because an eager task writes the present changes at once
         return written
 
     def exit(self, channel: bytes, entry: str) -> None:

@@ -174,7 +174,7 @@ class Subscriber:
         if future is None:
             future = asyncio.get_running_loop().create_future()
             if waiting and not is_new:
-                # That of `_begin`. Messages come from its confirmation on, which must report the gap before them.
+                # `_begin` subscribes to it. Its confirmation must report the gap before any message.
                 waiting[-1] = future
             else:
                 waiting.append(future)

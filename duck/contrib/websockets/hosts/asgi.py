@@ -49,7 +49,7 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-_GONE = 0.2  # seconds for a server that has failed to send to report that the client is gone
+_GONE = 0.2  # seconds in which a server may report a lost client after a failed `send`
 _OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
 
 _FRAMING = {"connection", "content-length", "date"}  # the server sets its own fields for these
@@ -196,7 +196,7 @@ def denial(scope: Scope, error: HandshakeError) -> list[Event]:
 
 
 def _encoded(field: tuple[str, str]) -> tuple[bytes, bytes]:
-    """A header field as ASGI has it."""
+    """Returns a header field in the form of ASGI: name and value as bytes, the name in lower case."""
     name, value = field
     return name.lower().encode("latin-1"), value.encode("latin-1")
 

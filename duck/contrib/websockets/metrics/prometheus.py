@@ -5,7 +5,7 @@
 
     REGISTRY.register(Collector(metrics))
 
-`duck serve --metrics HOST:PORT` does without a registry.
+`duck serve --metrics HOST:PORT` needs no registry.
 """
 
 from collections.abc import Iterable, Mapping
@@ -87,13 +87,19 @@ def _families(stats: Stats) -> list[Metric]:
         _counter("websocket_messages_dropped", "Messages not sent or not handled, by reason.", "reason", stats.dropped),
         _counter("websocket_reads_paused", "Pauses of reading, by reason.", "reason", stats.paused),
         GaugeMetricFamily(
-            "websocket_waiting_peak_messages", "Most messages that have waited on one connection.", stats.waiting_peak
+            "websocket_waiting_peak_messages",
+            "Most messages waiting on one connection.",
+            stats.waiting_peak,
         ),
         GaugeMetricFamily(
-            "websocket_waiting_peak_bytes", "Most bytes of messages that have waited.", stats.waiting_bytes_peak
+            "websocket_waiting_peak_bytes",
+            "Most bytes of messages waiting.",
+            stats.waiting_bytes_peak,
         ),
         GaugeMetricFamily(
-            "websocket_write_buffer_peak_bytes", "Most bytes seen to wait for one peer.", stats.write_buffer_peak
+            "websocket_write_buffer_peak_bytes",
+            "Most bytes waiting for one peer.",
+            stats.write_buffer_peak,
         ),
     ]
 

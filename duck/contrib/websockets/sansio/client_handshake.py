@@ -221,7 +221,7 @@ class ClientHandshake:
         """
         if self._refusal is not None:
             raise self._refusal.error()
-        words = "in the midst of its response" if self._received else "without a response"
+        words = "in the middle of its response" if self._received else "without a response"
         raise InvalidHandshake(f"the server ended the connection {words}")
 
     def _agree(self, response: "_Response") -> Agreement:

@@ -94,8 +94,8 @@ class Connection:
         max_size: Bytes of the largest message, on the wire and decoded; None for no limit. An encoded message may be a
             sixteenth larger on the wire, because some data does not compress.
         extensions: The negotiated extensions, in the order in which they encode.
-        outgoing: What may be sent.
-        incoming: What has been received.
+        outgoing: The state of the sending direction.
+        incoming: The state of the receiving direction.
         ended: Whether the stream has ended, however caused.
         fault: An error of an extension that is not the peer's fault, for the owner to log.
         parts: Whether messages are received part by part.

@@ -182,7 +182,7 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A repeated field becomes a list, which fails every check here.
     if header("sec-websocket-version", "").strip(" \t") != _VERSION:
-        spoken = f"only WebSocket version {VERSION} is spoken here"
+        spoken = f"only WebSocket version {VERSION} is supported"
         raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):

@@ -66,7 +66,7 @@ def parse_offers(header: str) -> list[Offer]:
             offers.append(Offer(name[1], parameters))
         if at < len(header):
             if header[at] != ",":
-                raise ValueError(f"character {at + 1} of Sec-WebSocket-Extensions is out of place")
+                raise ValueError(f"character {at + 1} of Sec-WebSocket-Extensions breaks its grammar")
             at += 1
     return offers
 

@@ -177,7 +177,7 @@ def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
 
 
 def is_allowed(request: "HttpRequest", allowed: Sequence[str] | None = None) -> bool:
-    """Whether the page that has sent a request may do so; foreign pages could act for their visitor (CWE-1385).
+    """Whether the page that sent a request may connect; foreign pages could act for their visitor (CWE-1385).
 
     Args:
         request: Only its headers and `secure` are used. Without an Origin it comes from no browser, and is allowed.

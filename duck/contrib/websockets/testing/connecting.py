@@ -88,7 +88,7 @@ class TestConnection(ClientConnection):
             raise
 
     async def _end_application(self) -> None:
-        """Waits for what is tested to notice that the connection has not come about; cancels it after a while."""
+        """Waits for the tested view to notice the failed connection; cancels it after a while."""
         for _ in range(2):
             if self._server.ends:
                 _, left = await asyncio.wait(self._server.ends, timeout=self._patience)

@@ -99,7 +99,7 @@ class Server(asyncio.Protocol):
 
     @property
     def ends(self) -> set["asyncio.Future[None]"]:
-        """Done when all that is tested has ended."""
+        """Done when every hook of the view, or the ASGI application, has ended."""
         return {end for end in (self.ended, self.task) if end is not None}
 
     def cancel(self) -> None:

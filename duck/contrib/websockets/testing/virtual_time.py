@@ -95,7 +95,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return job
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        """Waits for the threads, meanwhile without jumps of the clock: a timeout of minutes would pass at once."""
+        """Waits for the threads, without jumps of the clock, which would end a timeout of minutes at once."""
         self._virtual.begin_job()
         try:
             await super().shutdown_default_executor(*args)
