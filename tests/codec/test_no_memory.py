@@ -153,7 +153,7 @@ def make():
     path.buffer = BUFFER
     path.transport = Transport()
     path.sent = codec.SENT
-    path.compress = path.decode = None
+    path.deflate = path.decode = None
     path.threshold, path.max_size, path.max_encoded = 0, 2**20, 2**20
     path.fd = -1
     path.alive = path.corked = path.lost = path.writes_paused = path.queued = False

@@ -239,7 +239,7 @@ def connected(codec, monkeypatch):
             self.sent, self.thread, self.fd, self.max_size = codec.SENT, threading.get_ident(), -1, codec.MAX_LENGTH
             self.alive = self.corked = self.lost = self.writes_paused = self.queued = self.busy = False
             self.direct_in, self.direct_out = True, self.connection.is_plain
-            self.compress, self.threshold = (extensions[0].compress, 10) if extensions else (None, 0)
+            self.deflate, self.threshold = (extensions[0], 10) if extensions else (None, 0)
 
         def write_chunks(self, chunks):
             for chunk in chunks:

@@ -1,6 +1,6 @@
 # The types of the compiled codec. Each name is documented in the module of codec/*.py that specifies it.
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Any, Final, Never, Self
 
@@ -285,7 +285,8 @@ class HotPath:
     direct_out: bool
     writes_paused: bool
     max_size: int
-    compress: Callable[[bytes], bytes] | None
+    deflate: Any
+    agreement: Hashable
     threshold: int
     thread: int
     fd: int

@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 from .codec import deflate
 from .codec.deflate import Inflater
@@ -101,6 +102,9 @@ class PerMessageDeflate(Extension):
         parameters: As for `Extension`.
         backend: The compression library; None for the one that was chosen for the process.
 
+    Attributes:
+        followed: The last context given to `follow`, in the place of the history; None from the next `compress` on.
+
     Raises:
         ValueError: A number of window bits is out of its bounds.
     """
@@ -139,6 +143,7 @@ class PerMessageDeflate(Extension):
         self._backend = backend or deflate.BACKEND
         self._compressor: deflate.Deflater | None = None
         self._sent = b""  # the end of what was compressed
+        self.followed: bytes | None = None
         self._received = b""  # the end of what was decompressed
 
     def __repr__(self) -> str:
@@ -174,6 +179,7 @@ class PerMessageDeflate(Extension):
                 connection.
         """
         try:
+            self._catch_up()
             compressed = self._compress(payload, fin)
             sent = b""
             if not self._alone:
@@ -236,7 +242,7 @@ class PerMessageDeflate(Extension):
     @property
     def agreement(self) -> Hashable:
         """The parameters of a message compressed on its own: equal for connections that may share one."""
-        return self._backend, self._bits, self.level, self.memory_level
+        return _agreement(self._backend, self._bits, self.level, self.memory_level)
 
     def compress_alone(self, payload: bytes) -> tuple[bytes, bytes]:
         """The compressed payload of a message that refers to none before it, and so suits every receiver's context.
@@ -255,19 +261,29 @@ class PerMessageDeflate(Extension):
 
         The receiver's window holds that message last, so the distances of a compressor that goes on would be wrong.
         """
-        if not self._alone:
+        if self.followed is None:
             if self._compressor is not None:
                 self.release()
-            self._sent = context
+            self._sent = b""
+        self.followed = context
+
+    def _catch_up(self) -> None:
+        """Makes the context that is `followed` the history."""
+        if self.followed is not None:
+            if not self._alone:
+                self._sent = self.followed
+            self.followed = None
 
     @property
     def context(self) -> bytes:
         """The history that the next message may refer to, for `rewind`."""
+        self._catch_up()
         return self._sent
 
     def rewind(self, context: bytes) -> None:
         """Returns to an earlier `context`, because the messages compressed since are not sent."""
         self.release()
+        self.followed = None
         self._sent = context
 
     def compressor_size(self) -> int:
@@ -368,6 +384,12 @@ class Inflating:
         if self._deflate.takes_over:
             self._window = _last(1 << self._deflate._peer_bits, self._window, data)
         return data
+
+
+@lru_cache(maxsize=64)
+def _agreement(*parameters: Hashable) -> Hashable:
+    """Returns the object that stands for the parameters; its hash, for each receiver of a message, is its address."""
+    return object()
 
 
 def _is_whole(inflater: Inflater) -> bool:

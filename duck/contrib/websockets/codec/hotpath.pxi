@@ -84,7 +84,8 @@ cdef class HotPath:
     cdef public bint direct_out
     cdef public bint writes_paused
     cdef public Py_ssize_t max_size
-    cdef public object compress
+    cdef public object deflate
+    cdef public object agreement
     cdef public Py_ssize_t threshold
     cdef public unsigned long thread
     cdef public int fd
@@ -196,7 +197,7 @@ cdef class HotPath:
             elif type(data) is str:
                 p = <const uint8_t *>PyUnicode_AsUTF8AndSize(data, &size)
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
-                if self.compress is not None and size >= self.threshold:
+                if self.deflate is not None and size >= self.threshold:
                     self.write_compressed(kind, data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
                 elif size >= UNCOPIED and type(data) is bytes:
                     self.writer.append_large(FIN | <uint8_t>kind, <bytes>data)
@@ -211,30 +212,44 @@ cdef class HotPath:
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message):
-        self.put_prepared(message, message.frame, message.size)
+        self.put_prepared(message, message.frame, message.size, message.compressed)
 
-    cdef int put_prepared(self, message, bytes frame, Py_ssize_t size) except -1:
-        cdef bint compressed = False
-        if self.compress is None or size < self.threshold:
+    cdef inline int put_prepared(self, message, bytes frame, Py_ssize_t size, dict compressed) except -1:
+        if self.deflate is None or size < self.threshold:
             self.put_serialized(frame)
         else:
-            # As in `write_compressed`.
-            self.busy = True
-            self.direct_out = False
-            try:
-                frame = message.compress_for(self)
-                compressed = True
-                self.put_serialized(frame)
-                if self.counters is not None:
-                    self.counters.add_deflated(payload_size(frame), size)
-            except:
-                if compressed:
-                    self.cut()
-                raise
-            finally:
-                self.busy = False
-                self.direct_out = not self.broken
+            self.put_prepared_compressed(message, size, compressed)
         self.buffer.credit -= size + MESSAGE_COST
+        return 0
+
+    cdef int put_prepared_compressed(self, message, Py_ssize_t size, dict compressed) except -1:
+        cdef bint following = False
+        cdef bytes frame
+        # As in `write_compressed`.
+        self.busy = True
+        self.direct_out = False
+        try:
+            if self.agreement is None:
+                self.agreement = self.deflate.agreement
+            found = compressed.get(self.agreement)
+            if found is None:
+                found = message.compress_with(self.deflate)
+            frame = <bytes?>(<tuple?>found)[0]
+            following = True
+            if self.deflate.followed is None:
+                self.deflate.follow((<tuple>found)[1])
+            else:  # which spares the call
+                self.deflate.followed = (<tuple>found)[1]
+            self.put_serialized(frame)
+            if self.counters is not None:
+                self.counters.add_deflated(payload_size(frame), size)
+        except:
+            if following:
+                self.cut()
+            raise
+        finally:
+            self.busy = False
+            self.direct_out = not self.broken
         return 0
 
     cdef inline int put_serialized(self, bytes frame) except -1:
@@ -276,7 +291,7 @@ cdef class HotPath:
         self.busy = True
         self.direct_out = False
         try:
-            payload = self.compress(payload)
+            payload = self.deflate.compress(payload)
             compressed = True
             self.writer.write(FIN | RSV1 | kind, payload)
             if self.counters is not None:
@@ -368,27 +383,33 @@ cdef class HotPath:
 def fan_out(members, message):
     cdef HotPath protocol
     cdef bytes frame = message.frame
+    cdef dict compressed = message.compressed
     cdef Py_ssize_t size = message.size, taken = 0
     cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef list everyone = members if type(members) is list else list(members)
     cdef list rest = []
-    for member in members:
-        found = getattr(member, "_protocol", None)
-        if isinstance(found, HotPath):
-            protocol = <HotPath>found
-            if (
-                protocol.direct_out
-                and protocol.thread == thread
-                and type(protocol.writer) is FrameWriter
-                and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
-                and size <= protocol.max_size
-            ):
-                try:
-                    protocol.put_prepared(message, frame, size)
-                    taken += 1
-                    continue
-                except Exception:
-                    pass
-        rest.append(member)
+    cdef Py_ssize_t at = 0
+    while at < len(everyone):
+        try:  # entered once, and again after each failure
+            while at < len(everyone):
+                member = everyone[at]
+                at += 1
+                found = getattr(member, "_protocol", None)
+                if isinstance(found, HotPath):
+                    protocol = <HotPath>found
+                    if (
+                        protocol.direct_out
+                        and protocol.thread == thread
+                        and type(protocol.writer) is FrameWriter
+                        and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
+                        and size <= protocol.max_size
+                    ):
+                        protocol.put_prepared(message, frame, size, compressed)
+                        taken += 1
+                        continue
+                rest.append(member)
+        except Exception:
+            rest.append(everyone[at - 1])
     return taken, rest
 
 

@@ -5,7 +5,7 @@ The path is the same for both roles. The reader and the writer of a connection k
 """
 
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
@@ -97,7 +97,8 @@ class HotPath:
         direct_out: Whether messages go straight from `send` to the writer.
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that may go straight to the writer.
-        compress: Compresses messages; None for no compression.
+        deflate: The permessage-deflate of the connection; None for no compression.
+        agreement: Its `agreement`, from the first `Prepared` message on; None before.
         threshold: Bytes from which messages are compressed.
         thread: The identifier of the loop's thread.
         fd: The socket, if bytes may be written to it past the transport, which only the compiled codec does; else -1.
@@ -121,7 +122,8 @@ class HotPath:
     direct_out: bool = False
     writes_paused: bool = False
     max_size: int
-    compress: Callable[[bytes], bytes] | None
+    deflate: Any
+    agreement: Hashable = None
     threshold: int
     thread: int
     fd: int
@@ -176,7 +178,7 @@ class HotPath:
             if type(payload) is bytes and len(payload) <= self.max_size and not (writer.closed or writer.fragmenting):
                 if opcode == 1 and payload is data and utf8_state(payload):
                     raise ValueError(NOT_TEXT)
-                if self.compress is not None and len(payload) >= self.threshold:
+                if self.deflate is not None and len(payload) >= self.threshold:
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(FIN | opcode, payload)
@@ -191,24 +193,30 @@ class HotPath:
 
     def write_prepared(self, message: Any) -> None:
         """Sends a `Prepared` message; it must be one that may take the short way."""
-        if self.compress is None or message.size < self.threshold:
+        if self.deflate is None or message.size < self.threshold:
             self._write_serialized(message.frame)
         else:
             self._write_prepared_compressed(message)
         self.buffer.credit -= message.size + MESSAGE_COST
 
     def _write_prepared_compressed(self, message: Any) -> None:
-        compressed = False
+        following = False
         self.busy = True
         self.direct_out = False
         try:
-            frame = message.compress_for(self)
-            compressed = True
+            if self.agreement is None:
+                self.agreement = self.deflate.agreement
+            found = message.compressed.get(self.agreement)
+            if found is None:
+                found = message.compress_with(self.deflate)
+            frame, context = found
+            following = True
+            self.deflate.follow(context)
             self._write_serialized(frame)
             if self.counters is not None:
                 self.counters.note_deflated(payload_size(frame), message.size)
         except BaseException:
-            if compressed:
+            if following:
                 self.cut()
             raise
         finally:
@@ -243,14 +251,13 @@ class HotPath:
         self.buffer.looked = 0.0
 
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
-        assert self.compress is not None
         compressed = False
         size = len(payload)
         # A signal handler may run during the compression, and send.
         self.busy = True
         self.direct_out = False
         try:
-            payload = self.compress(payload)
+            payload = self.deflate.compress(payload)
             compressed = True
             self.writer.write(FIN | RSV1 | opcode, payload)
             if self.counters is not None:
@@ -312,7 +319,7 @@ def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
 
     Args:
         members: Views, or other objects whose `_protocol` is a HotPath.
-        message: Has the bytes of its frame, its size, and `compress_for`.
+        message: A `Prepared`.
 
     Returns:
         The number of members that have taken it, and the members that need another way: clients, whose frames are

@@ -6,20 +6,14 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 from .. import codec
+from ..extensions import PerMessageDeflate
 from ..logging import logger
 from ..opcodes import OpCode
-from ..sansio.connection import Connection, check_text
+from ..sansio.connection import check_text
 
 __all__ = ["Data", "Member", "Prepared", "broadcast", "encode", "send_to_all"]
 
 Data = str | bytes | bytearray | memoryview
-
-
-class _Compressing(Protocol):
-    """The asyncio half of a connection that compresses."""
-
-    @property
-    def connection(self) -> Connection: ...
 
 
 class Prepared:
@@ -33,34 +27,29 @@ class Prepared:
         payload: The bytes of the message.
         frame: The frame for a connection that does not compress the message.
         size: Bytes of the payload.
+        compressed: By agreement on compression, the frame for the connections of that agreement, and the context for
+            `PerMessageDeflate.follow`.
 
     Raises:
         TypeError: The data is neither str nor bytes-like.
         ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
     """
 
-    __slots__ = ("_compressed", "frame", "opcode", "payload", "size")
+    __slots__ = ("compressed", "frame", "opcode", "payload", "size")
 
     def __init__(self, data: Data, opcode: int = OpCode.TEXT) -> None:
         self.payload = encode(data, opcode)
         self.opcode = OpCode(opcode)
         self.size = len(self.payload)
         self.frame = codec.serialize(codec.FIN | opcode, self.payload)
-        self._compressed: dict[Hashable, tuple[bytes, bytes]] = {}
+        self.compressed: dict[Hashable, tuple[bytes, bytes]] = {}
 
-    def compress_for(self, protocol: "_Compressing") -> bytes:
-        """Returns the frame for a connection that compresses the message; it must be the connection's next one."""
-        deflate = protocol.connection.deflate
-        assert deflate is not None
-        agreement = deflate.agreement
-        found = self._compressed.get(agreement)
-        if found is None:
-            payload, context = deflate.compress_alone(self.payload)
-            found = codec.serialize(codec.FIN | codec.RSV1 | self.opcode, payload), context
-            self._compressed[agreement] = found
-        frame, context = found
-        deflate.follow(context)
-        return frame
+    def compress_with(self, deflate: PerMessageDeflate) -> tuple[bytes, bytes]:
+        """Compresses the message for the connections that share the agreement; returns the entry of `compressed`."""
+        payload, context = deflate.compress_alone(self.payload)
+        entry = codec.serialize(codec.FIN | codec.RSV1 | self.opcode, payload), context
+        self.compressed[deflate.agreement] = entry
+        return entry
 
 
 def encode(data: Data, opcode: int) -> bytes:

@@ -74,8 +74,7 @@ class Sending(codec.HotPath):
         self._waiters: dict[asyncio.Future[None], None] = _NOBODY
         self.sent = SENT
         self.fd = -1
-        deflate = connection.deflate
-        self.compress = None if deflate is None else deflate.compress
+        self.deflate = deflate = connection.deflate
         self.threshold = 0 if deflate is None else deflate.threshold
         limit = endpoint.MAX_FRAME_SIZE
         self.limit_frames(sys.maxsize if limit is None else limit)
@@ -83,7 +82,7 @@ class Sending(codec.HotPath):
     def limit_frames(self, size: int) -> None:
         """Messages of more than `size` bytes leave in fragments."""
         self.frame_size = size
-        self.max_size = size if self.compress is None else min(size, LARGE - 1)
+        self.max_size = size if self.deflate is None else min(size, LARGE - 1)
 
     @property
     def sender(self) -> Sender:
