@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from redis import Redis
 
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups, redis_pubsub
@@ -135,6 +136,34 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
         await rooms.close()
 
     run(scenario())
+
+
+def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, monkeypatch):
+    """It accepts connections: the pauses between them grow nevertheless, and the log has one line."""
+    backoffs = []
+
+    def next_pause(backoff):
+        backoffs.append(backoff)
+        if len(backoffs) == 5:
+            client.config_set("requirepass", "")
+        return 0.01
+
+    async def scenario():
+        async with meet(rooms, "lobby", 1, base=Told) as (_, (peer,)):
+            assert await peer.message() == "gap in lobby"
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+        await rooms.close()
+
+    own_redis.start()
+    rooms = Groups(own_redis.url)
+    with Redis.from_url(own_redis.url) as client:
+        client.config_set("requirepass", "secret")
+        monkeypatch.setattr(redis_pubsub.Backoff, "next", next_pause)
+        run(scenario())
+    assert len({*map(id, backoffs)}) == 1
+    (entry,) = log()
+    assert "is away" in entry.message and "Authentication required" in entry.message
 
 
 def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):

@@ -150,6 +150,9 @@ class Subscriber:
         self._writing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
+        self._is_proven = False  # the connection has confirmed all its subscriptions
+        self._is_told = False  # the log says that the server is away
+        self._backoff = Backoff()
         self._heard = 0.0  # time of the server's last data
 
     async def subscribe(self, channel: bytes, missed: bool = False) -> None:
@@ -209,26 +212,24 @@ class Subscriber:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        backoff = Backoff()
         try:
             while True:
                 try:
                     async with connected(self._server) as connection:
                         self._begin(connection)
-                        backoff = Backoff()
                         await self._read(connection)
                 except errors() as error:
                     self._broken(error)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(self._backoff.next())
         finally:
             self._end()
 
     def _begin(self, connection: Any) -> None:
         """Subscribes to all channels in one command."""
-        if self._away:
-            logger.info("Redis at %s is there again", self._server.label)
-            self._is_returning = True
-        self._away = False
+        self._is_returning = self._is_returning or self._away
+        self._is_proven = self._away = False
+        if not self._wanted:
+            self._prove()
         self._connection = connection
         self._commands.clear()
         for channel in self._wanted:
@@ -241,14 +242,22 @@ class Subscriber:
             for channel in self._wanted:
                 self._send("SSUBSCRIBE", channel)
 
+    def _prove(self) -> None:
+        """Notes that the server is there: one that refuses subscriptions, such as without a password, is not."""
+        self._is_proven = True
+        self._backoff = Backoff()
+        if self._is_told:
+            logger.info("Redis at %s is there again", self._server.label)
+            self._is_told = False
+
     def _broken(self, error: Exception) -> None:
-        if not self._away:
+        if not self._is_told:
             logger.warning(
                 "Redis at %s is away, and groups get no messages until it is there again: %s",
                 self._server.label,
                 str(error) or type(error).__name__,
             )
-        self._away = True
+        self._away = self._is_told = True
         self._end()
         if self._on_broken is not None:
             self._on_broken()
@@ -347,6 +356,8 @@ class Subscriber:
                 self._missed.discard(channel)
                 self._interrupted(channel)
                 is_gap = True
+        if not self._is_proven and not self._waiting:
+            self._prove()
         if self._is_returning and not self._waiting:
             self._is_returning = False
             if self._on_return is not None:
