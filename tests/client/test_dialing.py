@@ -248,3 +248,11 @@ def test_proxies_of_the_environment(monkeypatch):
     monkeypatch.setenv("wss_proxy", "http://wss")
     monkeypatch.setenv("no_proxy", "a.example")
     assert (proxy_for(plain), proxy_for(secure)) == (None, "http://wss")
+    for name in ("all", "https", "wss", "no"):
+        monkeypatch.delenv(f"{name}_proxy")
+    monkeypatch.setenv("HTTP_PROXY", "http://upper")
+    assert (proxy_for(plain), proxy_for(secure)) == ("http://upper", None)
+    monkeypatch.setenv("REQUEST_METHOD", "GET")  # of a CGI script, whose client sets HTTP_PROXY (CVE-2016-1000110)
+    assert proxy_for(plain) is None
+    monkeypatch.setenv("http_proxy", "http://lower")
+    assert proxy_for(plain) == "http://lower"
