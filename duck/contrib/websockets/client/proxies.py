@@ -46,7 +46,7 @@ def proxy_for(address: Address) -> str | None:
 
 
 def _may_have_proxies() -> bool:
-    """Whether urllib might find a proxy. It examines all variables, twice, for a quarter of a connect's instructions."""
+    """Whether urllib might find a proxy. It examines all variables twice, for a quarter of a connect's instructions."""
     variables: Any = getattr(os.environ, "_data", None)  # with a look-up in os.environ, each missing name costs 10 000
     if sys.platform in ("darwin", "win32") or type(variables) is not dict:  # the system has settings of its own, too
         return True
