@@ -57,11 +57,11 @@ def use_readers() -> None:
     parts = b"".join(pure.serialize(first, bytes(5000), MASK) for first in (0x02, 0x00, 0x80))
     bad = pure.serialize(0x81, b"a" * 100 + b"\xff", MASK)
     for stream in (text, large, parts, bad, text + pure.serialize(0x88, b"\x03\xe8", MASK) + text):
-        for size in (7, 3000, 400_000):
-            reader = _speedups.MessageReader(UNLIMITED, True, False)
+        for size, parts in ((7, False), (7, True), (3000, False), (3000, True), (400_000, False)):
+            reader = new_reader(parts)
             for at in range(0, min(len(stream), 500 * size), size):
                 reader.receive(stream[at : at + size])
-            receive_in_place(_speedups.MessageReader(UNLIMITED, True, False), stream[: 500 * size], size)
+            receive_in_place(new_reader(parts), stream[: 500 * size], size)
     for first in (0x02, 0x82):
         for length in LENGTHS:
             head = bytes([first, 0xFF]) + length.to_bytes(8) + MASK
@@ -70,6 +70,13 @@ def use_readers() -> None:
                     reader = _speedups.MessageReader(limit, True, False)
                     with contextlib.suppress(MemoryError):  # said to be that long, and no limit set
                         receive_in_place(reader, start + head + bytes(100), 50)
+
+
+def new_reader(parts: bool) -> _speedups.MessageReader:
+    """Returns a reader that counts."""
+    reader = _speedups.MessageReader(UNLIMITED, True, False, parts=parts)
+    reader.counters = _speedups.Counters()
+    return reader
 
 
 def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) -> None:
@@ -84,9 +91,12 @@ def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) 
 
 
 def use_writers() -> None:
-    """Frames that are gathered, large ones, and what is never taken."""
+    """Frames that are gathered, large ones, frames serialized before, and what is never taken."""
     for writer in (_speedups.FrameWriter(), _speedups.MaskingWriter(os.urandom)):
+        writer.counters = counters = _speedups.Counters()
         for size in (0, 125, 126, 3000, 8192, 70_000):
+            if isinstance(writer, _speedups.FrameWriter):
+                writer.write_serialized(_speedups.serialize(0x82, bytes(size)))
             writer.write(0x82, bytes(size))
             writer.write(0x82, bytearray(size))
             if size != 3000:
@@ -94,9 +104,51 @@ def use_writers() -> None:
         for _ in range(2 * _speedups.MASK_BATCH):
             writer.write(0x82, b"x")
         writer.write(0x88, b"")
+        assert counters.sent[2] and counters.sent_bytes[2] and not any(counters.received_bytes)
     failing = _speedups.MaskingWriter(lambda size: b"bad")
     with contextlib.suppress(ValueError):
         failing.write(0x82, b"x")
+
+
+def use_counters() -> None:
+    """Histograms, right and wrong, and what is noted."""
+    for bounds in ([1, 2.5], range(20), [], [2, 1], range(21), ["x"]):
+        with contextlib.suppress(ValueError):
+            histogram = _speedups.Histogram(bounds)
+            for value in (-1, 1, 19.5, 1e300):
+                histogram.observe(value)
+            assert sum(histogram.counts) == 4
+    counters = _speedups.Counters()
+    for number in range(3):
+        counters.note(("close", str(number)), number)
+        counters.note_waiting(number, number)
+        counters.note_write_buffer(number)
+        counters.note_inflated(number, 2 * number)
+        counters.note_deflated(number, 2 * number)
+    assert counters.inflated == counters.deflated == [3, 6]
+
+
+def use_watching() -> None:
+    """A class that watches an attribute: it may refuse a value."""
+    set_attribute, delete_attribute = _speedups.watching(frozenset(["watched"]))
+
+    class Watching:
+        __setattr__ = set_attribute
+        __delattr__ = delete_attribute
+
+        def _watch(self, name: str, value: object) -> None:
+            if value is None:
+                raise ValueError(name)
+
+    watching: Any = Watching()
+    for name in ("watched", "other"):
+        for value in ("value", None):
+            with contextlib.suppress(ValueError):
+                setattr(watching, name, value)
+        delattr(watching, name)
+        with contextlib.suppress(AttributeError):
+            delattr(watching, name)
+    _speedups.type_version(Watching)
 
 
 class Owner:
@@ -172,6 +224,77 @@ async def use_dispatchers() -> None:
         dispatcher.forget()
 
 
+class Inbox(_speedups.Inbox):
+    """Has no connection; a thread decodes what is "late"."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        done.set_result(None)
+        super().__init__(loop, 2, 10, done, asyncio.CancelledError, EOFError)
+        self.encoded = 0x40
+
+    def hold_reading(self) -> None:
+        """Nothing is read here."""
+
+    release_reading = hold_reading
+
+    def expire_in(self, seconds: float) -> float:
+        """No timer runs."""
+        return seconds
+
+    def take_encoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
+        """Decodes a small message."""
+        if message[1] == b"late":
+            return None
+        self.pop()
+        return 2, message[1]
+
+    async def get_slowly(self, timeout: float | None) -> tuple[int, bytes]:  # noqa: ASYNC109
+        """Decodes a large message; ends with the connection."""
+        if self.has_ended:
+            raise EOFError
+        await asyncio.sleep(0)
+        self.pop()
+        return 1, b"decoded"
+
+
+async def use_inboxes() -> None:
+    """Messages that wait, come later, or are decoded by a thread; turns that are cancelled, fail, or are closed."""
+    loop = asyncio.get_running_loop()
+    inbox = Inbox()
+    loop.call_soon(inbox.deliver, [(1, b"text"), (2, b"bytes" * 9), (0x42, b"small"), (0x41, b"late"), (0x41, b"late")])
+    await asyncio.sleep(0)
+    got = [await _speedups.NextMessage(inbox) for _ in range(3)]
+    for step in (_speedups.NextMessage(inbox), _speedups.NextMessage(inbox)):
+        step.send(None)
+        with contextlib.suppress(ZeroDivisionError):
+            step.throw(ZeroDivisionError())
+        step.close()
+    got += [await _speedups.NextMessage(inbox, 60) for _ in range(2)]
+    assert got == ["text", b"bytes" * 9, b"small", "decoded", "decoded"]
+    assert inbox.take() is None
+
+    turns = [_speedups.NextMessage(inbox, timeout) for timeout in (None, 1, 2, None, None)]
+    cancelled, failed, first, second, last = map(asyncio.ensure_future, turns)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    turns[1].fail(TimeoutError())
+    loop.call_soon(inbox.deliver, [(1, b"first"), (1, b"second")])
+    assert await asyncio.gather(cancelled, failed, first, second, return_exceptions=True)
+    inbox.has_ended = True
+    turns[4].wake_soon()
+    with contextlib.suppress(EOFError):
+        await last
+    for ends in (None, lambda error: False, lambda error: True):
+        with contextlib.suppress(EOFError, StopAsyncIteration):
+            await _speedups.NextMessage(inbox, None, ends)
+    left = _speedups.NextMessage(inbox)
+    left.close()
+    with contextlib.suppress(RuntimeError):
+        await left
+
+
 class Transport:
     """Takes what the socket does not."""
 
@@ -206,6 +329,7 @@ def use_sending(writer: Any) -> None:
         path = Path()
         path.reader, path.writer = _speedups.MessageReader(1000, True, False), writer
         path.transport, path.sent, path.buffer = Transport(), _speedups.SENT, _speedups.ReceiveBuffer(1000)
+        path.reader.counters = writer.counters = _speedups.Counters()
         path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
         for _ in range(2):
             for size in (0, 100, 10_000, 100_000):
@@ -223,10 +347,13 @@ def main() -> None:
     for round in range(ROUNDS):
         use_functions()
         use_writers()
+        use_counters()
+        use_watching()
         if round % 10 == 0:
             use_readers()
             use_hot_path()
             asyncio.run(use_dispatchers())
+            asyncio.run(use_inboxes())
     gc.collect()
     # Valgrind does not report leaks of objects that the collector tracks.
     left = [item for item in gc.get_objects() if type(item).__module__ == _speedups.__name__]
