@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import chart, contest, cores, measure, programs, registry, report, results, workloads
+from . import chart, contest, cores, measure, programs, published, registry, report, results, workloads
 from .run import Settings, run
 
 __all__ = ["main"]
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         _list()
         return 0
+    if options.record or options.redraw:
+        return max([_record(run) for run in published.RUNS] if options.record else [0], default=0) or _redraw()
     if options.results:
         try:
             found = results.read(options.results)
@@ -83,6 +86,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a short look: one round, few connections")
     parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="where to write (%(default)s)")
     parser.add_argument("--results", metavar="FILE", type=Path, help="report on these, and measure nothing")
+    parser.add_argument("--record", action="store_true", help="measure what is published, and publish it: 50 minutes")
+    parser.add_argument("--redraw", action="store_true", help="draw the published charts and tables anew")
     parser.add_argument("--list", action="store_true", help="name servers and workloads")
     options = parser.parse_args(argv)
     if (options.rounds or 1) < 1 or (options.seconds or 1) <= 0:
@@ -134,6 +139,26 @@ def _write(folder: Path, found: dict[str, Any], text: str, baselines: Sequence[s
     if rivals and any(sample["server"] == OURS for sample in found["samples"]):
         chart.draw_ratios(found, folder / "ratios.svg", OURS, rivals[: len(chart.SERIES)])
     _say(f"written to {folder}")
+
+
+def _record(run: published.Run) -> int:
+    """Measures what is published, and puts the results in the place of the published ones if nothing failed."""
+    folder = OUT / run.name
+    words = ["--clients" if run.clients else "--servers", run.servers, "--seconds", "1", "--out", str(folder)]
+    words += ["--workloads", run.workloads] if run.workloads else []
+    status = main(words)
+    if status == 0:
+        shutil.copy(folder / "echo.toml", published.RESULTS / f"{run.name}.toml")
+    else:
+        _say(f"{run.name}.toml stays as it is, because not everything could be measured")
+    return status
+
+
+def _redraw() -> int:
+    page = published.PAGE
+    page.write_text(published.insert(published.draw(), page.read_text(encoding="utf-8")), encoding="utf-8")
+    _say(f"drawn: the charts in {published.RESULTS}, and the tables in {page}")
+    return 0
 
 
 def _list() -> None:

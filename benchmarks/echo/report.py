@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .summary import Figure, Spread, disturbance, figures, ratios
+from .summary import Figure, Spread, disturbance, figures, per_cpu_second, ratios
 
-__all__ = ["markdown"]
+__all__ = ["markdown", "number", "table"]
 
 Row = Sequence[str]
 
@@ -64,7 +64,7 @@ def _overview(results: dict[str, Any], found: dict[tuple[str, str], Figure]) -> 
             return "-"
         if figure.value is None:
             return "failed"
-        return _number(figure.value.median) + ("†" if figure.limited_by_client else "")
+        return number(figure.value.median) + ("†" if figure.limited_by_client else "")
 
     return _matrix(results, found, cell, "Medians; more is better, but for KiB")
 
@@ -93,7 +93,7 @@ def _matrix(
         [f"{workload['title']} ({workload['unit']})", *(cell(workload, server["name"]) for server in servers)]
         for workload in workloads
     ]
-    return f"**{caption}**\n\n" + _table(["", *(server["title"] for server in servers)], rows)
+    return f"**{caption}**\n\n" + table(["", *(server["title"] for server in servers)], rows)
 
 
 def _detail(
@@ -108,7 +108,9 @@ def _detail(
     is_memory = workload["mode"] == "idle"
     head = ["", workload["unit"], "lowest - highest", *(f"x {titles[baseline]}" for baseline in compared)]
     if not is_memory:
+        by_cpu = [ratios(results, baseline, per_cpu_second) for baseline in compared]
         head += ["p50", "p99", f"{_measured(results)} CPU each", f"{_measured(results)} busy"]
+        head += [f"x {titles[baseline]} by CPU" for baseline in compared]
     rows = []
     for server in results["servers"]:
         figure = found.get((name, server["name"]))
@@ -117,12 +119,13 @@ def _detail(
         if figure.value is None:
             rows.append([server["title"], "failed", *[""] * (len(head) - 2)])
             continue
-        row = [server["title"], _number(figure.value.median), _range(figure.value)]
+        row = [server["title"], number(figure.value.median), _range(figure.value)]
         row += [_ratio(spreads.get((name, server["name"]))) for spreads in compared.values()]
         if not is_memory:
             row += [_time(figure.p50), _time(figure.p99), _time(figure.server_us), _share(figure.server_cpu)]
+            row += [_ratio(spreads.get((name, server["name"]))) for spreads in by_cpu]
         rows.append(row)
-    return f"### {workload['title']}\n\n" + _table(head, rows) if rows else ""
+    return f"### {workload['title']}\n\n" + table(head, rows) if rows else ""
 
 
 def _notes(results: dict[str, Any], found: dict[tuple[str, str], Figure]) -> str:
@@ -139,7 +142,8 @@ def _notes(results: dict[str, Any], found: dict[tuple[str, str], Figure]) -> str
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(head: Row, rows: Sequence[Row]) -> str:
+def table(head: Row, rows: Sequence[Row]) -> str:
+    """A table of Markdown, its first column to the left and the others to the right."""
     return "\n".join(_lines(head, rows))
 
 
@@ -150,7 +154,8 @@ def _lines(head: Row, rows: Sequence[Row]) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure in three digits or so, with a k for thousands from 10,000 on."""
     if value >= 100_000:
         return f"{value / 1000:,.0f}k"
     if value >= 10_000:
@@ -159,7 +164,7 @@ def _number(value: float) -> str:
 
 
 def _range(spread: Spread) -> str:
-    return f"{_number(spread.lowest)} - {_number(spread.highest)}"
+    return f"{number(spread.lowest)} - {number(spread.highest)}"
 
 
 def _ratio(spread: Spread | None) -> str:

@@ -1,11 +1,11 @@
 """Medians, spreads and ratios of the samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-__all__ = ["Figure", "Spread", "disturbance", "figures", "ratios"]
+__all__ = ["Figure", "Spread", "disturbance", "figures", "per_cpu_second", "ratios"]
 
 CLIENT_IS_LIMIT = 0.95
 """Share of its core from which on the load client was the limit, and not the server."""
@@ -52,12 +52,22 @@ def figures(results: dict[str, Any]) -> dict[tuple[str, str], Figure]:
     return {key: _figure(_samples(results, *key)) for key in keys}
 
 
-def ratios(results: dict[str, Any], baseline: str) -> dict[tuple[str, str], Spread]:
-    """Each server's value as a multiple of the baseline's in the same round, by the names of workload and server."""
+def per_cpu_second(sample: dict[str, Any]) -> float | None:
+    """What the measured side does in a second of its processor time: what counts where the other side is the limit."""
+    each = sample.get("server_us")
+    return 1e6 / each if each else None
+
+
+def ratios(
+    results: dict[str, Any],
+    baseline: str,
+    figure: Callable[[dict[str, Any]], float | None] = lambda sample: sample.get("value"),
+) -> dict[tuple[str, str], Spread]:
+    """Each server's figure as a multiple of the baseline's in the same round, by the names of workload and server."""
     by_key: dict[tuple[str, str], dict[int, float]] = {}
     for sample in results["samples"]:
-        if "value" in sample:
-            by_key.setdefault((sample["workload"], sample["server"]), {})[sample["round"]] = sample["value"]
+        if (value := figure(sample)) is not None:
+            by_key.setdefault((sample["workload"], sample["server"]), {})[sample["round"]] = value
     found = {}
     for (workload, server), values in by_key.items():
         base = by_key.get((workload, baseline), {})

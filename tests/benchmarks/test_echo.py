@@ -4,6 +4,7 @@ import base64
 import contextlib
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.echo import chart, cli, client, cores, launch, programs, report, results, run, summary
+from benchmarks.echo import cli, client, cores, launch, programs, published, report, results, run, summary
 from benchmarks.echo.measure import measure
 from benchmarks.echo.registry import Server, named
 from benchmarks.echo.workloads import Workload
@@ -137,27 +138,25 @@ def test_results_in_another_format_are_refused(tmp_path, capsys):
     assert "has format 1, and this program reads format 2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["echo", "rivals"])
-def test_the_published_results_are_readable_and_their_charts_are_up_to_date(name, tmp_path):
-    published = ROOT / "benchmarks" / "results" / f"{name}.toml"
-    found = results.read(published)
-    assert "As multiples of picows core" in report.markdown(found, ["picows"])
-    chart.draw(found, tmp_path / "chart.svg")
-    assert (tmp_path / "chart.svg").read_text() == published.with_suffix(".svg").read_text()
+def test_the_published_charts_and_tables_are_up_to_date(tmp_path):
+    for run_ in published.RUNS:
+        if (file := published.RESULTS / f"{run_.name}.toml").exists():
+            shutil.copy(file, tmp_path)
+    blocks = published.draw(tmp_path)
+    assert blocks.keys() >= {"echo", "rivals", "broadcast"}
+    drawn = list(tmp_path.glob("*.svg"))
+    assert len(drawn) >= 3
+    for path in drawn:
+        assert path.read_text() == (published.RESULTS / path.name).read_text(), "python -m benchmarks.echo --redraw"
+    page = published.PAGE.read_text()
+    assert published.insert(blocks, page) == page, "python -m benchmarks.echo --redraw"
 
 
-def test_the_chart_of_ratios_is_up_to_date(tmp_path):
-    published = ROOT / "benchmarks" / "results"
-    command = [
-        "--results",
-        str(published / "echo.toml"),
-        "--baseline",
-        "picows,websockets,floor",
-        "--out",
-        str(tmp_path),
-    ]
-    assert cli.main(command) == 0
-    assert (tmp_path / "ratios.svg").read_text() == (published / "ratios.svg").read_text()
+def test_published_runs_name_servers_clients_and_workloads():
+    for run_ in published.RUNS:
+        words = ["--clients" if run_.clients else "--servers", run_.servers]
+        words += ["--workloads", run_.workloads] if run_.workloads else []
+        assert cli.main([*words, "--list"]) == 0
 
 
 def test_unknown_names_are_refused(capsys):
@@ -247,6 +246,8 @@ def made_up_results():
 def test_ratios_are_of_the_same_round():
     found = made_up_results()
     assert summary.ratios(found, "slow")["ping", "fast"] == summary.Spread(3.0, 2.0, 5.0)
+    found["samples"][0]["server_us"], found["samples"][3]["server_us"] = 10.0, 4.0
+    assert summary.ratios(found, "slow", summary.per_cpu_second)["ping", "fast"] == summary.Spread(2.5, 2.5, 2.5)
     assert summary.figures(found)["ping", "slow"].value == summary.Spread(100, 100, 200)
 
 
