@@ -15,8 +15,10 @@ def inbox_of(codec, most=16, most_bytes=65536):
 
     class Inbox(codec.Inbox):
         def __init__(self):
-            super().__init__(loop, most, most_bytes, done, asyncio.CancelledError, ConnectionClosed)
+            super().__init__(loop, most, most_bytes, done, ConnectionClosed)
             self.calls = []
+            self.thread = asyncio.Event()
+            self.thread.set()
 
         def hold_reading(self):
             self.calls.append("hold")
@@ -33,7 +35,7 @@ def inbox_of(codec, most=16, most_bytes=65536):
         async def get_slowly(self, timeout):  # noqa: ASYNC109
             if self.has_ended:
                 raise ConnectionClosed(4000)
-            await asyncio.sleep(0)
+            await self.thread.wait()
             self.pop()
             return 1, b"decoded"
 
@@ -111,19 +113,19 @@ def test_whoever_does_not_wait_any_more_leaves_the_line(run, codec):
         await asyncio.sleep(0)
         assert inbox.calls == [5, 5]
         assert first.deadline == 1000
-        assert third.send(None) is third
+        assert asyncio.isfuture(third.send(None))
         third.close()
         tasks[0].cancel("a reason")
         second.fail(TimeoutError("late"))
-        assert not inbox.turns
+        assert [turn.is_over for turn in inbox.turns] == [True]
         await delivered(inbox, b"kept")
         with pytest.raises(asyncio.CancelledError, match="a reason"):
             await tasks[0]
         with pytest.raises(TimeoutError, match="late"):
             await tasks[1]
         assert await codec.NextMessage(inbox) == "kept"
-        turn = codec.Turn(inbox)
-        assert turn.send(None) is turn
+        turn = codec.Turn(inbox.loop, inbox.turns)
+        assert asyncio.isfuture(turn.send(None))
         with pytest.raises(ZeroDivisionError):
             turn.throw(ZeroDivisionError())
         assert not inbox.turns
@@ -136,11 +138,12 @@ def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
     """The first step of a handler may precede that of its task, which then waits for what the handler has awaited."""
 
     class Handler:
-        def __init__(self, awaited):
+        def __init__(self, awaited, future):
             self.awaited = awaited
+            self.future = future
 
         def __await__(self):
-            yield self.awaited
+            yield self.future
             return (yield from self.awaited)
 
     async def scenario():
@@ -153,7 +156,7 @@ def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
             message.fail(TimeoutError("late"))
 
         async def handler():
-            return await Handler(waiting)
+            return await Handler(message, waiting)
 
         task = asyncio.ensure_future(handler())
         if how == "deliver":
@@ -172,10 +175,12 @@ def test_messages_that_need_a_thread_and_the_end(run, codec):
         await delivered(inbox, b"small", b"late", opcode=0b01000001)
         assert [await codec.NextMessage(inbox) for _ in range(2)] == ["SMALL", "decoded"]
         await delivered(inbox, b"late", opcode=0b01000001)
+        inbox.thread.clear()
         task = asyncio.ensure_future(codec.NextMessage(inbox))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
+        inbox.thread.set()
         assert await codec.NextMessage(inbox) == "decoded"
         inbox.has_ended = True
         for ends, error in (
@@ -202,5 +207,24 @@ def test_reading_is_on_hold_while_too_much_waits(run, codec, most, most_bytes):
         assert taken == [(1, b"a"), (1, b"b"), (1, b"c")]
         assert inbox.calls == ["hold", "release"]
         assert (inbox.counted, inbox.waiting_bytes) == (2, 2)
+
+    run(scenario())
+
+
+def test_the_value_at_the_end_of_a_coroutine_is_its_own(run, codec):
+    """The compiled codec uses the exception of an earlier end again, unless somebody has it."""
+
+    def ending(message):
+        with pytest.raises(StopIteration) as raised:
+            message.send(None)
+        return raised.value
+
+    async def scenario():
+        inbox = inbox_of(codec)
+        await delivered(inbox, b"a", b"b", b"c")
+        ends = [ending(codec.NextMessage(inbox)) for _ in range(2)]
+        assert await inbox.next() == "c"
+        await delivered(inbox)
+        assert [end.value for end in ends] == ["a", "b"]
 
     run(scenario())

@@ -10,7 +10,6 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
-from ..codec import NextMessage
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
@@ -359,7 +358,7 @@ class ClientConnection(WebSocketClient):
         """
         if self._inbox is None:
             return self._recv_whole(timeout)
-        return NextMessage(self._inbox, timeout)
+        return self._inbox.next(timeout)
 
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
         """Returns the next message as soon as it begins, to be read part by part while it comes.
@@ -442,7 +441,7 @@ class ClientConnection(WebSocketClient):
     def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
         if self._inbox is None or type(self).recv is not ClientConnection.recv:
             return self._next()
-        return NextMessage(self._inbox, None, self._ends_iteration)
+        return self._inbox.next(None, self._ends_iteration)
 
     async def _next(self) -> str | bytes:
         """`__anext__` by the `recv` of a subclass."""

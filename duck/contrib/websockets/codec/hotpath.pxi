@@ -135,19 +135,27 @@ cdef class HotPath:
             self.move_on()
 
     cdef inline bint take_whole(self, Py_ssize_t nbytes) except -1:
-        """Hands on a read that is one whole message, if the idle worker can handle it; returns whether it was."""
-        cdef Dispatcher dispatcher
+        """Hands on a read that is one whole message, if the idle worker or a task takes it at once.
+
+        Returns whether it was handed on.
+        """
+        cdef bint to_worker = type(self.dispatcher) is Dispatcher
         cdef bytes payload
         cdef int opcode
-        if not self.direct_in or self.writer.closed or type(self.dispatcher) is not Dispatcher:
+        if not self.direct_in or self.writer.closed:
             return False
-        dispatcher = <Dispatcher>self.dispatcher
-        if not dispatcher.is_ready():
+        if to_worker:
+            if not (<Dispatcher>self.dispatcher).is_ready():
+                return False
+        elif not (isinstance(self.dispatcher, Inbox) and (<Inbox>self.dispatcher).is_ready()):
             return False
         payload = self.reader.take_whole(self.buffer.data, nbytes, &opcode)
         if payload is None:
             return False
-        dispatcher.take_one(opcode, payload)
+        if to_worker:
+            (<Dispatcher>self.dispatcher).take_one(opcode, payload)
+        else:
+            (<Inbox>self.dispatcher).take_one(opcode, payload)
         return True
 
     cdef inline int take(self, list messages) except -1:

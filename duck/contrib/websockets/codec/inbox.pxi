@@ -1,156 +1,89 @@
 # Messages that wait for tasks: part of _speedups.pyx. `inbox.py` is its specification.
 
 
+cdef extern from "_stop.h":
+    object duck_new_stop()
+    bint duck_is_unused(PyObject *stop) noexcept
+    void duck_stop_with(PyObject *stop, PyObject *value) noexcept
+    void duck_clear_stop(PyObject *stop) noexcept
+
 cdef extern from *:
     """
-    /* Sets StopIteration with a value, a str or bytes. A function that then raises a bare StopIteration leaves it set, and
-       adds no traceback, which would cost more than the message. */
-    static void duck_stop_with(PyObject *value) { PyErr_SetObject(PyExc_StopIteration, value); }
+    /* Removes the first item of a list that is not empty, and keeps the list's memory for the next one. */
+    static void duck_remove_first(PyObject *list)
+    {
+        PyObject **items = ((PyListObject *)list)->ob_item, *first = items[0];
+        Py_ssize_t left = PyList_GET_SIZE(list) - 1;
+        memmove(items, items + 1, left * sizeof *items);
+        Py_SET_SIZE(list, left);
+        Py_DECREF(first);
+    }
     """
-    void duck_stop_with(PyObject *value) noexcept
+    void duck_remove_first(list) noexcept
 
 cdef extern from "Python.h":
     int PyList_Reverse(list) except -1
-    int PyList_SetSlice(list, Py_ssize_t, Py_ssize_t, PyObject *) except -1
 
 
 cdef class Inbox
 
 
-cdef class Turn:
-    cdef Inbox inbox
-    cdef object callback
-    cdef object context
-    cdef object error
-    cdef bint woken
-    cdef public object _asyncio_future_blocking
-
-    def __init__(self, Inbox inbox not None):
-        self.inbox = inbox
-
-    cdef int step(self) except -1:
-        """Steps the task at once, if it waits."""
-        callback, self.callback = self.callback, None
-        if callback is None:
-            self.woken = True
-        elif self.inbox is not None:
-            context = self.context
-            PyContext_Enter(context)
-            try:
-                callback(self.inbox.done)
-            finally:
-                PyContext_Exit(context)
-        return 0
-
-    def wake(self):
-        self.step()
-
-    cpdef wake_soon(self):
-        callback, self.callback = self.callback, None
-        if callback is None:
-            self.woken = True
-        elif self.inbox is not None:
-            self.inbox.loop.call_soon(callback, self.inbox.done, context=self.context)
-
-    def fail(self, error):
-        self.leave()
-        self.error = error
-        self.wake_soon()
-
-    cdef int leave(self) except -1:
-        if self.inbox is not None and self in self.inbox.turns:
-            self.inbox.turns.remove(self)
-        return 0
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef Inbox inbox = self.begun()
-        if self._asyncio_future_blocking is None:
-            return self.wait(inbox)
-        self.inbox = None
-        raise StopIteration
-
-    cdef inline Inbox begun(self):
-        """Returns the inbox, unless an error has to be raised."""
-        inbox = self.inbox
-        if inbox is None:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        if self.error is not None:
-            self.inbox = None
-            raise self.error
-        return inbox
-
-    cdef inline object wait(self, Inbox inbox):
-        inbox.turns.append(self)
-        self._asyncio_future_blocking = True
-        return self
-
-    def send(self, value):
-        return self.__next__()
-
-    def throw(self, error, value=None, traceback=None):
-        self.close()
-        raise error
-
-    def close(self):
-        self.leave()
-        self.inbox = self.callback = None
-
-    def get_loop(self):
-        return None if self.inbox is None else self.inbox.loop
-
-    def add_done_callback(self, callback, *, context):
-        self.callback = callback
-        self.context = context
-        if self.woken:
-            self.woken = False
-            self.wake_soon()
-
-    def cancel(self, msg=None):
-        if self.callback is None or self.inbox is None:
-            return False
-        new = self.inbox.cancelled_error
-        self.fail(new() if msg is None else new(msg))
-        return True
-
-
 cdef class NextMessage(Turn):
+    cdef Inbox inbox
     cdef readonly object timeout
     cdef readonly double deadline
     cdef object ends
     cdef object slow
 
     def __init__(self, Inbox inbox not None, timeout=None, ends=None):
+        self.begin(inbox, timeout, ends)
+
+    cdef inline int begin(self, Inbox inbox, timeout, ends) except -1:
+        self.loop = inbox.loop
+        self.line = inbox.turns
         self.inbox = inbox
         self.timeout = timeout
         self.ends = ends
+        return 0
 
     def __next__(self):
+        cdef Inbox inbox = self.inbox
         cdef tuple message
-        cdef Inbox inbox
-        if self.slow is not None:
-            message = self.drive(self.slow.send, None)
+        cdef bytes payload
+        cdef int opcode
+        self.begun()
+        if inbox.payload is not None and self.slow is None:
+            opcode = inbox.opcode
+            payload, inbox.payload = inbox.payload, None
         else:
-            inbox = self.begun()
-            message = inbox.take_next()
+            message = self.next_step(inbox)
             if message is None:
-                if not (inbox.messages or inbox.has_ended):
-                    if self.timeout is not None and self.deadline == 0:
-                        self.deadline = inbox.expire_in(self.timeout)
-                    return self.wait(inbox)
-                self.slow = inbox.get_slowly(self.timeout)
-                message = self.drive(self.slow.send, None)
-        if self.slow is not None:
-            return message[0]
-        self.inbox = None
-        value = (<bytes>message[1]).decode() if message[0] == 1 else message[1]
-        duck_stop_with(<PyObject *>value)
+                return self.wait()
+            if self.slow is not None:
+                return message[0]
+            opcode = <int>message[0]
+            payload = <bytes>message[1]
+        self.line = self.future = None
+        value = payload.decode() if opcode == 1 else payload
+        # A bare StopIteration leaves this one set, and adds no traceback, which would cost more than the message.
+        inbox.renew_stop()
+        duck_stop_with(<PyObject *>inbox.stop, <PyObject *>value)
         raise StopIteration
+
+    cdef tuple next_step(self, Inbox inbox):
+        """Returns the message; None to wait for one; or in a tuple what a thread is waited for with."""
+        cdef tuple message
+        if self.slow is None:
+            self.future = None
+            message = inbox.take_next()
+            if message is not None:
+                return message
+            if not (inbox.messages or inbox.has_ended):
+                if self.timeout is not None and self.deadline == 0:
+                    self.deadline = inbox.expire_in(self.timeout)
+                return None
+            self.slow = inbox.get_slowly(self.timeout)
+        return self.drive(self.slow.send, None)
 
     cdef tuple drive(self, step, value):
         """Drives the coroutine that waits for a thread; returns the message, or what it yields in a tuple."""
@@ -160,36 +93,54 @@ cdef class NextMessage(Turn):
             self.slow = None
             return <tuple?>stop.value
         except BaseException as error:
-            closed_class = self.inbox.closed_class
-            self.inbox = self.slow = None
-            if self.ends is not None and isinstance(error, closed_class) and self.ends(error):
+            self.line = self.slow = None
+            if self.ends is not None and isinstance(error, self.inbox.closed_class) and self.ends(error):
                 raise StopAsyncIteration from None
             raise
+
+    cdef object resolved(self, future):
+        self.future = None
+        self.inbox.spare = future
+        return self.inbox.done
+
+    cdef int stepped(self, future, callback, context) except -1:
+        # The task most likely waits again. The next turn then need not ask the future for the callback, and checks it.
+        cdef list turns = self.inbox.turns
+        cdef Turn last
+        if turns:
+            last = <Turn>turns[len(turns) - 1]
+            if last.future is future:
+                last.callback = callback
+                last.context = context
+        return 0
+
+    cdef object new_future(self):
+        future, self.inbox.spare = self.inbox.spare, None
+        return self.loop.create_future() if future is None else future
 
     def throw(self, error, value=None, traceback=None):
         cdef tuple message
         if self.slow is None:
             self.leave()
-            self.inbox = self.callback = None
+            self.line = self.future = self.callback = self.context = None
             raise error
         message = self.drive(self.slow.throw, error)
         if self.slow is not None:
             return message[0]
-        self.inbox = None
-        raise StopIteration((<bytes>message[1]).decode() if message[0] == 1 else message[1])
+        self.line = None
+        raise StopIteration((<bytes>message[1]).decode() if <int>message[0] == 1 else message[1])
 
     def close(self):
         if self.slow is not None:
             self.slow.close()
             self.slow = None
         self.leave()
-        self.inbox = self.callback = None
+        self.line = self.future = self.callback = self.context = None
 
 
 cdef class Inbox:
     cdef readonly object loop
     cdef readonly object done
-    cdef readonly object cancelled_error
     cdef readonly object closed_class
     cdef public list messages
     cdef public list turns
@@ -199,20 +150,57 @@ cdef class Inbox:
     cdef public Py_ssize_t waiting_bytes
     cdef Py_ssize_t most
     cdef Py_ssize_t most_bytes
+    cdef public object spare
+    cdef bytes payload  # of a message that is being delivered without a list; else None
+    cdef int opcode
+    cdef object stop
     cdef bint held
 
-    def __init__(self, loop, Py_ssize_t most, Py_ssize_t most_bytes, done, cancelled_error, closed_class):
+    def __cinit__(self, *args, **kwargs):
+        self.stop = duck_new_stop()
+
+    def __init__(self, loop, Py_ssize_t most, Py_ssize_t most_bytes, done, closed_class):
         self.loop = loop
         self.done = done
         self.most = most
         self.most_bytes = most_bytes
-        self.cancelled_error = cancelled_error
         self.closed_class = closed_class
         self.messages = []
         self.turns = []
 
+    def next(self, timeout=None, ends=None):
+        cdef NextMessage message = NextMessage.__new__(NextMessage)
+        message.begin(self, timeout, ends)
+        return message
+
     def deliver(self, list messages not None):
         self.put(messages)
+
+    cdef inline bint is_ready(self) noexcept:
+        """Whether a task waits for the next message."""
+        return len(self.turns) != 0 and len(self.messages) == 0 and self.payload is None
+
+    cdef int take_one(self, int opcode, bytes payload) except -1:
+        """`put` of one plain message, while the inbox is ready."""
+        cdef Turn turn = <Turn>self.turns[0]
+        self.opcode = opcode
+        self.payload = payload
+        duck_remove_first(self.turns)
+        try:
+            turn.step()
+        finally:
+            if self.payload is not None:  # the task has been cancelled, or takes it later
+                self.messages.append(self.take_payload())
+        if self.messages:
+            self.put([])
+        else:
+            self.renew_stop()
+            duck_clear_stop(<PyObject *>self.stop)
+        return 0
+
+    cdef inline tuple take_payload(self):
+        payload, self.payload = self.payload, None
+        return self.opcode, payload
 
     cdef int put(self, list messages) except -1:
         cdef list turns = self.turns
@@ -225,10 +213,18 @@ cdef class Inbox:
         while waiting and turns and self.messages:
             waiting -= 1
             turn = <Turn>turns[0]
-            PyList_SetSlice(turns, 0, 1, NULL)
+            duck_remove_first(turns)
             turn.step()
+        self.renew_stop()
+        duck_clear_stop(<PyObject *>self.stop)
         if self.messages:
             self.count()
+        return 0
+
+    cdef inline int renew_stop(self) except -1:
+        """Makes a new object for the ends of awaitables, if the last one is still in use."""
+        if not duck_is_unused(<PyObject *>self.stop):
+            self.stop = duck_new_stop()
         return 0
 
     def take(self):
@@ -236,6 +232,8 @@ cdef class Inbox:
 
     cdef inline tuple take_next(self):
         cdef tuple taken
+        if self.payload is not None:
+            return self.take_payload()
         if not self.messages:
             return None
         taken = <tuple>self.messages[len(self.messages) - 1]

@@ -7,11 +7,12 @@ from .counters import SECONDS, Counters, Histogram
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
 from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
-from .inbox import Inbox, NextMessage, Turn
+from .inbox import Inbox, NextMessage
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
 from .sending import sending
+from .turn import Turn
 from .watching import type_version, watching
 from .worker import Worker
 from .writer import FrameWriter, MaskingWriter

@@ -89,15 +89,16 @@ Invariants
    messages before it have been handed on.
 6. Clock, receive buffer and threads belong to a thread, so a thread runs one loop.
 7. The compiled codec does more than its specification in three places: it handles a read in portions, it hands a read
-   that is one whole message to the idle worker without a list, and it writes past the transport while that holds
-   nothing.
+   that is one whole message to the idle worker, or to the task that waits for it, without a list, and it writes past
+   the transport while that holds nothing.
 
 Who may call whom
 =================
 
 - From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` carries into
   the thread of the loop, and `broadcast`. Everything else belongs to the thread of the loop.
-- From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`, `Turn.wake`.
+- From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`,
+  `codec.turn.Turn.wake`.
 - From tasks: everything an endpoint offers. `Turn.wake_soon`, `Turn.fail` and `call_soon` lead from there to the
   callbacks above.
 - From a signal handler or a finalizer that interrupts the thread: `send`, which waits in line while `busy` is set.

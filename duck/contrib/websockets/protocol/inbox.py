@@ -69,7 +69,7 @@ class Inbox(codec.Inbox):
     full = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_bytes: int) -> None:
-        super().__init__(loop, most, most_bytes, done_future(loop), asyncio.CancelledError, ConnectionClosed)
+        super().__init__(loop, most, most_bytes, done_future(loop), ConnectionClosed)
         self._owner: Owner | None = None
         self._connection: Connection | None = None
         self._decoding: Decoding | None = None
@@ -131,7 +131,7 @@ class Inbox(codec.Inbox):
 
     def wait(self) -> "codec.Turn":
         """Returns an awaitable that ends once messages are delivered or `wake` is called."""
-        return codec.Turn(self)
+        return codec.Turn(self.loop, self.turns)
 
     def wake(self) -> None:
         """Wakes all waiting tasks, in callbacks of their own."""

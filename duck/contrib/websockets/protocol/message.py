@@ -12,11 +12,10 @@ import codecs
 from collections import deque
 from typing import Protocol, Self
 
-from ..codec import RSV1
+from ..codec import RSV1, Turn
 from ..exceptions import ConnectionClosed, PayloadTooBig, ProtocolError
 from ..extensions import Inflating
 from ..opcodes import CloseCode, OpCode
-from .stepping import Turn
 
 __all__ = ["IncomingMessage", "Source"]
 
@@ -243,7 +242,7 @@ class IncomingMessage:
     @property
     def is_being_read(self) -> bool:
         """Whether a task waits for a part."""
-        return bool(self._turns)
+        return not all(turn.is_over for turn in self._turns)
 
     def add(self, payload: bytes, fin: bool) -> None:
         """Adds a part that has come."""
@@ -257,8 +256,13 @@ class IncomingMessage:
         """Steps the task that waits for a part; no task may be running."""
         if self._error is not None:
             self._discard()
-        elif self._turns:
-            self._turns.pop(0).wake()
+            return
+        turns = self._turns
+        while turns:
+            turn = turns.pop(0)
+            if not turn.is_over:  # not of a task that has been cancelled in this pass of the loop
+                turn.wake()
+                return
 
     def wake_soon(self) -> None:
         """Wakes the waiting tasks in callbacks of their own."""

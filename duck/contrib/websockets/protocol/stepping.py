@@ -10,7 +10,7 @@ from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any
 
@@ -19,7 +19,6 @@ from ..opcodes import OpCode
 __all__ = [
     "OPCODES",
     "CancelledError",
-    "Turn",
     "current_tasks",
     "deque",
     "enter_task",
@@ -131,69 +130,3 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
         return type(awaitable).__await__(awaitable)
     except AttributeError:
         raise TypeError(f"a hook must be a coroutine function (async def); one returned {awaitable!r}") from None
-
-
-class Turn:
-    """A future for one task. Its resolution runs the task's next step at once, not one pass of the loop later.
-
-    A handler may be woken before its task waits, because its first step can precede that of the task. The task then
-    goes on in a callback.
-
-    Args:
-        loop: The event loop.
-        line: The turns of all tasks that wait for the same event. A cancelled turn removes itself.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_is_woken", "_line", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, line: "list[Turn]") -> None:
-        self._loop = loop
-        self._line = line
-        self._callback: Callable[[Any], object] | None = None
-        self._error: CancelledError | None = None
-        self._is_woken = False  # before the task waits
-        line.append(self)
-
-    def wake(self) -> None:
-        """Steps the task at once; no other task may be running."""
-        callback, self._callback = self._callback, None
-        if callback is None:
-            self._is_woken = True
-        else:
-            self._context.run(callback, self)
-
-    def wake_soon(self) -> None:
-        """Schedules the task's step in the loop."""
-        callback, self._callback = self._callback, None
-        if callback is None:
-            self._is_woken = True
-        else:
-            self._loop.call_soon(callback, self, context=self._context)
-
-    # Calls of a task
-
-    def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
-        self._callback = callback
-        self._context = context
-        if self._is_woken:
-            self._is_woken = False
-            self.wake_soon()
-
-    def cancel(self, msg: Any = None) -> bool:
-        if self._callback is None:
-            return False
-        self._line.remove(self)
-        self._error = CancelledError() if msg is None else CancelledError(msg)
-        self.wake_soon()
-        return True
-
-    def result(self) -> None:
-        if self._error is not None:
-            raise self._error

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sized
 from typing import Any, Protocol
 
-from ..codec import FIN, MESSAGE_COST, Counters, Dispatcher
+from ..codec import FIN, MESSAGE_COST, Counters, Dispatcher, Turn
 from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..extensions import Inflating
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
 from .flow_control import Hold
 from .message import IncomingMessage
-from .stepping import Turn
 
 __all__ = ["OnStream", "Owner", "StreamQueue"]
 

@@ -1,0 +1,117 @@
+"""The waiting of a task for an event of a connection, in plain Python: the readable specification of `turn.pxi`.
+
+    await Turn(loop, line) -> the line -> wake -> the next step of the task
+
+`wake` runs the step at once, not one pass of the loop later, so that replies to the messages of one read leave
+together. This file imports nothing of asyncio: futures come from the loop.
+"""
+
+from collections.abc import Coroutine, Generator
+from typing import Any, Self
+
+__all__ = ["Turn"]
+
+
+class Turn(Coroutine[Any, Any, Any]):
+    """An awaitable for one task, which waits in a line.
+
+    The task waits for a future of asyncio, because it spends 2,000 instructions on any other one. `wake` takes the
+    task's callback from the future and calls it, where the loop would do so in its next pass. Cancellation is that of
+    the future. A cancelled turn stays in the line until its task's next step.
+
+    A handler may be woken before its task waits, because its first step can precede that of the task. The future is
+    then done, and the task goes on in a callback.
+
+    Args:
+        loop: The event loop.
+        line: The turns of all tasks that wait for the same event. An awaited turn appends itself, and removes itself
+            when it is cancelled. Whoever wakes a turn removes it before.
+    """
+
+    __slots__ = ("_future", "_line", "_loop")
+
+    def __init__(self, loop: Any, line: "list[Any]") -> None:
+        self._loop = loop
+        self._line: list[Any] | None = line  # None at the end
+        self._future: Any = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the task does not wait any more, because it has been woken or cancelled."""
+        return self._future is None or bool(self._future.done())
+
+    def wake(self) -> None:
+        """Steps the task at once. No other task may be running."""
+        if self._future is None:
+            return
+        callbacks = self._future._callbacks
+        if not callbacks or len(callbacks) > 1:
+            self.wake_soon()
+            return
+        callback, context = callbacks[0]
+        self._future.remove_done_callback(callback)
+        context.run(callback, self._resolved())
+
+    def wake_soon(self) -> None:
+        """Schedules the task's step in the loop."""
+        if not self.is_over:
+            self._future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Leaves the line. The task's next step, in a later callback, raises the error."""
+        self._leave()
+        if not self.is_over:
+            self._future.set_exception(error)
+            self._future.exception()  # so that asyncio does not log it if the task is never stepped again
+
+    def _leave(self) -> None:
+        if self._line is not None and self in self._line:
+            self._line.remove(self)
+
+    def _resolved(self) -> Any:
+        """Returns a done future to call the task's callback with."""
+        self._future.set_result(None)
+        return self._future
+
+    def _new_future(self) -> Any:
+        return self._loop.create_future()
+
+    # The coroutine that a task drives
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        line = self._begun()
+        if self._future is None:
+            return self._wait(line)
+        self._line = None
+        raise StopIteration
+
+    def _begun(self) -> list[Any]:
+        """Returns the line, unless the turn has ended."""
+        if self._line is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        return self._line
+
+    def _wait(self, line: list[Any]) -> Any:
+        """Joins the line; returns the future that the task is to wait for."""
+        if self._future is None:
+            self._future = self._new_future()
+        line.append(self)
+        self._future._asyncio_future_blocking = True
+        return self._future
+
+    def send(self, value: Any) -> Any:
+        return self.__next__()
+
+    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
+        self.close()
+        raise error
+
+    def close(self) -> None:
+        self._leave()
+        self._line = self._future = None

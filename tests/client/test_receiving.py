@@ -1,0 +1,113 @@
+"""`recv` at the reads of a connection: which task gets a message, in which context, and what nobody has taken."""
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing import connect
+
+MINE = ContextVar("mine")
+
+
+class Quiet(WebSocketView):
+    async def on_receive(self, message, opcode):
+        pass
+
+
+def receive(ws, frame):
+    """One read of the client's transport."""
+    ws._protocol.get_buffer(-1)[: len(frame)] = frame
+    ws._protocol.buffer_updated(len(frame))
+
+
+async def called(function, *args):
+    """Calls a function from a callback of the loop."""
+    asyncio.get_running_loop().call_soon(function, *args)
+    await asyncio.sleep(0)
+
+
+async def begun(*coroutines):
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_a_task_that_is_cancelled_in_the_pass_of_a_read_leaves_the_message_to_the_next(run):
+    async def scenario():
+        async with connect(Quiet) as ws:
+            first, second, third = await begun(*(ws._inbox.next() for _ in range(3)))
+
+            def read():
+                first.cancel("a reason")
+                receive(ws, b"\x81\x01a")
+                assert second.done()
+                third.cancel()
+                receive(ws, b"\x81\x01b")
+
+            await called(read)
+            assert second.result() == "a"
+            with pytest.raises(asyncio.CancelledError, match="a reason"):
+                await first
+            with pytest.raises(asyncio.CancelledError):
+                await third
+            assert await ws.recv() == "b"
+            assert not ws._inbox.turns
+
+    run(scenario())
+
+
+def test_tasks_in_turn_keep_their_contexts_and_are_stepped_within_the_read(run):
+    async def scenario():
+        async with connect(Quiet) as ws:
+            seen = []
+
+            async def reader(number):
+                MINE.set(number)
+                while (message := await ws.recv()) != b"end":
+                    assert MINE.get() == number
+                    assert asyncio.current_task() is tasks[number]
+                    seen.append((number, message))
+                    if message == b"pause":
+                        await asyncio.sleep(0)
+
+            tasks = await begun(reader(0), reader(1))
+
+            def read():
+                for payload in (b"a", b"b", b"c"):
+                    receive(ws, b"\x82\x01" + payload)
+                assert seen == [(0, b"a"), (1, b"b"), (0, b"c")]
+                receive(ws, b"\x82\x05pause")
+                receive(ws, b"\x82\x01d")
+                receive(ws, b"\x82\x01e")
+                receive(ws, b"\x82\x03end\x82\x03end")
+
+            await called(read)
+            await asyncio.gather(*tasks)
+            assert seen[3:] == [(1, b"pause"), (0, b"d"), (0, b"e")]
+
+    run(scenario())
+
+
+def test_nothing_is_left_of_waits_that_have_ended(run):
+    """A wait uses the future of the one before: whoever has been timed out or cancelled must not reach it any more."""
+
+    async def scenario():
+        async with connect(Quiet) as ws:
+            gone = ws._inbox.next()
+            (task,) = await begun(gone)
+            await called(receive, ws, b"\x81\x01a")
+            assert await task == "a"
+            (task,) = await begun(ws._inbox.next())
+            gone.fail(TimeoutError("late"))
+            gone.close()
+            await called(receive, ws, b"\x81\x01b")
+            assert await task == "b"
+            with pytest.raises(TimeoutError):
+                await ws.recv(timeout=0)
+            (task,) = await begun(ws._inbox.next())
+            await called(receive, ws, b"\x81\x01c")
+            assert await task == "c"
+
+    run(scenario())
