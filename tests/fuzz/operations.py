@@ -231,7 +231,7 @@ class Inbox(_speedups.Inbox):
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         done.set_result(None)
-        super().__init__(loop, 2, 10, done, asyncio.CancelledError, EOFError)
+        super().__init__(loop, 2, 10, done, EOFError)
         self.encoded = 0x40
 
     def hold_reading(self) -> None:
@@ -274,6 +274,18 @@ async def use_inboxes() -> None:
     got += [await _speedups.NextMessage(inbox, 60) for _ in range(2)]
     assert got == ["text", b"bytes" * 9, b"small", "decoded", "decoded"]
     assert inbox.take() is None
+
+    line: list[_speedups.Turn] = []
+    woken, soon, refused = map(asyncio.ensure_future, [_speedups.Turn(loop, line) for _ in range(3)])
+    await asyncio.sleep(0)
+    loop.call_soon(line.pop(0).wake)
+    line.pop(0).wake_soon()
+    line[0].fail(TimeoutError())
+    assert await asyncio.gather(woken, soon, refused, return_exceptions=True)
+    assert not line
+    for _ in range(3):  # waits that follow each other use one future, and one exception for their ends
+        loop.call_soon(inbox.deliver, [(1, b"text")])
+        assert await inbox.next() == "text"
 
     turns = [_speedups.NextMessage(inbox, timeout) for timeout in (None, 1, 2, None, None)]
     cancelled, failed, first, second, last = map(asyncio.ensure_future, turns)
