@@ -274,4 +274,4 @@ class Opening(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         self.agreement.set_exception(error)
-        self.agreement.exception()  # read, because nobody awaits it if connecting was cancelled
+        self.agreement.exception()  # retrieved, because a cancelled `connect` does not await it

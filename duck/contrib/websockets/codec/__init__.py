@@ -161,7 +161,7 @@ if not TYPE_CHECKING:
 
 
 random_bytes = os.urandom
-"""The source of masks, which nobody can predict (RFC 6455, section 5.3)."""
+"""The source of unpredictable masks (RFC 6455, section 5.3)."""
 
 
 def new_mask() -> bytes:

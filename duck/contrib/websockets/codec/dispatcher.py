@@ -75,8 +75,8 @@ class Tasks(Protocol):
     """The dispatcher's interface to asyncio, `collections` and `opcodes`, implemented by a module."""
 
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
-        """Creates the task of a worker. The task tells its worker (`kept`, `withdraw_cancel`) of all that is done to
-        the task, and takes its first step at once if Python supports that."""
+        """Creates the task of a worker. The task informs its worker of references to it and of cancellations (`kept`,
+        `withdraw_cancel`), and takes its first step at once if Python supports that."""
 
     def enter_task(self, loop: Any, task: Any, /) -> None:
         """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""

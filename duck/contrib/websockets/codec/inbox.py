@@ -35,7 +35,7 @@ class NextMessage(Turn):
         self.timeout = timeout
         self.deadline = 0.0
         self._ends = ends
-        self._slow: Coroutine[Any, Any, Message] | None = None  # what waits for a thread
+        self._slow: Coroutine[Any, Any, Message] | None = None  # the wait for a thread
 
     def __next__(self) -> Any:
         line, inbox = self._begun(), self._inbox

@@ -41,7 +41,7 @@ __all__ = [
 FIN: Final = 0b10000000
 RSV1: Final = 0b01000000
 CONTROL: Final = 0b00001000
-"""The bit of an opcode that tells control frames from data frames (section 5.5)."""
+"""The bit of an opcode that distinguishes control frames from data frames (section 5.5)."""
 
 # Errors in the bytes of a peer. `exceptions.py` maps each number to an exception.
 

@@ -42,7 +42,7 @@ class MessageReader:
         error: The number of the peer's error, 0 for none. After an error nothing is read.
         closed: Whether a close frame has come. After it nothing is read.
         control: Whether the last call returned a control frame.
-        counters: Counts what is received; None for no counting.
+        counters: Counts the received messages; None for no counting.
 
     Without `parts` only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused
     at the first byte that cannot be UTF-8. All checks of a header precede the allocation for its payload.

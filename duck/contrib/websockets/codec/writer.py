@@ -17,7 +17,7 @@ class FrameWriter:
         size: The approximate number of bytes to take.
         closed: Whether a close frame has been written. The caller must not write after it.
         fragmenting: Whether a message is incomplete.
-        counters: Counts what is sent; None for no counting.
+        counters: Counts the sent messages; None for no counting.
     """
 
     __slots__ = ("_chunks", "_kind", "closed", "counters", "fragmenting", "size")

@@ -14,8 +14,8 @@ Each state is an enum, with its transitions in the docstring of its file:
 | state | of |
 | --- | --- |
 | `phases.Phase` | the connection |
-| `sansio.states.Outgoing` | what may still be sent |
-| `sansio.states.Incoming` | what has been received, and whether it has been answered |
+| `sansio.states.Outgoing` | the sending direction |
+| `sansio.states.Incoming` | the receiving direction |
 | `closing._Step` | the end of the transport, within the phase CLOSING |
 | `heartbeat._Watch` | the last ping |
 | `transports._End` | the end of a `VirtualTransport` |
@@ -28,34 +28,34 @@ Each state is an enum, with its transitions in the docstring of its file:
 | OPEN | `start` | yes | while `Connection.outgoing` is OPEN |
 | CLOSING | a close frame has left, or the stream has ended | those that came before the peer's close frame | no |
 | LOST | `connection_lost` | those that wait, for CLOSE_TIMEOUT | no |
-| CLOSED | every hook has ended, or is not waited for any more | no | no |
+| CLOSED | every hook has ended, or the wait for it | no | no |
 
-Within the phase OPEN, `outgoing` is ENDING while a close frame waits behind what was sent before. Whatever makes it
-CLOSED, a close frame or the end of the stream, starts the phase CLOSING at the next `move_on`.
+Within the phase OPEN, `outgoing` is ENDING while a close frame waits behind earlier messages. It becomes CLOSED with
+the close frame or the end of the stream, and the phase CLOSING begins at the next `move_on`.
 
 Flags
 =====
 
-| flag | true while | who must tell |
+| flag | true while | set by |
 | --- | --- | --- |
 | `direct_in` | the view does not pull, no RATE_LIMIT is set, there is no extension but permessage-deflate, and \
 `outgoing` is OPEN | `update_direct`, after any change |
 | `direct_out` | the stream has not ended, there is no extension but permessage-deflate, `Sender` is idle, \
 `SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
 | `corked` | one read, `start`, early bytes, the draining of the inbox or the end of a decoding is at work | it does \
-not nest; whoever sets it flushes |
+not nest; its setter flushes |
 | `queued` | the transport may hold bytes (compiled codec only) | `flush`, and `connection_made` at first |
 | `busy` | a message is being written or compressed: a send in between comes from a signal handler or a finalizer | \
-whoever writes |
-| `broken` | bytes are missing in what was written: nothing may follow | `cut`, for good |
+the writing method |
+| `broken` | written bytes are incomplete: nothing may follow them | `cut`, for good |
 | `writes_paused` | the transport is above its high-water mark, with SLOW_CONSUMER "wait" | `pause_writing`, \
 `resume_writing` |
 | `SlowConsumer.lags` | the same, with "drop" and "close" | the same |
-| `alive` | something has come since the heartbeat looked | every read; `take_sign_of_life` clears it |
+| `alive` | bytes have come since the last check of the heartbeat | every read; `take_sign_of_life` clears it |
 | `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY, PARTS | `hold` and `release`; the first close \
 frame releases all but EARLY |
 | `lost` | the phase is LOST or CLOSED; the codec asks before it writes | `connection_lost`, for good |
-| `terminated` | nobody waits for the peer any more | `terminate`, for good |
+| `terminated` | the connection ends without waiting for the peer | `terminate`, for good |
 
 Messages in parts
 =================

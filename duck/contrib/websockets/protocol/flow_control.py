@@ -32,7 +32,7 @@ class Hold(enum.IntFlag):
 
     INBOX = 1  # messages wait for handlers
     FRAMES = 2  # frames wait for the view to read them
-    WRITES = 4  # the peer does not read what is sent to it
+    WRITES = 4  # the peer does not read
     EARLY = 8  # bytes that came with the handshake are not handled yet
     PARTS = 16  # parts of a message wait for its reader
 

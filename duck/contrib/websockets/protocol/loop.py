@@ -111,7 +111,7 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
 
 
 def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
-    """Returns a future of a loop that is done, and serves whoever needs one."""
+    """Returns a future of a loop that is done, one for all uses."""
     try:
         found: asyncio.Future[None] = _local.done
         if found.get_loop() is loop:

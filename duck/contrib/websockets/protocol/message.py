@@ -294,7 +294,7 @@ class IncomingMessage:
             self._source.loop.call_soon(self._discard)
 
     def drop(self) -> None:
-        """Discards the parts of a message that nobody will read, nor any message behind it."""
+        """Discards the parts; neither this message nor any later one will be read."""
         while self._parts:
             self._next()
 

@@ -266,7 +266,7 @@ class StreamQueue:
             return
         self._ended = True
         if self._newest is not None and self._newest is not self._current:
-            self._messages.pop().drop()  # it is incomplete, and nobody has it
+            self._messages.pop().drop()  # incomplete, and not handed to a handler
         self._newest = None
         if self._current is not None:
             self._current.wake_soon()
