@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.echo import cli, client, cores, launch, programs, published, report, results, run, summary
+from benchmarks.echo import cli, client, cores, launch, published, report, results, run, summary
 from benchmarks.echo.measure import measure
 from benchmarks.echo.registry import Server, named
 from benchmarks.echo.workloads import Workload
@@ -21,22 +21,16 @@ from duck.contrib.websockets.codec import describe
 from duck.contrib.websockets.opcodes import OpCode
 from duck.contrib.websockets.sansio.handshake import accept_key
 
+from .compiler import needs_compiler
+
 ROOT = Path(__file__).parents[2]
 FLOOR = Server("floor", "C floor", "", tls=False)
 SHORT = {"seconds": 0.05, "warmup": 0.01}
 
 
-def has_compiler():
-    try:
-        programs.compiler()
-    except programs.BuildError:
-        return False
-    return True
-
-
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the load client needs Linux"),
-    pytest.mark.skipif(not has_compiler(), reason="the load client needs a C compiler"),
+    needs_compiler,
 ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.echo import results
 
 from ..support.redis import program
+from .compiler import needs_compiler
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,7 @@ def measure():
     return run
 
 
+@needs_compiler
 @pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
 def test_groups_are_measured(measure, tmp_path):
     short = ("--servers", "duck", "--workloads", "chat", "--rounds", 1, "--seconds", 0.2, "--members", 10)
