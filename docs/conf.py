@@ -1,9 +1,6 @@
 """The configuration of Sphinx. `sphinx-build -W docs build/docs` builds the documents."""
 
-import os
 from typing import Any
-
-os.environ.setdefault("DUCK_NO_EXTENSIONS", "1")  # the signatures of methods in C have no annotations
 
 from duck.contrib.websockets import WebSocketView, __version__
 from duck.contrib.websockets.settings import BY_NAME, SETTINGS, Setting, markdown_table

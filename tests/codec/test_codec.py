@@ -341,7 +341,7 @@ def test_the_codecs_have_the_same_names(codec):
     functions = {n: f for n, f in public(pure).items() if inspect.isfunction(f)}
     methods = public(pure.MessageReader)
     methods = {name: method for name, method in methods.items() if inspect.isfunction(method)}
-    assert len(functions) == 10
+    assert len(functions) == 9
     assert len(methods) == 3
     for name, function in functions.items():
         assert parameters(getattr(codec, name)) == parameters(function)
@@ -405,27 +405,3 @@ def test_in_process_of_an_unknown_tier(codec):
     assert run.returncode == 1
     tiers = ", ".join(codec.SIMD_TIERS)
     assert f"ImportError: DUCK_SIMD='mmx': this machine has {tiers}" in run.stderr
-
-
-@pytest.mark.parametrize("slots", [["_protocol"], ["__dict__"]])
-def test_the_method_send_keeps_its_parameters_and_its_docstring(codec, slots):
-    class End:
-        __slots__ = slots
-
-        def send(self, data, opcode=1):
-            """Sends."""
-            return self, data, opcode
-
-    class Own(End):
-        def send(self, data, opcode=2):
-            return super().send(data, opcode)
-
-    End.send = codec.sending(End)
-    end, own = End(), Own()
-    assert end.send(b"a") == (end, b"a", 1)  # also without a protocol
-    own._protocol = None
-    assert own.send(opcode=2, data="b") == (own, "b", 2)
-    assert parameters(End.send) == ["self", "data", "opcode"]
-    assert End.send.__doc__ == "Sends."
-    with pytest.raises(TypeError):
-        end.send()

@@ -136,6 +136,9 @@ class Transport:
     def abort(self):
         self.aborted = True
 
+    def get_write_buffer_size(self):
+        return len(self.written)
+
 class Path(codec.HotPath):
     def send_otherwise(self, data, opcode):
         raise ConnectionError
@@ -162,34 +165,50 @@ def make():
     path.thread = THREAD
     return path
 
-import threading
+import socket, threading
 THREAD = threading.get_ident()
 BUFFER = codec.ReceiveBuffer(2**18)
-MESSAGES = ["small", b"x" * 9000, "grüße", b"y" * 5000, b"z" * 20000, "w" * 100]
+MESSAGES = ["small", b"y" * 5000, b"x" * 9000, "grüße", b"z" * 20000, "w" * 100]
 
-def send_all(path, sent):
-    for message in MESSAGES:
+def send_all(path, messages, sent):
+    for message in messages:
         path.send(message, 1)
         sent.append(message)
     path.corked = False
     path.flush()
 
-for corked in (False, True):
+def received(end):
+    end.setblocking(False)
+    try:
+        return end.recv(2**20)
+    except BlockingIOError:
+        return b""
+
+# The socket takes a part of the messages, and the transport the rest.
+for corked, past_transport, messages in (
+    (False, False, MESSAGES), (True, False, MESSAGES), (False, True, MESSAGES), (True, True, MESSAGES[:2])
+):
     def attempt(number):
         path = make()
         path.corked = corked
         sent = []
-        failed = failing(number, send_all, path, sent)
+        ends = socket.socketpair() if past_transport else ()
+        if ends:
+            ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            path.fd = ends[0].fileno()
+        failed = failing(number, send_all, path, messages, sent)
         if failed and not path.transport.aborted:
             path.corked = False
             path.flush()
-        data = b"".join(path.transport.written)
+        data = b"".join([received(ends[1]) if ends else b"", *path.transport.written])
+        for end in ends:
+            end.close()
         got = []
         reader = codec.MessageReader(2**20, False, False)
         for opcode, payload in reader.receive(data):
             got.append(payload)
         assert not reader.error
-        every = [m.encode() if isinstance(m, str) else m for m in MESSAGES]
+        every = [m.encode() if isinstance(m, str) else m for m in messages]
         assert got == every[: len(got)], got
         if not path.transport.aborted:
             assert len(got) >= len(sent)

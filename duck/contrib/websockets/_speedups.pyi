@@ -311,10 +311,6 @@ class HotPath:
 
 def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]: ...
 
-# sending
-
-def sending(cls: type) -> Any: ...
-
 # watching
 
 def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None], Callable[[Any, str], None]]: ...

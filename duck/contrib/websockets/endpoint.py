@@ -5,12 +5,11 @@
 
 import asyncio
 import enum
-import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .codec import SENT, Counters, sending, watching
+from .codec import SENT, Counters, watching
 from .compression import Compression
 from .definition import WATCHED, Definition
 from .extensions import Extension
@@ -69,10 +68,6 @@ class WebSocketEndpoint:
     COMPRESSION: bool | Compression = True
     METRICS: Metrics | None = None
 
-    # A slot, from which the codec's `send` takes the connection; but in Python 3.13 an object with a slot has its other
-    # attributes in a dict of 300 bytes.
-    __slots__ = ("__dict__", "__weakref__", *(() if sys.version_info[:2] == (3, 13) else ("_protocol",)))
-
     # Values that most connections never change: defaults of the class spare each connection the assignment.
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
@@ -88,6 +83,7 @@ class WebSocketEndpoint:
 
     def __init__(self) -> None:
         self.state = State.CLOSED
+        # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
         self._protocol: ConnectionProtocol | None = None
 
     if not TYPE_CHECKING:  # a type checker would then allow any attribute
@@ -446,7 +442,3 @@ class WebSocketEndpoint:
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol
-
-
-if not TYPE_CHECKING:  # which knows the method as it is written
-    WebSocketEndpoint.send = sending(WebSocketEndpoint)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         build_header,
         fan_out,
         parse_header,
-        sending,
         serialize,
         type_version,
         utf8_state,
@@ -70,7 +69,6 @@ __all__ = [
     "new_mask",
     "parse_header",
     "random_bytes",
-    "sending",
     "serialize",
     "type_version",
     "utf8_state",
@@ -153,7 +151,6 @@ if not TYPE_CHECKING:
     build_header = _module.build_header
     fan_out = _module.fan_out
     parse_header = _module.parse_header
-    sending = _module.sending
     serialize = _module.serialize
     type_version = _module.type_version
     utf8_state = _module.utf8_state

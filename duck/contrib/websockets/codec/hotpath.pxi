@@ -10,17 +10,6 @@ cdef extern from "_clock.h":
     long long duck_clock() noexcept  # milliseconds
 
 
-cdef extern from "_socket.h":
-    enum:
-        PIECES "DUCK_PIECES"
-
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
-    Py_ssize_t duck_send(int fd, iovec *pieces, int n) noexcept
-
-
 cdef enum:
     PORTION = 20480  # bytes decoded at a time, so that the peer gets the first replies while the rest is decoded
     QUARTER = 128  # bytes of a read that justify a write of their own
@@ -189,9 +178,6 @@ cdef class HotPath:
         return 0
 
     def send(self, data, opcode):
-        return self.put(data, opcode)
-
-    cdef object put(self, data, opcode):
         cdef const uint8_t *p = NULL
         cdef Py_ssize_t size = 0
         cdef int kind
@@ -319,7 +305,6 @@ cdef class HotPath:
     cdef int write_out(self) except -1:
         cdef FrameWriter writer = self.writer
         cdef Py_ssize_t sent
-        cdef bytes data
         if writer.size == 0 or self.flushing:
             return 0
         if self.lost or self.broken:
@@ -330,20 +315,24 @@ cdef class HotPath:
             if writer.size == 0:
                 return 0
         if writer.chunks is None and self.fd >= 0 and not self.queued:
-            data = writer.take_gathered()
-            sent = self.write_one(data)
-            if sent < len(data):
-                self.write_rest(data, sent)
+            sent = writer.send_gathered(self.fd)
+            if writer.size:
+                self.write_rest(None, sent)
         else:
             self.write_rest(None, 0)
         return 0
 
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
-        """Writes the rest that the socket has not taken, and frames sent by signal handlers in between."""
+        """Writes the rest of the data, and of all frames; the socket has taken `sent` bytes of the data.
+
+        Without data, those were gathered ones. Signal handlers may add frames in between.
+        """
         cdef FrameWriter writer = self.writer
         cdef list chunks
         self.flushing = True
         try:
+            if data is None and sent:
+                data = writer.take_gathered()
             if data is not None:
                 self.queued = True
                 self.transport.write(data[sent:] if sent else data)

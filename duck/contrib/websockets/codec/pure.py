@@ -11,7 +11,6 @@ from .inbox import Inbox, NextMessage
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
-from .sending import sending
 from .turn import Turn
 from .watching import type_version, watching
 from .worker import Worker
@@ -41,7 +40,6 @@ __all__ = [
     "build_header",
     "fan_out",
     "parse_header",
-    "sending",
     "serialize",
     "type_version",
     "utf8_state",

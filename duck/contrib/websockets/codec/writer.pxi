@@ -1,8 +1,20 @@
 # Writing: part of _speedups.pyx
 
 
+cdef extern from "_socket.h":
+    enum:
+        PIECES "DUCK_PIECES"
+
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    Py_ssize_t duck_send(int fd, iovec *pieces, int n) noexcept
+
+
 cdef enum:
     GATHER = 4096  # room made when a second frame joins the first
+    KEPT = 256  # the largest room that is kept for later frames
 
 
 # If memory runs out, a method raises and leaves its object unchanged: a frame is written whole or not at all, and no
@@ -107,13 +119,12 @@ cdef class FrameWriter:
         """Makes room for bytes, which count as written, and returns a pointer to it."""
         cdef Py_ssize_t used = self.used, needed = used + some
         cdef PyObject *larger
-        if self.gathered == NULL:
-            self.gathered = new_bytes(NULL, needed)
-            self.room = needed
-        elif needed > self.room:
-            needed = max(needed * 2, GATHER)
+        if needed > self.room:
+            if used:
+                needed = max(needed * 2, GATHER)
             larger = new_bytes(NULL, needed)  # resizing would free the gathered frames if memory runs out
-            memcpy(bytes_data(larger), bytes_data(self.gathered), used)
+            if used:
+                memcpy(bytes_data(larger), bytes_data(self.gathered), used)
             Py_XDECREF(self.gathered)
             self.gathered = larger
             self.room = needed
@@ -130,6 +141,20 @@ cdef class FrameWriter:
     cdef inline void drop_gathered(self) noexcept:
         Py_CLEAR(self.gathered)
         self.used = self.room = 0
+
+    cdef inline Py_ssize_t send_gathered(self, int fd) noexcept:
+        """Sends the gathered bytes, at least one; returns the number that went. They stay gathered unless all went."""
+        cdef iovec piece
+        cdef Py_ssize_t sent
+        piece.iov_base = bytes_data(self.gathered)
+        piece.iov_len = self.used
+        sent = duck_send(fd, &piece, 1)
+        if sent == self.used:
+            self.size -= sent
+            if self.room > KEPT:
+                self.drop_gathered()
+            self.used = 0
+        return sent
 
     cdef bytes take_gathered(self):
         """Removes and returns the gathered bytes, at least one."""
