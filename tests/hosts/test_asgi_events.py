@@ -51,6 +51,30 @@ def test_a_server_that_knows_no_more_than_it_must(run):
     assert view.close_code == 1005
 
 
+@pytest.mark.parametrize("version", [None, "2.0", "2.1"])
+def test_a_server_without_header_fields_in_its_acceptance(run, caplog, version):
+    """Daphne: its scope names no version of the specification, which means 2.0."""
+
+    class Cookie(Echo):
+        async def on_handshake(self, handshake):
+            handshake.add_header("Set-Cookie", "seen=yes")
+
+    async def scenario():
+        server = Events()
+        server.scope["asgi"] = {"version": "3.0"} if version is None else {"version": "3.0", "spec_version": version}
+
+        async def send(event):
+            await server.send(event)
+            server.events.put_nowait({"type": "websocket.disconnect"})
+
+        await Cookie.as_asgi()(server.scope, server.events.get, send)
+        assert server.sent[0]["headers"] == [(b"set-cookie", b"seen=yes")]
+
+    run(scenario())
+    warned = "accepted without the header fields Set-Cookie" in caplog.text
+    assert warned is (version != "2.1")
+
+
 def test_a_server_that_cannot_send_responses_closes(run):
     async def scenario():
         server = Events()

@@ -403,7 +403,7 @@ def test_uvicorn_that_stops_cancels_the_hook(run, serving_asgi, dial, until):
         async with serving_asgi(Undecided.as_asgi()) as server, dial(server) as peer:
             await until(lambda: Told.made and Told.made.events)
             stopping = asyncio.create_task(server.shut_down())
-            assert (await peer.head())[0] == 500
+            assert (await peer.head())[0] == 503
             await until(lambda: Told.made.events == ["asked", "ended"])
             peer.leave()
             await stopping

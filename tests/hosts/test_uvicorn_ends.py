@@ -250,7 +250,7 @@ def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, d
         async with serving_asgi(app) as server, dial(server) as peer:
             await until(lambda: server.state.tasks)
             ending = asyncio.create_task(server.shut_down())
-            assert (await peer.head())[0] == 500
+            assert (await peer.head())[0] == 503
             peer.leave()
             await ending
 

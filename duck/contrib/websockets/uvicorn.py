@@ -165,7 +165,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Ends the connection, because the server stops."""
         if self._session.stage is Stage.CONNECTING:
-            self._deny_500()
+            self._deny(503, b"Service Unavailable")
             if self._view is not None:
                 self._view.terminate()  # it may be deciding on the handshake
         elif self._view is None or self._responder is None or self._responder.fields is None:
@@ -278,7 +278,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Closes whatever the application has left open at its end."""
         stage = self._session.stage
         if stage is Stage.CONNECTING:
-            self._deny_500()
+            self._deny(500, b"Internal Server Error")
         elif stage is Stage.ACCEPTED:
             with contextlib.suppress(ConnectionClosed):
                 self._session.close(code, reason)
@@ -410,10 +410,10 @@ class WebSocketProtocol(asyncio.Protocol):
                 head += b"content-length: %d\r\n" % length
             self.transport.write(head + b"\r\n")
 
-    def _deny_500(self) -> None:
+    def _deny(self, status: int, body: bytes) -> None:
+        """Answers a request that the application has not answered."""
         if not self._is_gone:
-            body = b"Internal Server Error"
-            self.deny(500, [(b"content-type", b"text/plain; charset=utf-8")])
+            self.deny(status, [(b"content-type", b"text/plain; charset=utf-8")])
             self._send_denial(len(body))
             self._answer_last(body)
             self._session.disconnected()

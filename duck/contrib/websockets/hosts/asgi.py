@@ -183,6 +183,17 @@ def acceptance_event(acceptance: handshake.Acceptance) -> Event:
     }
 
 
+def _takes_headers(scope: Scope) -> bool:
+    """Whether the server sends header fields with a 101 answer: from version 2.1 of the specification on.
+
+    A scope without a version, such as that of a test client, counts as recent.
+    """
+    if "asgi" not in scope:
+        return True
+    major, _, minor = str(scope["asgi"].get("spec_version", "2.0")).partition(".")
+    return not (major.isdecimal() and minor.isdecimal()) or (int(major), int(minor)) >= (2, 1)
+
+
 def denial(scope: Scope, error: HandshakeError) -> list[Event]:
     """Returns the events of a response other than 101; 403 for a server that does not support them."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -302,6 +313,9 @@ class Bridge:
 
     async def accept(self, acceptance: handshake.Acceptance) -> bytes:
         self._accepted = True
+        if acceptance.headers and not _takes_headers(self._scope):
+            names = ", ".join(name for name, _ in acceptance.headers)
+            self._warn(f"the handshake is accepted without the header fields {names}")
         if not await self._put(acceptance_event(acceptance)):
             raise ConnectionClosed
         return b""
