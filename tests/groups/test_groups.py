@@ -1,14 +1,16 @@
 """Groups on each of the brokers: who gets what, and when a membership ends."""
 
 import asyncio
+import copy
 import os
+import pickle
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
-from duck.contrib.websockets.client import connect
+from duck.contrib.websockets.client import WebSocketClient, connect
 from duck.contrib.websockets.groups import BrokerError, Groups, Message
 from duck.contrib.websockets.hosts.asgi import Application
 from duck.contrib.websockets.testing import connect as connect_in_memory
@@ -84,7 +86,7 @@ def test_a_view_that_is_not_open_yet_is_no_member(rooms):
         async def on_handshake(self, handshake):
             await rooms.publish("lobby", "somebody comes", exclude=self)
             await rooms.leave(self, "lobby")
-            with pytest.raises(RuntimeError, match="not open yet"):
+            with pytest.raises(RuntimeError, match="not open yet: join from on_open on"):
                 await rooms.join(self, "lobby")
 
     async def scenario():
@@ -210,6 +212,45 @@ def test_what_is_no_member_and_no_name():
     asyncio.run(scenario())
     with pytest.raises(ValueError, match="stamp adds the ids of a history"):
         Groups(stamp=lambda payload, id: payload)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "options"),
+    [
+        (TypeError, "broker is None, a URL", {"broker": 5}),
+        (TypeError, "broker is None, a URL", {"broker": b"redis://127.0.0.1"}),
+        (ValueError, "write redis://host", {"broker": ""}),
+        (TypeError, "prefix is a str", {"prefix": b"x"}),
+        (ValueError, "timeout is a number of seconds, more than 0", {"timeout": -1}),
+        (TypeError, "timeout is a number of seconds", {"timeout": None}),
+        (TypeError, "history is a number of messages", {"history": 1.5}),
+        (ValueError, "history is 1 message or more", {"history": -1}),
+        (ValueError, "history_ttl is a number", {"history_ttl": float("nan")}),
+        (TypeError, "presence_ttl is a number", {"presence_ttl": "30"}),
+        (ValueError, "presence_ttl is a number", {"presence_ttl": float("inf")}),
+        (TypeError, "announce is a function that takes a PresenceChange", {"announce": 5}),
+        (TypeError, "stamp is a function that takes the payload", {"stamp": "id", "history": 5}),
+    ],
+)
+def test_wrong_arguments(error, words, options):
+    if "broker" in options:
+        pytest.importorskip("redis")
+    with pytest.raises(error, match=words):
+        Groups(**options)
+
+
+def test_what_belongs_to_a_process_cannot_be_copied():
+    class Silent(WebSocketView):
+        pass
+
+    async def scenario():
+        async with connect_in_memory(Silent) as ws:
+            for thing in (Groups(), ws.view, WebSocketClient("ws://localhost")):
+                for take in (copy.copy, pickle.dumps):
+                    with pytest.raises(TypeError, match="process, and cannot be copied or pickled"):
+                        take(thing)
+
+    asyncio.run(scenario())
 
 
 def elsewhere_published(rooms):

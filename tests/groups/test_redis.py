@@ -430,3 +430,54 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
 
     with member_processes(own_redis, "processes:") as servers:
         run(scenario(servers))
+
+
+def test_a_refusal_by_the_server_says_that_nothing_was_published(run, own_redis):
+    """The error has the server's words for a missing right, a wrong key, no memory and a replica."""
+
+    def refused(words, history=0):
+        async def scenario():
+            rooms = Groups(url, timeout=5, history=history)
+            with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
+                await rooms.publish("lobby", "hello")
+            await rooms.close()
+
+        run(scenario())
+        rooms = Groups(url, timeout=5, history=history)
+        with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
+            rooms.publish_sync("lobby", "hello")
+        rooms._broker.close_sync()
+
+    own_redis.start()
+    url = own_redis.url
+    with Redis(port=own_redis.port) as admin:
+        admin.acl_setuser("reader", enabled=True, passwords=["+x"], commands=["+@all", "-publish"], keys=["*"])
+        url = own_redis.url.replace("//", "//reader:x@")
+        refused("permission")
+        refused("can't run this command", history=5)
+        assert admin.xlen("{duck:lobby}:history") == 0
+        url = own_redis.url
+        admin.set("{duck:lobby}:history", "text")
+        refused("wrong kind of value", history=5)
+        admin.flushall()
+        admin.config_set("maxmemory", 1)
+        refused("maxmemory", history=5)
+        admin.config_set("maxmemory", 0)
+        admin.replicaof("127.0.0.1", 1)
+        refused("read only replica", history=5)
+        admin.replicaof("NO", "ONE")
+
+
+def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=5)
+        await rooms.publish("lobby", "hello")
+        with Redis(port=own_redis.port) as admin:
+            # Connected clients stay authenticated as the default user until the user loses its rights.
+            admin.acl_setuser("default", enabled=True, passwords=["+x"], commands=["-publish"])
+        results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
+        assert all("has refused a message" in str(result) for result in results)
+        await rooms.close()
+
+    own_redis.start()
+    run(scenario())

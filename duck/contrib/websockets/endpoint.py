@@ -7,7 +7,7 @@ import asyncio
 import enum
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from .codec import SENT, Counters, watching
 from .compression import Compression
@@ -85,6 +85,9 @@ class WebSocketEndpoint:
         self.state = State.CLOSED
         # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
         self._protocol: ConnectionProtocol | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a connection belongs to its process, and cannot be copied or pickled: pass an id of your own")
 
     if not TYPE_CHECKING:  # a type checker would then allow any attribute
         __setattr__, __delattr__ = watching(WATCHED)

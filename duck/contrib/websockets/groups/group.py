@@ -7,13 +7,13 @@ subscribes to a group with its first member and unsubscribes with its last.
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from ..protocol.prepared import Data, encode
 from .broker import Broker, Message, MessageId
-from .history import History
+from .history import History, checked_seconds
 from .hub import Hub
 from .local_group import Member, Stamp
 from .memory import MemoryBroker
@@ -48,7 +48,8 @@ class Groups:
 
     Raises:
         ImportError: redis-py is not installed.
-        ValueError: The URL or another argument is invalid.
+        TypeError: An argument has the wrong type.
+        ValueError: The URL is invalid, or another argument is out of bounds.
     """
 
     def __init__(
@@ -63,13 +64,16 @@ class Groups:
         presence_ttl: float = 30.0,
         announce: Announce | None = None,
     ) -> None:
-        kept = History(history, history_ttl) if history else None
-        if kept is not None:
-            kept.check()
+        _check_broker(broker)
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix is a str, such as 'duck:', not {prefix!r}")
+        _check_function("stamp", "the payload and the id of a message", stamp)
+        _check_function("announce", "a PresenceChange", announce)
+        timeout = checked_seconds("timeout", timeout)
+        kept = History.checked(history, history_ttl)
         if stamp is not None and kept is None:
             raise ValueError("stamp adds the ids of a history: make the groups by Groups(..., history=100)")
-        presence = PresenceOptions(presence_ttl, announce is not None)
-        presence.check()
+        presence = PresenceOptions(checked_seconds("presence_ttl", presence_ttl), announce is not None)
         self._broker: Broker
         if isinstance(broker, str):
             from .redis import RedisBroker
@@ -83,6 +87,9 @@ class Groups:
         self._announce = announce
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("groups belong to their process, and cannot be copied or pickled: make them in each process")
 
     async def join(self, member: Member, group: str, *, since: str | None = None, data: Any = None) -> bool:
         """Adds a connection to a group. For a member, it only replaces the data.
@@ -109,7 +116,10 @@ class Groups:
                 keeps no presence.
         """
         _check_name(group)
-        hub = self._hub(_home_of(member))
+        try:
+            hub = self._hub(_home_of(member))
+        except RuntimeError:
+            raise RuntimeError("the connection is not open yet: join from on_open on") from None
         text = None
         if data is not None:
             hub.check_presence()
@@ -260,6 +270,21 @@ class Groups:
             coroutine.close()
             raise ConnectionClosed
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+
+
+def _check_broker(broker: object) -> None:
+    if broker is None or isinstance(broker, str):
+        return
+    if isinstance(broker, type) or not callable(getattr(broker, "connect", None)):
+        raise TypeError(
+            "broker is None, a URL such as 'redis://127.0.0.1', or an object with the methods of Broker,"
+            f" not {broker!r}"
+        )
+
+
+def _check_function(name: str, arguments: str, function: object) -> None:
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} is a function that takes {arguments}, or None, not {function!r}")
 
 
 def _check_name(group: object) -> None:

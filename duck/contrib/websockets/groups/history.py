@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from .broker import Message, MessageId, Past
 
-__all__ = ["History", "MemoryHistory", "new_epoch"]
+__all__ = ["History", "MemoryHistory", "checked_seconds", "new_epoch"]
+
+_MOST_SECONDS = 1e9  # three decades; clocks and Redis overflow at some point beyond
 
 
 class History(NamedTuple):
@@ -25,12 +27,35 @@ class History(NamedTuple):
     size: int
     ttl: float
 
-    def check(self) -> None:
-        """Raises ValueError for invalid limits."""
-        if self.size < 1 or self.ttl <= 0:
-            raise ValueError(
-                f"a history has at least one message and some time to live, not {self.size} and {self.ttl}"
-            )
+    @classmethod
+    def checked(cls, size: object, ttl: object) -> "History | None":
+        """Returns the limits; None for a size of 0, which keeps no history.
+
+        Raises:
+            TypeError: The size is no int, or the time to live is no number.
+            ValueError: The size is negative, or the time to live is out of bounds.
+        """
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"history is a number of messages, such as 100, or 0 for none, not {size!r}")
+        if size < 0:
+            raise ValueError(f"history is 1 message or more, such as 100, or 0 for none, not {size!r}")
+        seconds = checked_seconds("history_ttl", ttl)
+        return cls(size, seconds) if size else None
+
+
+def checked_seconds(name: str, value: object) -> float:
+    """Returns the value of an argument that is a time.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not above 0, or too large for a clock.
+    """
+    words = f"{name} is a number of seconds, more than 0, such as 5.0, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(words)
+    if not 0 < value <= _MOST_SECONDS:
+        raise ValueError(words)
+    return value
 
 
 def new_epoch() -> str:

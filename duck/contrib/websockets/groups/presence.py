@@ -66,11 +66,6 @@ class PresenceOptions(NamedTuple):
     ttl: float
     is_watched: bool
 
-    def check(self) -> None:
-        """Raises ValueError for an invalid time to live."""
-        if self.ttl <= 0:
-            raise ValueError(f"presence_ttl is a positive number of seconds, not {self.ttl}")
-
 
 def encode_data(data: Any) -> str:
     """Returns the data of a member as JSON.

@@ -21,7 +21,7 @@ from .presence import PresenceOptions
 from .redis_cluster import Cluster
 from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
-from .redis_pubsub import Publisher, Server, Subscriber, execute_last
+from .redis_pubsub import Publisher, Server, Subscriber, answers, execute_last, refused
 from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
 
 __all__ = ["RedisBroker"]
@@ -125,6 +125,8 @@ class RedisBroker:
                 return
             publish = client.spublish if self.is_cluster else client.publish
             publish(self.channel(group), message.to_bytes())
+        except answers() as error:
+            raise refused(self.label, error) from error
         except (RedisError, OSError) as error:
             raise BrokerError(f"Redis at {self.label} has not confirmed a message: {error}") from error
 

@@ -1,6 +1,7 @@
 """The histories of groups at a Redis server: a stream for each group, and a key with its epoch.
 
 A script adds a message to the stream and publishes it in one step, so that messages arrive in the order of their ids.
+If the server refuses to publish it, the stream does not keep it either.
 For a cluster, the keys of a group are in the slot of its channel.
 """
 
@@ -19,10 +20,15 @@ if not epoch then
     epoch = ARGV[4]
     redis.call('SET', KEYS[2], epoch)
 end
-local id = epoch .. '.' .. redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[3])
+local place = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[3])
+local id = epoch .. '.' .. place
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.call(ARGV[5], ARGV[6], id .. '\\n' .. ARGV[3])
+local published = redis.pcall(ARGV[5], ARGV[6], id .. '\\n' .. ARGV[3])
+if type(published) == 'table' and published.err then
+    redis.call('XDEL', KEYS[1], place)
+    return published
+end
 return id
 """
 _AFTER = "return {redis.call('GET', KEYS[2]) or '', redis.call('XRANGE', KEYS[1], ARGV[1], '+')}"

@@ -70,6 +70,18 @@ def errors() -> tuple[type[Exception], ...]:
     return RedisError, OSError, EOFError, TimeoutError
 
 
+def answers() -> tuple[type[Exception], ...]:
+    """The errors among them that are a server's answer to a command, which it has not executed."""
+    from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
+
+    return ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError
+
+
+def refused(label: str, answer: Exception) -> BrokerError:
+    """The error for a command that a server has refused."""
+    return BrokerError(f"Redis at {label} has refused a message: {answer}")
+
+
 class Backoff:
     """Seconds to wait between attempts: doubled each time up to a limit, with a random part."""
 
@@ -483,17 +495,21 @@ class Publisher:
                 raise
 
     async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
-        from redis.exceptions import ResponseError
+        from redis.exceptions import AuthenticationError, ConnectionError
 
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         for future in futures:
             try:
                 answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-            except ResponseError as error:
+            except answers() as error:
                 if type(error).__name__ in _MOVED:
                     _settle_with(future, Moved(f"{self._server.label}: {error}"))
-                else:
-                    self._fail([future], str(error))
+                    continue
+                # A connection without a password is refused each of its commands.
+                for one in futures if isinstance(error, AuthenticationError) else [future]:
+                    _settle_with(one, refused(self._server.label, error))
+                if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
+                    raise
             else:
                 if not future.done():
                     future.set_result(answer)
