@@ -20,6 +20,7 @@ from .exposition import ExpositionError, prometheus
 from .lifespan import LifespanError
 from .log_config import LogConfigError
 from .loops import LOOPS, LoopError, loop_factory
+from .routes import HealthPathError
 from .runner import run_options
 from .signals import outlast_signals
 from .stdio import open_standard_files
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             return _run_client(arguments)
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
         return info.main() or 0
-    except (TargetError, UsageError, LogConfigError, LoopError, ExpositionError) as error:
+    except (TargetError, UsageError, LogConfigError, LoopError, ExpositionError, HealthPathError) as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2

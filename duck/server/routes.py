@@ -8,10 +8,14 @@ from duck.contrib.websockets import WebSocketView
 from duck.urls import Converters, check_parameters, compile_url
 from duck.views import View
 
-__all__ = ["Match", "Route", "Routes"]
+__all__ = ["HealthPathError", "Match", "Route", "Routes"]
 
 OFFERED_METHODS = ("GET", "HEAD", "POST")
 DEFAULT_METHODS = ("GET", "HEAD")
+
+
+class HealthPathError(ValueError):
+    """The path of health checks is that of a route, which it would hide; the message says what to do."""
 
 
 class Route(NamedTuple):
@@ -54,10 +58,11 @@ class Routes:
 
         Args:
             urlpatterns: Results of `duck.urls.path` and `re_path`, or a view for every path.
-            before: Routes of the server itself, which are tried first.
+            before: The route of health checks, which is tried first.
 
         Raises:
             TypeError: The routes are neither, or a handler is neither a `View` class nor a function.
+            HealthPathError: A route has the path of the health checks.
             ValueError: A url is malformed, or a route answers no method that the server offers.
         """
         if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
@@ -69,7 +74,14 @@ class Routes:
             raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class")
         pages = (route for route in self._routes if "GET" in route.methods and not route.is_websocket)
         self.first_page = next((route.literal for route in pages if route.literal is not None), None)
-        self._routes[:0] = map(_compile, before)
+        own = [_compile(pattern) for pattern in before]
+        for route in self._routes:
+            if route.literal is not None and any(route.literal == other.literal for other in own):
+                raise HealthPathError(
+                    f"the health path {route.literal!r} is also the path of a route, which it would hide:"
+                    " choose another health path"
+                )
+        self._routes[:0] = own
 
     def match(self, path: str) -> Match | None:
         """Return the first route for a decoded path, or None."""

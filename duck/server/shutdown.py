@@ -5,6 +5,7 @@ import contextlib
 import logging
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.logging import label
 from duck.http.request import HttpRequest
 
 from .http import HttpProtocol
@@ -149,8 +150,8 @@ async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
 def _give_up(work: Work) -> list[str]:
     """Abort the connections of hanging work, and log its names."""
     hung = [
-        *(f"{type(view).__name__} at {view.request.path!r}" for view in work.views.values()),
-        *(f"the page at {request.path!r}" for request in work.answers.values()),
+        *(f"{type(view).__name__} at {label(view.request)!r}" for view in work.views.values()),
+        *(f"the page at {label(request)!r}" for request in work.answers.values()),
     ]
     for view in work.views.values():
         abort(view)

@@ -37,6 +37,7 @@ from .log_config import LogConfigError, LogOptions
 from .loops import LoopError, loop_factory
 from .options import Options
 from .process import Stop, serve_until_stopped
+from .routes import HealthPathError
 from .server import Server
 from .signals import on_signals
 from .target import Target, TargetError, load
@@ -47,7 +48,7 @@ logger = logging.getLogger("duck.server")
 
 _COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
 
-_PLAIN = (TargetError, LoopError, LogConfigError)  # their messages say what to do
+_PLAIN = (TargetError, LoopError, LogConfigError, HealthPathError)  # their messages say what to do
 
 
 @dataclass(frozen=True, slots=True)

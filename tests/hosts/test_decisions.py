@@ -195,6 +195,20 @@ def test_a_hook_that_returns_false_accepts_nobody(run, serving, dial, log):
     assert "returned False: return None to accept, or raise HandshakeError" in str(error)
 
 
+def test_a_hook_that_is_no_coroutine_function(run, serving, dial, log):
+    class View(Told):
+        def on_handshake(self, handshake):
+            pass
+
+    async def scenario():
+        async with serving(View) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 500
+
+    run(scenario())
+    ((_, _, error),) = log()
+    assert "a hook must be a coroutine function (async def); one returned None" in str(error)
+
+
 def test_a_hook_that_terminates_its_connection(run, serving, dial):
     class View(Told):
         async def on_handshake(self, handshake):

@@ -103,6 +103,19 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
     assert error.endswith("/duckling.py, line 1)\n")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_health_path_that_would_hide_a_route(folder, workers):
+    (folder / "app.py").write_text(
+        "from duck.urls import path\ndef page(request): pass\nurlpatterns = [path('/health', page)]\n"
+    )
+    options = "--port", "0", "--health-path", "/health", "--workers", workers
+    result = run_command(folder, "serve", "app.py", *options)
+    words = (
+        "duck: the health path '/health' is also the path of a route, which it would hide: choose another health path"
+    )
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, words)
+
+
 def test_no_command(folder):
     line = fails(folder)
     assert "required" in line

@@ -51,6 +51,19 @@ def test_the_duck_format_manages_without_an_address(request_):
     assert get_duck_formatted_log(request_, "x") == "- x"
 
 
+def test_a_long_path_and_a_long_header_field_are_cut(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(logging.getLogger("duck.access"), "level", logging.INFO)
+    request = HttpRequest("GET", "/" + "x" * 30000, headers=[("origin", "http://" + "y" * 30000)])
+    log_refusal(request, HandshakeError(403, "no" * 30000, fields=("Origin",)))
+    log_access(request, 403)
+    shown = "/" + "x" * 199 + "..."
+    for entry in caplog.messages:
+        assert shown in entry
+        assert len(entry) < 800
+    assert len(caplog.messages) == 2
+
+
 def test_several_messages_are_one_line():
     request = HttpRequest(client_address=("a", 1))
     assert get_duck_formatted_log(request, ["head", "one", "two"]) == "a:1 head; one; two"

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "access_logger",
+    "cut",
     "format_address",
     "get_django_formatted_log",
     "get_duck_formatted_log",
+    "label",
     "log_access",
     "log_event",
     "log_message",
@@ -32,7 +34,17 @@ if access_logger.level == logging.NOTSET:  # keeps a level that was set before t
     access_logger.setLevel(logging.WARNING)
 
 
-_REASON = 200  # characters of the reason of a refusal, which may be a page of HTML
+_LONGEST = 200  # characters of a path, a header field or a reason, which may be a page of HTML
+
+
+def cut(text: str) -> str:
+    """Text of a peer as part of a line: its first 200 characters."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def label(request: "HttpRequest") -> str:
+    """The path of a request as part of a line."""
+    return cut(request.path)
 
 
 def printable(text: str) -> str:
@@ -82,18 +94,16 @@ def log_message(request: "HttpRequest | None" = None, debug_message: str | list[
 def log_event(request: "HttpRequest", event: str, *words: object) -> None:
     """Logs a step of a connection at INFO: `/path [WebSocket] [EVENT] words`."""
     if logger.isEnabledFor(logging.INFO):
-        log_message(request, " ".join([f"{request.path} [WebSocket] [{event}]", *map(str, words)]).rstrip())
+        log_message(request, " ".join([f"{label(request)} [WebSocket] [{event}]", *map(str, words)]).rstrip())
 
 
 def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:
     """Logs a refused handshake, with the offending header fields and the setting that would accept it."""
     if logger.isEnabledFor(logging.INFO):
-        details = [f"{name}: {request.headers.get(name.lower(), '-')}" for name in error.fields]
+        details = [f"{name}: {cut(request.headers.get(name.lower(), '-'))}" for name in error.fields]
         if error.setting:
             details.append(f"see {error.setting}")
-        words = str(error)
-        words = words if len(words) <= _REASON else f"{words[:_REASON]}..."
-        log_event(request, "REFUSED", error.status, words, f"({'; '.join(details)})" if details else "")
+        log_event(request, "REFUSED", error.status, cut(str(error)), f"({'; '.join(details)})" if details else "")
 
 
 def log_access(
@@ -112,6 +122,6 @@ def log_access(
         if request is not None:
             address = request.client_address
             # Duck Framework's requests have no target.
-            target = printable(getattr(request, "target", request.path)).replace('"', "\\x22")
+            target = printable(cut(getattr(request, "target", request.path))).replace('"', "\\x22")
             line = f"{request.method} {target} HTTP/{request.http_version}"
         access_logger.info('%s "%s" %d %s', format_address(address), line, status, "-" if size is None else size)

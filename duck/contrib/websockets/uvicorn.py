@@ -35,6 +35,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
+from .logging import label
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol import stepping
@@ -359,7 +360,7 @@ class WebSocketProtocol(asyncio.Protocol):
             raise ConnectionClosed from None
         response = handshake.switching_protocols(acceptance, _serialize(lines))
         endpoint = Accepted(
-            self._session, request.path, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
+            self._session, label(request), config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
         connection = Connection(max_size=config.ws_max_size, extensions=acceptance.extensions)
         wire = Wire(self._session, endpoint, connection, self._counters)

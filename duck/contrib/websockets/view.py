@@ -16,7 +16,7 @@ from .endpoint import State, WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
-from .logging import access_logger, log_access, log_event, log_refusal, logger
+from .logging import access_logger, label, log_access, log_event, log_refusal, logger
 from .metrics import Metrics
 from .protocol.stepping import start_task
 from .sansio import handshake
@@ -100,7 +100,7 @@ class WebSocketView(WebSocketEndpoint, View):
             for name in cls._definition.computed:
                 BY_NAME[name].check(cls.__name__, getattr(self, name))
         except (TypeError, ValueError) as error:
-            logger.error("%r: %s", request.path, error)
+            logger.error("%r: %s", label(request), error)
             self._refuse(request, HandshakeError(500, "internal error"))
             return False
         return True
@@ -303,7 +303,7 @@ class WebSocketView(WebSocketEndpoint, View):
         except KeyboardInterrupt:
             raise
         except BaseException:  # from a negotiator, such as SystemExit, which would end the server
-            logger.exception("%r: error in the handshake of %s", request.path, type(self).__name__)
+            logger.exception("%r: error in the handshake of %s", label(request), type(self).__name__)
             self._refuse(request, HandshakeError(500, "internal error"))
         return None
 
@@ -380,7 +380,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     @property
     def _label(self) -> str:
-        return self.request.path
+        return label(self.request)
 
     def _connection_lost(self, log: bool) -> None:
         self.state = State.CLOSED

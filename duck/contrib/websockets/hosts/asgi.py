@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from duck.http.request import HttpRequest
 
 from ..exceptions import ConnectionClosed, HandshakeError
-from ..logging import logger
+from ..logging import label, logger
 from ..opcodes import CloseCode, OpCode
 from ..protocol.transports import VirtualTransport
 from ..sansio import handshake
@@ -224,7 +224,7 @@ async def run(view: AsgiView) -> Any:
         await _close(view)
         raise
     if await _close(view):
-        logger.error("%r: %s.run() left the connection open", view.request.path, type(view).__name__)
+        logger.error("%r: %s.run() left the connection open", label(view.request), type(view).__name__)
     return result
 
 
@@ -242,8 +242,8 @@ def reply(view: AsgiView, result: Any) -> HandshakeError:
     """Returns the response for a view whose `run` has ended with this result and without an answer."""
     if hasattr(result, "status") and hasattr(result, "headers"):
         return HandshakeError(result.status, headers=result.headers, body=result.content)
-    name = type(view).__name__
-    logger.error("%r: %s.run() answered nothing: call super().run(), or return a HttpResponse", view.request.path, name)
+    path, name = label(view.request), type(view).__name__
+    logger.error("%r: %s.run() answered nothing: call super().run(), or return a HttpResponse", path, name)
     return HandshakeError(500, "internal server error")
 
 
@@ -338,7 +338,7 @@ class Bridge:
             try:
                 event = await self._receive()
             except Exception as error:  # servers raise different errors for a client that is gone
-                logger.debug("%r: nothing is received any more: %r", self.request.path, error)
+                logger.debug("%r: nothing is received any more: %r", label(self.request), error)
                 self._gone = True
                 self._transport.abort()
                 return
@@ -407,7 +407,7 @@ class Bridge:
         except Exception as error:
             # An OSError means that the client is gone, by the specification 2.4. Some servers raise other errors for
             # that, and some raise for events that they do not support.
-            logger.debug("%r: %s was not sent: %r", self.request.path, event["type"], error)
+            logger.debug("%r: %s was not sent: %r", label(self.request), event["type"], error)
             if not isinstance(error, OSError):
                 self._error = error
             return False
@@ -440,4 +440,4 @@ class Bridge:
         if what not in self._warned:
             self._warned.add(what)
             name = type(self._view).__name__
-            logger.warning("%r: %s on messages of ASGI: %s; %s", self.request.path, name, what, _OURS)
+            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, what, _OURS)

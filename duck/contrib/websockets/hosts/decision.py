@@ -15,7 +15,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ..exceptions import ConnectionClosed, HandshakeError
-from ..logging import logger
+from ..logging import label, logger
 from ..protocol import stepping
 from ..protocol.loop import receive_buffer
 from ..sansio.handshake import Handshake, check_refusal
@@ -131,7 +131,7 @@ class Decision:
     async def _run(self) -> None:
         """Runs the hook; an exception in it is a refusal."""
         try:
-            found = await self._hook(self._handshake)
+            found = await stepping.checked(self._hook(self._handshake))
             if found is not None:
                 # A hook that returns False means a refusal.
                 raise TypeError(f"{self._name} returned {found!r}: return None to accept, or raise HandshakeError")
@@ -156,7 +156,7 @@ class Decision:
 
     @property
     def _label(self) -> str:
-        return self._handshake.request.path
+        return label(self._handshake.request)
 
     @property
     def _name(self) -> str:

@@ -122,6 +122,17 @@ def is_abandoned(error: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
     return isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not loop
 
 
+def checked(awaitable: Awaitable[object]) -> Awaitable[object]:
+    """Returns the result of a hook; raises TypeError if it cannot be awaited."""
+    if not hasattr(type(awaitable), "__await__"):
+        raise _no_coroutine(awaitable)
+    return awaitable
+
+
+def _no_coroutine(result: object) -> TypeError:
+    return TypeError(f"a hook must be a coroutine function (async def); one returned {result!r}")
+
+
 def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
     """Returns the iterator that `await` would drive."""
     if isinstance(awaitable, Coroutine):
@@ -129,4 +140,4 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
     try:
         return type(awaitable).__await__(awaitable)
     except AttributeError:
-        raise TypeError(f"a hook must be a coroutine function (async def); one returned {awaitable!r}") from None
+        raise _no_coroutine(awaitable) from None

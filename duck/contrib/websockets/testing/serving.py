@@ -17,7 +17,7 @@ from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, Wire
-from ..logging import logger
+from ..logging import label, logger
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
 from ..protocol.transports import VirtualTransport
@@ -266,7 +266,7 @@ class _AsgiHost:
         extensions = {PERMESSAGE_DEFLATE: Compression().accept}
         acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
         response = handshake.switching_protocols(acceptance, _serialize(headers))
-        endpoint = Accepted(self._session, request.path, None, None, None)
+        endpoint = Accepted(self._session, label(request), None, None, None)
         wire = Wire(self._session, endpoint, Connection(extensions=acceptance.extensions))
         early = upgrade.attach(request, wire, response)
         wire.start(early)
