@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from duck.contrib.websockets import OpCode, WebSocketView
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_pubsub
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher, redis_server, redis_subscriber
 
 from ..support.waiting import within
 
@@ -159,7 +159,7 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
     rooms = Groups(own_redis.url)
     with Redis.from_url(own_redis.url) as client:
         client.config_set("requirepass", "secret")
-        monkeypatch.setattr(redis_pubsub.Backoff, "next", next_pause)
+        monkeypatch.setattr(redis_server.Backoff, "next", next_pause)
         run(scenario())
     assert len({*map(id, backoffs)}) == 1
     (entry,) = log()
@@ -212,7 +212,7 @@ def test_a_publisher_whose_connection_has_broken_while_it_was_idle(run, own_redi
 
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
     """It neither holds up a handler for longer than the timeout, nor is waited for for ever."""
-    monkeypatch.setattr(redis_pubsub.Subscriber, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.1)
 
     async def scenario():
         own_redis.start()
@@ -246,7 +246,7 @@ def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
 
 
 def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
-    monkeypatch.setattr(redis_pubsub.Publisher, "QUEUE_LIMIT", 64 * KIB)
+    monkeypatch.setattr(redis_publisher.Publisher, "QUEUE_LIMIT", 64 * KIB)
 
     async def scenario():
         rooms = Groups(own_redis.url, timeout=3)

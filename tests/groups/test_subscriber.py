@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("redis")
 
-from duck.contrib.websockets.groups.redis_pubsub import Server, Subscriber
+from duck.contrib.websockets.groups.redis_server import Server
+from duck.contrib.websockets.groups.redis_subscriber import Subscriber
 
 CONFIRMED = [b"subscribe", b"c", 1]
 

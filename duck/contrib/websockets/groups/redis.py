@@ -21,8 +21,10 @@ from .presence import PresenceOptions
 from .redis_cluster import Cluster
 from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
-from .redis_pubsub import Publisher, Server, Subscriber, answers, execute_last, refused
+from .redis_publisher import Publisher
 from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
+from .redis_server import Server, answers, execute_last, refused
+from .redis_subscriber import Subscriber
 
 __all__ = ["RedisBroker"]
 

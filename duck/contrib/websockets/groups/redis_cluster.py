@@ -10,7 +10,9 @@ from typing import Any
 
 from ..exceptions import BrokerError
 from ..logging import logger
-from .redis_pubsub import Backoff, Moved, Publisher, Server, Subscriber, connected, errors, execute_last
+from .redis_publisher import Moved, Publisher
+from .redis_server import Backoff, Server, connected, errors, execute_last
+from .redis_subscriber import Subscriber
 
 __all__ = ["Cluster"]
 
@@ -80,7 +82,7 @@ class Cluster:
             ) from None
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
-        """Executes a command for each channel, at the end of the loop; see `redis_pubsub.execute_last`."""
+        """Executes a command for each channel, at the end of the loop; see `redis_server.execute_last`."""
         by_node: dict[_Address, list[tuple[Any, ...]]] = {}
         for channel, command in commands.items():
             address = self._address_of(channel)

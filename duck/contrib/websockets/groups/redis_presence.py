@@ -22,7 +22,7 @@ from typing import Any
 from ..exceptions import BrokerError
 from ..logging import logger
 from .presence import PresenceOptions
-from .redis_pubsub import errors
+from .redis_server import errors
 
 __all__ = ["MARK", "RedisPresence"]
 

@@ -1,123 +1,24 @@
-"""Pub/sub with one Redis server over redis-py's connections: one publishes, and one is subscribed.
+"""The connection to a Redis server that is subscribed to channels.
 
-    Subscriber: connecting -> subscribed -> broken -> (backoff) -> connecting ...
+    connecting -> subscribed -> broken -> (backoff) -> connecting ...
 
 Pub/sub delivers at most once: messages published while the subscriber is broken are lost. So the handler of each
 channel learns of the gap once its subscription is confirmed again.
 """
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from ..exceptions import BrokerError
 from ..logging import logger
+from .redis_server import Backoff, Server, connected, errors
 
-__all__ = ["Backoff", "Moved", "Publisher", "Server", "Subscriber", "connected", "errors", "execute_last"]
+__all__ = ["Subscriber"]
 
-_LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
 _FAIR_SHARE = 0.005  # seconds after which a flood of messages yields to the loop
-_SURE = 1.0  # seconds for which an idle connection is assumed to be alive
-_COST = 128  # bytes that a message counts in addition to its payload
-_BATCH = 1048576  # bytes of the largest pipeline
-_LAST = 1.0  # seconds for the last commands of a loop
-
-
-class Server:
-    """The parameters of a connection to one server.
-
-    Args:
-        connection_class: A connection class of redis-py.
-        options: Its arguments.
-        label: The name for log lines.
-        timeout: Seconds that the server may take to answer.
-    """
-
-    def __init__(self, connection_class: Any, options: dict[str, Any], label: str, timeout: float) -> None:
-        self._class = connection_class
-        self._options = options
-        self.label = label
-        self.timeout = timeout
-
-    async def located(self) -> "Server":
-        """Returns the server to connect to at present."""
-        return self
-
-    def new_connection(self) -> Any:
-        """Returns an unconnected connection of redis-py."""
-        return self._class(**self._options)
-
-    def at(self, host: str, port: int) -> "Server":
-        """Returns the same parameters for another address."""
-        return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
-
-
-class Moved(BrokerError):
-    """Another node of the cluster serves the channel now, or will soon; the command has not been executed."""
-
-
-_MOVED = ("MovedError", "AskError", "TryAgainError", "ClusterDownError", "MasterDownError")  # by names in redis-py
-
-
-def errors() -> tuple[type[Exception], ...]:
-    """The errors of a redis-py connection whose server is away, broken or refuses."""
-    from redis.exceptions import RedisError
-
-    return RedisError, OSError, EOFError, TimeoutError
-
-
-def answers() -> tuple[type[Exception], ...]:
-    """The errors among them that are a server's answer to a command, which it has not executed."""
-    from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
-
-    return ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError
-
-
-def refused(label: str, answer: Exception) -> BrokerError:
-    """The error for a command that a server has refused."""
-    return BrokerError(f"Redis at {label} has refused a message: {answer}")
-
-
-class Backoff:
-    """Seconds to wait between attempts: doubled each time up to a limit, with a random part."""
-
-    def __init__(self) -> None:
-        self._delay = _LEAST_DELAY
-
-    def next(self) -> float:
-        delay, self._delay = self._delay, min(2 * self._delay, _MOST_DELAY)
-        return delay * random.uniform(0.5, 1.0)
-
-
-@asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Any]:
-    """Yields a connected redis-py connection, and closes it at the end."""
-    deadline = asyncio.get_running_loop().time() + server.timeout
-    async with asyncio.timeout_at(deadline):
-        connection = (await server.located()).new_connection()
-    try:
-        async with asyncio.timeout_at(deadline):
-            await connection.connect()
-        yield connection
-    finally:
-        with suppress(*errors()):
-            await connection.disconnect(nowait=True)
-
-
-async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> None:
-    """Executes commands on a connection of their own, at the end of a loop, which has cancelled the publisher's task.
-
-    Raises:
-        Exception: One of `errors`: the server does not answer, or refuses a command.
-    """
-    async with asyncio.timeout(min(server.timeout, _LAST)), connected(server) as connection:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        for _ in commands:
-            await connection.read_response(disable_decoding=True)
 
 
 class Subscriber:
@@ -375,158 +276,3 @@ class Subscriber:
             if self._on_return is not None:
                 self._on_return()
         return is_gap
-
-
-class Publisher:
-    """The publishing connection. Messages published while a pipeline is under way leave with the next one.
-
-    A message in a pipeline whose connection broke may or may not have been published; it is not published again. A
-    message that has not left waits up to `timeout` seconds for the server.
-
-    Attributes:
-        QUEUE_LIMIT: Bytes of one loop's messages that may wait to be published.
-    """
-
-    QUEUE_LIMIT = 16777216
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._queue: deque[tuple[tuple[Any, ...], int, asyncio.Future[Any]]] = deque()
-        self._size = 0  # bytes of the queue
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._error: Exception | None = None  # of the absent server
-        self._returned = asyncio.Event()
-
-    def retry(self) -> None:
-        """Ends the pause before the next attempt to connect, because the server is there again."""
-        self._returned.set()
-
-    async def execute(self, *command: Any) -> Any:
-        """Executes a command, and returns the server's answer.
-
-        Raises:
-            BrokerError: The server does not answer, or the outcome is unknown.
-        """
-        size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
-        label = self._server.label
-        if self._queue and self._size + size > self.QUEUE_LIMIT:
-            raise BrokerError(f"{self._size} bytes wait for Redis at {label}: publish less, or try again later")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((command, size, future))
-        self._size += size
-        self._wake.set()
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._run())
-        try:
-            async with asyncio.timeout(self._server.timeout):
-                return await future
-        except TimeoutError:
-            reason = self._error or "no answer"
-            raise BrokerError(
-                f"Redis at {label} has not confirmed a message in {self._server.timeout} s: {reason}"
-            ) from self._error
-
-    async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _run(self) -> None:
-        backoff = Backoff()
-        try:
-            while True:
-                await self._wake.wait()
-                try:
-                    async with connected(self._server) as connection:
-                        self._error = None
-                        backoff = Backoff()
-                        while True:
-                            await self._publish_all(connection)
-                            await self._until_wanted(connection)
-                except errors() as error:
-                    self._error = error
-                    self._drop_given_up()
-                    self._returned.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(backoff.next()):
-                            await self._returned.wait()
-        finally:
-            self._fail([entry[2] for entry in self._queue], "the event loop ends")
-            self._queue.clear()
-            self._size = 0
-
-    async def _until_wanted(self, connection: Any) -> None:
-        """Waits for a message, then checks that the idle connection is still alive."""
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(_SURE):
-                await self._wake.wait()
-            is_sure = not connection._reader.at_eof()
-        except TimeoutError:
-            await self._wake.wait()
-            is_sure = False
-        if not is_sure:
-            async with asyncio.timeout(self._server.timeout):
-                await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
-                await connection.read_response(disable_decoding=True)
-
-    async def _publish_all(self, connection: Any) -> None:
-        while self._queue:
-            commands: list[tuple[Any, ...]] = []
-            futures = []
-            size = 0
-            while self._queue and size < _BATCH:
-                command, cost, future = self._queue.popleft()
-                self._size -= cost
-                if not future.done():  # its publisher may have given up
-                    commands.append(command)
-                    futures.append(future)
-                    size += cost
-            if not commands:
-                continue
-            try:
-                async with asyncio.timeout(self._server.timeout):
-                    await self._pipeline(connection, commands, futures)
-            except BaseException as error:
-                self._fail(futures, str(error) or type(error).__name__)
-                raise
-
-    async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
-        from redis.exceptions import AuthenticationError, ConnectionError
-
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        for future in futures:
-            try:
-                answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-            except answers() as error:
-                if type(error).__name__ in _MOVED:
-                    _settle_with(future, Moved(f"{self._server.label}: {error}"))
-                    continue
-                # A connection without a password is refused each of its commands.
-                for one in futures if isinstance(error, AuthenticationError) else [future]:
-                    _settle_with(one, refused(self._server.label, error))
-                if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
-                    raise
-            else:
-                if not future.done():
-                    future.set_result(answer)
-
-    def _fail(self, futures: "list[asyncio.Future[Any]]", reason: str) -> None:
-        for future in futures:
-            words = f"a message may or may not have reached Redis at {self._server.label}: {reason}"
-            _settle_with(future, BrokerError(words))
-
-    def _drop_given_up(self) -> None:
-        self._queue = deque(entry for entry in self._queue if not entry[2].done())
-        self._size = sum(cost for _, cost, _ in self._queue)
-        if not self._queue:
-            self._wake.clear()
-
-
-def _settle_with(future: "asyncio.Future[Any]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # retrieved: its publisher may have given up

@@ -1,0 +1,100 @@
+"""A Redis server: the parameters of its connections, its errors, and the pauses between attempts to connect."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from ..exceptions import BrokerError
+
+__all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "refused"]
+
+_LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
+_LAST = 1.0  # seconds for the last commands of a loop
+
+
+class Server:
+    """The parameters of a connection to one server.
+
+    Args:
+        connection_class: A connection class of redis-py.
+        options: Its arguments.
+        label: The name for log lines.
+        timeout: Seconds that the server may take to answer.
+    """
+
+    def __init__(self, connection_class: Any, options: dict[str, Any], label: str, timeout: float) -> None:
+        self._class = connection_class
+        self._options = options
+        self.label = label
+        self.timeout = timeout
+
+    async def located(self) -> "Server":
+        """Returns the server to connect to at present."""
+        return self
+
+    def new_connection(self) -> Any:
+        """Returns an unconnected connection of redis-py."""
+        return self._class(**self._options)
+
+    def at(self, host: str, port: int) -> "Server":
+        """Returns the same parameters for another address."""
+        return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """The errors of a redis-py connection whose server is away, broken or refuses."""
+    from redis.exceptions import RedisError
+
+    return RedisError, OSError, EOFError, TimeoutError
+
+
+def answers() -> tuple[type[Exception], ...]:
+    """The errors among them that are a server's answer to a command, which it has not executed."""
+    from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
+
+    return ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError
+
+
+def refused(label: str, answer: Exception) -> BrokerError:
+    """The error for a command that a server has refused."""
+    return BrokerError(f"Redis at {label} has refused a message: {answer}")
+
+
+class Backoff:
+    """Seconds to wait between attempts: doubled each time up to a limit, with a random part."""
+
+    def __init__(self) -> None:
+        self._delay = _LEAST_DELAY
+
+    def next(self) -> float:
+        delay, self._delay = self._delay, min(2 * self._delay, _MOST_DELAY)
+        return delay * random.uniform(0.5, 1.0)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Any]:
+    """Yields a connected redis-py connection, and closes it at the end."""
+    deadline = asyncio.get_running_loop().time() + server.timeout
+    async with asyncio.timeout_at(deadline):
+        connection = (await server.located()).new_connection()
+    try:
+        async with asyncio.timeout_at(deadline):
+            await connection.connect()
+        yield connection
+    finally:
+        with suppress(*errors()):
+            await connection.disconnect(nowait=True)
+
+
+async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> None:
+    """Executes commands on a connection of their own, at the end of a loop, which has cancelled the publisher's task.
+
+    Raises:
+        Exception: One of `errors`: the server does not answer, or refuses a command.
+    """
+    async with asyncio.timeout(min(server.timeout, _LAST)), connected(server) as connection:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        for _ in commands:
+            await connection.read_response(disable_decoding=True)
