@@ -91,7 +91,7 @@ class SentinelServer(Server):
     """
 
     def __init__(self, url: SentinelUrl, connection_class: Any, options: dict[str, Any], timeout: float) -> None:
-        super().__init__(connection_class, options | {"redis_connect_func": _connect_to_master}, url.label, timeout)
+        super().__init__(connection_class, options, url.label, timeout)
         self._master = url.master
         others = {name: value for name, value in options.items() if name not in ("db", "username", "password")}
         sentinels = Server(connection_class, others | url.credentials, url.label, timeout)
@@ -120,11 +120,9 @@ class SentinelServer(Server):
                 return self.at(host.decode(), int(port))
         raise ConnectionError(f"{reason}") from (reason if isinstance(reason, Exception) else None)
 
-
-async def _connect_to_master(connection: Any) -> None:
-    """Completes redis-py's connection, unless Sentinel has not noticed yet that the server is no master any more."""
-    await connection.on_connect()
-    await connection.send_command("ROLE")
-    role, *_ = await connection.read_response(disable_decoding=True)
-    if role != b"master":
-        raise ConnectionError(f"{connection.host}:{connection.port} is no master any more")
+    async def check(self, connection: Any) -> None:
+        """Raises a ConnectionError for a server that is no master any more, before Sentinel has noticed."""
+        await connection.send_command("ROLE", check_health=False)
+        role, *_ = await connection.read_response(disable_decoding=True)
+        if role != b"master":
+            raise ConnectionError(f"{connection.host}:{connection.port} is no master any more")

@@ -34,6 +34,9 @@ class Server:
         """Returns the server to connect to at present."""
         return self
 
+    async def check(self, connection: Any) -> None:
+        """Raises a ConnectionError if a new connection leads to another server than expected."""
+
     def new_connection(self) -> Any:
         """Returns an unconnected connection of redis-py."""
         return self._class(**self._options)
@@ -82,6 +85,7 @@ async def connected(server: Server) -> AsyncIterator[Any]:
     try:
         async with asyncio.timeout_at(deadline):
             await connection.connect()
+            await server.check(connection)
         yield connection
     finally:
         with suppress(*errors()):
