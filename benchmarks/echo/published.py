@@ -37,12 +37,14 @@ class Run:
         servers: Names of the servers, or of the clients.
         workloads: Names of the workloads; None for all.
         clients: Whether clients are measured.
+        ours: The name of the one that the others are compared with.
     """
 
     name: str
     servers: str
     workloads: str | None = None
     clients: bool = False
+    ours: str = OURS
 
 
 RUNS = (
@@ -53,7 +55,8 @@ RUNS = (
         "granian,socketify,floor",
         ",".join(_SHORT),
     ),
-    Run("clients", "duck,duck-hooks,picows,websockets,aiohttp", clients=True),
+    # Hooks, because they are the like of picows' callbacks.
+    Run("clients", "duck,duck-hooks,picows,websockets,aiohttp", clients=True, ours="duck-hooks"),
 )
 
 
@@ -72,7 +75,7 @@ def draw(folder: Path = RESULTS) -> dict[str, str]:
         if run.name == "echo":
             chart.draw_ratios(found, folder / "ratios.svg", OURS, ["picows", "websockets"])
             blocks["broadcast"] = _paragraphs(_broadcasts(found))
-        rows = _by_server(found) if run.name == "rivals" else _by_workload(found)
+        rows = _by_server(found) if run.name == "rivals" else _by_workload(found, run.ours)
         image = (
             f"```{{image}} ../../benchmarks/results/{run.name}.svg\n:alt: The same as bars, with ranges of rounds\n```"
         )
@@ -108,26 +111,27 @@ def _origin(found: dict[str, Any]) -> str:
     return textwrap.fill(words, 120, break_on_hyphens=False)
 
 
-def _by_workload(found: dict[str, Any]) -> str:
+def _by_workload(found: dict[str, Any], ours: str) -> str:
     """A row for each workload: our figure, and its ratios to those of the others."""
     figures = summary.figures(found)
-    others = [server for server in found["servers"] if server["name"] != OURS]
+    others = [server for server in found["servers"] if server["name"] != ours]
     ratios = {server["name"]: summary.ratios(found, server["name"]) for server in others}
+    [title] = [server["title"] for server in found["servers"] if server["name"] == ours]
     rows = [
         [
             f"{workload['title']} ({workload['unit']})",
-            _value(figures, workload["name"], OURS),
+            _value(figures, workload["name"], ours),
             *(
                 # A connection of the floor has no state, so its memory is no measure.
                 ""
                 if workload["lower_is_better"] and server["name"] == "floor"
-                else _ratio(ratios[server["name"]], workload["name"])
+                else _ratio(ratios[server["name"]], workload["name"], ours)
                 for server in others
             ),
         ]
         for workload in found["workloads"]
     ]
-    return table(["", "duck", *(f"to {server['title']}" for server in others)], rows)
+    return table(["", title, *(f"to {server['title']}" for server in others)], rows)
 
 
 def _by_server(found: dict[str, Any]) -> str:
@@ -148,7 +152,7 @@ def _broadcasts(found: dict[str, Any]) -> str:
     for workload in found["workloads"]:
         figure = figures.get((workload["name"], OURS))
         if workload["mode"] == "broadcast" and figure is not None and figure.server_us is not None:
-            cells = [_ratio(ratios[server["name"]], workload["name"]) for server in others]
+            cells = [_ratio(ratios[server["name"]], workload["name"], OURS) for server in others]
             rows.append([workload["title"], f"{figure.server_us:.1f} µs", *cells])
     head = ["deliveries per second of the server's CPU time", "a delivery", *(f"to {s['title']}" for s in others)]
     return table(head, rows)
@@ -159,6 +163,6 @@ def _value(figures: dict[tuple[str, str], summary.Figure], workload: str, server
     return "" if figure is None or figure.value is None else number(figure.value.median)
 
 
-def _ratio(spreads: dict[tuple[str, str], summary.Spread], workload: str) -> str:
-    spread = spreads.get((workload, OURS))
+def _ratio(spreads: dict[tuple[str, str], summary.Spread], workload: str, ours: str) -> str:
+    spread = spreads.get((workload, ours))
     return f"{spread.median:.2f}" if spread else ""
