@@ -1,4 +1,4 @@
-"""`recv` at the reads of a connection: which task gets a message, in which context, and what nobody has taken."""
+"""`recv` at the reads of a connection: the task that gets a message, its context, and messages left over."""
 
 import asyncio
 from contextvars import ContextVar
@@ -7,6 +7,8 @@ import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.testing import connect
+
+from ..support.waiting import begun
 
 MINE = ContextVar("mine")
 
@@ -26,12 +28,6 @@ async def called(function, *args):
     """Calls a function from a callback of the loop."""
     asyncio.get_running_loop().call_soon(function, *args)
     await asyncio.sleep(0)
-
-
-async def begun(*coroutines):
-    tasks = [asyncio.ensure_future(each) for each in coroutines]
-    await asyncio.sleep(0)
-    return tasks
 
 
 def test_a_task_that_is_cancelled_in_the_pass_of_a_read_leaves_the_message_to_the_next(run):

@@ -1,10 +1,11 @@
-"""Limits of time that hold on a busy machine, too."""
+"""Limits of time that hold on a busy machine, too; and tasks that have come to their first wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Any
 
-__all__ = ["within"]
+__all__ = ["begun", "within"]
 
 _TICK = 0.05
 
@@ -28,3 +29,10 @@ async def within(seconds: float) -> AsyncIterator[None]:
             yield
         finally:
             counting.cancel()
+
+
+async def begun(*awaitables: Awaitable[Any]) -> list["asyncio.Future[Any]"]:
+    """Returns tasks that have run to their first wait."""
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    await asyncio.sleep(0)
+    return tasks

@@ -60,7 +60,7 @@ class Inbox(codec.Inbox):
         most_bytes: Bytes of payload that may wait; reading is on hold while there are more.
     """
 
-    __slots__ = ("_connection", "_decoding", "_job", "_owner", "_timer")
+    __slots__ = ("_connection", "_decoding", "_expiry", "_job", "_owner", "_timer")
 
     # Required of a consumer: no message waits here for a handler, and no handlers run.
     inbox: tuple[()] = ()
@@ -74,7 +74,8 @@ class Inbox(codec.Inbox):
         self._connection: Connection | None = None
         self._decoding: Decoding | None = None
         self._job: asyncio.Future[Message] | None = None  # a thread that decodes the next message
-        self._timer: asyncio.TimerHandle | None = None  # of the first deadline
+        self._timer: asyncio.Handle | None = None  # of the first deadline; on uvloop it has no `when` if that is now
+        self._expiry = 0.0  # the time of the timer
 
     def attach(self, owner: Owner) -> None:
         """Attaches the inbox to a connection; called by the protocol."""
@@ -161,7 +162,7 @@ class Inbox(codec.Inbox):
         # One timer serves all waits that follow each other: it is set anew only for an earlier deadline, and when it
         # has come.
         when: float = self.loop.time() + seconds
-        if self._timer is None or when < self._timer.when():
+        if self._timer is None or when < self._expiry:
             self._expire_at(when)
         return when
 
@@ -169,6 +170,7 @@ class Inbox(codec.Inbox):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_at(when, self._expire)
+        self._expiry = when
 
     def _expire(self) -> None:
         self._timer = None
