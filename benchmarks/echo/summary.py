@@ -53,7 +53,7 @@ def figures(results: dict[str, Any]) -> dict[tuple[str, str], Figure]:
 
 
 def per_cpu_second(sample: dict[str, Any]) -> float | None:
-    """What the measured side does in a second of its processor time: what counts where the other side is the limit."""
+    """Returns the operations in a second of the measured side's processor time, for runs that the other side limits."""
     each = sample.get("server_us")
     return 1e6 / each if each else None
 

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _comparisons(found: dict[str, Any]) -> str:
-    """What ours delivers for each second of the servers' processor time, and its 99th percentiles, beside others'."""
+    """Returns our deliveries per second of the servers' CPU time, and our 99th percentiles, beside the rivals'."""
     lines = []
     for server in found["servers"]:
         if server["name"] != "duck":

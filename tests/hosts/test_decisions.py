@@ -12,7 +12,6 @@ from websockets.exceptions import ConnectionClosed
 
 from duck.contrib.websockets import HandshakeError, WebSocketView
 from duck.contrib.websockets.hosts.asgi import Application
-from duck.http.request import HttpRequest
 from duck.server import Limits, serve
 
 from ..support import servers
@@ -179,12 +178,25 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
     assert message in str(error) or message in str(error.__context__)
 
 
-def test_a_hook_that_returns_false_accepts_nobody(run, serving, dial, log):
+async def returns_false(self, handshake):
     """It means a refusal, as in other libraries."""
+    return False
 
+
+def is_no_coroutine_function(self, handshake):
+    pass
+
+
+WRONG_HOOKS = {
+    returns_false: "returned False: return None to accept, or raise HandshakeError",
+    is_no_coroutine_function: "a hook must be a coroutine function (async def); one returned None",
+}
+
+
+@pytest.mark.parametrize("hook", WRONG_HOOKS)
+def test_a_wrong_hook_accepts_nobody(run, serving, dial, log, hook):
     class View(Told):
-        async def on_handshake(self, handshake):
-            return False
+        on_handshake = hook
 
     async def scenario():
         async with serving(View) as server, dial(server) as peer:
@@ -192,21 +204,7 @@ def test_a_hook_that_returns_false_accepts_nobody(run, serving, dial, log):
 
     run(scenario())
     ((_, _, error),) = log()
-    assert "returned False: return None to accept, or raise HandshakeError" in str(error)
-
-
-def test_a_hook_that_is_no_coroutine_function(run, serving, dial, log):
-    class View(Told):
-        def on_handshake(self, handshake):
-            pass
-
-    async def scenario():
-        async with serving(View) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
-    ((_, _, error),) = log()
-    assert "a hook must be a coroutine function (async def); one returned None" in str(error)
+    assert WRONG_HOOKS[hook] in str(error)
 
 
 def test_a_hook_that_terminates_its_connection(run, serving, dial):
@@ -463,26 +461,6 @@ def test_a_server_without_the_denial_extension_answers_403(run):
         assert sent == [{"type": "websocket.close"}]
 
     run(scenario())
-
-
-COOKIES = {
-    "": {},
-    "a=1": {"a": "1"},
-    "a=1; b=2;c=3": {"a": "1", "b": "2", "c": "3"},
-    'a="quoted"; b="; c=" ; d="': {"a": "quoted", "b": '"', "c": '"', "d": '"'},
-    "a=1; a=2": {"a": "1"},
-    "a=x=y; =nameless; bare; ; b = spaced ": {"a": "x=y", "b": "spaced"},
-    "$Version=1; é=ü": {"$Version": "1", "é": "ü"},
-}
-
-
-@pytest.mark.parametrize("header", COOKIES)
-def test_cookies_are_parsed_leniently(header):
-    assert HttpRequest(headers=[("Cookie", header)]).cookies == COOKIES[header]
-
-
-def test_cookies_on_several_lines_are_all_taken():
-    assert HttpRequest(headers=[("Cookie", "a=1"), ("Cookie", "b=2, c")]).cookies == {"a": "1", "b": "2, c"}
 
 
 def test_a_flood_leaves_nothing_behind(run, dial, until):

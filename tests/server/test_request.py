@@ -70,3 +70,23 @@ def test_a_request_without_a_connection():
 
 def test_repr_does_not_let_a_client_write_log_lines():
     assert repr(HttpRequest(target="/\n")) == r"<HttpRequest GET '/\n'>"
+
+
+COOKIES = {
+    "": {},
+    "a=1": {"a": "1"},
+    "a=1; b=2;c=3": {"a": "1", "b": "2", "c": "3"},
+    'a="quoted"; b="; c=" ; d="': {"a": "quoted", "b": '"', "c": '"', "d": '"'},
+    "a=1; a=2": {"a": "1"},
+    "a=x=y; =nameless; bare; ; b = spaced ": {"a": "x=y", "b": "spaced"},
+    "$Version=1; é=ü": {"$Version": "1", "é": "ü"},
+}
+
+
+@pytest.mark.parametrize("header", COOKIES)
+def test_cookies_are_parsed_leniently(header):
+    assert HttpRequest(headers=[("Cookie", header)]).cookies == COOKIES[header]
+
+
+def test_cookies_on_several_lines_are_all_taken():
+    assert HttpRequest(headers=[("Cookie", "a=1"), ("Cookie", "b=2, c")]).cookies == {"a": "1", "b": "2, c"}

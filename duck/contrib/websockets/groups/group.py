@@ -117,9 +117,10 @@ class Groups:
         """
         _check_name(group)
         try:
-            hub = self._hub(_home_of(member))
+            home = _home_of(member)
         except RuntimeError:
             raise RuntimeError("the connection is not open yet: join from on_open on") from None
+        hub = self._hub(home)
         text = None
         if data is not None:
             hub.check_presence()
