@@ -243,7 +243,7 @@ def sockets():
 
 @pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
 def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
-    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.02)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.02)
     monkeypatch.setattr(View, "broken", False)
     closes = []
 

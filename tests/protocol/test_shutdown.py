@@ -65,7 +65,7 @@ def test_the_server_shuts_down(run, serving, dial, by_run):
 @BY
 def test_the_server_shuts_down_and_nobody_ends(run, serving, dial, by_run, monkeypatch):
     """Neither a peer that is silent, nor a handler or an on_close that waits for ever, holds it up."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.1)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.1)
 
     class Stuck(Waiting):
         async def on_close(self, frame=None):
@@ -343,7 +343,7 @@ def test_on_close_may_be_declared_with_its_argument(run, connect):
 
 def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypatch):
     """Nothing is done to the transport once all has been sent and it is gone."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.ending.Hooks.FLUSH_TIMEOUT", 0.2)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.2)
 
     class View(Waiting):
         async def on_receive(self, message, opcode):

@@ -114,7 +114,7 @@ def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     (folder / "hasty.py").write_text(
-        "from duck.contrib.websockets.protocol.ending import Hooks\nfrom duck.server.shutdown import Work\n"
+        "from duck.contrib.websockets.protocol.hooks import Hooks\nfrom duck.server.shutdown import Work\n"
         "from echo import urlpatterns\n\nHooks.FLUSH_TIMEOUT = Work.CANCEL_TIMEOUT = 0.1\n"
     )
     arguments = ("hasty.py", "--port", 0, "--loop", loop, "--shutdown-timeout", 0.2)

@@ -19,7 +19,7 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection, check_close_code
 from . import stepping
 from .closing import Closing
-from .ending import Hooks
+from .hooks import Hooks
 from .endpoint import Endpoint
 from .flow_control import Hold
 from .inbox import Inbox
