@@ -39,7 +39,7 @@ class FakeProtocol:
     def __init__(self, loop, **settings):
         self.loop = loop
         self.endpoint = type("Settings", (WebSocketView,), settings)
-        self.alive = self.is_deaf = False
+        self.alive = self.is_receive_buffer_full = False
         self.pings = []
         self.closed = None
 

@@ -15,7 +15,7 @@ import pytest
 
 from duck.contrib.websockets import codec as chosen
 from duck.contrib.websockets.protocol.closing import Closing, Drain
-from duck.contrib.websockets.protocol.flow_control import Intake
+from duck.contrib.websockets.protocol.flow_control import FlowControl
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.contrib.websockets.testing import VirtualTimeLoop
@@ -136,7 +136,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Drain, "QUIET", 0.03)
     monkeypatch.setattr(Closing, "LINGER", 0.5)  # its eighth is more than a delayed acknowledgement
     monkeypatch.setattr(Lingering, "QUIET", 0.03)
-    monkeypatch.setattr(Intake, "LOOK_INTERVAL", 0.03)
+    monkeypatch.setattr(FlowControl, "CHECK_INTERVAL", 0.03)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 A `ConnectionProtocol` stands between a transport of asyncio and an endpoint, which is a view, a client or the session
 of an ASGI application. It is made of four classes, each on top of the one before: `codec.HotPath` (every read and every
 plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (beginning, callbacks of the transport, end). The rules
-of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `Intake`, `Inbox`,
+of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `FlowControl`, `Inbox`,
 `StreamQueue`, `Sender`, `Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
 
 States
@@ -52,7 +52,7 @@ the writing method |
 `resume_writing` |
 | `SlowConsumer.lags` | the same, with "drop" and "close" | the same |
 | `alive` | bytes have come since the last check of the heartbeat | every read; `take_sign_of_life` clears it |
-| `Intake.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY, PARTS | `hold` and `release`; the first close \
+| `FlowControl.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY, PARTS | `hold` and `release`; the first close \
 frame releases all but EARLY |
 | `lost` | the phase is LOST or CLOSED; the codec asks before it writes | `connection_lost`, for good |
 | `terminated` | the connection ends without waiting for the peer | `terminate`, for good |

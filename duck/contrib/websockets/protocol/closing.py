@@ -81,7 +81,7 @@ class Closing:
         self._timeout = timeout
         self._backlog = backlog(owner.transport)
         self._progress = owner.loop.time()  # time of the peer's last progress
-        self._timer = owner.loop.call_later(timeout / _SAMPLES, self._look)
+        self._timer = owner.loop.call_later(timeout / _SAMPLES, self._check)
         self._step = _Step.EXCHANGING
         self._drain: Drain | None = None
 
@@ -118,7 +118,7 @@ class Closing:
         else:
             transport.close()
 
-    def hurry(self, timeout: float) -> None:
+    def limit_timeout(self, timeout: float) -> None:
         """Lowers the time without progress that the peer is granted to at most `timeout` seconds."""
         self._timeout = min(self._timeout, timeout)
         self._wait(self._timeout / _SAMPLES)
@@ -136,9 +136,9 @@ class Closing:
 
     def _wait(self, seconds: float) -> None:
         self._timer.cancel()
-        self._timer = self._owner.loop.call_later(seconds, self._look)
+        self._timer = self._owner.loop.call_later(seconds, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Aborts the transport if the peer has made no progress within the timeout."""
         owner = self._owner
         now = owner.loop.time()
@@ -180,7 +180,7 @@ class Drain(asyncio.BufferedProtocol):
         self._size = 0
         self._seen = 0  # the value of `_size` at the last check
         self._buffer = owner.buffer
-        self._timer = owner.loop.call_later(self.QUIET, self._look)
+        self._timer = owner.loop.call_later(self.QUIET, self._check)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         self._buffer = self._buffer.unused()
@@ -211,12 +211,12 @@ class Drain(asyncio.BufferedProtocol):
         """Stops checking whether the peer is quiet."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._size == self._seen:
             self._closing.shut_down()
         else:
             self._seen = self._size
-            self._timer = self._owner.loop.call_later(self.QUIET, self._look)
+            self._timer = self._owner.loop.call_later(self.QUIET, self._check)
 
 
 def _is_close_frame(data: memoryview) -> bool:

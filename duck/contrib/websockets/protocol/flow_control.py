@@ -20,7 +20,7 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-__all__ = ["Hold", "Intake"]
+__all__ = ["FlowControl", "Hold"]
 
 # Events of poll(2): the peer has ended its stream behind its last bytes; the connection no longer exists.
 _ENDED = getattr(select, "POLLRDHUP", 0)
@@ -51,15 +51,15 @@ class Owner(Protocol):
     def resume_reading(self) -> None: ...
 
 
-class Intake:
+class FlowControl:
     """The reading of one connection.
 
     Attributes:
-        LOOK_INTERVAL: Seconds between two checks whether the peer is still there.
+        CHECK_INTERVAL: Seconds between two checks whether the peer is still there.
         holds: The reasons why it is on hold.
     """
 
-    LOOK_INTERVAL = 1.0
+    CHECK_INTERVAL = 1.0
 
     __slots__ = ("_ended", "_owner", "_tick", "_unread", "holds")
 
@@ -79,7 +79,7 @@ class Intake:
                 if owner.counters is not None:
                     owner.counters.note(("paused", str(reason.name).lower()))
                 self._unread = 0
-                self._look_later()
+                self._check_later()
         self.holds |= reason
 
     def release(self, reason: Hold) -> None:
@@ -89,7 +89,7 @@ class Intake:
             clock(self._owner.loop).drop(self._tick, self)
             self._owner.resume_reading()
 
-    def has_come(self) -> bool:
+    def has_received(self) -> bool:
         """Whether bytes have come in this hold since the last call; true where the system does not tell."""
         unread = self._unread_bytes()
         if unread is None:
@@ -98,7 +98,7 @@ class Intake:
         return unread > before
 
     @property
-    def is_deaf(self) -> bool:
+    def is_receive_buffer_full(self) -> bool:
         """Whether a pong of the peer may be stuck: the receive buffer has no room left."""
         socket = self._socket()
         unread = self._unread_bytes() if self.holds else 0
@@ -126,11 +126,11 @@ class Intake:
             self._ended = True
             owner.resume_reading()
         else:
-            self._look_later()
+            self._check_later()
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         loop = self._owner.loop
-        self._tick = clock(loop).set(loop, loop.time() + self.LOOK_INTERVAL, self)
+        self._tick = clock(loop).set(loop, loop.time() + self.CHECK_INTERVAL, self)
 
     def _socket(self) -> Any:
         socket = self._owner.transport.get_extra_info("socket")

@@ -43,7 +43,7 @@ class Owner(Protocol):
     @property
     def endpoint(self) -> Settings: ...
     @property
-    def is_deaf(self) -> bool: ...
+    def is_receive_buffer_full(self) -> bool: ...
     @property
     def counters(self) -> Counters | None: ...
     def take_sign_of_life(self) -> bool: ...
@@ -148,7 +148,7 @@ class Heartbeat:
             self._quiet()
         elif now < self._pinged + settings.PONG_TIMEOUT:
             self._wait(self._pinged + settings.PONG_TIMEOUT - now)
-        elif is_late or self._owner.is_deaf:
+        elif is_late or self._owner.is_receive_buffer_full:
             self._wait(settings.PONG_TIMEOUT)
         else:
             self._missed()

@@ -19,9 +19,9 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection, check_close_code
 from . import stepping
 from .closing import Closing
-from .hooks import Hooks
 from .endpoint import Endpoint
 from .flow_control import Hold
+from .hooks import Hooks
 from .inbox import Inbox
 from .phases import Phase
 from .receiving import Receiving
@@ -112,9 +112,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if early:
             # In its own callback, because messages must not be delivered while a task is running. Reading is on hold,
             # so that later bytes cannot overtake these.
-            self.intake.hold(Hold.EARLY)
+            self.flow_control.hold(Hold.EARLY)
             self.loop.call_soon(self._receive_early, early)
-        elif self._intake is None or not self._intake.holds:
+        elif self._flow_control is None or not self._flow_control.holds:
             self.resume_reading()
         self.move_on()
 
@@ -142,7 +142,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.update_direct()
         self.note_write_buffer()
         # The handlers of a peer that does not read are held too, so that neither side accumulates data.
-        self.intake.hold(Hold.WRITES)
+        self.flow_control.hold(Hold.WRITES)
 
     def resume_writing(self) -> None:
         self.writes_paused = False
@@ -150,7 +150,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._slow_consumer.lags = False
             self.update_direct()
         self.alive = True
-        self.intake.release(Hold.WRITES)
+        self.flow_control.release(Hold.WRITES)
         if not self.corked:
             self.flush()  # data gathered while paused
         # In a later callback: handlers that send continuously would refill the buffer at once and hold reading before
@@ -168,8 +168,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._closing is not None:
             self._closing.stop()
             self._closing = None
-        if self._intake is not None:
-            self._intake.stop()
+        if self._flow_control is not None:
+            self._flow_control.stop()
         if self._hooks is not None:
             self._hooks.stop_beating()
         if self._waiters:
@@ -260,8 +260,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._closing is None:
             self._closing = Closing(self, self.endpoint.CLOSE_TIMEOUT)
             self.heartbeat.stop()
-            if self._intake is not None:
-                self._intake.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES | Hold.PARTS)
+            if self._flow_control is not None:
+                self._flow_control.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES | Hold.PARTS)
             if self.streams is not None:
                 self.streams.end()
             self.endpoint._connection_closing()
@@ -275,7 +275,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """
         self.close(code)
         if not self.lost:
-            self._begun_closing().hurry(timeout)
+            self._begun_closing().limit_timeout(timeout)
 
     async def drain(self, patience: float) -> None:
         """Waits up to `patience` seconds for the running handlers, but not for a caller among them; no other starts."""
@@ -390,7 +390,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.dispatcher.forget()
             if self._sender is not None:
                 self._sender.forget()
-            self._hooks = self._intake = self._sender = None
+            self._hooks = self._flow_control = self._sender = None
             del self.endpoint
 
 

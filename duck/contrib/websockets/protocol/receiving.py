@@ -4,7 +4,7 @@
                                                 `-> received ---^
 
 `received` handles control frames, users' extensions, breaches of the rules and rate limits. Reading is on hold
-(`Intake`) while too much waits.
+(`FlowControl`) while too much waits.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from ..sansio.connection import Connection
 from . import stepping
 from .decoding import Decoding
 from .endpoint import Endpoint
-from .flow_control import Hold, Intake
+from .flow_control import FlowControl, Hold
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .inbox import Inbox
@@ -53,7 +53,7 @@ class Receiving(Sending):
         streams: The queue of messages for `on_stream`.
     """
 
-    __slots__ = ("_backlog", "_decoding", "_intake", "_rate_limit", "context", "frames", "heartbeat", "streams")
+    __slots__ = ("_backlog", "_decoding", "_flow_control", "_rate_limit", "context", "frames", "heartbeat", "streams")
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Receiving(Sending):
         self.reader = connection.reader
         self.context: Context = copy_context()
         self._decoding: Decoding | None = None
-        self._intake: Intake | None = None
+        self._flow_control: FlowControl | None = None
         self._backlog = NO_BACKLOG
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self.heartbeat = Heartbeat(self, loop)
@@ -106,7 +106,7 @@ class Receiving(Sending):
             self.received(self.reader.receive(early))
         finally:
             self.uncork()
-        self.intake.release(Hold.EARLY)
+        self.flow_control.release(Hold.EARLY)
         self.move_on()
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
@@ -218,11 +218,11 @@ class Receiving(Sending):
     # Messages that wait
 
     @property
-    def intake(self) -> Intake:
+    def flow_control(self) -> FlowControl:
         """The control of reading; created on demand."""
-        if self._intake is None:
-            self._intake = Intake(self)
-        return self._intake
+        if self._flow_control is None:
+            self._flow_control = FlowControl(self)
+        return self._flow_control
 
     @property
     def is_open(self) -> bool:
@@ -245,13 +245,13 @@ class Receiving(Sending):
         self.move_on()
 
     def hold(self, reason: Hold) -> None:
-        """Holds reading, as `Intake.hold`."""
-        self.intake.hold(reason)
+        """Holds reading, as `FlowControl.hold`."""
+        self.flow_control.hold(reason)
 
     def release(self, reason: Hold) -> None:
-        """Releases reading, as `Intake.release`."""
-        if self._intake is not None:
-            self._intake.release(reason)
+        """Releases reading, as `FlowControl.release`."""
+        if self._flow_control is not None:
+            self._flow_control.release(reason)
 
     def hold_inbox(self) -> None:
         """Holds reading, because the inbox is full."""
@@ -269,18 +269,18 @@ class Receiving(Sending):
         If it does not read, or a ping waits behind many bytes, it has to take some of the waiting bytes.
         """
         alive, self.alive = self.alive, False
-        holds = self._intake.holds if self._intake is not None else Hold(0)
+        holds = self._flow_control.holds if self._flow_control is not None else Hold(0)
         if holds:
-            alive = self.intake.has_come() or alive
+            alive = self.flow_control.has_received() or alive
         if alive or (holds and not holds & Hold.WRITES):
             return alive
         before, self._backlog = self._backlog, backlog(self.transport)
         return (holds != 0 or before.size >= HIGH_WATER) and self._backlog.has_moved(before)
 
     @property
-    def is_deaf(self) -> bool:
+    def is_receive_buffer_full(self) -> bool:
         """Whether a pong may be stuck: reading is on hold, and the receive buffer has no room left."""
-        return self._intake is not None and self._intake.is_deaf
+        return self._flow_control is not None and self._flow_control.is_receive_buffer_full
 
     # Overridden by the whole connection
 
