@@ -255,7 +255,7 @@ class IncomingMessage:
     def wake(self) -> None:
         """Steps the task that waits for a part; no task may be running."""
         if self._error is not None:
-            self._discard()
+            self._discard_parts()
             return
         turns = self._turns
         while turns:
@@ -270,13 +270,13 @@ class IncomingMessage:
         for turn in turns:
             turn.wake_soon()
 
-    def leave(self) -> None:
+    def discard(self) -> None:
         """Discards the rest, whether or not it has come."""
         if not self._is_over and self._error is None:
             self._error = RuntimeError("the rest of the message has been discarded: read it before on_stream returns")
-            self._discard()
+            self._discard_parts()
 
-    def _discard(self) -> None:
+    def _discard_parts(self) -> None:
         """Discards the parts that have come. Those that later messages may refer to are decompressed, step by step."""
         if not self._is_compressed or not self._source.needs_all:
             self.drop()
@@ -291,7 +291,7 @@ class IncomingMessage:
         except Exception as error:
             self._refuse(error)
         else:
-            self._source.loop.call_soon(self._discard)
+            self._source.loop.call_soon(self._discard_parts)
 
     def drop(self) -> None:
         """Discards the parts; neither this message nor any later one will be read."""

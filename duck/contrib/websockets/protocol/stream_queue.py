@@ -67,7 +67,7 @@ class StreamQueue:
         "_on_stream",
         "_owner",
         "_stopped",
-        "_takers",
+        "_getters",
         "_waiting",
         "loop",
         "max_whole",
@@ -93,7 +93,7 @@ class StreamQueue:
         self._messages: deque[IncomingMessage] = deque()  # those that have not been handed on
         self._current: IncomingMessage | None = None  # the last one that has been
         self._newest: IncomingMessage | None = None  # the one that is being received
-        self._takers: list[Turn] = []  # tasks that wait for a message
+        self._getters: list[Turn] = []  # tasks that wait for a message
         self._waiting = 0  # bytes
         self._held = self._is_busy = self._stopped = self._ended = False
 
@@ -121,7 +121,7 @@ class StreamQueue:
         except PayloadTooBig as error:
             self.refuse(error)
         finally:
-            message.leave()
+            message.discard()
 
     def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
         """Returns a message that has come whole."""
@@ -139,11 +139,11 @@ class StreamQueue:
         if self._current is not None:
             if self._current.is_being_read:
                 raise RuntimeError("another task is reading the message before: one task reads messages at a time")
-            self._current.leave()
+            self._current.discard()
         while not (self._messages and self._is_free):
             if self._ended and not self._messages:
                 raise self.closed_error()
-            await Turn(self.loop, self._takers)
+            await Turn(self.loop, self._getters)
         self._current = message = self._messages.popleft()
         return message
 
@@ -224,8 +224,8 @@ class StreamQueue:
             if self._dispatcher is not None:
                 self._current = message = self._messages.popleft()
                 self._dispatcher.deliver([(int(message.opcode), b"")])
-            elif self._takers:
-                self._takers.pop(0).wake()
+            elif self._getters:
+                self._getters.pop(0).wake()
             else:
                 return
 
@@ -252,7 +252,7 @@ class StreamQueue:
         self._stopped = True
         unstarted = self._dispatcher.stop()
         if unstarted and self._current is not None:
-            self._current.leave()
+            self._current.discard()
         if self._newest is not self._current:
             self._newest = None
         dropped = len(self._messages)
@@ -270,10 +270,10 @@ class StreamQueue:
         self._newest = None
         if self._current is not None:
             self._current.wake_soon()
-        self._wake_takers()
+        self._wake_getters()
 
-    def _wake_takers(self) -> None:
-        turns, self._takers[:] = self._takers[:], ()
+    def _wake_getters(self) -> None:
+        turns, self._getters[:] = self._getters[:], ()
         for turn in turns:
             turn.wake_soon()
 
@@ -316,7 +316,7 @@ class StreamQueue:
         if self._is_busy or not self._messages:
             return
         if self._dispatcher is None:
-            self._wake_takers()
+            self._wake_getters()
         elif self._owner is not None:
             self.loop.call_soon(self._owner.drain_inbox)
 
