@@ -37,7 +37,7 @@ ONLY_THE_TWIN = {
     "Histogram": {"add"},
     "Worker": {"handler", "started", "state", "task", "context", "start", "wake", "is_context_untouched"},
     "Dispatcher": {
-        *("owner", "handle", "cancelled_error", "iterator", "opcodes", "retrieve", "lose", "idle", "opened", "stopped"),
+        *("owner", "handle", "cancelled_error", "iterator", "opcodes", "retrieve", "release", "idle", "opened", "stopped"),
     },
     "ReceiveBuffer": {"looked"},
     "HotPath": {"flush_if_old", "renew_share"},

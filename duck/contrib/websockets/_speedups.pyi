@@ -138,7 +138,7 @@ class MaskingWriter(FrameWriter):
 # worker
 
 class Worker:
-    kept: bool
+    observed: bool
     _asyncio_future_blocking: bool
     def __init__(self, dispatcher: Dispatcher, context: Context, hook: Iterator[Any] | None = None) -> None: ...
     def __getattr__(self, name: str) -> Any: ...

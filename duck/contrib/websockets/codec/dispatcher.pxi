@@ -98,15 +98,15 @@ cdef class Dispatcher:
         if self.inbox is not NO_MESSAGES or self.running:
             self.put(messages)
             return 0
-        at = self.hand_out(messages)
-        came_meanwhile = self.inbox
-        if came_meanwhile is not NO_MESSAGES:  # a handler has run the loop
+        at = self.dispatch(messages)
+        arrived = self.inbox
+        if arrived is not NO_MESSAGES:  # a handler has run the loop
             self.inbox = NO_MESSAGES
             self.waiting_bytes = 0
         if at < len(messages) and not self.stopped:
             self.put(messages[at:])
-        if came_meanwhile is not NO_MESSAGES:
-            self.put(came_meanwhile)
+        if arrived is not NO_MESSAGES:
+            self.put(arrived)
             self.drain_soon()
         return 0
 
@@ -132,7 +132,7 @@ cdef class Dispatcher:
     def resume(self, message):
         self.decoding = False
         if message is not None and not self.stopped:
-            self.hand_out([message])
+            self.dispatch([message])
         self.drain()
 
     def drain(self):
@@ -142,7 +142,7 @@ cdef class Dispatcher:
             inbox = self.inbox
             size = min(<Py_ssize_t>len(inbox), <Py_ssize_t>INBOX_BATCH)
             messages = [inbox.popleft() for _ in range(size)]
-            at = self.hand_out(messages)
+            at = self.dispatch(messages)
             if self.stopped:
                 return
             for message in messages[:at]:
@@ -150,7 +150,7 @@ cdef class Dispatcher:
             inbox.extendleft(reversed(messages[at:]))
             if not inbox:
                 self.inbox = NO_MESSAGES
-        self.tell_of_room()
+        self.report_room()
 
     def stop(self):
         cdef Py_ssize_t dropped = len(self.inbox)
@@ -163,13 +163,13 @@ cdef class Dispatcher:
         if idle is not None:
             self.loop.call_soon(idle.end)
         if dropped:
-            self.tell_of_room()
+            self.report_room()
         return dropped
 
     def forget(self):
         self.owner = self.hot = self.handle = self.decode = None
 
-    cdef int lose(self, Worker worker) except -1:
+    cdef int release(self, Worker worker) except -1:
         """Releases a worker whose task has ended or is about to."""
         if worker.started != 0 and self.hot is not None and self.hot.counters is not None:
             self.hot.counters.add_handlers(worker.started, 1, 0)
@@ -196,7 +196,7 @@ cdef class Dispatcher:
         """Whether a message has to wait."""
         return not self.opened or self.decoding or (self.idle is None and len(self.workers) >= self.limit)
 
-    cdef Py_ssize_t hand_out(self, list messages) except -1:
+    cdef Py_ssize_t dispatch(self, list messages) except -1:
         """Starts handlers until a message has to wait; returns the index of the next message."""
         cdef Worker worker
         cdef Py_ssize_t at = 0
@@ -230,7 +230,7 @@ cdef class Dispatcher:
             worker.references = Py_REFCNT(bare)
             worker.weak_references = weak_references[0]
         elif Py_REFCNT(bare) != worker.references or weak_references[0] != worker.weak_references:
-            worker.kept = True
+            worker.observed = True
         try:
             while at < end and not self.stopped:
                 if messages is not None:
@@ -259,7 +259,7 @@ cdef class Dispatcher:
                     break
                 ended += 1
                 if (
-                    worker.kept
+                    worker.observed
                     or Py_REFCNT(bare) != worker.references
                     or weak_references[0] != worker.weak_references
                     or not duck_same_variables(worker.context, self.context)
@@ -353,7 +353,7 @@ cdef class Dispatcher:
             self.owner.hold_inbox()
         return 0
 
-    cdef int tell_of_room(self) except -1:
+    cdef int report_room(self) except -1:
         if (
             self.full
             and len(self.inbox) <= self.most_waiting // 2

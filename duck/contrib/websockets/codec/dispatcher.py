@@ -75,8 +75,11 @@ class Tasks(Protocol):
     """The dispatcher's interface to asyncio, `collections` and `opcodes`, implemented by a module."""
 
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
-        """Creates the task of a worker. The task informs its worker of references to it and of cancellations (`kept`,
-        `withdraw_cancel`), and takes its first step at once if Python supports that."""
+        """Creates the task of a worker.
+
+        The task reports calls of its methods to the worker (`observed`, `withdraw_cancel`). It takes its first step at
+        once if Python supports that.
+        """
 
     def enter_task(self, loop: Any, task: Any, /) -> None:
         """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
@@ -213,19 +216,19 @@ class Dispatcher:
         if self.inbox or self._running:
             self._put(messages)
             return
-        at = self._hand_out(messages)
-        came_meanwhile, self.inbox, self._waiting_bytes = self.inbox, (), 0  # not empty if a handler has run the loop
+        at = self._dispatch(messages)
+        arrived, self.inbox, self._waiting_bytes = self.inbox, (), 0  # not empty if a handler has run the loop
         if at < len(messages) and not self.stopped:
             self._put(messages[at:])
-        if came_meanwhile:
-            self._put(came_meanwhile)
+        if arrived:
+            self._put(arrived)
             self._drain_soon()
 
     def resume(self, message: tuple[int, bytes] | None) -> None:
         """Continues with the message that `decode_later` has decoded; None if that has failed."""
         self.decoding = False
         if message is not None and not self.stopped:
-            self._hand_out([message])
+            self._dispatch([message])
         self.drain()
 
     def drain(self) -> None:
@@ -233,14 +236,14 @@ class Dispatcher:
         self._draining = False
         while self.inbox and not (self._running or self._is_blocked()):
             messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
-            at = self._hand_out(messages)
+            at = self._dispatch(messages)
             if self.stopped:
                 return
             self._waiting_bytes -= sum(len(payload) for _, payload in messages[:at])
             self.inbox.extendleft(reversed(messages[at:]))
             if not self.inbox:
                 self.inbox = ()
-        self._tell_of_room()
+        self._report_room()
 
     def stop(self) -> int:
         """Stops starting handlers, drops waiting messages, and ends the idle worker.
@@ -258,14 +261,14 @@ class Dispatcher:
         if idle is not None:
             self.loop.call_soon(idle.end)
         if dropped:
-            self._tell_of_room()
+            self._report_room()
         return dropped
 
     def forget(self) -> None:
         """Releases the connection, which is over."""
         del self.owner, self.handle, self.decode
 
-    def lose(self, worker: Worker) -> None:
+    def release(self, worker: Worker) -> None:
         """Releases a worker whose task has ended or is about to."""
         if worker.started and self.owner.counters is not None:
             self.owner.counters.add_handlers(worker.started, 1, 0)
@@ -290,7 +293,7 @@ class Dispatcher:
         """Whether a message has to wait."""
         return not self.opened or self.decoding or (self.idle is None and len(self.workers) >= self._limit)
 
-    def _hand_out(self, messages: list[tuple[int, bytes]]) -> int:
+    def _dispatch(self, messages: list[tuple[int, bytes]]) -> int:
         """Starts handlers until a message has to wait; returns the index of the next message."""
         at = 0
         self._running = True
@@ -401,7 +404,7 @@ class Dispatcher:
             self.full = True
             self.owner.hold_inbox()
 
-    def _tell_of_room(self) -> None:
+    def _report_room(self) -> None:
         most, most_bytes = self._most_waiting
         if self.full and len(self.inbox) <= most // 2 and self._waiting_bytes <= most_bytes // 2:
             self.full = False

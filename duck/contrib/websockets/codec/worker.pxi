@@ -37,7 +37,7 @@ cdef class Worker:
     cdef double started  # the time when the handler began, once it waits; 0 if it is not to be counted
     cdef State state
     cdef bint cancelled
-    cdef public bint kept
+    cdef public bint observed
     cdef public bint _asyncio_future_blocking
 
     def __cinit__(self, Dispatcher dispatcher not None, context, hook):
@@ -94,7 +94,7 @@ cdef class Worker:
             return awaited
         if self.state == IDLE:
             self.state = ENDED
-            self.dispatcher.lose(self)
+            self.dispatcher.release(self)
         raise self.error or error
 
     def close(self):
@@ -118,7 +118,7 @@ cdef class Worker:
             return False  # the task notes it, and its next step raises it
         callback, self.callback = self.callback, None
         self.cancelled = True
-        self.dispatcher.lose(self)
+        self.dispatcher.release(self)
         self.dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
@@ -164,7 +164,7 @@ cdef class Worker:
         finally:
             Py_CLEAR(result)
         self.state = ENDED
-        self.dispatcher.lose(self)
+        self.dispatcher.release(self)
         raise StopIteration(value)
 
     cdef object throw_in(self, error):
@@ -176,12 +176,12 @@ cdef class Worker:
         except BaseException as raised:
             return self.end_with(raised)
         self.state = ENDED
-        self.dispatcher.lose(self)
+        self.dispatcher.release(self)
         raise StopIteration(value)
 
     cdef object end_with(self, error):
         self.fail(error)
-        self.dispatcher.lose(self)
+        self.dispatcher.release(self)
         if self.error is None:
             raise StopIteration
         raise error

@@ -14,18 +14,18 @@ __all__ = ["DRIVEN", "ENDED", "IDLE", "STARTING", "WAITING", "Worker"]
 IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
 
 
-class Failing(Protocol):
+class Connection(Protocol):
     """The connection of a worker's dispatcher."""
 
     def hook_failed(self, error: BaseException) -> None:
         """Handles the exception of a handler."""
 
 
-class Employer(Protocol):
+class Owner(Protocol):
     """The dispatcher of a worker; documents these names."""
 
     @property
-    def owner(self) -> Failing: ...
+    def owner(self) -> Connection: ...
 
     @property
     def loop(self) -> Any: ...
@@ -41,7 +41,7 @@ class Employer(Protocol):
     def retrieve(self) -> Callable[[Any], object]: ...
     @property
     def cancelled_error(self) -> type[BaseException]: ...
-    def lose(self, worker: "Worker") -> None: ...
+    def release(self, worker: "Worker") -> None: ...
 
 
 class Worker:
@@ -54,7 +54,7 @@ class Worker:
 
     Attributes:
         handler: The coroutine of the hook.
-        kept: Whether something was done to the task, so that it must not serve another message.
+        observed: Whether something was done to the task, so that it must not serve another message.
         started: The time when the handler began, once it waits; 0.0 if it is not to be counted.
         state: IDLE, STARTING, WAITING, DRIVEN or ENDED.
         task: The task; None during its first step, and after the end.
@@ -67,26 +67,26 @@ class Worker:
         "_cancelled",
         "_dispatcher",
         "_error",
-        "_marks",
         "_pending",
+        "_references",
         "_value",
         "context",
         "handler",
-        "kept",
+        "observed",
         "started",
         "state",
         "task",
     )
 
-    def __init__(self, dispatcher: Employer, context: Any, hook: Iterator[Any] | None = None) -> None:
+    def __init__(self, dispatcher: Owner, context: Any, hook: Iterator[Any] | None = None) -> None:
         self.handler: Any = hook
         self.state = IDLE if hook is None else DRIVEN
         self.task: Any = None
-        self.kept = False
+        self.observed = False
         self.started = 0.0
         self._dispatcher = dispatcher
         self.context = context
-        self._marks: tuple[int, int] | None = None  # of an unobserved task
+        self._references: tuple[int, int] | None = None  # of an unobserved task
         self._awaited: Any = None  # the handler's awaitable, until the task gets it
         self._pending: BaseException | None = None  # a cancellation to raise at the next step
         self._value: Any = None  # the handler's result
@@ -144,7 +144,7 @@ class Worker:
             return awaited
         if self.state == IDLE:
             self.state = ENDED
-            self._dispatcher.lose(self)
+            self._dispatcher.release(self)
         raise self._error or error
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class Worker:
             return False  # the task notes it, and its next step raises it
         callback, self._callback = self._callback, None
         self._cancelled = True
-        self._dispatcher.lose(self)
+        self._dispatcher.release(self)
         self._dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
@@ -184,11 +184,11 @@ class Worker:
         """Hands a message to a new handler, and runs the handler to its first wait."""
         opcode, payload = message
         dispatcher = self._dispatcher
-        marks = self._taken_marks()
-        if self._marks is None:
-            self._marks = marks
-        elif self._marks != marks:
-            self.kept = True
+        references = self._count_references()
+        if self._references is None:
+            self._references = references
+        elif self._references != references:
+            self.observed = True
         self.state = STARTING
         try:
             self.handler = handler = dispatcher.iterator(dispatcher.handle(payload, dispatcher.opcodes[opcode]))
@@ -201,13 +201,13 @@ class Worker:
         else:
             self.state = WAITING
             return
-        if self.kept or self._marks != self._taken_marks() or not self.is_context_untouched():
+        if self.observed or self._references != self._count_references() or not self.is_context_untouched():
             self.state = ENDED
         else:
             self.state = IDLE
             self.handler = None
 
-    def _taken_marks(self) -> tuple[int, int]:
+    def _count_references(self) -> tuple[int, int]:
         return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
 
     def is_context_untouched(self) -> bool:
@@ -230,11 +230,11 @@ class Worker:
             return self.handler.send(None) if error is None else self.handler.throw(error)
         except StopIteration as stop:
             self.state = ENDED
-            self._dispatcher.lose(self)
+            self._dispatcher.release(self)
             raise StopIteration(stop.value) from None
         except BaseException as raised:
             self._fail(raised)
-            self._dispatcher.lose(self)
+            self._dispatcher.release(self)
             if self._error is None:
                 raise StopIteration from None
             raise

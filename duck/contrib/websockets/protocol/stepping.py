@@ -60,16 +60,16 @@ class HandlerTask(asyncio.Task[Any]):
     Such a task serves only one handler. It must not become the task of another handler.
     """
 
-    def _note(self) -> None:
+    def _mark_observed(self) -> None:
         if not self.done():  # a done task has no coroutine, and Python 3.12.1 crashes in get_coro()
-            self.get_coro().kept = True  # type: ignore[union-attr]
+            self.get_coro().observed = True  # type: ignore[union-attr]
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        self._note()
+        self._mark_observed()
         super().add_done_callback(fn, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
-        self._note()
+        self._mark_observed()
         return super().cancel(msg)
 
     def uncancel(self) -> int:
@@ -79,7 +79,7 @@ class HandlerTask(asyncio.Task[Any]):
         return left
 
     def set_name(self, value: object, /) -> None:
-        self._note()
+        self._mark_observed()
         super().set_name(value)
 
 
