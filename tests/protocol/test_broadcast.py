@@ -362,7 +362,7 @@ def test_a_slow_peer_holds_up_nobody_and_is_closed_at_the_bound(run, gather, ser
                 assert view.request.transport.get_write_buffer_size() < 5 * MIB
                 assert view.close_code == CloseCode.POLICY_VIOLATION
                 assert [entry.message for entry in log()] == [
-                    "'/': closed, as broadcasts wait for a peer that reads too slowly"
+                    "'/': closed, because too many broadcast bytes wait for the peer"
                 ]
                 for _ in range(count - 1):  # those that had been taken
                     assert await slow.message() == bytes(256 * KIB)

@@ -9,18 +9,18 @@ import pytest
 from duck.contrib.websockets import protocol
 from duck.contrib.websockets.protocol.phases import Phase
 
-WALKS = protocol.__doc__.split("Walks\n")[1]
-NAMES = re.findall(r"`([a-z_]+\.[\w.]+)`", WALKS)
+PATHS = protocol.__doc__.split("Data paths\n")[1]
+NAMES = re.findall(r"`([a-z_]+\.[\w.]+)`", PATHS)
 STATES = re.findall(r"^\| `([\w.]+)` \|", protocol.__doc__.split("States\n")[1].split("Flags\n")[0], re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(NAMES))
-def test_what_the_walks_pass_is_there(name):
+def test_the_names_in_the_data_paths_exist(name):
     assert pkgutil.resolve_name(f"duck.contrib.websockets.{name}")
 
 
-def test_there_are_four_walks():
-    assert len(re.findall(r"^1\. ", WALKS, re.MULTILINE)) == 4
+def test_there_are_four_data_paths():
+    assert len(re.findall(r"^1\. ", PATHS, re.MULTILINE)) == 4
     assert len(NAMES) > 15
 
 

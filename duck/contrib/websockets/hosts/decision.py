@@ -114,7 +114,7 @@ class Decision:
                 task.cancel()
                 await asyncio.wait([task], timeout=self.CANCEL_TIMEOUT)
                 if not task.done():
-                    logger.warning("%r: %s does not end although it was cancelled", self._label, self._name)
+                    logger.warning("%r: %s has not ended after its cancellation", self._label, self._name)
                 if not gone.done() and not cancelled.done():
                     raise HandshakeError(503, "the handshake took too long", setting="HANDSHAKE_TIMEOUT")
         except CancelledError:

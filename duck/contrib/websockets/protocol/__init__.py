@@ -1,17 +1,17 @@
 """One connection on an event loop: the theory of operation.
 
 A `ConnectionProtocol` stands between a transport of asyncio and an endpoint, which is a view, a client or the session
-of an ASGI application. It is made of four classes, each on top of the one before: `codec.HotPath` (every read and every
-plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (beginning, callbacks of the transport, end). The rules
-of the RFCs are those of its `sansio.Connection`. Each part beside them (`Heartbeat`, `FlowControl`, `Inbox`,
-`StreamQueue`, `Sender`, `Line`, `Closing`, `Hooks`) says in its own file, as `Owner`, what it needs of the connection.
+of an ASGI application. It has four layers, each a subclass of the one before: `codec.HotPath` (every read and every
+plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (start, callbacks of the transport, end). Its
+`sansio.Connection` applies the rules of the RFCs. Each other part (`Heartbeat`, `FlowControl`, `Inbox`, `StreamQueue`,
+`Sender`, `Line`, `Closing`, `Hooks`) declares in its own file, as `Owner`, the members of the connection that it uses.
 
 States
 ======
 
-Each state is an enum, with its transitions in the docstring of its file:
+Each state is an enum. The docstring of its file has the transitions:
 
-| state | of |
+| enum | state of |
 | --- | --- |
 | `phases.Phase` | the connection |
 | `sansio.states.Outgoing` | the sending direction |
@@ -20,15 +20,15 @@ Each state is an enum, with its transitions in the docstring of its file:
 | `heartbeat._Watch` | the last ping |
 | `transports._End` | the end of a `VirtualTransport` |
 
-`Phase` is the outermost. No phase comes twice, and LOST leads to CLOSED in every case.
+`Phase` is the outermost. No phase occurs twice, and CLOSED follows LOST in every case.
 
-| phase | from | messages are handled | messages may be sent |
+| phase | begins with | messages are handled | messages may be sent |
 | --- | --- | --- | --- |
 | CONNECTING | the 101 response | no | yes |
 | OPEN | `start` | yes | while `Connection.outgoing` is OPEN |
-| CLOSING | a close frame has left, or the stream has ended | those that came before the peer's close frame | no |
-| LOST | `connection_lost` | those that wait, for CLOSE_TIMEOUT | no |
-| CLOSED | every hook has ended, or the wait for it | no | no |
+| CLOSING | our close frame, or the end of the stream | those received before the peer's close frame | no |
+| LOST | `connection_lost` | those that wait, for at most CLOSE_TIMEOUT | no |
+| CLOSED | the end of the last hook, or of the wait for it | no | no |
 
 Within the phase OPEN, `outgoing` is ENDING while a close frame waits behind earlier messages. It becomes CLOSED with
 the close frame or the end of the stream, and the phase CLOSING begins at the next `move_on`.
@@ -42,39 +42,39 @@ Flags
 `outgoing` is OPEN | `update_direct`, after any change |
 | `direct_out` | the stream has not ended, there is no extension but permessage-deflate, `Sender` is idle, \
 `SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
-| `corked` | one read, `start`, early bytes, the draining of the inbox or the end of a decoding is at work | it does \
-not nest; its setter flushes |
+| `corked` | one read, `start`, early bytes, the draining of the inbox or the result of a decoding is processed | the \
+same code, which flushes at the end; it does not nest |
 | `queued` | the transport may hold bytes (compiled codec only) | `flush`, and `connection_made` at first |
 | `busy` | a message is being written or compressed: a send in between comes from a signal handler or a finalizer | \
 the writing method |
-| `broken` | written bytes are incomplete: nothing may follow them | `cut`, for good |
+| `broken` | written bytes are incomplete, so nothing may follow them | `cut`, for good |
 | `writes_paused` | the transport is above its high-water mark, with SLOW_CONSUMER "wait" | `pause_writing`, \
 `resume_writing` |
 | `SlowConsumer.lags` | the same, with "drop" and "close" | the same |
-| `alive` | bytes have come since the last check of the heartbeat | every read; `take_sign_of_life` clears it |
+| `alive` | bytes have been received since the last check of the heartbeat | every read; `take_sign_of_life` clears it |
 | `FlowControl.holds` | reading is paused: INBOX, FRAMES, WRITES, EARLY, PARTS | `hold` and `release`; the first close \
 frame releases all but EARLY |
 | `lost` | the phase is LOST or CLOSED; the codec asks before it writes | `connection_lost`, for good |
-| `terminated` | the connection ends without waiting for the peer | `terminate`, for good |
+| `terminated` | the connection ends without a wait for the peer | `terminate`, for good |
 
 Messages in parts
 =================
 
-`Connection.parts` is fixed at the beginning. The reader then gives parts with the opcodes of fragments, and a
-`StreamQueue` takes the place of the dispatcher, or of a client's inbox. A message goes through these states:
+`Connection.parts` is fixed before the first byte. If it is set, the reader returns parts with the opcodes of fragments,
+and a `StreamQueue` replaces the dispatcher, or the inbox of a client. A message goes through these states:
 
-| state | the message | from |
+| state | the message | begins with |
 | --- | --- | --- |
-| waits | behind the current one, with the parts that have come | its first part |
-| current | is read by its handler, or by the task that asked for it | the one before is over |
-| left | its parts are discarded as they come | the handler has returned, or the next message is asked for |
-| over | nothing is left to take, and the last part has come | |
+| waits | is behind the current one, with the parts received so far | its first part |
+| current | is read by its handler, or by the task that has requested it | the end of the message before it |
+| discarded | loses its parts as they arrive | the return of the handler, or the request for the next message |
+| over | has no part left, and will get none | |
 
-At most one message is current or left, and at most one incomplete. Parts that wait are bounded by MAX_WAITING_BYTES and
-one read; the hold PARTS keeps back more. Compressed parts are decompressed when they are taken, so messages are
-decompressed in order. Parts of a message that is left are decompressed too if later messages may refer to them.
-`StreamQueue.end`, at our close frame or the loss of the transport, lets the waiting parts be taken; after them readers
-get `ConnectionClosed`.
+At most one message is current or discarded, and at most one is incomplete. MAX_WAITING_BYTES and the size of one read
+bound the waiting parts, because the hold PARTS then stops reading. Compressed parts are decompressed when they are
+read, so messages are decompressed in order. Parts of a discarded message are decompressed too if later messages may
+refer to them. After `StreamQueue.end`, at our close frame or the loss of the transport, the waiting parts can still be
+read; after them readers get `ConnectionClosed`.
 
 Invariants
 ==========
@@ -82,34 +82,34 @@ Invariants
 1. Messages are delivered only from a callback of the loop, while no task is running: handlers and tasks that wait at an
    inbox are stepped there and then.
 2. Only `flush` writes to a transport that has been attached. `Closing` ends it.
-3. After `report_closed` nothing that is reachable from a view refers to the endpoint, to the dispatcher's owner or to
-   the heartbeat's, so that no cycle is left for the collector.
+3. After `report_closed` no object reachable from a view refers to the endpoint, to the dispatcher's owner or to the
+   heartbeat's, so no cycle is left for the garbage collector.
 4. One thread at a time works on a direction of permessage-deflate: the loop's, or one of `loop.threads`.
-5. Messages that `received` is given may still be encoded. `respond` answers a close frame or a breach, after the
-   messages before it have been handed on.
+5. The arguments of `received` may still be encoded. `respond` answers a close frame or a breach after the earlier
+   messages have been delivered.
 6. Clock, receive buffer and threads belong to a thread, so a thread runs one loop.
-7. The compiled codec does more than its specification in three places: it handles a read in portions, it hands a read
-   that is one whole message to the idle worker, or to the task that waits for it, without a list, and it writes past
-   the transport while that holds nothing.
+7. The compiled codec does more than its specification in three places. It handles a read in portions. It passes a read
+   that is one whole message to the idle worker, or to the task that waits for it, without a list. It writes to the
+   socket directly while the transport's buffer is empty.
 
 Who may call whom
 =================
 
-- From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` carries into
-  the thread of the loop, and `broadcast`. Everything else belongs to the thread of the loop.
+- From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` schedules in
+  the thread of the loop, and `broadcast`. All other calls belong to the thread of the loop.
 - From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`,
   `codec.turn.Turn.wake`.
-- From tasks: everything an endpoint offers. `Turn.wake_soon`, `Turn.fail` and `call_soon` lead from there to the
-  callbacks above.
-- From a signal handler or a finalizer that interrupts the thread: `send`, which waits in line while `busy` is set.
+- From tasks: all public methods of an endpoint. `Turn.wake_soon`, `Turn.fail` and `call_soon` schedule the callbacks
+  above.
+- From a signal handler or a finalizer that interrupts the thread: `send`, which is queued while `busy` is set.
 
-Walks
-=====
+Data paths
+==========
 
 A received byte, to `on_receive`:
 
-1. `codec.hotpath.HotPath.get_buffer` gives the loop memory, by `codec.reader.MessageReader.get_buffer`.
-2. `codec.hotpath.HotPath.buffer_updated` corks, and has `codec.reader.MessageReader.buffer_updated` read all frames.
+1. `codec.hotpath.HotPath.get_buffer` returns the buffer for the read, by `codec.reader.MessageReader.get_buffer`.
+2. `codec.hotpath.HotPath.buffer_updated` corks, and parses all frames by `codec.reader.MessageReader.buffer_updated`.
 3. If there are control frames, breaches, a rate limit or extensions of a user's own:
    `protocol.receiving.Receiving.received` applies the rules of `sansio.connection.Connection.received`.
 4. `codec.dispatcher.Dispatcher.deliver` hands each message to `codec.worker.Worker.start`, which calls
@@ -118,26 +118,27 @@ A received byte, to `on_receive`:
 
 A received byte, to the reader of an `IncomingMessage`:
 
-1. `codec.hotpath.HotPath.buffer_updated` has `codec.reader.MessageReader.buffer_updated` make a part of the bytes.
-2. `protocol.stream_queue.StreamQueue.deliver` adds the part to its message, and holds reading if too much waits.
+1. `codec.hotpath.HotPath.buffer_updated` gets the bytes as a part, by `codec.reader.MessageReader.buffer_updated`.
+2. `protocol.stream_queue.StreamQueue.deliver` adds the part to its message, and holds reading if too many bytes wait.
 3. At the first part of a message `codec.dispatcher.Dispatcher.deliver` starts
    `protocol.stream_queue.StreamQueue.handle`, which calls `view.WebSocketView.on_stream`. At later parts
    `protocol.message.IncomingMessage.wake` steps the reader.
-4. The reader takes the part, decoded, and `protocol.stream_queue.StreamQueue.taken` resumes reading once there is room.
+4. The reader gets the decoded part. `protocol.stream_queue.StreamQueue.taken` resumes reading once there is room.
 
 A sent str, to bytes:
 
 1. `view.WebSocketView.send` calls `codec.hotpath.HotPath.send`.
-2. A plain message goes to `codec.writer.FrameWriter.write`. Any other goes through
-   `protocol.sending.Sending.send_otherwise`, `protocol.sender.Sender.send` (which may let it wait in
+2. A plain message goes to `codec.writer.FrameWriter.write`. Any other message goes through
+   `protocol.sending.Sending.send_otherwise`, `protocol.sender.Sender.send` (which may queue it in
    `protocol.line.Line`) and `sansio.connection.Connection.send` to the same writer.
-3. `codec.hotpath.HotPath.flush` takes the bytes by `codec.writer.FrameWriter.take`.
-4. `protocol.sending.Sending.write_chunks` gives them to the transport.
+3. `codec.hotpath.HotPath.flush` drains the writer by `codec.writer.FrameWriter.take`.
+4. `protocol.sending.Sending.write_chunks` writes the bytes to the transport.
 
 A refused handshake:
 
 1. The host calls `view.WebSocketView.start` with the request.
 2. `sansio.handshake.check` raises `exceptions.HandshakeError`, with a status.
 3. `hosts.upgrade.refuse` renders it by `sansio.handshake.refusal` and writes it.
-4. `protocol.lingering.Lingering` ends our side of the stream, and lets the peer read the answer.
+4. `protocol.lingering.Lingering` ends our side of the stream, and keeps the socket open until the peer has read the
+   response.
 """

@@ -1,21 +1,20 @@
-"""The end of a connection, from its close frame on: when the transport is closed, and when it is aborted.
+"""The end of a connection after its close frame: when the transport is closed, and when it is aborted.
 
     EXCHANGING -- the peer broke a rule ------------------------> DRAINING
     DRAINING -- the peer is quiet, or has sent LIMIT bytes -----> SHUT_DOWN
     any -- the peer's close frame, or the end of its stream ----> CLOSED
 
-The transport is lost at last in every step, or it is aborted when the peer takes nothing for CLOSE_TIMEOUT seconds.
+In every step the transport is aborted when the peer makes no progress for CLOSE_TIMEOUT seconds. A peer that still
+reads waiting bytes makes progress, and each progress renews the deadline. Once both close frames have been exchanged
+and no bytes wait, the deadline is LINGER seconds, because only the TLS shutdown still depends on the peer.
 
 After the exchange of close frames a client waits up to LINGER seconds for the server to end the stream first
 (RFC 6455, section 7.1.1).
 
-A peer that still takes waiting bytes makes progress, and each progress renews the deadline. Once both close frames have
-been exchanged and nothing waits, the deadline is LINGER: only TLS still waits for the peer then.
-
 A peer that broke a rule may be in the middle of sending. Its bytes are read and discarded until it is quiet, has
-answered or has ended the stream. Closing at once would reset the connection and could destroy the close frame on its
-way. Shutting down for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel at the
-server's end of stream, and reset a client that is still sending.
+answered or has ended the stream. Closing the socket at once would reset the connection, and could destroy the close
+frame in transit. A shutdown for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel at
+the server's end of stream, and reset a client that is still sending.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ _LARGEST_CLOSE = 131  # bytes of the largest masked close frame
 
 
 class _Step(enum.Enum):
-    """The progress of the end."""
+    """The progress of the closing."""
 
     EXCHANGING = enum.auto()  # waits for the peer's close frame, or for the end of its stream
     DRAINING = enum.auto()  # discards the bytes of a peer that broke a rule
@@ -62,14 +61,14 @@ class Owner(Protocol):
 
 
 class Closing:
-    """Takes one connection to its end; created when its close frame has left or its stream has ended.
+    """The closing of one connection's transport; created when a close frame has left or the stream has ended.
 
     Args:
         owner: The connection.
         timeout: Seconds without progress that the peer is granted.
 
     Attributes:
-        LINGER: Seconds for the TLS shutdown of a peer that has nothing left to read.
+        LINGER: Seconds granted to a peer that has read all bytes.
     """
 
     LINGER = 1.0
@@ -106,7 +105,7 @@ class Closing:
             self._wait(min(self._timeout, self.LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
-        """Stops draining: ends our side of the stream; the peer is expected to end its own."""
+        """Stops draining, and ends our side of the stream; the peer is expected to end its own."""
         if self._step is not _Step.DRAINING:
             return
         self._step = _Step.SHUT_DOWN
@@ -162,13 +161,13 @@ class Closing:
 
 
 class Drain(asyncio.BufferedProtocol):
-    """Replaces a protocol at its transport, and discards the bytes of the peer.
+    """Replaces the protocol of a transport, and discards the bytes of the peer.
 
-    Only a close frame in a read of its own is found; a peer that was not sending produces exactly that.
+    A close frame is recognized only if it is a read of its own, as it is from a peer that was not sending.
 
     Attributes:
         QUIET: Seconds without a byte after which the peer counts as quiet; detected within twice that time.
-        LIMIT: Bytes to read from a peer that does not become quiet.
+        LIMIT: Bytes that are read from a peer that does not become quiet.
     """
 
     QUIET = 0.25

@@ -12,7 +12,7 @@ from .loop import threads
 
 __all__ = ["Decoding"]
 
-_AT_ONCE = 131071  # compressed bytes; decompressing more would delay other connections too long
+_AT_ONCE = 131071  # compressed bytes; decompressing more in the loop's thread would delay other connections too long
 
 
 class Decoding:

@@ -50,7 +50,7 @@ class Endpoint(Settings, Protocol):
         """Called when a close frame has left. No more messages will be handled."""
 
     def _connection_lost(self, log: bool) -> None:
-        """Called when the transport is gone, and every message has been handed to its handler.
+        """Called when the transport is lost, and every message has been passed to its handler.
 
         Args:
             log: Whether to log the end.
@@ -58,13 +58,15 @@ class Endpoint(Settings, Protocol):
 
 
 class Consumer(Protocol):
-    """The consumer of a connection's messages: a `codec.Dispatcher` for handlers, or an `Inbox` for tasks that receive.
+    """The consumer of a connection's messages.
+
+    It is a `codec.Dispatcher` for handlers, or an `Inbox` or a `StreamQueue` for tasks that receive.
 
     Attributes:
         inbox: Messages that wait for a handler.
         workers: Tasks of handlers that wait.
         decoding: Whether a thread is decoding the next message.
-        full: Whether too much waits, so that reading is on hold.
+        full: Whether reading is on hold because too many messages wait.
     """
 
     @property
@@ -79,7 +81,7 @@ class Consumer(Protocol):
         """Calls the hook, if there is one, then starts the delivery."""
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
-        """Takes over a list of messages; called from a callback of the loop, while no task is running."""
+        """Accepts a list of messages; called from a callback of the loop, while no task is running."""
 
     def stop(self) -> int:
         """Stops starting handlers; returns the number of dropped messages."""

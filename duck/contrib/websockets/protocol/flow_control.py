@@ -1,8 +1,8 @@
 """Control of reading from the transport, and checks of the peer while reading is on hold.
 
-Reading is on hold while too many bytes wait for handlers or for the peer. Neither the end of the stream nor a pong is
-noticed then. So each second the socket is asked whether the peer is still there. For the heartbeat it also reports the
-number of unread bytes.
+Reading is on hold while too many bytes wait for handlers or for the peer. The end of the stream and pongs are not
+noticed then. Therefore a poll of the socket each second detects a peer that has disconnected. For the heartbeat, the
+size of the unread data shows whether bytes have arrived.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if sys.platform != "win32":
 
 __all__ = ["FlowControl", "Hold"]
 
-# Events of poll(2): the peer has ended its stream behind its last bytes; the connection no longer exists.
+# Events of poll(2): the peer has ended its stream; the connection no longer exists.
 _ENDED = getattr(select, "POLLRDHUP", 0)
 _GONE = getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
@@ -33,7 +33,7 @@ class Hold(enum.IntFlag):
     INBOX = 1  # messages wait for handlers
     FRAMES = 2  # frames wait for the view to read them
     WRITES = 4  # the peer does not read
-    EARLY = 8  # bytes that came with the handshake are not handled yet
+    EARLY = 8  # bytes received with the handshake are not handled yet
     PARTS = 16  # parts of a message wait for its reader
 
 
@@ -55,8 +55,8 @@ class FlowControl:
     """The reading of one connection.
 
     Attributes:
-        CHECK_INTERVAL: Seconds between two checks whether the peer is still there.
-        holds: The reasons why it is on hold.
+        CHECK_INTERVAL: Seconds between two checks whether the peer is still connected.
+        holds: The reasons why reading is on hold.
     """
 
     CHECK_INTERVAL = 1.0
@@ -65,13 +65,13 @@ class FlowControl:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._ended = False  # whether the peer has ended its stream: the rest is read without hold
+        self._ended = False  # whether the peer has ended its stream, whose rest is then read without hold
         self._tick = 0
         self._unread = 0
         self.holds = Hold(0)
 
     def hold(self, reason: Hold) -> None:
-        """Stops reading. After a close frame has left, reading goes on, because messages are dropped then."""
+        """Stops reading. After our close frame reading continues, because received messages are then dropped."""
         owner = self._owner
         if not self.holds and not owner.lost and owner.is_open and not self._ended:
             owner.transport.pause_reading()
@@ -90,7 +90,7 @@ class FlowControl:
             self._owner.resume_reading()
 
     def has_received(self) -> bool:
-        """Whether bytes have come in this hold since the last call; true where the system does not tell."""
+        """Whether bytes have arrived in this hold since the last call; true where the system does not report them."""
         unread = self._unread_bytes()
         if unread is None:
             return not self.holds & Hold.WRITES
@@ -99,12 +99,12 @@ class FlowControl:
 
     @property
     def is_receive_buffer_full(self) -> bool:
-        """Whether a pong of the peer may be stuck: the receive buffer has no room left."""
+        """Whether the socket's receive buffer may be full, so that a pong of the peer cannot arrive."""
         socket = self._socket()
         unread = self._unread_bytes() if self.holds else 0
         if socket is None or not unread:
             return False
-        # The kernel also counts its own overhead, up to the same amount again.
+        # SO_RCVBUF includes the kernel's overhead, so a buffer may be full with a quarter of that many bytes.
         room: int = socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF)
         return unread >= room // 4
 
@@ -114,7 +114,7 @@ class FlowControl:
             clock(self._owner.loop).drop(self._tick, self)
 
     def wake(self) -> None:
-        """Checks whether the peer is still there; called by the clock."""
+        """Checks whether the peer is still connected; called by the clock."""
         owner, socket = self._owner, self._socket()
         if owner.lost or not self.holds or socket is None or not _GONE:
             return
@@ -122,7 +122,7 @@ class FlowControl:
         poll.register(socket.fileno(), _ENDED)
         (_, events), *_ = poll.poll(0) or [(0, 0)]
         if events & (_ENDED | _GONE):
-            # The kernel's buffer bounds the unread bytes, which are to be read even if the peer has gone.
+            # The unread bytes must be read although the peer has disconnected. The kernel's buffer bounds them.
             self._ended = True
             owner.resume_reading()
         else:
@@ -137,7 +137,7 @@ class FlowControl:
         return None if socket is None or socket.fileno() < 0 else socket
 
     def _unread_bytes(self) -> int | None:
-        """The received bytes that have not been read; None where the system does not tell."""
+        """The number of received bytes that have not been read; None where the system does not report it."""
         socket = self._socket()
         if sys.platform != "win32" and socket is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Frames for a view that overrides `read_frame` or `_receive_loop`, and so pulls them itself."""
+"""Frames for a view that pulls them itself: its class overrides `read_frame` or `_receive_loop`."""
 
 import asyncio
 from typing import Protocol
@@ -21,12 +21,14 @@ class Owner(InboxOwner, Protocol):
 
 
 class FrameQueue:
-    """The messages and control frames of one connection, in order, for its view to pull and to hand on.
+    """The messages and control frames of one connection, in order.
+
+    The receive loop of the view gets them, and passes the messages on to the dispatcher.
 
     Args:
         owner: The connection.
-        most: Messages and control frames that may wait. As many more may be on their way to `on_receive`.
-        most_bytes: Bytes that may wait. As many more may be on their way to `on_receive`.
+        most: Messages and control frames that may wait. As many more may wait for `on_receive`.
+        most_bytes: Bytes that may wait. As many more may wait for `on_receive`.
 
     Attributes:
         inbox: The inbox into which the connection delivers them.
@@ -39,10 +41,10 @@ class FrameQueue:
         self.inbox = Inbox(owner.loop, most, most_bytes)
         self.inbox.attach(owner)
         self._most_bytes = most_bytes
-        self._handed = 0  # bytes on their way to the dispatcher
+        self._handed = 0  # bytes passed on that have not reached the dispatcher
 
     async def get(self) -> Frame:
-        """Returns the next frame, once a message has room among those that wait for `on_receive`.
+        """Returns the next frame, once there is room among the messages that wait for `on_receive`.
 
         Raises:
             ConnectionClosed: No frame will come.
@@ -61,7 +63,7 @@ class FrameQueue:
         return not self._owner.dispatcher.full and self._handed <= self._most_bytes
 
     def hand_on(self, frame: Frame) -> None:
-        """Hands a message to `on_receive`, in its own callback because no task may be running then."""
+        """Passes a message to `on_receive`, in a later callback because no task may be running during a delivery."""
         self._handed += len(frame.payload)
         self._owner.loop.call_soon(self._deliver, (int(frame.opcode), frame.payload))
 

@@ -1,17 +1,17 @@
-"""The heartbeat of a connection: pings, and the end of a connection whose peer stays silent.
+"""The heartbeat of a connection: pings, and the closing of a connection whose peer stays silent.
 
     QUIET -- PING_INTERVAL ------------------------> PINGED
     PINGED -- a sign of life ----------------------> ANSWERED
     ANSWERED -- at the next check -----------------> QUIET
     PINGED -- PONG_TIMEOUT: a miss ----------------> QUIET, and the next ping follows the backoff
 
-Any received byte is a sign of life. So is progress of a peer with 64 KiB or more waiting for it, because a ping waits
-behind those bytes. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection. With
-PONG_TIMEOUT None there are no misses.
+Any received byte is a sign of life. If 64 KiB or more wait for the peer, its reading of them is one too, because a ping
+waits behind those bytes. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection.
+If PONG_TIMEOUT is None, there are no misses.
 
-All connections of a loop share a clock, and a received message only sets a flag. The time of the last byte is
-therefore known only as the time of the wake that found the flag set. A wake in every tenth of RECEIVE_TIMEOUT bounds
-the error: a silent connection ends after 1.0 to 1.1 times RECEIVE_TIMEOUT, never earlier.
+All connections of a loop share a clock, and a received message only sets a flag. Therefore the time of the last byte is
+known only as the time of the check that found the flag set. A check in every tenth of RECEIVE_TIMEOUT bounds the error:
+a silent connection ends after 1.0 to 1.1 times RECEIVE_TIMEOUT, never earlier.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from .loop import clock
 
 __all__ = ["Heartbeat"]
 
-_WAKES = 10  # in one RECEIVE_TIMEOUT
+_WAKES = 10  # checks in one RECEIVE_TIMEOUT
 
 
 class _Watch(enum.Enum):
-    """The last ping."""
+    """The state of the last ping."""
 
-    QUIET = enum.auto()  # awaits nothing; the next one is due later
-    PINGED = enum.auto()  # awaits a sign of life
-    ANSWERED = enum.auto()  # has got one
+    QUIET = enum.auto()  # no answer is expected; the next ping is due later
+    PINGED = enum.auto()  # a sign of life is expected
+    ANSWERED = enum.auto()  # the peer has shown one
 
 
 class Owner(Protocol):
@@ -52,14 +52,14 @@ class Owner(Protocol):
 
 
 class Heartbeat:
-    """The heartbeat of one connection, with the times that its endpoint sets.
+    """The heartbeat of one connection, with the times of its endpoint's settings.
 
     Attributes:
         MISSES: Consecutive unanswered pings that end the connection.
         CODE: The close code of that end.
         REASON: The close reason of that end.
         LATE: Seconds of timer delay that indicate a busy loop, in which a pong may wait unread.
-        latency: Seconds of the last ping's round trip; None before the first.
+        latency: Round-trip time of the last ping in seconds; None before the first pong.
     """
 
     MISSES = 3
@@ -96,12 +96,12 @@ class Heartbeat:
         self.latency: float | None = None
 
     def start(self) -> None:
-        """Begins to watch."""
+        """Starts the checks."""
         self._silent_since = self._loop.time()
         self._wait(self._owner.endpoint.PING_INTERVAL or float("inf"))
 
     def stop(self) -> None:
-        """Ends the watch."""
+        """Stops the checks."""
         self._clock.drop(self._tick, self)
 
     def forget(self) -> None:
@@ -109,7 +109,7 @@ class Heartbeat:
         del self._owner
 
     def pong(self, payload: bytes) -> None:
-        """Handles a pong."""
+        """Handles a pong; one that answers the last ping gives the latency."""
         if self._watch is not _Watch.QUIET and self._sent is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
             self._sent = None
@@ -117,7 +117,7 @@ class Heartbeat:
                 self._owner.counters.pings.observe(self.latency)
 
     def _wait(self, seconds: float) -> None:
-        """Schedules the next check in `seconds`, or earlier, to measure how long the peer has been silent."""
+        """Schedules the next check in `seconds`, or earlier if RECEIVE_TIMEOUT requires it."""
         now = self._loop.time()
         wake = self._due = now + seconds
         limit = self._owner.endpoint.RECEIVE_TIMEOUT
@@ -127,10 +127,10 @@ class Heartbeat:
             self._tick = self._clock.set(self._loop, wake, self)
 
     def wake(self) -> None:
-        """Checks whether the peer is still there; called by the clock."""
+        """Checks whether the peer has shown a sign of life; called by the clock."""
         now = self._loop.time()
         settings = self._owner.endpoint
-        # If the loop was busy, received bytes may wait unread: another check precedes any verdict of silence.
+        # If the loop was busy, received bytes may wait unread, so the peer gets one more check.
         is_late = now - self._clock.time(self._tick) > self.LATE
         if self._owner.take_sign_of_life():
             self._silent_since = now

@@ -1,9 +1,9 @@
-"""Tasks of a view beside its message handlers (loops of its own, other hooks), and the end of the connection.
+"""Tasks of hooks other than message handlers (a view's own loops, `on_gap`, `on_close`), and their order at the end.
 
     transport lost -> received messages are handled -> running hooks end -> on_close
 
 Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. A hook that
-ignores its cancellation is named in the log, and is abandoned after FLUSH_TIMEOUT.
+does not end within FLUSH_TIMEOUT after its cancellation is logged, and no longer waited for.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ class Hooks:
     """The hooks of one connection.
 
     Attributes:
-        FLUSH_TIMEOUT: Seconds for the remaining work once the peer is no longer waited for.
+        FLUSH_TIMEOUT: Seconds for the remaining work after a cancellation.
         on_close: The view's hook; None if it does nothing or must not be called.
-        tasks: The tasks of the view's own loops, of other hooks, and finally of `on_close`.
+        tasks: The tasks of the view's own loops, of other hooks, and at the end of `on_close`.
     """
 
     FLUSH_TIMEOUT = 1.0
@@ -84,7 +84,7 @@ class Hooks:
             self._beating.cancel()
 
     def pull(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs the view's own receive loop. Its end, however caused, ends the connection: no frame is read after it."""
+        """Runs the view's own receive loop. Its end closes the connection, because no frame is read afterwards."""
         self._pulling = self._start(self._run(loop), loop, self._owner.context)
         self._pulling.add_done_callback(self._pulled)
 
@@ -102,10 +102,10 @@ class Hooks:
             self._emptied.set_result(None)
 
     async def finish(self) -> None:
-        """Ends the hooks after the loss of the transport, then calls `on_close`.
+        """Waits for the hooks after the loss of the transport, then calls `on_close`.
 
-        A program that cancels all tasks, as `asyncio.run` does at its end, cancels this one too. Running hooks are
-        cancelled then, and `on_close` still runs.
+        A program that cancels all tasks, as `asyncio.run` does at its end, also cancels this one. Then the running
+        hooks are cancelled, and `on_close` still runs.
         """
         owner = self._owner
         patience = self.FLUSH_TIMEOUT if owner.terminated else owner.endpoint.CLOSE_TIMEOUT
@@ -122,7 +122,7 @@ class Hooks:
             owner.report_closed(hung)
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
-        """Starts a task that debuggers show under the name of the hook."""
+        """Starts a task. Debuggers show it under the name of the hook."""
         run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
         task = stepping.start_task(self._owner.loop, run, context)
         self.tasks += (task,)
@@ -186,7 +186,7 @@ class Hooks:
         hung = await _until_done(late, self.FLUSH_TIMEOUT)
         for task in hung:
             label, name = owner.endpoint._label, type(owner.endpoint).__name__
-            logger.warning("%r: a hook of %s does not end although it was cancelled: %r", label, name, task)
+            logger.warning("%r: a hook of %s has not ended after its cancellation: %r", label, name, task)
         return bool(hung)
 
     async def _run_on_close(self, on_close: "Callable[[Frame | None], Awaitable[None]]") -> None:

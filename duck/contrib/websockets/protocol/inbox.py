@@ -2,9 +2,9 @@
 
     deliver -> waiting, still encoded -> take -> the task
 
-The line of messages and of tasks is the codec's. This half decodes a message when it is taken: a small one in the
-loop's thread, a large one in another thread, which `ready` waits for. It also holds reading, and ends waits at their
-deadlines.
+The codec's `Inbox` has the queues of messages and of waiting tasks. This subclass decodes a message when a task takes
+it: a small one in the loop's thread, a large one in another thread, for which `ready` waits. It also holds reading, and
+ends waits at their deadlines.
 
     inbox = Inbox(loop, most=16, most_bytes=65536)
     protocol = ConnectionProtocol(endpoint, connection, inbox=inbox)
@@ -31,7 +31,7 @@ __all__ = ["Inbox", "Owner"]
 
 Message = tuple[int, bytes]
 
-_EARLY = 0.001  # seconds by which a timer of uvloop, which counts milliseconds, may come too early
+_EARLY = 0.001  # seconds by which a timer of uvloop, which counts milliseconds, may fire early
 
 
 class Owner(Protocol):
@@ -50,9 +50,9 @@ class Owner(Protocol):
 
 
 class Inbox(codec.Inbox):
-    """The received messages of one connection that have not been taken, in order and still encoded.
+    """The received messages of one connection that no task has taken, in order and still encoded.
 
-    To its connection it is a `Consumer`, in place of a dispatcher.
+    Its connection uses it as the `Consumer`, in place of a dispatcher.
 
     Args:
         loop: The event loop.
@@ -62,7 +62,7 @@ class Inbox(codec.Inbox):
 
     __slots__ = ("_connection", "_decoding", "_expiry", "_job", "_owner", "_timer")
 
-    # Required of a consumer: no message waits here for a handler, and no handlers run.
+    # Required by `Consumer`. There are no handlers: no message waits for one, and none runs.
     inbox: tuple[()] = ()
     workers: frozenset[Any] = frozenset()
     decoding = False
@@ -74,7 +74,7 @@ class Inbox(codec.Inbox):
         self._connection: Connection | None = None
         self._decoding: Decoding | None = None
         self._job: asyncio.Future[Message] | None = None  # a thread that decodes the next message
-        self._timer: asyncio.Handle | None = None  # of the first deadline; on uvloop it has no `when` if that is now
+        self._timer: asyncio.Handle | None = None  # of the first deadline; uvloop's may lack `when`, hence `_expiry`
         self._expiry = 0.0  # the time of the timer
 
     def attach(self, owner: Owner) -> None:
@@ -86,10 +86,10 @@ class Inbox(codec.Inbox):
     # For tasks
 
     async def get(self) -> Message:
-        """Opcode and payload of the next message. Cancelling loses no message.
+        """Returns opcode and payload of the next message. A cancellation loses no message.
 
         Raises:
-            ConnectionClosed: No message is left, and none will come.
+            ConnectionClosed: No message is left, and the connection will deliver no other.
         """
         while (message := self.take()) is None:
             await self.ready()
@@ -122,7 +122,7 @@ class Inbox(codec.Inbox):
         """Returns an awaitable to use after `take` has returned None; `take` may return a message after it.
 
         Raises:
-            ConnectionClosed: No message is left, and none will come.
+            ConnectionClosed: No message is left, and the connection will deliver no other.
         """
         if self.messages:
             return self._decode_first()
@@ -131,7 +131,7 @@ class Inbox(codec.Inbox):
         return self.wait()
 
     def wait(self) -> "codec.Turn":
-        """Returns an awaitable that ends once messages are delivered or `wake` is called."""
+        """Returns an awaitable that completes when messages are delivered or `wake` is called."""
         return codec.Turn(self.loop, self.turns)
 
     def wake(self) -> None:
@@ -159,8 +159,7 @@ class Inbox(codec.Inbox):
     # Deadlines
 
     def expire_in(self, seconds: float) -> float:
-        # One timer serves all waits that follow each other: it is set anew only for an earlier deadline, and when it
-        # has come.
+        # One timer serves consecutive waits. It is set again only for an earlier deadline, or after it has fired.
         when: float = self.loop.time() + seconds
         if self._timer is None or when < self._expiry:
             self._expire_at(when)
@@ -190,7 +189,7 @@ class Inbox(codec.Inbox):
     # For the connection, as its consumer
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
-        """Does nothing: messages may be delivered at any time."""
+        """Does nothing, because messages may be delivered at any time."""
 
     def count(self) -> None:
         super().count()
@@ -206,7 +205,7 @@ class Inbox(codec.Inbox):
             self._owner.release(Hold.FRAMES)
 
     def stop(self) -> int:
-        """Does nothing: received messages may still be taken."""
+        """Does nothing, because tasks may still take the received messages."""
         return 0
 
     def forget(self) -> None:
@@ -233,7 +232,7 @@ class Inbox(codec.Inbox):
         job = self._job
         await asyncio.wait([job])
         if self._job is not job:
-            return  # another task has decoded it, or the message has been dropped
+            return  # another task has handled the result, or the message has been dropped
         self._job = None
         try:
             decoded = job.result()
@@ -245,7 +244,7 @@ class Inbox(codec.Inbox):
                 self.waiting_bytes += len(decoded[1]) - len(message[1])
 
     def _refuse(self, error: BaseException) -> None:
-        """Ends the inbox at the next message, which cannot be decoded; neither it nor later ones are taken."""
+        """Drops the messages from the next one on, which cannot be decoded, and ends the connection."""
         if isinstance(error, (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)):
             raise error
         self.drop_messages()

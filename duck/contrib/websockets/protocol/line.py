@@ -1,4 +1,4 @@
-"""The line of data messages that wait until a fragmented message is complete."""
+"""The queue of data messages that wait until a fragmented message is complete; its owner is the `Sender`."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ Parts = Iterable[Data] | AsyncIterable[Data]
 
 
 class Place:
-    """One place in the line.
+    """A queued message.
 
     Args:
         turn: Done when the message has been handed to the writer; for a stream, when its task has been created.
@@ -27,7 +27,7 @@ class Place:
 
     Attributes:
         task: The task that runs the stream.
-        error: The error that has ended the place, if the connection has ended.
+        error: The error for the sender, if the connection has ended.
         is_text: Whether the message is text.
         text: The UTF-8 state after the last part of a text message.
     """
@@ -62,7 +62,7 @@ class Place:
         else:
             turn.set_exception(error)
             if isinstance(error, ConnectionClosed):
-                turn.exception()  # retrieved: without a waiter there is nothing to log
+                turn.exception()  # marks it as retrieved, so that asyncio does not log it if the sender does not wait
 
 
 class Owner(Protocol):
@@ -79,13 +79,13 @@ class Line:
     """The queued messages of one connection, in the order of the calls.
 
     Args:
-        owner: The sender of the first message in line.
+        owner: Sends the first message of the queue.
         loop: The event loop.
 
     Attributes:
-        FAIR_SHARE: Seconds after which the line yields to the loop.
+        FAIR_SHARE: Seconds of continuous sending after which the queue yields to the loop.
         waiting: Bytes of the queued messages, except the one being compressed.
-        resuming: Whether a callback is scheduled to move the line on.
+        resuming: Whether a callback that continues the sending is scheduled.
     """
 
     FAIR_SHARE = 0.01
@@ -104,7 +104,7 @@ class Line:
         return len(self._places)
 
     def join(self, place: Place) -> None:
-        """Appends a message, and sends it now if possible."""
+        """Appends a message, and sends it at once if possible."""
         self._places.append(place)
         self.waiting += len(place.payload)
         self._owner.line_changed()
@@ -124,7 +124,7 @@ class Line:
     def move(self) -> None:
         """Sends the queued messages, up to the first that has to wait."""
         if self._moving:
-            return  # a message sent during `move` has joined the line
+            return  # a call of `move` is in progress, and also sends the messages appended meanwhile
         self._moving = True
         end = time.perf_counter() + self.FAIR_SHARE
         try:
@@ -140,7 +140,7 @@ class Line:
         place = self._places[0]
         self.waiting -= len(place.payload)
         if place.turn.done():
-            self.leave()  # its sender has given up
+            self.leave()  # its sender has been cancelled
             return True
         return self._owner.send_first(place)
 

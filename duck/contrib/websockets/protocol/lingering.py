@@ -1,8 +1,8 @@
-"""The end of a connection after its last bytes, in a way that lets the peer read them.
+"""A lingering close: the peer can still read our last bytes, such as the response to a refused handshake.
 
-Unread bytes of the peer reset a connection when it is closed, and a reset destroys an answer on its way. So our side of
-the stream is ended, further bytes of the peer are discarded, and the transport closes when the peer ends its side. TLS
-has no half-close: its transport is closed once the peer is quiet.
+When a socket with unread bytes is closed, the kernel resets the connection, and the reset may destroy our last bytes in
+transit. So `Lingering` ends our side of the stream, discards further bytes of the peer, and closes the transport when
+the peer ends its side. TLS has no half-close: its transport is closed once the peer is quiet.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ LINGER_TIMEOUT = 2.0  # seconds, for hosts without a setting for it
 
 
 class Lingering(asyncio.BufferedProtocol):
-    """Takes over a transport and ends it.
+    """Becomes the protocol of a transport, and closes it.
 
     Args:
         transport: The transport, after the write of its last bytes.
-        timeout: Seconds until it is aborted if the peer does not end its side.
-        patience: Seconds for a peer while written bytes wait, instead of `timeout`; renewed whenever it takes some.
+        timeout: Seconds until the transport is aborted if the peer does not end its side.
+        patience: Seconds in place of `timeout` while written bytes wait; renewed whenever the peer reads some.
         lost: Called with the argument of `connection_lost`.
 
     Attributes:
@@ -72,7 +72,7 @@ class Lingering(asyncio.BufferedProtocol):
         self._tick = clock(self._loop).set(self._loop, self._loop.time() + seconds, self)
 
     def wake(self) -> None:
-        """Checks the peer for progress; called by the clock."""
+        """Checks whether the peer has made progress; called by the clock."""
         now = self._loop.time()
         before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
         if 0 < self._unsent < before:
@@ -99,4 +99,4 @@ class Lingering(asyncio.BufferedProtocol):
         clock(self._loop).drop(self._tick, self)
         if self._lost is not None:
             self._lost(exc)
-            self._lost = None  # a cycle
+            self._lost = None  # breaks a reference cycle

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Clock", "Sleeper", "clock", "done_future", "receive_buffer", "threads"]
 
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
-_KEEP = 4194304  # bytes of freed memory that the allocator should keep
+_KEEP = 4194304  # bytes of freed memory that the allocator should keep for reuse
 _TICKS = 64  # per second
 _MOST_THREADS = 4
 
@@ -34,9 +34,8 @@ def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
         buffer: ReceiveBuffer = _local.buffer
     except AttributeError:
         buffer = _local.buffer = ReceiveBuffer(_BUFFER_SIZE)
-        # glibc's malloc sets its thresholds by the largest block that it has seen freed. Without this block, the pages
-        # of each large message return to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times
-        # more.
+        # glibc's malloc raises its thresholds to the size of the largest freed block. Without this block, the pages of
+        # each large message return to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
         bytes(_KEEP)
     return buffer
 
@@ -45,11 +44,11 @@ class Sleeper(Protocol):
     """An object that a clock can wake."""
 
     def wake(self) -> None:
-        """Called when the time has come."""
+        """Called at the scheduled time."""
 
 
 class Clock:
-    """Wakes sleepers at their times. One timer of the loop serves all times within one tick."""
+    """Wakes sleepers at their times. All times within one tick share one timer of the loop."""
 
     __slots__ = ("_sleepers",)
 
@@ -111,7 +110,7 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
 
 
 def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
-    """Returns a future of a loop that is done, one for all uses."""
+    """Returns a completed future of a loop; all callers share it."""
     try:
         found: asyncio.Future[None] = _local.done
         if found.get_loop() is loop:

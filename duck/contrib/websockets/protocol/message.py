@@ -1,10 +1,10 @@
-"""A message that is read part by part while it comes.
+"""A message that is read part by part while it arrives: `IncomingMessage`, the argument of `on_stream`.
 
     parts of the codec, still compressed -> decompressed, decoded -> the reader
-                                        `-> discarded, once the reader has left
+                                        `-> discarded, once the message is not read any more
 
-Compressed parts wait compressed. They are decompressed when they are taken, in steps of bounded size. A part of a text
-ends at a character.
+A `StreamQueue` creates the messages and adds their parts. Compressed parts wait compressed. They are decompressed when
+they are read, in steps of bounded size. A part of a text ends at a character boundary.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from ..opcodes import CloseCode, OpCode
 __all__ = ["IncomingMessage", "Source"]
 
 _STEP = 65536  # bytes of the largest decompressed part
-_SHARE = 262144  # decompressed bytes after which other connections get their turn
+_SHARE = 262144  # decompressed bytes after which the reader yields to the loop
 
 _OPCODES = {1: OpCode.TEXT, 2: OpCode.BINARY}
 
@@ -28,7 +28,7 @@ _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Source(Protocol):
-    """The queue of a message. Its connection may have ended."""
+    """The queue that a message belongs to. Its connection may have ended."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
@@ -49,10 +49,10 @@ class Source(Protocol):
         """Notes that the message has been decompressed."""
 
     def taken(self, payload: bytes) -> None:
-        """Notes that a part does not wait any more."""
+        """Notes that a part has left the queue."""
 
     def finished(self) -> None:
-        """Notes that nothing is left of the message."""
+        """Notes that no part of the message is left."""
 
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because the message cannot be decoded."""
@@ -61,17 +61,17 @@ class Source(Protocol):
 
 
 class IncomingMessage:
-    """A message that can be read before all of it has come.
+    """A message that can be read before all of it has been received.
 
         async for part in message:
             file.write(part)
 
-    The parts are bytes, or str for a text message, and never empty. Their sizes have no meaning: a part is the data
-    that one read of the transport has brought. While parts wait, no more is received, and the peer is held up.
+    The parts are bytes, or str for a text message, and never empty. Their sizes have no meaning: a part contains the
+    data of one read of the transport. While too many bytes of parts wait, reading is paused, and the peer has to wait.
 
     A message is read once, and by one task at a time. The rest is discarded when `on_stream` returns, or when the next
-    message is asked for; reading it then raises a RuntimeError. `ConnectionClosed` is raised if the connection ends
-    within the message.
+    message is requested; reading it then raises a RuntimeError. If the connection ends within the message, reading
+    raises `ConnectionClosed`.
 
     Attributes:
         opcode: TEXT or BINARY.
@@ -99,11 +99,11 @@ class IncomingMessage:
         self._inflating: Inflating | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._parts: deque[bytes] = deque()
-        self._is_complete = False  # whether the last part has come
-        self._is_over = False  # whether it has been taken
-        self._error: Exception | None = None  # of a later reader: no part is given out any more
-        self._spent = 0  # decompressed bytes since the loop has served others
-        self._read: list[str | bytes] = []  # the parts that a cancelled `read` had gathered
+        self._is_complete = False  # whether the last part has been received
+        self._is_over = False  # whether it has been read or discarded
+        self._error: Exception | None = None  # raised by any further reading
+        self._spent = 0  # decompressed bytes since the last yield to the loop
+        self._read: list[str | bytes] = []  # the parts that a cancelled `read` has gathered
         self._turns: list[Turn] = []
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ class IncomingMessage:
         return "".join(gathered) if self.opcode == OpCode.TEXT else b"".join(gathered)  # type: ignore[arg-type]
 
     def _take(self) -> str | bytes | None:
-        """Returns the next part; None if it has not come, or none is left."""
+        """Returns the next part; None if it has not been received, or if none is left."""
         if self._error is not None:
             raise self._error
         try:
@@ -193,7 +193,7 @@ class IncomingMessage:
         return data
 
     def _inflate(self) -> bytes | None:
-        """Returns the next decompressed bytes; None if they have not come, or none are left."""
+        """Returns the next decompressed bytes; None if they have not been received, or if none are left."""
         if self._is_over:
             return None
         inflating = self._inflating
@@ -236,7 +236,7 @@ class IncomingMessage:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left of it, so that the next message may begin."""
+        """Whether no part is left, so that the next message may begin."""
         return self._is_over
 
     @property
@@ -245,7 +245,7 @@ class IncomingMessage:
         return not all(turn.is_over for turn in self._turns)
 
     def add(self, payload: bytes, fin: bool) -> None:
-        """Adds a part that has come."""
+        """Adds a received part."""
         if payload:
             self._parts.append(payload)
         self._is_complete = fin
@@ -253,31 +253,31 @@ class IncomingMessage:
             self._end()
 
     def wake(self) -> None:
-        """Steps the task that waits for a part; no task may be running."""
+        """Steps the task that waits for a part, or discards the parts; no task may be running."""
         if self._error is not None:
             self._discard_parts()
             return
         turns = self._turns
         while turns:
             turn = turns.pop(0)
-            if not turn.is_over:  # not of a task that has been cancelled in this pass of the loop
+            if not turn.is_over:  # else its task was cancelled in this pass of the loop
                 turn.wake()
                 return
 
     def wake_soon(self) -> None:
-        """Wakes the waiting tasks in callbacks of their own."""
+        """Wakes the waiting tasks in later callbacks."""
         turns, self._turns[:] = self._turns[:], ()
         for turn in turns:
             turn.wake_soon()
 
     def discard(self) -> None:
-        """Discards the rest, whether or not it has come."""
+        """Discards the rest of the message: the parts that wait, and those still to be received."""
         if not self._is_over and self._error is None:
             self._error = RuntimeError("the rest of the message has been discarded: read it before on_stream returns")
             self._discard_parts()
 
     def _discard_parts(self) -> None:
-        """Discards the parts that have come. Those that later messages may refer to are decompressed, step by step."""
+        """Discards the waiting parts. They are decompressed step by step if later messages may refer to them."""
         if not self._is_compressed or not self._source.needs_all:
             self.drop()
             if self._is_complete and not self._is_over:
@@ -294,11 +294,11 @@ class IncomingMessage:
             self._source.loop.call_soon(self._discard_parts)
 
     def drop(self) -> None:
-        """Discards the parts; neither this message nor any later one will be read."""
+        """Discards the waiting parts without decompressing them; no later message may refer to them."""
         while self._parts:
             self._next()
 
 
 def _size(part: str | bytes) -> int:
-    """Bytes of a part, of a text in UTF-8."""
+    """The size of a part in bytes; of a text in UTF-8."""
     return len(part.encode()) if isinstance(part, str) and not part.isascii() else len(part)

@@ -1,7 +1,7 @@
 """Awaitables that `send` returns, and calls from other threads into the thread of the connection.
 
-A message has been sent, or is queued, when `send` returns. Its result may be awaited, now or later, once or several
-times, become a task, or be dropped: a dropped result causes no "never awaited" warning.
+When `send` returns, the message has been sent or queued. The result may be awaited, at any time and repeatedly, be
+passed to `create_task`, or be dropped: a dropped result causes no "never awaited" warning.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Owner(Protocol):
 
 
 class Pending(Coroutine[Any, Any, None]):
-    """A coroutine that is created lazily, when it is first awaited.
+    """An awaitable that creates its coroutine when it is first awaited.
 
     Args:
         wait: The factory of the coroutine.
@@ -40,7 +40,7 @@ class Pending(Coroutine[Any, Any, None]):
 
     def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._wait = wait
-        self._coroutine: Coroutine[Any, Any, None] | None = None  # while a task drives it
+        self._coroutine: Coroutine[Any, Any, None] | None = None  # when a task drives this object itself
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self._wait().__await__()
@@ -94,7 +94,7 @@ else:
         def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
             self._coroutine = coroutine
             self._has_ended = False
-            self._waits_for: list[Any] = []  # the first step's result, until the task asks for it
+            self._waits_for: list[Any] = []  # the future yielded by the first step, until the task's first step
 
         def step(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
             """Takes the first step; returns the outcome if it is also the last step."""
@@ -113,7 +113,7 @@ else:
                 return outcome
 
         def __await__(self) -> Generator[Any, Any, None]:
-            raise TypeError("this is for a task")
+            raise TypeError("drive this object by a task")
 
         def send(self, value: Any) -> Any:
             if self._has_ended:
@@ -137,10 +137,10 @@ def hop(
 
     Args:
         method: Returns an awaitable, which is awaited in that thread.
-        closes: Whether the end of the connection or of its loop counts as success.
+        closes: Whether the end of the connection or of its loop counts as success, as for a call that closes it.
 
     Returns:
-        An awaitable for any thread. If it is dropped, an error is logged.
+        An awaitable for any thread. If it is dropped, an error of the method is logged.
 
     Raises:
         ConnectionClosed: The loop has ended.
@@ -194,10 +194,10 @@ class _Result(Future[None]):
 
 
 class _Call:
-    """A call on its way into the thread of a connection.
+    """A call that is scheduled in the thread of a connection.
 
-    Only the loop holds a reference. If the loop is closed before or during the call, the call is freed, and its
-    waiters receive `ConnectionClosed`.
+    Only the loop holds a reference. If the loop is closed before or during the call, the object is freed, and its
+    result becomes `ConnectionClosed`.
     """
 
     __slots__ = ("_args", "_method", "_owner", "_result")

@@ -17,5 +17,5 @@ class Phase(enum.Enum):
     CONNECTING = enum.auto()  # the handshake has succeeded, but nothing has been received
     OPEN = enum.auto()  # messages go both ways
     CLOSING = enum.auto()  # a close frame has left, or the stream has ended: nothing is sent any more
-    LOST = enum.auto()  # the transport is gone, and the last hooks run
+    LOST = enum.auto()  # the transport is lost, and the last hooks run
     CLOSED = enum.auto()  # every hook has ended

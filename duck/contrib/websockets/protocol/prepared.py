@@ -78,7 +78,7 @@ class Member(Protocol):
     """
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a message without waiting; returns False if the connection is closed or drops the message."""
+        """Sends a message without waiting; returns False if the connection is closed, or drops the message."""
         raise NotImplementedError
 
 
@@ -98,8 +98,8 @@ def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) ->
         opcode: TEXT or BINARY.
 
     Returns:
-        The number of connections that have taken the message. A connection of another thread counts, although it may
-        turn out closed when its loop sends the message.
+        The number of connections that have accepted the message. A connection of another thread counts, although it may
+        be closed by the time its loop sends the message.
 
     Raises:
         TypeError: The data is neither str nor bytes-like.

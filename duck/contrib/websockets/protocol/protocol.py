@@ -1,9 +1,10 @@
-"""One connection between an asyncio transport and an endpoint: its start, its callbacks, and its end.
+"""One connection between an asyncio transport and an endpoint: its start, the transport's callbacks, and its end.
 
     HotPath (the codec) <- Sending (sending.py) <- Receiving (receiving.py) <- ConnectionProtocol
 
-Every connection ends in one order: a close frame leaves, `Closing` handles the transport until it is lost, then `Hooks`
-ends the handlers and calls `on_close`.
+Views, clients and ASGI sessions create a `ConnectionProtocol` after the handshake. Every connection ends in the same
+order: a close frame leaves, `Closing` handles the transport until it is lost, then `Hooks` ends the handlers and calls
+`on_close`.
 """
 
 import asyncio
@@ -47,8 +48,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:
-        closed: Done when every hook has ended (phase CLOSED).
-        terminated: Whether the connection ends without waiting for the peer.
+        closed: A future that completes when every hook has ended (phase CLOSED).
+        terminated: Whether the connection ends without a wait for the peer.
     """
 
     __slots__ = ("_closing", "_hooks", "_log_close", "_pull", "_when_lost", "closed", "terminated")
@@ -83,7 +84,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """Starts the connection: `on_open`, then messages.
 
         Args:
-            early: Bytes that have been received already.
+            early: Bytes that were received together with the handshake.
             on_open: The view's hook; None if it does nothing.
             on_close: The view's hook; None if it does nothing.
             heartbeat: The view's own heartbeat loop.
@@ -153,8 +154,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.flow_control.release(Hold.WRITES)
         if not self.corked:
             self.flush()  # data gathered while paused
-        # In a later callback: handlers that send continuously would refill the buffer at once and hold reading before
-        # the loop has checked for received bytes.
+        # In a later callback. Otherwise handlers that send continuously would refill the buffer at once, and hold
+        # reading before the loop has checked for received bytes.
         self.loop.call_soon(self._wake_waiters)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -224,11 +225,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.move_on()
 
     def stop_handling(self) -> None:
-        """Stops the start of handlers, because the connection closes, and not at the peer's wish."""
+        """Starts no more handlers, because the connection closes for another reason than the peer's close frame."""
         left = self.dispatcher.stop()
         if left:
             self.note_unhandled(left)
-            logger.info("%r: closed with %d messages waiting, which are not handled", self.endpoint._label, left)
+            logger.info("%r: closed; %d waiting messages are not handled", self.endpoint._label, left)
 
     def note_unhandled(self, number: int) -> None:
         """Counts received messages that are not handled."""
@@ -244,7 +245,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.close(code, payload[2:].decode(errors="replace"))
 
     def move_on(self) -> None:
-        """Takes a closing connection one step further to its end."""
+        """Continues the closing of the connection, if it has begun; may be called at any time."""
         connection, transport = self.connection, self.transport
         if connection.is_writable or self.lost:
             return
@@ -268,17 +269,17 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return self._closing
 
     def shut_down(self, code: int, timeout: float) -> None:
-        """Closes for a server that stops. The server waits for a peer as long as it makes progress.
+        """Closes the connection for a server that stops. A peer that makes progress is not interrupted.
 
         Args:
-            timeout: Seconds without progress after which the connection is cut.
+            timeout: Seconds without progress after which the transport is aborted.
         """
         self.close(code)
         if not self.lost:
             self._begun_closing().limit_timeout(timeout)
 
     async def drain(self, patience: float) -> None:
-        """Waits up to `patience` seconds for the running handlers, but not for a caller among them; no other starts."""
+        """Waits up to `patience` seconds for the running handlers, except a caller among them. No other one starts."""
         self.dispatcher.stop()
         workers = {*self.dispatcher.workers} - {asyncio.current_task()}
         if workers:
@@ -301,12 +302,12 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
 
     async def until_closed(self) -> None:
-        """Waits until the transport is gone and every hook has ended.
+        """Waits until the transport is lost and every hook has ended.
 
-        Called by a hook, it waits only until the transport is gone, because a hook cannot wait for its own end.
+        Called by a hook, it waits only until the transport is lost, because a hook cannot wait for its own end.
         """
         if not self.closed.done():
-            await asyncio.sleep(0)  # a hook is among the running ones from its first wait on
+            await asyncio.sleep(0)  # a hook is registered as running at its first wait
         if self._is_called_by_hook:
             await self._until_lost()
         else:
@@ -318,7 +319,12 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return task in self.dispatcher.workers or (self._hooks is not None and task in self._hooks.tasks)
 
     async def until_lost(self, call_on_close: bool, log: bool) -> None:
-        """Waits until the transport is gone; calls `on_close` and logs only if asked to."""
+        """Waits until the transport is lost.
+
+        Args:
+            call_on_close: Whether to call `on_close`.
+            log: Whether to log the end.
+        """
         if not call_on_close and self._hooks is not None:
             self._hooks.on_close = None
         self._log_close = self._log_close and log
@@ -360,10 +366,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def when_lost(self, callback: Callable[[Any], object]) -> None:
-        """Calls back with the endpoint when the connection is lost; once per callback, however often it is registered.
+        """Registers a callback for the loss of the connection. It is called once, with the endpoint.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone.
+            ConnectionClosed: The connection is closing or closed.
         """
         if not self.connection.is_open:
             raise self.closed_error()
@@ -371,7 +377,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._when_lost += (callback,)
 
     def report_end(self) -> None:
-        """Reports that every message has been handed to its handler."""
+        """Reports that every message has been passed to its handler."""
         if self._when_lost:
             callbacks, self._when_lost = self._when_lost, ()
             for callback in callbacks:
@@ -379,13 +385,13 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.endpoint._connection_lost(self._log_close)
 
     def report_closed(self, hung: bool = False) -> None:
-        """Reports that every hook has ended; or that some are `hung` and are not waited for any more."""
+        """Reports that every hook has ended, or, with `hung`, that the wait for the last ones has ended."""
         self.phase = Phase.CLOSED
-        if not self.closed.done():  # the holder may have cancelled it
+        if not self.closed.done():  # a host may have cancelled it
             self.closed.set_result(None)
         if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
-            # From now on only the view's record of the end is needed. Without cycles the rest is freed at once, not by
-            # the garbage collector.
+            # A view still reads the close code and similar facts. Without reference cycles all other objects are freed
+            # at once, not by the garbage collector.
             self.heartbeat.forget()
             self.dispatcher.forget()
             if self._sender is not None:
@@ -395,10 +401,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
 
 def _close_event(connection: Connection) -> tuple[str, str, str]:
-    """The event of a connection's end, as `Counters.note` counts it: with its code and the side that closed first.
+    """The event of a connection's end for `Counters.note`, with its code and the side that closed first.
 
-    A peer chooses among thousands of codes. So of its codes, only those of RFC 6455 and its registry have their own
-    label.
+    Peers could send thousands of different codes. To bound the number of labels, codes of a peer that RFC 6455 and its
+    registry do not define are counted as "other".
     """
     if connection.own_code is not None:
         return "close", str(int(connection.own_code)), "local"

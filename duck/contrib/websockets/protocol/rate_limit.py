@@ -1,10 +1,10 @@
-"""A limit to the messages that a peer may send in a second."""
+"""A limit to the number of messages that a peer may send in a second (RATE_LIMIT)."""
 
 __all__ = ["RateLimit"]
 
 
 class RateLimit:
-    """A token bucket: it holds the messages of one second, and fills as time passes.
+    """A token bucket. Its capacity is the messages of one second, and it refills at `rate`.
 
     Args:
         rate: Messages a second.
@@ -19,7 +19,7 @@ class RateLimit:
         self._since = now
 
     def take(self, count: int, now: float) -> int:
-        """Takes up to `count` messages out of the bucket; returns how many were there."""
+        """Removes up to `count` messages from the bucket; returns the number of removed ones."""
         self._room = min(self._room + (now - self._since) * self.rate, max(self.rate, 1.0))
         self._since = now
         taken = min(count, int(self._room))

@@ -1,10 +1,10 @@
-"""The receiving half of a connection: messages that do not go straight to the dispatcher, and messages that wait.
+"""The receiving half of a connection: the slow path of received messages, and the control of reading.
 
     transport -> HotPath.buffer_updated -> MessageReader -> Dispatcher -> on_receive
                                                 `-> received ---^
 
-`received` handles control frames, users' extensions, breaches of the rules and rate limits. Reading is on hold
-(`FlowControl`) while too much waits.
+Plain messages go straight from the reader to the dispatcher. `received`, the slow path, handles control frames, users'
+extensions, breaches of the rules and rate limits. Reading is on hold (`FlowControl`) while too many messages wait.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ __all__ = ["Receiving"]
 
 
 class Receiving(Sending):
-    """The receiving half of one connection, on top of the sending half, because received frames are answered.
+    """The receiving half of one connection. It extends the sending half, because received frames are answered.
 
     Args:
         endpoint: The view, or another endpoint.
@@ -110,7 +110,7 @@ class Receiving(Sending):
         self.move_on()
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
-        """Takes the messages of the reader by the longer way: the connection's rules apply first."""
+        """Delivers messages of the reader after the rules of the connection have been applied: the slow path."""
         connection = self.connection
         control = self.reader.control
         allowed = messages if self._rate_limit is None else self._allowed(messages, self._rate_limit)
@@ -129,9 +129,9 @@ class Receiving(Sending):
         self._respond_if_due()
 
     def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
-        """The messages themselves if the rate limit allows all, else a list of the first ones.
+        """Returns `messages` itself if the rate limit allows all, else a list of the first ones.
 
-        A message in parts counts at its beginning. The close frame, always the last, does not count.
+        A message in parts counts once, at its first part. A close frame, which is always the last, does not count.
         """
         begun = [at for at, message in enumerate(messages) if message[0] & 0b1111 not in (0, OpCode.CLOSE)]
         allowed = rate_limit.take(len(begun), self.loop.time())
@@ -200,7 +200,7 @@ class Receiving(Sending):
         self.move_on()
 
     def update_direct(self) -> None:
-        """Updates whether plain messages may go straight to the dispatcher and to the writer."""
+        """Updates `direct_in` and `direct_out`: whether plain messages may take the fast path."""
         connection = self.connection
         self.direct_in = (
             self.frames is None
@@ -235,7 +235,7 @@ class Receiving(Sending):
             self.context.copy().run(self.transport.resume_reading)
 
     def drain_inbox(self) -> None:
-        """Has the waiting messages handled."""
+        """Starts handlers for the waiting messages; called by the loop."""
         self.cork()
         try:
             self.dispatcher.drain()
@@ -264,9 +264,10 @@ class Receiving(Sending):
             self.frames.inbox.wake()
 
     def take_sign_of_life(self) -> bool:
-        """Whether the peer has shown a sign of life since the last call: received bytes, or progress.
+        """Whether the peer has shown a sign of life since the last call: received bytes, or progress in reading.
 
-        If it does not read, or a ping waits behind many bytes, it has to take some of the waiting bytes.
+        Progress counts only while reading is on hold because of WRITES, or while HIGH_WATER bytes wait for the peer,
+        because a ping or its pong is then delayed.
         """
         alive, self.alive = self.alive, False
         holds = self._flow_control.holds if self._flow_control is not None else Hold(0)
@@ -279,10 +280,10 @@ class Receiving(Sending):
 
     @property
     def is_receive_buffer_full(self) -> bool:
-        """Whether a pong may be stuck: reading is on hold, and the receive buffer has no room left."""
+        """Whether the socket's receive buffer is full while reading is on hold, so that a pong may be stuck."""
         return self._flow_control is not None and self._flow_control.is_receive_buffer_full
 
-    # Overridden by the whole connection
+    # Implemented by `ConnectionProtocol`
 
     def stop_handling(self) -> None:
         raise NotImplementedError

@@ -1,12 +1,12 @@
-"""The longer way of sending: streams, queued messages, the view's own frames, calls from other threads.
+"""The slow path of sending: streams, queued messages, the view's own frames, calls from other threads.
 
-Data messages never interleave. While a fragmented one is under way, later ones wait in line and leave in the order of
-their sends; control frames may go between (RFC 6455, section 5.4).
+Data messages never interleave. While a fragmented message is incomplete, later ones are queued, and leave in the order
+of the calls. Control frames may be sent in between (RFC 6455, section 5.4).
 
-A large message to be compressed also stands in line, and remains at its head while a thread compresses it. A stream
-stands in line until it begins. It runs in its own task, awaited or not.
+A large message to be compressed is queued too, and remains first in the queue while a thread compresses it. A stream is
+queued until it begins. It runs in its own task, whether or not its result is awaited.
 
-A close frame leaves after everything sent before it that depends on this connection alone. A stream under way, or a
+A close frame leaves after all earlier data that depends only on this connection. An incomplete stream, or an incomplete
 message that the view sends in its own frames, is cut off.
 """
 
@@ -31,8 +31,6 @@ __all__ = ["LARGE", "Data", "Sender"]
 
 LARGE = 262144
 """Size in bytes above which compressing a message would delay other connections too long."""
-
-_FAIR_SHARE = 0.01  # seconds after which the line yields to the loop
 
 
 class Owner(HopOwner, Protocol):
@@ -90,9 +88,9 @@ class Sender:
         self._streaming = False
         self._line = Line(self, owner.loop)
         self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first in line
-        self._tasks: dict[asyncio.Future[None], Place] = {}  # held here alone
+        self._tasks: dict[asyncio.Future[None], Place] = {}  # the only strong references to them
         self._closings: list[Callable[[], None]] = []  # callbacks that close the connection
-        self._deadline: asyncio.TimerHandle | None = None  # the latest time to run them
+        self._deadline: asyncio.TimerHandle | None = None  # of the latest time to call them
 
     @property
     def waiting(self) -> int:
@@ -106,12 +104,12 @@ class Sender:
 
     @property
     def begun(self) -> int:
-        """Number of messages under way in tasks: streams, and those through the view's own `send_frame`."""
+        """The number of messages that tasks are sending: streams, and those through the view's own `send_frame`."""
         return len(self._tasks)
 
     @property
     def must_finish(self) -> bool:
-        """Whether a message that was sent has not left, and waits for neither a stream nor a fragment."""
+        """Whether a queued message will leave soon, because it waits for neither a stream nor a fragment."""
         return self._job is not None or self._line.resuming
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
@@ -134,7 +132,7 @@ class Sender:
         return self._send_frame_or_wait(opcode, payload, True)
 
     def send_frame(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
-        """Sends a message or its first fragment in its turn, and any other frame at once."""
+        """Sends a message or its first fragment in the order of the queue, and any other frame at once."""
         if not self._owner.connection.is_open:
             raise self._owner.closed_error()
         if opcode == OpCode.TEXT and fin:
@@ -181,7 +179,7 @@ class Sender:
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         owner = self._owner
         owner.buffer.credit -= len(payload) + MESSAGE_COST
-        # Diverts sends that interrupt this one: from a signal handler or a finalizer.
+        # Diverts a send that interrupts this one, from a signal handler or a finalizer.
         owner.busy = True
         owner.direct_out = False
         try:
@@ -242,7 +240,7 @@ class Sender:
         )
 
     def _compress(self, payload: bytes) -> None:
-        """Starts a thread that compresses the first message in line."""
+        """Compresses the first message of the queue in a thread."""
         owner = self._owner
         deflate = owner.connection.deflate
         assert deflate is not None
@@ -309,7 +307,7 @@ class Sender:
         try:
             await make()
         except ConnectionClosed as error:
-            place.error = error  # for the waiter; without one it is not reported
+            place.error = error  # raised where the result is awaited, and not logged otherwise
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._owner.lost or task is None or task.cancelling() > 1:
@@ -372,16 +370,16 @@ class Sender:
 
     @property
     def is_occupied(self) -> bool:
-        """Whether a message is under way, which no other may interrupt."""
+        """Whether another message is incomplete or being compressed, so that no message may begin."""
         return self._streaming or self._job is not None or self._owner.connection.fragmenting
 
     @property
     def _must_wait(self) -> bool:
-        """Whether other messages come first. On a closed connection none does."""
+        """Whether a message has to be queued behind others. On a closed connection none has to."""
         return (bool(self._line) or self.is_occupied) and self._owner.connection.is_writable
 
     def send_first(self, place: Place) -> bool:
-        """Sends the first message in line, or starts to; returns whether it has left the line."""
+        """Sends the first message of the queue, or starts to; returns whether it has left the queue."""
         if place.parts is not None:
             self._line.leave()
             self._start(place, partial(self._send_parts, place))
@@ -399,11 +397,11 @@ class Sender:
         return True
 
     def line_changed(self) -> None:
-        """Messages have joined the line or left it."""
+        """Called when messages have joined or left the queue."""
         self._owner.update_direct()
 
     def line_moved(self) -> None:
-        """Resumes after all messages that could leave the line have left."""
+        """Called when all messages that could leave the queue have left."""
         self._owner.update_direct()
         if not self._owner.corked:
             self._owner.flush()
@@ -431,7 +429,7 @@ def payload_of(data: Any) -> bytes | None:
         return memoryview(data).tobytes()
     except TypeError:
         if isinstance(data, dict):
-            raise TypeError("a dict is no message: use send_json") from None
+            raise TypeError("a dict is not a message: use send_json") from None
         if isinstance(data, (Iterable, AsyncIterable)):
             return None
         kind = type(data).__name__

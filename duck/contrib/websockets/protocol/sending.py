@@ -1,10 +1,11 @@
-"""The sending half of a connection: messages that do not go straight to the writer, and backpressure on senders.
+"""The sending half of a connection: the slow path of sent messages, and backpressure on senders.
 
     send -> HotPath.send -> FrameWriter -> flush -> transport
               `-> send_otherwise -> Sender ---^
 
-`Sender` handles streams, queued messages, and calls from other threads. The awaitable of a send waits while the
-transport is above its high-water mark, or if the sender has held the loop for too long.
+Plain messages go straight to the writer. `send_otherwise`, the slow path, has the `Sender` handle streams, queued
+messages, and calls from other threads. The awaitable of a send waits while the transport is above its high-water mark,
+or for one pass of the loop if senders have held it for too long.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ _CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes; smaller writes are joined by a copy
 
 _SHARED_LIMIT = 1048576  # bytes; a larger message to many connections is compressed for each of them
-_SWAMPED = 64  # multiple of WRITE_LIMIT that may wait for a peer of `broadcast`, which never waits
+_SWAMPED = 64  # multiple of WRITE_LIMIT that may wait for a peer, because `broadcast` never waits
 
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # shared by all connections without waiters
 
@@ -86,7 +87,7 @@ class Sending(codec.HotPath):
 
     @property
     def sender(self) -> Sender:
-        """The longer way of sending; created on demand, because most connections never need it."""
+        """The slow path of sending; created on demand, because most connections never need it."""
         if self._sender is None:
             self._sender = Sender(self)
         return self._sender
@@ -110,12 +111,13 @@ class Sending(codec.HotPath):
         return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
 
     def send_prepared(self, message: Prepared) -> bool:
-        """Sends a prepared message where `codec.fan_out` has no shorter way; never waits.
+        """Sends a prepared message that cannot take the fast path of `codec.fan_out`; never waits.
 
-        The sender never waits for a slow peer, whatever SLOW_CONSUMER says, so the bytes that wait for it are bounded.
+        The caller does not wait for a slow peer, under any SLOW_CONSUMER. Therefore the bytes that wait for it are
+        bounded: beyond the bound the connection is closed with 1008.
 
         Returns:
-            Whether the message leaves, as far as is known: another thread may yet find the connection closed.
+            Whether the message was accepted. If it is sent in another thread, the connection may be closed by then.
         """
         connection = self.connection
         if not connection.is_open or self.broken:
@@ -123,7 +125,7 @@ class Sending(codec.HotPath):
         if self.is_elsewhere:
             return self._call_soon(self.send_prepared, message)
         if self._is_swamped(len(message.payload)):
-            logger.warning("%r: closed, as broadcasts wait for a peer that reads too slowly", self.endpoint._label)
+            logger.warning("%r: closed, because too many broadcast bytes wait for the peer", self.endpoint._label)
             self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
             return False
         is_direct = self.direct_out and type(self.writer) is codec.FrameWriter and not connection.fragmenting
@@ -167,11 +169,11 @@ class Sending(codec.HotPath):
             return False
         answer = slow.answer(self.sender.waiting)
         if answer is Answer.CLOSE:
-            logger.warning("%r: closed, as the peer reads too slowly", self.endpoint._label)
+            logger.warning("%r: closed, because the peer reads too slowly", self.endpoint._label)
             self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
             raise ConnectionClosed(CloseCode.POLICY_VIOLATION, "too slow to read")
         if answer is Answer.DROP and slow.has_begun:
-            logger.warning("%r: the peer reads too slowly: messages are dropped", self.endpoint._label)
+            logger.warning("%r: messages are dropped, because the peer reads too slowly", self.endpoint._label)
         if answer is Answer.DROP and self.counters is not None:
             self.counters.note(("dropped", "slow_consumer"))
         return answer is Answer.DROP
@@ -221,12 +223,12 @@ class Sending(codec.HotPath):
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
-        if self.transport.is_closing():  # it would log what it cannot take
+        if self.transport.is_closing():  # asyncio's transport would log a warning for each write
             return
         if sum(map(len, chunks)) <= _JOIN_LIMIT:
             chunks = (b"".join(chunks),)
         for chunk in chunks:
-            # Not by writelines(), which forgets the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
+            # Not by writelines(), which ignores the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
             self.transport.write(chunk)
 
     def until_writable(self) -> Coroutine[Any, Any, None]:
@@ -274,7 +276,7 @@ class Sending(codec.HotPath):
         """The error for a sender after the end of the connection."""
         return self.connection.closed_error()
 
-    # Overridden by the whole connection
+    # Implemented by `ConnectionProtocol`
 
     def update_direct(self) -> None:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Messages for a peer that reads more slowly than the application sends."""
+"""The policies for a peer that reads more slowly than the application sends (SLOW_CONSUMER)."""
 
 import enum
 
@@ -23,7 +23,7 @@ class SlowConsumer:
         limit: Bytes that may wait to be compressed; the transport's limit is the same.
 
     Attributes:
-        lags: Whether the transport is above its high-water mark.
+        lags: Whether the transport is above its high-water mark; set by the connection.
         dropped: The number of dropped messages.
         has_begun: Whether the last answer was the first DROP since the peer last kept up.
     """

@@ -1,6 +1,6 @@
 """Tasks and futures whose steps run inside the callback that resolves them.
 
-The codec's dispatcher gets its asyncio parts from here, so that the codec itself imports nothing.
+This module is the `tasks` argument of `codec.Dispatcher`, so the codec itself does not import asyncio.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)  # whether `uncancel` keeps a 
 
 
 def _find_current_tasks() -> dict[Any, Any] | None:
-    """Returns the dict in which asyncio keeps the current task of each loop; None if it keeps them elsewhere (3.14)."""
+    """Returns asyncio's dict of the current task of each loop; None if asyncio has no such dict (3.14)."""
     found = getattr(asyncio.tasks, "_current_tasks", None)
     loop: Any = object()
     task: Any = object()
@@ -55,9 +55,9 @@ current_tasks = _find_current_tasks()
 
 
 class HandlerTask(asyncio.Task[Any]):
-    """A task whose coroutine is a `Worker`. The worker learns of every call on the task.
+    """A task whose coroutine is a `Worker`. Each call that others could notice later marks the worker as observed.
 
-    Such a task serves only one handler. It must not become the task of another handler.
+    The task of an observed worker serves only its current handler.
     """
 
     def _mark_observed(self) -> None:
@@ -84,9 +84,9 @@ class HandlerTask(asyncio.Task[Any]):
 
 
 class BegunTask(asyncio.Task[Any]):
-    """A task whose coroutine has taken its first step before a cancellation reaches it, as an eager task's has.
+    """A task whose coroutine takes its first step before a cancellation is raised in it, as in an eager task.
 
-    Otherwise a program that cancels all tasks would keep `on_close` from being called.
+    Otherwise a program that cancels all tasks would prevent the call of `on_close`.
     """
 
     def cancel(self, msg: Any = None) -> bool:
@@ -97,14 +97,14 @@ class BegunTask(asyncio.Task[Any]):
 
 
 def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
-    """Starts the task of a worker. On Python 3.12 and later it has already run to its first wait."""
+    """Starts the task of a worker. On Python 3.12 and later the task has run to its first wait on return."""
     return HandlerTask(worker, loop=loop, context=context, **_EAGER)
 
 
 def start_task(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
 ) -> "asyncio.Task[None]":
-    """Starts a task for any other coroutine, in the same way. It begins even if it is cancelled at once."""
+    """Starts a task for any other coroutine, in the same way. The coroutine begins even if it is cancelled at once."""
     return BegunTask(coroutine, loop=loop, context=context, **_EAGER)
 
 

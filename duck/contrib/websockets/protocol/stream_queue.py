@@ -1,11 +1,11 @@
-"""The messages of a connection that are received part by part: for `on_stream`, and for a client's `recv_stream`.
+"""The queue of messages that are received part by part: for `on_stream`, and for a client's `recv_stream`.
 
     deliver -> the newest message, and messages that wait -> Dispatcher -> on_stream
                                                          `-> next
 
-A message is handed on as soon as it begins, but not before the message in front of it has been read to its end, or left
-by its reader. So one message at a time is read, and parts of later messages wait. A waiting task is stepped inside
-`deliver`, as that of an `Inbox` is.
+A message is passed to its reader as soon as it begins, but not before the message in front of it has been read to its
+end or discarded. So one message at a time is read, and parts of later messages wait. `deliver` steps a waiting task at
+once, as an `Inbox` does.
 """
 
 import asyncio
@@ -44,14 +44,14 @@ class Owner(Protocol):
 
 
 class StreamQueue:
-    """The messages of one connection, in order; to the connection a `Consumer`.
+    """The messages of one connection, in order. The connection uses it as its `Consumer`.
 
     Args:
         loop: The event loop.
-        most_bytes: Bytes of parts that may wait, as received; reading is on hold while there are more. Each part counts
-            as `MESSAGE_COST` bytes more than it has.
+        most_bytes: Bytes of parts that may wait, as received; reading is on hold while there are more. For each part
+            `MESSAGE_COST` bytes are added.
         max_whole: Bytes of the largest message that is read as a whole; None for no limit.
-        on_stream: The handler; None for messages that a task asks for.
+        on_stream: The handler; None for messages that tasks get by `next`.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class StreamQueue:
         "max_whole",
     )
 
-    # Required of a consumer: no thread decodes a message.
+    # Required by `Consumer`: no thread decodes a message.
     decoding = False
 
     def __init__(
@@ -90,9 +90,9 @@ class StreamQueue:
         self._owner: Owner | None = None
         self._connection: Connection | None = None
         self._dispatcher: Dispatcher | None = None
-        self._messages: deque[IncomingMessage] = deque()  # those that have not been handed on
-        self._current: IncomingMessage | None = None  # the last one that has been
-        self._newest: IncomingMessage | None = None  # the one that is being received
+        self._messages: deque[IncomingMessage] = deque()  # the waiting messages
+        self._current: IncomingMessage | None = None  # the last message that was passed to a reader
+        self._newest: IncomingMessage | None = None  # the message that is being received
         self._getters: list[Turn] = []  # tasks that wait for a message
         self._waiting = 0  # bytes
         self._held = self._is_busy = self._stopped = self._ended = False
@@ -111,7 +111,10 @@ class StreamQueue:
     # For handlers, and for tasks
 
     async def handle(self, payload: bytes, opcode: OpCode) -> None:
-        """Calls the handler for the current message; for a connection that receives whole messages, with this one."""
+        """Calls `on_stream` with the current message; called by the dispatcher.
+
+        On a connection that receives whole messages, the arguments are the message.
+        """
         assert self._connection is not None
         assert self._on_stream is not None
         message = self._current if self._connection.parts else self.whole(payload, opcode)
@@ -124,7 +127,7 @@ class StreamQueue:
             message.discard()
 
     def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
-        """Returns a message that has come whole."""
+        """Returns a message that has been received as a whole."""
         message = IncomingMessage(self, opcode)
         self._add(message, payload, True)
         return message
@@ -133,12 +136,14 @@ class StreamQueue:
         """Returns the next message as soon as it begins; the rest of the one before is discarded.
 
         Raises:
-            ConnectionClosed: No message is left, and none will come.
+            ConnectionClosed: No message is left, and the connection will deliver no other.
             RuntimeError: Another task is reading the message before.
         """
         if self._current is not None:
             if self._current.is_being_read:
-                raise RuntimeError("another task is reading the message before: one task reads messages at a time")
+                raise RuntimeError(
+                    "another task is reading the message before: read the messages of a connection in one task"
+                )
             self._current.discard()
         while not (self._messages and self._is_free):
             if self._ended and not self._messages:
@@ -168,12 +173,12 @@ class StreamQueue:
 
     @property
     def full(self) -> bool:
-        """Whether reading is on hold because too much waits."""
+        """Whether reading is on hold because too many bytes wait."""
         return self._held
 
     @property
     def has_ended(self) -> bool:
-        """Whether no more parts will come."""
+        """Whether no more parts will be received."""
         return self._ended
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
@@ -182,7 +187,7 @@ class StreamQueue:
             self._dispatcher.open(on_open)
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
-        """Takes over parts, and steps the task that waits for one.
+        """Adds parts to their messages, and steps the task that waits for one.
 
         Must be called from a callback of the loop while no task is running.
         """
@@ -219,7 +224,7 @@ class StreamQueue:
         message.add(payload, fin)
 
     def _go_on(self) -> None:
-        """Hands on the messages that may begin."""
+        """Passes the messages that may begin to their readers."""
         while self._messages and self._is_free:
             if self._dispatcher is not None:
                 self._current = message = self._messages.popleft()
@@ -230,7 +235,7 @@ class StreamQueue:
                 return
 
     def drain(self) -> None:
-        """Hands on messages that wait; must be called as `deliver`."""
+        """Passes waiting messages to their readers; must be called as `deliver`."""
         self._is_busy = True
         try:
             if self._dispatcher is not None:
@@ -242,7 +247,7 @@ class StreamQueue:
             self._owner.inbox_emptied()
 
     def stop(self) -> int:
-        """Starts no more handlers. The running one gets the rest of its message. Messages may still be taken by tasks.
+        """Starts no more handlers. The running one gets the rest of its message. Tasks may still get messages.
 
         Returns:
             The number of dropped messages.
@@ -261,12 +266,12 @@ class StreamQueue:
         return dropped + unstarted
 
     def end(self) -> None:
-        """Notes that no more parts will come; those that wait may still be taken."""
+        """Notes that no more parts will be received; those that wait may still be read."""
         if self._ended:
             return
         self._ended = True
         if self._newest is not None and self._newest is not self._current:
-            self._messages.pop().drop()  # incomplete, and not handed to a handler
+            self._messages.pop().drop()  # incomplete, and not passed to a handler
         self._newest = None
         if self._current is not None:
             self._current.wake_soon()
@@ -293,7 +298,7 @@ class StreamQueue:
         return deflate is not None and deflate.takes_over and not is_last
 
     def inflating(self) -> Inflating:
-        """Returns the decompression of the current message."""
+        """Returns the decompressor of the current message."""
         assert self._connection is not None
         return self._connection.inflating()
 
@@ -304,7 +309,7 @@ class StreamQueue:
             counters.note_inflated(inflating.received, inflating.size)
 
     def taken(self, payload: bytes) -> None:
-        """Notes that a part does not wait any more."""
+        """Notes that a part has left the queue; resumes reading once there is room."""
         self._waiting -= len(payload) + MESSAGE_COST
         if self._held and self._waiting <= self._most_bytes // 2:
             self._held = False
@@ -312,7 +317,7 @@ class StreamQueue:
                 self._owner.release(Hold.PARTS)
 
     def finished(self) -> None:
-        """Notes that the current message is over. The next one is handed on in a callback, when no task is running."""
+        """Notes that the current message is over. The next one begins in a later callback, when no task is running."""
         if self._is_busy or not self._messages:
             return
         if self._dispatcher is None:
@@ -321,7 +326,7 @@ class StreamQueue:
             self.loop.call_soon(self._owner.drain_inbox)
 
     def refuse(self, error: BaseException) -> None:
-        """Ends the connection, because a message cannot be decoded, or is too big for its reader."""
+        """Ends the connection, because a message cannot be decoded, or exceeds the limit of its reader."""
         if self._owner is not None:
             self._owner.refuse(error)
 

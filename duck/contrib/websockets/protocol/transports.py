@@ -1,4 +1,4 @@
-"""Transports: additions to asyncio's (socket, backlog, safe end of stream), and one without a socket."""
+"""Transports: helper functions for those of asyncio (descriptor, backlog, end of stream), and one without a socket."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ HIGH_WATER = 65536
 
 
 def plain_socket(transport: asyncio.BaseTransport) -> int:
-    """The descriptor that carries exactly the bytes written to the transport; -1 if there is none, as under TLS."""
+    """The descriptor of the socket that carries the transport's bytes unchanged; -1 if there is none, as with TLS."""
     if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
         return -1
     socket = transport.get_extra_info("socket")
@@ -32,7 +32,7 @@ def plain_socket(transport: asyncio.BaseTransport) -> int:
 
 
 class Backlog(NamedTuple):
-    """Bytes that the peer of a transport has not taken.
+    """The bytes that the peer of a transport has not received.
 
     Attributes:
         buffered: Bytes in the transport. A TLS transport does not count the bytes in the transport below it.
@@ -50,7 +50,7 @@ class Backlog(NamedTuple):
         return self.buffered + self.queued
 
     def has_moved(self, before: "Backlog") -> bool:
-        """Whether the peer has taken bytes of `before`.
+        """Whether the peer has received bytes since `before`.
 
         The transport below TLS refills the send queue as fast as the peer empties it, so that only the count of
         acknowledged bytes shows progress.
@@ -64,7 +64,7 @@ NO_BACKLOG = Backlog(0, 0)
 
 
 def backlog(transport: asyncio.WriteTransport) -> Backlog:
-    """Returns the bytes that a transport's peer has not taken."""
+    """Returns the bytes that the peer of a transport has not received."""
     buffered, queued, acknowledged = transport.get_write_buffer_size(), 0, 0
     socket = transport.get_extra_info("socket")
     if sys.platform != "win32" and socket is not None and socket.fileno() >= 0:
@@ -91,7 +91,7 @@ class _End(enum.Enum):
     OPEN = enum.auto()  # bytes go both ways
     ENDED = enum.auto()  # the protocol writes no more, and still reads
     CLOSING = enum.auto()  # the protocol neither writes nor reads; waiting bytes may leave
-    LOST = enum.auto()  # nothing is left
+    LOST = enum.auto()  # the connection no longer exists
 
 
 _OPEN = _End.OPEN  # read for each write
@@ -150,7 +150,7 @@ class VirtualTransport(asyncio.Transport):
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is gone: `connection_lost` has been called or scheduled."""
+        """Whether the connection is lost: `connection_lost` has been called or scheduled."""
         return self._end is _End.LOST
 
     def connect(self, protocol: asyncio.BaseProtocol) -> None:
@@ -202,7 +202,7 @@ class VirtualTransport(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)
 
     def _receive(self) -> None:
-        if not self._receiving:  # else the protocol has paused and resumed reading within the loop below
+        if not self._receiving:  # else the protocol has paused and resumed reading within `_receive_all`
             self._receiving = True
             try:
                 self._context.copy().run(self._receive_all)
