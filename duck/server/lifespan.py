@@ -3,11 +3,17 @@
 import asyncio
 import contextlib
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 __all__ = ["Lifespan", "LifespanError", "NoLifespanError", "alive"]
+
+logger = logging.getLogger("duck.server")
+
+_GRACE = 1.0  # seconds for a cancelled lifespan to end before the log says that it hangs
+_HUNG = "the lifespan did not end within the shutdown timeout of %g s, nor when cancelled: it swallows CancelledError"
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Called with the server; what it returns is entered before the first connection is accepted."""
@@ -36,7 +42,8 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
     Args:
         lifespan: The lifespan; None for none.
         server: The server.
-        shutdown_timeout: Seconds after which the end of the lifespan is cancelled.
+        shutdown_timeout: Seconds after which the end of the lifespan is cancelled. If it swallows the cancellation, the
+            log says so.
 
     Raises:
         LifespanError: The lifespan has failed, or its end was cancelled.
@@ -57,6 +64,7 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
         yield
     finally:
         limit = asyncio.timeout(shutdown_timeout)
+        hung = asyncio.get_running_loop().call_later(shutdown_timeout + _GRACE, logger.error, _HUNG, shutdown_timeout)
         try:
             async with limit:
                 await manager.__aexit__(None, None, None)
@@ -67,6 +75,8 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
                     f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
                 ) from error
             raise LifespanError(f"the lifespan failed at shutdown: {_words(error)}") from error
+        finally:
+            hung.cancel()
 
 
 def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManager[Any]:

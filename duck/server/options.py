@@ -10,6 +10,7 @@ from .limits import Limits
 
 __all__ = ["Options"]
 
+_GRACE = 5.0  # seconds for what was cancelled to end, and for threads, beyond the other times of a shutdown
 _SHUTDOWN_CODES = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
 
 
@@ -64,3 +65,8 @@ class Options:
             split_address(self.metrics)
         if self.shutdown_code not in _SHUTDOWN_CODES:
             raise ValueError(f"shutdown_code must be 1001 or, for a restart, 1012, not {self.shutdown_code!r}")
+
+    @property
+    def patience(self) -> float:
+        """Seconds from the order to stop by which a process must have ended; views and lifespan have a timeout each."""
+        return self.drain + 2 * self.shutdown_timeout + _GRACE

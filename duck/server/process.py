@@ -1,6 +1,7 @@
 """Serves in this process until the order to stop."""
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 
 from duck.contrib.websockets.metrics import Stats
 
+from .deadline import Deadline
 from .exposition import exposing
 from .options import Options
 from .server import Server
@@ -27,23 +29,35 @@ _LAST = 1.0  # seconds for tasks that outlive the server to end
 class Stop:
     """The order to stop serving.
 
+    Args:
+        deadline: Starts with the order.
+
     Attributes:
         replaced: Whether another process takes over the sockets.
         interrupted: Whether the order came before the server was ready, and has cancelled its start.
+        deadline: The deadline for the end of serving.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
         self.replaced = self.interrupted = False
         self._event = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
 
     def set(self, replaced: bool = False) -> None:
         """Give the order; must be called in the loop."""
+        self.deadline.start()
         self.replaced = replaced
         self._event.set()
         if self._starting is not None:
             self.interrupted = True
             self._starting.cancel()
+
+    def from_signal(self, runner: asyncio.Runner) -> None:
+        """Give the order in a signal handler: the loop of the runner may be blocked, or closed."""
+        self.deadline.start()
+        with contextlib.suppress(RuntimeError):
+            runner.get_loop().call_soon_threadsafe(self.set)
 
     def is_set(self) -> bool:
         """Whether the order has been given."""
@@ -51,6 +65,7 @@ class Stop:
 
     def begin(self) -> None:
         """Note that this task starts a server and may be cancelled."""
+        self.deadline.watch()
         self._starting = asyncio.current_task()
 
     async def wait(self) -> None:
@@ -79,6 +94,7 @@ async def serve_until_stopped(
     """
     stop.begin()
     try:
+        stop.deadline.stage = "the start of the server and its lifespan"
         async with serving(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
 
             async def stats() -> Stats:
@@ -86,12 +102,20 @@ async def serve_until_stopped(
 
             async with exposing(options.metrics, stats):
                 with ready(server):
+                    stop.deadline.stage = "the end of the connections"
                     await stop.wait()
                 await server.close(replaced=stop.replaced)
+            stop.deadline.stage = "the end of the lifespan"
+        stop.deadline.stage = "the end of other tasks and of threads"
         await _end_tasks(server)
     except asyncio.CancelledError:
         if not stop.interrupted:
             raise
+    except Exception as error:
+        stop.deadline.error = error
+        raise
+    finally:
+        stop.deadline.start()  # the runner waits for the threads of the loop
 
 
 async def _end_tasks(server: Server) -> None:

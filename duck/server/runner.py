@@ -12,6 +12,7 @@ from typing import Any
 from duck.contrib.websockets import CloseCode
 from duck.views import View
 
+from .deadline import Deadline
 from .lifespan import Lifespan
 from .limits import Limits
 from .loops import LOOPS, loop_factory
@@ -113,7 +114,7 @@ def run_options(
     loop: str = "auto",
 ) -> None:
     """Serve an application, as `run` does, with options in one object."""
-    stop = Stop()
+    stop = Stop(Deadline(options.patience))
 
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
@@ -127,14 +128,14 @@ def run_options(
             yield
         notify("STOPPING=1")
 
-    def on_signal() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            runner.get_loop().call_soon_threadsafe(stop.set)
-
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
-    with on_signals(on_signal), runner:  # until the runner has ended, so that no signal becomes a KeyboardInterrupt
-        context = ssl() if callable(ssl) else ssl
-        runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
+    try:
+        # The signals are ours until the runner has ended, so that none becomes a KeyboardInterrupt.
+        with on_signals(partial(stop.from_signal, runner)), runner:
+            context = ssl() if callable(ssl) else ssl
+            runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
+    finally:
+        stop.deadline.met()
 
 
 def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:

@@ -40,7 +40,7 @@ logger = logging.getLogger("duck.server")
 _STEADY = 5.0  # seconds of service after which the end of a worker is not a failed start
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds before a worker is restarted, from the second failure in a row on
 _ATTEMPTS = 5  # failed starts in a row before the supervisor gives up
-_GRACE = 5.0  # seconds beyond the time to drain and to shut down after which a worker is killed
+_GRACE = 2.0  # seconds beyond its own deadline after which a worker is killed
 
 
 class WorkersUnavailableError(RuntimeError):
@@ -91,8 +91,7 @@ class Supervisor:
         self._order = order
         self._listener = listener
         self._startup_timeout = options.startup_timeout
-        # The second shutdown timeout is that of the lifespan.
-        self._patience = options.drain + 2 * options.shutdown_timeout + _GRACE
+        self._patience = options.patience + _GRACE
         self._slots: list[Slot] = []
         self._keepers: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
@@ -297,7 +296,8 @@ class Supervisor:
     def _kill(self, worker: Worker) -> None:
         """End a worker that has not ended by itself."""
         if not worker.ended.done():
-            logger.error("worker %d has not ended within %g s, and is killed", worker.pid, self._patience)
+            words = "worker %d has not ended within %g s, and is killed: its event loop is blocked, or a thread hangs"
+            logger.error(words, worker.pid, self._patience)
             worker.kill()
 
     async def _end(self, workers: set[Worker]) -> None:

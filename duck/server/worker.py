@@ -29,9 +29,11 @@ import traceback
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .deadline import Deadline
 from .lifespan import LifespanError
 from .log_config import LogConfigError, LogOptions
 from .loops import LoopError, loop_factory
@@ -193,7 +195,7 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
         job.logs.apply()
     target = load(job.target) if isinstance(job.target, str) else job.target
     sockets = [socket.socket(fileno=file) for file in order.files]
-    stop = Stop()
+    stop = Stop(Deadline(job.options.patience))
     serving: Server | None = None
 
     @contextlib.contextmanager
@@ -212,13 +214,12 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
         if serving is not None:
             report.stats(serving)
 
-    def on_signal() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            runner.get_loop().call_soon_threadsafe(stop.set)
-
     runner = asyncio.Runner(loop_factory=loop_factory(job.loop))
-    with on_signals(on_signal), runner:
-        runner.run(run())
+    try:
+        with on_signals(partial(stop.from_signal, runner)), runner:
+            runner.run(run())
+    finally:
+        stop.deadline.met()
 
 
 def _listen_to_supervisor(control: socket.socket, stop: Stop, tell: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """The `duck` command in processes of its own: signals, lifespans, and notices to systemd."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -125,6 +126,66 @@ def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
         assert returncode == 0
         assert "1 did not end when cancelled, and were abandoned: Stubborn at '/stubborn'" in errors
         assert "Traceback" not in errors
+
+
+HANGING = """
+import asyncio, contextlib, os, time
+import duck.server.options
+from echo import urlpatterns
+
+duck.server.options._GRACE = 0.3
+
+def work():
+    time.sleep(1000)
+
+async def swallow():
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+@contextlib.asynccontextmanager
+async def lifespan(server):
+    asyncio.get_running_loop().run_in_executor(None, work)
+    await start()
+    yield
+    await swallow()
+
+async def start():
+    HOW
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "stage", "where"),
+    [
+        ("pass", 2, "the end of the lifespan", "thread .* in work"),
+        ("print('listening on it', flush=True); await swallow()", 1, "the start", "task .* in serve_until_stopped"),
+        ("print('listening on it', flush=True); work()", 1, "the start", "the main thread in work"),
+        ("print('listening on it', flush=True); 1 / 0", 1, "the start", "(?s:thread .* in work.*ZeroDivisionError)"),
+    ],
+)
+def test_an_end_that_hangs_is_cut_short(folder, how, workers, stage, where):
+    """Whatever hangs: a coroutine that swallows its cancellation, a call that blocks the loop, or a thread."""
+    (folder / "hanging.py").write_text(HANGING.replace("HOW", how))
+    arguments = ("hanging.py", "--port", 0, "--shutdown-timeout", 0.1, "--workers", workers)
+    with Process(folder, *arguments) as process:
+        status, errors = process.stop(signal.SIGTERM)
+    assert status == 1
+    words = rf"ERROR duck.server: the process has not ended within 0.5 s, and exits during {stage}.*; still running: .*"
+    assert len(re.findall(words + where, errors)) == workers, errors
+
+
+def test_threads_that_outlive_the_server_are_named(folder):
+    (folder / "threads.py").write_text(
+        "import os, threading, time\nfrom duck.server.deadline import Deadline\nfrom echo import urlpatterns\n\n"
+        "Deadline.EXIT_PATIENCE = 0.01\n\ndef work():\n    while not os.path.exists('end'):\n        time.sleep(0.01)\n"
+        "\nthreading.Thread(target=work).start()\n"
+    )
+    with Process(folder, "threads.py", "--port", 0) as process:
+        process.process.send_signal(signal.SIGTERM)
+        assert "thread Thread-1 (work) in work (" in process.until_told("serving has ended, but the process waits")
+        (folder / "end").touch()
+        assert process.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("code", [1001, 1012])

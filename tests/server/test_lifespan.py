@@ -77,6 +77,24 @@ def test_an_end_that_hangs_is_cancelled(run):
     run(scenario())
 
 
+def test_an_end_that_swallows_its_cancellation_is_named_in_the_log(run, monkeypatch, caplog):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while not caplog.records:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def scenario():
+        async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+            pass
+
+    monkeypatch.setattr("duck.server.lifespan._GRACE", 0.01)
+    run(scenario())
+    assert "nor when cancelled: it swallows CancelledError" in caplog.text
+
+
 def test_an_error_at_shutdown_comes_after_the_last_connection(run):
     @contextlib.asynccontextmanager
     async def lifespan(server):
