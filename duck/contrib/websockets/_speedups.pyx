@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 
 
 cdef extern from "Python.h":
-    # These three work on a bytes object that nobody else has seen yet.
+    # For a new bytes object, to which no Python code refers yet.
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size) except NULL
     char *bytes_data "PyBytes_AS_STRING" (PyObject *value)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE" (PyObject *value)
@@ -57,7 +57,7 @@ def _tier_names():
 
 
 def _choose_tier():
-    """The best tier, or the one that DUCK_SIMD names, so that each can be tested on one machine."""
+    """Returns the best tier, or the one named by DUCK_SIMD, so that each can be tested on one machine."""
     from os import environ
 
     name = environ.get("DUCK_SIMD") or duck_tiers[duck_best_tier()].name.decode()

@@ -1,4 +1,6 @@
-"""The only place that chooses between the compiled codec and its pure-Python twin.
+"""The codec: bytes to messages and back, and the hot path. Other modules import it from here.
+
+This module chooses between the compiled codec, `_speedups`, and its pure-Python twin, `codec.pure`:
 
 DUCK_NO_EXTENSIONS=1       the twin, without a warning
 DUCK_REQUIRE_SPEEDUPS=1    the compiled codec, or an ImportError
@@ -77,7 +79,7 @@ __all__ = [
 
 
 def _choose() -> tuple[ModuleType, str]:
-    """The chosen module and the reason."""
+    """Returns the chosen module, and the reason for the choice."""
     required = os.environ.get("DUCK_REQUIRE_SPEEDUPS", "") not in ("", "0")
     if os.environ.get("DUCK_NO_EXTENSIONS", "") not in ("", "0"):
         if required:
@@ -86,7 +88,7 @@ def _choose() -> tuple[ModuleType, str]:
     try:
         from .. import _speedups
     except ImportError as error:
-        # A codec that was not built differs from one that is built but broken, whose cause must not be hidden.
+        # If the codec is built but does not load, the message must show the cause.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         why = f"it was not built in {folder}" if missing else f"it does not load: {error}"
@@ -104,7 +106,10 @@ def _choose() -> tuple[ModuleType, str]:
 
 
 def _advice(folder: str) -> str:
-    """Advice on getting the compiled codec. A source tree in the working directory hides the installed package."""
+    """Returns advice on getting the compiled codec.
+
+    A source tree in the working directory hides the installed package, so it gets advice of its own.
+    """
     checkout = os.path.abspath(os.path.join(folder, "..", "..", ".."))
     if os.path.isfile(os.path.join(checkout, "setup.py")) and os.path.isfile(os.path.join(folder, "_speedups.pyx")):
         return (
@@ -118,7 +123,7 @@ def _advice(folder: str) -> str:
 
 
 def _pure() -> ModuleType:
-    """The twin, which is imported only where it is chosen."""
+    """Imports the twin; only if it is chosen, because the import takes time."""
     from . import pure
 
     return pure
@@ -162,12 +167,12 @@ random_bytes = os.urandom
 
 
 def new_mask() -> bytes:
-    """A mask: 4 bytes."""
+    """Returns a new mask of 4 bytes."""
     return random_bytes(4)
 
 
 def describe() -> dict[str, str]:
-    """The codec that runs, the reason for it, and its SIMD tier."""
+    """Describes the chosen codec: its kind, the reason for the choice, and its SIMD tier."""
     return {
         "codec": "pure Python" if _module.IMPLEMENTATION == "python" else "compiled",
         "reason": _why,

@@ -1,4 +1,4 @@
-/* The clocks that are read for each message. */
+/* The clocks of the hot path. */
 
 #ifndef DUCK_CLOCK_H
 #define DUCK_CLOCK_H
@@ -9,7 +9,8 @@
 #include <time.h>
 #endif
 
-/* Milliseconds since some time, by a coarse clock where the system has a cheap one; on Linux as of the last tick of the kernel, 1 to 10 ms ago. */
+/* Returns milliseconds since an arbitrary time, by a coarse and cheap clock if the system has one; on Linux the time of
+   the kernel's last tick, 1 to 10 ms ago. */
 static inline long long duck_clock(void)
 {
 #ifdef _WIN32
@@ -25,7 +26,7 @@ static inline long long duck_clock(void)
 #endif
 }
 
-/* Seconds since some time, to less than a microsecond. */
+/* Returns seconds since an arbitrary time, with an error of less than a microsecond. */
 static inline double duck_seconds(void)
 {
 #ifdef _WIN32

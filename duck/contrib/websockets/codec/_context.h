@@ -1,9 +1,9 @@
-/* Whether a context has changed.
+/* Detection of changed contexts.
 
-A context keeps its variables in one immutable map, and each change replaces the map. Comparing two pointers takes a
-hundredth of the instructions of a new context for each message. CPython has no function for that, so the offset of the
-pointer within the object is found by experiment when the module is loaded. If it is not found, all contexts count as
-changed. */
+A context keeps its variables in one immutable map, and each change replaces the map. A comparison of two pointers takes
+a hundredth of the instructions of a new context for each message. CPython has no function for it, so the offset of the
+pointer within the object is determined by experiment when the module is loaded. If it is not found, all contexts count
+as changed. */
 
 #ifndef DUCK_CONTEXT_H
 #define DUCK_CONTEXT_H
@@ -19,7 +19,7 @@ static inline void *duck_word(PyObject *object, Py_ssize_t offset)
     return word;
 }
 
-/* A copy of a context, in which a variable has been set. */
+/* Returns a copy of a context, with a variable set in it. */
 static PyObject *duck_context_with(PyObject *context, PyObject *variable, PyObject *value)
 {
     PyObject *copy = PyContext_Copy(context), *token = NULL;
@@ -40,7 +40,7 @@ static int duck_find_map(void)
     PyObject *one = NULL, *same = NULL, *other = NULL;
     if (variable != NULL && empty != NULL && (one = duck_context_with(empty, variable, Py_True)) != NULL &&
         (same = PyContext_Copy(one)) != NULL && (other = duck_context_with(one, variable, Py_False)) != NULL) {
-        /* Ends at the first word that fits, before the padding behind the last field, which nobody has written. */
+        /* The first match ends the search, before the uninitialized padding behind the last field. */
         for (Py_ssize_t at = sizeof(PyObject);
              !duck_map_offset && at + (Py_ssize_t)sizeof(void *) <= Py_TYPE(one)->tp_basicsize; at += sizeof(void *)) {
             void *map = duck_word(one, at);
@@ -56,7 +56,7 @@ static int duck_find_map(void)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Whether a copy of a context still has the variables that the context has. */
+/* Returns whether two contexts, one a copy of the other, still have the same variables. */
 static inline int duck_same_variables(PyObject *one, PyObject *other)
 {
     return duck_map_offset && duck_word(one, duck_map_offset) == duck_word(other, duck_map_offset);

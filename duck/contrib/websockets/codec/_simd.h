@@ -1,8 +1,8 @@
 /* The loops over payload bytes: masking (RFC 6455, section 5.3) and UTF-8 validation (RFC 3629).
  *
- * Every loop comes in tiers: plain 64-bit words; the vector unit that each machine of an architecture has (SSE2, NEON);
- * SSSE3 and AVX2 where the processor and the operating system say so at run time. _simd_tier.h has the loops in vectors.
- * No tier needs a compiler flag, and none is chosen by the linker, so one binary runs everywhere.
+ * Every loop exists in several tiers: 64-bit words; the vector unit of all machines of an architecture (SSE2, NEON);
+ * and SSSE3 and AVX2, if the processor and the operating system support them at run time. _simd_tier.h has the vector
+ * loops. No tier needs a compiler flag, and the linker chooses none, so one binary runs everywhere.
  */
 #ifndef DUCK_SIMD_H
 #define DUCK_SIMD_H
@@ -30,7 +30,7 @@ enum { DUCK_WORDS, DUCK_NEON, DUCK_TIERS };
 enum { DUCK_WORDS, DUCK_TIERS };
 #endif
 
-/* A mask is held as the four bytes in the order they have on the wire. */
+/* Rotates a mask by a number of bytes. A mask holds its four bytes in the order of the frame. */
 static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
 {
     uint8_t from[4], to[4];
@@ -41,9 +41,9 @@ static inline uint32_t duck_rotate(uint32_t mask, size_t bytes)
     return mask;
 }
 
-/* ---- masking: dst = src XOR mask; dst may be src. Not zero where a byte of the result is not ASCII. ---- */
+/* ---- masking: dst = src XOR mask; dst may be src. Returns zero if all bytes of the result are ASCII. ---- */
 
-/* From so many bytes on, vectors are stored where they do not cross the lines of the cache. */
+/* Size in bytes from which stores are aligned, so that no vector crosses a cache line. */
 #define DUCK_ALIGNED 1024
 
 typedef uint64_t (*duck_mask_function)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask);
@@ -71,7 +71,7 @@ static uint64_t duck_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint
     return seen & 0x8080808080808080u;
 }
 
-/* ---- ASCII: the number of bytes at the start of p that are sure to be ASCII ---- */
+/* ---- ASCII: returns a number of bytes at the start of p that are all ASCII ---- */
 
 typedef size_t (*duck_ascii_function)(const uint8_t *p, size_t n);
 
@@ -87,13 +87,13 @@ static size_t duck_ascii_words(const uint8_t *p, size_t n)
     return i;
 }
 
-/* ---- UTF-8 in blocks: whole blocks of p, which begins at a character, are valid as far as they go ----
+/* ---- UTF-8 in blocks: validates the whole blocks at the start of p, which begins at a character ----
  *
- * Gives the bytes looked at, 0 where there is no whole block or no such function, DUCK_INVALID where one is not UTF-8.
- * Each byte is judged by three nibbles, those of the byte before and its own high one, looked up in three tables whose
- * bits stand for the ways to be wrong; what all three allow is an error, but for the second and third continuation
- * bytes, which are told by the leads two and three bytes before (Keiser and Lemire, "Validating UTF-8 in less than one
- * instruction per byte", 2021).
+ * Returns the number of validated bytes; 0 without a whole block, or in a tier without this loop; DUCK_INVALID for
+ * bytes that are not UTF-8. The last character may be incomplete. The nibbles of the previous byte and the high nibble
+ * of the byte itself are looked up in three tables, whose bits stand for errors. A bit that is set in all three results
+ * is an error. The exceptions are second and third continuation bytes, which the lead bytes two and three positions
+ * before require (Keiser and Lemire, "Validating UTF-8 in less than one instruction per byte", 2021).
  */
 
 #define DUCK_INVALID ((size_t)-1)
@@ -114,7 +114,7 @@ static size_t duck_blocks_none(const uint8_t *p, size_t n)
 #define SURROGATE 16 /* 11101101 101_____ */
 #define OVER2 32     /* 1100000_ 10______ */
 #define OVER4 64     /* 11110000 1000____, and above U+10FFFF: 11110101 1000____ and so on */
-#define TWO 128      /* 10______ 10______, right only where a longer sequence goes on */
+#define TWO 128      /* 10______ 10______, valid only within a longer sequence */
 #define CARRY (SHORT | LONG | TWO)
 #define ABOVE (CARRY | LARGE | OVER4)
 
@@ -144,7 +144,7 @@ static const uint8_t duck_own_high[16] = {
 #undef ABOVE
 #endif
 
-/* ---- the tiers: the same loops, in the vectors of each ---- */
+/* ---- the tiers: the same loops with the vectors of each ---- */
 
 #define DUCK_JOIN(a, b) a##_##b
 #define DUCK_NAMED(a, b) DUCK_JOIN(a, b)
@@ -239,7 +239,7 @@ static const duck_tier duck_tiers[DUCK_TIERS] = {
 #endif
 };
 
-/* The highest tier that this processor runs. */
+/* Returns the highest tier that this processor supports. */
 static int duck_best_tier(void)
 {
 #if defined(DUCK_X86)
@@ -282,8 +282,8 @@ static int duck_best_tier(void)
 
 /* ---- UTF-8 ----
  *
- * A state says what may follow: how many continuation bytes are missing (bits 0-7) and the range of the next one
- * (bits 8-15 and 16-23). 0 stands between characters, DUCK_UTF8_REJECT is final.
+ * A state holds the number of missing continuation bytes (bits 0-7) and the range of the next one (bits 8-15 and
+ * 16-23). 0 is the state between characters, and DUCK_UTF8_REJECT is final.
  */
 
 #define DUCK_UTF8_REJECT 1u
@@ -311,7 +311,7 @@ static inline uint32_t duck_utf8_step(uint32_t state, uint8_t byte)
 
 static inline int duck_continues(uint8_t byte) { return (byte & 0xC0) == 0x80; }
 
-/* The bytes right before p, out of at least 3, that begin a character which p goes on with. */
+/* Returns the number of bytes directly before p that begin a character whose rest is at p; at least 3 precede p. */
 static inline size_t duck_unfinished(const uint8_t *p)
 {
     if (p[-1] >= 0xC0) return 1;
@@ -320,7 +320,7 @@ static inline size_t duck_unfinished(const uint8_t *p)
     return 0;
 }
 
-#define DUCK_BLOCKS_FROM 64 /* bytes from which blocks beat one character after the other */
+#define DUCK_BLOCKS_FROM 64 /* bytes from which blocks are faster than single characters */
 
 static uint32_t duck_utf8(const duck_tier *tier, const uint8_t *p, size_t n, uint32_t state)
 {
@@ -369,11 +369,11 @@ static uint32_t duck_utf8(const duck_tier *tier, const uint8_t *p, size_t n, uin
     return state;
 }
 
-/* Masks and validates while the bytes are in the first-level cache; the new state. */
+/* Masks and validates while the bytes are in the first-level cache; returns the new state. */
 static uint32_t duck_mask_utf8(const duck_tier *tier, uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask,
                                uint32_t state)
 {
-    const size_t block = 8192; /* a multiple of 4, so that the mask needs no turn */
+    const size_t block = 8192; /* a multiple of 4, so that the mask needs no rotation */
     for (size_t i = 0; i < n && state != DUCK_UTF8_REJECT; i += block) {
         size_t some = n - i < block ? n - i : block;
         if (tier->mask(dst + i, src + i, some, mask) || state)

@@ -1,22 +1,22 @@
 /* The loops over payload bytes in the vectors of one tier: part of _simd.h, which includes it once for each tier.
  *
- *     TIER, TARGET      its name; what the compiler must be told to use its instructions
- *     VECTOR            a vector
- *     LOAD(p)           the vector in memory at p, wherever that is
- *     STORE(p, v)       the other way round
- *     WORDS(w)          a vector full of a 32-bit word
- *     BYTES(b)          a vector full of a byte
+ *     TIER, TARGET      its name; the attribute that lets the compiler use its instructions
+ *     VECTOR            the type of a vector
+ *     LOAD(p)           the vector in memory at p, with any alignment
+ *     STORE(p, v)       writes a vector to memory at p, with any alignment
+ *     WORDS(w)          a vector in which each 32-bit word is w
+ *     BYTES(b)          a vector in which each byte is b
  *     AND, OR, XOR      of two vectors
- *     NOT_ASCII(v)      not zero where a byte of v is above 0x7F
+ *     NOT_ASCII(v)      not zero if a byte of v is above 0x7F
  *
- * and, where it can look up bytes in a table, which is what UTF-8 in blocks takes:
+ * and, if the tier can look up bytes in a table, for UTF-8 in blocks:
  *
  *     TABLE(p)          the table of 16 bytes at p
- *     LOOKUP(table, v)  each byte of v, which is 0 to 15, is replaced by that one of the table
- *     HIGH_NIBBLES(v)   each byte's upper four bits, as 0 to 15
- *     MINUS(v, w)       byte by byte, and 0 where w is larger
- *     BACK(last, v, n)  each byte of v replaced by the one n places before it; the first by the last ones of `last`
- *     IS_ZERO(v)        whether all its bytes are
+ *     LOOKUP(table, v)  the entries of the table at the indexes of v, each 0 to 15
+ *     HIGH_NIBBLES(v)   the upper four bits of each byte, as 0 to 15
+ *     MINUS(v, w)       the difference of each pair of bytes, or 0 if the byte of w is larger
+ *     BACK(last, v, n)  the bytes n positions before those of v; those before its first byte are in `last`
+ *     IS_ZERO(v)        whether all bytes of v are zero
  */
 
 TARGET

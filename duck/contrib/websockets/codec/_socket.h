@@ -1,10 +1,10 @@
-/* Writing to a socket past its transport, where the transport has nothing queued. */
+/* Direct writing to the socket of a transport whose buffer is empty. */
 #ifndef DUCK_SOCKET_H
 #define DUCK_SOCKET_H
 
 #include <stddef.h>
 
-/* The most pieces that one call sends. */
+/* The largest number of pieces for one call. */
 #define DUCK_PIECES 64
 
 #ifdef _WIN32
@@ -27,7 +27,7 @@ static inline ptrdiff_t duck_send(int fd, struct iovec *pieces, int n)
 #define MSG_NOSIGNAL 0 /* macOS has none; Python ignores SIGPIPE */
 #endif
 
-/* The bytes that went at once. An error shows when the transport tries the rest. */
+/* Returns the number of bytes sent without blocking; 0 after an error, which recurs when the transport writes. */
 static inline ptrdiff_t duck_send(int fd, struct iovec *pieces, int n)
 {
     ptrdiff_t sent;

@@ -1,7 +1,7 @@
 /* StopIteration with a value, for the end of an awaitable.
 
-Python 3.12 and later make an object for each, which takes 750 instructions. An object of the owner's is used again
-instead, unless somebody has kept it, or Python has added a traceback to it. */
+Python 3.12 and later create an object each time, which takes 750 instructions. Instead an inbox reuses one object,
+unless other code still refers to it, or Python has added a traceback to it. */
 
 #ifndef DUCK_STOP_H
 #define DUCK_STOP_H
@@ -12,7 +12,7 @@ instead, unless somebody has kept it, or Python has added a traceback to it. */
 
 static inline PyObject *duck_new_stop(void) { return PyObject_CallNoArgs(PyExc_StopIteration); }
 
-/* Whether nobody else refers to it, and it has nothing of an earlier use. */
+/* Returns whether no other code refers to the object, and it has no data of an earlier use. */
 static inline int duck_is_unused(PyObject *stop)
 {
     PyStopIterationObject *inner = (PyStopIterationObject *)stop;
@@ -20,14 +20,14 @@ static inline int duck_is_unused(PyObject *stop)
            inner->dict == NULL && inner->notes == NULL;
 }
 
-/* Raises it with a value. */
+/* Raises the object with a value. */
 static inline void duck_stop_with(PyObject *stop, PyObject *value)
 {
     Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(value));
     PyErr_SetRaisedException(Py_NewRef(stop));
 }
 
-/* Lets go of the value. */
+/* Releases the value. */
 static inline void duck_clear_stop(PyObject *stop) { Py_CLEAR(((PyStopIterationObject *)stop)->value); }
 
 #else

@@ -1,4 +1,4 @@
-# Counters of messages: part of _speedups.pyx. `counters.py` is its specification.
+# Counters of messages, bytes and events: part of _speedups.pyx. `counters.py` is its specification.
 
 
 cdef extern from "_clock.h":

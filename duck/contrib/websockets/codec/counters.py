@@ -1,7 +1,7 @@
-"""Counters of what connections do, in plain Python: the specification of `counters.pxi`.
+"""Counters of messages, bytes and events, in plain Python: the specification of `counters.pxi`.
 
-The connections of one loop share one object, which the reader, the writer and the dispatcher of each of them increment.
-So a connection has nothing to add up when it ends, and a reader of the counters does not visit the connections.
+The connections of one loop share one `Counters`, which their readers, writers and dispatchers increment. So the end of
+a connection and a scrape of the counters cost nothing for each connection. `metrics` reads the counters.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _OPCODES = 16
 _MOST_BOUNDS = 20
 
 SECONDS = (0.00001, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""The bounds of histograms of times: from handlers that only echo to pings over a slow network."""
+"""The bounds of histograms of times in seconds, for handlers that only echo as well as for slow networks."""
 
 
 class Histogram:
@@ -54,22 +54,23 @@ class Histogram:
 
 
 class Counters:
-    """Counts for the connections of one loop, since they were created. Only the thread of the loop may change them.
+    """Counts for the connections of one loop since the creation of the object. Only the loop's thread may change them.
 
-    Payloads are counted as they are on the wire: compressed, without headers and masks.
+    Payloads are counted as sent and received: compressed, without headers.
 
     Attributes:
         opened: The number of connections that have opened.
         events: The number of rarer events, by a name and labels: ("close", "1000", "peer").
         waiting_peak: The largest number of messages that have waited for handlers of one connection.
         waiting_bytes_peak: The largest size of such messages, in bytes.
-        write_buffer_peak: The largest number of bytes that were seen to wait for one peer above its high-water mark.
-        pings: The seconds of the round trips of pings.
-        handlers: The seconds from the start of each handler to its end. Handlers that run in turn without waiting count
-            with the mean of their times, because a look at the clock for each would slow them down.
+        write_buffer_peak: The largest number of bytes that have waited for one peer above its high-water mark.
+        pings: The round-trip times of pings, in seconds.
+        handlers: The time from the start of each handler to its end, in seconds. Handlers that run one after another
+            without waiting are counted with the mean of their times, because reading the clock for each would slow
+            them down.
         received: The number of received messages and control frames, by opcode.
         received_bytes: The bytes of their payloads, by opcode.
-        sent: The number of messages and control frames that were sent or have begun to be, by opcode.
+        sent: The number of messages and control frames that have been sent at least in part, by opcode.
         sent_bytes: The bytes of their payloads, by opcode; those of fragments belong to their message.
         inflated: The bytes of decompressed messages, before and after.
         deflated: The bytes of messages that were compressed, after and before.
@@ -138,17 +139,17 @@ class Counters:
         self.deflated[1] += plain
 
     def add_handlers(self, started: float, ended: int, waiting: int) -> float:
-        """Counts handlers that have run in turn, each with the mean of their times.
+        """Counts handlers that have run one after another, each with the mean of their times.
 
         In the compiled codec, only C code calls this.
 
         Args:
-            started: The time when the first began.
+            started: The time when the first one began.
             ended: The number of handlers that have ended.
-            waiting: 1 if another one, the last, waits; else 0.
+            waiting: 1 if a further handler, the last one, waits; else 0.
 
         Returns:
-            The time when that one began; the current time if none waits.
+            The time when the waiting handler began; the current time if none waits.
         """
         now = perf_counter()
         mean = (now - started) / (ended + waiting)
@@ -169,6 +170,12 @@ class Counters:
         self.received_bytes[opcode] += size
 
     def add_sent(self, opcode: int, size: int, begins: bool) -> None:
-        """Counts a sent frame; `opcode` is that of its message, which may have begun with an earlier frame."""
+        """Counts a sent frame.
+
+        Args:
+            opcode: That of the message, also for a continuation frame.
+            size: Bytes of payload.
+            begins: Whether the frame is the first one of its message.
+        """
         self.sent[opcode] += begins
         self.sent_bytes[opcode] += size

@@ -1,20 +1,20 @@
-"""The only place that chooses the compression library: zlib, or one of two faster equivalents.
+"""The choice of the compression library: zlib, or one of two faster equivalents.
 
 DUCK_DEFLATE=zlib    zlib, or an ImportError; `isal` and `zlib-ng` likewise
                      unset, the first installed of isal, zlib-ng, zlib
 
-Each reads the output of the others. The costs of a level differ, and so does the best level. Times and sizes of
+Each library reads the output of the others. The cost of a level differs, and so does the best level. Times and sizes of
 consecutive JSON messages of 1 KB, with windows of 12 bits, for a kept compressor and for a new one:
 
-                        kept               made anew         decompressed
+                        kept               new               decompressed
     zlib      level 3   13.0 us to 25 %    18.5 us to 24 %   4.5 us
     isal      level 1    6.6 us to 26 %     9.7 us to 26 %   by zlib
     zlib-ng   level 1    3.0 us to 31 %    11.0 us to 30 %   2.5 us
 
-(With 20 connections in turn, zlib-ng takes 5 us more: its hash tables of 128 KiB each do not stay in the cache.)
+(With 20 alternating connections, zlib-ng takes 5 us more: its hash tables of 128 KiB each do not stay in the cache.)
 
-isal's own decompressor takes 87 KB, and 1.5 us more than zlib's for such a message. It is faster only from 8 KB on, by
-a fifth at 256 KB. Allocating so much per message would also fragment the heap.
+isal's own decompressor takes 87 KB of memory, and 1.5 us more than zlib's for such a message. It is faster only from
+8 KB on, by a fifth at 256 KB. Such an allocation for each message would also fragment the heap.
 """
 
 import importlib
@@ -95,8 +95,8 @@ class Backend:
         level = self._levels[self._default_level if level is None else level]
         make = self._compressobj
         if window_bits == 8:
-            # zlib makes no raw stream with a window of 8 bits. A window of 9 bits is safe as well, because zlib never
-            # refers farther back than the window less 262 bytes, which is 250. The others do not promise that.
+            # zlib supports no raw stream with a window of 8 bits. A window of 9 bits is safe too, because zlib never
+            # refers farther back than the window less 262 bytes, which is 250. The other libraries do not promise that.
             make, window_bits, level = zlib.compressobj, 9, max(level, 1)
         if history:
             return make(level, zlib.DEFLATED, -window_bits, memory_level, zlib.Z_DEFAULT_STRATEGY, history)  # type: ignore[call-arg]
@@ -126,7 +126,7 @@ BACKENDS = {
     "zlib-ng": _Choice("zlib_ng.zlib_ng", "zlib_ng.zlib_ng", tuple(range(10)), 1, 131072),
     "zlib": _Choice("zlib", "zlib", tuple(range(10)), 3, 6144),
 }
-"""By name, the fastest first."""
+"""The supported libraries by name, the fastest first."""
 
 
 def load(name: str) -> Backend:
@@ -140,15 +140,15 @@ def load(name: str) -> Backend:
 
 
 def choose() -> Backend:
-    """The library that DUCK_DEFLATE names, else the fastest installed one."""
-    wish = os.environ.get("DUCK_DEFLATE", "")
-    if wish:
-        if wish not in BACKENDS:
-            raise ImportError(f"DUCK_DEFLATE={wish!r}: set it to {', '.join(BACKENDS)}, or unset it")
+    """Returns the library that DUCK_DEFLATE names, else the fastest installed one."""
+    required = os.environ.get("DUCK_DEFLATE", "")
+    if required:
+        if required not in BACKENDS:
+            raise ImportError(f"DUCK_DEFLATE={required!r}: set it to {', '.join(BACKENDS)}, or unset it")
         try:
-            return load(wish)
+            return load(required)
         except ImportError as error:
-            raise ImportError(f"DUCK_DEFLATE={wish}, but it does not load: pip install {wish}") from error
+            raise ImportError(f"DUCK_DEFLATE={required}, but it does not load: pip install {required}") from error
     for name in BACKENDS:
         try:
             return load(name)

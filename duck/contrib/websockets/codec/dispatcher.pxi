@@ -30,7 +30,7 @@ cdef class Dispatcher:
     cdef object start_worker
     cdef object enter_task
     cdef object leave_task
-    cdef dict current_tasks  # asyncio's, of the current task of each loop; None where only the two functions are left
+    cdef dict current_tasks  # asyncio's, with the current task of each loop; None if only the two functions work
     cdef object retrieve
     cdef object cancelled_error
     cdef object iterator
@@ -111,7 +111,7 @@ cdef class Dispatcher:
         return 0
 
     cdef inline bint is_ready(self) noexcept:
-        """Whether the idle worker would handle a message at once."""
+        """Whether the idle worker can handle a message at once."""
         return (
             self.idle is not None
             and self.inbox is NO_MESSAGES
@@ -178,7 +178,7 @@ cdef class Dispatcher:
             self.idle = None
         if self.workers is not NO_WORKERS:
             (<set>self.workers).discard(worker.task)
-        worker.task = None  # the task holds the worker: without the cycle both are freed at once
+        worker.task = None  # the task refers to the worker: without the cycle both are freed at once
         if self.opening is worker:
             self.opening = None
             self.opened = True
@@ -204,16 +204,16 @@ cdef class Dispatcher:
             worker, self.idle = self.idle, None
             if worker is None:
                 worker = self.new_worker()
-            elif not duck_same_variables(worker.context, self.context):  # since it has copied that of the connection
+            elif not duck_same_variables(worker.context, self.context):  # the connection's may have changed since
                 worker.end()
                 worker = self.new_worker()
             at = self.run(worker, messages, at, 0, None)
         return at
 
     cdef Py_ssize_t run(self, Worker worker, list messages, Py_ssize_t at, int opcode, bytes payload) except -1:
-        """Hands messages to handlers in a worker's task while it can serve another; returns the next index.
+        """Runs handlers in a worker's task while it can be reused; returns the index of the next message.
 
-        Without a list there is one message, `opcode` and `payload`.
+        Without a list, `opcode` and `payload` are the only message.
         """
         cdef tuple message
         cdef Py_ssize_t end = 1 if messages is None else len(messages)
@@ -276,7 +276,7 @@ cdef class Dispatcher:
                     raise
                 ended += 1
                 worker.fail(error)
-            except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
+            except BaseException:  # such as KeyboardInterrupt; the program may run the loop again, and await the task
                 worker.task = None
                 self.loop.call_soon(worker.end)
                 raise
@@ -297,7 +297,7 @@ cdef class Dispatcher:
         return at
 
     cdef inline int enter(self, task) except -1:
-        """Makes a task the current one of the loop; without a call of a function, which costs as much again."""
+        """Makes a task the current one of the loop. A call of asyncio's function would cost twice as much."""
         if self.current_tasks is None or PyDict_SetDefault(self.current_tasks, self.loop, task) != <PyObject *>task:
             self.enter_task(self.loop, task)
         return 0
@@ -310,7 +310,7 @@ cdef class Dispatcher:
         return 0
 
     cdef tuple decoded(self, tuple message):
-        """Returns the decoded message; None if it cannot be decoded, or not now."""
+        """Returns the decoded message; None if a thread decodes it, or if it cannot be decoded."""
         if len(<bytes>message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)

@@ -1,24 +1,23 @@
-"""The delivery of messages to handlers, in plain Python: the readable specification of `dispatcher.pxi`.
+"""The delivery of messages to handlers, in plain Python: the specification of `dispatcher.pxi`.
 
-A handler is a coroutine of its own in a task of its own, as `create_task` would make it. Most handlers never wait, and
-a new task for each of them would cost too much. Therefore a connection keeps at most one *idle worker*: a parked task
-whose coroutine is a `Worker`. The read callback makes that task the current one, enters its context and runs the
+Each handler is a coroutine in a task of its own, as if `create_task` had started it. Most handlers never wait, and a
+new task for each of them would cost too much. Therefore a connection keeps at most one *idle worker*: a parked task
+whose coroutine is a `Worker`. The read callback makes that task the current one, enters its context, and runs the
 handler's first step there. The next state depends on the handler:
 
     IDLE --a message--> STARTING --ended, task unobserved--------------> IDLE
                         STARTING --ended, task observed----------------> ENDED    the task ends, as the handler has
                         STARTING --waits--> WAITING --> DRIVEN --------> ENDED    the task drives it to its end
 
-A handler that ends without a wait leaves no trace under three conditions: nothing holds its task (as the reference
-count and the list of weak references show), nothing was done to the task (its methods tell the worker), and its context
-is unchanged. Then the task takes the next message. In every other case the task belongs to the handler and ends with
-it:
-with its result, its exception or its cancellation.
+A task that has run a handler without a wait is unobserved under three conditions: no new reference to it exists (by its
+reference count and its list of weak references), none of its methods has been called (they notify the worker), and its
+context is unchanged. An unobserved task is reused for the next message. In every other case the task belongs to the
+handler, and ends with its result, its exception or its cancellation.
 
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
 Waiting messages stay encoded: a compressed message is decompressed when its handler starts.
 
-This file imports nothing of asyncio: `Tasks` is the interface that it needs of it, and `Owner` that of the connection.
+This file does not import asyncio: `Tasks` is the interface to asyncio, and `Owner` is the interface to the connection.
 """
 
 import sys
@@ -41,7 +40,7 @@ class Owner(Protocol):
 
     @property
     def counters(self) -> Counters | None:
-        """Counts the time of handlers; None for no counting."""
+        """The counters of handler times; None for no counting."""
 
     def hook_failed(self, error: BaseException) -> None:
         """Handles the exception of a handler."""
@@ -53,19 +52,19 @@ class Owner(Protocol):
         """Ends the connection, because a message could not be decoded."""
 
     def renew_share(self) -> None:
-        """Gives a starting handler its own share of the loop's time."""
+        """Gives a handler that starts its own share of the loop's time."""
 
     def flush_if_old(self) -> None:
-        """Writes the handlers' data if the oldest has been gathered for too long."""
+        """Writes the gathered frames if the oldest has waited for too long."""
 
     def drain_inbox(self) -> None:
         """Calls `drain`, from a callback of the loop."""
 
     def hold_inbox(self) -> None:
-        """Stops reading, because too much waits."""
+        """Holds reading, because too many messages or bytes wait."""
 
     def release_inbox(self) -> None:
-        """Resumes reading."""
+        """Releases reading, because there is room again."""
 
     def inbox_emptied(self) -> None:
         """Notes that no message waits for a handler."""
@@ -89,7 +88,7 @@ class Tasks(Protocol):
 
     @property
     def current_tasks(self) -> dict[Any, Any] | None:
-        """The dict that both functions change, for the compiled codec; None if they do more than that."""
+        """The dict that both functions change, for the compiled codec; None if they do more than change a dict."""
 
     def retrieve(self, task: Any, /) -> object:
         """Marks the exception of a task as retrieved."""
@@ -106,7 +105,7 @@ class Tasks(Protocol):
 
 
 class Dispatcher:
-    """Hands the messages of one connection to its handlers, in order.
+    """Starts the handlers of one connection's messages, in order.
 
     Args:
         owner: The connection.
@@ -115,16 +114,16 @@ class Dispatcher:
         handle: Called with payload and opcode of each message; returns an awaitable.
         limit: The number of handlers that may wait at a time.
         most_waiting: The numbers of messages and of bytes that may wait before the owner has to hold reading.
-        tasks: Creates and enters tasks.
+        tasks: The interface to asyncio.
 
     Attributes:
         inbox: Messages that wait for a handler, still encoded.
         workers: The tasks of handlers that wait.
         decoding: Whether the owner is decoding a message, for `resume`.
-        full: Whether the owner holds reading because too much waits.
+        full: Whether the owner holds reading because too many messages or bytes wait.
         decode: Decodes a message that extensions have encoded.
         encoded: The bits of an opcode that mark an encoded message.
-        decoded_at_once: Bytes of the largest encoded message for `decode`. The owner decodes larger ones.
+        decoded_at_once: Bytes of the largest encoded message for `decode`. The owner decodes larger ones in a thread.
     """
 
     __slots__ = (
@@ -189,7 +188,7 @@ class Dispatcher:
         self.decoded_at_once = sys.maxsize
         self.idle: Worker | None = None
         self._opening: Worker | None = None
-        self._running = False  # whether messages are being handed out
+        self._running = False  # whether messages are being dispatched
         self._draining = False  # whether the owner is about to call `drain`
         self.full = False
         self._waiting_bytes = 0
@@ -212,7 +211,7 @@ class Dispatcher:
             self._join(task)
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
-        """Hands messages to handlers; must be called from a callback of the loop while no task is running."""
+        """Starts handlers for messages; must be called from a callback of the loop while no task is running."""
         if self.inbox or self._running:
             self._put(messages)
             return
@@ -225,14 +224,18 @@ class Dispatcher:
             self._drain_soon()
 
     def resume(self, message: tuple[int, bytes] | None) -> None:
-        """Continues with the message that `decode_later` has decoded; None if that has failed."""
+        """Continues after `decode_later`.
+
+        Args:
+            message: The decoded message; None if the decoding has failed.
+        """
         self.decoding = False
         if message is not None and not self.stopped:
             self._dispatch([message])
         self.drain()
 
     def drain(self) -> None:
-        """Hands out waiting messages as far as possible; must be called as `deliver`."""
+        """Starts handlers for waiting messages as far as possible; must be called as `deliver`."""
         self._draining = False
         while self.inbox and not (self._running or self._is_blocked()):
             messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
@@ -246,7 +249,7 @@ class Dispatcher:
         self._report_room()
 
     def stop(self) -> int:
-        """Stops starting handlers, drops waiting messages, and ends the idle worker.
+        """Starts no more handlers, drops the waiting messages, and ends the idle worker.
 
         Returns:
             The number of dropped messages.
@@ -265,7 +268,7 @@ class Dispatcher:
         return dropped
 
     def forget(self) -> None:
-        """Releases the connection, which is over."""
+        """Drops the references to the connection, which has ended."""
         del self.owner, self.handle, self.decode
 
     def release(self, worker: Worker) -> None:
@@ -277,7 +280,7 @@ class Dispatcher:
             self.idle = None
         if isinstance(self.workers, set):
             self.workers.discard(worker.task)
-        worker.task = None  # the task holds the worker: without the cycle both are freed at once
+        worker.task = None  # the task refers to the worker: without the cycle both are freed at once
         if self._opening is worker:
             self._opening = None
             self.opened = True
@@ -302,7 +305,7 @@ class Dispatcher:
                 worker, self.idle = self.idle, None
                 if worker is None:
                     worker = self._new_worker()
-                elif not worker.is_context_untouched():  # since it has copied that of the connection
+                elif not worker.is_context_untouched():  # the connection's context may have changed since the copy
                     worker.end()
                     worker = self._new_worker()
                 at = self._run(worker, messages, at)
@@ -311,12 +314,12 @@ class Dispatcher:
         return at
 
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
-        """Hands messages to handlers in a worker's task while it can serve another; returns the next index."""
+        """Runs handlers in a worker's task while it can be reused; returns the index of the next message."""
         task = worker.task
         self._enter_task(self.loop, task)
         try:
             at = worker.context.run(self._serve, worker, messages, at)
-        except BaseException:  # such as KeyboardInterrupt; a program that keeps running the loop may wait for the task
+        except BaseException:  # such as KeyboardInterrupt; the program may run the loop again, and wait for the task
             worker.task = None
             self.loop.call_soon(worker.end)
             raise
@@ -333,7 +336,7 @@ class Dispatcher:
         return at
 
     def _serve(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
-        """`_run` within the worker's context."""
+        """The part of `_run` inside the worker's context."""
         owner, counters = self.owner, self.owner.counters
         started = perf_counter()
         ended = 0  # handlers since then
@@ -365,7 +368,7 @@ class Dispatcher:
         return at
 
     def _decoded(self, message: tuple[int, bytes]) -> tuple[int, bytes] | None:
-        """Returns the decoded message; None if it cannot be decoded, or not now."""
+        """Returns the decoded message; None if a thread decodes it, or if it cannot be decoded."""
         if len(message[1]) > self.decoded_at_once:
             self.decoding = True
             self.owner.decode_later(message)

@@ -17,7 +17,7 @@ cdef inline uint64_t big_endian(const uint8_t *p, int n) noexcept:
 
 
 cdef inline int read_header(const uint8_t *p, size_t n, bint masked, bint rsv1, Header *header) noexcept:
-    """The size of the header at p; 0 if its n bytes are incomplete; a negated error number."""
+    """Returns the size of the header at p; 0 if n bytes are not all of it; a negated error number if it is invalid."""
     cdef uint8_t first, opcode
     cdef uint64_t length
     cdef int size = 2
@@ -84,7 +84,7 @@ cdef inline int write_header(uint8_t *p, uint8_t first, uint64_t length, bint ma
 
 
 cdef inline Py_ssize_t payload_size(bytes frame) noexcept:
-    """The size of the payload of a serialized frame without mask."""
+    """Returns the size of the payload of a serialized frame without mask."""
     cdef uint8_t length = <uint8_t>PyBytes_AS_STRING(frame)[1]
     return len(frame) - (2 if length < 126 else 4 if length == 126 else 10)
 
@@ -122,7 +122,7 @@ def build_header(first, length, mask=None):
     if not 0 <= length <= MAX_LENGTH:
         raise ValueError(f"a payload has 0 to 2**63 - 1 bytes, not {length}")
     if mask is not None:
-        take_mask(mask, &key)
+        read_mask(mask, &key)
     cdef int size = write_header(header, start, length, mask is not None, key)
     return PyBytes_FromStringAndSize(<char *>header, size)
 
@@ -139,7 +139,7 @@ def serialize(first, payload, mask=None):
     try:
         start = check_first(first)
         if mask is not None:
-            take_mask(mask, &key)
+            read_mask(mask, &key)
         size = write_header(header, start, view.len, mask is not None, key)
         frame = PyBytes_FromStringAndSize(NULL, size + view.len)
         p = <uint8_t *>PyBytes_AS_STRING(frame)

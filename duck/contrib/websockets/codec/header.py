@@ -15,18 +15,23 @@ from .numbers import (
     RSV1,
     TOO_BIG,
 )
-from .payload import Buffer, mask_bytes, turn_mask, view_of
+from .payload import Buffer, mask_bytes, rotate_mask, view_of
 
 __all__ = ["build_header", "check_first", "parse_header", "payload_size", "read_header", "serialize"]
 
 
 def payload_size(frame: bytes) -> int:
-    """The size of the payload of a serialized frame without mask."""
+    """Returns the size of the payload of a serialized frame without mask."""
     return len(frame) - (2 if frame[1] < 126 else 4 if frame[1] == 126 else 10)
 
 
 def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, bytes] | int:
-    """(size, first byte, length, mask) of the header at the start of `data`; 0 if incomplete; minus an error."""
+    """Reads the header at the start of `data`.
+
+    Returns:
+        (size of the header, its first byte, length of the payload, mask); 0 if the header is incomplete; a negated
+        error number if it breaks a rule.
+    """
     if len(data) < 2:
         return 0
     first, second = data[0], data[1]
@@ -68,7 +73,7 @@ def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, 
 
 
 def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple[int, int, int, bytes] | None:
-    """The header at the start of `data`.
+    """Parses the header at the start of `data`.
 
     Args:
         data: Received bytes, from the start of a frame on.
@@ -94,16 +99,16 @@ def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple
 
 
 def check_first(first: int) -> None:
-    """Raises ValueError unless a number is the first byte of a frame."""
+    """Raises ValueError unless a number can be the first byte of a frame."""
     if not 0 <= first <= 255:
         raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
 
 
 def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
-    """The header of a frame.
+    """Returns the header of a frame.
 
     Args:
-        first: Its first byte: FIN, RSV bits and opcode.
+        first: The first byte: FIN, RSV bits and opcode.
         length: Bytes of payload.
         mask: 4 bytes for a client's frame, else None.
 
@@ -120,11 +125,11 @@ def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
         header = bytes((first, bit | 126)) + length.to_bytes(2)
     else:
         header = bytes((first, bit | 127)) + length.to_bytes(8)
-    return header if mask is None else header + turn_mask(mask, 0)
+    return header if mask is None else header + rotate_mask(mask, 0)
 
 
 def serialize(first: int, payload: Buffer, mask: Buffer | None = None) -> bytes:
-    """A whole frame: header and (masked) payload in one bytes object; arguments and errors of `build_header`."""
+    """Returns a whole frame, header and (masked) payload in one object; arguments and errors as for `build_header`."""
     view = view_of(payload)
     header = build_header(first, len(view), mask)
-    return header + (view if mask is None else mask_bytes(view, turn_mask(mask, 0)))
+    return header + (view if mask is None else mask_bytes(view, rotate_mask(mask, 0)))

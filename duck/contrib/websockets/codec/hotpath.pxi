@@ -11,8 +11,8 @@ cdef extern from "_clock.h":
 
 
 cdef enum:
-    PORTION = 20480  # bytes decoded at a time, so that the peer gets the first replies while the rest is decoded
-    QUARTER = 128  # bytes of a read that justify a write of their own
+    PORTION = 20480  # bytes parsed at a time, so that the peer gets the first replies while the rest is parsed
+    QUARTER = 128  # bytes of a portion that justify a separate write of the replies
 
 from time import perf_counter as _perf_counter
 
@@ -44,7 +44,7 @@ cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
     cdef readonly bint in_use
-    cdef void *last  # the connection that received last, for comparison alone, because it may be gone
+    cdef void *last  # the connection that received last; only compared, because it may have been freed
     cdef public Py_ssize_t credit
     cdef double looked
     cdef public bint held
@@ -60,7 +60,7 @@ cdef class ReceiveBuffer:
 cdef class HotPath:
     cdef public MessageReader reader
     cdef public FrameWriter writer
-    cdef public object dispatcher  # a Dispatcher, or what a host has in its place
+    cdef public object dispatcher  # a Dispatcher, or another consumer
     cdef public ReceiveBuffer buffer
     cdef public Counters counters
     cdef public object transport
@@ -94,8 +94,8 @@ cdef class HotPath:
         cdef MessageReader reader = self.reader
         cdef ReceiveBuffer buffer = self.buffer
         cdef Py_ssize_t at = 0, portion = PORTION
-        # Replies leave together, unless this peer also sent last: then they leave by quarters of a read, so that the
-        # peer can work on them in the meantime, and neither side waits for the other.
+        # Replies leave together, unless the previous read was from the same peer. Then they leave in quarters of a
+        # read, so that the peer can process them meanwhile, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
         buffer.last = <void *>self
         buffer.in_use = True
@@ -105,7 +105,7 @@ cdef class HotPath:
             if reader.direct:
                 self.take(reader.buffer_updated(buffer.data, nbytes))
             elif not self.take_whole(nbytes):
-                if reader.left >= IN_PLACE:  # of a message in parts, each of which is handled
+                if reader.left >= IN_PLACE:  # of a message in parts; each portion would be a part of its own
                     portion = nbytes
                 elif alone:
                     portion = min(max(nbytes // 4, QUARTER), PORTION)
@@ -124,9 +124,9 @@ cdef class HotPath:
             self.move_on()
 
     cdef inline bint take_whole(self, Py_ssize_t nbytes) except -1:
-        """Hands on a read that is one whole message, if the idle worker or a task takes it at once.
+        """Delivers a read that is one whole message, if the idle worker or a waiting task can handle it at once.
 
-        Returns whether it was handed on.
+        Returns whether it was delivered.
         """
         cdef bint to_worker = type(self.dispatcher) is Dispatcher
         cdef bytes payload
@@ -232,7 +232,7 @@ cdef class HotPath:
             following = True
             if self.deflate.followed is None:
                 self.deflate.follow((<tuple>found)[1])
-            else:  # which spares the call
+            else:  # as `follow` would do, without the call
                 self.deflate.followed = (<tuple>found)[1]
             self.put_serialized(frame)
             if self.counters is not None:
@@ -247,7 +247,7 @@ cdef class HotPath:
         return 0
 
     cdef inline int put_serialized(self, bytes frame) except -1:
-        """Writes a frame behind the gathered ones; without any, straight to the socket, without a copy."""
+        """Writes a frame behind the gathered ones; if there are none, to the socket directly, without a copy."""
         cdef FrameWriter writer = self.writer
         cdef Py_ssize_t sent
         if writer.size == 0 and self.fd >= 0 and not (self.corked or self.flushing or self.broken or self.lost):
@@ -281,7 +281,7 @@ cdef class HotPath:
     cdef int write_compressed(self, int kind, bytes payload) except -1:
         cdef bint compressed = False
         cdef Py_ssize_t size = len(payload)
-        # While Python code runs, a signal handler may run too, and send.
+        # A signal handler may run during the compression, and call `send`.
         self.busy = True
         self.direct_out = False
         try:
@@ -323,9 +323,9 @@ cdef class HotPath:
         return 0
 
     cdef int write_rest(self, bytes data, Py_ssize_t sent) except -1:
-        """Writes the rest of the data, and of all frames; the socket has taken `sent` bytes of the data.
+        """Writes the rest of the data, then all gathered frames. The socket has accepted `sent` bytes of the data.
 
-        Without data, those were gathered ones. Signal handlers may add frames in between.
+        Without `data`, they were gathered bytes. Signal handlers may add frames meanwhile.
         """
         cdef FrameWriter writer = self.writer
         cdef list chunks
@@ -363,7 +363,7 @@ cdef class HotPath:
         return duck_send(self.fd, &piece, 1)
 
     cdef Py_ssize_t write_past(self, list chunks) except -1:
-        """Writes past the transport while it has nothing queued, and returns the number of bytes written."""
+        """Writes to the socket directly if the transport's buffer is empty; returns the number of bytes written."""
         cdef iovec pieces[PIECES]
         cdef int n = 0
         if self.fd < 0 or self.queued:
@@ -387,7 +387,7 @@ def fan_out(members, message):
     cdef list rest = []
     cdef Py_ssize_t at = 0
     while at < len(everyone):
-        try:  # entered once, and again after each failure
+        try:  # entered once, and again after each exception
             while at < len(everyone):
                 member = everyone[at]
                 at += 1
@@ -411,7 +411,7 @@ def fan_out(members, message):
 
 
 cdef list unsent(list chunks, Py_ssize_t sent):
-    """Returns the rest of chunks of which `sent` bytes have been sent."""
+    """Returns the rest of the chunks after their first `sent` bytes."""
     cdef Py_ssize_t at = 0
     while at < len(chunks) and sent >= len(<bytes>chunks[at]):
         sent -= len(<bytes>chunks[at])

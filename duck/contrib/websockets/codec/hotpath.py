@@ -1,7 +1,8 @@
-"""The path of each read and of each plain message, in plain Python: the specification of `hotpath.pxi`.
+"""The hot path, of each read and of each plain message, in plain Python: the specification of `hotpath.pxi`.
 
-The path is the same for both roles. The reader and the writer of a connection know the role: a client has a
-`MaskingWriter`, and a reader that takes only frames without mask.
+`HotPath` is the base of `protocol.sending.Sending`, and so of every connection. It is the same for both roles. Only
+the reader and the writer depend on the role: a client has a `MaskingWriter`, and its reader accepts only unmasked
+frames.
 """
 
 import threading
@@ -20,7 +21,7 @@ __all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent", "fan_out"]
 
 
 class Sent:
-    """A coroutine that has ended: the result of `send` when there is nothing to wait for.
+    """A completed coroutine: the result of `send` when there is nothing to wait for.
 
     `asyncio.create_task(view.send(...))` works as well as `await view.send(...)`.
     """
@@ -57,11 +58,11 @@ class ReceiveBuffer:
 
     Attributes:
         data: The bytes; without content between two reads.
-        window: A view of `data` for the loop. asyncio's TLS slices it to read more behind the bytes that it has.
+        window: A view of `data` for the loop. asyncio's TLS slices it to append bytes.
         in_use: Whether a read is being handled. If a handler runs the loop, other connections need another buffer.
         credit: Bytes that the connections may send before one of them reads the clock.
-        looked: The time of the first clock reading, or of the last rest; 0 for never.
-        held: Whether the loop has not served others since then.
+        looked: The time of the first clock reading, or of the last `rest`; 0 for none.
+        held: Whether the loop has run no other callbacks since the last `rest`.
     """
 
     __slots__ = ("credit", "data", "held", "in_use", "looked", "window")
@@ -83,16 +84,16 @@ class HotPath:
     """The base of `ConnectionProtocol`: the path of each read and of each plain message, without special cases.
 
     Attributes:
-        reader: Takes received bytes.
-        writer: Takes messages to be sent.
-        dispatcher: Takes received messages: a `Dispatcher` or another consumer.
+        reader: Parses received bytes.
+        writer: Gathers frames to be sent.
+        dispatcher: The consumer of received messages: a `Dispatcher`, or an inbox.
         buffer: The buffer to receive into.
         counters: Counts compressed messages and the time of handlers; None for no counting.
         transport: The transport to write to.
         sent: The result of `send` when there is nothing to wait for.
         alive: Set by every read.
         corked: Whether sent frames are gathered until the read has been handled.
-        lost: Whether the transport is gone.
+        lost: Whether the transport is lost.
         direct_in: Whether messages go straight from the reader to the dispatcher.
         direct_out: Whether messages go straight from `send` to the writer.
         writes_paused: Whether the transport's buffer is above its high-water mark.
@@ -101,10 +102,10 @@ class HotPath:
         agreement: Its `agreement`, from the first `Prepared` message on; None before.
         threshold: Bytes from which messages are compressed.
         thread: The identifier of the loop's thread.
-        fd: The socket, if bytes may be written to it past the transport, which only the compiled codec does; else -1.
-        queued: Whether the transport may have bytes queued.
-        busy: Whether a message is being compressed. A send that interrupts it has to wait.
-        broken: Whether written bytes are missing, so that nothing may follow.
+        fd: The descriptor of the socket, to which only the compiled codec writes directly; -1 if it must not.
+        queued: Whether the transport's buffer may contain bytes.
+        busy: Whether a message is being compressed. A send that interrupts the compression has to wait.
+        broken: Whether written bytes are incomplete, so that nothing may follow them.
     """
 
     reader: MessageReader
@@ -133,7 +134,7 @@ class HotPath:
     broken: bool = False
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
-        """The buffer for the loop's next read."""
+        """Returns the buffer for the loop's next read."""
         self.buffer = buffer = self.buffer.unused()
         target = self.reader.get_buffer(buffer.data)
         return buffer.window if target is buffer.data else target
@@ -182,7 +183,7 @@ class HotPath:
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(FIN | opcode, payload)
-                # A full transport gets fewer and larger pieces, because asyncio's recounts them at each call.
+                # A full transport gets fewer and larger chunks, because asyncio's transport adds up all at each write.
                 if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
                     self.flush()
                 self.buffer.credit -= len(payload) + MESSAGE_COST
@@ -192,7 +193,7 @@ class HotPath:
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message: Any) -> None:
-        """Sends a `Prepared` message; it must be one that may take the short way."""
+        """Sends a `Prepared` message on the fast path, whose conditions are those of `fan_out`."""
         if self.deflate is None or message.size < self.threshold:
             self._write_serialized(message.frame)
         else:
@@ -229,9 +230,9 @@ class HotPath:
             self.flush()
 
     def pace(self) -> Coroutine[Any, Any, None]:
-        """The result of `send` when there is nothing to wait for: `rest()` if the loop has been held for too long.
+        """Returns the result of `send` when there is nothing to wait for: `rest()` if the loop is held for too long.
 
-        Otherwise a sender whose peers read everything would hold the loop and starve other connections.
+        Otherwise a sender whose peers read everything would hold the loop, and starve other connections.
         """
         buffer = self.buffer
         now = perf_counter()
@@ -243,9 +244,9 @@ class HotPath:
         return cast("Coroutine[Any, Any, None]", self.sent)
 
     def renew_share(self) -> None:
-        """Gives a starting handler its own share of the loop's time, so that one that sends little never waits.
+        """Gives a handler that starts its own share of the loop's time, so that one that sends little never waits.
 
-        If it waited, later handlers would start before it has sent everything, and their replies would overtake.
+        If it waited, later handlers would start before it has sent everything, and their replies would leave first.
         """
         self.buffer.credit = SEND_CREDIT
         self.buffer.looked = 0.0
@@ -253,7 +254,7 @@ class HotPath:
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         compressed = False
         size = len(payload)
-        # A signal handler may run during the compression, and send.
+        # A signal handler may run during the compression, and call `send`.
         self.busy = True
         self.direct_out = False
         try:
@@ -277,7 +278,7 @@ class HotPath:
             return
         self._flushing = True
         try:
-            while writer.size:  # a signal handler may have sent in between
+            while writer.size:  # a signal handler may have added frames meanwhile
                 chunks = writer.take()
                 if not (self.lost or self.broken):
                     self.write_chunks(chunks)
@@ -288,7 +289,7 @@ class HotPath:
             self._flushing = False
 
     def cut(self) -> None:
-        """Ends the connection without a close frame, because written bytes are missing."""
+        """Ends the connection without a close frame, because written bytes are incomplete."""
         self.broken = True
         self.direct_out = False
         self.transport.abort()
@@ -315,14 +316,14 @@ class HotPath:
 
 
 def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
-    """Sends a `Prepared` message to each member that the short way can reach.
+    """Sends a `Prepared` message to each member on the fast path, where that is possible.
 
     Args:
         members: Views, or other objects whose `_protocol` is a HotPath.
         message: A `Prepared`.
 
     Returns:
-        The number of members that have taken it, and the members that need another way: clients, whose frames are
+        The number of members to which it was sent, and the members that need the slow path: clients, whose frames are
         masked, and connections that belong to other threads, have a full transport, are closing, or failed in writing.
     """
     thread = threading.get_ident()

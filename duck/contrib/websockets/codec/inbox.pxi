@@ -1,4 +1,4 @@
-# Messages that wait for tasks: part of _speedups.pyx. `inbox.py` is its specification.
+# Queues of received messages and of waiting tasks: part of _speedups.pyx. `inbox.py` is its specification.
 
 
 cdef extern from "_stop.h":
@@ -71,7 +71,7 @@ cdef class NextMessage(Turn):
         raise StopIteration
 
     cdef tuple next_step(self, Inbox inbox):
-        """Returns the message; None to wait for one; or in a tuple what a thread is waited for with."""
+        """Returns the message; None to wait for one; with `slow` set, a tuple of the future to wait for."""
         cdef tuple message
         if self.slow is None:
             self.future = None
@@ -86,7 +86,7 @@ cdef class NextMessage(Turn):
         return self.drive(self.slow.send, None)
 
     cdef tuple drive(self, step, value):
-        """Drives the coroutine that waits for a thread; returns the message, or what it yields in a tuple."""
+        """Steps the coroutine that waits for a thread; returns the message, or a tuple of the future that it yields."""
         try:
             return (step(value),)
         except StopIteration as stop:
@@ -104,7 +104,7 @@ cdef class NextMessage(Turn):
         return self.inbox.done
 
     cdef int stepped(self, future, callback, context) except -1:
-        # The task most likely waits again. The next turn then need not ask the future for the callback, and checks it.
+        # The task most likely waits again. Its turn then has the callback already, and only checks it when it is woken.
         cdef list turns = self.inbox.turns
         cdef Turn last
         if turns:
@@ -189,7 +189,7 @@ cdef class Inbox:
         try:
             turn.step()
         finally:
-            if self.payload is not None:  # the task has been cancelled, or takes it later
+            if self.payload is not None:  # the task has been cancelled, or will get the message in a later step
                 self.messages.append(self.take_payload())
         if self.messages:
             self.put([])
@@ -222,7 +222,7 @@ cdef class Inbox:
         return 0
 
     cdef inline int renew_stop(self) except -1:
-        """Makes a new object for the ends of awaitables, if the last one is still in use."""
+        """Creates a new StopIteration for completed awaitables, if the last one is still in use."""
         if not duck_is_unused(<PyObject *>self.stop):
             self.stop = duck_new_stop()
         return 0

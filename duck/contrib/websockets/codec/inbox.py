@@ -1,8 +1,8 @@
-"""Messages that wait for tasks to receive them, in plain Python: the readable specification of `inbox.pxi`.
+"""Queues of received messages and of tasks that wait for them, in plain Python: the specification of `inbox.pxi`.
 
     deliver -> messages -> take, or the next step of a waiting task
 
-A task that waits is stepped inside `deliver`, as a `Turn` is when it is woken.
+`deliver` steps waiting tasks at once. `protocol.inbox.Inbox` is the subclass that connections use.
 """
 
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ Message = tuple[int, bytes]
 
 
 class NextMessage(Turn):
-    """The result of a client's `recv`: an awaitable that takes the next message as str or bytes when it is awaited.
+    """The result of a client's `recv`: an awaitable that gets the next message, as str or bytes, when it is awaited.
 
     Args:
         inbox: The inbox.
@@ -35,7 +35,7 @@ class NextMessage(Turn):
         self.timeout = timeout
         self.deadline = 0.0
         self._ends = ends
-        self._slow: Coroutine[Any, Any, Message] | None = None  # the wait for a thread
+        self._slow: Coroutine[Any, Any, Message] | None = None  # waits for the thread that decodes the message
 
     def __next__(self) -> Any:
         line, inbox = self._begun(), self._inbox
@@ -58,7 +58,7 @@ class NextMessage(Turn):
         raise StopIteration(payload.decode() if opcode == 1 else payload)
 
     def _step(self, step: Callable[..., Any], value: Any) -> Any:
-        """Drives the coroutine that waits for a thread, or raises the error of the end."""
+        """Steps the coroutine that waits for a thread; raises its error at the end of the messages."""
         try:
             return step(value)
         except StopIteration as stop:
@@ -71,7 +71,7 @@ class NextMessage(Turn):
         return self._finish(message)
 
     def _resolved(self) -> Any:
-        # The next task that waits may use the future again, for it has no callback any more.
+        # The next waiting task may reuse the future, which has no callback any more.
         self._inbox.spare, self._future = self._future, None
         return self._inbox.done
 
@@ -92,24 +92,24 @@ class NextMessage(Turn):
 
 
 class Inbox:
-    """The received messages of one connection that have not been taken, in order and still encoded.
+    """The received messages of one connection that no task has taken, in order and still encoded.
 
     Args:
         loop: The event loop.
         most: Messages that may wait; reading is on hold while there are more.
         most_bytes: Bytes of payload that may wait; reading is on hold while there are more.
-        done: A future of asyncio that is done.
+        done: A completed future of asyncio.
         closed_class: `ConnectionClosed`.
 
     Attributes:
         messages: The waiting messages, the next one at the end.
-        turns: Waiting tasks, the first one at the beginning.
-        encoded: A mask of opcodes: a message that has one of its bits must be decoded.
-        has_ended: Whether no message will be delivered any more.
-        counted: Number of the oldest messages, which have waited since an earlier delivery. A message that a task takes
-            within its delivery is not counted.
+        turns: The waiting tasks, the first one at the beginning.
+        encoded: The bits of an opcode that mark an encoded message.
+        has_ended: Whether no more messages will be delivered.
+        counted: The number of messages that have waited since their delivery. A message that a task gets within its
+            delivery is not counted.
         waiting_bytes: Bytes of the counted messages.
-        spare: A future that nobody waits for, for the next task that waits; a new one would take 800 instructions.
+        spare: An unused future for the next task that waits; a new one would cost 800 instructions.
     """
 
     loop: Any
@@ -143,7 +143,7 @@ class Inbox:
         return NextMessage(self, timeout, ends)
 
     def deliver(self, messages: list[Message]) -> None:
-        """Takes over a list of messages, and steps the tasks that wait for one.
+        """Adds a list of messages, and steps the tasks that wait for one. The list belongs to the inbox afterwards.
 
         Must be called from a callback of the loop while no task is running.
         """
@@ -160,7 +160,7 @@ class Inbox:
             self.count()
 
     def take(self) -> Message | None:
-        """Returns the next message; None if none is there or a thread must decode it."""
+        """Removes and returns the next message; None if there is none, or if a thread must decode it."""
         if not self.messages:
             return None
         taken = self.messages[-1]
@@ -180,7 +180,7 @@ class Inbox:
                 self.release_reading()
 
     def count(self) -> None:
-        """Counts the messages left to wait, and holds reading if they are too many."""
+        """Counts the messages that have to wait, and holds reading if they are too many."""
         messages = self.messages
         for at in range(len(messages) - self.counted):
             self.waiting_bytes += len(messages[at][1])
@@ -196,17 +196,17 @@ class Inbox:
         raise NotImplementedError
 
     def get_slowly(self, timeout: float | None) -> Coroutine[Any, Any, Message]:
-        """Waits for a thread to decode the next message; raises `ConnectionClosed` at the end of the messages."""
+        """Returns the next message, which a thread decodes; raises `ConnectionClosed` at the end of the messages."""
         raise NotImplementedError
 
     def expire_in(self, seconds: float) -> float:
-        """Has the turns whose deadline comes first wake then; returns the time in `seconds` on the loop's clock."""
+        """Schedules the end of a wait in `seconds`; returns its deadline on the loop's clock."""
         raise NotImplementedError
 
     def hold_reading(self) -> None:
-        """Holds reading, because too much waits."""
+        """Holds reading, because too many messages or bytes wait."""
         raise NotImplementedError
 
     def release_reading(self) -> None:
-        """Releases reading, because there is room."""
+        """Releases reading, because there is room again."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-# The numbers that both codecs share: part of _speedups.pyx. `numbers.py` is their specification.
+# The constants of the codec: part of _speedups.pyx. `numbers.py` is their specification.
 
 cdef enum:
     FIN = 0x80

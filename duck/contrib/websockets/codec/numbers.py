@@ -1,4 +1,4 @@
-"""The numbers of the codec: the specification of `numbers.pxi`, which repeats them for the compiler."""
+"""The constants of the codec: the specification of `numbers.pxi`, which repeats them for the compiler."""
 
 from typing import Final
 
@@ -69,27 +69,27 @@ MAX_HEADER: Final = 14
 MAX_EMPTY_FRAGMENTS: Final = 1024
 """Frames without payload that one message may have."""
 
-# Sizes at which the codec changes its method.
+# Thresholds.
 
 IN_PLACE: Final = 65536
-"""Missing bytes of a payload from which it is received straight into its message,"""
+"""Bytes of a payload that are missing at least if it is received straight into its message."""
 IN_PLACE_STEP: Final = 262144
-"""in steps of so many bytes, which are unmasked while they are in the cache."""
+"""Bytes of the largest such read. They are unmasked while they are in the cache."""
 UNCOPIED: Final = 8192
-"""Bytes of the smallest payload that is sent as it is, behind its header, rather than copied."""
+"""Bytes of the smallest payload that is sent without a copy, as a chunk behind its header."""
 MASK_BATCH: Final = 64
-"""Masks that are drawn at a time."""
+"""The number of masks that a writer draws at a time."""
 CORK_LIMIT: Final = 16384
-"""Gathered bytes above which they are written, so that the peer can begin on them."""
+"""Bytes that are gathered at most before they are written, so that the peer can start to process them."""
 INBOX_BATCH: Final = 64
-"""Messages that leave the inbox of a dispatcher at a time."""
+"""The number of messages that a dispatcher removes from its inbox at a time."""
 CORK_TIME: Final = 8
 """Milliseconds after which gathered bytes are written."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256
-"""Bytes of that credit which each message takes in addition to its own."""
+"""Bytes that are added to the size of each message where bytes are counted, for the work on any message."""
 FAIR_SHARE: Final = 5
-"""Milliseconds after which a sender that never waits lets the loop serve others."""
+"""Milliseconds after which a sender that never waits yields to the loop."""
 
 NOT_TEXT: Final = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"

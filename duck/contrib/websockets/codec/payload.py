@@ -5,7 +5,7 @@ import struct
 
 from .numbers import UTF8_REJECT
 
-__all__ = ["Buffer", "apply_mask", "apply_mask_inplace", "mask_bytes", "turn_mask", "utf8_state", "view_of"]
+__all__ = ["Buffer", "apply_mask", "apply_mask_inplace", "mask_bytes", "rotate_mask", "utf8_state", "view_of"]
 
 _TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
 
@@ -15,7 +15,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 def view_of(data: Buffer) -> memoryview:
-    """A view of contiguous data as single bytes."""
+    """Returns a view of contiguous data as single bytes."""
     view = memoryview(data)
     if not view.c_contiguous:
         raise BufferError("memoryview: underlying buffer is not C-contiguous")
@@ -28,17 +28,17 @@ def view_of(data: Buffer) -> memoryview:
 # Masking (section 5.3)
 
 
-def turn_mask(mask: Buffer, offset: int) -> bytes:
-    """The mask for the payload from `offset` on."""
+def rotate_mask(mask: Buffer, offset: int) -> bytes:
+    """Returns the mask for the payload from `offset` on."""
     key = bytes(view_of(mask))
     if len(key) != 4:
         raise ValueError(f"a mask has 4 bytes, not {len(key)}")
-    turn = offset & 3
-    return key[turn:] + key[:turn]
+    shift = offset & 3
+    return key[shift:] + key[:shift]
 
 
 def mask_bytes(view: memoryview, key: bytes) -> bytes | bytearray:
-    """`view` XOR the repeated 4 bytes of `key`."""
+    """Returns `view` XOR the repeated 4 bytes of `key`."""
     size = len(view)
     if size < _TRANSLATE:
         wide = (key * (size // 4 + 1))[:size]
@@ -55,13 +55,13 @@ def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
 
     Args:
         data: Contiguous bytes-like.
-        mask: 4 bytes, as on the wire.
+        mask: 4 bytes, in the order of the frame.
         offset: Position of `data` in the payload.
 
     Raises:
         ValueError: The mask does not have 4 bytes.
     """
-    return bytes(mask_bytes(view_of(data), turn_mask(mask, offset)))
+    return bytes(mask_bytes(view_of(data), rotate_mask(mask, offset)))
 
 
 def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int = 0) -> None:
@@ -71,7 +71,7 @@ def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int =
         BufferError: `data` is read-only.
         ValueError: The mask does not have 4 bytes.
     """
-    masked = mask_bytes(view_of(data), turn_mask(mask, offset))
+    masked = mask_bytes(view_of(data), rotate_mask(mask, offset))
     if memoryview(data).readonly:
         raise BufferError("Object is not writable.")
     struct.pack_into(f"{len(masked)}s", data, 0, masked)
@@ -81,10 +81,10 @@ def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int =
 
 
 def _utf8_step(state: int, byte: int) -> int:
-    """The state after one more byte.
+    """Returns the state after one more byte.
 
     A state holds the number of missing continuation bytes (bits 0-7) and the range of the next one (bits 8-15 and
-    16-23), so that an overlong form, a surrogate or a number above U+10FFFF is refused at its second byte.
+    16-23). So an overlong form, a surrogate or a number above U+10FFFF is refused at its second byte.
     """
     if state == 0:
         if byte < 0x80:

@@ -1,8 +1,8 @@
-# Bytes in, messages out: part of _speedups.pyx. `reader.py` is its specification.
+# `MessageReader`: bytes in, messages and control frames out. Part of _speedups.pyx; `reader.py` is its specification.
 
 
 cdef enum:
-    AHEAD = 16777216  # room made in advance for a payload: untouched pages take no memory
+    AHEAD = 16777216  # bytes allocated in advance for a payload; untouched pages take no memory
 
 
 cdef class MessageReader:
@@ -17,21 +17,21 @@ cdef class MessageReader:
     cdef bint parts
     # The frame being read.
     cdef uint8_t head_size
-    cdef uint8_t head[MAX_HEADER]  # its header, as far as it has come
+    cdef uint8_t head[MAX_HEADER]  # its incomplete header
     cdef bint in_frame
     cdef uint8_t first
-    cdef uint64_t left  # bytes of payload still to come
-    cdef uint32_t mask  # turned to the next byte
-    cdef PyObject *payload  # a control frame's, where it comes in pieces
+    cdef uint64_t left  # missing bytes of payload
+    cdef uint32_t mask  # rotated for the next byte
+    cdef PyObject *payload  # that of a control frame that is not received at once
     # The message being read.
     cdef uint8_t kind  # its RSV1 and opcode, and `encoded`; 0 between messages
     cdef bint direct
     cdef uint32_t utf8
-    cdef uint32_t empty  # frames of it without payload
-    cdef PyObject *message  # a bytes object with room for `room` bytes, of which `size` have come; NULL at first
+    cdef uint32_t empty  # its frames without payload
+    cdef PyObject *message  # a bytes object with room for `room` bytes, of which `size` are received; NULL at first
     cdef uint64_t size
     cdef uint64_t room
-    cdef uint64_t given  # bytes of the parts of it that have been returned
+    cdef uint64_t given  # the bytes of returned parts
 
     def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False, bint parts=False):
         self.max_size = min(max_size, MAX_LENGTH)
@@ -62,7 +62,7 @@ cdef class MessageReader:
         return self.target_of_read(spare)
 
     cdef object target_of_read(self, bytearray spare):
-        """Returns what the next read goes to: `spare`, or the rest of a large payload."""
+        """Returns the buffer for the next read: `spare`, or the rest of a large payload."""
         cdef uint64_t some = min(self.left, <uint64_t>IN_PLACE_STEP)
         self.direct = False
         if self.left < IN_PLACE or self.parts or self.error or self.closed:
@@ -94,7 +94,7 @@ cdef class MessageReader:
         return messages
 
     cdef list read_part(self, bytearray spare, Py_ssize_t at, Py_ssize_t size):
-        """Takes `size` bytes of `spare` from `at` on."""
+        """Parses `size` bytes of `spare` from `at` on."""
         cdef list messages
         size = max(min(size, PyByteArray_GET_SIZE(spare) - at), 0)
         try:
@@ -108,7 +108,7 @@ cdef class MessageReader:
     cdef bytes take_whole(self, bytearray spare, Py_ssize_t size, int *opcode):
         """Returns the payload of a read that is one whole message, neither compressed nor fragmented.
 
-        Returns None for any other read, and changes nothing. Most reads are such a message, and need no list.
+        For any other read it returns None, and changes nothing. Most reads are such a message, and need no list.
         """
         cdef Header header
         cdef const uint8_t *p = <const uint8_t *>PyByteArray_AS_STRING(spare)
@@ -212,7 +212,7 @@ cdef class MessageReader:
         return 0
 
     cdef inline int whole_frame(self, const uint8_t *p, list messages) except -1:
-        """Takes a complete frame that is a whole message, as most frames are."""
+        """Reads a complete control frame, or a complete data frame that ends a message without buffered bytes."""
         cdef uint8_t kind = self.first & 0x0F
         cdef uint8_t shown = kind
         cdef bytes payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.left)
@@ -243,7 +243,7 @@ cdef class MessageReader:
         return 0
 
     cdef int prepare(self) except -1:
-        """Makes room for the payload of a frame."""
+        """Allocates memory for the payload of a frame."""
         if self.first & CONTROL:
             self.payload = new_bytes(NULL, <Py_ssize_t>self.left)
         elif self.left and not self.parts:
@@ -251,7 +251,7 @@ cdef class MessageReader:
         return 0
 
     cdef int make_room(self, uint64_t some) except -1:
-        """Makes room for `some` more bytes. A fragmented message grows by half, so that it is seldom copied."""
+        """Makes room for `some` more bytes. A fragmented message grows by half, so that it is copied rarely."""
         cdef uint64_t needed = self.size + some
         if needed <= self.room:
             return 0
@@ -264,7 +264,7 @@ cdef class MessageReader:
         return 0
 
     cdef inline uint8_t *target(self, uint64_t some) except NULL:
-        """The place of the next bytes of payload."""
+        """Returns a pointer to the room for the next bytes of payload."""
         if self.first & CONTROL:
             return <uint8_t *>bytes_data(self.payload) + (bytes_size(self.payload) - self.left)
         if some or self.message == NULL:
@@ -302,11 +302,11 @@ cdef class MessageReader:
             return 0
         if self.counters is not None:
             self.counters.add_received(kind, len(<bytes>payload), True)
-        PyList_Append(messages, (kind, payload))  # last: a tuple can start the garbage collector, and that anything
+        PyList_Append(messages, (kind, payload))  # last: a new tuple can start the garbage collector, and so any code
         return 0
 
     cdef int give(self, list messages, uint8_t fin) except -1:
-        """Gives the received payload of a message out: all of it, or a part."""
+        """Appends the received payload of a message, whole or a part, to `messages`."""
         cdef uint8_t kind = self.kind & 0x7F
         if self.counters is not None:
             self.counters.add_received(kind & 0x0F, self.size, fin != 0)

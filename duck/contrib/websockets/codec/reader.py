@@ -1,4 +1,4 @@
-"""Bytes in, messages out, in plain Python: the specification of `reader.pxi`."""
+"""`MessageReader`: bytes in, messages and control frames out, in plain Python; the specification of `reader.pxi`."""
 
 from .counters import Counters
 from .header import read_header
@@ -18,34 +18,34 @@ from .numbers import (
     UNFINISHED_MESSAGE,
     UTF8_REJECT,
 )
-from .payload import Buffer, mask_bytes, turn_mask, utf8_state, view_of
+from .payload import Buffer, mask_bytes, rotate_mask, utf8_state, view_of
 
 __all__ = ["MessageReader"]
 
 
 class MessageReader:
-    """Bytes in, messages and control frames out (sections 5.2 to 5.6, 8.1).
+    """Parses the frames of a stream, and joins the fragments of messages (sections 5.2 to 5.6, 8.1).
 
     Args:
-        max_size: Bytes of the largest message, which holds for a frame and for all fragments of a message together. A
-            message with RSV1 may have a sixteenth and 64 bytes more. The decoder checks its size again.
+        max_size: Bytes of the largest message. The limit applies to a frame, and to all fragments of a message
+            together. A message with RSV1 may exceed it by a sixteenth and 64 bytes; the decoder checks its size again.
         masked: Whether the peer must mask its frames: true at a server, false at a client.
         rsv1: Whether an extension gives RSV1 a meaning. The opcode of such a message has `RSV1` added, and its payload
             is not validated as UTF-8.
         encoded: Whether extensions may have changed any message, with RSV1 or without. Then no payload is validated as
-            UTF-8, and each may be as much larger.
-        parts: Whether messages are returned part by part. A part has what one call of the reader has received of a
-            message. Its opcode is that of a fragment: 0 after the first part, with `FIN` added to the last one, which
-            alone may be empty. It cannot be combined with `encoded`.
+            UTF-8, and each may exceed the limit as one with RSV1.
+        parts: Whether messages are returned part by part. A part contains the bytes of a message that one call of the
+            reader has received. Its opcode is that of a fragment: 0 after the first part, with `FIN` added in the last
+            one. Only the last part may be empty. It cannot be combined with `encoded`.
 
     Attributes:
         error: The number of the peer's error, 0 for none. After an error nothing is read.
-        closed: Whether a close frame has come. After it nothing is read.
+        closed: Whether a close frame has been received. After it nothing is read.
         control: Whether the last call returned a control frame.
         counters: Counts the received messages; None for no counting.
 
-    Without `parts` only whole messages are returned. Fragments are joined in one buffer that grows. A text is refused
-    at the first byte that cannot be UTF-8. All checks of a header precede the allocation for its payload.
+    Without `parts` only whole messages are returned. Fragments are joined in one growing buffer. A text is refused at
+    the first byte that cannot be UTF-8. All checks of a header precede the allocation for its payload.
     """
 
     __slots__ = (
@@ -86,19 +86,19 @@ class MessageReader:
         self._head = b""  # its incomplete header
         self._first: int | None = None  # its first byte, None between frames
         self._left = 0  # missing bytes of payload
-        self._mask = bytes(4)  # rotated to the next byte
+        self._mask = bytes(4)  # rotated for the next byte
         self._payload = bytearray()  # the received payload of a control frame
         # The message being read.
         self._kind = 0  # its RSV1 and opcode, 0 between messages
         self._message = bytearray()
-        self._size = 0  # its received bytes, without those of the parts that have been returned
-        self._given = 0  # the bytes of those parts
+        self._size = 0  # its received bytes, without those of returned parts
+        self._given = 0  # the bytes of returned parts
         self._utf8 = 0
         self._empty = 0  # its frames without payload
         self._direct = False
 
     def receive(self, data: Buffer) -> list[tuple[int, bytes]]:
-        """Takes the next bytes of the stream.
+        """Parses the next bytes of the stream.
 
         Args:
             data: The bytes, which may begin and end anywhere in a frame.
@@ -136,7 +136,7 @@ class MessageReader:
                 break
             at += len(piece)
             self._add_payload(mask_bytes(piece, self._mask) if self._masked else piece)
-            self._mask = turn_mask(self._mask, len(piece))
+            self._mask = rotate_mask(self._mask, len(piece))
             if not (self._left or self.error):
                 self._end_frame(messages)
         if self._parts and self._size and not self.error:
@@ -144,7 +144,7 @@ class MessageReader:
         return messages
 
     def get_buffer(self, spare: bytearray) -> bytearray | memoryview:
-        """The buffer for the next bytes: the message itself while much of a payload is missing, else `spare`.
+        """Returns the buffer for the next bytes: that of the message while IN_PLACE bytes are missing, else `spare`.
 
         Parts are unmasked into objects of their own size, so they are always received into `spare`.
 
@@ -155,13 +155,13 @@ class MessageReader:
             return spare
         step = min(self._left, IN_PLACE_STEP)
         if len(self._message) < self._size + step:
-            # In a new array, since the event loop may still hold the last view; growing by half, so seldom copied.
+            # In a new array, because the event loop may still hold the last view. It grows by half to be copied rarely.
             room = min(self._left, max(step, self._size // 2))
             self._message = self._message[: self._size] + bytes(room)
         return memoryview(self._message)[self._size : self._size + step]
 
     def buffer_updated(self, spare: bytearray, size: int) -> list[tuple[int, bytes]]:
-        """Takes `size` bytes that were received into the buffer of `get_buffer`; returns as `receive`."""
+        """Parses `size` bytes that were received into the buffer of `get_buffer`; returns as `receive`."""
         size = max(size, 0)
         if not self._direct:
             return self.receive(memoryview(spare)[:size])
@@ -199,7 +199,7 @@ class MessageReader:
         if self._first & CONTROL:
             self._payload += piece
             return
-        # Not an in-place extension: the end of the array may be the buffer that the event loop holds.
+        # Not `+=`: the array may already have room behind `_size`, into which the event loop has received.
         end = self._size + len(piece)
         if len(self._message) < end:
             self._message.extend(bytes(end - len(self._message)))

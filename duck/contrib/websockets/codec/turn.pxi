@@ -1,4 +1,4 @@
-# The waiting of a task for an event of a connection: part of _speedups.pyx. `turn.py` is its specification.
+# An awaitable for an event of a connection: part of _speedups.pyx. `turn.py` is its specification.
 
 
 cdef class Turn:
@@ -62,7 +62,7 @@ cdef class Turn:
         return future
 
     cdef int stepped(self, future, callback, context) except -1:
-        """Notes the callback of a task that has been stepped."""
+        """Called with the callback of a task that has been stepped."""
         return 0
 
     cdef object new_future(self):

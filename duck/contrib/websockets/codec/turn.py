@@ -1,9 +1,9 @@
-"""The waiting of a task for an event of a connection, in plain Python: the readable specification of `turn.pxi`.
+"""An awaitable for an event of a connection, such as the next message; the specification of `turn.pxi`.
 
     await Turn(loop, line) -> the line -> wake -> the next step of the task
 
-`wake` runs the step at once, not one pass of the loop later, so that replies to the messages of one read leave
-together. This file imports nothing of asyncio: futures come from the loop.
+`wake` runs the step at once, not one pass of the loop later. So the replies to the messages of one read leave together.
+This file does not import asyncio: the loop creates the futures.
 """
 
 from collections.abc import Coroutine, Generator
@@ -13,31 +13,31 @@ __all__ = ["Turn"]
 
 
 class Turn(Coroutine[Any, Any, Any]):
-    """An awaitable for one task, which waits in a line.
+    """An awaitable for one task, in a queue of waiting tasks.
 
-    The task waits for a future of asyncio, because it spends 2,000 instructions on any other one. `wake` takes the
-    task's callback from the future and calls it, where the loop would do so in its next pass. Cancellation is that of
-    the future. A cancelled turn stays in the line until its task's next step.
+    The task waits for a future of asyncio, because any other future costs a task 2,000 instructions. `wake` removes the
+    task's callback from the future and calls it at once; the loop would call it in its next pass. A cancellation
+    cancels the future. A cancelled turn stays in the queue until the next step of its task.
 
     A handler may be woken before its task waits, because its first step can precede that of the task. The future is
-    then done, and the task goes on in a callback.
+    then completed, and the task continues in a later callback.
 
     Args:
         loop: The event loop.
-        line: The turns of all tasks that wait for the same event. An awaited turn appends itself, and removes itself
-            when it is cancelled. Whoever wakes a turn removes it before.
+        line: The queue: the turns of all tasks that wait for the same event. An awaited turn appends itself, and
+            removes itself when it is cancelled. The caller of `wake` must remove the turn before.
     """
 
     __slots__ = ("_future", "_line", "_loop")
 
     def __init__(self, loop: Any, line: "list[Any]") -> None:
         self._loop = loop
-        self._line: list[Any] | None = line  # None at the end
+        self._line: list[Any] | None = line  # None once the turn has ended
         self._future: Any = None
 
     @property
     def is_over(self) -> bool:
-        """Whether the task does not wait any more, because it has been woken or cancelled."""
+        """Whether the task does not wait: it has been woken or cancelled, or has not begun to wait."""
         return self._future is None or bool(self._future.done())
 
     def wake(self) -> None:
@@ -58,18 +58,18 @@ class Turn(Coroutine[Any, Any, Any]):
             self._future.set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        """Leaves the line. The task's next step, in a later callback, raises the error."""
+        """Leaves the queue. The task's next step, in a later callback, raises the error."""
         self._leave()
         if not self.is_over:
             self._future.set_exception(error)
-            self._future.exception()  # so that asyncio does not log it if the task is never stepped again
+            self._future.exception()  # marks it as retrieved: asyncio does not log it if the task has no next step
 
     def _leave(self) -> None:
         if self._line is not None and self in self._line:
             self._line.remove(self)
 
     def _resolved(self) -> Any:
-        """Returns a done future to call the task's callback with."""
+        """Returns a completed future as the argument of the task's callback."""
         self._future.set_result(None)
         return self._future
 
@@ -92,13 +92,13 @@ class Turn(Coroutine[Any, Any, Any]):
         raise StopIteration
 
     def _begun(self) -> list[Any]:
-        """Returns the line, unless the turn has ended."""
+        """Returns the queue; raises RuntimeError if the turn has ended."""
         if self._line is None:
             raise RuntimeError("cannot reuse already awaited coroutine")
         return self._line
 
     def _wait(self, line: list[Any]) -> Any:
-        """Joins the line; returns the future that the task is to wait for."""
+        """Joins the queue; returns the future that the task has to wait for."""
         if self._future is None:
             self._future = self._new_future()
         line.append(self)

@@ -1,4 +1,4 @@
-# Assignments that a view watches, and the version of its class: part of _speedups.pyx. `watching.py` is its specification.
+# Detection of changed attributes of a view and of its class: part of _speedups.pyx. `watching.py` is its specification.
 
 cdef extern from "Python.h":
     ctypedef int (*setattrofunc)(PyObject *, PyObject *, PyObject *) except -1
@@ -28,9 +28,9 @@ cdef int watched_setattro(PyObject *self, PyObject *name, PyObject *value) excep
 def watching(frozenset names):
     """See `watching` in watching.py.
 
-    As with the interpreter's own types, the slot of the class points to the same function as these methods. An
-    assignment that is not watched costs a look-up in a set. A function in Python would cost seven times as much as the
-    assignment itself.
+    As with the interpreter's own types, the slot of the class points to the same function as these methods. Therefore
+    an assignment that is not watched costs only a look-up in a set. A Python function would cost seven times as much as
+    the assignment itself.
     """
     global watched_names
     watched_names = names
@@ -38,10 +38,10 @@ def watching(frozenset names):
 
 
 cdef object wrapper(method):
-    """A method of all objects, for our slot. Both methods of that slot have to be ours."""
+    """Returns a wrapper of `watched_setattro`. Both methods of a slot must be such wrappers for the slot to be used."""
     return PyDescr_NewWrapper(&PyBaseObject_Type, (<PyWrapperDescrObject *>method).d_base, <void *>watched_setattro)
 
 
 def type_version(type cls):
-    """See `type_version` in watching.py. The number is the tag of the class in the interpreter's cache of attributes."""
+    """See `type_version` in watching.py. The number is the tag of the class in the interpreter's attribute cache."""
     return (<PyTypeObject *>cls).tp_version_tag

@@ -1,4 +1,4 @@
-"""Assignments that a view watches, and the version of its class, in Python: the specification of `watching.pxi`."""
+"""Detection of changed attributes of a view and of its class, in plain Python: the specification of `watching.pxi`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ __all__ = ["type_version", "watching"]
 
 
 def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None], Callable[[Any, str], None]]:
-    """`__setattr__` and `__delattr__` of a class that watches assignments to some attributes of its objects.
+    """Returns `__setattr__` and `__delattr__` for a class that watches assignments to some attributes of its objects.
 
     Args:
-        names: The names of the attributes. Before one is set, `_watch(name, value)` is called.
+        names: The names of the attributes. Before an assignment to one of them, `_watch(name, value)` is called.
     """
 
     def __setattr__(self: Any, name: str, value: object) -> None:
@@ -22,5 +22,5 @@ def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None],
 
 
 def type_version(cls: type) -> int:
-    """A number that changes with each change of a class or of its bases; 0 if unknown."""
+    """Returns a number that changes with each change of a class or of its bases; 0 if unknown."""
     return 0

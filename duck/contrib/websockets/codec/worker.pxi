@@ -27,7 +27,7 @@ cdef class Worker:
     cdef object task
     cdef object context
     cdef object handler
-    cdef object awaited  # the handler's awaitable, until the task gets it
+    cdef object awaited  # the future that the handler has yielded, until the task waits for it
     cdef object pending  # a cancellation to raise at the next step
     cdef object value  # the handler's result
     cdef object error  # the handler's exception
@@ -86,7 +86,7 @@ cdef class Worker:
                 error = pending
             return self.throw_in(error)
         if self.state == WAITING:
-            # The handler was cancelled in its first step. As a task would, cancel the awaitable it waits for.
+            # The handler was cancelled in its first step. As a task would, cancel the future that it waits for.
             awaited = self.hand_over()
             cancel = getattr(awaited, "cancel", None)
             if cancel is None or not cancel(msg=error.args[0] if error.args else None):
@@ -115,14 +115,14 @@ cdef class Worker:
 
     def cancel(self, msg=None):
         if self.state != IDLE or self.callback is None:
-            return False  # the task notes it, and its next step raises it
+            return False  # so the task raises the cancellation in its next step
         callback, self.callback = self.callback, None
         self.cancelled = True
         self.dispatcher.release(self)
         self.dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
-    # Notes of the task's own methods
+    # Calls of the task's methods
 
     def withdraw_cancel(self):
         self.pending = None
@@ -130,7 +130,7 @@ cdef class Worker:
     # Running handlers
 
     cdef inline int start(self, int opcode, bytes payload) except -1:
-        """Hands a message to a new handler, and runs the handler to its first wait."""
+        """Creates the handler of a message, and runs it to its first wait."""
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
@@ -147,7 +147,7 @@ cdef class Worker:
         return 0
 
     cdef object hand_over(self):
-        """Returns the awaitable of the handler, which the task drives from now on."""
+        """Returns the future of the handler's first wait. From now on the task drives the handler."""
         self.state = DRIVEN
         awaited, self.awaited = self.awaited, None
         return awaited
@@ -168,7 +168,7 @@ cdef class Worker:
         raise StopIteration(value)
 
     cdef object throw_in(self, error):
-        """`drive`, with an error that the handler's awaitable has raised."""
+        """As `drive`, but raises an error in the handler."""
         try:
             return self.handler.throw(error)
         except StopIteration as stop:

@@ -1,6 +1,6 @@
 """The coroutine of a handler's task, in plain Python: the specification of `worker.pxi`.
 
-`dispatcher.py` describes the states of a worker and their transitions.
+A `Dispatcher` creates workers; its module describes their states and transitions.
 """
 
 import sys
@@ -22,7 +22,7 @@ class Connection(Protocol):
 
 
 class Owner(Protocol):
-    """The dispatcher of a worker; documents these names."""
+    """The dispatcher of a worker; `Dispatcher` documents these names."""
 
     @property
     def owner(self) -> Connection: ...
@@ -48,13 +48,13 @@ class Worker:
     """The coroutine of a handler's task, and the future that the task waits for while it has no handler.
 
     Args:
-        dispatcher: The source of its messages.
+        dispatcher: The dispatcher that starts its handlers.
         context: The context of the task.
         hook: A coroutine that the task drives from its first step on; None for a worker that waits for a message.
 
     Attributes:
         handler: The coroutine of the hook.
-        observed: Whether something was done to the task, so that it must not serve another message.
+        observed: Whether other code may notice a reuse of the task, so that it must not run another handler.
         started: The time when the handler began, once it waits; 0.0 if it is not to be counted.
         state: IDLE, STARTING, WAITING, DRIVEN or ENDED.
         task: The task; None during its first step, and after the end.
@@ -87,7 +87,7 @@ class Worker:
         self._dispatcher = dispatcher
         self.context = context
         self._references: tuple[int, int] | None = None  # of an unobserved task
-        self._awaited: Any = None  # the handler's awaitable, until the task gets it
+        self._awaited: Any = None  # the future that the handler has yielded, until the task waits for it
         self._pending: BaseException | None = None  # a cancellation to raise at the next step
         self._value: Any = None  # the handler's result
         self._error: BaseException | None = None  # the handler's exception
@@ -136,7 +136,7 @@ class Worker:
                 error = pending
             return self._drive(error)
         if self.state == WAITING:
-            # The handler was cancelled in its first step. As a task would, cancel the awaitable it waits for.
+            # The handler was cancelled in its first step. As a task would, cancel the future that it waits for.
             awaited = self._hand_over()
             cancel = getattr(awaited, "cancel", None)
             if cancel is None or not cancel(msg=error.args[0] if error.args else None):
@@ -165,14 +165,14 @@ class Worker:
 
     def cancel(self, msg: object = None) -> bool:
         if self.state != IDLE or self._callback is None:
-            return False  # the task notes it, and its next step raises it
+            return False  # so the task raises the cancellation in its next step
         callback, self._callback = self._callback, None
         self._cancelled = True
         self._dispatcher.release(self)
         self._dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
-    # Notes of the task's own methods
+    # Calls of the task's methods
 
     def withdraw_cancel(self) -> None:
         """Withdraws a cancellation that has not been raised."""
@@ -181,7 +181,7 @@ class Worker:
     # Running handlers
 
     def start(self, message: tuple[int, bytes]) -> None:
-        """Hands a message to a new handler, and runs the handler to its first wait."""
+        """Creates the handler of a message, and runs it to its first wait."""
         opcode, payload = message
         dispatcher = self._dispatcher
         references = self._count_references()
@@ -211,7 +211,7 @@ class Worker:
         return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
 
     def is_context_untouched(self) -> bool:
-        """Whether each variable has the same object as in the connection's context."""
+        """Whether each context variable has the same value as in the connection's context."""
         context, base = self.context, self._dispatcher.context
         if len(context) != len(base):
             return False
@@ -219,7 +219,7 @@ class Worker:
         return all(base.get(variable, missing) is value for variable, value in context.items())
 
     def _hand_over(self) -> Any:
-        """Returns the awaitable of the handler, which the task drives from now on."""
+        """Returns the future of the handler's first wait. From now on the task drives the handler."""
         self.state = DRIVEN
         awaited, self._awaited = self._awaited, None
         return awaited
@@ -258,7 +258,7 @@ class Worker:
             self.context.run(callback, self)
 
     def end(self) -> None:
-        """Ends the task, which serves no handler any more."""
+        """Ends the task of an idle worker, or continues that of a handler that waits or has ended."""
         if self.state == IDLE:
             self.state = ENDED
         self.wake()

@@ -1,4 +1,4 @@
-# Writing: part of _speedups.pyx
+# `FrameWriter` and `MaskingWriter`: frames in, bytes out. Part of _speedups.pyx; `writer.py` is its specification.
 
 
 cdef extern from "_socket.h":
@@ -13,12 +13,12 @@ cdef extern from "_socket.h":
 
 
 cdef enum:
-    GATHER = 4096  # room made when a second frame joins the first
-    KEPT = 256  # the largest room that is kept for later frames
+    GATHER = 4096  # bytes allocated at least when a second frame is gathered
+    KEPT = 256  # bytes of the largest allocation that is kept for later frames
 
 
-# If memory runs out, a method raises and leaves its object unchanged: a frame is written whole or not at all, and no
-# earlier frame is lost. Therefore all allocations precede the changes.
+# If memory runs out, a method raises and leaves its object unchanged: a frame is written as a whole or not at all, and
+# no earlier frame is lost. Therefore all allocations precede the changes.
 
 
 cdef class FrameWriter:
@@ -30,7 +30,7 @@ cdef class FrameWriter:
     cdef PyObject *gathered  # a bytes object with room for `room` bytes, of which `used` are written; NULL at first
     cdef Py_ssize_t used
     cdef Py_ssize_t room
-    cdef list chunks  # bytes objects that go before it; None if there are none
+    cdef list chunks  # bytes objects that precede it; None if there are none
 
     def __dealloc__(self):
         Py_XDECREF(self.gathered)
@@ -116,7 +116,7 @@ cdef class FrameWriter:
         return 0
 
     cdef uint8_t *make_room(self, Py_ssize_t some) except NULL:
-        """Makes room for bytes, which count as written, and returns a pointer to it."""
+        """Makes room for bytes, counts them as written, and returns a pointer to the room."""
         cdef Py_ssize_t used = self.used, needed = used + some
         cdef PyObject *larger
         if needed > self.room:
@@ -133,7 +133,7 @@ cdef class FrameWriter:
         return <uint8_t *>bytes_data(self.gathered) + used
 
     cdef bytes whole_gathered(self):
-        """Returns the gathered bytes, at least one, as an object of their size; they stay gathered."""
+        """Returns the gathered bytes, at least one, as an object of their size, without removing them."""
         if self.room == self.used:
             return <bytes>self.gathered
         return PyBytes_FromStringAndSize(bytes_data(self.gathered), self.used)
@@ -143,7 +143,7 @@ cdef class FrameWriter:
         self.used = self.room = 0
 
     cdef inline Py_ssize_t send_gathered(self, int fd) noexcept:
-        """Sends the gathered bytes, at least one; returns the number that went. They stay gathered unless all went."""
+        """Sends the gathered bytes, at least one, and removes them if all were sent; returns the number of sent bytes."""
         cdef iovec piece
         cdef Py_ssize_t sent
         piece.iov_base = bytes_data(self.gathered)
@@ -166,13 +166,13 @@ cdef class FrameWriter:
     cdef int begin_chunks(self) except -1:
         cdef list made
         if self.chunks is None:
-            made = []  # which can start the garbage collector, and that a finalizer that sends
+            made = []  # can start the garbage collector, and so a finalizer that sends
             if self.chunks is None:
                 self.chunks = made
         return 0
 
     cdef int seal(self, bytes payload=None) except -1:
-        """Makes a chunk of the gathered bytes, and one of a payload behind them; the list of chunks must have begun."""
+        """Appends the gathered bytes and a payload to the chunks; `begin_chunks` must have been called."""
         cdef list chunks = self.chunks
         cdef Py_ssize_t end = len(chunks)
         try:
@@ -190,7 +190,7 @@ cdef class FrameWriter:
 cdef class MaskingWriter(FrameWriter):
     cdef object source
     cdef uint32_t masks[MASK_BATCH]
-    cdef int spent  # masks of the batch that have been used
+    cdef int spent  # used masks of the batch
 
     def __cinit__(self, source):  # not __init__, without which the masks would be zeros
         self.source = source
@@ -207,7 +207,7 @@ cdef class MaskingWriter(FrameWriter):
         return 0
 
     cdef int append_large(self, uint8_t first, bytes payload) except -1:
-        """Writes a frame as a chunk of its own, for which room is made once."""
+        """Writes a frame as a chunk of its own, with one allocation."""
         if self.used:
             self.begin_chunks()
             self.seal()
@@ -222,7 +222,7 @@ cdef class MaskingWriter(FrameWriter):
     cdef int draw_masks(self) except -1:
         cdef bytes batch = self.source(4 * MASK_BATCH)
         if len(batch) != 4 * MASK_BATCH:
-            raise ValueError(f"a source of masks gives the {4 * MASK_BATCH} bytes it is asked for, not {len(batch)}")
+            raise ValueError(f"a source of masks must return the {4 * MASK_BATCH} requested bytes, not {len(batch)}")
         memcpy(self.masks, PyBytes_AS_STRING(batch), 4 * MASK_BATCH)
         self.spent = 0
         return 0

@@ -1,4 +1,4 @@
-"""Frames in, bytes out, in plain Python: the specification of `writer.pxi`."""
+"""`FrameWriter` and `MaskingWriter`: frames in, bytes out, in plain Python; the specification of `writer.pxi`."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ __all__ = ["FrameWriter", "MaskingWriter"]
 
 
 class FrameWriter:
-    """Frames in, bytes out, in order, for a server, which does not mask (RFC 6455, section 5.1).
+    """Gathers frames to be sent, in order. A server does not mask them (RFC 6455, section 5.1).
 
     Attributes:
-        size: The approximate number of bytes to take.
+        size: The approximate number of gathered bytes.
         closed: Whether a close frame has been written. The caller must not write after it.
         fragmenting: Whether a message is incomplete.
         counters: Counts the sent messages; None for no counting.
@@ -62,10 +62,10 @@ class FrameWriter:
 
 
 class MaskingWriter(FrameWriter):
-    """The writer of a client, which masks each frame with a mask of its own (RFC 6455, section 5.3).
+    """The writer of a client, which masks each frame with a new mask (RFC 6455, section 5.3).
 
-    Masks must be unpredictable to the author of the payloads, and none is used twice. They are drawn in batches that
-    belong to one writer. So neither threads nor a fork share them unless they share a connection.
+    Masks must be unpredictable to the author of the payloads, and none is used twice. A writer draws them in batches
+    for itself alone. So neither threads nor forked processes share masks unless they share a connection.
 
     Args:
         source: Returns the requested number of random bytes: `os.urandom`.
@@ -94,6 +94,6 @@ class MaskingWriter(FrameWriter):
     def _draw_masks(self) -> None:
         batch = self._source(4 * MASK_BATCH)
         if len(batch) != 4 * MASK_BATCH:
-            raise ValueError(f"a source of masks gives the {4 * MASK_BATCH} bytes it is asked for, not {len(batch)}")
+            raise ValueError(f"a source of masks must return the {4 * MASK_BATCH} requested bytes, not {len(batch)}")
         self._masks = batch
         self._spent = 0
