@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, ProtocolError
-from duck.contrib.websockets.sansio.connection import Connection, check_close_code, parse_close
+from duck.contrib.websockets.sansio.connection import Connection, check_close, parse_close
 
 from ..support.frames import close, frame, taken
 
@@ -33,7 +33,7 @@ def ends(client):
 
 @pytest.mark.parametrize("code", VALID)
 def test_valid_codes(code):
-    check_close_code(code)
+    check_close(code)
     assert parse_close(code.to_bytes(2)) == (code, "")
     assert parse_close(code.to_bytes(2) + "é".encode()) == (code, "é")
 
@@ -41,7 +41,7 @@ def test_valid_codes(code):
 @pytest.mark.parametrize("code", INVALID)
 def test_invalid_codes(code):
     with pytest.raises(ValueError, match=f"close code {code} cannot be sent"):
-        check_close_code(code)
+        check_close(code)
     for reason in (b"", b"why"):
         with pytest.raises(ProtocolError, match="invalid close code") as caught:
             parse_close(code.to_bytes(2) + reason)
@@ -51,7 +51,28 @@ def test_invalid_codes(code):
 @pytest.mark.parametrize("code", [-1, 65536, 10**6])
 def test_codes_of_more_than_two_bytes(code):
     with pytest.raises(ValueError, match="cannot be sent"):
-        check_close_code(code)
+        check_close(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"),
+    [(1000.0, "", TypeError), ("1000", "", TypeError), (1000, None, TypeError), (1000, "\ud800", ValueError)],
+)
+def test_a_close_frame_that_cannot_be_written(code, reason, error):
+    with pytest.raises(error):
+        check_close(code, reason)
+    connection = Connection()
+    with pytest.raises(error):
+        connection.close(code, reason)
+    assert connection.is_open
+
+
+def test_an_error_of_an_extension_that_no_close_frame_can_tell_is_a_fault():
+    connection = Connection()
+    connection.refuse(ProtocolError("a lone \ud800"))
+    connection.respond()
+    assert isinstance(connection.fault, UnicodeEncodeError)
+    assert taken(connection) == Frame(CLOSE, payload=b"\x03\xf3internal error").serialize()
 
 
 def test_no_payload_is_no_status():

@@ -461,10 +461,12 @@ def test_connections_do_not_disturb_each_other(run, connect):
     run(scenario())
 
 
-def test_a_view_whose_making_wants_to_end_the_process(run, connect, caplog):
-    class Leaving(WebSocketView):
-        def __init__(self, request, **kwargs):
-            sys.exit("a secret")
+@pytest.mark.parametrize("step", ["__init__", "run"])
+def test_a_view_whose_beginning_wants_to_end_the_process(run, connect, caplog, step):
+    def leave(*args, **kwargs):
+        sys.exit("a secret")
+
+    Leaving = type("Leaving", (WebSocketView,), {step: leave})
 
     async def scenario():
         async with serve(Leaving, port=0) as server, connect(server) as client:

@@ -245,3 +245,53 @@ def test_what_is_no_exception_does_not_end_the_server(run, connect, log, error, 
 
     run(scenario())
     assert error in {type(entry.error) for entry in log()}
+
+
+@pytest.mark.parametrize("step", ["parts", "asynchronous parts", "send_frame"])
+def test_what_wants_to_end_the_process_while_a_message_is_sent(run, connect, log, step):
+    """The message is sent by a task of its own, which would end the loop."""
+
+    async def parts():
+        await asyncio.sleep(0)
+        yield exit_now()
+
+    async def send_frame(self, frame):
+        await asyncio.sleep(0)
+        exit_now()
+
+    def exit_now():
+        raise SystemExit("internal detail")
+
+    async def on_receive(self, message, opcode):
+        ways = {"parts": (exit_now() for _ in "x"), "asynchronous parts": parts(), "send_frame": "x"}
+        await self.send(ways[step])
+
+    View = type("View", (WebSocketView,), {"on_receive": on_receive})
+    if step == "send_frame":
+        View.send_frame = send_frame
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.closing() == (1011, "internal error")
+
+    run(scenario())
+    (entry,) = log()
+    assert isinstance(entry.error.__cause__, SystemExit)
+
+
+def test_a_close_that_cannot_be_sent_leaves_the_connection_open(run, connect):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message == b"close":
+                with pytest.raises((TypeError, ValueError)):
+                    await self.send_close(4000, self.reason)
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            for session.view.reason in (None, "\ud800"):
+                session.peer.send("close", "later")
+                assert [await session.peer.message() for _ in range(2)] == ["close", "later"]
+
+    run(scenario())

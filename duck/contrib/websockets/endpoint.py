@@ -23,7 +23,7 @@ from .protocol.pending import hop
 from .protocol.prepared import Prepared
 from .protocol.protocol import ConnectionProtocol
 from .protocol.sender import Data
-from .sansio.connection import Connection, check_close_code
+from .sansio.connection import Connection, check_close
 from .settings import BY_NAME, CHANGEABLE
 
 __all__ = ["State", "WebSocketEndpoint"]
@@ -363,9 +363,10 @@ class WebSocketEndpoint:
 
         Raises:
             RuntimeError: `on_handshake` of a view has not ended.
-            ValueError: The code is not one of those (RFC 6455, section 7.4).
+            TypeError: The code is no int, or the reason is no str.
+            ValueError: The code is not one of those (RFC 6455, section 7.4), or the reason cannot be encoded as UTF-8.
         """
-        check_close_code(code)
+        check_close(code, reason)
         protocol = self._protocol
         if protocol is None:
             self._check_begun()

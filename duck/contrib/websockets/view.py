@@ -201,7 +201,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """`start` of a view with its own steps before the 101 response."""
         loop = asyncio.get_running_loop()
         if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
-            return loop.create_task(self.run())
+            return loop.create_task(_run(self))
         closed: asyncio.Future[None] = loop.create_future()
         self._opening = start_task(loop, self._open(closed))
         return None if closed.done() and not self.initiated_upgrade else closed
@@ -387,3 +387,11 @@ class WebSocketView(WebSocketEndpoint, View):
         if log:
             connection = self._open_protocol().connection
             log_event(self.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
+
+
+async def _run(view: WebSocketView) -> Any:
+    """Returns the result of a view's own `run`."""
+    try:
+        return await view.run()
+    except SystemExit as error:  # raised by a task, it would end the loop
+        raise RuntimeError(f"{type(view).__name__}.run has raised SystemExit") from error

@@ -24,7 +24,7 @@ from ..logging import label, logger
 from ..opcodes import CloseCode, OpCode
 from ..protocol.transports import VirtualTransport
 from ..sansio import handshake
-from ..sansio.connection import Connection, check_close_code, parse_close
+from ..sansio.connection import Connection, check_close, parse_close
 
 __all__ = [
     "EXTENSION",
@@ -364,7 +364,7 @@ class Bridge:
         code = event.get("code")
         with contextlib.suppress(ValueError):  # 1006 and other codes that no close frame carries
             if code is not None and code != CloseCode.NO_STATUS_RCVD:
-                check_close_code(code)
+                check_close(code)
             if not self._client.close_sent:
                 self._client.close(code or CloseCode.NO_STATUS_RCVD, event.get("reason") or "")
 

@@ -17,7 +17,7 @@ from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
-from ..sansio.connection import Connection, check_close_code
+from ..sansio.connection import Connection, check_close
 from . import stepping
 from .closing import Closing
 from .endpoint import Endpoint
@@ -195,10 +195,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """Starts to close; does nothing if closing has started.
 
         Raises:
-            ValueError: The code may not be sent.
+            TypeError, ValueError: See `check_close`.
         """
         if code != CloseCode.NO_STATUS_RCVD:
-            check_close_code(code)
+            check_close(code, reason)
         connection = self.connection
         if not connection.is_open:
             return
@@ -241,7 +241,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         code = int(CloseCode.NO_STATUS_RCVD)
         if payload:
             code = int.from_bytes(payload[:2])
-            check_close_code(code)
+            check_close(code)
         self.close(code, payload[2:].decode(errors="replace"))
 
     def move_on(self) -> None:

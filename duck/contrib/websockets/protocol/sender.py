@@ -308,6 +308,8 @@ class Sender:
             await make()
         except ConnectionClosed as error:
             place.error = error  # raised where the result is awaited, and not logged otherwise
+        except SystemExit as error:  # raised by a task, it would end the loop
+            raise RuntimeError("the parts of a message, or send_frame, have raised SystemExit") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._owner.lost or task is None or task.cancelling() > 1:

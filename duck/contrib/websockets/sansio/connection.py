@@ -26,7 +26,7 @@ from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from .states import Incoming, Outgoing
 
-__all__ = ["Connection", "check_close_code", "check_text", "parse_close"]
+__all__ = ["Connection", "check_close", "check_text", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NO_TEXT = -1
@@ -40,10 +40,20 @@ def _may_be_sent(code: int) -> bool:
     return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code <= 4999
 
 
-def check_close_code(code: int) -> None:
-    """Raises ValueError for a code that must not appear in a close frame (section 7.4)."""
+def check_close(code: int, reason: str = "") -> None:
+    """Checks the content of a close frame, before anything of the connection changes (sections 5.5.1 and 7.4).
+
+    Raises:
+        TypeError: The code is no int, or the reason is no str.
+        ValueError: The code must not appear in a close frame, or the reason has lone surrogates.
+    """
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an int, not {code!r}")
     if not _may_be_sent(code):
         raise ValueError(f"close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close frame is a str, not {reason!r}")
+    reason.encode()
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
@@ -281,12 +291,17 @@ class Connection:
                 details.
         """
         if isinstance(error, (ExtensionError, ProtocolError)):
-            # The traceback would keep all decompressed data alive until the peer closes.
-            error.__traceback__ = error.__context__ = None
-            self.breach(error)
-        else:
-            self.fault = error
-            self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
+            try:
+                check_close(error.close_code, str(error))
+            except (TypeError, ValueError) as unsendable:  # a fault of the extension that has raised the error
+                error = unsendable
+            else:
+                # The traceback would keep all decompressed data alive until the peer closes.
+                error.__traceback__ = error.__context__ = None
+                self.breach(error)
+                return
+        self.fault = error
+        self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
 
     def prepare_close(self, code: int, reason: str) -> None:
         """Announces `close`, which follows the data already sent; nothing more may be sent."""
@@ -504,15 +519,15 @@ class Connection:
         """Queues a close frame, unless one has left already.
 
         Args:
-            code: See `check_close_code`; 1005 for a close frame without code.
+            code: See `check_close`; 1005 for a close frame without code.
             reason: Cut to 123 bytes of UTF-8.
 
         Raises:
-            ValueError: The code may not be sent.
+            TypeError, ValueError: See `check_close`.
         """
         payload = b""
         if code != CloseCode.NO_STATUS_RCVD:
-            check_close_code(code)
+            check_close(code, reason)
             payload = _close_payload(code, reason)
         if self.is_writable:
             self._write_close(payload)
