@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, State
+from duck.contrib.websockets import Frame, OpCode, State, broadcast
 
 from ..support import views
 from ..support.servers import SLOW
@@ -119,6 +119,25 @@ def test_the_peer_goes_without_a_word(run, connect, leave, by_run, log):
             assert await session.ended() is None
             assert session.view.events == ["open", ("close", None)]
             assert (session.view.close_code, session.view.close_reason) == (1006, "")
+
+    run(scenario())
+    assert not log()
+
+
+@pytest.mark.parametrize("broadcasts", [False, True])
+def test_messages_to_a_peer_that_is_gone(run, connect, broadcasts, either_tls, log):
+    """The transport discards them. It is not asked to write, for asyncio's would log a warning each time."""
+
+    async def scenario():
+        async with connect(Recorder, tls=either_tls) as session:
+            session.peer.reset()
+            await asyncio.sleep(0)
+            for _ in range(20):
+                if broadcasts:
+                    broadcast([session.view], "x")
+                else:
+                    session.view.send(bytes(100_000))
+            await session.ended()
 
     run(scenario())
     assert not log()

@@ -28,7 +28,7 @@ from .phases import Phase
 from .prepared import Prepared
 from .sender import LARGE, Sender
 from .slow_consumer import Answer, SlowConsumer
-from .transports import HIGH_WATER
+from .transports import HIGH_WATER, discards
 
 __all__ = ["Sending"]
 
@@ -223,11 +223,11 @@ class Sending(codec.HotPath):
 
     def write_chunks(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Writes several bytes objects; large ones are not copied."""
-        if self.transport.is_closing():  # asyncio's transport would log a warning for each write
-            return
-        if sum(map(len, chunks)) <= _JOIN_LIMIT:
+        if len(chunks) > 1 and sum(map(len, chunks)) <= _JOIN_LIMIT:
             chunks = (b"".join(chunks),)
         for chunk in chunks:
+            if discards(self.transport):
+                return
             # Not by writelines(), which ignores the high-water mark in Python 3.12.0-8 and 3.13.0-1 (CVE-2024-12254).
             self.transport.write(chunk)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import enum
 import sys
+from asyncio.sslproto import SSLProtocolState
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -17,7 +18,16 @@ if sys.platform == "linux":
 
     _BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked in struct tcp_info; missing before Linux 4.1
 
-__all__ = ["HIGH_WATER", "NO_BACKLOG", "Backlog", "VirtualTransport", "backlog", "end_stream", "plain_socket"]
+__all__ = [
+    "HIGH_WATER",
+    "NO_BACKLOG",
+    "Backlog",
+    "VirtualTransport",
+    "backlog",
+    "discards",
+    "end_stream",
+    "plain_socket",
+]
 
 HIGH_WATER = 65536
 """Default high-water mark of asyncio's transports, in bytes: above it they pause their protocol."""
@@ -75,6 +85,20 @@ def backlog(transport: asyncio.WriteTransport) -> Backlog:
                 information = socket.getsockopt(IPPROTO_TCP, TCP_INFO, _BYTES_ACKED.stop)
                 acknowledged = int.from_bytes(information[_BYTES_ACKED], sys.byteorder)
     return Backlog(buffered, queued, acknowledged) if buffered or queued else NO_BACKLOG
+
+
+def discards(transport: asyncio.WriteTransport) -> bool:
+    """Whether a transport discards what is written to it. asyncio's transports then log a warning for each write.
+
+    asyncio's TLS transport reports `is_closing` too late: a turn of the loop after the transport below it has failed,
+    or, while reading is paused, long after the peer has closed.
+    """
+    if transport.is_closing():
+        return True
+    tls: Any = getattr(transport, "_ssl_protocol", None)
+    return tls is not None and (
+        tls._transport is None or tls._transport.is_closing() or tls._state is not SSLProtocolState.WRAPPED
+    )
 
 
 def end_stream(transport: asyncio.Transport) -> None:
