@@ -40,7 +40,7 @@ class URLPattern(dict[str, Any]):
         names = [methods] if isinstance(methods, str) else list(methods or ())
         for method in names:
             if not isinstance(method, str) or not _METHOD.fullmatch(method):
-                raise ValueError(f'{url!r}: {method!r} is no HTTP method; write methods=["GET"]')
+                raise ValueError(f'{url!r}: {method!r} is not an HTTP method; write methods=["GET"]')
         methods = [method.upper() for method in names]
         super().__init__(url=url, handler=handler, name=name, methods=methods, regex=regex)
 
@@ -123,7 +123,7 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
         try:
             expression = re.compile(url)
         except re.error as error:
-            raise ValueError(f"{url!r} is no regular expression: {error}") from None
+            raise ValueError(f"{url!r} is not a regular expression: {error}") from None
         converters: Converters = dict.fromkeys(expression.groupindex, str)
     else:
         if not url.startswith("/"):

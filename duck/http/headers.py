@@ -52,7 +52,7 @@ class Headers:
     def get(self, name: str, default: str | None = None) -> str | None:
         """The value of a field. The values of repeated lines are joined by a comma and a space.
 
-        RFC 9110, section 5.3, joins repeated list fields in this way. A repeated field that is no list, such as Origin,
+        RFC 9110, section 5.3, joins repeated list fields in this way. A repeated field without a list, such as Origin,
         then has a value that no check accepts.
 
         Args:

@@ -70,7 +70,7 @@ class HttpRequest:
             headers: `Headers`, or pairs of name and value, str or bytes.
 
         Raises:
-            ValueError: The target is no URL, or a header field contains a control character.
+            ValueError: The target is not a URL, or a header field contains a control character.
         """
         self.method = method
         self.target = target

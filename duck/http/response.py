@@ -40,7 +40,7 @@ class HttpResponse:
             headers: Further header fields: a mapping, or pairs of name and value where a name is repeated.
 
         Raises:
-            ValueError: The status is not final, a name is no token, a value contains a control character or a
+            ValueError: The status is not final, a name is not a token, a value contains a control character or a
                 character outside of Latin-1, or a field belongs to the host.
         """
         if not 200 <= status <= 599:

@@ -15,7 +15,7 @@ def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Parse an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) becomes IPv4.
 
     Raises:
-        ValueError: The text is no address.
+        ValueError: The text is not an address.
     """
     address = ipaddress.ip_address(name)
     return getattr(address, "ipv4_mapped", None) or address
@@ -28,11 +28,11 @@ def parse_node(text: str) -> tuple[str, int]:
         The address and the port; 0 for a missing or hidden port (RFC 7239, section 6).
 
     Raises:
-        ValueError: The text is no address, such as `unknown` or an obfuscated name (section 6.3).
+        ValueError: The text is not an address, such as `unknown` or an obfuscated name (section 6.3).
     """
     node = _NODE.fullmatch(text)
     if node is None:
-        raise ValueError(f"{text!r} is no address with or without a port")
+        raise ValueError(f"{text!r} is not an address with or without a port")
     port = int(node[3]) if node[3] and node[3].isdecimal() else 0
     if port > 65535:
         raise ValueError(f"{text!r} has a port over 65535")
@@ -46,9 +46,9 @@ def split_address(text: str) -> tuple[str | None, int]:
         The host, None for every interface; and the port.
 
     Raises:
-        ValueError: The text is no such address.
+        ValueError: The text is not such an address.
     """
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isascii() and port.isdecimal() and int(port) <= 65535):
-        raise ValueError(f"{text!r} is no address with a port, such as 127.0.0.1:9100, [::1]:9100 or *:9100")
+        raise ValueError(f"{text!r} is not an address with a port, such as 127.0.0.1:9100, [::1]:9100 or *:9100")
     return None if host == "*" else host.removeprefix("[").removesuffix("]"), int(port)

@@ -291,7 +291,7 @@ def _number(kind: Callable[[str], Any], least: float, most: float, words: str) -
 _port = _number(int, 0, 65535, "a port, 0 to 65535")
 _file = _number(int, 0, sys.maxsize, "a file descriptor")
 _mode = _number(partial(int, base=8), 0, 0o777, "a mode in octal, such as 660")
-_count = _number(int, 1, sys.maxsize, "a whole number from 1 on")
+_count = _number(int, 1, sys.maxsize, "a positive whole number")
 _seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
 
 

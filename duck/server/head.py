@@ -48,7 +48,7 @@ class RequestHead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The refusal of received bytes that are no acceptable request.
+    """The refusal of received bytes that are not an acceptable request.
 
     Attributes:
         status: The status of the answer.

@@ -51,7 +51,7 @@ def _host(name: str) -> str:
         advice = "write its name alone, without scheme and port"
     elif not name.isascii():
         advice = "write it as browsers send it, in ASCII, as in 'xn--bcher-kva.example'"
-    raise ValueError(f"has {name!r}, which is no host: {advice}")
+    raise ValueError(f"has {name!r}, which is not a host: {advice}")
 
 
 def checked_origins(origins: Collection[str]) -> Collection[str]:

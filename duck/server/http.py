@@ -260,7 +260,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         try:
             request = self._request(head)
         except ValueError as error:
-            self._refuse(400, f"{head.target!r} is no request target: {error}", head_only)
+            self._refuse(400, f"{head.target!r} is not a request target: {error}", head_only)
             return
         # Load balancers address their servers by any name.
         hosts = None if request.path == self._server.health_path else self._server.allowed_hosts
@@ -344,7 +344,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # The end.
 
     def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
-        """Answer bytes that are no valid request, and end the connection."""
+        """Answer bytes that are not a valid request, and end the connection."""
         _log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
         self._transport.write(_plain(status, **kwargs).to_bytes(head_only=head_only, close=True))

@@ -24,7 +24,7 @@ class LifespanError(Exception):
 
 
 class NoLifespanError(LifespanError, TypeError):
-    """An object is no lifespan; the message says what to do."""
+    """An object is not a lifespan; the message says what to do."""
 
 
 class HasState(Protocol):
@@ -47,7 +47,7 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
 
     Raises:
         LifespanError: The lifespan has failed, or its end was cancelled.
-        NoLifespanError: The object is no lifespan.
+        NoLifespanError: The object is not a lifespan.
     """
     if lifespan is None:
         yield
@@ -81,14 +81,14 @@ async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: f
 
 def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManager[Any]:
     if not callable(lifespan):
-        raise NoLifespanError(f"the lifespan {lifespan!r} is no function that returns an async context manager")
+        raise NoLifespanError(f"the lifespan {lifespan!r} is not a function that returns an async context manager")
     manager: Any = lifespan(server)
     if isinstance(manager, AbstractAsyncContextManager):
         return manager
     if inspect.iscoroutine(manager):
         manager.close()  # otherwise Python warns that it was never awaited
     raise NoLifespanError(
-        f"the lifespan {lifespan!r} returned {type(manager).__name__}, which is no async context manager;"
+        f"the lifespan {lifespan!r} returned {type(manager).__name__}, which is not an async context manager;"
         " decorate it with contextlib.asynccontextmanager"
     )
 

@@ -123,7 +123,7 @@ class UnixListener:
                 user who can reach the folder can connect then, as a proxy under its own user must.
 
         Raises:
-            OSError: Another process listens there, or the file is no socket or cannot be created.
+            OSError: Another process listens there, or the file is not a socket or cannot be created.
         """
         self.path = path
         replaced = _remove_stale(path)
@@ -150,7 +150,7 @@ def _remove_stale(path: str) -> int:
         Its permissions; without a file, those of a new socket.
 
     Raises:
-        OSError: A server answers there, or the file is no socket.
+        OSError: A server answers there, or the file is not a socket.
     """
     try:
         mode = os.stat(path).st_mode

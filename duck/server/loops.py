@@ -58,7 +58,7 @@ def _checked(name: str, module: str, attribute: str) -> Callable[[], asyncio.Abs
         if inspect.iscoroutine(loop):
             loop.close()  # otherwise Python warns that it was never awaited
         if not isinstance(loop, asyncio.AbstractEventLoop):
-            raise LoopError(f"{name} returned {type(loop).__name__}, which is no event loop")
+            raise LoopError(f"{name} returned {type(loop).__name__}, which is not an event loop")
         if loop.is_closed() or loop.is_running():
             raise LoopError(f"{name} returned a loop that is closed or runs already; it must create a new one")
         return loop

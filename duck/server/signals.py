@@ -48,7 +48,7 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def outlast_signals() -> None:
-    """Ignore the first signal, for a process that is about to end: the exit is no failure. A later signal ends it."""
+    """Ignore the first signal, because the process is about to end without a failure. A later signal ends it."""
     if threading.current_thread() is threading.main_thread():
         _take_signals(lambda: None)
 

@@ -76,7 +76,7 @@ def test_messages(run, serving):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timeout": 5}, "'timeout' is no option of a client"),
+        ({"timeout": 5}, "'timeout' is not an option of a client"),
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is seconds, or None for any time, not '5'"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
@@ -396,7 +396,7 @@ def test_options_that_cannot_be():
         WebSocketClient("ws://localhost", max_size=0)
     with pytest.raises(TypeError, match="COMPRESSION is True, False or a Compression"):
         WebSocketClient("ws://localhost", compression="deflate")
-    with pytest.raises(ValueError, match="no WebSocket URL"):
+    with pytest.raises(ValueError, match="not a WebSocket URL"):
         connect("localhost").__await__().send(None)
     with pytest.raises(TypeError, match="a URL is a str, not None"):
         WebSocketClient(None)

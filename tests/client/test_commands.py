@@ -56,10 +56,10 @@ def test_connect(run, serving, capsys):
         r"< \x1b[2J",
         "< binary, 2 bytes: 00 ff",
         "! non-hexadecimal number",
-        "! /nope is no command",
+        "! /nope is not a command",
         "< pong a",
         "/binary HEX",
-        "! 'x' is no close code",
+        "! 'x' is not a close code",
         "! close code 1005 cannot be sent",
         r"< close 4000 by\x1be",
         r"closed: 4000 by\x1be",
@@ -86,7 +86,7 @@ def test_bench(run, serving, capsys):
         r"opened     3 connections in [\d.]+ s\nmessages   [1-9]\d*/s, \d+ in [\d.]+ s\nlatency    p50", out
     )
     assert "errors     0\n" in out
-    assert "a message came that is no echo" in out
+    assert "received a message that is not an echo" in out
     assert "(2 times)" in err
 
 
@@ -166,8 +166,8 @@ def test_a_bench_that_is_interrupted_or_gets_no_echo(run, serving, capsys):
 
     run(scenario())
     out = capsys.readouterr().out
-    assert "2 times: no echo came" in out
-    assert "1 times: a message came that is no echo" in out
+    assert "2 times: no echo received" in out
+    assert "1 times: received a message that is not an echo" in out
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_bench_that_is_interrupted_or_gets_no_echo(run, serving, capsys):
 def test_what_cannot_be_asked_for(options, capsys):
     with pytest.raises(SystemExit):
         main(options.split())
-    assert "is no " in capsys.readouterr().err
+    assert "is not a " in capsys.readouterr().err
 
 
 def test_no_server(capsys):

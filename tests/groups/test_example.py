@@ -66,6 +66,6 @@ def test_rooms_are_apart_and_show_who_is_there(run, rooms, dial):
             carol.send("apart")
             assert (await told(carol, "text"))["text"] == "carol: apart"
             stranger = await enter(tea, "x", "nonsense")
-            assert await stranger.closing() == (1008, "'nonsense' is no id of a message")
+            assert await stranger.closing() == (1008, "'nonsense' is not an id of a message")
 
     run(scenario())

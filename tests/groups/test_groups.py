@@ -203,7 +203,7 @@ def test_what_is_no_member_and_no_name():
             for call in (rooms.publish, elsewhere_published(rooms)):
                 with pytest.raises(TypeError, match="is a str, not None"):
                     await call(None, "x")
-            with pytest.raises(ValueError, match="5 is no id"):
+            with pytest.raises(ValueError, match="5 is not an id"):
                 await rooms.join(ws.view, "lobby", since=5)
             await rooms.join(ws.view, "lobby")
             await rooms.publish("lobby", "hello")

@@ -63,7 +63,7 @@ def test_a_replica_is_not_taken_for_the_master(run, servers):
     async def scenario():
         await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
         rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=0.5)
-        with pytest.raises(BrokerError, match="is no master any more"):
+        with pytest.raises(BrokerError, match="is no longer a master"):
             await rooms.publish("lobby", "to nobody")
         await rooms.close()
         await ask(sentinel, "SENTINEL", "REMOVE", "other")

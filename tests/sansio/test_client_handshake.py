@@ -57,13 +57,13 @@ def test_the_request():
     ],
 )
 def test_a_request_that_cannot_be_sent(options):
-    with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|is no token"):
+    with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|consists of tokens"):
         begin(**options)
 
 
 @pytest.mark.parametrize("target", ["", "chat", "/a b", "/\u00e4", "/\r\n"])
 def test_a_target_that_cannot_be_sent(target):
-    with pytest.raises(ValueError, match="percent-encoded"):
+    with pytest.raises(ValueError, match="percent-encode it"):
         ClientHandshake(target, "example.org")
 
 
@@ -96,10 +96,10 @@ def test_a_response_may_come_in_any_pieces(sizes, hinted):
         ({"sec-websocket-accept": ACCEPT}, "Sec-WebSocket-Accept"),  # twice
         ({"Sec-WebSocket-Protocol": "other"}, "subprotocol 'other'"),
         ({"Sec-WebSocket-Protocol": "chat, chat"}, "subprotocol"),
-        ({"Sec-WebSocket-Extensions": "permessage-deflate"}, "does not fit"),
+        ({"Sec-WebSocket-Extensions": "permessage-deflate"}, "does not match"),
         ({"Sec-WebSocket-Extensions": "x-unknown"}, "was not offered"),
         ({"Sec-WebSocket-Extensions": "x-own, x-own"}, "was not offered"),
-        ({"Sec-WebSocket-Extensions": "x-none; a=1"}, "does not fit our offer: x-none; a=1"),
+        ({"Sec-WebSocket-Extensions": "x-none; a=1"}, "does not match our offer: x-none; a=1"),
         ({"Sec-WebSocket-Extensions": "x-own, permessage-deflate; server_max_window_bits=8"}, "RSV1"),
         ({"Sec-WebSocket-Extensions": "="}, "breaks its grammar"),
     ],
@@ -250,5 +250,5 @@ def test_answers_to_an_offer_of_compression(settings, answer, fits):
     if fits:
         assert len(shaken.feed(agreed).extensions) == 1
     else:
-        with pytest.raises(InvalidHandshake, match="does not fit"):
+        with pytest.raises(InvalidHandshake, match="does not match"):
             shaken.feed(agreed)

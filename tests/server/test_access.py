@@ -89,7 +89,7 @@ def test_a_long_reason_of_a_refusal_is_cut_in_the_log(caplog):
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", {}, "400: a header of the PROXY protocol: serve with"),
         (b"HELO there\r\n", {}, "400: not HTTP/1.1: "),
         (request("/page", host="a b"), {}, "400: no Host, or a malformed one: 'a b'"),
-        (request("http://[::1/"), {}, "400: 'http://[::1/' is no request target: Invalid IPv6 URL"),
+        (request("http://[::1/"), {}, "400: 'http://[::1/' is not a request target: Invalid IPv6 URL"),
         (b"GET / HTTP/2.0\r\n\r\n", {}, "505: the client speaks HTTP/2.0"),
         (request("/", "X: 1", "Y: 2"), {"header_count": 2}, "431: the head has more than 32768 bytes or 2 fields: see"),
         (request("/", "X: 1"), {"head_size": 30}, "431: the head has more than 30 bytes or 100 fields: see Limits."),

@@ -70,7 +70,7 @@ def test_malformed_path(url, message):
         path(url, view)
 
 
-@pytest.mark.parametrize(("url", "message"), [("/(", "no regular"), ("/(?P<self>.)", "self is")])
+@pytest.mark.parametrize(("url", "message"), [("/(", "not a regular"), ("/(?P<self>.)", "self is")])
 def test_malformed_re_path(url, message):
     with pytest.raises(ValueError, match=message):
         re_path(url, view)
@@ -136,5 +136,5 @@ def test_methods_may_be_one():
 
 @pytest.mark.parametrize("methods", ["GET, POST", "", ["GET", 1], [""], "GET POST"])
 def test_methods_that_are_none(methods):
-    with pytest.raises(ValueError, match=r"is no HTTP method; write methods=\[\"GET\"\]"):
+    with pytest.raises(ValueError, match=r"is not an HTTP method; write methods=\[\"GET\"\]"):
         path("/", view, methods=methods)

@@ -108,7 +108,7 @@ class Compression:
         """The extension at the client's end for a server that answers `offer` with these parameters.
 
         None for an answer that does not fit: a parameter of another name, or twice; a flag with a value; window bits
-        that are no number from 8 to 15; a limit of ours to the server that it does not keep to. Window bits for the
+        that are not a number from 8 to 15; a limit of ours to the server that it does not keep to. Window bits for the
         client that are more than those offered do no harm: some servers answer with what they can take.
         """
         answer = _checked(parameters)

@@ -78,7 +78,7 @@ class HandshakeError(BaseException):
 
     Raises:
         ValueError: The status is not that of a final response.
-        TypeError: The message is no str, or the body neither str nor bytes.
+        TypeError: The message is not a str, or the body neither str nor bytes.
     """
 
     def __init__(

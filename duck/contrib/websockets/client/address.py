@@ -48,10 +48,10 @@ class Address(NamedTuple):
         try:
             parts = urlsplit(url)
         except ValueError as error:  # brackets without an IPv6 address
-            raise ValueError(f"{url!r} is no URL: {error}") from None
+            raise ValueError(f"{url!r} is not a URL: {error}") from None
         scheme = _SCHEMES.get(parts.scheme.lower())
         if scheme is None or not parts.hostname:
-            raise ValueError(f"{url!r} is no WebSocket URL, such as 'wss://example.org/chat'")
+            raise ValueError(f"{url!r} is not a WebSocket URL, such as 'wss://example.org/chat'")
         if "#" in url:
             raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
         try:
@@ -94,7 +94,7 @@ class Address(NamedTuple):
         """Returns the address in the Location of a redirect.
 
         Raises:
-            ValueError: It is no WebSocket URL, or leads from an encrypted connection to a plain one.
+            ValueError: It is not a WebSocket URL, or leads from an encrypted connection to a plain one.
         """
         location = quote(location.encode("latin-1"), _PRINTABLE)  # non-ASCII bytes are UTF-8 in practice
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"

@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
@@ -44,7 +44,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 
@@ -131,7 +131,7 @@ class Loader(WebSocketClient):
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         load = self._load
         if not self._sent or message != load.payload:
-            load.errors["a message came that is no echo"] += 1
+            load.errors["received a message that is not an echo"] += 1
             await self.send_close()
             return
         if load.running:
@@ -178,7 +178,7 @@ async def _load(load: Load, seconds: float) -> float:
     load.running = False
     silent = sum(client.is_silent for client in load.clients)
     if silent:
-        load.errors["no echo came"] += silent
+        load.errors["no echo received"] += silent
     if sys.stderr.isatty():
         print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
     await asyncio.gather(*(client.close() for client in load.clients))

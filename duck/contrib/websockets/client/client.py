@@ -156,7 +156,7 @@ class WebSocketClient(WebSocketEndpoint):
         for name in options.keys() & _SETTINGS.keys():
             setattr(self, _SETTINGS[name], given.pop(name))
         for name in given.keys() - Route.__dataclass_fields__.keys():
-            raise TypeError(f"{name!r} is no option of a client: see duck.contrib.websockets.client.Options")
+            raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
         self._route = Route(**given)
 
     def _check_class(self) -> None:

@@ -34,7 +34,7 @@ def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
     """Header fields as pairs, which can be sent more than once: after a redirect, or by the next connection.
 
     Raises:
-        TypeError: They are no pairs of str.
+        TypeError: They are not pairs of str.
     """
     given: Any = headers.items() if isinstance(headers, Mapping) else headers
     if isinstance(given, str) or not isinstance(given, Iterable):

@@ -54,5 +54,5 @@ def _url(text: str) -> str:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no header field: write 'Name: value'")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header field: write 'Name: value'")
     return name.strip(), value.strip()

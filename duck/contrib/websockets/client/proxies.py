@@ -78,7 +78,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     remote_lookup = {"socks5h": True, "socks4a": True}.get(scheme)
     scheme = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}.get(scheme, scheme)
     if scheme not in ("http", "socks4", "socks5"):
-        raise ValueError(f"{scheme!r} is no scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
+        raise ValueError(f"{scheme!r} is not a scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
     try:
         port = urlsplit(f"http://{rest}").port
     except ValueError as error:

@@ -136,14 +136,14 @@ class Terminal(WebSocketClient):
             "/help": lambda text: self._say(HELP),
         }
         if name not in commands:
-            self._say(f"! {printable(name)} is no command: write /{printable(line)} to send it, or /help")
+            self._say(f"! {printable(name)} is not a command: write /{printable(line)} to send it, or /help")
             return
         commands[name](rest)
 
     def _close(self, text: str) -> None:
         code, _, reason = text.partition(" ")
         if code and not code.isdecimal():
-            raise ValueError(f"{code!r} is no close code: write /close 1000 reason")
+            raise ValueError(f"{code!r} is not a close code: write /close 1000 reason")
         _ = self.send_close(int(code or 1000), reason)
 
     async def _receive_loop(self) -> None:

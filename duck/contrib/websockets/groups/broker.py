@@ -41,14 +41,14 @@ class MessageId(NamedTuple):
         """The inverse of `str`.
 
         Raises:
-            ValueError: The text is no id.
+            ValueError: The text is not an id.
         """
         try:
             epoch, place = text.split(".")
             first, second = place.split("-")
             return cls(epoch, int(first), int(second))
         except (AttributeError, ValueError):  # a client's JSON may have another type
-            raise ValueError(f"{text!r} is no id of a message") from None
+            raise ValueError(f"{text!r} is not an id of a message") from None
 
     def covers(self, other: "MessageId") -> bool:
         """Whether the other message is this one, or an earlier one of the same epoch."""

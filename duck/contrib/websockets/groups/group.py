@@ -111,8 +111,8 @@ class Groups:
         Raises:
             ConnectionClosed: The connection is closing or gone.
             RuntimeError: The connection is not open yet.
-            TypeError: The data cannot be JSON, the group is no str, or the member is no connection.
-            ValueError: `since` is no id, these groups have no history, the data is too large, or the custom broker
+            TypeError: The data cannot be JSON, the group is not a str, or the member is not a connection.
+            ValueError: `since` is not an id, these groups have no history, the data is too large, or the custom broker
                 keeps no presence.
         """
         _check_name(group)
@@ -133,7 +133,7 @@ class Groups:
         return await self._at_home(member, hub.rejoin(member, group, text, start))
 
     async def leave(self, member: Member, group: str) -> None:
-        """Removes a connection from a group; does nothing if it is no member."""
+        """Removes a connection from a group; does nothing if it is not a member."""
         _check_name(group)
         hub = self._hub_of(member)
         if hub is not None:
@@ -155,7 +155,7 @@ class Groups:
 
         Raises:
             BrokerError: The broker has not taken the message, or the outcome is unknown.
-            TypeError: The data is neither str nor bytes-like, the group is no str, or `exclude` is no connection.
+            TypeError: The data is neither str nor bytes-like, the group is not a str, or `exclude` is not a connection.
             ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
         """
         _check_name(group)
@@ -289,7 +289,7 @@ def _check_function(name: str, arguments: str, function: object) -> None:
 
 
 def _check_name(group: object) -> None:
-    """Raises a TypeError for the name of a group that is no str; at a Redis server 5 would be the same as "5"."""
+    """Raises a TypeError for the name of a group that is not a str; at a Redis server 5 would be the same as "5"."""
     if not isinstance(group, str):
         raise TypeError(f"the name of a group is a str, not {group!r}")
 
@@ -299,7 +299,7 @@ def _home_of(member: Member) -> asyncio.AbstractEventLoop:
 
     Raises:
         RuntimeError: The connection is not open yet.
-        TypeError: It is no connection, but its class, for example.
+        TypeError: It is not a connection, but its class, for example.
     """
     home: object = None if isinstance(member, type) else getattr(member, "_home", None)
     if not isinstance(home, asyncio.AbstractEventLoop):

@@ -32,7 +32,7 @@ class History(NamedTuple):
         """Returns the limits; None for a size of 0, which keeps no history.
 
         Raises:
-            TypeError: The size is no int, or the time to live is no number.
+            TypeError: The size is not an int, or the time to live is not a number.
             ValueError: The size is negative, or the time to live is out of bounds.
         """
         if isinstance(size, bool) or not isinstance(size, int):
@@ -47,7 +47,7 @@ def checked_seconds(name: str, value: object) -> float:
     """Returns the value of an argument that is a time.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is not above 0, or too large for a clock.
     """
     words = f"{name} is a number of seconds, more than 0, such as 5.0, not {value!r}"

@@ -89,7 +89,7 @@ class RedisBroker:
                 self.server = SentinelServer(self._sentinel, new_connection, options, timeout)
             self.server.new_connection()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.label} is no URL of a Redis server: {error}") from None
+            raise ValueError(f"{self.label} is not a URL of a Redis server: {error}") from None
         self.publish_command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         self.history = history
         self.presence = presence
@@ -168,9 +168,9 @@ def _check_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{url!r} is no URL of a Redis server: {error}; {_HINT}") from None
+        raise ValueError(f"{url!r} is not a URL of a Redis server: {error}; {_HINT}") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"{parts.scheme or url!r} is no scheme of a Redis server: {_HINT}")
+        raise ValueError(f"{parts.scheme or url!r} is not a scheme of a Redis server: {_HINT}")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError(f"a unix:// URL of a Redis server has the path of a socket: {_HINT}")

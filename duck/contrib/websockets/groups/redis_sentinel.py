@@ -52,7 +52,7 @@ class SentinelUrl(NamedTuple):
                 address = urlsplit(f"//{host}")
                 sentinels.append((address.hostname or "", address.port or _PORT))
             except ValueError as error:
-                raise ValueError(f"{label} is no URL of Sentinels: {error}; {HINT}") from None
+                raise ValueError(f"{label} is not a URL of Sentinels: {error}; {HINT}") from None
         master, _, number = parts.path.strip("/").partition("/")
         if not master or not all(host for host, _ in sentinels):
             raise ValueError(f"{label} lacks {'a host' if master else 'the name of the master'}: {HINT}")
@@ -121,8 +121,8 @@ class SentinelServer(Server):
         raise ConnectionError(f"{reason}") from (reason if isinstance(reason, Exception) else None)
 
     async def check(self, connection: Any) -> None:
-        """Raises a ConnectionError for a server that is no master any more, before Sentinel has noticed."""
+        """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it."""
         await connection.send_command("ROLE", check_health=False)
         role, *_ = await connection.read_response(disable_decoding=True)
         if role != b"master":
-            raise ConnectionError(f"{connection.host}:{connection.port} is no master any more")
+            raise ConnectionError(f"{connection.host}:{connection.port} is no longer a master")

@@ -125,8 +125,8 @@ def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
 def threads() -> "ThreadPoolExecutor":
     """Returns the threads that compress and decompress large messages for the connections of this thread.
 
-    They start on demand, and end with the thread. The loop's default executor is no substitute: jobs of users may block
-    all its threads for seconds, and every message would wait behind them.
+    They start on demand, and end with the thread. The loop's default executor would not do: jobs of users may block all
+    its threads for seconds, and every message would wait behind them.
     """
     try:
         found: ThreadPoolExecutor = _local.threads

@@ -352,7 +352,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """Logs the exception of a hook, and closes with a reason that reveals no details.
 
         Two cases are exempt: a cancelled task, whose canceller is responsible; and a hook that tried to send after the
-        end of the connection, which is no fault of the hook.
+        end of the connection, which is not a fault of the hook.
         """
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()

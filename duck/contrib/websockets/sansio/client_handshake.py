@@ -8,7 +8,7 @@
 
 A response is read in three stages. The head is collected up to its empty line, at most MOST_HEAD bytes, and httptools
 parses it as a whole. Interim responses (100, 103) are skipped. The content of a refusal is collected, at most MOST_BODY
-bytes, and becomes part of the exception.
+bytes, and becomes part of the exception. `client.dialing` does the I/O.
 """
 
 import base64
@@ -34,13 +34,13 @@ MOST_HEAD = 65536
 MOST_BODY = 65536
 """Limit of the kept content of a refusal, in bytes."""
 
-_MOST_WORDS = 200  # bytes of a text that are quoted in the error
+_MOST_QUOTED = 200  # bytes of a refusal's text that are quoted in the error
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
 _TARGET = re.compile(r"/[!-~]*")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
-_ITS_OWN = frozenset(
+_RESERVED = frozenset(
     {
         "connection",
         "content-length",
@@ -83,7 +83,7 @@ class ResponseHeaders(Mapping[str, str]):
         return isinstance(name, str) and bool(self.get_all(name))
 
     def get_all(self, name: str) -> list[str]:
-        """Returns each value of a name, in order: `Set-Cookie` comes several times and must not be joined."""
+        """Returns each value of a name, in order, for fields such as `Set-Cookie`, which must not be joined."""
         name = name.lower()
         return [value for key, value in self.fields if key.lower() == name]
 
@@ -118,7 +118,7 @@ class ClientHandshake:
 
     Attributes:
         request: The bytes to send.
-        rest: The bytes behind the response, after the agreement.
+        rest: The bytes behind the response; empty before the agreement.
 
     Raises:
         ValueError: The target or a field cannot be sent, or a field belongs to the handshake.
@@ -145,7 +145,7 @@ class ClientHandshake:
 
     def _request(self, target: str, host: str, headers: Fields) -> bytes:
         if not _TARGET.fullmatch(target):
-            raise ValueError(f"{target!r} is no request target: it begins with a slash and is percent-encoded")
+            raise ValueError(f"{target!r} is not a request target: start it with a slash, and percent-encode it")
         fields = [
             ("Host", host),
             ("Upgrade", "websocket"),
@@ -162,7 +162,7 @@ class ClientHandshake:
             offers = ", ".join(format_extension(name, offer.parameters) for name, offer in self._offers.items())
             fields.append(("Sec-WebSocket-Extensions", offers))
         for name, _ in headers:
-            if name.lower() in _ITS_OWN:
+            if name.lower() in _RESERVED:
                 raise ValueError(f"{name} is set by the handshake: remove it from the headers")
             if name.lower() == "host":
                 fields = [field for field in fields if field[0] != "Host"]
@@ -175,10 +175,10 @@ class ClientHandshake:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def feed(self, data: bytes) -> Agreement | None:
-        """Takes bytes of the response; returns the outcome, or None while it is incomplete.
+        """Parses bytes of the response; returns the agreement, or None while the response is incomplete.
 
         Raises:
-            HandshakeRefused: The response has another status than 101.
+            HandshakeRefused: The status of the response is not 101.
             InvalidHandshake: The response breaks the rules.
         """
         if self._refusal is not None:
@@ -209,11 +209,11 @@ class ClientHandshake:
 
     @property
     def refusal(self) -> HandshakeRefused | None:
-        """The refusal whose head has come, with the content received so far."""
+        """The refusal, with the content received so far; None before its head is complete."""
         return None if self._refusal is None else self._refusal.error()
 
     def feed_eof(self) -> None:
-        """Ends the stream.
+        """Handles the end of the stream.
 
         Raises:
             HandshakeRefused: The end of the stream completes a refusal.
@@ -221,8 +221,8 @@ class ClientHandshake:
         """
         if self._refusal is not None:
             raise self._refusal.error()
-        words = "in the middle of its response" if self._received else "without a response"
-        raise InvalidHandshake(f"the server ended the connection {words}")
+        when = "in the middle of its response" if self._received else "without a response"
+        raise InvalidHandshake(f"the server ended the connection {when}")
 
     def _agree(self, response: "_Response") -> Agreement:
         """Checks the 101 response (section 4.1, the second list)."""
@@ -241,34 +241,34 @@ class ClientHandshake:
     def _chosen_subprotocol(self, headers: ResponseHeaders) -> str | None:
         chosen = headers.get("sec-websocket-protocol")
         if chosen is not None and chosen not in self._subprotocols:
-            raise ValueError(f"the server has chosen the subprotocol {chosen!r}, which was not offered")
+            raise ValueError(f"the server chose the subprotocol {chosen!r}, which was not offered")
         return chosen
 
     def _agreed_extensions(self, headers: ResponseHeaders) -> list[Extension]:
-        """Returns the extensions of the answer (section 9.1), each of which must match its offer."""
+        """Returns the extensions of the response (section 9.1), each of which must match its offer."""
         agreed: dict[str, Extension] = {}
         for name, parameters in parse_offers(headers.get("sec-websocket-extensions", "")):
             offer = self._offers.get(name)
             if offer is None or name in agreed:
-                raise ValueError(f"the server has agreed to the extension {name!r}, which was not offered")
+                raise ValueError(f"the server chose the extension {name!r}, which was not offered")
             extension = offer.accept(parameters)
             if extension is None:
                 answer = Offer(name, parameters)
-                raise ValueError(f"the server's answer does not fit our offer: {format_extension(*answer)}")
+                raise ValueError(f"the server's answer does not match our offer: {format_extension(*answer)}")
             if extension.uses_rsv1 and any(other.uses_rsv1 for other in agreed.values()):
-                raise ValueError(f"the server has agreed to two extensions that use RSV1; one is {name!r}")
+                raise ValueError(f"the server chose two extensions that use RSV1; one is {name!r}")
             agreed[name] = extension
         return list(agreed.values())
 
 
 class _Response:
-    """A response other than an interim one, from its head on.
+    """A response, parsed by httptools.
 
     Args:
         head: The head, up to its empty line.
 
     Raises:
-        InvalidHandshake: The head is not one of HTTP/1.1.
+        InvalidHandshake: The head is not that of an HTTP/1.1 response.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -286,7 +286,7 @@ class _Response:
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
-            if not self._is_head:  # otherwise it is a 101 without Upgrade, which the parser rejects
+            if not self._is_head:  # else a 101 response without Upgrade, which the parser rejects after its head
                 raise InvalidHandshake(f"the response is not HTTP/1.1: {error}") from None
         self.status = self._parser.get_status_code()
         self.headers = ResponseHeaders(self._fields)
@@ -296,7 +296,7 @@ class _Response:
             raise InvalidHandshake(f"the response is HTTP/{version}, not HTTP/1.1", self.status, self.headers)
 
     def feed(self, data: bytes) -> None:
-        """Takes bytes of the content.
+        """Parses bytes of the content.
 
         Raises:
             HandshakeRefused: The content is complete, or has reached its limit.
@@ -304,17 +304,17 @@ class _Response:
         if data and not self._complete:
             try:
                 self._parser.feed_data(data)
-            except self._parser_error:  # the status is sufficient
+            except self._parser_error:  # the error needs only the status
                 self._complete = True
         if self._complete or len(self._body) >= MOST_BODY:
             raise self.error()
 
     def error(self) -> HandshakeRefused:
-        """The exception for this response."""
-        words = f"the server refused the connection: {self.status} {reason_phrase(self.status)}".rstrip()
+        """Returns the exception for this response."""
+        message = f"the server refused the connection: {self.status} {reason_phrase(self.status)}".rstrip()
         if self.headers.get("content-type", "").startswith("text/plain") and self._body:
-            words += f": {printable(self._body[:_MOST_WORDS].decode(errors='replace').strip())}"
-        return HandshakeRefused(words, self.status, self.headers, bytes(self._body[:MOST_BODY]))
+            message += f": {printable(self._body[:_MOST_QUOTED].decode(errors='replace').strip())}"
+        return HandshakeRefused(message, self.status, self.headers, bytes(self._body[:MOST_BODY]))
 
     # Callbacks of httptools
 
@@ -332,5 +332,5 @@ class _Response:
 
 
 def _has_token(value: str, token: str) -> bool:
-    """Whether a comma-separated header has a member, ignoring case."""
+    """Whether a comma-separated field value has a member, in any case."""
     return token in [member.strip(" \t") for member in value.lower().split(",")]

@@ -1,10 +1,11 @@
 """One WebSocket connection without I/O: bytes in, messages out, and bytes to send (RFC 6455), for both roles.
 
-`states` has the states of both directions and their transitions. A close frame answers that of the peer; after a breach
-of a rule it tells the peer the reason. After a close frame has left, nothing else leaves, and received data messages
-are dropped (section 5.5.1). After a close frame or a breach has come, nothing more is read.
+`states` has the states of both directions and their transitions. Our close frame answers that of the peer, or gives the
+reason after a breach of a rule. After it nothing else is sent, and received data messages are dropped (section 5.5.1).
+After a received close frame or a breach, nothing more is read.
+
 `is_over` is true when only the end of the stream is left to wait for. The owner of the connection sends the bytes that
-`take_outgoing` returns.
+`take_outgoing` returns. Owners are `protocol.ConnectionProtocol`, and `hosts.asgi.Bridge` in the role of a client.
 """
 
 import builtins
@@ -30,9 +31,9 @@ __all__ = ["Connection", "check_close", "check_text", "parse_close"]
 
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NO_TEXT = -1
-_ANY = builtins.BaseException  # the built-in class, because this module's import of the same name hides it
+_ANY = builtins.BaseException  # the built-in class; the imported one of the same name hides it
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
-_OPEN = Outgoing.OPEN  # read for each message; looking them up in the class takes several times as long
+_OPEN = Outgoing.OPEN  # for use by each message; a look-up in the class takes several times as long
 _CLOSED = Outgoing.CLOSED
 
 
@@ -41,11 +42,11 @@ def _may_be_sent(code: int) -> bool:
 
 
 def check_close(code: int, reason: str = "") -> None:
-    """Checks the content of a close frame, before anything of the connection changes (sections 5.5.1 and 7.4).
+    """Checks the content of a close frame, before the connection changes (sections 5.5.1 and 7.4).
 
     Raises:
-        TypeError: The code is no int, or the reason is no str.
-        ValueError: The code must not appear in a close frame, or the reason has lone surrogates.
+        TypeError: The code is not an int, or the reason is not a str.
+        ValueError: A close frame must not contain the code, or the reason has lone surrogates.
     """
     if not isinstance(code, int):
         raise TypeError(f"a close code is an int, not {code!r}")
@@ -74,7 +75,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
-    """Raises ValueError for invalid UTF-8, which must not leave in a text message (section 8.1).
+    """Raises ValueError for invalid UTF-8, which must not be sent in a text message (section 8.1).
 
     Args:
         payload: The payload of the message, or of a fragment.
@@ -92,8 +93,8 @@ def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
 
 def _close_payload(code: int, reason: str) -> bytes:
     """Returns the payload of a close frame; a reason that is too long is cut at a character (section 5.5)."""
-    words = reason.encode()[:123]
-    return code.to_bytes(2) + words.decode(errors="ignore").encode()
+    cut = reason.encode()[:123]
+    return code.to_bytes(2) + cut.decode(errors="ignore").encode()
 
 
 class Connection:
@@ -101,20 +102,22 @@ class Connection:
 
     Args:
         client: The role of this end. A client masks its frames, and accepts only unmasked frames.
-        max_size: Bytes of the largest message, on the wire and decoded; None for no limit. An encoded message may be a
-            sixteenth larger on the wire, because some data does not compress.
+        max_size: Bytes of the largest message, as received and decoded; None for no limit. The received form may be a
+            sixteenth larger if it is encoded, because some data does not compress.
         extensions: The negotiated extensions, in the order in which they encode.
+
+    Attributes:
         outgoing: The state of the sending direction.
         incoming: The state of the receiving direction.
-        ended: Whether the stream has ended, however caused.
+        ended: Whether the stream has ended, for any reason.
         fault: An error of an extension that is not the peer's fault, for the owner to log.
         parts: Whether messages are received part by part.
-        reader: Reads the stream. An owner that feeds it directly passes the messages to `received`.
-        writer: Holds the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
-        deflate: The permessage-deflate extension, if it is the only one. Its messages then take a shorter way.
-        close_code: The code of the end: the peer's, else ours; 1006 without a close frame; None before the end.
-        close_reason: The reason that came with it.
-        own_code: The code of our close frame, unless that answers the peer's; None before it has left.
+        reader: Parses the stream. An owner that feeds it directly passes the messages to `received`.
+        writer: Gathers the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
+        deflate: The permessage-deflate extension, if it is the only one; its messages may take the fast path.
+        close_code: The close code: the peer's, else ours; 1006 without a close frame; None before the end.
+        close_reason: The reason that belongs to it.
+        own_code: The code of our close frame; None before it is sent, or if it answers the peer's.
         close_received: The close frame of the peer.
         failed: The rule that the peer has broken.
     """
@@ -156,7 +159,7 @@ class Connection:
         self.deflate = extensions[0] if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate else None
         self._compressing = False
         self._gathered: list[Frame] | None = None
-        self._text = 0  # UTF-8 state of the fragmented text being sent; _NO_TEXT of a binary message
+        self._text = 0  # UTF-8 state of the fragmented text being sent; _NO_TEXT for a binary message
         limit = codec.MAX_LENGTH if max_size is None else max_size
         rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
@@ -185,12 +188,12 @@ class Connection:
         return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
 
     def is_encoded(self, opcode: int) -> bool:
-        """Whether a message of the reader has to pass `decode`."""
+        """Whether a message of the reader must be passed to `decode`."""
         return opcode & self.encoded != 0 and opcode & 0b1111 < OpCode.CLOSE
 
     @property
     def close_sent(self) -> bool:
-        """Whether a close frame has left."""
+        """Whether our close frame has been written."""
         return self.writer.closed
 
     @property
@@ -200,7 +203,7 @@ class Connection:
 
     @property
     def is_writable(self) -> bool:
-        """Whether data sent before a close frame may still leave."""
+        """Whether bytes may be written: no close frame has been written, and the stream has not ended."""
         return self.outgoing is not _CLOSED
 
     @property
@@ -218,7 +221,7 @@ class Connection:
 
     @property
     def is_breached(self) -> bool:
-        """Whether the peer has broken a rule, told or not."""
+        """Whether the peer has broken a rule, answered or not."""
         return self._breach is not None
 
     @property
@@ -234,9 +237,9 @@ class Connection:
     # Receiving
 
     def receive_parts(self, max_size: int | None) -> None:
-        """Has messages received part by part, as `codec.MessageReader` returns them; must precede the first byte.
+        """Makes the reader return messages part by part; must be called before the first byte.
 
-        Extensions other than permessage-deflate take whole messages. With them nothing changes.
+        With extensions other than permessage-deflate, which decode whole messages, it has no effect.
 
         Args:
             max_size: Bytes of the largest message, in place of the limit of whole messages.
@@ -248,7 +251,7 @@ class Connection:
             self.reader = codec.MessageReader(limit, not self.client, self.deflate is not None, parts=True)
 
     def receive(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Takes the next bytes of the stream. The caller must call `respond` after it has passed on the messages.
+        """Parses the next bytes of the stream. The caller must call `respond` after it has delivered the messages.
 
         Returns:
             (opcode, payload) of each complete message and control frame. Pings have been answered.
@@ -267,9 +270,9 @@ class Connection:
         return decoded
 
     def respond(self) -> None:
-        """Answers the close frame or the breach of a rule in the last receiving call.
+        """Answers the received close frame, or a breach of a rule.
 
-        A separate step, so that replies to earlier messages leave first.
+        This is a separate step, so that replies to earlier messages are sent first.
         """
         if self._close_frame is not None:
             self._receive_close(self._close_frame)
@@ -278,17 +281,17 @@ class Connection:
             self.fail(self._breach)
 
     def breach(self, error: BaseException) -> None:
-        """Notes that the bytes behind the received messages break a rule; `respond` tells the peer."""
+        """Notes that the bytes behind the received messages break a rule; `respond` closes the connection."""
         self._breach = error
         if self.failed is None:
             self.incoming = Incoming.UNANSWERED
 
     def refuse(self, error: builtins.BaseException) -> None:
-        """Notes that the next message cannot be decoded; `respond` tells the peer.
+        """Notes that the next message cannot be decoded; `respond` closes the connection.
 
         Args:
-            error: The error of `decode`. If it is not the peer's fault it becomes `fault`, and the peer learns no
-                details.
+            error: The error of `decode`. If it is not the peer's fault, it becomes `fault`, and the close frame
+                contains no details.
         """
         if isinstance(error, (ExtensionError, ProtocolError)):
             try:
@@ -296,7 +299,7 @@ class Connection:
             except (TypeError, ValueError) as unsendable:  # a fault of the extension that has raised the error
                 error = unsendable
             else:
-                # The traceback would keep all decompressed data alive until the peer closes.
+                # The traceback would keep the decompressed data in memory until the peer closes.
                 error.__traceback__ = error.__context__ = None
                 self.breach(error)
                 return
@@ -304,12 +307,12 @@ class Connection:
         self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
 
     def prepare_close(self, code: int, reason: str) -> None:
-        """Announces `close`, which follows the data already sent; nothing more may be sent."""
+        """Announces `close`, which follows after queued data has left; no more messages may be sent."""
         self._prepare_end()
         self.close_code, self.close_reason = code, reason
 
     def prepare_response(self) -> None:
-        """Announces `respond`, which follows the data already sent; nothing more may be sent."""
+        """Announces `respond`, which follows after queued data has left; no more messages may be sent."""
         self._prepare_end()
         self.incoming = Incoming.ANSWERING
         if self._close_frame is not None:
@@ -321,7 +324,7 @@ class Connection:
             self.outgoing = Outgoing.ENDING
 
     def receive_eof(self) -> None:
-        """Notes the end of the stream, however caused."""
+        """Notes the end of the stream, for any reason."""
         self.ended = True
         self.outgoing = Outgoing.CLOSED
         for extension in self.extensions:
@@ -331,7 +334,7 @@ class Connection:
             self.close_code = CloseCode.ABNORMAL_CLOSURE
 
     def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
-        """Applies the rules to the next messages of `reader`, as `receive`, but leaves messages encoded.
+        """Applies the rules to the last messages of `reader`, as `receive` does, but does not decode them.
 
         Args:
             messages: The messages and control frames of the last call of `reader`.
@@ -375,7 +378,7 @@ class Connection:
                 frame = extension.decode(frame, self._max_size)
             kind, payload = frame.opcode, frame.payload
             if kind not in (OpCode.TEXT, OpCode.BINARY):
-                raise TypeError(f"an extension has decoded a message to {frame!r}: give a frame of text or binary data")
+                raise TypeError(f"an extension has decoded a message to {frame!r}: return a TEXT or BINARY frame")
             if self._max_size is not None and len(payload) > self._max_size:
                 raise PayloadTooBig("message too big")
         if kind == OpCode.TEXT and codec.utf8_state(payload):
@@ -383,7 +386,7 @@ class Connection:
         return kind, payload
 
     def inflating(self) -> Inflating:
-        """Returns the decompression of the next compressed message, for a connection that receives parts."""
+        """Returns the decompressor of the next compressed message, for a connection that receives parts."""
         assert self.deflate is not None
         return Inflating(self.deflate, self._max_size)
 
@@ -408,16 +411,16 @@ class Connection:
     def send(self, opcode: int, payload: bytes, fin: bool = True) -> None:
         """Queues a message, a fragment, a ping or a pong.
 
-        The size of the first fragment decides on the compression of a message. Other extensions take only whole
+        The size of the first fragment decides whether a message is compressed. Other extensions encode only whole
         messages: the fragments are gathered, and leave as one frame.
 
         Args:
-            opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others.
-            payload: Not copied if it is large.
-            fin: Whether it ends its message.
+            opcode: TEXT or BINARY for the first fragment of a message, CONTINUATION for the others; PING or PONG.
+            payload: The payload; a large one is not copied.
+            fin: Whether the payload ends its message.
 
         Raises:
-            ConnectionClosed: A close frame has left, or the stream has ended.
+            ConnectionClosed: A close frame has been written, or the stream has ended.
             ValueError: The opcode is none of these, a control frame is over 125 bytes or not final, or a text is not
                 UTF-8.
             RuntimeError: A message begins inside a fragmented one, or continues without a beginning.
@@ -481,7 +484,7 @@ class Connection:
             self._text = check_text(payload, self._text, fin)
 
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
-        """Compresses a message for `send_compressed`; may run in another thread, for one message at a time."""
+        """Compresses a message for `send_compressed`; may be called in another thread, for one message at a time."""
         deflate = self.deflate
         assert deflate is not None
         last = len(fragments) - 1
@@ -507,7 +510,7 @@ class Connection:
         return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
-        """Returns first byte and payload of the single frame that the fragments of a message become."""
+        """Joins the fragments of a message, and encodes it; returns the first byte and the payload of its frame."""
         frame = gathered[0]
         if len(gathered) > 1:
             frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
@@ -516,7 +519,7 @@ class Connection:
         return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Queues a close frame, unless one has left already.
+        """Queues a close frame, unless one has been written already.
 
         Args:
             code: See `check_close`; 1005 for a close frame without code.
@@ -539,7 +542,7 @@ class Connection:
         return self.writer.take()
 
     def fail(self, error: BaseException) -> None:
-        """Ends the connection because of an error of the peer, and tells it (section 7.1.7)."""
+        """Fails the connection because of an error of the peer, with a close frame for it (section 7.1.7)."""
         self.failed = error
         self.incoming = Incoming.FAILED
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))

@@ -1,7 +1,7 @@
-"""The opening handshake without I/O (RFC 6455, section 4): `check` a request, then `agree` to it.
+"""The opening handshake of a server without I/O (RFC 6455, section 4.2).
 
-The agreement is an `Acceptance`, and a refusal is a `HandshakeError`. Each host renders them in its own way: as an
-HTTP/1.1 response (`switching_protocols`, `refusal`) or as ASGI events.
+`check` validates a request, and `agree` negotiates. The result is an `Acceptance`; a refusal is a `HandshakeError`.
+Hosts render both as an HTTP/1.1 response (`switching_protocols`, `refusal`) or as ASGI events.
 """
 
 import binascii
@@ -54,7 +54,7 @@ _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION))
 
 
 class Acceptance(NamedTuple):
-    """The answer to an accepted request.
+    """The content of the response to an accepted request.
 
     Attributes:
         key: The value of `Sec-WebSocket-Accept`, which only HTTP/1.1 uses.
@@ -108,7 +108,7 @@ class Handshake:
         """Adds a header field to the 101 response, such as Set-Cookie. A name may be added several times.
 
         Raises:
-            ValueError: The name is no token or belongs to the handshake, or the value has a control character or one
+            ValueError: The name is not a token or belongs to the handshake, or the value has a control character or one
                 beyond Latin-1.
         """
         check_field(name, value)
@@ -116,7 +116,7 @@ class Handshake:
 
     @property
     def acceptance(self) -> Acceptance:
-        """The answer in its current state."""
+        """The acceptance with the current subprotocol and header fields."""
         return self._acceptance._replace(headers=tuple(self._headers))
 
 
@@ -127,7 +127,7 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
         ValueError: The field would break the response, or is reserved for the host.
     """
     if not isinstance(name, str) or not isinstance(value, str):
-        raise ValueError(f"a header field is a str for a name and one for a value, not {name!r}: {value!r}")
+        raise ValueError(f"the name and the value of a header field are str, not {name!r}: {value!r}")
     if _TOKEN.fullmatch(name) is None:
         raise ValueError(f"{name!r} cannot name a header field: use a token (RFC 9110, section 5.6.2)")
     if name.lower() in reserved:
@@ -137,7 +137,7 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"a header field has characters of Latin-1 only: {name}: {value!r}") from None
+        raise ValueError(f"character beyond Latin-1 in {name}: {value!r}") from None
 
 
 def check_refusal(error: HandshakeError) -> None:
@@ -157,8 +157,8 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
 
     Args:
         request: Only its method, HTTP version, headers and `secure` are used.
-        allowed_origins: The entries of an `AllowedOrigins`, whose pages may connect; None for the host's own origin. A
-            request without Origin comes from no browser, and is not checked.
+        allowed_origins: The entries of an `AllowedOrigins`; None for the host's own origin. A request without Origin is
+            not from a browser, and its origin is not checked.
 
     Returns:
         `Sec-WebSocket-Key`, for `agree`.
@@ -176,14 +176,14 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         raise HandshakeError(426, missing, _UPGRADE, fields=("Upgrade",))
     if not _has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
-    # The protocol would change behind the body (RFC 9110, section 7.8), which is not read here.
-    if getattr(request.headers, "announce_body", True) and _has_body(header):  # a host's own headers may lack the flag
+    # The new protocol would begin behind the body (RFC 9110, section 7.8), which is not read here.
+    if getattr(request.headers, "announce_body", True) and _has_body(header):  # other hosts' headers lack the flag
         body = ("Content-Length", "Transfer-Encoding")
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A repeated field becomes a list, which fails every check here.
     if header("sec-websocket-version", "").strip(" \t") != _VERSION:
-        spoken = f"only WebSocket version {VERSION} is supported"
-        raise HandshakeError(426, spoken, _UPGRADE, fields=("Sec-WebSocket-Version",))
+        supported = f"only WebSocket version {VERSION} is supported"
+        raise HandshakeError(426, supported, _UPGRADE, fields=("Sec-WebSocket-Version",))
     key = header("sec-websocket-key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
@@ -208,7 +208,7 @@ def agree(
 
     Raises:
         HandshakeError: 400, for malformed offers of extensions.
-        Exception: An error of a negotiator, or a TypeError or ValueError for an extension that cannot be answered.
+        Exception: An error of a negotiator, or a TypeError or ValueError for an invalid result of one.
     """
     header = request.headers.get
     subprotocol = None
@@ -225,7 +225,7 @@ def agree(
 
 
 def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
-    """The head of the 101 response of HTTP/1.1.
+    """Returns the head of the 101 response of HTTP/1.1.
 
     Args:
         lines: Header lines of the host, each with its CRLF.
@@ -251,7 +251,7 @@ def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
 
 def reason_phrase(status: int) -> str:
     """Returns the reason phrase of a status line; "" for a status that is not registered."""
-    from http import HTTPStatus  # slow to import, and only refusals need it
+    from http import HTTPStatus  # slow to import, and needed only for refusals
 
     try:
         return HTTPStatus(status).phrase
@@ -260,7 +260,7 @@ def reason_phrase(status: int) -> str:
 
 
 def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") -> bytes:
-    """Returns the HTTP/1.1 response to a refused request; it ends the connection.
+    """Returns the HTTP/1.1 response to a refused request; its Connection field announces the close.
 
     Args:
         head_only: Whether to omit the body, but not its length, as for HEAD.
@@ -283,7 +283,7 @@ def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") 
 
 
 def _has_token(value: str, token: str) -> bool:
-    """Whether a comma-separated header has a member, ignoring case."""
+    """Whether a comma-separated field value has a member, in any case."""
     value = value.lower()
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
 

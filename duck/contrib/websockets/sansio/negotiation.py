@@ -1,4 +1,4 @@
-"""Negotiation of extensions without I/O: offers of the client in, extensions and answer out (RFC 6455, section 9.1)."""
+"""Negotiation of extensions without I/O (RFC 6455, section 9.1): the grammar of the header field, and the choice."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Parameters = Sequence[tuple[str, str | None]]
 """(name, value) in the original order; (name, None) for a parameter without value."""
 
 Negotiator = Callable[[Parameters], Extension | None]
-"""Takes the parameters of an offer; returns the extension for this connection, or None to decline the offer."""
+"""Called with the parameters of an offer; returns the extension for the connection, or None to decline the offer."""
 
 
 class Offer(NamedTuple):
@@ -44,9 +44,9 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def parse_offers(header: str) -> list[Offer]:
-    """The offers in the value of Sec-WebSocket-Extensions, in the client's order of preference.
+    """Parses the value of Sec-WebSocket-Extensions; returns the offers in the client's order of preference.
 
-    Several fields are one field with commas between. A list may have empty members (RFC 9110, section 5.6.1).
+    The values of repeated fields are joined by commas. A list may have empty members (RFC 9110, section 5.6.1).
 
     Raises:
         ValueError: The value does not match the grammar. The message gives the position.
@@ -72,29 +72,29 @@ def parse_offers(header: str) -> list[Offer]:
 
 
 def _value(token: str | None, quoted: str | None, at: int) -> str | None:
-    """The value of a parameter. A quoted value must be a token without its quotes."""
+    """Returns the value of a parameter. A quoted value must be a token without its quotes."""
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
     if re.fullmatch(TOKEN, value) is None:
-        raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is no token")
+        raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is not a token")
     return value
 
 
 def format_extension(name: str, parameters: Parameters) -> str:
-    """One member of Sec-WebSocket-Extensions.
+    """Formats one member of Sec-WebSocket-Extensions.
 
     Raises:
-        ValueError: A name or value is no token.
+        ValueError: A name or value is not a token.
     """
     for word in (name, *(word for parameter in parameters for word in parameter)):
         if word is not None and re.fullmatch(TOKEN, word) is None:
-            raise ValueError(f"{word!r} is no token (RFC 9110, section 5.6.2), as Sec-WebSocket-Extensions needs")
+            raise ValueError(f"Sec-WebSocket-Extensions consists of tokens (RFC 9110, section 5.6.2), not {word!r}")
     return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)])
 
 
 def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extension]:
-    """The agreed extensions: the first accepted offer of each, in the client's order.
+    """Returns the agreed extensions: the first accepted offer of each, in the client's order.
 
     Args:
         header: The value of Sec-WebSocket-Extensions.

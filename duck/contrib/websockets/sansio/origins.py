@@ -1,4 +1,4 @@
-"""Origins of pages (RFC 6454) and host names, and the patterns that allow them. No I/O."""
+"""Origins of pages (RFC 6454) and host names, and the sets of allowed ones."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["AllowedOrigins", "HostPatterns", "Origin", "allowed_origins", "host_of", "is_allowed", "origin_of"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_WEB = {"ws": "http", "wss": "https"}  # some clients send the scheme of the connection instead of the page's
+_WEB = {"ws": "http", "wss": "https"}  # some clients send the scheme of the connection, not of the page
 
 _SCHEME = r"([a-z][a-z0-9+.-]*)://"
 _HOST = r"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()+;=-]+)"
@@ -20,7 +20,7 @@ _AUTHORITY = re.compile(_HOST + _PORT)
 _ORIGIN = re.compile(_SCHEME + _HOST + _PORT)
 _ENTRY = re.compile(_SCHEME + r"(\*\.)?" + _HOST + r"(?::([0-9]{1,5}))?/?")
 
-# Origins of pages without a host: sandboxed frames and data: URLs in all browsers, files in some.
+# Origins of pages without a host: sandboxed frames and data: URLs in all browsers, local files in some.
 _OPAQUE = frozenset({"null", "file://"})
 
 
@@ -37,13 +37,13 @@ class Origin(NamedTuple):
 
 
 def origin_of(text: str) -> Origin | None:
-    """The origin in the value of an Origin field, in lower case; None for any other text."""
+    """Parses the value of an Origin field in lower case; returns None for an invalid value."""
     match = _ORIGIN.fullmatch(text)
     return None if match is None else _origin(*match.groups())
 
 
 def host_of(text: str, scheme: str) -> Origin | None:
-    """The origin of a scheme and the value of a Host field, in lower case; None for an invalid value."""
+    """Returns the origin of a scheme and a Host field's value in lower case; None for an invalid value."""
     match = _AUTHORITY.fullmatch(text)
     return None if match is None else _origin(scheme, *match.groups())
 
@@ -54,7 +54,7 @@ def _origin(scheme: str, host: str, port: str | None) -> Origin | None:
     if number is not None and number > 65535:
         return None
     if host[0] == "[":
-        import ipaddress  # slow to import, and only here
+        import ipaddress  # slow to import, and needed only for such hosts
 
         try:
             host = str(ipaddress.IPv6Address(host[1:-1]))
@@ -89,8 +89,8 @@ class AllowedOrigins:
             `file://` for pages without a host; `*` for all.
 
     Raises:
-        TypeError: The entries are one str, or an entry is no str.
-        ValueError: An entry is the origin of no page. The message gives a valid form.
+        TypeError: The entries are one str, or an entry is not a str.
+        ValueError: An entry cannot be the origin of a page. The message gives a valid form.
     """
 
     __slots__ = ("_all", "_hosts", "_opaque")
@@ -110,7 +110,7 @@ class AllowedOrigins:
         self._hosts = {where: HostPatterns(names) for where, names in hosts.items()}
 
     def __contains__(self, text: str) -> bool:
-        """Whether the set contains an origin: the value of an Origin field in lower case."""
+        """Whether the set contains an origin, given as the value of an Origin field in lower case."""
         if self._all or text in self._opaque:
             return True
         origin = origin_of(text)
@@ -118,11 +118,11 @@ class AllowedOrigins:
 
 
 def _entry(text: str) -> Origin:
-    """The origin of an entry in lower case; its host may be a pattern."""
+    """Parses an entry in lower case; the host of the result may be a pattern."""
     match = _ENTRY.fullmatch(text)
     origin = None if match is None else _origin(match[1], match[3], match[4])
     if match is None or origin is None or not _is_possible(origin, match[2]):
-        raise ValueError(f"has {text!r}, which is the origin of no page: {_advice(text)}")
+        raise ValueError(f"has {text!r}, which cannot be the origin of a page: {_advice(text)}")
     return origin._replace(host=(match[2] or "") + origin.host)
 
 
@@ -151,10 +151,10 @@ def _advice(text: str) -> str:
 
 
 def checked_names(names: object, what: str, example: str) -> Collection[str]:
-    """Returns a collection of str. One str is refused, although its characters are str as well.
+    """Returns `names` if it is a collection of str. A single str is refused, although it contains str.
 
     Raises:
-        TypeError: It is no such collection. The message gives a valid form.
+        TypeError: `names` is not such a collection. The message gives a valid form.
     """
     if isinstance(names, str):
         raise TypeError(f"is a list of {what}, not one str: write [{names!r}]")
@@ -172,7 +172,7 @@ def _compiled(entries: tuple[str, ...]) -> AllowedOrigins:
 
 
 def allowed_origins(entries: Collection[str]) -> AllowedOrigins:
-    """The `AllowedOrigins` of a list, cached by its entries; raises the same errors."""
+    """Returns the `AllowedOrigins` of a list, cached by its entries; raises the same errors."""
     return _compiled(tuple(checked_names(entries, "origins", "https://example.org")))
 
 
@@ -180,8 +180,8 @@ def is_allowed(request: "HttpRequest", allowed: Sequence[str] | None = None) -> 
     """Whether the page that sent a request may connect; foreign pages could act for their visitor (CWE-1385).
 
     Args:
-        request: Only its headers and `secure` are used. Without an Origin it comes from no browser, and is allowed.
-        allowed: The entries of an `AllowedOrigins`; None for the origin of the host to which the request goes.
+        request: Only its headers and `secure` are used. A request without Origin is not from a browser, and is allowed.
+        allowed: The entries of an `AllowedOrigins`; None for the origin of the request's own host.
     """
     origin = request.headers.get("origin", "").strip(" \t").lower()
     return not origin or (_is_same_origin(origin, request) if allowed is None else origin in allowed_origins(allowed))

@@ -82,10 +82,10 @@ class Server(asyncio.Protocol):
         self, application: Any, kwargs: Mapping[str, Any], secure: bool, scope: Mapping[str, Any] | None
     ) -> None:
         if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
-            raise TypeError(f"{application!r} is no view class, no list of routes and no ASGI application")
+            raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
         for route in application if isinstance(application, Sequence) else ():
             if not hasattr(route, "match"):
-                raise TypeError(f"{route!r} is no route: write such as path('/', View) of duck.urls")
+                raise TypeError(f"{route!r} is not a route: write such as path('/', View) of duck.urls")
         self._application = application
         self._kwargs = kwargs
         self._secure = secure
@@ -170,7 +170,7 @@ class Server(asyncio.Protocol):
 
     def _start(self, view_class: Any, request: HttpRequest, found: Mapping[str, Any]) -> None:
         if not (isinstance(view_class, type) and issubclass(view_class, WebSocketView)):
-            self._refuse(request, HandshakeError(426, "this is no WebSocket endpoint"))
+            self._refuse(request, HandshakeError(426, "this endpoint does not serve WebSockets"))
             return
         self.label = view_class.__name__
         self.view = view = view_class(request, **self._kwargs, **found)
