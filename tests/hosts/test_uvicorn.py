@@ -332,3 +332,18 @@ def test_a_second_start_of_a_response(run, serving_asgi, dial, caplog):
 
     run(scenario())
     assert "Exception in ASGI application" in caplog.text
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_body_that_is_no_bytes_leaves_no_client_without_an_end(run, serving_asgi, dial, caplog, more):
+    bodies = [{**BODY, "body": b"begun", "more_body": True}] * more
+    start = {**START, "headers": [(b"transfer-encoding", b"chunked")]}
+
+    async def scenario():
+        async with serving_asgi(answering(start, *bodies, {**BODY, "body": "text"})) as server, dial(server) as peer:
+            status, headers = await peer.head()
+            assert (status, headers.get("transfer-encoding")) == (404, None)  # the body leaves unchunked
+            assert await peer.reader.read() == b"begun" * more
+
+    run(scenario())
+    assert "is bytes, not 'text'" in caplog.records[-1].exc_text

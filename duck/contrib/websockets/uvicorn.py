@@ -384,7 +384,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Starts a response other than 101; its head leaves with the first part of its body."""
         lines = [*self._server_state.default_headers, *headers]
         self._bodiless = status in handshake.BODILESS
-        dropped = (b"connection", b"content-length") if status == 204 else (b"connection",)
+        # The body leaves as it is: unchunked, and none for a 204.
+        dropped = (b"connection", b"transfer-encoding", *((b"content-length",) if status == 204 else ()))
         lines = [(name, value) for name, value in lines if name.lower() not in dropped]
         head = b"HTTP/1.1 %d %b\r\n" % (status, handshake.reason_phrase(status).encode())
         self._denial = head + _serialize([*lines, (b"connection", b"close")])

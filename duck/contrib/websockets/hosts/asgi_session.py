@@ -232,10 +232,13 @@ class Session:
         host = self._host
         if host is None or self._disconnect is not None:
             raise ConnectionClosed
+        body = event.get("body", b"")
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"'websocket.http.response.body' takes a 'body' that is bytes, not {body!r}")
         more = bool(event.get("more_body", False))
         if not more:
             self._stage = Stage.CLOSED
-        await host.deny_body(event.get("body", b""), more)
+        await host.deny_body(bytes(body), more)
         if not more:
             self.disconnected()
 
