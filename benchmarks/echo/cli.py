@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("the load client needs Linux, for epoll and to pin processes to cores")
     else:
         try:
-            for name in ("floor",) if options.clients is not None else ("load", "floor"):
+            for name in ("floor", "load" if options.clients is None else "floor_client"):
                 programs.build(name)
         except programs.BuildError as error:
             return _refuse(str(error))

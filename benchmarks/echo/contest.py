@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import cores, launch, processes
+from . import cores, launch, processes, programs
 from .client import GRACE, LoadError
 from .cores import Cores
 from .measure import Sample
@@ -85,8 +85,10 @@ def _seconds(pair: Cores) -> float:
 def _running(
     client: Server, workload: Workload, port: int, core: int, seconds: float, warmup: float
 ) -> Iterator["subprocess.Popen[str]"]:
-    words = [sys.executable, "-m", "benchmarks.echo.clients", client.module, workload.mode]
-    words += ["--url", f"ws://{HOST}:{port}{workload.path}", "--variant", client.variant]
+    words = [str(programs.build("floor_client"))]
+    if client.module:
+        words = [sys.executable, "-m", "benchmarks.echo.clients", client.module]
+    words += [workload.mode, "--url", f"ws://{HOST}:{port}{workload.path}", "--variant", client.variant]
     words += ["--depth", str(workload.depth), "--size", str(workload.size)]
     words += ["--warmup", str(warmup), "--seconds", str(seconds)]
     with cores.pinned(core):

@@ -56,7 +56,7 @@ RUNS = (
         ",".join(_SHORT),
     ),
     # Hooks, because they are the like of picows' callbacks.
-    Run("clients", "duck,duck-hooks,picows,websockets,aiohttp", clients=True, ours="duck-hooks"),
+    Run("clients", "duck,duck-hooks,picows,websockets,aiohttp,floor", clients=True, ours="duck-hooks"),
 )
 
 

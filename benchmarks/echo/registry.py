@@ -16,7 +16,7 @@ class Server:
     Attributes:
         name: On the command line and in results.
         title: In tables and charts.
-        module: In `benchmarks.echo.servers`; empty for the floor, which is a C program.
+        module: In `benchmarks.echo.servers`, or `clients`; empty for the floor, which is a C program.
         packages: What has to be installed, by their names for pip.
         loop: Its event loop, see `servers.options`.
         variant: Which of the module's several servers.
@@ -141,6 +141,7 @@ CLIENTS: tuple[Server, ...] = (
     Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
     Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),
     Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop")),
+    Server("floor", "C floor", ""),
 )
 """Clients, whose modules are in `benchmarks.echo.clients`."""
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.echo import cli, client, cores, launch, published, report, results, run, summary
+from benchmarks.echo import cli, client, contest, cores, launch, programs, published, report, results, run, summary
 from benchmarks.echo.measure import measure
-from benchmarks.echo.registry import Server, named
+from benchmarks.echo.registry import CLIENTS, Server, named
 from benchmarks.echo.workloads import Workload
 from duck.contrib.websockets.codec import describe
 from duck.contrib.websockets.opcodes import OpCode
@@ -91,15 +91,15 @@ def test_measures_duck_and_the_floor(tmp_path):
 def test_measures_clients(tmp_path):
     names = ["depth64", "receive", "connect"]
     done = benchmark(
-        *("--quick", "--seconds", "0.1", "--clients", "duck,duck-hooks"),
+        *("--quick", "--seconds", "0.1", "--clients", "duck,duck-hooks,floor", "--baseline", "floor"),
         *("--workloads", ",".join(names), "--out", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
-    assert "| client CPU each | client busy |" in done.stdout
+    assert "| client CPU each | client busy | x C floor by CPU |" in done.stdout
     found = results.read(tmp_path / "echo.toml")
     assert found["clients"]
     assert {(sample["workload"], sample["server"]) for sample in found["samples"] if sample["value"] > 0} == {
-        (name, client) for name in names for client in ("duck", "duck-hooks")
+        (name, client) for name in names for client in ("duck", "duck-hooks", "floor")
     }
 
 
@@ -310,7 +310,8 @@ class Liar:
                 name, _, value = line.partition(": ")
                 key = value if name == "Sec-WebSocket-Key" else key
             connection.sendall(
-                f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {self._accept(key)}\r\n\r\n".encode()
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                + f"Sec-WebSocket-Accept: {self._accept(key)}\r\n\r\n".encode()
             )
             while len(request := received.read(6 + 32)) == 6 + 32:
                 mask = int.from_bytes(request[2:6] * 8)
@@ -363,6 +364,30 @@ def test_a_lie_is_found_out(lie, pair):
 def test_a_wrong_proof_is_found_out(pair):
     with pytest.raises(client.LoadError, match="wrong Sec-WebSocket-Accept"):
         deceive(Liar(frame, accept=lambda key: accept_key("another")), pair)
+
+
+@pytest.mark.parametrize("size", [0, 7, 125, 126, 65536, 300_000])
+def test_the_floor_of_clients_takes_every_length(pair, size):
+    client_ = named("floor", CLIENTS)[0]
+    assert contest.measure(client_, Workload("echo", depth=5, size=size), pair, **SHORT)["value"] > 0
+
+
+DECEPTIONS = {
+    "wrong Sec-WebSocket-Accept": Liar(frame, accept=lambda key: accept_key("another")),
+    "no echo": Liar(LIES["a wrong byte"][0]),
+    "masked": Liar(LIES["masked"][0]),
+    "closed the connection": Liar(LIES["a close frame"][0]),
+}
+
+
+@pytest.mark.parametrize("complaint", DECEPTIONS)
+def test_the_floor_of_clients_is_not_deceived(complaint):
+    with DECEPTIONS[complaint] as liar:
+        url = f"ws://127.0.0.1:{liar.port}/"
+        words = [programs.build("floor_client"), "echo", "--url", url, "--warmup", "0.01", "--seconds", "5"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert complaint in done.stderr
 
 
 def test_a_server_that_hangs_up_is_found_out(pair):
