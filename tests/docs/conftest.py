@@ -1,6 +1,11 @@
 """The documents, in a folder where their code runs."""
 
+import logging
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +24,32 @@ def folder(tmp_path: Path) -> Path:
     for name, source in MODULES.items():
         (tmp_path / name).write_text(source)
     return tmp_path
+
+
+def _loggers() -> list[logging.Logger]:
+    """The root, and those of the package; a block may configure them."""
+    return [
+        logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict) if not name or name[:4] == "duck"
+    ]
+
+
+@pytest.fixture
+def execute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Runs a block as a script beside the files of the documents; a call of `run` returns at once."""
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
+    before = set(sys.modules)
+    logged = {log: (log.level, log.handlers[:], log.disabled) for log in _loggers()}
+
+    def run(source: str) -> dict[str, Any]:
+        script = folder / "script.py"
+        script.write_text(source)
+        return runpy.run_path(str(script), run_name="__main__")
+
+    yield run
+    for name in MODULES:
+        if name.removesuffix(".py") not in before:
+            sys.modules.pop(name.removesuffix(".py"), None)
+    for log in _loggers():
+        level, log.handlers[:], log.disabled = logged.get(log, (logging.NOTSET, [], False))
+        log.setLevel(level)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["MODULES", "ROOT", "SNIPPETS", "Snippet", "blocks", "pages"]
+__all__ = ["MODULES", "ROOT", "SNIPPETS", "Snippet", "block", "blocks", "pages"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +42,14 @@ def _snippets() -> Iterator[Snippet]:
 
 
 SNIPPETS = list(_snippets())
+
+
+def block(word: str) -> str:
+    """The only Python block with a word in it."""
+    (found,) = {source for _, source in SNIPPETS if word in source}
+    return found
+
+
 MODULES: dict[str, str] = {}
 """The sources of the files, by their names."""
 for _, text in SNIPPETS:

@@ -15,8 +15,11 @@ import pytest
 import trustme
 import websockets
 
+from duck.server.cli import _parser
+
 from ..interop.serving import serving
 from ..support.programs import NGINX, program
+from ..support.servers import serving_asgi
 from .snippets import ROOT, blocks
 
 GUIDE = ROOT / "docs" / "guides" / "deploying.md"
@@ -123,9 +126,8 @@ def running(
             process.terminate()
 
 
-@pytest.mark.parametrize("proxy", [nginx, haproxy, caddy], ids=lambda proxy: proxy.__name__)
-def test_a_proxy(proxy: Callable, tmp_path, certificate, upstream):
-    folder, trust = certificate
+async def visit(port: int, trust: ssl.SSLContext) -> None:
+    """A page of the public host is accepted, a foreign one is not, and what the client forges is not believed."""
 
     def connect(origin: str) -> websockets.connect:
         url = f"wss://{HOST}:{port}/"
@@ -134,19 +136,45 @@ def test_a_proxy(proxy: Callable, tmp_path, certificate, upstream):
             url, host="127.0.0.1", port=port, ssl=trust, origin=origin, additional_headers=forged, proxy=None
         )
 
-    async def scenario():
-        async with connect(f"https://{HOST}:{port}") as peer:
-            assert json.loads(await peer.recv()) == ["127.0.0.1", True, f"{HOST}:{port}"]
-            await peer.ping()
-        with pytest.raises(websockets.InvalidStatus) as caught:
-            async with connect("https://evil.test"):
-                pass
-        assert caught.value.response.status_code == 403
+    async with connect(f"https://{HOST}:{port}") as peer:
+        assert json.loads(await peer.recv()) == ["127.0.0.1", True, f"{HOST}:{port}"]
+        await peer.ping()
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        async with connect("https://evil.test"):
+            pass
+    assert caught.value.response.status_code == 403
 
+
+@pytest.mark.parametrize("proxy", [nginx, haproxy, caddy], ids=lambda proxy: proxy.__name__)
+def test_a_proxy(proxy: Callable, tmp_path, certificate, upstream):
+    folder, trust = certificate
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with proxy(tmp_path, folder, upstream, listener):
-            asyncio.run(scenario())
+            asyncio.run(visit(port, trust))
+
+
+def test_uvicorn_behind_nginx(tmp_path, certificate):
+    folder, trust = certificate
+    names: dict = {}
+    exec(APP, names)
+
+    async def scenario():
+        async with serving_asgi(names["Told"].as_asgi(), forwarded_allow_ips="127.0.0.1") as server:
+            with nginx(tmp_path, folder, server.port, listener):
+                await visit(listener.getsockname()[1], trust)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(scenario())
+
+
+def test_the_deployment_on_kubernetes():
+    """The command is valid, and the pod outlives it."""
+    (pod,) = [pytest.importorskip("yaml").safe_load(text)["spec"]["template"]["spec"] for text in blocks(GUIDE, "yaml")]
+    (container,) = pod["containers"]
+    options = _parser().parse_args(container["args"][1:])
+    assert pod["terminationGracePeriodSeconds"] > options.drain + options.shutdown_timeout
+    assert container["readinessProbe"]["httpGet"]["path"] == options.health_path
 
 
 def test_the_units_of_systemd(tmp_path):

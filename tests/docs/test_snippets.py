@@ -4,9 +4,7 @@ import asyncio
 import importlib.util
 import inspect
 import json
-import logging
 import re
-import runpy
 import socket
 import subprocess
 import sys
@@ -20,42 +18,7 @@ from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
 
 from ..interop.serving import serving
-from .snippets import MODULES, SNIPPETS, blocks, pages
-
-
-@pytest.fixture
-def execute(folder, monkeypatch):
-    """Runs a block as a script beside the files of the documents; a call of `run` returns at once."""
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
-    before = set(sys.modules)
-    logged = {log: (log.level, log.handlers[:], log.disabled) for log in loggers()}
-
-    def run(source):
-        script = folder / "script.py"
-        script.write_text(source)
-        return runpy.run_path(str(script), run_name="__main__")
-
-    yield run
-    for name in MODULES:
-        if name.removesuffix(".py") not in before:
-            sys.modules.pop(name.removesuffix(".py"), None)
-    for log in loggers():
-        level, log.handlers[:], log.disabled = logged.get(log, (logging.NOTSET, [], False))
-        log.setLevel(level)
-
-
-def loggers():
-    """The root, and those of the package; a block may configure them."""
-    return [
-        logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict) if not name or name[:4] == "duck"
-    ]
-
-
-def block(word):
-    """The only block with a word in it."""
-    (found,) = {source for _, source in SNIPPETS if word in source}
-    return found
+from .snippets import MODULES, SNIPPETS, block, blocks, pages
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)

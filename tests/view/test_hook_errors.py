@@ -112,6 +112,31 @@ def test_an_error_in_on_close(run, connect, log, error):
     assert entry.error is error
 
 
+def test_a_plain_function_as_on_close_is_named(run, connect, log):
+    class View(Recorder):
+        def on_close(self, frame=None):
+            self.events.append("close")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close()
+            assert await session.ended() is None
+            assert session.view.events == ["open", "close"]
+
+    run(scenario())
+    (entry,) = log()
+    assert str(entry.error) == "a hook must be a coroutine function (async def); one returned None"
+
+
+def test_server_without_the_embedded_server_is_an_error_with_advice(run, connect):
+    async def scenario():
+        async with connect(Recorder) as session:
+            with pytest.raises(AttributeError, match=r"only the embedded server .* self\.scope\['state'\]"):
+                _ = session.view.server
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 def test_a_cancelled_error_out_of_a_handler_is_an_error(run, connect, log, waits):
     """As of something the handler waited for that others have cancelled; the handler's task itself was not."""

@@ -109,8 +109,17 @@ class WebSocketView(WebSocketEndpoint, View):
 
     @property
     def server(self) -> Server:
-        """The server that runs this view."""
-        server: Server = self.request.application.server
+        """The embedded server that runs this view.
+
+        Raises:
+            AttributeError: Another server runs it, such as uvicorn, or a test.
+        """
+        application = self.request.application
+        if application is None:
+            raise AttributeError(
+                "only the embedded server is `self.server`: elsewhere self.scope['state'] has the state of the lifespan"
+            )
+        server: Server = application.server
         return server
 
     @property

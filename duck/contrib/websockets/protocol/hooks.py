@@ -193,7 +193,7 @@ class Hooks:
         owner = self._owner
         endpoint = owner.endpoint
         try:
-            await on_close(owner.connection.close_received)
+            await stepping.checked(on_close(owner.connection.close_received))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
