@@ -141,7 +141,16 @@ class InvalidHandshake(HandshakeFailed):
 
 
 class BrokerError(BaseException):
-    """The broker of groups has not taken a message, or the outcome is unknown. The text gives the reason."""
+    """The broker of groups has not taken a message, or the outcome is unknown. The text gives the reason.
+
+    Attributes:
+        not_published: Whether the message has certainly not been published, so that publishing it again repeats
+            nothing. Otherwise the outcome is unknown.
+    """
+
+    def __init__(self, *args: object, not_published: bool = False) -> None:
+        super().__init__(*args)
+        self.not_published = not_published
 
 
 # Close code and reason for each error number of the codec.

@@ -10,10 +10,10 @@ of a cluster, and pub/sub is sharded: a message goes only to the node that has t
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..exceptions import BrokerError
 from ..logging import logger
 from .broker import Handler, Message, MessageId, Past
 from .history import History, new_epoch
@@ -23,7 +23,7 @@ from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
 from .redis_publisher import Publisher
 from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
-from .redis_server import Server, answers, execute_last, refused
+from .redis_server import Server, answers, execute_last, not_sent, refused, uncertain
 from .redis_subscriber import Subscriber
 
 __all__ = ["RedisBroker"]
@@ -117,20 +117,29 @@ class RedisBroker:
         """See `Broker`."""
         from redis.exceptions import RedisError
 
-        try:
-            client = self._sync_client()
-            if self.history is not None:
-                arguments = publish_arguments(
-                    self.history, self.publish_command, self.channel(group), message, new_epoch()
-                )
-                message.id = MessageId.parse(client.eval(PUBLISH, *arguments).decode())
-                return
-            publish = client.spublish if self.is_cluster else client.publish
-            publish(self.channel(group), message.to_bytes())
-        except answers() as error:
-            raise refused(self.label, error) from error
-        except (RedisError, OSError) as error:
-            raise BrokerError(f"Redis at {self.label} has not confirmed a message: {error}") from error
+        with ExitStack() as stack:
+            try:
+                client = self._sync_client()
+                if not self.is_cluster:
+                    client = stack.enter_context(client.client())  # connects, so that a later error is that of sending
+            except answers() as error:
+                raise refused(self.label, error) from error
+            except (RedisError, OSError) as error:
+                raise not_sent(self.label, error) from error
+            try:
+                self._publish_by(client, group, message)
+            except answers() as error:
+                raise refused(self.label, error) from error
+            except (RedisError, OSError) as error:
+                raise uncertain(self.label, error) from error
+
+    def _publish_by(self, client: Any, group: str, message: Message) -> None:
+        if self.history is not None:
+            arguments = publish_arguments(self.history, self.publish_command, self.channel(group), message, new_epoch())
+            message.id = MessageId.parse(client.eval(PUBLISH, *arguments).decode())
+            return
+        publish = client.spublish if self.is_cluster else client.publish
+        publish(self.channel(group), message.to_bytes())
 
     def _sync_client(self) -> Any:
         with self._lock:

@@ -6,12 +6,13 @@ map is read again. Moved channels are then subscribed to at their new node, and 
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..exceptions import BrokerError
 from ..logging import logger
 from .redis_publisher import Moved, Publisher
-from .redis_server import Backoff, Server, connected, errors, execute_last
+from .redis_server import Backoff, Server, connected, errors, execute_last, not_sent
 from .redis_subscriber import Subscriber
 
 __all__ = ["Cluster"]
@@ -62,24 +63,25 @@ class Cluster:
             BrokerError: The node does not answer, the slot stays without one, or the outcome is unknown.
         """
         backoff = Backoff()
+        deadline = asyncio.get_running_loop().time() + self._seed.timeout
         try:
-            async with asyncio.timeout(self._seed.timeout):
-                while True:
-                    node = await self._node_of(channel)
-                    try:
-                        return await node.publisher.execute(*command)
-                    except Moved:
-                        await self._read_map()
-                    except BrokerError:
-                        self._repair()
-                        raise
-                    if await self._node_of(channel) is node:  # the slot is on its way
+            async with asyncio.timeout_at(deadline):
+                node = await self._node_of(channel)
+            while True:
+                with suppress(Moved):
+                    return await node.publisher.execute(*command, deadline=deadline)
+                async with asyncio.timeout_at(deadline):
+                    await self._read_map()
+                    before, node = node, await self._node_of(channel)
+                    if node is before:  # the slot is on its way
                         await asyncio.sleep(backoff.next())
+        except BrokerError:
+            self._repair()
+            raise
         except TimeoutError:
             self._repair()
-            raise BrokerError(
-                f"the cluster at {self._seed.label} has not confirmed a message in {self._seed.timeout} s"
-            ) from None
+            reason = f"no node has taken it in {self._seed.timeout} s"
+            raise not_sent(self._seed.label, reason) from None
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
         """Executes a command for each channel, at the end of the loop; see `redis_server.execute_last`."""
@@ -133,7 +135,7 @@ class Cluster:
             await self._read_map()
             address = self._address_of(channel)
         if address is None:
-            raise BrokerError(f"no node of the cluster at {self._seed.label} has the slot of {channel!r}")
+            raise not_sent(self._seed.label, f"no node of the cluster has the slot of {channel!r}")
         node = self._nodes.get(address)
         if node is None:
             node = _Node(self._seed.at(*address), self._received, self._interrupted, self._repair)
@@ -164,7 +166,7 @@ class Cluster:
                     return
             except errors() as error:
                 reason = error
-        raise BrokerError(f"no node of the cluster at {self._seed.label} answers: {reason}") from reason
+        raise not_sent(self._seed.label, f"no node of the cluster answers: {reason}") from reason
 
     def _take_map(self, answer: list[Any], server: Server) -> None:
         """Parses an answer to CLUSTER SLOTS: first, last, master, replicas. A node without a host is the one asked."""

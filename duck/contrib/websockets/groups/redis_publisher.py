@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..exceptions import BrokerError
-from .redis_server import Backoff, Server, answers, connected, errors, refused
+from .redis_server import Backoff, Server, answers, connected, errors, not_sent, refused, uncertain
 
 __all__ = ["Moved", "Publisher"]
 
@@ -46,8 +46,11 @@ class Publisher:
         """Ends the pause before the next attempt to connect, because the server is there again."""
         self._returned.set()
 
-    async def execute(self, *command: Any) -> Any:
+    async def execute(self, *command: Any, deadline: float | None = None) -> Any:
         """Executes a command, and returns the server's answer.
+
+        Args:
+            deadline: The time of the loop until which to wait; None for the server's timeout.
 
         Raises:
             BrokerError: The server does not answer, or the outcome is unknown.
@@ -55,8 +58,10 @@ class Publisher:
         size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
         label = self._server.label
         if self._queue and self._size + size > self.QUEUE_LIMIT:
-            raise BrokerError(f"{self._size} bytes wait for Redis at {label}: publish less, or try again later")
+            raise not_sent(label, f"{self._size} bytes wait for it; publish less, or try again later")
         loop = asyncio.get_running_loop()
+        if deadline is None:
+            deadline = loop.time() + self._server.timeout
         future: asyncio.Future[Any] = loop.create_future()
         self._queue.append((command, size, future))
         self._size += size
@@ -64,13 +69,12 @@ class Publisher:
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         try:
-            async with asyncio.timeout(self._server.timeout):
+            async with asyncio.timeout_at(deadline):
                 return await future
         except TimeoutError:
-            reason = self._error or "no answer"
-            raise BrokerError(
-                f"Redis at {label} has not confirmed a message in {self._server.timeout} s: {reason}"
-            ) from self._error
+            reason = self._error or f"no answer in {self._server.timeout} s"
+            waits = any(entry[2] is future for entry in self._queue)  # it is skipped, because the future is cancelled
+            raise (not_sent if waits else uncertain)(label, reason) from self._error
 
     async def close(self) -> None:
         task, self._task = self._task, None
@@ -98,7 +102,8 @@ class Publisher:
                         async with asyncio.timeout(backoff.next()):
                             await self._returned.wait()
         finally:
-            self._fail([entry[2] for entry in self._queue], "the event loop ends")
+            for _, _, future in self._queue:
+                _settle_with(future, not_sent(self._server.label, "the event loop ends"))
             self._queue.clear()
             self._size = 0
 
@@ -135,7 +140,8 @@ class Publisher:
                 async with asyncio.timeout(self._server.timeout):
                     await self._pipeline(connection, commands, futures)
             except BaseException as error:
-                self._fail(futures, str(error) or type(error).__name__)
+                for future in futures:
+                    _settle_with(future, uncertain(self._server.label, str(error) or type(error).__name__))
                 raise
 
     async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
@@ -147,7 +153,7 @@ class Publisher:
                 answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             except answers() as error:
                 if type(error).__name__ in _MOVED:
-                    _settle_with(future, Moved(f"{self._server.label}: {error}"))
+                    _settle_with(future, Moved(f"{self._server.label}: {error}", not_published=True))
                     continue
                 # A connection without a password is refused each of its commands.
                 for one in futures if isinstance(error, AuthenticationError) else [future]:
@@ -157,11 +163,6 @@ class Publisher:
             else:
                 if not future.done():
                     future.set_result(answer)
-
-    def _fail(self, futures: "list[asyncio.Future[Any]]", reason: str) -> None:
-        for future in futures:
-            words = f"a message may or may not have reached Redis at {self._server.label}: {reason}"
-            _settle_with(future, BrokerError(words))
 
     def _drop_given_up(self) -> None:
         self._queue = deque(entry for entry in self._queue if not entry[2].done())

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..exceptions import BrokerError
 
-__all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "refused"]
+__all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "not_sent", "refused", "uncertain"]
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
 _LAST = 1.0  # seconds for the last commands of a loop
@@ -62,7 +62,17 @@ def answers() -> tuple[type[Exception], ...]:
 
 def refused(label: str, answer: Exception) -> BrokerError:
     """The error for a command that a server has refused."""
-    return BrokerError(f"Redis at {label} has refused a message: {answer}")
+    return BrokerError(f"Redis at {label} has refused a message: {answer}", not_published=True)
+
+
+def not_sent(label: str, reason: object) -> BrokerError:
+    """The error for a message that has not been sent to a server."""
+    return BrokerError(f"a message was not sent to Redis at {label}: {reason}", not_published=True)
+
+
+def uncertain(label: str, reason: object) -> BrokerError:
+    """The error for a message that has been sent, but is not confirmed."""
+    return BrokerError(f"a message may or may not have reached Redis at {label}: {reason}")
 
 
 class Backoff:
