@@ -77,11 +77,11 @@ def test_messages(run, serving):
     ("options", "words"),
     [
         ({"timeout": 5}, "'timeout' is not an option of a client"),
-        ({"open_timeout": "5"}, "OPEN_TIMEOUT is seconds, or None for any time, not '5'"),
+        ({"open_timeout": "5"}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not '5'"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
         ({"cookies": "a=b"}, "cookies are a mapping of names to values"),
-        ({"cookies": {"a": "b; c=d"}}, "would be read as others"),
+        ({"cookies": {"a": "b; c=d"}}, "would be misread"),
         ({"cookies": {"a": "\u20ac"}}, "percent-encode"),
         ({"origin": "https://a.example", "headers": {"Origin": "x"}}, "leave one out"),
         ({"ssl": "x"}, "ssl is an ssl.SSLContext"),
@@ -190,7 +190,7 @@ def test_a_client_with_hooks(run, serving):
             await client.run()
             assert seen == [("open", "other"), (b"hi", OpCode.TEXT), ("close", 4000)]
             assert 0 < client.latency < 5
-            with pytest.raises(RuntimeError, match="make another"):
+            with pytest.raises(RuntimeError, match="create another one"):
                 await client.open()
             with pytest.raises(AttributeError, match="fixed once the connection is open"):
                 client.MAX_FRAME_SIZE = 1

@@ -69,7 +69,7 @@ def test_any_text_is_an_address_that_can_be_asked_for_or_an_error(text):
 
 
 def test_a_user_name_has_no_colon():
-    with pytest.raises(ValueError, match="'a:b' cannot be a user name"):
+    with pytest.raises(ValueError, match="the user name 'a:b' has a colon"):
         Address.parse("ws://a%3Ab:secret@h/")
 
 
@@ -139,7 +139,7 @@ def test_redirects(run, serving):
                     async with answering(lambda target: see_other("/x")) as other:
                         await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
                 assert caught.value.status == 302
-            with pytest.raises(HandshakeRefused, match="no WebSocket URL"):
+            with pytest.raises(HandshakeRefused, match="not a WebSocket URL"):
                 async with answering(lambda target: see_other("mailto:a")) as other:
                     await connect(f"ws://127.0.0.1:{other}/a")
 
@@ -227,7 +227,7 @@ def test_proxies(run, serving, monkeypatch):
                 assert not tunnel.asked
             with pytest.raises(ProxyError, match="407"):
                 await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
-            for invalid, words in (("ftp://h", "no scheme"), ("http://h", "no port"), ("http://h:x", "invalid")):
+            for invalid, words in (("ftp://h", "not a scheme"), ("http://h", "no port"), ("http://h:x", "invalid")):
                 with pytest.raises(ValueError, match=words):
                     await connect(url, proxy=invalid)
         with pytest.raises(ProxyError, match="did not connect to 127"):

@@ -193,12 +193,12 @@ def test_which_errors_are_final(error, final):
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="the pauses begin"):
+    with pytest.raises(ValueError, match="first must be from 0"):
         Reconnect(first=2, longest=1)
     for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Reconnect(**wrong)
     with pytest.raises(TypeError, match="reconnect is a Reconnect"):
         connect("ws://localhost", reconnect=True)
-    with pytest.raises(ValueError, match="used up by one connection"):
+    with pytest.raises(ValueError, match="serves one connection"):
         connect("ws://localhost", sock=object()).__aiter__()

@@ -155,7 +155,7 @@ def test_what_cannot_be(run):
     async def scenario():
         with pytest.raises(ValueError, match="keep no history"):
             await Groups().join(Sink(), "lobby", since="")
-        with pytest.raises(ValueError, match="no id"):
+        with pytest.raises(ValueError, match="not an id"):
             await Groups(history=1).join(Sink(), "lobby", since="nonsense")
         with pytest.raises(ValueError, match="1 message or more"):
             Groups(history=-1)

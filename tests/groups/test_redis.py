@@ -29,8 +29,8 @@ class Told(WebSocketView):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://localhost", "no scheme"),
-        ("localhost:6379", "no scheme"),
+        ("http://localhost", "not a scheme"),
+        ("localhost:6379", "not a scheme"),
         ("redis://", "no host"),
         ("redis://localhost:none", "Port"),
         ("redis://localhost:99999", "[Pp]ort"),

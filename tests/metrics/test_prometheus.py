@@ -113,7 +113,7 @@ def test_an_address_that_is_in_use_ends_the_command(tmp_path):
             assert result.returncode == 2
             assert f"cannot serve metrics at {address}" in result.stderr.splitlines()[-1]
     result = run_command(tmp_path, "serve", "app.py", "--metrics", "9100")
-    assert result.returncode == 2 and "no address with a port" in result.stderr
+    assert result.returncode == 2 and "is not an address with a port" in result.stderr
 
 
 DASHBOARD = Path(__file__).parents[2] / "examples/grafana/websockets.json"

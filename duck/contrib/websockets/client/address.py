@@ -1,4 +1,4 @@
-"""The parts of a WebSocket URL that a client needs (RFC 6455, section 3), and the resolution of redirects."""
+"""`Address`: the parts of a WebSocket URL that a client needs (RFC 6455, section 3), and the target of a redirect."""
 
 import base64
 import re
@@ -35,11 +35,12 @@ class Address(NamedTuple):
         """Parses a URL.
 
         Args:
-            url: `ws://` or `wss://`; `http` and `https` mean the same. Non-ASCII host names are encoded by IDNA, and
-                paths as UTF-8.
+            url: `ws://` or `wss://`; `http` and `https` are synonyms of them. Non-ASCII host names are encoded by IDNA,
+                and paths as UTF-8.
 
         Raises:
-            ValueError: The URL is of another form, has a fragment, or its host or port is impossible.
+            TypeError: The URL is not a str.
+            ValueError: The URL has another form or a fragment, or its host or port is invalid.
         """
         if not isinstance(url, str):
             raise TypeError(f"a URL is a str, not {url!r}")
@@ -51,21 +52,21 @@ class Address(NamedTuple):
             raise ValueError(f"{url!r} is not a URL: {error}") from None
         scheme = _SCHEMES.get(parts.scheme.lower())
         if scheme is None or not parts.hostname:
-            raise ValueError(f"{url!r} is not a WebSocket URL, such as 'wss://example.org/chat'")
+            raise ValueError(f"{url!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
         if "#" in url:
             raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
         try:
             host = _host(parts.hostname)
             port = parts.port
         except (UnicodeError, ValueError) as error:
-            raise ValueError(f"{url!r} has a host or port that cannot be: {error}") from None
+            raise ValueError(f"{url!r} has an invalid host or port: {error}") from None
         secure = scheme == "wss"
         target = quote(parts.path or "/", _SAFE) + (f"?{quote(parts.query, _SAFE)}" if parts.query else "")
         credentials = None
         if parts.username is not None:
             credentials = unquote(parts.username), unquote(parts.password or "")
             if ":" in credentials[0]:  # RFC 7617, section 2
-                raise ValueError(f"{credentials[0]!r} cannot be a user name: the password would begin at its colon")
+                raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
         return cls(secure, host, _PORTS[secure] if port is None else port, target, credentials)
 
     @property
@@ -100,14 +101,14 @@ class Address(NamedTuple):
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])
         if self.secure and not target.secure:
-            raise ValueError(f"{location!r} leads from wss to ws, which would not be encrypted any more")
+            raise ValueError(f"{location!r} leads from wss to ws, so the connection would not be encrypted any more")
         if target.credentials is None and self.is_same_host(target):
             target = target._replace(credentials=self.credentials)
         return target
 
 
 def _host(name: str) -> str:
-    """Returns the name to look up for the host of a URL.
+    """Returns the host of a URL as a name to resolve.
 
     Raises:
         ValueError: A label is empty or too long.

@@ -1,4 +1,4 @@
-"""`duck bench URL`: the rate of messages of an echo server, and the latency of each."""
+"""`duck bench URL`: measures the message rate and the latency of an echo server."""
 
 import argparse
 import asyncio
@@ -88,7 +88,7 @@ class Load:
         clients: The open connections.
         latencies: Round-trip time of each message, in seconds.
         errors: The number of errors of each kind.
-        running: Whether messages are still to be sent.
+        running: Whether echoes trigger further messages.
     """
 
     def __init__(self, payload: bytes, depth: int) -> None:

@@ -1,6 +1,8 @@
-"""A client's end of a connection: `WebSocketClient` with hooks, and `ClientConnection` for `recv`.
+"""The client: `WebSocketClient` with hooks, and `ClientConnection` with `recv`.
 
 open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
+
+`dialing` connects and performs the handshake; `protocol.ConnectionProtocol` runs the connection.
 """
 
 import asyncio
@@ -56,7 +58,7 @@ _SETTINGS = {
     "subprotocols": "SUBPROTOCOLS",
     "write_limit": "WRITE_LIMIT",
 }
-"""The client's keywords that stand for a setting."""
+"""Keywords of a client by the setting that each of them sets."""
 
 
 class Options(TypedDict, total=False):
@@ -77,8 +79,8 @@ class Options(TypedDict, total=False):
         sock: A connected socket to use.
         proxy: True for the environment's proxy, None for none, or a URL.
         max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
-        open_timeout: Seconds for everything before the connection is open; None for no limit.
-        stream: Whether `recv_stream` gets the parts of a message while they come; of `connect` only.
+        open_timeout: Seconds until the connection must be open; None for no limit.
+        stream: Whether `recv_stream` returns a message before all of it has been received; only of `connect`.
         max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
     """
 
@@ -168,20 +170,20 @@ class WebSocketClient(WebSocketEndpoint):
             BY_NAME[name].check(cls.__name__, getattr(self, name))
         limit: Any = self.OPEN_TIMEOUT
         if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
-            raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is seconds, or None for any time, not {limit!r}")
+            raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is a number of seconds, or None for no limit, not {limit!r}")
 
-    # From the beginning to the end
+    # Opening and closing
 
     async def open(self) -> None:
         """Connects and performs the handshake; `on_open` has started when this returns.
 
         Raises:
-            HandshakeFailed: The server has refused, or its response breaks the rules; has status, headers and body.
-            OSError: The network, the proxy or TLS has failed. After `OPEN_TIMEOUT` it is a TimeoutError.
+            HandshakeFailed: The server refused, or its response breaks the rules; has status, headers and body.
+            OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
         """
         if self._protocol is not None or self.state is not State.CLOSED:
-            raise RuntimeError("a client is one connection, and this one has been opened: make another")
+            raise RuntimeError("this client has been opened already: create another one to connect again")
         self._check_class()
         self.state = State.INITIATING
         try:
@@ -198,7 +200,7 @@ class WebSocketClient(WebSocketEndpoint):
         return {PERMESSAGE_DEFLATE: settings.offer(), **self.OFFERS}
 
     async def _dial(self) -> None:
-        """Establishes a transport with a successful handshake, and takes it over."""
+        """Establishes a transport with a successful handshake, and starts the connection on it."""
         deadline = asyncio.timeout(self.OPEN_TIMEOUT)
         try:
             async with deadline:
@@ -206,8 +208,8 @@ class WebSocketClient(WebSocketEndpoint):
         except TimeoutError:
             if not deadline.expired():
                 raise
-            words = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
-            raise TimeoutError(words) from None
+            message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
+            raise TimeoutError(message) from None
         transport, agreement, early, address = dialed
         if transport.is_closing():
             raise ConnectionClosed
@@ -215,7 +217,7 @@ class WebSocketClient(WebSocketEndpoint):
         self._take(transport, agreement, early)
 
     def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
-        """Becomes the protocol of a transport with a successful handshake."""
+        """Starts the connection on a transport with a successful handshake."""
         self.response_headers = agreement.headers
         self.subprotocol = agreement.subprotocol
         self.extensions = agreement.extensions
@@ -243,9 +245,9 @@ class WebSocketClient(WebSocketEndpoint):
             raise
 
     async def wait_closed(self) -> int:
-        """Waits until the connection is gone and every hook has ended.
+        """Waits until the connection is lost and every hook has ended.
 
-        Called by a hook of this connection, it waits only until the connection is gone.
+        Called by a hook of this connection, it waits only until the connection is lost.
 
         Returns:
             The close code, as `close_code`.
@@ -255,7 +257,7 @@ class WebSocketClient(WebSocketEndpoint):
         return protocol.connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Closes the connection and waits until it is gone; may be called at any time, and repeatedly.
+        """Closes the connection and waits until it is lost; may be called at any time, and repeatedly.
 
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
@@ -289,7 +291,7 @@ class WebSocketClient(WebSocketEndpoint):
 
     @staticmethod
     def _code_of(error: BaseException | None) -> CloseCode:
-        """Returns the close code for a block that an exception has left."""
+        """Returns the close code for the end of a `with` block with an error."""
         if error is None:
             return CloseCode.NORMAL_CLOSURE
         is_failure = isinstance(error, Exception) and not isinstance(error, ConnectionClosed)
@@ -303,7 +305,7 @@ class WebSocketClient(WebSocketEndpoint):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url} {self.state.name}>"
 
-    # Required by the protocol of its endpoint
+    # Called by the protocol; see `protocol.endpoint.Endpoint`
 
     @property
     def _label(self) -> str:
@@ -320,8 +322,8 @@ class WebSocketClient(WebSocketEndpoint):
 class ClientConnection(WebSocketClient):
     """A connection with `recv` in place of message hooks; created by `connect`.
 
-    At most MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait for `recv`. Beyond that nothing is read, and the server is
-    held up.
+    At most MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait for `recv`. Beyond that, reading is paused, and the server
+    has to wait.
     """
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
@@ -329,9 +331,9 @@ class ClientConnection(WebSocketClient):
         super().__init__(url, **options)
         self._inbox: Inbox | None = None
         self._streams: StreamQueue | None = None  # in place of the inbox, with `stream`
-        self._message: IncomingMessage | None = None  # the message of a `recv` that was cancelled within it
+        self._message: IncomingMessage | None = None  # the message that a cancelled `recv` has begun to read
         self._closes = False  # whether the user has closed the connection
-        self._is_given_up = False
+        self._is_given_up = False  # whether the heartbeat has closed it
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
         loop = asyncio.get_running_loop()
@@ -344,40 +346,41 @@ class ClientConnection(WebSocketClient):
         return ConnectionProtocol(self, connection, inbox=inbox, counters=self._counters)
 
     def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
-        """Returns the next message: a str for text, bytes for binary. It is taken when the result is awaited.
+        """Returns an awaitable of the next message: a str for text, bytes for binary.
 
-        Neither a cancellation nor a timeout loses a message.
+        The message is removed from the queue when the result is awaited. Neither a cancellation nor a timeout loses a
+        message.
 
         Args:
             timeout: Seconds to wait; None for no limit.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone, and no message is left; has `code` and `reason`.
+            ConnectionClosed: The connection is closing or closed, and no message is left; has `code` and `reason`.
             RuntimeError: The connection is not open yet.
-            TimeoutError: No message has come in time.
+            TimeoutError: No message was received in time.
         """
         if self._inbox is None:
             return self._recv_whole(timeout)
         return self._inbox.next(timeout)
 
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
-        """Returns the next message as soon as it begins, to be read part by part while it comes.
+        """Returns the next message as soon as it begins, to be read part by part while it is received.
 
             async with connect(url, stream=True, max_stream_size=None) as ws:
                 async for part in await ws.recv_stream():
                     file.write(part)
 
-        `stream=True` lets a message be larger than the memory, and be limited by `max_stream_size` instead of
-        `max_size`. Without it, and with extensions of an application, a message comes as a whole, in one part. Both
+        With `stream=True` a message may be larger than the memory, and `max_stream_size` limits it instead of
+        `max_size`. Without it, or with extensions of an application, a message has one part, the whole of it. Both
         `recv` and `recv_stream` discard the unread rest of the message before.
 
         Args:
             timeout: Seconds to wait for the beginning; None for no limit.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone, and no message is left.
+            ConnectionClosed: The connection is closing or closed, and no message is left.
             RuntimeError: The connection is not open yet, or another task is reading the message before.
-            TimeoutError: No message has begun in time.
+            TimeoutError: No message began in time.
         """
         if self._streams is None:
             data = await self.recv(timeout)
@@ -391,7 +394,7 @@ class ClientConnection(WebSocketClient):
         return message
 
     async def _recv_whole(self, timeout: float | None) -> str | bytes:  # noqa: ASYNC109
-        """`recv` with `stream`. A message that a cancelled call has begun is continued by the next call."""
+        """`recv` with `stream`. The next call continues the message that a cancelled call has begun to read."""
         streams = self._streams
         if streams is None:
             raise RuntimeError("the connection is not open yet: await open(), or use connect()")
@@ -418,7 +421,7 @@ class ClientConnection(WebSocketClient):
         waiting: Awaitable[T],
         explain: Callable[[], str] | None = None,
     ) -> T:
-        """Awaits for at most `timeout` seconds. The text of the TimeoutError is that of `explain`, or names the URL."""
+        """Awaits for at most `timeout` seconds; `explain` returns the text of the TimeoutError, else it has the URL."""
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
@@ -433,8 +436,8 @@ class ClientConnection(WebSocketClient):
         """Iterates over the messages until the end of the connection.
 
         Raises:
-            ConnectionClosed: The end was other than 1000, 1001, or a close frame without code; or the server was silent
-                for too long (see `ping_interval`), which closes the connection with 1001.
+            ConnectionClosed: The close code is neither 1000 nor 1001, nor missing; or the server was silent for too
+                long (see `ping_interval`), which closes the connection with 1001.
         """
         return self
 

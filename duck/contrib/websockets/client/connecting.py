@@ -1,4 +1,4 @@
-"""`connect`: one connection as a context manager or an awaitable, or a series of connections in a loop."""
+"""`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
 
 import asyncio
 from collections.abc import Generator
@@ -17,9 +17,9 @@ C = TypeVar("C", bound=ClientConnection)
 
 
 class Connecting(Generic[C]):
-    """A connection to be opened by `async with` or `await`. Subclasses make it."""
+    """A connection to be opened by `async with` or `await`. Subclasses create it."""
 
-    _connection: C | None = None  # that of the block
+    _connection: C | None = None  # the connection of the `with` block
 
     def _make(self) -> C:
         raise NotImplementedError
@@ -56,7 +56,7 @@ class connect(Connecting[ClientConnection]):
     The connection is closed at the end of the block: with 1000, with 1011 after an exception, with 1001 after a
     cancellation. `ws = await connect(...)` requires a later `await ws.close()`.
 
-    A loop over `connect` gives a connection, and another after each end and a pause; see `Reconnect`:
+    A loop over `connect` yields a connection, and after its end and a pause another one; see `Reconnect`:
 
         async for ws in connect("wss://example.org/ticker", reconnect=Reconnect(longest=10)):
             try:
@@ -66,18 +66,18 @@ class connect(Connecting[ClientConnection]):
             except ConnectionClosed:  # of `send`
                 continue
 
-    `ws.left_over` has the messages that the previous connection may not have sent. Each turn of the loop closes its
-    connection if it is still open. A `break`, an exception or a cancellation leaves the last connection open: close it
+    `ws.left_over` has the messages that the previous connection may not have sent. Each iteration closes its connection
+    at the end, if it is still open. A `break`, an exception or a cancellation leaves the last connection open: close it
     in a `finally`.
 
     Args:
         url: `ws://` or `wss://`; user and password in it become the Authorization field.
-        reconnect: When a loop connects again, and which errors end it.
+        reconnect: The pauses of a loop, and the errors that end it.
         options: See `Options`.
 
     Raises:
-        HandshakeFailed: The server has refused, or its response breaks the rules; has status, headers and body.
-        OSError: The network, the proxy or TLS has failed. After `open_timeout` it is a TimeoutError.
+        HandshakeFailed: The server refused, or its response breaks the rules; has status, headers and body.
+        OSError: The network, the proxy or TLS failed. After `open_timeout` it is a TimeoutError.
         TypeError, ValueError: An option or the URL is invalid.
     """
 
@@ -98,7 +98,7 @@ class connect(Connecting[ClientConnection]):
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:
-            raise ValueError("a socket of your own is used up by one connection: leave sock out to connect again")
+            raise ValueError("a socket serves one connection: leave sock out to connect again")
         return self
 
     async def __anext__(self) -> ReconnectingConnection:

@@ -1,8 +1,8 @@
-"""From a URL to a connection with a finished handshake: name, proxy, TLS, request, response, redirects.
+"""Dialing: from a URL to a transport with a successful handshake (name, proxy, TLS, request, response, redirects).
 
     dial -> a transport, the agreement, and the first bytes behind the response
 
-Any failure closes the transport.
+`WebSocketClient.open` calls `dial`. Any failure closes the transport.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ __all__ = ["Dialed", "Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
-_DIRECT = re.compile(r":|\.\d+$|^localhost$")  # hosts with one address, or whose addresses fail at once
+_DIRECT = re.compile(r":|\.\d+$|^localhost$")  # hosts with one address, or with addresses that fail at once
 _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 _PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -31,10 +31,10 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
-    """Header fields as pairs, which can be sent more than once: after a redirect, or by the next connection.
+    """Returns header fields as pairs, for repeated use: after a redirect, or by the next connection.
 
     Raises:
-        TypeError: They are not pairs of str.
+        TypeError: The fields are not pairs of str.
     """
     given: Any = headers.items() if isinstance(headers, Mapping) else headers
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -73,7 +73,7 @@ class Route:
             raise TypeError(f"cookies are a mapping of names to values, not {self.cookies!r}")
         for name, value in (self.cookies or {}).items():
             if ";" in f"{name}{value}" or "=" in name:
-                raise ValueError(f"the cookie {name!r}: {value!r} would be read as others: percent-encode ; and =")
+                raise ValueError(f"the cookie {name!r}: {value!r} would be misread: percent-encode ; and =")
 
     def _check_ways(self) -> None:
         if not (self.ssl is None or isinstance(self.ssl, tls.SSLContext | bool)):
@@ -92,7 +92,7 @@ class Route:
 
         Args:
             address: The address of the request.
-            is_first: Whether the user has named this host, rather than a redirect; only then private fields are sent.
+            is_first: Whether the host is that of the user's URL, not of a redirect; only then private fields are sent.
         """
         given = list(pairs_of(self.headers))
         if not is_first:
@@ -136,8 +136,8 @@ async def dial(
     """Connects, performs the handshake, and follows redirects.
 
     Raises:
-        HandshakeFailed: The server has refused, or its response breaks the rules.
-        OSError: The network, the proxy or TLS has failed.
+        HandshakeFailed: The server refused, or its response breaks the rules.
+        OSError: The network, the proxy or TLS failed.
         ValueError: The options contradict each other, or cannot be sent.
     """
     first = address
@@ -161,24 +161,24 @@ async def dial(
 
 
 def _redirected(address: Address, route: Route, error: HandshakeRefused, redirects: int) -> Address:
-    """Returns the address that a refusal redirects to; raises the refusal if it does not redirect."""
+    """Returns the address to which a refusal redirects; raises the refusal if it does not redirect."""
     location = error.headers.get("location")
     if error.status not in _REDIRECTS or location is None or route.max_redirects == 0:
         raise error
     if route.sock is not None or route.unix is not None:
-        raise error  # the next request would use a spent socket, or go to another host
+        raise error  # the next request would use a closed socket, or go to another host
     try:
         address = address.redirected(location)
     except ValueError as cause:
         raise HandshakeRefused(str(cause), error.status, error.headers, error.body) from None
     if redirects > route.max_redirects:
-        words = f"more than {route.max_redirects} redirects, the last one to {address.url}"
-        raise HandshakeRefused(words, error.status, error.headers, error.body)
+        message = f"more than {route.max_redirects} redirects, the last one to {address.url}"
+        raise HandshakeRefused(message, error.status, error.headers, error.body)
     return address
 
 
 async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "Opening":
-    """Connects, and sends the request."""
+    """Connects and sends the request; returns the protocol that reads the response."""
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {"ssl": _context(address, route)}
     if address.secure:
@@ -198,7 +198,7 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "
     if sock is not None:
         _, protocol = await loop.create_connection(opening, sock=sock, **options)
         return protocol
-    # uvloop lacks it, in Python 3.12 it fails with eager tasks, and a cancellation may leave its socket unclosed.
+    # uvloop lacks this option. With Python 3.12 and eager tasks it fails, and a cancellation may leave a socket open.
     if not _DIRECT.search(address.host) and isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory():
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
@@ -209,7 +209,7 @@ def _context(address: Address, route: Route) -> tls.SSLContext | None:
     if not address.secure:
         if route.ssl or route.server_hostname:
             name = "ssl" if route.ssl else "server_hostname"
-            raise ValueError(f"{name} is for wss, and this is {address.url}: change one of them")
+            raise ValueError(f"{name} is for wss, but the URL is {address.url}: change one of them")
         return None
     if isinstance(route.ssl, tls.SSLContext):
         return route.ssl
@@ -221,10 +221,10 @@ def _context(address: Address, route: Route) -> tls.SSLContext | None:
 
 
 class Opening(asyncio.Protocol):
-    """Sends the request and reads the response.
+    """The protocol of the opening handshake: it sends the request and reads the response.
 
     Attributes:
-        agreement: The outcome. Reading is paused once it is there.
+        agreement: The outcome. Reading is paused once the agreement has been received.
     """
 
     transport: asyncio.Transport
@@ -241,11 +241,11 @@ class Opening(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.agreement.done():
-            self._handshake.rest += data  # of TLS, bytes decrypted before reading was paused
+            self._handshake.rest += data  # bytes that TLS decrypted before reading was paused
             return
         try:
             agreement = self._handshake.feed(data)
-        except Exception as error:  # a user's `ClientOffer.accept` may raise anything
+        except Exception as error:  # a user's `ClientOffer.accept` may raise any exception
             self._fail(error)
         else:
             if agreement is not None:
@@ -274,4 +274,4 @@ class Opening(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         self.agreement.set_exception(error)
-        self.agreement.exception()  # retrieved, because a cancelled `connect` does not await it
+        self.agreement.exception()  # marks it as retrieved, because a cancelled `connect` does not await it

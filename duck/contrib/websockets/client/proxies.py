@@ -16,8 +16,7 @@ __all__ = ["ProxyError", "connect_through", "proxy_for"]
 
 _VARIABLES = {False: ("ws", "http", "socks", "all"), True: ("wss", "https", "socks", "all")}
 
-
-# As the environment of a POSIX system has them. Other spellings, such as Http_Proxy, do not count.
+# The names in the environment of a POSIX system. Other spellings, such as Http_Proxy, are ignored.
 _KEYS = frozenset(
     os.fsencode(variable)
     for names in _VARIABLES.values()
@@ -27,7 +26,7 @@ _KEYS = frozenset(
 
 
 class ProxyError(OSError):
-    """A proxy was unreachable, or has rejected the connection."""
+    """A proxy was unreachable, or rejected the connection."""
 
 
 def proxy_for(address: Address) -> str | None:
@@ -46,15 +45,15 @@ def proxy_for(address: Address) -> str | None:
 
 
 def _may_have_proxies() -> bool:
-    """Whether urllib might find a proxy. It examines all variables twice, for a quarter of a connect's instructions."""
-    variables: Any = getattr(os.environ, "_data", None)  # with a look-up in os.environ, each missing name costs 10 000
-    if sys.platform in ("darwin", "win32") or type(variables) is not dict:  # the system has settings of its own, too
+    """Whether urllib might find a proxy. Its search through all variables costs a quarter of a connect."""
+    variables: Any = getattr(os.environ, "_data", None)  # a missing name in os.environ would cost 10 000 instructions
+    if sys.platform in ("darwin", "win32") or type(variables) is not dict:  # the system has proxy settings too
         return True
     return not variables.keys().isdisjoint(_KEYS)
 
 
 async def connect_through(proxy: str, address: Address) -> socket.socket:
-    """Returns a socket that a proxy has connected to an address.
+    """Connects to an address through a proxy; returns the socket.
 
     Args:
         proxy: `http://host:port`, `socks5://host:port` or `socks4://host:port`, with user and password if required.
@@ -62,8 +61,8 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
 
     Raises:
         ModuleNotFoundError: python-socks is not installed.
-        ProxyError: The connection has failed.
-        ValueError: The URL is not one of a proxy.
+        ProxyError: The connection failed.
+        ValueError: The URL is not that of a proxy.
     """
     try:
         import python_socks

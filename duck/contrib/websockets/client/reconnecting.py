@@ -1,5 +1,7 @@
 """Reconnection after the end of a connection: pauses, final errors, and messages that were not sent.
 
+`connecting.connect` uses it in `async for`:
+
 connect -- open --> the body of the loop -- ended --> a pause --> connect ...
    `------- error, not final ------------------------^
 """
@@ -37,9 +39,9 @@ def is_final(error: Exception) -> bool:
     """Whether an error makes another attempt useless.
 
     Final errors: a refusal with a status below 500 other than 408, 425 and 429; a 101 response that breaks the rules; a
-    rejected certificate; an end by 1002, 1003, 1007, 1008, 1009 or 1010, which would recur; and any error other than of
-    the network, such as a ValueError for an option. All others are temporary: no network, no response, a refusal by 502
-    or 503, an end by 1001 or 1006.
+    rejected certificate; the close codes 1002, 1003, 1007, 1008, 1009 and 1010, which would recur; and any error other
+    than of the network, such as a ValueError for an option. All other errors are temporary: no network, no response, a
+    refusal with 502 or 503, the close codes 1001 and 1006.
     """
     if isinstance(error, ConnectionClosed):
         return error.code in _FINAL
@@ -78,7 +80,7 @@ class Reconnect:
         if not all(isinstance(value, int | float) for value in (self.first, self.factor, self.longest)):
             raise TypeError("first, factor and longest are numbers")
         if not (0 <= self.first <= self.longest and self.factor >= 1):
-            raise ValueError("the pauses begin with first, 0 or more, grow by factor, 1 or more, up to longest")
+            raise ValueError("first must be from 0 to longest, and factor 1 or more")
         if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 0):
             raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {self.attempts!r}")
         if not callable(self.is_final):
@@ -89,7 +91,12 @@ class Reconnect:
         return seconds >= max(self.longest, _STABLE)
 
     def pause(self, attempt: int, error: Exception | None = None) -> float:
-        """Returns the seconds to wait before an attempt, of which the first is 0."""
+        """Returns the seconds to wait before an attempt.
+
+        Args:
+            attempt: The number of the attempt, from 0.
+            error: The error that ended the last attempt or connection.
+        """
         # A larger exponent could overflow with some factors.
         seconds = min(self.first * self.factor ** min(attempt, 100), self.longest)
         seconds *= 1 - random.random() / 2
@@ -113,12 +120,12 @@ def _seconds_of(after: str) -> float:
 class ReconnectingConnection(ClientConnection):
     """One connection of `async for ws in connect(...)`.
 
-    `async for message in ws` ends with the connection, however caused, so that the outer loop continues with the next.
+    `async for message in ws` ends with the connection, for any reason, so that the outer loop continues with the next.
 
     Attributes:
         unsent: The messages, as (data, opcode), that may not have left this process. After the end of the connection
             they may be lost, although some may have arrived. Messages that have left may be lost too; only an answer of
-            the server can tell.
+            the server proves their arrival.
         left_over: `unsent` of the previous connection.
     """
 
@@ -150,7 +157,7 @@ class ReconnectingConnection(ClientConnection):
             self.unsent.clear()
 
     def _look_later(self) -> None:
-        """Checks again in the next pass of the loop, when data gathered within a read has left."""
+        """Schedules another check in the next pass of the loop, when data gathered within a read has left."""
         if not self._is_looking:
             self._is_looking = True
             self._open_protocol().loop.call_soon(self._look)

@@ -1,8 +1,8 @@
 """`duck connect URL`: a client for the terminal.
 
-Each line is sent as a text message. `/ping`, `/pong`, `/binary` and `/close` send what they name; two leading slashes
-send a message that begins with one. The end of the input closes the connection after the server has answered a ping
-behind the last message.
+Each line is sent as a text message. The commands `/ping`, `/pong`, `/binary` and `/close` send other frames. A line
+with two leading slashes is sent as a message with one. At the end of the input the connection is closed, after the
+server has answered a ping that follows the last message.
 """
 
 import argparse
@@ -76,17 +76,17 @@ class Terminal(WebSocketClient):
 
     def begin(self, lines: TextIO) -> None:
         """Reports the connection, and reads lines in a thread, because reading a terminal blocks."""
-        words = [f"connected to {self.url}"]
+        facts = [f"connected to {self.url}"]
         if self.subprotocol:
-            words.append(f"subprotocol {printable(self.subprotocol)}")
-        words += [extension.name for extension in self.extensions]
-        self._say(", ".join(words))
+            facts.append(f"subprotocol {printable(self.subprotocol)}")
+        facts += [extension.name for extension in self.extensions]
+        self._say(", ".join(facts))
         self._say("/help for help, end of input to close")
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
     def _say(self, words: str) -> None:
-        """Prints a line; closes the connection if the output has no reader any more, as behind `| head`."""
+        """Prints a line; closes the connection if the output has no reader any more, as with `| head`."""
         try:
             print(words, flush=True)
         except BrokenPipeError:
