@@ -151,7 +151,12 @@ def wrong_refusal(handshake):
     raise HandshakeError(403, headers={"X": "a\nb"})
 
 
+def unreadable_refusal(handshake):
+    raise HandshakeError(403, "a lone \ud800")
+
+
 FAULTS = {
+    "surrogates not allowed": unreadable_refusal,
     "the client offers no subprotocol, not 'v9'": wrong_subprotocol,
     "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": wrong_header,
     "Sec-WebSocket-Accept is set by the host: leave it out": handshake_header,
@@ -176,6 +181,24 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
     ((level, text, error),) = log()
     assert (level, text) == ("ERROR", "'/': error in " + View.on_handshake.__qualname__)
     assert message in str(error) or message in str(error.__context__)
+
+
+def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, serving, dial, log):
+    class Unspeakable(HandshakeError):
+        def __str__(self):
+            raise LookupError("a secret")
+
+    class View(Told):
+        async def on_handshake(self, handshake):
+            raise Unspeakable(403)
+
+    async def scenario():
+        async with serving(View) as server, dial(server) as peer:
+            assert await peer.reader.read() == b""
+
+    run(scenario())
+    ((_, _, error),) = log()
+    assert isinstance(error, LookupError)
 
 
 async def returns_false(self, handshake):

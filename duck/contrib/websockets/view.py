@@ -213,7 +213,8 @@ class WebSocketView(WebSocketEndpoint, View):
             return loop.create_task(_run(self))
         closed: asyncio.Future[None] = loop.create_future()
         self._opening = start_task(loop, self._open(closed))
-        return None if closed.done() and not self.initiated_upgrade else closed
+        has_failed = closed.done() and (closed.cancelled() or closed.exception() is not None)
+        return closed if has_failed or not closed.done() or self.initiated_upgrade else None
 
     async def _open(self, closed: "asyncio.Future[None]") -> None:
         """Lets the view decide, then opens the connection; `closed` is resolved at its end."""
@@ -287,6 +288,8 @@ class WebSocketView(WebSocketEndpoint, View):
         self, request: HttpRequest, acceptance: handshake.Acceptance
     ) -> tuple[handshake.Acceptance, Context] | None:
         """Runs `on_handshake`; returns the acceptance as changed by it, and its context; None after a refusal."""
+        if self._decision is not None:
+            raise RuntimeError("on_handshake decides on this handshake: return to accept it")
         waiting = Handshake(request, acceptance)
         self._decision = decision = Decision(self.on_handshake, waiting, self.HANDSHAKE_TIMEOUT)
         try:

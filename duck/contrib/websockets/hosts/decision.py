@@ -139,7 +139,7 @@ class Decision:
             self._refusal = error
             try:
                 check_refusal(error)
-            except ValueError:
+            except Exception:  # such as AttributeError, of a subclass that does not call `super().__init__()`
                 self._fail()
         except KeyboardInterrupt:
             raise

@@ -141,9 +141,14 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
 
 
 def check_refusal(error: HandshakeError) -> None:
-    """Checks the header fields of a refusal; raises the errors of `check_field`."""
+    """Checks that the response to a refused request can be written.
+
+    Raises:
+        ValueError: See `check_field`; or the text of the body has lone surrogates.
+    """
     for name, value in error.headers:
         check_field(name, value, reserved=_FRAMING)
+    _ = error.body
 
 
 def accept_key(key: str) -> str:
