@@ -2,7 +2,7 @@
  *
  *   echo       C connections, each with D messages on their way at any time
  *   connect    C connections at a time, each opened, closed and begun anew: handshakes
- *   broadcast  C connections; the first sends a message, and the next once all of them have got it
+ *   broadcast  C connections; the first keeps D messages on their way, each until all of them have got it
  *   idle       opens C connections, has each echo D messages, and holds them until a line or the end of standard input
  *   group      C members of a group, some of which publish to it; see group.h
  *
@@ -728,29 +728,42 @@ static void run_echo(void) {
     report("messages");
 }
 
-static int missing; /* receivers that the message at hand has not reached */
+static int *missing;  /* of each message on its way: the receivers that it has not reached */
+static int delivered; /* messages that have reached all since the last were asked for */
 
 static void on_broadcast(conn *c) {
-    (void)c;
-    if (!missing--)
+    unsigned slot = (unsigned)(c->checked % (unsigned)options.depth);
+    if (c->checked == conns->asked)
         fail("a message that nobody asked for");
+    if (--missing[slot])
+        return;
+    if (measuring) {
+        histogram_add(now - conns->asked_at[slot]);
+        done += (uint64_t)options.connections;
+    }
+    delivered++;
+}
+
+static void ask_for_broadcasts(int messages) {
+    for (int i = 0; i < messages; i++)
+        missing[(conns->asked + (unsigned)i) % (unsigned)options.depth] = options.connections;
+    ask(conns, messages);
 }
 
 static void run_broadcast(void) {
     open_all(nothing, fail_unasked);
     usleep(SETTLES_US); /* a server may count a connection in only after it has answered it */
     on_message = on_broadcast;
+    missing = checked(calloc((size_t)options.depth, sizeof *missing));
     now = clock_of(CLOCK_MONOTONIC);
     uint64_t warm = now + nanoseconds(options.warmup);
+    ask_for_broadcasts(options.depth);
     while (go_on(warm)) {
-        uint64_t sent = now = clock_of(CLOCK_MONOTONIC);
-        missing = options.connections;
-        ask(conns, 1);
-        while (missing)
-            turn("a broadcast was awaited");
-        if (measuring) {
-            histogram_add(now - sent);
-            done += (uint64_t)options.connections;
+        turn("broadcasts were awaited");
+        if (delivered) {
+            now = clock_of(CLOCK_MONOTONIC);
+            ask_for_broadcasts(delivered);
+            delivered = 0;
         }
     }
     report("messages");
@@ -775,10 +788,12 @@ static void run_connect(void) {
     report("connects");
 }
 
+static int unechoed; /* messages of idle connections */
+
 static void on_idle_echo(conn *c) {
     if (c->checked == c->asked)
         fail("a message that nobody asked for");
-    missing--;
+    unechoed--;
 }
 
 /* Answers pings until standard input has a line or is at its end. */
@@ -807,11 +822,11 @@ static void hold(void) {
 static void run_idle(void) {
     open_all(nothing, fail_unasked);
     on_message = on_idle_echo;
-    missing = options.connections * options.depth;
+    unechoed = options.connections * options.depth;
     for (int i = 0; i < options.connections; i++)
         if (options.depth)
             ask(conns + i, options.depth);
-    while (missing)
+    while (unechoed)
         turn("echoes were awaited");
     printf("{\"open\": %d}\n", opened);
     fflush(stdout);

@@ -47,7 +47,8 @@ class Workload:
         if self.mode == "receive":
             return f"1,000 messages/s of {_bytes(self.size)} received"
         if self.mode == "broadcast":
-            return f"broadcast to {self.connections:,}, {self._message}"
+            flight = f", {self.depth} in flight" if self.depth > 1 else ""
+            return f"broadcast to {self.connections:,}, {self._message}{flight}"
         if self.mode == "idle":
             times = f" {self.depth} times" if self.depth > 1 else ""
             used = f" that echoed {_bytes(self.size)}{times}" if self.depth else ""
@@ -108,6 +109,11 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("broadcast-16k", "broadcast", connections=500, size=16 * 1024),
     Workload("broadcast-1k", "broadcast", connections=200, size=1024, text=True),
     Workload("broadcast-deflate", "broadcast", connections=200, size=1024, text=True, deflate=True),
+    Workload("burst", "broadcast", connections=100, depth=8),
+    Workload("burst-1000", "broadcast", connections=1000, depth=8, size=128),
+    Workload("burst-16k", "broadcast", connections=500, depth=8, size=16 * 1024),
+    Workload("burst-1k", "broadcast", connections=200, depth=8, size=1024, text=True),
+    Workload("burst-deflate", "broadcast", connections=200, depth=8, size=1024, text=True, deflate=True),
     Workload("idle", "idle", connections=2000, depth=0),
     Workload("idle-used", "idle", connections=2000),
     Workload("idle-deflate", "idle", connections=1000, depth=10, size=1024, text=True, deflate=True),

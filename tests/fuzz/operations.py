@@ -10,11 +10,13 @@ import os
 import socket
 import threading
 from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
 from typing import Any
 
 from duck.contrib.websockets import _speedups
 from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.protocol import stepping
+from duck.contrib.websockets.protocol.prepared import Prepared
 
 ROUNDS = 200
 MASK = b"mask"
@@ -354,6 +356,26 @@ def use_sending(writer: Any) -> None:
             path.flush()
 
 
+async def use_bursts() -> None:
+    """Broadcasts that follow each other to more sockets than take all of it."""
+    burst = _speedups.Burst(asyncio.get_running_loop())
+    pairs = [socket.socketpair() for _ in range(20)]
+    members = []
+    for ours, _ in pairs:
+        path = Path()
+        path.writer, path.transport, path.sent = _speedups.FrameWriter(), Transport(), _speedups.SENT
+        path.buffer, path.burst = _speedups.ReceiveBuffer(1000), burst
+        path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
+        members.append(SimpleNamespace(_protocol=path))
+    for _ in range(3):
+        for size in (10, 1000, 40_000, 100_000, 100):
+            _speedups.fan_out(members, Prepared(bytes(size), 2))
+        await asyncio.sleep(0)
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
 def main() -> None:
     """Everything, many times."""
     for round in range(ROUNDS):
@@ -366,6 +388,7 @@ def main() -> None:
             use_hot_path()
             asyncio.run(use_dispatchers())
             asyncio.run(use_inboxes())
+            asyncio.run(use_bursts())
     gc.collect()
     # Valgrind does not report leaks of objects that the collector tracks.
     left = [item for item in gc.get_objects() if type(item).__module__ == _speedups.__name__]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         SECONDS,
         SENT,
         UTF8_REJECT,
+        Burst,
         Counters,
         Dispatcher,
         FrameWriter,
@@ -53,6 +54,7 @@ __all__ = [
     "SECONDS",
     "SENT",
     "UTF8_REJECT",
+    "Burst",
     "Counters",
     "Dispatcher",
     "FrameWriter",
@@ -141,6 +143,7 @@ if not TYPE_CHECKING:
     SECONDS = _module.SECONDS
     SENT = _module.SENT
     UTF8_REJECT = _module.UTF8_REJECT
+    Burst = _module.Burst
     Counters = _module.Counters
     Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter

@@ -44,6 +44,7 @@ cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
     cdef readonly bint in_use
+    cdef readonly bint several
     cdef void *last  # the connection that received last; only compared, because it may have been freed
     cdef public Py_ssize_t credit
     cdef double looked
@@ -62,6 +63,7 @@ cdef class HotPath:
     cdef public FrameWriter writer
     cdef public object dispatcher  # a Dispatcher, or another consumer
     cdef public ReceiveBuffer buffer
+    cdef public Burst burst
     cdef public Counters counters
     cdef public object transport
     cdef public object sent
@@ -94,6 +96,7 @@ cdef class HotPath:
         cdef MessageReader reader = self.reader
         cdef ReceiveBuffer buffer = self.buffer
         cdef Py_ssize_t at = 0, portion = PORTION
+        cdef list messages
         # Replies leave together, unless the previous read was from the same peer. Then they leave in quarters of a
         # read, so that the peer can process them meanwhile, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
@@ -110,14 +113,16 @@ cdef class HotPath:
                 elif alone:
                     portion = min(max(nbytes // 4, QUARTER), PORTION)
                 while at < nbytes:
-                    self.take(reader.read_part(buffer.data, at, min(nbytes - at, portion)))
+                    messages = reader.read_part(buffer.data, at, min(nbytes - at, portion))
                     at += portion
+                    buffer.several = buffer.several or len(messages) > 1 or at < nbytes
+                    self.take(messages)
                     if alone:
                         self.write_out()
                     else:
                         self.flush_if_old()
         finally:
-            buffer.in_use = False
+            buffer.in_use = buffer.several = False
             self.corked = False
             self.write_out()
         if self.writer.closed:
@@ -175,14 +180,18 @@ cdef class HotPath:
     cdef inline int flush_if_old(self) except -1:
         if self.writer.size and duck_clock() - self.corked_since > CORK_TIME:
             self.write_out()
+        if self.burst is not None and self.burst.gathering:
+            self.burst.write_if_old()
         return 0
 
     def send(self, data, opcode):
         cdef const uint8_t *p = NULL
         cdef Py_ssize_t size = 0
+        cdef Py_ssize_t most
         cdef int kind
         if self.direct_out and PyThread_get_thread_ident() == self.thread:
             kind = opcode
+            self.expect_more()
             if type(data) is bytes:
                 p = <const uint8_t *>PyBytes_AS_STRING(<bytes>data)
                 size = len(<bytes>data)
@@ -191,13 +200,14 @@ cdef class HotPath:
             elif type(data) is str:
                 p = <const uint8_t *>PyUnicode_AsUTF8AndSize(data, &size)
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
+                most = self.most_waiting(size)
                 if self.deflate is not None and size >= self.threshold:
                     self.write_compressed(kind, data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
                 elif size >= UNCOPIED and type(data) is bytes:
                     self.writer.append_large(FIN | <uint8_t>kind, <bytes>data)
                 else:
                     self.writer.append(FIN | <uint8_t>kind, p, size)
-                if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
+                if self.writer.size > most:
                     self.write_out()
                 self.buffer.credit -= size + MESSAGE_COST
                 if self.writes_paused:
@@ -249,8 +259,8 @@ cdef class HotPath:
     cdef inline int put_serialized(self, bytes frame) except -1:
         """Writes a frame behind the gathered ones; if there are none, to the socket directly, without a copy."""
         cdef FrameWriter writer = self.writer
-        cdef Py_ssize_t sent
-        if writer.size == 0 and self.fd >= 0 and not (self.corked or self.flushing or self.broken or self.lost):
+        cdef Py_ssize_t sent, most = self.most_waiting(len(frame))
+        if most == 0 and writer.size == 0 and self.fd >= 0 and not (self.flushing or self.broken or self.lost):
             if self.queued:
                 self.queued = self.transport.get_write_buffer_size() != 0
             if not self.queued and writer.size == 0:
@@ -260,9 +270,25 @@ cdef class HotPath:
                     self.write_rest(frame, sent)
                 return 0
         writer.append_serialized(frame)
-        if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
+        if writer.size > most:
             self.write_out()
         return 0
+
+    cdef inline int expect_more(self) except -1:
+        if self.buffer.several and not self.corked and self.burst is not None:
+            self.burst.begins()
+        return 0
+
+    cdef inline Py_ssize_t most_waiting(self, Py_ssize_t size) except -1:
+        cdef Burst burst
+        if self.corked or self.writes_paused:
+            return CORK_LIMIT
+        burst = self.burst
+        if burst is None or not burst.gathering or size >= BURST_LIMIT or self.flushing or self.broken or self.lost:
+            return 0
+        if self.writer.size == 0:
+            burst.connections.append(self)
+        return BURST_LIMIT
 
     def pace(self):
         cdef ReceiveBuffer buffer = self.buffer
@@ -385,6 +411,7 @@ def fan_out(members, message):
     cdef unsigned long thread = PyThread_get_thread_ident()
     cdef list everyone = members if type(members) is list else list(members)
     cdef list rest = []
+    cdef Burst burst = None
     cdef Py_ssize_t at = 0
     while at < len(everyone):
         try:  # entered once, and again after each exception
@@ -394,19 +421,25 @@ def fan_out(members, message):
                 found = getattr(member, "_protocol", None)
                 if isinstance(found, HotPath):
                     protocol = <HotPath>found
-                    if (
-                        protocol.direct_out
-                        and protocol.thread == thread
-                        and type(protocol.writer) is FrameWriter
-                        and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
-                        and size <= protocol.max_size
-                    ):
-                        protocol.put_prepared(message, frame, size, compressed)
-                        taken += 1
-                        continue
+                    if protocol.direct_out and protocol.thread == thread:
+                        protocol.expect_more()
+                        if (
+                            type(protocol.writer) is FrameWriter
+                            and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
+                            and size <= protocol.max_size
+                        ):
+                            protocol.put_prepared(message, frame, size, compressed)
+                            taken += 1
+                            burst = protocol.burst
+                            continue
                 rest.append(member)
         except Exception:
             rest.append(everyone[at - 1])
+    if burst is not None:
+        if burst.gathering:
+            burst.write_if_old()
+        elif taken >= BURST_MEMBERS:
+            burst.begins()
     return taken, rest
 
 

@@ -10,9 +10,21 @@ from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Never, Self, cast
 
+from .burst import Burst
 from .counters import Counters
 from .header import payload_size
-from .numbers import CORK_LIMIT, CORK_TIME, FAIR_SHARE, FIN, MESSAGE_COST, NOT_TEXT, RSV1, SEND_CREDIT
+from .numbers import (
+    BURST_LIMIT,
+    BURST_MEMBERS,
+    CORK_LIMIT,
+    CORK_TIME,
+    FAIR_SHARE,
+    FIN,
+    MESSAGE_COST,
+    NOT_TEXT,
+    RSV1,
+    SEND_CREDIT,
+)
 from .payload import utf8_state
 from .reader import MessageReader
 from .writer import FrameWriter
@@ -60,12 +72,13 @@ class ReceiveBuffer:
         data: The bytes; without content between two reads.
         window: A view of `data` for the loop. asyncio's TLS slices it to append bytes.
         in_use: Whether a read is being handled. If a handler runs the loop, other connections need another buffer.
+        several: Whether that read has several messages.
         credit: Bytes that the connections may send before one of them reads the clock.
         looked: The time of the first clock reading, or of the last `rest`; 0 for none.
         held: Whether the loop has run no other callbacks since the last `rest`.
     """
 
-    __slots__ = ("credit", "data", "held", "in_use", "looked", "window")
+    __slots__ = ("credit", "data", "held", "in_use", "looked", "several", "window")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
@@ -74,6 +87,7 @@ class ReceiveBuffer:
         self.looked = 0.0
         self.held = False
         self.in_use = False
+        self.several = False
 
     def unused(self) -> "ReceiveBuffer":
         """Returns this buffer, or a new one while it is in use."""
@@ -88,6 +102,7 @@ class HotPath:
         writer: Gathers frames to be sent.
         dispatcher: The consumer of received messages: a `Dispatcher`, or an inbox.
         buffer: The buffer to receive into.
+        burst: The burst of the loop; None for a connection that gathers only the replies to a read.
         counters: Counts compressed messages and the time of handlers; None for no counting.
         transport: The transport to write to.
         sent: The result of `send` when there is nothing to wait for.
@@ -112,6 +127,7 @@ class HotPath:
     writer: FrameWriter
     dispatcher: Any
     buffer: ReceiveBuffer
+    burst: Burst | None = None
     counters: Counters | None = None
     transport: Any
     sent: Any
@@ -146,12 +162,13 @@ class HotPath:
         self.cork()
         try:
             messages = reader.buffer_updated(buffer.data, nbytes)
+            buffer.several = len(messages) > 1
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:
                 self.dispatcher.deliver(messages)
         finally:
-            buffer.in_use = False
+            buffer.in_use = buffer.several = False
             self.uncork()
         if self.writer.closed:
             self.move_on()
@@ -167,24 +184,27 @@ class HotPath:
         self.flush()
 
     def flush_if_old(self) -> None:
-        """Writes the gathered frames if the oldest has waited for too long."""
+        """Writes the gathered frames, and those of a burst, if the oldest has waited for too long."""
         if self.writer.size and perf_counter() - self._corked_since > 0.001 * CORK_TIME:
             self.flush()
+        if self.burst is not None and self.burst.gathering:
+            self.burst.flush_if_old()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends a message; see `WebSocketView.send`."""
         if self.direct_out and threading.get_ident() == self.thread and 1 <= opcode <= 2:
+            self._expect_more()
             payload = data.encode() if type(data) is str else data
             writer = self.writer
             if type(payload) is bytes and len(payload) <= self.max_size and not (writer.closed or writer.fragmenting):
                 if opcode == 1 and payload is data and utf8_state(payload):
                     raise ValueError(NOT_TEXT)
+                most = self._most_waiting(len(payload))
                 if self.deflate is not None and len(payload) >= self.threshold:
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(FIN | opcode, payload)
-                # A full transport gets fewer and larger chunks, because asyncio's transport adds up all at each write.
-                if not (self.corked or self.writes_paused) or writer.size > CORK_LIMIT:
+                if writer.size > most:
                     self.flush()
                 self.buffer.credit -= len(payload) + MESSAGE_COST
                 if self.writes_paused:
@@ -225,9 +245,30 @@ class HotPath:
             self.direct_out = not self.broken
 
     def _write_serialized(self, frame: bytes) -> None:
+        most = self._most_waiting(len(frame))
         self.writer.write_serialized(frame)
-        if not (self.corked or self.writes_paused) or self.writer.size > CORK_LIMIT:
+        if self.writer.size > most:
             self.flush()
+
+    def _expect_more(self) -> None:
+        """Begins a burst if the read at hand has several messages.
+
+        This runs code of the loop, so a signal handler may send meanwhile: the state of the writer is checked later.
+        """
+        if self.buffer.several and not self.corked and self.burst is not None:
+            self.burst.begin()
+
+    def _most_waiting(self, size: int) -> int:
+        """Bytes that may wait in the writer, once it has taken a message of `size` bytes; 0 to write at once."""
+        # A full transport gets fewer and larger chunks, because asyncio's transport adds up all at each write.
+        if self.corked or self.writes_paused:
+            return CORK_LIMIT
+        burst = self.burst
+        if burst is None or not burst.gathering or size >= BURST_LIMIT or self._flushing or self.broken or self.lost:
+            return 0
+        if not self.writer.size:
+            burst.add(self)
+        return BURST_LIMIT
 
     def pace(self) -> Coroutine[Any, Any, None]:
         """Returns the result of `send` when there is nothing to wait for: `rest()` if the loop is held for too long.
@@ -328,22 +369,28 @@ def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
     """
     thread = threading.get_ident()
     taken = 0
+    burst = None
     rest = []
     for member in members:
         protocol = getattr(member, "_protocol", None)
-        if (
-            isinstance(protocol, HotPath)
-            and protocol.direct_out
-            and protocol.thread == thread
-            and type(protocol.writer) is FrameWriter
-            and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
-            and message.size <= protocol.max_size
-        ):
+        if isinstance(protocol, HotPath) and protocol.direct_out and protocol.thread == thread:
             try:
-                protocol.write_prepared(message)
-                taken += 1
-                continue
+                protocol._expect_more()
+                if (
+                    type(protocol.writer) is FrameWriter
+                    and not (protocol.writes_paused or protocol.writer.closed or protocol.writer.fragmenting)
+                    and message.size <= protocol.max_size
+                ):
+                    protocol.write_prepared(message)
+                    taken += 1
+                    burst = protocol.burst
+                    continue
             except Exception:
                 pass
         rest.append(member)
+    if burst is not None:
+        if burst.gathering:
+            burst.flush_if_old()
+        elif taken >= BURST_MEMBERS:
+            burst.begin()
     return taken, rest

@@ -3,6 +3,8 @@
 from typing import Final
 
 __all__ = [
+    "BURST_LIMIT",
+    "BURST_MEMBERS",
     "CONTROL",
     "CORK_LIMIT",
     "CORK_TIME",
@@ -85,6 +87,10 @@ INBOX_BATCH: Final = 64
 """The number of messages that a dispatcher removes from its inbox at a time."""
 CORK_TIME: Final = 8
 """Milliseconds after which gathered bytes are written."""
+BURST_LIMIT: Final = 65536
+"""Bytes of a burst that may wait for one connection."""
+BURST_MEMBERS: Final = 16
+"""Receivers of a broadcast from which a burst begins. With fewer, its callback may cost more than it saves."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256

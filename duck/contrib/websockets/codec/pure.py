@@ -3,6 +3,7 @@
 from typing import Final
 
 from . import numbers
+from .burst import Burst
 from .counters import SECONDS, Counters, Histogram
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
@@ -22,6 +23,7 @@ __all__ = [
     "SENT",
     "SIMD_TIER",
     "SIMD_TIERS",
+    "Burst",
     "Counters",
     "Dispatcher",
     "FrameWriter",

@@ -44,6 +44,8 @@ Flags
 `SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
 | `corked` | one read, `start`, early bytes, the draining of the inbox or the result of a decoding is processed | the \
 same code, which flushes at the end; it does not nest |
+| `Burst.gathering` | messages to connections that are not corked wait for those that follow in this iteration of the \
+loop | the second message of a read, or a broadcast to many; its callback in the next iteration flushes |
 | `queued` | the transport may hold bytes (compiled codec only) | `flush`, and `connection_made` at first |
 | `busy` | a message is being written or compressed: a send in between comes from a signal handler or a finalizer | \
 the writing method |
@@ -87,7 +89,7 @@ Invariants
 4. One thread at a time works on a direction of permessage-deflate: the loop's, or one of `loop.threads`.
 5. The arguments of `received` may still be encoded. `respond` answers a close frame or a breach after the earlier
    messages have been delivered.
-6. Clock, receive buffer and threads belong to a thread, so a thread runs one loop.
+6. Clock, receive buffer, burst and threads belong to a thread, so a thread runs one loop.
 7. The compiled codec does more than its specification in three places. It handles a read in portions. It passes a read
    that is one whole message to the idle worker, or to the task that waits for it, without a list. It writes to the
    socket directly while the transport's buffer is empty.
@@ -131,7 +133,8 @@ A sent str, to bytes:
 2. A plain message goes to `codec.writer.FrameWriter.write`. Any other message goes through
    `protocol.sending.Sending.send_otherwise`, `protocol.sender.Sender.send` (which may queue it in
    `protocol.line.Line`) and `sansio.connection.Connection.send` to the same writer.
-3. `codec.hotpath.HotPath.flush` drains the writer by `codec.writer.FrameWriter.take`.
+3. `codec.hotpath.HotPath.flush` drains the writer by `codec.writer.FrameWriter.take`: at once, or at the end of the
+   read (`corked`) or of the burst (`codec.burst.Burst.end`).
 4. `protocol.sending.Sending.write_chunks` writes the bytes to the transport.
 
 A refused handshake:

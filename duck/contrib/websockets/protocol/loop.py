@@ -1,4 +1,4 @@
-"""State shared by the connections of one loop: a receive buffer, a clock that wakes them, and threads."""
+"""State shared by the connections of one loop: a receive buffer, a burst, a clock that wakes them, and threads."""
 
 import asyncio
 import os
@@ -7,12 +7,12 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
-from ..codec import ReceiveBuffer
+from ..codec import Burst, ReceiveBuffer
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Clock", "Sleeper", "clock", "done_future", "receive_buffer", "threads"]
+__all__ = ["Clock", "Sleeper", "burst", "clock", "done_future", "receive_buffer", "threads"]
 
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep for reuse
@@ -106,6 +106,19 @@ def clock(loop: asyncio.AbstractEventLoop) -> Clock:
         pass
     _local.loop = weakref.ref(loop)
     _local.clock = made = Clock()
+    return made
+
+
+def burst(loop: asyncio.AbstractEventLoop) -> Burst:
+    """Returns the burst of a loop, which must be the running one."""
+    try:
+        if _local.burst_loop() is loop:
+            found: Burst = _local.burst
+            return found
+    except AttributeError:
+        pass
+    _local.burst_loop = weakref.ref(loop)
+    _local.burst = made = Burst(loop)
     return made
 
 

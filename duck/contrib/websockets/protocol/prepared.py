@@ -86,7 +86,8 @@ def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) ->
     """Sends a message to many connections, without waiting for any of them.
 
     The message is encoded once, and compressed once for each distinct agreement on compression. On each connection it
-    keeps the order of that connection's sends. May be called from any thread.
+    keeps the order of that connection's sends. A broadcast is written at once. Broadcasts that follow it before the
+    loop's next iteration leave together then, with one write for each connection. May be called from any thread.
 
     The view's `SLOW_CONSUMER` applies to a peer that reads too slowly. Because `broadcast` never waits, "wait" closes
     the connection with 1008 once 64 times its `WRITE_LIMIT` waits for the peer.

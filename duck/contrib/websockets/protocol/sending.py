@@ -22,7 +22,7 @@ from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from .endpoint import Endpoint
-from .loop import receive_buffer
+from .loop import burst, receive_buffer
 from .pending import Pending
 from .phases import Phase
 from .prepared import Prepared
@@ -69,6 +69,7 @@ class Sending(codec.HotPath):
         if counters is not None:
             self.counters = connection.reader.counters = connection.writer.counters = counters
         self.buffer = receive_buffer(loop)
+        self.burst = burst(loop)
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         policy = endpoint.SLOW_CONSUMER
         self._slow_consumer = None if policy == "wait" else SlowConsumer(policy, endpoint.WRITE_LIMIT)

@@ -1,0 +1,67 @@
+# Messages that follow each other: part of _speedups.pyx. `burst.py` is its specification.
+
+from weakref import ref as _weakref
+
+
+cdef class Burst:
+    cdef readonly bint gathering
+    cdef object loop
+    cdef list connections
+    cdef long long since
+
+    def __cinit__(self, loop):
+        self.loop = _weakref(loop)
+        self.connections = []
+
+    def begin(self):
+        return self.begins()
+
+    cdef bint begins(self) except -1:
+        if self.gathering:
+            return True
+        loop = self.loop()
+        if loop is not None and loop.is_running():
+            loop.call_soon(self.end)
+            self.since = duck_clock()
+            self.gathering = True
+        return self.gathering
+
+    def add(self, connection):
+        self.connections.append(connection)
+
+    def end(self):
+        self.gathering = False
+        self.write_all()
+
+    def flush_if_old(self):
+        self.write_if_old()
+
+    cdef int write_if_old(self) except -1:
+        cdef long long now = duck_clock()
+        if now - self.since > CORK_TIME:
+            self.since = now
+            self.write_all()
+        return 0
+
+    def flush(self):
+        self.write_all()
+
+    cdef int write_all(self) except -1:
+        self.connections.reverse()
+        while self.connections:
+            try:  # entered once, and again after each failure
+                while self.connections:
+                    connection = self.connections.pop()
+                    if isinstance(connection, HotPath):
+                        (<HotPath>connection).write_out()
+                    else:
+                        connection.flush()
+            except Exception as error:
+                self.report(error)
+        return 0
+
+    cdef int report(self, error) except -1:
+        loop = self.loop()
+        if loop is not None:
+            loop.call_exception_handler({"message": "gathered frames could not be written", "exception": error})
+        return 0

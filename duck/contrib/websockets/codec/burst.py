@@ -1,0 +1,80 @@
+"""Messages that follow each other within one iteration of a loop, in plain Python: the specification of `burst.pxi`.
+
+A connection gathers its own replies while it handles a read. A `Burst` gathers the messages to all other connections:
+the broadcasts of a busy chat, and what one connection forwards to another. The system call of each write is most of its
+cost. A lone message is written at once. More are expected behind a broadcast to many, and in a read with several
+messages. Then frames wait in their writers, and each connection has one write in the loop's next iteration.
+"""
+
+import weakref
+from time import perf_counter
+from typing import Any, Protocol
+
+from .numbers import CORK_TIME
+
+__all__ = ["Burst"]
+
+
+class Connection(Protocol):
+    """A connection whose writer gathers frames."""
+
+    def flush(self) -> None:
+        """Writes the gathered frames."""
+
+
+class Burst:
+    """The messages of one iteration of a loop to connections that do not gather them themselves.
+
+    Args:
+        loop: The event loop of the connections.
+
+    Attributes:
+        gathering: Whether frames wait for the end of the iteration.
+    """
+
+    __slots__ = ("_connections", "_loop", "_since", "gathering")
+
+    def __init__(self, loop: Any) -> None:
+        self.gathering = False
+        self._loop = weakref.ref(loop)
+        self._connections: list[Connection] = []
+        self._since = 0.0
+
+    def begin(self) -> bool:
+        """Gathers frames until the loop's next iteration; returns False if the loop does not run."""
+        loop = self._loop()
+        if not self.gathering and loop is not None and loop.is_running():
+            loop.call_soon(self.end)
+            self._since = perf_counter()
+            self.gathering = True
+        return self.gathering
+
+    def add(self, connection: Connection) -> None:
+        """Adds a connection, whose writer is about to take the first frame."""
+        self._connections.append(connection)
+
+    def end(self) -> None:
+        """Stops gathering, and writes the frames."""
+        self.gathering = False
+        self.flush()
+
+    def flush_if_old(self) -> None:
+        """Writes the frames if the oldest has waited for CORK_TIME."""
+        now = perf_counter()
+        if now - self._since > 0.001 * CORK_TIME:
+            self._since = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the frames of each connection. The loop reports errors, which concern one connection each."""
+        self._connections.reverse()
+        while self._connections:
+            try:
+                self._connections.pop().flush()
+            except Exception as error:
+                self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        loop = self._loop()
+        if loop is not None:
+            loop.call_exception_handler({"message": "gathered frames could not be written", "exception": error})

@@ -1,0 +1,248 @@
+"""Frames that wait for those that follow within one iteration of a loop, on both codecs."""
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from duck.contrib.websockets.protocol.prepared import Prepared
+
+MANY = 16
+ENOUGH = 2**20
+
+
+class Transport:
+    """Holds nothing back, and takes nothing itself."""
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def abort(self):
+        pass
+
+
+@pytest.fixture
+def members(codec):
+    """Makes connections of a loop, by default of the running one, whose writes are noted."""
+
+    class Connection(codec.HotPath):
+        def __init__(self, burst):
+            self.writes = []
+            self.fails = False
+            self.reader, self.writer = codec.MessageReader(ENOUGH, False, False), codec.FrameWriter()
+            self.buffer, self.burst = codec.ReceiveBuffer(ENOUGH), burst
+            self.transport, self.sent, self.fd, self.deflate, self.threshold = Transport(), codec.SENT, -1, None, 0
+            self.thread, self.max_size = threading.get_ident(), ENOUGH
+            self.direct_in = self.direct_out = True
+
+        def write_chunks(self, chunks):
+            if self.fails:
+                raise OSError("this connection takes nothing")
+            self.writes.append(b"".join(chunks))
+
+    def make(count=MANY, loop=None):
+        burst = codec.Burst(loop or asyncio.get_running_loop())
+        return [SimpleNamespace(_protocol=Connection(burst), number=number) for number in range(count)]
+
+    return make
+
+
+def frames(*texts):
+    return b"".join(Prepared(text).frame for text in texts)
+
+
+def writes_of(members):
+    """The writes of each member, which must be the same."""
+    first, *others = [member._protocol.writes for member in members]
+    assert all(writes == first for writes in others)
+    return first
+
+
+def fan_out(codec, members, *texts):
+    for text in texts:
+        assert codec.fan_out(members, Prepared(text)) == (len(members), [])
+
+
+def test_a_lone_broadcast_is_written_at_once(run, codec, members):
+    async def scenario():
+        for number in range(3):
+            everyone = members()
+            fan_out(codec, everyone, "lone")
+            assert writes_of(everyone) == [frames("lone")], number
+            await asyncio.sleep(0)
+
+    run(scenario())
+
+
+def test_broadcasts_behind_the_first_leave_together_in_the_next_iteration(run, codec, members):
+    async def scenario():
+        everyone = members()
+        for _ in range(2):
+            fan_out(codec, everyone, "a", "b", "c")
+            assert writes_of(everyone) == [frames("a")]
+            await asyncio.sleep(0)
+            assert writes_of(everyone) == [frames("a"), frames("b", "c")]
+            for member in everyone:
+                member._protocol.writes.clear()
+
+    run(scenario())
+
+
+def test_broadcasts_to_few_are_written_at_once(run, codec, members):
+    async def scenario():
+        everyone = members(MANY - 1)
+        fan_out(codec, everyone, "a", "b")
+        assert writes_of(everyone) == [frames("a"), frames("b")]
+
+    run(scenario())
+
+
+def test_nothing_waits_for_a_loop_that_does_not_run(codec, members):
+    loop = asyncio.new_event_loop()
+    everyone = members(loop=loop)
+    fan_out(codec, everyone, "a", "b")
+    loop.close()
+    fan_out(codec, everyone, "c")
+    assert writes_of(everyone) == [frames("a"), frames("b"), frames("c")]
+
+
+def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, members):
+    """The publisher is a member as well, and gathers what it sends until its read has been handled."""
+
+    async def scenario():
+        publisher, *others = everyone = members(3)
+        path = publisher._protocol
+
+        class Dispatcher:
+            def deliver(self, messages):
+                for _, text in messages:
+                    fan_out(codec, everyone, text)
+
+        path.dispatcher = Dispatcher()
+        read = frames("a", "b")
+        path.buffer.data[: len(read)] = read
+        path.buffer_updated(len(read))
+        assert path.writes == [read]
+        assert not path.buffer.several
+        # Each has its own buffer here; connections of one loop share theirs.
+        assert writes_of(others) == [frames("a"), frames("b")]
+        for member in others:
+            member._protocol.buffer = path.buffer
+        path.buffer_updated(len(read))
+        assert writes_of(others) == [frames("a"), frames("b")]
+        await asyncio.sleep(0)
+        assert writes_of(others) == [frames("a"), frames("b"), read]
+
+    run(scenario())
+
+
+def test_a_send_keeps_its_place_among_the_waiting_frames(run, codec, members):
+    async def scenario():
+        everyone = members()
+        fan_out(codec, everyone, "a", "b")
+        one = everyone[3]._protocol
+        await one.send("own", 1)
+        fan_out(codec, everyone, "c")
+        one.flush()
+        assert one.writes == [frames("a"), frames("b", "own", "c")]
+        fan_out(codec, everyone, "d")
+        await asyncio.sleep(0)
+        assert one.writes == [frames("a"), frames("b", "own", "c"), frames("d")]
+        assert writes_of(everyone[4:]) == [frames("a"), frames("b", "c", "d")]
+
+    run(scenario())
+
+
+def test_waiting_bytes_are_bounded(run, codec, members):
+    async def scenario():
+        everyone = members()
+        half = "x" * (codec.BURST_LIMIT // 2)
+        fan_out(codec, everyone, "first", half)
+        assert writes_of(everyone) == [frames("first")]
+        fan_out(codec, everyone, half)
+        assert writes_of(everyone) == [frames("first"), frames(half, half)]
+        fan_out(codec, everyone, half * 2, "last")
+        assert writes_of(everyone)[2:] == [frames(half * 2)]
+        await asyncio.sleep(0)
+        assert writes_of(everyone)[3:] == [frames("last")]
+
+    run(scenario())
+
+
+def test_the_time_of_waiting_is_bounded(run, codec, members):
+    async def scenario():
+        everyone = members()
+        fan_out(codec, everyone, "a", "b")
+        time.sleep(0.004 * codec.CORK_TIME)  # noqa: ASYNC251  a handler that blocks
+        fan_out(codec, everyone, "c")
+        assert writes_of(everyone) == [frames("a"), frames("b", "c")]
+        fan_out(codec, everyone, "d")
+        assert len(writes_of(everyone)) == 2
+        await asyncio.sleep(0)
+        assert writes_of(everyone)[2:] == [frames("d")]
+
+    run(scenario())
+
+
+def test_a_connection_that_fails_keeps_nothing_from_the_others(run, codec, members):
+    async def scenario():
+        errors = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        everyone = members()
+        fan_out(codec, everyone, "a")
+        failing = everyone.pop(5)._protocol
+        fan_out(codec, [*everyone, SimpleNamespace(_protocol=failing)], "b")
+        failing.fails = True
+        await asyncio.sleep(0)
+        assert writes_of(everyone) == [frames("a"), frames("b")]
+        assert failing.broken
+        assert [str(error) for error in errors] == ["this connection takes nothing"]
+
+    run(scenario())
+
+
+def test_sends_of_a_read_with_several_messages_leave_together_too(run, codec, members):
+    """A view that forwards its messages to the view of another connection."""
+
+    async def scenario():
+        source, target = (member._protocol for member in members(2))
+        target.buffer = source.buffer
+
+        class Dispatcher:
+            def deliver(self, messages):
+                for opcode, payload in messages:
+                    _ = target.send(payload, opcode)
+
+        source.dispatcher = Dispatcher()
+        read = frames("a", "b", "c")
+        source.buffer.data[: len(read)] = read
+        source.buffer_updated(len(read))
+        assert target.writes == []
+        await asyncio.sleep(0)
+        assert target.writes == [read]
+        await target.send("later", 1)
+        assert target.writes == [read, frames("later")]
+
+    run(scenario())
+
+
+def test_a_full_transport_or_the_read_of_its_own_holds_frames_longer(run, codec, members):
+    async def scenario():
+        everyone = members()
+        fan_out(codec, everyone, "a")
+        paused, corked, *others = everyone
+        corked._protocol.cork()
+        paused._protocol.writes_paused = True
+        fan_out(codec, [corked, *others], "b")
+        paused._protocol.write_prepared(Prepared("b"))
+        await asyncio.sleep(0)
+        assert writes_of(others) == [frames("a"), frames("b")]
+        assert writes_of([paused, corked]) == [frames("a")]
+        corked._protocol.uncork()
+        paused._protocol.writes_paused = False
+        paused._protocol.flush()
+        assert writes_of(everyone) == [frames("a"), frames("b")]
+
+    run(scenario())
