@@ -4,6 +4,7 @@ import asyncio
 import copy
 import os
 import pickle
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -203,6 +204,9 @@ def test_what_is_no_member_and_no_name():
             for call in (rooms.publish, elsewhere_published(rooms)):
                 with pytest.raises(TypeError, match="is a str, not None"):
                     await call(None, "x")
+            with pytest.raises(ValueError, match="UTF-8 can express"):
+                await rooms.join(ws.view, "\ud800")
+            assert list(rooms) == []
             with pytest.raises(ValueError, match="5 is not an id"):
                 await rooms.join(ws.view, "lobby", since=5)
             await rooms.join(ws.view, "lobby")
@@ -404,12 +408,10 @@ async def _follow(rooms, schedule):
         assert {name: rooms.count(name) for name in "ab"} == {name: len(joined[name]) for name in "ab"}
     assert [sink.messages for sink in sinks] == [expected[sink] for sink in sinks]
     assert not any(sink.gaps for sink in sinks)
-    hub = next(iter(rooms._hubs.values()), None)
-    assert hub is None or not any(group.excluded for group in hub.groups.values())
     await rooms.close()
 
 
-def test_a_broker_of_ones_own(run):
+def test_a_broker_of_ones_own(run, log):
     """A broker consists of three methods and a handler."""
 
     class Echo:
@@ -420,7 +422,8 @@ def test_a_broker_of_ones_own(run):
         async def publish(self, group, message):
             calls.append(("publish", group))
             if group == "full":
-                raise BrokerError("full")
+                self.handler.received(group, Message.from_bytes(message.to_bytes()))
+                raise BrokerError("no answer")
             self.handler.received(group, Message.from_bytes(message.to_bytes()))
 
         async def subscribe(self, group):
@@ -428,6 +431,7 @@ def test_a_broker_of_ones_own(run):
 
         def unsubscribe(self, group):
             calls.append(("unsubscribe", group))
+            raise OSError("no broker")
 
     calls = []
 
@@ -438,11 +442,17 @@ def test_a_broker_of_ones_own(run):
         await rooms.join(two, "full")
         await rooms.publish("lobby", "hello")
         await rooms.publish("lobby", "hello", exclude=one)
+        await rooms.join(one, "other")
         with pytest.raises(BrokerError):
             await rooms.publish("full", "hello", exclude=two)
         one.end()
         assert one.messages == ["hello"]
-        assert calls[-1] == ("unsubscribe", "lobby")
+        assert not two.messages, "it is excluded from a message of unknown outcome, too"
+        assert calls[-2:] == [("unsubscribe", "lobby"), ("unsubscribe", "other")]
+        assert list(rooms) == ["full"]
+        assert [entry.message for entry in log()] == [
+            f"group {name!r}: the broker has failed at the end of a membership" for name in ("lobby", "other")
+        ]
 
     run(scenario())
 
@@ -478,5 +488,34 @@ def test_a_member_of_a_loop_that_has_ended_cannot_join(run, rooms):
     async def scenario():
         with pytest.raises(ConnectionClosed):
             await rooms.join(Sink(loop), "lobby")
+
+    run(scenario())
+
+
+def test_the_loop_of_a_member_ends_while_it_joins(run):
+    """The caller is not cancelled: it learns that the connection is gone."""
+    begun = threading.Event()
+
+    class Silent:
+        def connect(self, handler, loop):
+            return self
+
+        async def subscribe(self, group):
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+
+    async def scenario():
+        rooms, sinks = Groups(Silent()), []
+
+        async def until_begun():
+            sinks.append(Sink())
+            await asyncio.to_thread(begun.wait, 10)
+
+        other = asyncio.create_task(asyncio.to_thread(asyncio.run, until_begun()))
+        while not sinks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        with pytest.raises(ConnectionClosed):
+            await rooms.join(sinks[0], "lobby")
+        await other
 
     run(scenario())

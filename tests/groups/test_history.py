@@ -9,6 +9,7 @@ import pytest
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import Groups
 from duck.contrib.websockets.groups.broker import MessageId, Past
+from duck.contrib.websockets.testing import connect
 
 from ..support.redis import RedisServer
 from .sink import Sink
@@ -113,6 +114,43 @@ def test_nothing_is_lost_and_nothing_comes_twice(run, new_rooms):
             assert sink.messages == [str(number) for number in range(start + 1, count)]
         await rooms.close()
         await writer.close()
+
+    run(scenario())
+
+
+def test_a_history_larger_than_the_buffers_is_sent_as_fast_as_it_is_read(run):
+    async def scenario():
+        rooms = Groups(history=100)
+        for number in range(100):
+            await rooms.publish("lobby", number.to_bytes(2) + bytes(65534), OpCode.BINARY)
+
+        class Member(WebSocketView):
+            COMPRESSION = False
+
+            async def on_open(self):
+                assert await rooms.join(self, "lobby", since="")
+
+        async with connect(Member) as ws:
+            for number in range(100):
+                if number == 50:
+                    await rooms.publish("lobby", "live")
+                assert int.from_bytes((await ws.recv())[:2]) == number
+            assert await ws.recv() == "live"
+
+    run(scenario())
+
+
+def test_a_message_that_stamp_cannot_take_is_missing_alone(run, new_rooms, until, log):
+    async def scenario():
+        rooms = new_rooms(stamp=lambda payload, place: str(int(payload)))
+        live, late = Sink(), Sink()
+        await rooms.join(live, "lobby")
+        for text in ("1", "two", "3"):
+            await rooms.publish("lobby", text)
+        assert await rooms.join(late, "lobby", since="")
+        await until(lambda: live.messages == late.messages == ["1", "3"])
+        assert log()[0].message == "group 'lobby': a message is not delivered, because stamp has failed"
+        await rooms.close()
 
     run(scenario())
 

@@ -145,11 +145,11 @@ def test_many_changes_at_once_are_told_in_parts():
 # On Redis alone
 
 
-def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis):
+def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis, log):
     """As that of a server that has been told to stop; nobody waits for the time to live."""
 
     def new_rooms():
-        return Groups(shared_redis.url, prefix="end:")
+        return Groups(shared_redis.url, prefix="end:", history=1)
 
     async def visit():
         rooms = new_rooms()
@@ -157,6 +157,15 @@ def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis):
         for at, sink in enumerate(sinks):
             await rooms.join(sink, "lobby", data=at)
         sinks[0].end()
+        tasks.append(asyncio.create_task(stay(rooms, sinks[1])))
+        await asyncio.sleep(0)
+
+    async def stay(rooms, sink):
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:  # the loop has ended the tasks of the groups, and ends no later ones
+            sink.end()
+            published.append(await rooms.publish("lobby", "bye"))
 
     async def look():
         rooms = new_rooms()
@@ -164,7 +173,10 @@ def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis):
         await rooms.close()
         return present
 
+    tasks, published = [], []
     asyncio.run(visit())
+    assert published[0]
+    assert not log()
     assert asyncio.run(look()) == []
 
 
@@ -208,6 +220,26 @@ def test_the_members_of_a_dead_process_leave_once(run, own_redis, until):
         assert sorted(told(sinks[0])[1]) == [1, 2, *range(10, 30)]
         assert sorted(told(sinks[1])[1]) == [2, *range(10, 30)]
         await made[0].close()
+
+    run(scenario())
+
+
+def test_leases_are_renewed_while_the_memory_is_full(run, own_redis):
+    async def scenario():
+        own_redis.start()
+        made = [Groups(own_redis.url, announce=announce, presence_ttl=0.4) for _ in range(2)]
+        sinks = [Sink() for _ in made]
+        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+            await rooms.join(sink, "lobby", data=at)
+        from redis import Redis
+
+        with Redis(port=own_redis.port) as admin:
+            admin.config_set("maxmemory", 1)
+            await asyncio.sleep(0.8)
+        assert await data_of(made[0]) == await data_of(made[1]) == [0, 1]
+        assert not told(sinks[0])[1]
+        for rooms in made:
+            await rooms.close()
 
     run(scenario())
 

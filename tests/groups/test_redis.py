@@ -15,6 +15,7 @@ from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher, redis_server, redis_subscriber
 
 from ..support.waiting import within
+from .sink import Sink
 
 KIB = 2**10
 
@@ -454,6 +455,17 @@ def test_a_refusal_by_the_server_says_that_nothing_was_published(run, own_redis)
             rooms.publish_sync("lobby", "hello")
         rooms._broker.close_sync()
 
+    async def demoted(admin):
+        """The next message goes by another connection: the name of the server may lead to the new master by then."""
+        rooms = Groups(url, history=5)
+        with pytest.raises(BrokerError, match="read only replica"):
+            await rooms.publish("lobby", "hello")
+        connected = admin.info("stats")["total_connections_received"]
+        admin.replicaof("NO", "ONE")
+        assert await rooms.publish("lobby", "hello")
+        assert admin.info("stats")["total_connections_received"] == connected + 1
+        await rooms.close()
+
     own_redis.start()
     url = own_redis.url
     with Redis(port=own_redis.port) as admin:
@@ -471,7 +483,7 @@ def test_a_refusal_by_the_server_says_that_nothing_was_published(run, own_redis)
         admin.config_set("maxmemory", 0)
         admin.replicaof("127.0.0.1", 1)
         refused("read only replica", history=5)
-        admin.replicaof("NO", "ONE")
+        run(demoted(admin))
 
 
 def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
@@ -486,4 +498,19 @@ def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
         await rooms.close()
 
     own_redis.start()
+    run(scenario())
+
+
+@pytest.mark.parametrize("delay", [0, 0.001])
+def test_groups_that_are_closed_while_a_view_joins_leave_no_task(run, shared_redis, delay):
+    async def scenario():
+        before = asyncio.all_tasks()
+        for history in (0, 5):
+            rooms = Groups(shared_redis.url, history=history, announce=lambda change: None)
+            joining = asyncio.ensure_future(rooms.join(Sink(), "lobby", data="x"))
+            await asyncio.sleep(delay)
+            await rooms.close()
+            await joining
+            assert asyncio.all_tasks() == before
+
     run(scenario())

@@ -328,6 +328,10 @@ class WebSocketEndpoint:
         """Sends a prepared message without waiting; returns False if it does not leave. Called by `broadcast`."""
         return self._protocol is not None and self._protocol.send_prepared(message)
 
+    async def _drained(self) -> None:
+        """Waits until the peer has taken most of what was sent."""
+        await self._open_protocol().drained()
+
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Coroutine[Any, Any, None]:
         """Sends a text message; see `send`."""
         return self.send(data, OpCode.TEXT)

@@ -6,11 +6,13 @@ subscribes to a group with its first member and unsubscribes with its last.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
+from ..protocol.pending import hop
 from ..protocol.prepared import Data, encode
 from .broker import Broker, Message, MessageId
 from .history import History, checked_seconds
@@ -95,7 +97,8 @@ class Groups:
         """Adds a connection to a group. For a member, it only replaces the data.
 
         Returns once messages of the group reach the member, after `timeout` seconds at most. If the broker is away the
-        member is added too, and its `on_gap` is called when messages come.
+        member is added too, and its `on_gap` is called when messages come. A history is sent as fast as the peer reads
+        it; the rest after `timeout` is sent at once, and `SLOW_CONSUMER` applies.
 
         Args:
             member: A view, or another end of a connection.
@@ -112,8 +115,8 @@ class Groups:
             ConnectionClosed: The connection is closing or gone.
             RuntimeError: The connection is not open yet.
             TypeError: The data cannot be JSON, the group is not a str, or the member is not a connection.
-            ValueError: `since` is not an id, these groups have no history, the data is too large, or the custom broker
-                keeps no presence.
+            ValueError: `since` is not an id, these groups have no history, the data is too large, the name has a
+                surrogate, or the custom broker keeps no presence.
         """
         _check_name(group)
         try:
@@ -126,18 +129,18 @@ class Groups:
             hub.check_presence()
             text = encode_data(data)
         if since is None:
-            return await self._at_home(member, hub.join(member, group, text))
+            return await self._at_home(member, hub.join, member, group, text)
         if not self._keeps_history:
             raise ValueError("these groups keep no history: make them by Groups(..., history=100)")
         start = MessageId.parse(since) if since else None
-        return await self._at_home(member, hub.rejoin(member, group, text, start))
+        return await self._at_home(member, hub.rejoin, member, group, text, start)
 
     async def leave(self, member: Member, group: str) -> None:
         """Removes a connection from a group; does nothing if it is not a member."""
         _check_name(group)
         hub = self._hub_of(member)
         if hub is not None:
-            await self._at_home(member, hub.leave(member, group))
+            await self._at_home(member, hub.leave, member, group)
 
     async def publish(
         self, group: str, data: Data, opcode: int = OpCode.TEXT, *, exclude: Member | None = None
@@ -156,7 +159,8 @@ class Groups:
         Raises:
             BrokerError: The broker has not taken the message, or the outcome is unknown.
             TypeError: The data is neither str nor bytes-like, the group is not a str, or `exclude` is not a connection.
-            ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
+            ValueError: The opcode is neither TEXT nor BINARY, bytes sent as TEXT are not UTF-8, or the name has a
+                surrogate.
         """
         _check_name(group)
         payload = encode(data, opcode)
@@ -166,12 +170,11 @@ class Groups:
             message = Message(opcode, payload)
             await connection.publish(group, message)
             return str(message.id) if message.id else None
-        message = Message(opcode, payload, hub.origin, hub.exclude(exclude, group))
-        try:
-            await connection.publish(group, message)
-        except BaseException:
-            hub.include(group, message.excluded)
-            raise
+        number = 0
+        with suppress(ConnectionClosed):
+            number = await self._at_home(exclude, hub.number, exclude, group)
+        message = Message(opcode, payload, hub.origin, number)
+        await connection.publish(group, message)
         return str(message.id) if message.id else None
 
     def publish_sync(self, group: str, data: Data, opcode: int = OpCode.TEXT) -> str | None:
@@ -243,7 +246,7 @@ class Groups:
         return Hub(
             self._broker,
             loop,
-            None if isinstance(self._broker, MemoryBroker) else self._timeout,
+            self._timeout,
             keeps_history=self._keeps_history,
             stamp=self._stamp,
             announce=self._announce,
@@ -258,19 +261,32 @@ class Groups:
         return self._hubs.get(home)
 
     @staticmethod
-    async def _at_home(member: Member, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Runs a coroutine in the loop of a member.
+    async def _at_home(member: Member, method: Callable[..., Coroutine[Any, Any, Result]], *args: Any) -> Result:
+        """Calls a method in the loop of a member.
 
         Raises:
             ConnectionClosed: That loop has ended.
         """
         home = member._home
         if home is asyncio.get_running_loop():
-            return await coroutine
-        if not home.is_running():
-            coroutine.close()
-            raise ConnectionClosed
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+            return await method(*args)
+        results: list[Result] = []
+
+        async def call() -> None:
+            results.append(await method(*args))
+
+        await hop(_Home(home), call)
+        return results[0]
+
+
+class _Home(NamedTuple):
+    """The loop of a member, for `hop`."""
+
+    loop: asyncio.AbstractEventLoop
+    lost: bool = True  # a loop that does not run any more ends the call
+
+    def closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed()
 
 
 def _check_broker(broker: object) -> None:
@@ -289,9 +305,19 @@ def _check_function(name: str, arguments: str, function: object) -> None:
 
 
 def _check_name(group: object) -> None:
-    """Raises a TypeError for the name of a group that is not a str; at a Redis server 5 would be the same as "5"."""
+    """Checks the name of a group.
+
+    Raises:
+        TypeError: It is not a str; at a Redis server 5 would be the same as "5".
+        ValueError: It cannot be sent to a broker, because it has a surrogate.
+    """
     if not isinstance(group, str):
         raise TypeError(f"the name of a group is a str, not {group!r}")
+    if not group.isascii():
+        try:
+            group.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the name of a group is text that UTF-8 can express, not {group!r}") from None
 
 
 def _home_of(member: Member) -> asyncio.AbstractEventLoop:

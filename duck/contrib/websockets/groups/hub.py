@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -13,9 +13,12 @@ from ..logging import logger
 from ..protocol.prepared import Prepared, send_to_all
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
+from .memory import MemoryBroker
 from .presence import Announce, Presence, changes, decode_entries
 
 __all__ = ["Hub"]
+
+_PORTION = 65536  # bytes of a history that are sent to a member before it waits for its peer
 
 
 class Hub:
@@ -24,7 +27,7 @@ class Hub:
     Args:
         broker: The broker to connect to.
         loop: The loop.
-        timeout: Seconds that a member which joins waits for the broker; None for no limit.
+        timeout: Seconds that a member which joins waits for the broker, and for room for its history.
         keeps_history: Whether the broker keeps a history.
         stamp: See `Groups`.
         announce: See `Groups`.
@@ -37,6 +40,7 @@ class Hub:
 
     __slots__ = (
         "_announce",
+        "_broker_timeout",
         "_keeps_history",
         "_lost_callback",
         "_numbers",
@@ -53,13 +57,14 @@ class Hub:
         self,
         broker: Broker,
         loop: asyncio.AbstractEventLoop,
-        timeout: float | None,
+        timeout: float,
         *,
         keeps_history: bool,
         stamp: Stamp | None,
         announce: Announce | None,
     ) -> None:
         self._timeout = timeout
+        self._broker_timeout = None if isinstance(broker, MemoryBroker) else timeout
         self._keeps_history = keeps_history
         self._stamp = stamp
         self._announce = announce
@@ -78,7 +83,7 @@ class Hub:
             group.members[member] = None
         entered: Awaitable[None] = SENT
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._broker_timeout):
                 try:
                     await self._subscribe(name, group)
                 finally:
@@ -93,15 +98,18 @@ class Hub:
             return await self.join(member, name, data)
         group.recovering[member] = []
         past = Past([], False)
+        missed = iter(past.messages)
         entered: Awaitable[None] = SENT
         try:
             async with asyncio.timeout(self._timeout):
                 try:
                     await self._subscribe(name, group)
                     past = await self._history.after(name, since)
+                    missed = iter(past.messages)
+                    await self._send_missed(member, group, missed)
                 finally:
                     if member in group.recovering:  # it may have left
-                        group.recovered(member, past)
+                        group.recovered(member, missed, past.messages[-1].id if past.messages else None)
                     entered = self._set_data(member, name, data)
                 await entered
         except (BrokerError, TimeoutError) as error:
@@ -109,11 +117,25 @@ class Hub:
                 logger.info("group %r: a member that joins gets no history: %s", name, error or "no answer")
         return past.complete
 
+    @staticmethod
+    async def _send_missed(member: Member, group: LocalGroup, missed: Iterator[Message]) -> None:
+        """Delivers missed messages as fast as the peer of a member reads them; all at once, they might swamp it."""
+        drained: Callable[[], Awaitable[None]] | None = getattr(member, "_drained", None)
+        size = 0
+        for message in missed:
+            if member not in group.recovering:
+                return
+            group.send_missed(member, message)
+            size += len(message.payload)
+            if size >= _PORTION and drained is not None:
+                size = 0
+                await drained()
+
     def _enter(self, member: Member, name: str) -> LocalGroup:
         member._when_lost(self._lost_callback)
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = LocalGroup(name, self._stamp)
+            group = self.groups[name] = LocalGroup(name, self._stamp, self.origin)
         names = self.names.get(member)
         if names is None:
             self.names[member] = group.alone
@@ -150,11 +172,10 @@ class Hub:
         group = self.groups.get(name)
         if data is None or group is None or not group.has(member):
             return SENT
-        entry = group.entry(member)
-        if entry is None:
-            entry = f"{self.origin.hex()}.{next(self._numbers):x}"
-            group.set_entry(member, entry)
-        return self._presence.enter(name, entry, data)
+        return self._presence.enter(name, group.make_present(member, self._new_number), data)
+
+    def _new_number(self) -> int:
+        return next(self._numbers)
 
     def check_presence(self) -> None:
         """Raises ValueError if the broker keeps no presence."""
@@ -191,7 +212,10 @@ class Hub:
     def _lost(self, member: Member) -> None:
         """Removes a member whose connection has ended."""
         for name in self.names.pop(member, ()):
-            self._remove(member, name)
+            try:
+                self._remove(member, name)
+            except Exception:  # of a custom broker
+                logger.exception("group %r: the broker has failed at the end of a membership", name)
 
     def _remove(self, member: Member, name: str) -> None:
         group = self.groups.get(name)
@@ -204,20 +228,12 @@ class Hub:
             del self.groups[name]
             self.connection.unsubscribe(name)
 
-    def exclude(self, member: Member, name: str) -> int:
-        """Returns a number that excludes a member from a message; 0 if it would not get the message anyway."""
+    async def number(self, member: Member, name: str) -> int:
+        """Returns the number by which a message excludes a member; 0 if it would not get the message anyway."""
         group = self.groups.get(name)
         if group is None or not group.has(member):
             return 0
-        number = next(self._numbers)
-        group.excluded[number] = member
-        return number
-
-    def include(self, name: str, number: int) -> None:
-        """Drops a number whose message does not come."""
-        group = self.groups.get(name)
-        if group is not None:
-            group.excluded.pop(number, None)
+        return group.number(member, self._new_number)
 
     # The handler of a broker
 
@@ -228,7 +244,7 @@ class Hub:
         if group.waiting is not None:
             group.waiting.append(message)
         else:
-            group.take(message, self.origin)
+            group.take(message)
 
     def interrupted(self, name: str) -> None:
         group = self.groups.get(name)
@@ -266,16 +282,15 @@ class Hub:
         finally:
             waiting, group.waiting = group.waiting or [], None
             for message in past.messages:
-                group.take(message, self.origin)
+                group.take(message)
             if past.messages:
                 group.floor = past.messages[-1].id
             for message in waiting:
-                group.take(message, self.origin)
+                group.take(message)
             if not past.complete:
                 self._tell_of_gap(name, group)
 
     def _tell_of_gap(self, name: str, group: LocalGroup) -> None:
-        group.excluded.clear()
         for member in group.copy_of_members():
             try:
                 member._missed(name)

@@ -1,11 +1,12 @@
 """The members of a group in one event loop, and the delivery of messages to them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ..logging import logger
 from ..protocol.prepared import Data, Prepared, send_to_all
-from .broker import Message, MessageId, Past
+from .broker import Message, MessageId
 
 __all__ = ["LocalGroup", "Member", "Stamp"]
 
@@ -16,6 +17,9 @@ class Member(Protocol):
     """A member of a group: a view, a client, or another end of a connection with these methods.
 
     The names have an underscore because all names without one in a view belong to its author.
+
+    A further method is optional: `async def _drained(self) -> None` waits until the peer has taken most of what was
+    sent. Without it, the whole history is sent at once.
     """
 
     @property
@@ -43,10 +47,10 @@ class LocalGroup:
 
     Attributes:
         alone: A tuple of this group's name, which `Hub.names` shares among the members of this group alone.
-        members: In the order in which they joined, each with the id of its entry if it is present.
-        excluded: Members excluded from messages that are on their way here, by number.
+        members: In the order in which they joined. The value is the id of the entry of a present member, or else the
+            number of a member that a message has excluded, or None.
         recovering: Messages for members that await their history.
-        early: The ids of the entries of those among them that are present.
+        early: The values of those members, in place of `members`.
         floors: The last message of a member's history, for members that received it before those messages came.
         seen: The id of the last message that was received, or that preceded the first member.
         floor: The last message of the history with which all have caught up.
@@ -61,10 +65,10 @@ class LocalGroup:
         "alone",
         "breaks",
         "early",
-        "excluded",
         "floor",
         "floors",
         "members",
+        "origin",
         "positioned",
         "positioning",
         "recovering",
@@ -72,14 +76,14 @@ class LocalGroup:
         "waiting",
     )
 
-    def __init__(self, name: str, stamp: Stamp | None) -> None:
+    def __init__(self, name: str, stamp: Stamp | None, origin: bytes) -> None:
         self.alone = (name,)
         self._stamp = stamp
+        self.origin = origin
         self.breaks = 0
-        self.members: dict[Member, str | None] = {}
-        self.excluded: dict[int, Member] = {}
+        self.members: dict[Member, str | int | None] = {}
         self.recovering: dict[Member, list[Message]] = {}
-        self.early: dict[Member, str] = {}
+        self.early: dict[Member, str | int] = {}
         self.floors: dict[Member, MessageId] = {}
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
@@ -101,56 +105,108 @@ class LocalGroup:
 
     def entry(self, member: Member) -> str | None:
         """Returns the id of the entry of a member; None if it is not present."""
+        value = self._value(member)
+        return value if isinstance(value, str) else None
+
+    def number(self, member: Member, new: Callable[[], int]) -> int:
+        """Returns the number of a member, by which messages exclude it; a new one at first."""
+        value = self._value(member)
+        if isinstance(value, str):
+            return int(value.partition(".")[2], 16)
+        if value is None:
+            value = new()
+            self._set_value(member, value)
+        return value
+
+    def make_present(self, member: Member, new: Callable[[], int]) -> str:
+        """Returns the id of the entry of a member; a new one if it was not present."""
+        entry = self.entry(member)
+        if entry is None:
+            entry = self._entry_of(self.number(member, new))
+            self._set_value(member, entry)
+        return entry
+
+    def _entry_of(self, number: int) -> str:
+        return f"{self.origin.hex()}.{number:x}"
+
+    def _value(self, member: Member) -> str | int | None:
         return self.members.get(member) or self.early.get(member)
 
-    def set_entry(self, member: Member, entry: str) -> None:
-        """Makes a member present."""
+    def _set_value(self, member: Member, value: str | int) -> None:
         if member in self.members:
-            self.members[member] = entry
+            self.members[member] = value
         else:
-            self.early[member] = entry
+            self.early[member] = value
 
     def remove(self, member: Member) -> str | None:
         """Removes a member; returns the id of its entry if it was present."""
+        entry = self.entry(member)
         self.recovering.pop(member, None)
         self.floors.pop(member, None)
-        return self.members.pop(member, None) or self.early.pop(member, None)
+        self.members.pop(member, None)
+        self.early.pop(member, None)
+        return entry
 
-    def take(self, message: Message, origin: bytes) -> None:
+    def take(self, message: Message) -> None:
         """Delivers a message, unless it was delivered from the history."""
         if message.id is not None:
             if self.floor is not None and self.floor.covers(message.id):
                 return
             self.seen = message.id
-        left_out = None
-        if message.excluded and message.origin == origin:
-            left_out = self.excluded.pop(message.excluded, None)
-        for member, messages in self.recovering.items():
-            if member is not left_out:
-                messages.append(message)
-        send_to_all(self._receivers(message, left_out), message.prepared(self._stamp))
+        prepared = self._prepared(message)
+        if prepared is None:
+            return
+        for messages in self.recovering.values():
+            messages.append(message)
+        send_to_all(self._receivers(message), prepared)
 
-    def _receivers(self, message: Message, left_out: Member | None) -> list[Member]:
-        if not self.floors and left_out is None:
+    def _prepared(self, message: Message) -> Prepared | None:
+        """Returns the message as members get it; None if `stamp` fails."""
+        try:
+            return message.prepared(self._stamp)
+        except Exception:
+            logger.exception("group %r: a message is not delivered, because stamp has failed", self.alone[0])
+            return None
+
+    def _receivers(self, message: Message) -> list[Member]:
+        is_ours = message.excluded != 0 and message.origin == self.origin
+        if not self.floors and not is_ours:
             return list(self.members)
-        skipped = set() if left_out is None else {left_out}
+        skipped = set()
         for member, floor in list(self.floors.items()):
             if message.id is not None and floor.covers(message.id):
                 skipped.add(member)
             else:
                 del self.floors[member]
-        return [member for member in self.members if member not in skipped]
+        if not is_ours:
+            return [member for member in self.members if member not in skipped]
+        excluded = message.excluded, self._entry_of(message.excluded)
+        return [member for member, value in self.members.items() if value not in excluded and member not in skipped]
 
-    def recovered(self, member: Member, past: Past) -> None:
-        """Delivers the missed messages to a member, then those that have come in the meantime."""
+    def send_missed(self, member: Member, message: Message) -> None:
+        """Delivers a message of the history to a member."""
+        if message.excluded and message.origin == self.origin:
+            value = self._value(member)
+            if value is not None and value in (message.excluded, self._entry_of(message.excluded)):
+                return
+        prepared = self._prepared(message)
+        if prepared is not None:
+            member._send_prepared(prepared)
+
+    def recovered(self, member: Member, missed: Iterable[Message], last: MessageId | None) -> None:
+        """Delivers the rest of the missed messages to a member, then those that have come in the meantime.
+
+        Args:
+            member: A recovering member.
+            missed: The messages that it has not got yet.
+            last: The last message of its history.
+        """
         waiting = self.recovering.pop(member)
         self.members[member] = self.early.pop(member, None)
-        last: MessageId | None = None
-        for message in past.messages:
-            last = message.id
-            member._send_prepared(message.prepared(self._stamp))
+        for message in missed:
+            self.send_missed(member, message)
         for message in waiting:
             if last is None or message.id is None or not last.covers(message.id):
-                member._send_prepared(message.prepared(self._stamp))
+                self.send_missed(member, message)
         if last is not None and (self.seen is None or not self.seen.covers(last)):
             self.floors[member] = last

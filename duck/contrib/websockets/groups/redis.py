@@ -115,7 +115,7 @@ class RedisBroker:
 
     def publish_sync(self, group: str, message: Message) -> None:
         """See `Broker`."""
-        from redis.exceptions import RedisError
+        from redis.exceptions import ReadOnlyError, RedisError
 
         with ExitStack() as stack:
             try:
@@ -129,6 +129,8 @@ class RedisBroker:
             try:
                 self._publish_by(client, group, message)
             except answers() as error:
+                if isinstance(error, ReadOnlyError):  # the name of the server may lead to another master by now
+                    self.close_sync()
                 raise refused(self.label, error) from error
             except (RedisError, OSError) as error:
                 raise uncertain(self.label, error) from error

@@ -55,6 +55,7 @@ class Cluster:
         self._where: dict[bytes, _Node | None] = {}  # each subscribed channel; None if no node is known
         self._reading: asyncio.Task[None] | None = None  # of the slot map
         self._repairing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def execute(self, channel: bytes, *command: Any) -> Any:
         """Executes a command at the node of a channel; waits up to `timeout` seconds in all while the slot moves.
@@ -116,6 +117,7 @@ class Cluster:
             node.subscriber.unsubscribe(channel)
 
     async def close(self) -> None:
+        self._is_closed = True
         self._where.clear()
         for task in (self._repairing, self._reading):
             if task is not None:
@@ -179,7 +181,7 @@ class Cluster:
 
     def _repair(self) -> None:
         """Reads the slot map again after a node has broken, and moves channels, until each channel has a node."""
-        if self._repairing is None or self._repairing.done():
+        if not self._is_closed and (self._repairing is None or self._repairing.done()):
             self._repairing = asyncio.get_running_loop().create_task(self._move_channels())
 
     async def _move_channels(self) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any
 
+from ..codec import SENT
 from ..exceptions import BrokerError
 from ..logging import logger
 from .presence import PresenceOptions
@@ -69,9 +70,9 @@ if next(gone) then
     end
 end
 if mode ~= 'renew' or known == 1 then
+    redis.call('PEXPIRE', entries, 2 * ttl) -- before ZADD, which a full memory allows only as a later write
     redis.call('ZADD', leases, now + ttl, owner)
     redis.call('PEXPIRE', leases, 2 * ttl)
-    redis.call('PEXPIRE', entries, 2 * ttl)
 end
 if #joined + #left > 0 then
     redis.call(publish, channel, '\\0' .. cjson.encode({joined, left}))
@@ -159,6 +160,7 @@ class RedisPresence:
         self._watched: dict[bytes, _Watched] = {}
         self._written: asyncio.Future[None] | None = None  # the end of the next batch
         self._is_away = False  # whether the last batch has failed
+        self._is_closed = False
         self._beat_at = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -167,6 +169,8 @@ class RedisPresence:
 
     def enter(self, channel: bytes, entry: str, data: str) -> Awaitable[None]:
         """See `PresenceConnection`."""
+        if self._is_closed:
+            return SENT
         self._own.setdefault(channel, {})[entry] = data
         change = self._changes.setdefault(channel, _Change())
         change.joined[entry] = data
@@ -188,16 +192,20 @@ class RedisPresence:
         change = self._changes.setdefault(channel, _Change())
         change.joined.pop(entry, None)
         change.left.add(entry)
-        self._start()
+        if self._task is not None and not self._task.done():  # its end has removed all entries
+            self._start()
 
     async def close(self) -> None:
         """Removes the entries of this loop, if the server answers."""
+        self._is_closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
             self._own.clear()
             self._watched.clear()
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
 
     # All entries
 
@@ -211,7 +219,7 @@ class RedisPresence:
 
     async def watch(self, channel: bytes) -> None:
         """Begins to report changes, if that is wanted. Call it once messages of the channel come."""
-        if not self._options.is_watched or channel in self._watched:
+        if self._is_closed or not self._options.is_watched or channel in self._watched:
             return
         watched = self._watched[channel] = _Watched()
         watched.settles = 0.0

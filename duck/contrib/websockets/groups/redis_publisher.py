@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..exceptions import BrokerError
-from .redis_server import Backoff, Server, answers, connected, errors, not_sent, refused, uncertain
+from .redis_server import Backoff, Server, answers, connected, errors, execute_last, not_sent, refused, uncertain
 
 __all__ = ["Moved", "Publisher"]
 
@@ -41,6 +41,7 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None  # of the absent server
         self._returned = asyncio.Event()
+        self._is_closed = False
 
     def retry(self) -> None:
         """Ends the pause before the next attempt to connect, because the server is there again."""
@@ -57,8 +58,12 @@ class Publisher:
         """
         size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
         label = self._server.label
+        if self._is_closed:
+            raise not_sent(label, "the groups have been closed")
         if self._queue and self._size + size > self.QUEUE_LIMIT:
             raise not_sent(label, f"{self._size} bytes wait for it; publish less, or try again later")
+        if self._task is not None and self._task.done() and _is_being_cancelled():
+            return await self._execute_alone(command)
         loop = asyncio.get_running_loop()
         if deadline is None:
             deadline = loop.time() + self._server.timeout
@@ -76,11 +81,23 @@ class Publisher:
             waits = any(entry[2] is future for entry in self._queue)  # it is skipped, because the future is cancelled
             raise (not_sent if waits else uncertain)(label, reason) from self._error
 
+    async def _execute_alone(self, command: tuple[Any, ...]) -> Any:
+        """Executes a command of a `finally` at the end of the loop, which has ended our task, and ends later ones."""
+        try:
+            (answer,) = await execute_last(self._server, [command])
+            return answer
+        except answers() as error:
+            raise refused(self._server.label, error) from error
+        except errors() as error:
+            raise uncertain(self._server.label, str(error) or type(error).__name__) from error
+
     async def close(self) -> None:
+        self._is_closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            self._fail_all()  # here too, because a task that has not begun ends without its `finally`
 
     async def _run(self) -> None:
         backoff = Backoff()
@@ -102,10 +119,13 @@ class Publisher:
                         async with asyncio.timeout(backoff.next()):
                             await self._returned.wait()
         finally:
-            for _, _, future in self._queue:
-                _settle_with(future, not_sent(self._server.label, "the event loop ends"))
-            self._queue.clear()
-            self._size = 0
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        for _, _, future in self._queue:
+            _settle_with(future, not_sent(self._server.label, "the connection has been closed"))
+        self._queue.clear()
+        self._size = 0
 
     async def _until_wanted(self, connection: Any) -> None:
         """Waits for a message, then checks that the idle connection is still alive."""
@@ -145,9 +165,10 @@ class Publisher:
                 raise
 
     async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
-        from redis.exceptions import AuthenticationError, ConnectionError
+        from redis.exceptions import AuthenticationError, ConnectionError, ReadOnlyError
 
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        demoted: Exception | None = None
         for future in futures:
             try:
                 answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
@@ -160,15 +181,24 @@ class Publisher:
                     _settle_with(one, refused(self._server.label, error))
                 if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
                     raise
+                if isinstance(error, ReadOnlyError):
+                    demoted = error
             else:
                 if not future.done():
                     future.set_result(answer)
+        if demoted is not None:  # the name of the server may lead to another master by now
+            raise demoted
 
     def _drop_given_up(self) -> None:
         self._queue = deque(entry for entry in self._queue if not entry[2].done())
         self._size = sum(cost for _, cost, _ in self._queue)
         if not self._queue:
             self._wake.clear()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _settle_with(future: "asyncio.Future[Any]", error: Exception) -> None:

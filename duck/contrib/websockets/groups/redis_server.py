@@ -102,13 +102,15 @@ async def connected(server: Server) -> AsyncIterator[Any]:
             await connection.disconnect(nowait=True)
 
 
-async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> None:
+async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Executes commands on a connection of their own, at the end of a loop, which has cancelled the publisher's task.
+
+    Returns:
+        The server's answers.
 
     Raises:
         Exception: One of `errors`: the server does not answer, or refuses a command.
     """
     async with asyncio.timeout(min(server.timeout, _LAST)), connected(server) as connection:
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        for _ in commands:
-            await connection.read_response(disable_decoding=True)
+        return [await connection.read_response(disable_decoding=True) for _ in commands]

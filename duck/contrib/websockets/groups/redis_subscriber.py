@@ -65,6 +65,7 @@ class Subscriber:
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
         self._is_proven = False  # the connection has confirmed all its subscriptions
         self._is_told = False  # the log says that the server is away
+        self._is_closed = False
         self._backoff = Backoff()
         self._heard = 0.0  # time of the server's last data
 
@@ -75,6 +76,8 @@ class Subscriber:
             channel: The name of the channel.
             missed: Whether messages of the channel may have been missed already.
         """
+        if self._is_closed:
+            return
         self._start()
         if missed:
             self._missed.add(channel)
@@ -114,11 +117,13 @@ class Subscriber:
             self._settle(self._waiting.pop(channel, ()))
 
     async def close(self) -> None:
+        self._is_closed = True
         self._wanted.clear()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            self._end()  # here too, because a task that has not begun ends without its `finally`
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
