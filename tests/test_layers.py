@@ -36,13 +36,13 @@ def test_no_import_runs_in_a_circle():
     assert not GRAPH.circles()
 
 
-def test_the_overlay_needs_only_what_duck_framework_has_too():
+def test_the_overlay_imports_only_modules_that_duck_framework_has_too():
     for source, target in GRAPH.arrows:
         if source.startswith(PACKAGE) and not target.startswith(PACKAGE):
             assert target in {"duck.http.request", "duck.views"}, f"{source} imports {target}"
 
 
-def test_the_server_takes_of_the_package_only_what_is_listed():
+def test_the_server_imports_only_the_listed_modules_of_the_package():
     """The public names, and what both halves do: with a loop, its tasks and transports, the log, and origins."""
     shared = (
         "client.bench",
@@ -113,7 +113,7 @@ NOT_FOR_EVERY_SERVER = {
 }
 
 
-def test_the_package_imports_only_what_every_server_needs():
+def test_the_package_imports_only_modules_that_every_server_needs():
     """Without the imports of asyncio and of the interpreter itself, which differ between versions of Python."""
     program = "import asyncio, sys; a = set(sys.modules); import duck.contrib.websockets; print(*set(sys.modules) - a)"
     run = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT.parent, capture_output=True, text=True)

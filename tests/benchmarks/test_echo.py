@@ -177,7 +177,7 @@ def test_without_a_working_compiler_it_says_so(monkeypatch, capsys, tmp_path):
 # Rounds
 
 
-def test_what_is_missing_or_broken_stops_nothing(pair):
+def test_a_missing_or_broken_server_does_not_stop_the_run(pair):
     absent = Server("absent", "Absent", "duck", ("no-such-package-as-this",))
     broken = Server("broken", "Broken", "no_such_module")
     said = []

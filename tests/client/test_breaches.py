@@ -10,7 +10,7 @@ from duck.contrib.websockets.client import ConnectionClosed, HandshakeRefused, I
 from duck.contrib.websockets.sansio.handshake import accept_key
 
 
-def test_who_closes_the_stream_first(run):
+def test_the_server_closes_the_stream_first(run):
     """The server (RFC 6455, section 7.1.1); a client waits for it for a while only."""
 
     async def scenario():

@@ -145,7 +145,7 @@ def test_a_timeout_and_a_cancellation_lose_no_message(run, serving):
     run(scenario())
 
 
-def test_how_a_block_is_left(run, serving):
+def test_the_end_of_a_block_decides_the_close_code(run, serving):
     async def scenario():
         async with serving(Echo) as server:
             async with connect(url_of(server)) as ws:
@@ -380,7 +380,7 @@ def test_a_server_is_held_up_while_nobody_receives(run, serving):
     run(scenario())
 
 
-def test_a_loop_whose_tasks_are_eager(run, serving, eager_tasks):
+def test_a_loop_with_eager_tasks(run, serving, eager_tasks):
     async def scenario():
         asyncio.get_running_loop().set_task_factory(eager_tasks)
         async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:

@@ -173,7 +173,7 @@ def test_a_bench_that_is_interrupted_or_gets_no_echo(run, serving, capsys):
 @pytest.mark.parametrize(
     "options", ["connect http//x", "bench ws://x -c 0", "bench ws://x --seconds nan", "connect ws://x --header a"]
 )
-def test_what_cannot_be_asked_for(options, capsys):
+def test_invalid_options_are_refused(options, capsys):
     with pytest.raises(SystemExit):
         main(options.split())
     assert "is not a " in capsys.readouterr().err

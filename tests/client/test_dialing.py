@@ -52,7 +52,7 @@ def test_an_address(url, address, netloc):
         *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example"),
     ],
 )
-def test_what_is_no_address(url):
+def test_an_invalid_url_is_refused(url):
     with pytest.raises(ValueError, match=re.escape(repr(url))):
         Address.parse(url)
 
@@ -73,7 +73,7 @@ def test_a_user_name_has_no_colon():
         Address.parse("ws://a%3Ab:secret@h/")
 
 
-def test_where_a_redirect_leads():
+def test_a_redirect_resolves_against_the_url():
     start = Address.parse("wss://u:p@example.org/a/b?c")
     assert start.redirected("d?e").url == "wss://example.org/a/d?e"
     assert start.redirected("//example.com/").url == "wss://example.com/"

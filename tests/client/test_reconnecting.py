@@ -192,7 +192,7 @@ def test_which_errors_are_final(error, final):
     assert is_final(error) is final
 
 
-def test_what_cannot_be():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="first must be from 0"):
         Reconnect(first=2, longest=1)
     for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}):

@@ -152,7 +152,7 @@ def test_masking_refuses_other_arguments(codec, name, data, mask, error):
 
 
 @pytest.mark.parametrize("data", [BYTES, b"", memoryview(BYTES), memoryview(BYTES)[8:16]])
-def test_apply_mask_inplace_refuses_what_is_read_only(codec, data):
+def test_apply_mask_inplace_refuses_read_only_data(codec, data):
     before = bytes(data)
     with pytest.raises(BufferError, match="not writable"):
         codec.apply_mask_inplace(data, MASK)

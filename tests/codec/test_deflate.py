@@ -41,7 +41,7 @@ pieces = st.sampled_from([JSON[:100], JSON[:3000], JSON[2500:9000], bytes(500), 
     st.booleans(),
     st.booleans(),
 )
-def test_zlib_reads_what_it_writes(backend, messages, bits, memory_level, level, alone, forgetful):
+def test_zlib_inflates_our_output(backend, messages, bits, memory_level, level, alone, forgetful):
     sender = end(
         backend,
         server_max_window_bits=bits,
@@ -67,7 +67,7 @@ def test_zlib_reads_what_it_writes(backend, messages, bits, memory_level, level,
     st.integers(1, 9),
     st.sampled_from([zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH]),
 )
-def test_it_reads_what_zlib_writes(backend, messages, bits, level, flush):
+def test_the_output_of_zlib_is_inflated(backend, messages, bits, level, flush):
     writer = zlib.compressobj(level, wbits=-bits)
     reader = end(backend, client_max_window_bits=bits)
     for message in messages:
@@ -93,7 +93,7 @@ def test_nothing_refers_farther_back_than_the_window(backend, bits, forgetful):
     assert got == JSON
 
 
-def test_that_test_finds_what_refers_too_far():
+def test_the_check_finds_references_beyond_the_window():
     writer = zlib.compressobj(wbits=-12)
     stream = writer.compress(JSON) + writer.flush(zlib.Z_SYNC_FLUSH)
     reader = zlib.decompressobj(-9)
@@ -177,7 +177,7 @@ def test_connections_that_sent_last_keep_theirs(backend, monkeypatch):
         one.release()
 
 
-def test_a_compressor_takes_what_it_is_said_to(backend):
+def test_a_compressor_takes_the_stated_memory(backend):
     tracemalloc.start()
     try:
         compressor = backend.deflater(None, 12, 5)
@@ -188,7 +188,7 @@ def test_a_compressor_takes_what_it_is_said_to(backend):
     assert taken == pytest.approx(backend.deflater_size(12, 5), rel=0.1)
 
 
-def test_a_compressor_amid_a_message_is_kept_whatever_others_do(backend, monkeypatch):
+def test_a_compressor_within_a_message_is_never_evicted(backend, monkeypatch):
     one, other = end(backend), end(backend)
     monkeypatch.setattr(extensions, "KEPT", one.compressor_size())
     one.compress(b"before")

@@ -105,7 +105,7 @@ def test_a_task_is_stepped_within_the_delivery_and_in_its_own_context(run, codec
     run(scenario())
 
 
-def test_whoever_does_not_wait_any_more_leaves_the_line(run, codec):
+def test_a_cancelled_waiter_leaves_the_queue(run, codec):
     async def scenario():
         inbox = inbox_of(codec)
         first, second, third = (codec.NextMessage(inbox, 5) for _ in range(3))

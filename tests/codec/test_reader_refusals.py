@@ -118,7 +118,7 @@ def test_rsv1_is_refused_on_other_frames_than_the_first(codec, feed):
 
 
 @pytest.mark.parametrize("max_size", [0, 1, 125, 126, 65535, 65536, 200_000])
-def test_the_limit_is_what_may_come(codec, mask, max_size):
+def test_a_message_of_the_maximum_size_is_accepted(codec, mask, max_size):
     payload = b"a" * max_size
     half = max_size // 2
     for frames in (
@@ -235,7 +235,7 @@ def test_characters_split_over_fragments(codec, mask):
             assert reader.receive(stream)[-1] == (TEXT, text)
 
 
-def test_characters_over_the_edges_of_what_is_validated_at_once(codec):
+def test_characters_across_the_edges_of_validated_blocks(codec):
     for character in map(str.encode, "\u00e9\u20ac\U0001f986"):
         for shift in range(len(character)):
             text = b"a" * (8192 - shift) + character * 9000

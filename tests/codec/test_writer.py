@@ -41,7 +41,7 @@ def writer_of(codec, client, make=os.urandom):
 
 @pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_one_end_reads_what_the_other_writes(codec, client, kind):
+def test_each_end_reads_the_frames_of_the_other(codec, client, kind):
     writer = writer_of(codec, client)
     reader = codec.MessageReader(codec.MAX_LENGTH, client, True)
     expected = []
@@ -98,7 +98,7 @@ def test_both_codecs_write_the_same(frames, client):
 
 
 @given(FRAMES, st.booleans(), st.integers(1, 20_000))
-def test_what_is_written_is_read(frames, client, step):
+def test_written_frames_are_read_back(frames, client, step):
     """With any opcodes and sizes, in whatever pieces it comes."""
     for codec in fuzz.CODECS:
         writer = writer_of(codec, client)
@@ -301,7 +301,7 @@ def test_each_role_takes_the_short_way(codec, connected, deflate, corked):
         assert bool(data[1] & 0x80) is (sender is client)
 
 
-def test_an_end_refuses_what_its_own_role_sends(codec, connected):
+def test_an_end_refuses_frames_of_its_own_role(codec, connected):
     make, carry = connected
     for client, error in ((True, codec.FRAME_MASKED), (False, codec.FRAME_NOT_MASKED)):
         one, other = make(client, ()), make(client, ())

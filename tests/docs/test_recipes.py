@@ -36,7 +36,7 @@ def test_a_user_gets_messages_on_all_connections(execute):
         pass
 
 
-def test_a_user_who_has_signed_out_is_disconnected(execute):
+def test_a_signed_out_user_is_disconnected(execute):
     page = execute(block("self.checking ="))
     with memory(page["Checked"], cookies={"session": "3f9a"}, loop_factory=VirtualTimeLoop, timeout=600) as ws:
         page["SESSIONS"].clear()

@@ -25,7 +25,7 @@ def rooms(request, monkeypatch):
     return module
 
 
-def test_rooms_are_apart_and_show_who_is_there(run, rooms, dial):
+def test_rooms_are_separate_and_show_presence(run, rooms, dial):
     async def scenario():
         async with serve(rooms.urlpatterns, port=0) as server, AsyncExitStack() as stack:
 

@@ -24,7 +24,7 @@ async def elsewhere(function, *args):
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
-def test_members_get_what_is_published(run, rooms, meet):
+def test_members_get_published_messages(run, rooms, meet):
     async def scenario():
         async with meet(rooms, "lobby", 3) as (views, peers), meet(rooms, "other", 1) as (_, (other,)):
             assert rooms.count("lobby") == 3
@@ -173,7 +173,7 @@ def test_a_view_that_is_not_open_cannot_join(run, rooms, connect):
     run(scenario())
 
 
-def test_what_cannot_be_published(run, rooms):
+def test_invalid_messages_are_refused(run, rooms):
     async def scenario():
         for data, opcode, error in ((b"\xff", 1, ValueError), ("a", 9, ValueError), (["a"], 1, TypeError)):
             with pytest.raises(error):
@@ -184,7 +184,7 @@ def test_what_cannot_be_published(run, rooms):
     run(scenario())
 
 
-def test_what_is_no_member_and_no_name():
+def test_invalid_members_and_names_are_refused():
     """A wrong argument is told, and leaves the groups as they were."""
     rooms = Groups(history=1)
 
@@ -243,7 +243,7 @@ def test_wrong_arguments(error, words, options):
         Groups(**options)
 
 
-def test_what_belongs_to_a_process_cannot_be_copied():
+def test_groups_and_connections_cannot_be_copied():
     class Silent(WebSocketView):
         pass
 

@@ -26,7 +26,7 @@ def new_rooms(request):
     return lambda **options: Groups(server.url, prefix=prefix, **{"history": 1000} | options)
 
 
-def test_members_get_what_they_have_missed(run, new_rooms, until):
+def test_members_get_missed_messages(run, new_rooms, until):
     async def scenario():
         rooms = new_rooms()
         ids = [await rooms.publish("lobby", f"{number}") for number in range(5)]
@@ -66,7 +66,7 @@ def test_a_history_that_does_not_reach_back(run, new_rooms):
     run(scenario())
 
 
-def test_a_history_whose_time_is_over(run, new_rooms):
+def test_a_history_expires(run, new_rooms):
     async def scenario():
         rooms = new_rooms(history_ttl=0.05)
         first = await rooms.publish("lobby", "first")
@@ -155,7 +155,7 @@ def test_a_message_that_stamp_cannot_take_is_missing_alone(run, new_rooms, until
     run(scenario())
 
 
-def test_ids_in_what_members_get(run, new_rooms, serving, dial):
+def test_stamp_adds_ids_to_messages(run, new_rooms, serving, dial):
     """A client that comes back tells the last id that it has seen."""
 
     def stamp(payload, place):
@@ -189,7 +189,7 @@ def test_ids_in_what_members_get(run, new_rooms, serving, dial):
     run(scenario())
 
 
-def test_what_cannot_be(run):
+def test_invalid_arguments_are_refused(run):
     async def scenario():
         with pytest.raises(ValueError, match="keep no history"):
             await Groups().join(Sink(), "lobby", since="")

@@ -38,7 +38,7 @@ def new_rooms(request):
     return lambda: Groups(server.url, prefix=prefix, announce=announce)
 
 
-def test_who_is_there(run, new_rooms, until):
+def test_presence_lists_members_of_all_processes(run, new_rooms, until):
     async def scenario():
         here, there = new_rooms(), new_rooms()
         anne, bert, carl, mute = Sink(), Sink(), Sink(), Sink()
@@ -104,7 +104,7 @@ def test_members_of_a_loop_that_has_ended_are_gone():
     asyncio.run(look())
 
 
-def test_what_cannot_be(run, log):
+def test_invalid_data_and_brokers_are_refused(run, log):
     class Broker:
         def connect(self, handler, loop):
             return object()

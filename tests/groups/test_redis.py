@@ -199,7 +199,7 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
     run(scenario())
 
 
-def test_a_publisher_whose_connection_has_broken_while_it_was_idle(run, own_redis, monkeypatch):
+def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
     async def scenario():
         own_redis.start()
         rooms = Groups(own_redis.url)
@@ -284,7 +284,7 @@ def test_a_publisher_that_gives_up_has_not_published(run, own_redis, meet):
     run(scenario())
 
 
-def test_what_others_publish_there_is_no_message(run, shared_redis, meet, log):
+def test_foreign_messages_in_a_channel_are_ignored(run, shared_redis, meet, log):
     async def scenario():
         rooms = Groups(shared_redis.url, prefix="foreign:")
         async with meet(rooms, "lobby", 1) as (_, (peer,)):

@@ -49,7 +49,7 @@ def test_messages_come_back(run, serving_view, dial):
     [{"path_params": {"room": "lobby"}}, {"url_route": {"args": (), "kwargs": {"room": "lobby"}}}],
     ids=["starlette", "channels"],
 )
-def test_what_the_view_knows(run, serving_view, dial, route):
+def test_a_view_has_the_request_of_the_scope(run, serving_view, dial, route):
     class View(Echo):
         pass
 
@@ -285,7 +285,7 @@ def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(run, servin
     run(scenario())
 
 
-def test_what_events_cannot_do_is_said_once(run, serving_asgi, dial, caplog):
+def test_missing_features_of_asgi_are_logged_once(run, serving_asgi, dial, caplog):
     caplog.set_level(logging.WARNING, "duck.contrib.websockets")
 
     async def scenario():

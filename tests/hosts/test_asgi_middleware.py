@@ -69,7 +69,7 @@ async def echoed(peer):
     await peer.closing()
 
 
-def test_what_middleware_changed_in_a_copy_of_the_scope(run, serving_asgi, dial, ws):
+def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, serving_asgi, dial, ws):
     class Behind(View):
         pass
 
@@ -357,7 +357,7 @@ def test_compression_is_off_where_the_server_says_so(run, serving_asgi, dial, co
         (None, 500, b"internal server error\n"),
     ],
 )
-def test_a_view_whose_run_answers_nothing(run, serving_asgi, dial, ws, log, result, status, body):
+def test_a_run_without_a_handshake_is_answered(run, serving_asgi, dial, ws, log, result, status, body):
     class Silent(WebSocketView):
         async def run(self, *args, **kwargs):
             return result
@@ -389,7 +389,7 @@ def test_a_view_that_does_not_upgrade_and_answers_nothing(run, serving_asgi, dia
     run(scenario())
 
 
-def test_what_a_client_sends_while_middleware_takes_its_time_is_not_lost(run, serving_asgi, dial, ws):
+def test_messages_during_slow_middleware_are_kept(run, serving_asgi, dial, ws):
     asked, answered = asyncio.Event(), asyncio.Event()
 
     async def scenario():
@@ -408,7 +408,7 @@ def test_what_a_client_sends_while_middleware_takes_its_time_is_not_lost(run, se
 
 
 @pytest.mark.parametrize("error", [None, ValueError("as the test expects")], ids=["returns", "fails"])
-def test_a_view_whose_run_leaves_the_connection_open(run, serving_asgi, dial, ws, caplog, error):
+def test_a_run_that_leaves_the_connection_open_closes_with_1011(run, serving_asgi, dial, ws, caplog, error):
     class Leaving(WebSocketView):
         async def run(self, *args, **kwargs):
             await self.initiate_upgrade_to_ws()

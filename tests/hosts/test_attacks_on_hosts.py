@@ -300,7 +300,7 @@ def test_a_breach(run, host, dial, case):
     run(scenario())
 
 
-def test_a_message_too_big_whose_sender_sends_on(run, host, dial, monkeypatch):
+def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(run, host, dial, monkeypatch):
     """It is let go in the end, but it could have read why."""
     monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.5)
     monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.5)
@@ -431,7 +431,7 @@ def test_a_bomb(run, host, dial, fragments):
     run(scenario())
 
 
-def test_the_limit_holds_for_what_is_not_compressed_too(run, host, dial):
+def test_the_limit_holds_for_uncompressed_messages_too(run, host, dial):
     async def scenario():
         async with connected(host, dial, headers=COMPRESSED) as (_, peer):
             peer.write(announcing(0x82, MIB + MIB))

@@ -69,7 +69,7 @@ class Undecided(Told):
             self.events.append("ended")
 
 
-def test_a_view_accepts_and_keeps_what_it_found(run, hosting, dial):
+def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial):
     class View(Told):
         SUBPROTOCOLS = ("v1", "v2")
 
@@ -319,7 +319,7 @@ def test_messages_sent_before_the_answer_are_handled_after_it(run, hosting, dial
 
 
 @taking_the_transport
-def test_what_is_sent_before_the_answer_is_bounded(run, hosting, dial, until):
+def test_data_before_the_answer_is_bounded(run, hosting, dial, until):
     class View(Told):
         async def on_handshake(self, handshake):
             self.asked = handshake.request
@@ -354,7 +354,7 @@ def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial
     run(scenario())
 
 
-def test_a_server_that_stops_refuses_who_waits(run, dial, until):
+def test_a_stopping_server_refuses_waiting_handshakes(run, dial, until):
     async def scenario():
         Told.made = None
         async with serve(Undecided, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
@@ -367,7 +367,7 @@ def test_a_server_that_stops_refuses_who_waits(run, dial, until):
 
 
 @pytest.mark.parametrize("close", ["send_close", "safe_close"])
-def test_a_hook_cannot_close_what_is_not_open(run, dial, log, close):
+def test_on_handshake_cannot_close_the_connection(run, dial, log, close):
     class View(Told):
         async def on_handshake(self, handshake):
             await getattr(self, close)()

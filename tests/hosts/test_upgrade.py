@@ -56,7 +56,7 @@ def test_the_answer(run, serving, dial):
     run(scenario())
 
 
-def test_what_a_view_knows(run, connect):
+def test_a_view_has_its_request_and_results(run, connect):
     class View(Echo):
         SUBPROTOCOLS = ("v2", "v1")
 
@@ -89,7 +89,7 @@ def test_what_a_view_knows(run, connect):
     run(scenario())
 
 
-def test_what_a_view_knows_before():
+def test_a_view_has_defaults_before_the_handshake():
     """A framework may make a view in a thread without a loop."""
     view = Echo(HttpRequest(), name="x")
     assert view.state is State.CLOSED

@@ -64,7 +64,7 @@ def test_a_message_of_some_mib_leaves_in_one_frame(run, serving_asgi, dial):
     run(scenario())
 
 
-def test_what_a_client_sends_before_it_is_accepted_is_not_lost(run, serving_asgi, dial, until):
+def test_messages_before_the_acceptance_are_kept(run, serving_asgi, dial, until):
     accepted = asyncio.Event()
 
     async def slow(scope, receive, send):
@@ -97,7 +97,7 @@ def test_what_a_client_sends_before_it_is_accepted_is_not_lost(run, serving_asgi
         ({"type": "websocket.close", "code": 99}, ValueError),
     ],
 )
-def test_what_cannot_be_sent(run, serving_asgi, dial, event, error):
+def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
     """The connection stays as it is."""
     done = []
 

@@ -178,7 +178,7 @@ def test_receive_may_be_given_up_and_called_again(run, serving_asgi, dial):
     assert received == ["one", "two"]
 
 
-def test_everybody_who_waits_learns_of_the_end(run, serving_asgi, dial):
+def test_every_waiting_receive_learns_of_the_end(run, serving_asgi, dial):
     events = []
 
     async def app(scope, receive, send):

@@ -98,7 +98,7 @@ def section_types(elf):
     return [struct.unpack_from("<I", elf, start + size * i + 4)[0] for i in range(count)]
 
 
-def test_wheels_say_what_they_are(wheel, version):
+def test_wheels_have_the_right_metadata(wheel, version):
     metadata = HeaderParser().parsestr(wheel.read(f"duck_websockets-{version}.dist-info/METADATA").decode())
     assert (metadata["Name"], metadata["Version"]) == ("duck-websockets", version)
     assert metadata["Requires-Python"] == ">=3.11"

@@ -32,7 +32,7 @@ def project(root):
         return tomllib.load(file)["project"]
 
 
-def test_what_is_tested_is_what_is_installed(installed):
+def test_the_installed_package_is_tested(installed):
     """And not a source tree that lies in the way."""
     assert Path(duck.__file__).samefile(installed.locate_file("duck/__init__.py"))
 

@@ -60,7 +60,7 @@ def test_a_send_waits_for_a_peer_that_does_not_read(run, connect):
     run(scenario())
 
 
-def test_everybody_who_sends_waits_and_order_holds(run, connect):
+def test_all_senders_wait_and_order_holds(run, connect):
     async def scenario():
         async with slow(connect, Quiet) as session:
             view, peer = session.view, session.peer
@@ -78,7 +78,7 @@ def test_everybody_who_sends_waits_and_order_holds(run, connect):
     run(scenario())
 
 
-def test_whoever_waits_may_give_up(run, connect):
+def test_a_waiting_sender_may_give_up(run, connect):
     """The message has been queued all the same."""
 
     async def scenario():
@@ -96,7 +96,7 @@ def test_whoever_waits_may_give_up(run, connect):
 
 
 @pytest.mark.parametrize("end", ["leave", "reset"])
-def test_whoever_waits_is_told_that_the_connection_is_lost(run, connect, end):
+def test_waiting_senders_learn_of_a_lost_connection(run, connect, end):
     async def scenario():
         async with slow(connect, Quiet) as session:
             _, sending = await fill(session.view)
@@ -304,7 +304,7 @@ def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
     run(scenario())
 
 
-def test_what_comes_is_read_while_a_handler_sends_all_the_time(run, connect):
+def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
     """A peer that reads slower than it is sent to can still say that it has enough."""
 
     class View(WebSocketView):
@@ -365,7 +365,7 @@ def test_many_small_messages_for_a_peer_that_does_not_read(run, connect):
     run(scenario())
 
 
-def test_what_was_gathered_for_a_peer_that_does_not_read_leaves_before_a_close_frame(run, connect):
+def test_gathered_messages_leave_before_a_close_frame(run, connect):
     async def scenario():
         async with slow(connect, Quiet) as session:
             view, peer = session.view, session.peer

@@ -93,7 +93,7 @@ def test_a_tls_connection_is_a_member_as_any(run, gather, tls):
         ({"a": 1}, OpCode.TEXT, TypeError),
     ],
 )
-def test_what_cannot_be_sent(data, opcode, error):
+def test_invalid_messages_are_refused(data, opcode, error):
     with pytest.raises(error):
         broadcast((), data, opcode)
 

@@ -22,7 +22,7 @@ def no_collector():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_what_a_connection_leaves_is_freed_at_once(run, dial):
+def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
     """Cycles would wait for the collector, which comes the later the more connections there are."""
 
     class Waiting(churn.Echo):

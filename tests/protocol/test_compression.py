@@ -32,7 +32,7 @@ def far_end(answer="12"):
     return PerMessageDeflate("permessage-deflate", client_max_window_bits=int(answer), server_max_window_bits=12)
 
 
-def test_a_view_compresses_what_is_worth_it(run, serving, dial):
+def test_a_view_compresses_messages_above_the_threshold(run, serving, dial):
     async def scenario():
         async with serving(Echo) as server, dial(server, headers=OFFER) as peer:
             status, headers = await peer.head()
@@ -133,7 +133,7 @@ def test_rsv1_without_an_agreement(run, connect):
     ],
     ids=["garbage", "cut off", "nothing", "not UTF-8", "as large as allowed", "too large"],
 )
-def test_what_may_come(run, connect, payload, opcode, code):
+def test_compressed_messages_are_accepted_or_closed_with_a_code(run, connect, payload, opcode, code):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
             frame = Frame(opcode, payload=payload, rsv1=True)
@@ -152,7 +152,7 @@ def test_what_may_come(run, connect, payload, opcode, code):
     [(b"\xff\xff\xff", 1002), (far_end().compress(b"caf\xe9"), 1007)],
     ids=["garbage", "not UTF-8"],
 )
-def test_what_came_before_is_answered_and_nothing_behind(run, connect, wrong, code):
+def test_messages_before_a_fault_are_answered_and_none_behind(run, connect, wrong, code):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
             client, peer = far_end(), session.peer
@@ -314,7 +314,7 @@ def test_an_extension_that_cannot_decode(run, connect, log):
 
 
 @pytest.mark.parametrize(("changes", "code"), [({"payload": b"x" * 11}, 1009), ({"opcode": OpCode.PING}, 1011)])
-def test_what_an_extension_decodes_is_a_message_within_the_limit(run, connect, changes, code):
+def test_an_extension_must_decode_to_a_message_within_the_limit(run, connect, changes, code):
     class Wrong(Odd):
         def decode(self, frame, max_size=None):
             return frame.replace(**changes)
@@ -369,7 +369,7 @@ def test_compression_that_cannot_decompress_for_want_of_memory(run, connect, log
     assert [type(entry.error) for entry in log()] == [MemoryError]
 
 
-def test_what_an_extension_cannot_encode_is_not_referred_to(run, connect):
+def test_a_message_that_an_extension_cannot_encode_is_not_referred_to(run, connect):
     """A message that has been compressed and did not leave is nothing that the peer knows."""
 
     class View(Echo):

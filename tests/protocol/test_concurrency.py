@@ -131,7 +131,7 @@ def test_on_open_counts_as_a_handler(run, connect):
 # Writing
 
 
-def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeypatch):
+def test_replies_to_one_read_leave_in_one_write(connect, tls, monkeypatch):
     """In one write for all of them ("corking"); counted where writes can be, on asyncio's transport for TLS."""
     writes = []
     write = asyncio.sslproto._SSLProtocolTransport.write
@@ -162,7 +162,7 @@ def test_the_replies_to_what_is_read_at_once_leave_at_once(connect, tls, monkeyp
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a descriptor of the socket")
 @pytest.mark.skipif(codec.describe()["codec"] != "compiled", reason="the twin gathers all replies to a read")
 @pytest.mark.parametrize("alone", [True, False])
-def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
+def test_a_lone_sender_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
     """Among others, all leave at once: it has to wait anyway, and they cost less so."""
     readable, times = [], []
 
@@ -206,7 +206,7 @@ def test_who_alone_sends_gets_the_first_replies_while_the_rest_is_handled(run, c
     run(scenario())
 
 
-def test_what_is_sent_outside_of_a_read_leaves_at_once(run, connect):
+def test_messages_sent_outside_of_a_read_leave_at_once(run, connect):
     class View(Gates):
         async def on_receive(self, message, opcode):
             await self.send("one")

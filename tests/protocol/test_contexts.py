@@ -11,7 +11,7 @@ user = ContextVar("user", default="nobody")
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_what_on_open_sets_holds_for_every_later_hook(run, connect, waits):
+def test_variables_of_on_open_hold_for_every_later_hook(run, connect, waits):
     seen = []
 
     class View(WebSocketView):
@@ -67,7 +67,7 @@ def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, c
     assert seen == ["alice"]
 
 
-def test_a_handler_sees_what_read_frame_of_the_view_has_set(run, connect):
+def test_a_handler_sees_variables_of_an_overridden_read_frame(run, connect):
     """It runs in the connection's context, of which each handler has a copy as it is by then."""
     number = ContextVar("number", default=0)
 
@@ -91,7 +91,7 @@ def test_a_handler_sees_what_read_frame_of_the_view_has_set(run, connect):
 
 @pytest.mark.parametrize("opened", [None, "alice"])
 @pytest.mark.parametrize("how", ["set", "set an equal", "set and reset", "wait"])
-def test_what_a_handler_sets_is_not_seen_by_another(run, connect, how, opened):
+def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opened):
     """Not even an object that is equal to the one before."""
     box = ContextVar("box")
 
@@ -121,7 +121,7 @@ def test_what_a_handler_sets_is_not_seen_by_another(run, connect, how, opened):
     run(scenario())
 
 
-def test_what_one_connection_sets_is_not_seen_by_another_that_it_wakes(run, serving, dial, until):
+def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, serving, dial, until):
     """One does not read, so that reading from it is on hold; the handler of the other is the one that sends to it."""
 
     class View(WebSocketView):

@@ -160,7 +160,7 @@ def test_handlers_that_wait_have_tasks_and_contexts_of_their_own(run, connect):
     run(scenario())
 
 
-def test_what_needs_a_task_works_in_a_handler(run, connect):
+def test_timeouts_groups_and_shields_work_in_a_handler(run, connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             with pytest.raises(TimeoutError):

@@ -252,7 +252,7 @@ def test_settings_that_make_no_sense(setting, words):
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
 @pytest.mark.parametrize("way", ["stream", "fragments", "pings"])
-def test_what_is_not_dropped_waits_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
+def test_messages_in_parts_wait_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
     """Under every policy, the next part is not produced before there is room for it."""
     made = 0
 

@@ -80,7 +80,7 @@ def test_the_limit_to_silence_counts_from_the_last_byte(settings, limit, part):
 
 
 @pytest.mark.parametrize("noticed", [0, 1, 29, 30])
-def test_three_pings_are_missed_whatever_came_before_them(noticed):
+def test_three_pings_are_missed_after_any_traffic(noticed):
     """The wake in which a ping leaves may have noticed traffic: that is no answer to this ping."""
     loop, protocol = beating(PING_INTERVAL=30, PONG_TIMEOUT=10, MAX_BACKOFF=60, RECEIVE_TIMEOUT=None)
     start = loop.now
@@ -92,7 +92,7 @@ def test_three_pings_are_missed_whatever_came_before_them(noticed):
     assert protocol.closed[0] - protocol.pings[-1] == pytest.approx(10, abs=0.1)
 
 
-def test_what_waits_unread_behind_a_busy_loop_is_no_silence():
+def test_unread_data_behind_a_busy_loop_is_no_silence():
     loop, protocol = beating(PING_INTERVAL=None, RECEIVE_TIMEOUT=2)
     start = loop.now
     loop.pass_until(start + 1)

@@ -100,7 +100,7 @@ def test_a_task_that_waits_is_stepped_within_the_delivery(run):
     run(scenario())
 
 
-def test_each_message_goes_to_one_of_those_who_wait(run):
+def test_each_message_goes_to_one_waiter(run):
     async def scenario():
         inbox, _ = inbox_of()
         tasks = await begun(*(inbox.get() for _ in range(3)))
@@ -150,7 +150,7 @@ def test_deadlines_of_several_tasks_share_a_timer(run):
     run(scenario())
 
 
-def test_after_the_end_what_is_left_may_be_taken(run):
+def test_remaining_messages_may_be_taken_after_the_end(run):
     async def scenario():
         inbox, source = inbox_of()
         await delivered(inbox, text(b"1"))
@@ -165,7 +165,7 @@ def test_after_the_end_what_is_left_may_be_taken(run):
     run(scenario())
 
 
-def test_the_end_is_told_to_all_who_wait(run):
+def test_all_waiters_learn_of_the_end(run):
     async def scenario():
         inbox, _ = inbox_of()
         tasks = await begun(inbox.get(), inbox.get())

@@ -82,7 +82,7 @@ def tireless(monkeypatch):
 
 @pytest.mark.usefixtures("tireless")
 @pytest.mark.parametrize(("view_class", "way", "meanwhile"), COMBINATIONS)
-def test_what_a_signal_handler_sends(run, connect, interrupts, view_class, way, meanwhile):
+def test_a_signal_handler_may_send_within_a_send(run, connect, interrupts, view_class, way, meanwhile):
     async def scenario():
         async with connect(view_class, headers=OFFER) as session:
             view, peer = session.view, session.peer

@@ -173,7 +173,7 @@ def test_control_frames_leave_while_a_message_is_compressed(run, connect, gate):
     run(scenario())
 
 
-def test_what_waits_behind_a_large_message_is_bounded(run, connect, gate):
+def test_messages_behind_a_large_one_are_bounded(run, connect, gate):
     class View(Echo):
         SLOW_CONSUMER = "drop"
 
@@ -233,7 +233,7 @@ def test_a_message_that_is_refused(run, connect, gate, message, code):
 
 
 @pytest.mark.parametrize("wrong", [b"\x83\x80\0\0\0\0", broken(100)], ids=["a reserved opcode", "garbage"])
-def test_what_is_wrong_behind_a_large_message(run, connect, wrong):
+def test_a_fault_behind_a_large_message(run, connect, wrong):
     """That is answered first."""
 
     async def scenario():
@@ -246,7 +246,7 @@ def test_what_is_wrong_behind_a_large_message(run, connect, wrong):
     run(scenario())
 
 
-def test_a_large_message_behind_what_is_wrong(run, connect, gate):
+def test_a_large_message_behind_a_fault(run, connect, gate):
     class View(Recorder):
         pass
 

@@ -81,7 +81,7 @@ def test_a_view_without_on_close(run, connect, gate):
     run(scenario())
 
 
-def test_who_takes_longer_than_the_deadline(run, connect, gate, log):
+def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.05
 
@@ -151,7 +151,7 @@ def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
 
 @pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("count", [1, 8])
-def test_a_view_closes_behind_what_it_sends(run, connect, count):
+def test_a_close_frame_leaves_behind_large_messages(run, connect, count):
     """Messages sent before leave before the close frame, whether a thread has begun on them or not."""
 
     async def scenario():
@@ -308,7 +308,7 @@ def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, conne
     assert turns > 50
 
 
-def test_who_gives_up_waiting_has_sent_all_the_same(run, connect, gate):
+def test_a_cancelled_wait_does_not_cancel_a_large_message(run, connect, gate):
     """For the messages behind it refer to it."""
 
     async def scenario():

@@ -34,7 +34,7 @@ def test_nobody_is_woken_early(run):
     run(scenario())
 
 
-def test_who_is_dropped_sleeps_on(run):
+def test_a_dropped_sleeper_is_not_woken(run):
     async def scenario():
         loop = asyncio.get_running_loop()
         ours, woken = Clock(), asyncio.Queue()
@@ -51,7 +51,7 @@ def test_who_is_dropped_sleeps_on(run):
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_who_fails_keeps_nobody_from_being_woken(run, failing):
+def test_a_failing_sleeper_does_not_stop_the_others(run, failing):
     async def scenario():
         loop = asyncio.get_running_loop()
         errors = asyncio.Queue()

@@ -227,7 +227,7 @@ def test_an_error_of_the_handler_closes_with_1011(run, log):
     assert [type(entry.error) for entry in log()] == [ValueError]
 
 
-def test_a_cancelled_handler_and_what_it_leaves_behind(run):
+def test_a_cancelled_handler_leaves_nothing(run):
     async def scenario():
         async with connect_in_memory(Noting, compression=False) as ws:
             ws.send_raw(header(BINARY, 2**20) + xor(b"part", MASK))

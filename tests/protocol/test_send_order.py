@@ -165,7 +165,7 @@ def test_a_stream_that_nobody_awaits_leaves_in_its_turn(run, connect):
     run(scenario())
 
 
-def test_whoever_waits_for_a_turn_may_give_up(run, connect):
+def test_a_sender_may_give_up_its_turn(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -184,7 +184,7 @@ def test_whoever_waits_for_a_turn_may_give_up(run, connect):
     run(scenario())
 
 
-def test_a_stream_in_a_task_leaves_before_what_is_sent_behind_it(run, connect):
+def test_a_stream_in_a_task_leaves_before_later_messages(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view, peer = session.view, session.peer
@@ -224,7 +224,7 @@ def test_streams_that_are_ignored_leave_in_the_order_of_calls(run, connect):
 
 @pytest.mark.parametrize("ignored", [True, False])
 @pytest.mark.parametrize("kind", ["stream", "by frame", "in line", "slow peer", "thread"])
-def test_whatever_send_returns_may_be_ignored_or_become_a_task(run, connect, kind, ignored):
+def test_the_result_of_send_may_be_ignored_or_become_a_task(run, connect, kind, ignored):
     """On every path; a warning that it was never awaited would fail the test."""
 
     class ByFrame(Quiet):
@@ -264,7 +264,7 @@ def test_whatever_send_returns_may_be_ignored_or_become_a_task(run, connect, kin
     run(scenario())
 
 
-def test_what_is_awaited_more_than_once(run, connect):
+def test_the_result_of_send_may_be_awaited_twice(run, connect):
     async def scenario():
         async with connect(Quiet, **SLOW) as session:
             view, peer = session.view, session.peer
@@ -364,7 +364,7 @@ class Nowhere:
 
 
 @pytest.mark.parametrize("kind", ["messages", "parts", "compressed"])
-def test_who_sends_all_the_time_lets_others_have_their_turn(run, connect, kind):
+def test_a_sender_without_pause_lets_others_proceed(run, connect, kind):
     """Though a peer that reads fast enough never makes it wait."""
     turns, enough = 0, 3
 

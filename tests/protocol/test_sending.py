@@ -112,7 +112,7 @@ def test_each_kind_of_message_has_a_method(run, connect):
     run(scenario())
 
 
-def test_what_cannot_be_sent(run, connect):
+def test_invalid_messages_are_refused(run, connect):
     """That is an error of the caller, and the connection goes on."""
 
     async def scenario():
@@ -165,7 +165,7 @@ def test_a_control_frame_has_at_most_125_bytes(run, connect, opcode):
     run(scenario())
 
 
-def test_what_was_sent_may_be_changed_afterwards(run, connect):
+def test_sent_data_may_be_changed_afterwards(run, connect):
     async def scenario():
         async with connect(Quiet, **SLOW) as session:
             data = bytearray(b"a" * 900_000)

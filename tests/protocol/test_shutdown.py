@@ -367,7 +367,7 @@ def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypa
 
 
 @pytest.mark.parametrize("swallows", [False, True])
-def test_whoever_cancels_all_tasks_does_not_keep_on_close_from_being_called(run, connect, until, swallows):
+def test_on_close_runs_although_all_tasks_are_cancelled(run, connect, until, swallows):
     """As `asyncio.run` does in the end, and much code that shuts down."""
 
     class View(Waiting):

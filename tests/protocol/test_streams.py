@@ -66,7 +66,7 @@ def test_each_part_is_a_fragment(run, connect, kind, opcode):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_are_what_a_message_may_be(run, connect, kind):
+def test_parts_may_be_text_or_bytes_like(run, connect, kind):
     async def scenario():
         async with connect(Quiet) as session:
             view, peer = session.view, session.peer
@@ -312,7 +312,7 @@ def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run
     run(scenario())
 
 
-def test_who_waits_for_a_stream_is_cancelled_when_it_has_just_left(run, connect):
+def test_a_sender_is_cancelled_as_its_stream_leaves(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
 
@@ -332,7 +332,7 @@ def test_who_waits_for_a_stream_is_cancelled_when_it_has_just_left(run, connect)
 
 
 @pytest.mark.parametrize("end", ["their close", "our close", "gone"])
-def test_a_stream_whose_connection_ends(run, connect, end):
+def test_a_stream_is_cancelled_at_the_end_of_the_connection(run, connect, end):
     """It is cancelled; whatever is sent afterwards raises at once, and waits for no turn."""
 
     class View(Quiet):

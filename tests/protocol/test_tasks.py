@@ -138,7 +138,7 @@ def remember(task):
     ],
     ids=["callback", "name", "cancel and uncancel", "weak reference"],
 )
-def test_what_a_handler_does_to_its_task_is_not_felt_by_the_next_message(run, connect, notice):
+def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, notice):
     remember.called = []
     seen = []
 
@@ -238,7 +238,7 @@ def test_a_cancellation_of_another_origin_is_an_error(run, connect, log):
     assert len(log()) == 2
 
 
-def test_what_a_handler_raises_is_its_tasks(run, connect, log):
+def test_an_exception_of_a_handler_is_that_of_its_task(run, connect, log):
     async def scenario():
         async with connect(Keeping) as session:
             session.peer.send("fail")
@@ -352,7 +352,7 @@ def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
     run(scenario())
 
 
-def test_a_hook_whose_task_is_cancelled_at_once_begins(run):
+def test_a_hook_begins_although_its_task_is_cancelled_at_once(run):
     begun = []
 
     async def hook():

@@ -78,7 +78,7 @@ def drain(transport):
     return taken
 
 
-def test_what_is_written_waits_for_the_owner(run):
+def test_written_bytes_wait_for_the_owner(run):
     async def scenario():
         changes = []
         transport = VirtualTransport(lambda: changes.append(transport.get_write_buffer_size()))
@@ -142,7 +142,7 @@ def test_bytes_are_received_while_reading_is_not_paused(run, make):
     run(scenario())
 
 
-def test_reading_may_be_paused_between_two_parts_of_what_is_fed(run):
+def test_reading_may_be_paused_between_two_parts_of_the_fed_bytes(run):
     async def scenario():
         protocol = Buffered(most=1)
         transport = connected(protocol)

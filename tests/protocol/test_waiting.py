@@ -125,7 +125,7 @@ def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
 
 
 @pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="needs Unix sockets")
-def test_what_a_peer_has_sent_on_a_unix_socket_is_handled_although_it_has_gone(run, until, tmp_path):
+def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(run, until, tmp_path):
     """Such a socket has hung up as soon as its peer is closed, even if there is something left to read."""
     path = str(tmp_path / "socket")
     names = [str(number).encode() for number in range(100)]
@@ -209,7 +209,7 @@ def test_messages_wait_compressed(run, connect, until, pulls):
     run(scenario())
 
 
-def test_what_cannot_be_decompressed_closes_when_its_turn_comes(run, connect, until):
+def test_corrupt_data_closes_the_connection_in_its_turn(run, connect, until):
     async def scenario():
         async with connect(Stuck, headers=OFFER) as session:
             view, peer = session.view, session.peer

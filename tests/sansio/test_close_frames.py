@@ -249,7 +249,7 @@ def test_an_invalid_close_frame_is_a_breach(client, payload, code):
 
 @pytest.mark.parametrize("behind", [close(1001), b"\xff\xff\xff", b"\x81\x85", frame(CLOSE, b"\x00")])
 @pytest.mark.parametrize("together", [True, False])
-def test_what_is_behind_a_close_frame_is_not_read(behind, together):
+def test_data_behind_a_close_frame_is_not_read(behind, together):
     server = Connection()
     stream = close()
     assert server.receive(stream + behind * together) == [(CLOSE, b"\x03\xe8")]

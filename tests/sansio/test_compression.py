@@ -41,7 +41,7 @@ def agreed(parameters, **settings):
         ),
     ],
 )
-def test_the_answer_says_what_was_agreed(offer, answer):
+def test_the_answer_has_the_agreed_parameters(offer, answer):
     assert agreed(offer) == answer
 
 
@@ -61,7 +61,7 @@ def test_the_answer_says_what_was_agreed(offer, answer):
         ("Server_max_window_bits", "9"),
     ],
 )
-def test_what_is_declined(parameter):
+def test_invalid_offers_are_declined(parameter):
     assert agreed([parameter]) is None
     assert agreed([*BROWSER[:0], parameter, ("server_no_context_takeover", None)]) is None
 
@@ -72,7 +72,7 @@ def test_a_parameter_twice_is_declined(value):
     assert agreed([("client_no_context_takeover", None)] * 2) is None
 
 
-def test_settings_bound_what_is_agreed():
+def test_settings_bound_the_agreement():
     answer = agreed([("server_max_window_bits", "11"), *BROWSER], server_max_window_bits=10, client_max_window_bits=9)
     assert answer == {"server_max_window_bits": "10", "client_max_window_bits": "9"}
     answer = agreed(BROWSER, server_context_takeover=False, client_context_takeover=False)
@@ -90,7 +90,7 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
 
 
 @pytest.mark.parametrize("threshold", [0, 256, 10_000])
-def test_all_is_compressed_for_clients_that_offer_what_libwebsockets_does(threshold):
+def test_all_messages_are_compressed_for_the_offers_of_libwebsockets(threshold):
     """Its versions 4.1 to 4.3 hand over an uncompressed message again and again."""
     settings = Compression(threshold=threshold)
     for offer in ([], BROWSER, [("server_no_context_takeover", None)]):
@@ -131,7 +131,7 @@ def test_settings_are_not_changed():
 
 
 @pytest.mark.parametrize("wrong", [None, 1, "on", {"level": 1}])
-def test_a_view_says_what_it_wants(wrong):
+def test_an_invalid_setting_of_a_view_is_refused(wrong):
     with pytest.raises(TypeError, match=r"View\.COMPRESSION is True, False or a Compression"):
         type("View", (WebSocketView,), {"COMPRESSION": wrong})
 

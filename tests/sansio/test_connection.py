@@ -123,7 +123,7 @@ def test_opcodes_are_told_by_number_or_name():
 
 @WAYS
 @pytest.mark.parametrize("size", [0, 1, 200_000])
-def test_what_is_received_is_bytes(way, size):
+def test_received_payloads_are_bytes(way, size):
     ((_, payload),) = way(Connection(), frame(BINARY, bytes(size)), [50_000])
     assert type(payload) is bytes
 
@@ -255,7 +255,7 @@ def test_a_large_payload_is_not_copied():
     assert any(chunk is payload for chunk in server.take_outgoing())
 
 
-def test_what_is_taken_is_not_given_again():
+def test_drained_bytes_are_not_drained_again():
     server = Connection()
     server.send(TEXT, b"a")
     assert taken(server) == b"\x81\x01a"
@@ -290,7 +290,7 @@ def test_a_compressed_message_in_fragments_with_a_ping_between(cut):
     assert by_receive(server, stream, [1]) == [(PING, b""), (TEXT, b"Hello, Hello")]
 
 
-def test_a_compressed_message_whose_last_fragment_is_one_zero_byte():
+def test_a_compressed_message_may_end_with_a_fragment_of_one_zero_byte():
     """RFC 7692, section 7.2.3.6."""
     server = deflating()
     stream = frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07", False, rsv=RSV1) + frame(CONTINUATION, b"\x00")
@@ -387,7 +387,7 @@ def test_the_limit_holds_for_messages_without_compression_too():
     [(b"\xff\xff\xff", TEXT, 1002), (b"\xff\xff\xff", BINARY, 1002), (compressed(b"caf\xe9"), TEXT, 1007)],
     ids=["broken text", "broken bytes", "text that is not UTF-8"],
 )
-def test_what_cannot_be_decoded_ends_the_connection(payload, opcode, code):
+def test_corrupt_data_ends_the_connection(payload, opcode, code):
     server = deflating()
     assert server.receive(frame(opcode, payload, rsv=RSV1)) == []
     server.respond()

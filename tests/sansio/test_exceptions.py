@@ -39,7 +39,7 @@ def test_connection_closed_says_how():
     assert str(ConnectionClosed()) == "the connection is closed: 1006"
 
 
-def test_connection_closed_is_what_python_calls_it():
+def test_connection_closed_is_a_connection_error():
     assert issubclass(ConnectionClosed, ConnectionError)
 
 

@@ -36,7 +36,7 @@ def test_a_name_is_a_non_empty_string(name):
 
 
 @pytest.mark.parametrize("method", ["encode", "decode"])
-def test_a_subclass_says_what_it_does(method):
+def test_a_subclass_must_implement_its_methods(method):
     class Nothing(Extension):
         pass
 
@@ -171,7 +171,7 @@ def test_repr_shows_the_parameters():
 
 
 @pytest.mark.parametrize("size", [1, 100, 70_000])
-def test_the_limit_is_for_what_comes_out(size):
+def test_the_limit_is_that_of_the_decompressed_payload(size):
     for limit, fits in ((size - 1, False), (size, True), (size + 1, True), (None, True)):
         encoded = deflate().encode(text(bytes(size)))
         if fits:

@@ -90,7 +90,7 @@ def test_a_payload_becomes_bytes(payload):
     assert frame.payload == b"ab"
 
 
-def test_a_payload_is_copied_from_what_may_change():
+def test_a_payload_is_copied_from_a_mutable_object():
     source = bytearray(b"ab")
     frame = Frame(2, payload=source)
     source[0] = 0
@@ -113,7 +113,7 @@ def test_an_opcode_given_as_a_number_becomes_an_opcode():
     assert Frame(1).opcode is OpCode.TEXT
 
 
-def test_repr_tells_what_is_set_and_not_what_is_inside():
+def test_repr_has_the_header_without_the_payload():
     assert repr(Frame(OpCode.TEXT, payload=b"secret")) == "<Frame TEXT fin 6 bytes>"
     assert repr(Frame(0, False, rsv1=True, rsv2=True, rsv3=True)) == "<Frame CONTINUATION rsv1 rsv2 rsv3 0 bytes>"
 
@@ -275,7 +275,7 @@ def test_serializing_twice_gives_the_same_frame():
     assert parse(data, mask_required=False, extensions=[extension]).payload == frame.payload
 
 
-def test_the_limit_holds_for_what_a_frame_inflates_to():
+def test_the_limit_holds_for_the_decompressed_payload():
     extension = PerMessageDeflate("permessage-deflate")
     data = Frame(OpCode.BINARY, payload=bytes(100_000)).serialize(mask=True, extensions=[extension])
     assert len(data) < 1000

@@ -137,7 +137,7 @@ def test_refused(case):
         assert headers["allow"] == "GET"
 
 
-def test_a_plain_request_is_told_what_to_upgrade_to():
+def test_a_plain_request_gets_426_with_an_upgrade_field():
     """RFC 9110, section 15.5.22: a 426 has an Upgrade field."""
     error = refused(without=["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])
     _, headers, _ = parsed(handshake.refusal(error))
@@ -303,7 +303,7 @@ def test_two_origins_are_none_that_is_allowed():
 
 
 @pytest.mark.parametrize("allowed", [None, [], ["http://other.example"], ["*"]])
-def test_whoever_sends_no_origin_is_no_browser(allowed):
+def test_a_client_without_origin_is_accepted(allowed):
     accept(allowed_origins=allowed)
 
 

@@ -90,7 +90,7 @@ def test_a_header_that_announces_as_much_as_is_allowed():
     assert not server.needs_response
 
 
-def test_nothing_is_kept_of_what_has_been_handed_on():
+def test_delivered_payloads_are_not_kept():
     """Nor does a buffer that has grown stay large."""
     server = Connection(max_size=None)
     data = frame(BINARY, bytes(8 * MIB))

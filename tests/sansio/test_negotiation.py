@@ -42,7 +42,7 @@ def headers(draw):
 
 
 @given(headers())
-def test_whatever_follows_the_grammar_is_understood(case):
+def test_a_valid_header_is_parsed(case):
     header, offers = case
     assert parse_offers(header) == offers
 
@@ -83,7 +83,7 @@ def test_anything_else_is_an_error_and_nothing_worse(header):
         "a\r\n",
     ],
 )
-def test_what_is_not_the_grammar(header):
+def test_an_invalid_header_is_refused(header):
     if header == "a; b='c":  # an apostrophe is a letter like any other
         assert parse_offers(header) == [Offer("a", [("b", "'c")])]
         return

@@ -111,7 +111,7 @@ def test_a_foreign_origin(origin, entries):
         (["https://example.org\n"], "for its subdomains"),
     ],
 )
-def test_an_entry_that_no_page_can_match_is_refused_with_what_to_write(entries, advice):
+def test_an_entry_that_no_page_can_match_is_refused_with_advice(entries, advice):
     with pytest.raises((TypeError, ValueError), match=advice):
         AllowedOrigins(entries)
 

@@ -78,7 +78,7 @@ def test_bare_connections_take_few_files(run, tls, until):
     run(scenario())
 
 
-def test_whoever_has_left_makes_room_for_whoever_comes(run, loop_name, tls, until):
+def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until):
     """Though the loop learns of both at the same time."""
     if loop_name == "uvloop":
         pytest.skip("uvloop takes some turns to let a connection go")

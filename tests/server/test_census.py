@@ -114,7 +114,7 @@ def test_no_more_connections_from_an_address_than_there_may_be(run, connect, unt
     assert "127.0.0.1 has 1 connections: more from there are refused" in caplog.messages
 
 
-def test_whoever_is_turned_away_has_little_time_to_ask(run, connect):
+def test_a_client_beyond_the_limit_has_little_time_for_its_request(run, connect):
     async def scenario():
         async with serving(connections=1, linger_timeout=0.05) as server, connect(server) as one:
             await upgraded(one)
@@ -128,7 +128,7 @@ def test_whoever_is_turned_away_has_little_time_to_ask(run, connect):
 
 
 @pytest.mark.parametrize("request_", [PAGE, b"no HTTP\r\n\r\n", HANDSHAKE.replace(b"13", b"12"), b"", PAGE[:10]])
-def test_whoever_has_left_takes_no_room(run, connect, until, request_):
+def test_a_client_that_has_left_does_not_count(run, connect, until, request_):
     async def scenario():
         async with serving(connections=1, linger_timeout=0.05) as server:
             for _ in range(3):

@@ -73,7 +73,7 @@ def test_the_access_log(folder, arguments, is_on):
     assert answered == ([("/", "101"), ("/nowhere", "404")] if is_on else [])
 
 
-def test_who_may_connect(folder):
+def test_options_allow_origins_and_hosts(folder):
     arguments = ("--allowed-origins", "https://app.example, https://*.example.net", "--allowed-hosts", "127.0.0.1")
     with Process(folder, "echo.py", "--port", 0, *arguments) as process:
         for origin in ("https://app.example", "https://a.example.net"):

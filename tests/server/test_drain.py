@@ -43,7 +43,7 @@ def test_views_are_closed_in_even_steps(run):
     run(scenario())
 
 
-def test_what_comes_while_it_drains(run, connect, until):
+def test_requests_while_the_server_drains(run, connect, until):
     """Health checks hear of it, whatever their Host; handshakes are to come back; pages are answered."""
 
     async def scenario():
@@ -70,7 +70,7 @@ def test_what_comes_while_it_drains(run, connect, until):
     run(scenario())
 
 
-def test_who_has_just_connected_to_a_server_that_is_replaced_is_served(run, connect, until):
+def test_a_new_client_of_a_replaced_server_is_served(run, connect, until):
     async def scenario():
         async with serve(ROUTES, port=0) as server, connect(server) as client, connect(server) as idle:
             client.send(ASK)

@@ -109,7 +109,7 @@ def serve_view(view_class, either_tls):
     return start
 
 
-def test_what_the_view_finds(run, connect, serve_view, view_class, either_tls):
+def test_a_view_gets_its_request(run, connect, serve_view, view_class, either_tls):
     async def scenario():
         async with serve_view() as server, connect(server, either_tls) as client:
             client.send(UPGRADE)

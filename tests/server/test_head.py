@@ -268,7 +268,7 @@ def test_behind_an_upgrade_that_is_not_wanted_comes_the_next_request():
         UPGRADE.replace(b"Upgrade\r\n", b"Upgrade, close\r\n") + GET,
     ],
 )
-def test_what_cannot_be_told_from_a_body_is_never_read_as_a_request(data):
+def test_bytes_that_may_be_a_body_are_never_read_as_a_request(data):
     found, reader = read(data)
     assert len(found) == 1
     assert not found[0].keep_alive

@@ -62,7 +62,7 @@ def test_hosts(names, field, allowed):
         (["a b"], "write 'localhost'"),
     ],
 )
-def test_a_name_that_no_request_can_have_is_refused_with_what_to_write(names, advice):
+def test_a_name_that_no_request_can_have_is_refused_with_advice(names, advice):
     with pytest.raises((TypeError, ValueError), match=f"^allowed_hosts (is|has) .*{advice}"):
         AllowedHosts(names)
 

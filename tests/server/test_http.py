@@ -85,7 +85,7 @@ def test_views(run, connect, either_tls):
     run(scenario())
 
 
-def test_what_a_view_is_told(run, connect, either_tls):
+def test_a_page_gets_its_request(run, connect, either_tls):
     seen = []
 
     def view(request):
@@ -462,7 +462,7 @@ def test_connections_do_not_disturb_each_other(run, connect):
 
 
 @pytest.mark.parametrize("step", ["__init__", "run"])
-def test_a_view_whose_beginning_wants_to_end_the_process(run, connect, caplog, step):
+def test_a_system_exit_at_the_start_of_a_view_gives_500(run, connect, caplog, step):
     def leave(*args, **kwargs):
         sys.exit("a secret")
 

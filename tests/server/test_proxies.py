@@ -38,7 +38,7 @@ def host(*fields, peer=PROXY):
         ("10.0.0.3, 10.0.0.2", "10.0.0.3"),  # a client that is trusted itself
     ],
 )
-def test_the_client_is_the_last_who_is_no_proxy(value, address):
+def test_the_client_is_the_last_address_that_is_no_proxy(value, address):
     assert client(("X-Forwarded-For", value)) == ((address, 0), False)
 
 
@@ -73,18 +73,18 @@ def test_lines_are_read_as_one_list():
 
 
 @pytest.mark.parametrize("value", ["", ",", "unknown", "_hidden", "<script>", "fe80::1%eth0", "1.2.3", "\xe9"])
-def test_what_is_no_address_is_not_taken(value):
+def test_an_invalid_address_is_ignored(value):
     assert client(("X-Forwarded-For", value))[0] == PROXY
     assert client(("X-Forwarded-For", f"{value}, 10.0.0.2"))[0] == ("10.0.0.2", 0)
 
 
 @pytest.mark.parametrize("peer", [("10.0.0.1", 1), ("::ffff:10.0.0.1", 1), ("fd00::1", 1)])
-def test_whose_word_is_taken(peer):
+def test_headers_of_trusted_proxies_are_believed(peer):
     assert client(("X-Forwarded-For", "203.0.113.7"), peer=peer)[0] == ("203.0.113.7", 0)
 
 
 @pytest.mark.parametrize("peer", [("11.0.0.1", 1), ("2001:db8::1", 1), "/run/socket", None])
-def test_whose_word_is_not_taken(peer):
+def test_headers_of_others_are_ignored(peer):
     fields = ("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "outside")
     assert client(*fields, peer=peer) == (peer, False)
     assert host(*fields, peer=peer) == "inside:8000"
@@ -94,7 +94,7 @@ def test_whose_word_is_not_taken(peer):
 
 
 @pytest.mark.parametrize("peer", [None, "/run/socket"])
-def test_who_comes_by_a_unix_socket(peer):
+def test_clients_of_a_unix_socket_may_be_trusted(peer):
     assert client(("X-Forwarded-For", "203.0.113.7"), peer=peer, trusted=["unix"])[0] == ("203.0.113.7", 0)
 
 
@@ -195,18 +195,18 @@ def test_nothing_breaks_it(value):
 
 
 @given(st.lists(ELEMENTS))
-def test_what_is_written_is_read(elements):
+def test_a_written_field_is_read_back(elements):
     value = ", ".join(map(written, elements))
     assert list(parse_forwarded(value)) == elements[::-1]
 
 
 @given(VALUES | st.text('",;=\\ \t[]:a1'), ELEMENTS)
-def test_whatever_the_client_begins_with_the_proxys_own_words_are_read(begun, element):
+def test_a_forged_beginning_does_not_hide_the_element_of_the_proxy(begun, element):
     assert next(parse_forwarded(f"{begun}, {written(element)}")) == element
 
 
 @pytest.mark.parametrize("trusted", [["me"], "10.0.0.1/8", ["10.0.0.0/33"], ["*"]])
-def test_who_cannot_be_trusted(trusted):
+def test_an_invalid_trusted_proxy_is_refused(trusted):
     with pytest.raises(ValueError, match="a trusted proxy is an IP address, a network or unix"):
         Proxies(trusted)
 

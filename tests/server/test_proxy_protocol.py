@@ -69,7 +69,7 @@ def test_version_2(pair, ports, tlvs, secure, rest):
 
 
 @given(st.binary(), st.binary())
-def test_whatever_comes_is_a_header_or_none(start, rest):
+def test_any_bytes_are_a_header_or_an_error(start, rest):
     for data in (start, *(signature + start + rest for signature in SIGNATURES)):
         try:
             header = parse(data)
@@ -118,7 +118,7 @@ def test_a_unix_socket():
         version_2(addresses(ONE, TWO, (1, 2)) + b"\x01\0\x05abc", 0x11),
     ],
 )
-def test_what_is_no_header(header):
+def test_an_invalid_header_is_refused(header):
     with pytest.raises(ValueError):
         parse(header)
 

@@ -112,7 +112,7 @@ def test_methods_that_are_not_offered():
 
 
 @pytest.mark.parametrize("urlpatterns", [None, 1, "module", view, object, [view], [path("/", None)], [path("/", dict)]])
-def test_what_is_no_application(urlpatterns):
+def test_invalid_routes_are_refused(urlpatterns):
     with pytest.raises(TypeError):
         Routes(urlpatterns)
 

@@ -32,7 +32,7 @@ class Echo(WebSocketView):
         await self.send(message, opcode)
 
 
-def test_where_it_listens(run, connect):
+def test_a_server_listens_until_its_end(run, connect):
     async def scenario():
         async with serve(Page, port=0) as server:
             assert isinstance(server, Server)
@@ -183,7 +183,7 @@ def test_unix_socket(run, connect, either_tls, tmp_path):
 
 
 @needs_unix_sockets
-def test_who_may_connect_to_a_unix_socket(run, tmp_path):
+def test_the_permissions_of_a_unix_socket(run, tmp_path):
     """Anybody, whatever the umask, for a proxy has a user of its own; unless something else is asked for."""
     place = tmp_path / "duck.sock"
 

@@ -95,7 +95,7 @@ def test_a_handler_that_takes_too_long_is_cancelled(run, until):
     run(scenario())
 
 
-def test_what_ignores_its_cancellation_is_named_and_given_up(run, caplog, monkeypatch):
+def test_a_handler_that_ignores_its_cancellation_is_named_and_abandoned(run, caplog, monkeypatch):
     monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
 
     async def scenario():

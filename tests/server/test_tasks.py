@@ -84,7 +84,7 @@ def test_a_view_sees_nothing_of_the_page_before(run, connect, serving, either_tl
     run(scenario())
 
 
-def test_a_page_sees_nothing_of_the_one_whose_answer_was_in_the_way(run, connect, serving, either_tls):
+def test_a_page_sees_no_variables_of_the_page_before_it(run, connect, serving, either_tls):
     """Writing is resumed in the context in which something was written."""
     size = 5_000_000
 

@@ -336,7 +336,7 @@ def test_run_has_workers_that_import_the_main_module(folder, client):
         ("if __name__ == '__main__':\n    start(type('Local', (Own,), {}))", "define routes, views"),
     ],
 )
-def test_run_says_what_workers_cannot_import(folder, end, words):
+def test_run_names_a_script_that_workers_cannot_import(folder, end, words):
     (folder / "script.py").write_text(f"{SCRIPT}\n{end}\n")
     result = run_command(folder, words=[sys.executable, "script.py"])
     assert result.returncode != 0

@@ -175,7 +175,7 @@ def test_frames_that_have_come():
     ("application", "path", "words"),
     [("x", "/", "neither a view class"), ([Echo], "/", "is not a route"), (Echo, "chat", "write '/chat'")],
 )
-def test_what_is_no_application_or_path(application, path, words):
+def test_invalid_applications_and_paths_are_refused(application, path, words):
     with pytest.raises((TypeError, ValueError), match=words), connect(application, path):
         pass
 
@@ -249,7 +249,7 @@ def test_errors_before_a_connection_is_open():
     asyncio.run(scenario())
 
 
-def test_a_wait_ends_and_tells_what_the_view_was_doing():
+def test_a_timeout_names_the_position_of_the_view():
     async def scenario():
         async with connect(Echo, timeout=0.05) as ws:
             with pytest.raises(
@@ -299,7 +299,7 @@ def test_an_on_close_that_hangs_fails_the_test_with_its_name():
     asyncio.run(scenario())
 
 
-def test_with_on_a_running_loop_says_what_to_write():
+def test_with_on_a_running_loop_is_an_error_with_advice():
     async def scenario():
         with pytest.raises(RuntimeError, match="write async with connect"), connect(Echo):
             pass
@@ -379,7 +379,7 @@ def test_an_asgi_application():
     asyncio.run(scenario())
 
 
-def test_what_cannot_be_tested():
+def test_other_objects_are_refused():
     async def scenario():
         with pytest.raises(TypeError, match="3 is neither a view class, nor a list of routes"):
             await connect(3)

@@ -77,11 +77,11 @@ def findings(request):
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"wrong.py"}))
-def test_what_is_right_has_no_fault(name, findings):
+def test_right_code_has_no_fault(name, findings):
     assert [said for said in findings if said[0] == name] == []
 
 
-def test_what_is_wrong_is_found(findings):
+def test_wrong_code_is_found(findings):
     lines = enumerate(SOURCES["wrong.py"].splitlines(), 1)
     wrong = {number: line for number, line in lines if line.endswith("# wrong")}
     assert len(wrong) > 20

@@ -248,7 +248,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop", "_heartbeat_loop"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
-def test_what_is_no_exception_does_not_end_the_server(run, connect, log, error, hook, waits):
+def test_a_base_exception_does_not_end_the_server(run, connect, log, error, hook, waits):
     async def fail(self, *args):
         if waits:
             await asyncio.sleep(0)
@@ -273,7 +273,7 @@ def test_what_is_no_exception_does_not_end_the_server(run, connect, log, error, 
 
 
 @pytest.mark.parametrize("step", ["parts", "asynchronous parts", "send_frame"])
-def test_what_wants_to_end_the_process_while_a_message_is_sent(run, connect, log, step):
+def test_a_system_exit_within_a_send_does_not_end_the_server(run, connect, log, step):
     """The message is sent by a task of its own, which would end the loop."""
 
     async def parts():

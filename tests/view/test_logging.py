@@ -89,7 +89,7 @@ def test_addresses(address, shown):
 
 
 @given(st.text())
-def test_whatever_a_peer_sends_is_one_line(text):
+def test_text_of_a_peer_is_one_line(text):
     request = HttpRequest(client_address=text)
     for line in (get_duck_formatted_log(request, text), get_duck_formatted_log(request, [text, text])):
         assert line.isprintable()
@@ -144,7 +144,7 @@ def test_log_message_formats_nothing_when_nobody_listens(caplog):
         log_message(None, Unformattable(["x"]))
 
 
-def test_a_refusal_tells_what_it_is_for_and_what_lets_it_in(caplog):
+def test_a_refusal_is_logged_with_its_fields_and_its_setting(caplog):
     request = HttpRequest(target="/chat", headers=[("Origin", "http://a\xa0b"), ("Host", "x:80")])
     error = HandshakeError(403, "not allowed", fields=("Origin", "Host", "X-None"), setting="SETTING")
     with caplog.at_level("INFO", "duck.contrib.websockets"):

@@ -61,7 +61,7 @@ def test_public_names(module):
 
 
 @pytest.mark.parametrize("path", IMPORTED)
-def test_all_names_what_is_there(path):
+def test_all_names_exist(path):
     module = importlib.import_module(path)
     names = getattr(module, "__all__", [])
     assert len(set(names)) == len(names)
@@ -69,7 +69,7 @@ def test_all_names_what_is_there(path):
         assert hasattr(module, name)
 
 
-def test_what_a_view_has():
+def test_a_view_has_its_documented_members():
     assert {name: getattr(WebSocketView, name) for name in CONSTANTS} == CONSTANTS
     for name in COROUTINES:
         assert inspect.iscoroutinefunction(getattr(WebSocketView, name)), name

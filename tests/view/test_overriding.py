@@ -129,7 +129,7 @@ def test_replies_go_through_send_frame(run, connect):
     run(scenario())
 
 
-def test_send_frame_may_change_what_is_sent(run, connect):
+def test_send_frame_may_change_the_message(run, connect):
     class View(Recorder):
         async def send_frame(self, frame):
             if frame.payload != b"secret":
@@ -189,7 +189,7 @@ def test_control_frames_are_as_short_as_ever(run, connect, data, opcode):
     run(scenario())
 
 
-def test_what_is_no_message_does_not_reach_send_frame(run, connect):
+def test_an_invalid_message_does_not_reach_send_frame(run, connect):
     async def scenario():
         async with connect(Sending) as session:
             for data in (5, None, {"a": 1}):
@@ -357,7 +357,7 @@ def test_a_step_that_is_overridden_later_is_taken(run, serving, dial, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["on_receive", *LATE])
-def test_a_hook_is_not_put_on_a_view_whose_connection_is_open(run, connect, name):
+def test_a_hook_cannot_be_set_on_an_open_view(run, connect, name):
     """For it would never be called."""
 
     async def scenario():

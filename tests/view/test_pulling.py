@@ -44,7 +44,7 @@ def test_read_frame(run, connect):
     run(scenario())
 
 
-def test_read_frame_may_change_what_is_read(run, connect):
+def test_read_frame_may_change_the_message(run, connect):
     class View(Recorder):
         async def read_frame(self):
             frame = await super().read_frame()

@@ -106,7 +106,7 @@ def test_safe_close_without_a_log_line(run, connect, quiet, caplog):
     assert [("[CLOSE]" in record.getMessage()) for record in caplog.records] == [False, True][: 2 - quiet]
 
 
-def test_whoever_waits_in_safe_close_may_send_no_more(run, connect):
+def test_send_fails_while_safe_close_waits(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             closing = asyncio.create_task(session.view.safe_close())

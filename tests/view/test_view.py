@@ -30,7 +30,7 @@ def test_hooks_in_order(run, connect):
     run(scenario())
 
 
-def test_what_on_receive_gets(run, connect):
+def test_on_receive_gets_bytes_and_the_opcode(run, connect):
     class View(WebSocketView):
         async def on_receive(self, *args, **kwargs):
             message, opcode = args
@@ -276,7 +276,7 @@ def test_a_view_that_is_not_connected():
     view.send_close()  # there is nothing to close
 
 
-def test_what_is_not_overridden_is_documented_to_refuse(run, connect):
+def test_read_frame_is_an_error_in_a_view_with_on_receive(run, connect):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             with pytest.raises(RuntimeError, match="messages go to on_receive"):
