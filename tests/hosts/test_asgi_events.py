@@ -71,7 +71,7 @@ def test_a_server_without_header_fields_in_its_acceptance(run, caplog, version):
         assert server.sent[0]["headers"] == [(b"set-cookie", b"seen=yes")]
 
     run(scenario())
-    warned = "accepted without the header fields Set-Cookie" in caplog.text
+    warned = "the 101 response lacks the header fields Set-Cookie" in caplog.text
     assert warned is (version != "2.1")
 
 

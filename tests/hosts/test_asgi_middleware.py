@@ -373,7 +373,7 @@ def test_a_run_without_a_handshake_is_answered(run, serving_asgi, dial, ws, log,
             assert await peer.reader.read() == body
 
     run(scenario())
-    words = "'/': Silent.run() answered nothing: call super().run(), or return a HttpResponse"
+    words = "'/': Silent.run() sent no response: call super().run(), or return a HttpResponse"
     assert [entry.message for entry in log()] == ([] if result else [words])
 
 

@@ -272,7 +272,7 @@ def test_an_extension_of_an_application_takes_whole_messages(run):
 
 
 def test_views_that_cannot_be(run):
-    with pytest.raises(TypeError, match="Both overrides on_stream and on_new_frame, which take whole messages"):
+    with pytest.raises(TypeError, match="Both overrides on_stream and on_new_frame, which handle whole messages"):
 
         class Both(WebSocketView):
             async def on_stream(self, message):

@@ -218,7 +218,7 @@ def test_a_view_that_does_not_implement_on_receive(run, connect, log):
 
     run(scenario())
     (entry,) = log()
-    assert entry == ("WARNING", "'/': closed, as a message came and View has no on_receive", None)
+    assert entry == ("WARNING", "'/': closed, because View has no on_receive for a received message", None)
 
 
 def test_an_error_ends_its_own_connection_only(run, serving, dial, log):

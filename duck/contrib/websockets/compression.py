@@ -80,7 +80,7 @@ class Compression:
             )
 
     def accept(self, parameters: Parameters) -> PerMessageDeflate | None:
-        """The extension for an offer of permessage-deflate with these parameters; None to decline it.
+        """Returns the extension for an offer of permessage-deflate with these parameters; None to decline it.
 
         Offers outside of section 7.1 are declined: unknown or repeated parameters, flags with a value, window bits
         other than 8 to 15.
@@ -89,9 +89,9 @@ class Compression:
         return None if offered is None else self._agree(offered)
 
     def offer(self) -> ClientOffer:
-        """The offer of a client with these settings.
+        """Returns the offer of a client with these settings.
 
-        Windows of 15 bits and context takeover are what a server assumes, so they are not mentioned.
+        Windows of 15 bits and context takeover are the defaults of the protocol, so the offer omits them.
         """
         parameters: list[tuple[str, str | None]] = []
         if not self.server_context_takeover:
@@ -105,11 +105,11 @@ class Compression:
         return ClientOffer(parameters, self.confirm)
 
     def confirm(self, parameters: Parameters) -> PerMessageDeflate | None:
-        """The extension at the client's end for a server that answers `offer` with these parameters.
+        """Returns the client's extension for a server that answers `offer` with these parameters.
 
-        None for an answer that does not fit: a parameter of another name, or twice; a flag with a value; window bits
-        that are not a number from 8 to 15; a limit of ours to the server that it does not keep to. Window bits for the
-        client that are more than those offered do no harm: some servers answer with what they can take.
+        None for an invalid answer: an unknown or repeated parameter; a flag with a value; window bits other than 8 to
+        15; or a server that exceeds the offered limits. An answer with more window bits for the client than offered is
+        valid: some servers answer with their own maximum.
         """
         answer = _checked(parameters)
         if answer is None:
@@ -167,7 +167,7 @@ class Compression:
         )
 
     def _threshold(self, offered: dict[str, str | None]) -> int:
-        """Smallest size in bytes of a compressed message, for the client of an offer.
+        """Returns the smallest size in bytes of a compressed message, for the client of an offer.
 
         libwebsockets 4.1 to 4.3 delivers an uncompressed message endlessly once compression has been agreed on. Its
         clients offer `client_no_context_takeover`, and browsers do not. All messages to such clients are compressed.
@@ -179,7 +179,7 @@ class Compression:
 
 
 def _checked(parameters: Parameters, may_lack_value: str | None = None) -> dict[str, str | None] | None:
-    """The parameters by their names; None if they are not those of section 7.1, with the values that they may have."""
+    """Returns the parameters by their names; None if a name or a value does not conform to section 7.1."""
     found = dict(parameters)
     if len(found) < len(parameters) or not found.keys() <= _FLAGS | _SIZES:
         return None

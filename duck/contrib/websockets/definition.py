@@ -1,7 +1,7 @@
-"""The class of a view or a client at the opening of a connection: its overridden steps and its settings.
+"""`Definition`: the overridden steps and the checked settings of a view's or a client's class.
 
 Both may change after the class statement, by a decorator, a test or a plugin. So a class is examined at its creation,
-and again by the first connection that finds a changed attribute.
+and again at the first connection after an attribute has changed.
 """
 
 from operator import is_
@@ -26,13 +26,13 @@ STEPS = (
     "run_forever",
     "send_frame",
 )
-"""Steps of serving. Messages skip the steps that a class does not override."""
+"""The steps of serving that a class may override. Messages skip the steps that it does not override."""
 
 WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
-"""Attributes whose assignment to an object is checked, noted or refused."""
+"""Attributes for which an assignment to an object is checked, noted or refused."""
 
 _WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
-"""Steps that take whole messages, so that `on_stream` cannot be overridden beside them."""
+"""Steps that handle whole messages, so a class cannot override both one of them and `on_stream`."""
 
 _ATTRIBUTES = (*STEPS, *BY_NAME)
 
@@ -77,13 +77,13 @@ class Definition:
         clash = self.overridden & _WHOLE if "on_stream" in self.overridden else None
         if clash:
             owner, names = endpoint_class.__name__, ", ".join(sorted(clash))
-            raise TypeError(f"{owner} overrides on_stream and {names}, which take whole messages: leave one out")
+            raise TypeError(f"{owner} overrides on_stream and {names}, which handle whole messages: leave one out")
         self.computed = tuple(computed)
         self._attributes = _attributes_of(endpoint_class)
         self.version: int | None = None
 
     def is_that_of(self, endpoint_class: type) -> bool:
-        """Whether the class has still the same steps and settings."""
+        """Whether the class still has the same steps and settings."""
         same = all(map(is_, self._attributes, _attributes_of(endpoint_class)))
         self.version = (same and not self.computed and type_version(endpoint_class)) or None
         return same

@@ -1,7 +1,4 @@
-"""The common part of both ends of a connection: hooks, methods for sending, settings.
-
-`WebSocketView` and `WebSocketClient` are built on it.
-"""
+"""`WebSocketEndpoint`, the base of `WebSocketView` and `WebSocketClient`: hooks, methods for sending, settings."""
 
 import asyncio
 import enum
@@ -72,7 +69,7 @@ class WebSocketEndpoint:
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
     _early = b""
-    _own_steps: frozenset[str] = frozenset()  # those that were put on the object itself
+    _own_steps: frozenset[str] = frozenset()  # the steps that were assigned to the object itself
 
     _definition: Definition
 
@@ -83,17 +80,17 @@ class WebSocketEndpoint:
 
     def __init__(self) -> None:
         self.state = State.CLOSED
-        # Not a default of the class: Python would look there at each read of it, for 180 instructions a message.
+        # Not a default of the class: Python would search the class at each read, for 180 instructions a message.
         self._protocol: ConnectionProtocol | None = None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a connection belongs to its process, and cannot be copied or pickled: pass an id of your own")
 
-    if not TYPE_CHECKING:  # a type checker would then allow any attribute
+    if not TYPE_CHECKING:  # with a `__setattr__`, a type checker would allow any attribute
         __setattr__, __delattr__ = watching(WATCHED)
 
     def _watch(self, name: str, value: object) -> None:
-        """Checks a setting of this view alone, or notes that a step is its own; refuses what would have no effect."""
+        """Checks an assigned setting, or notes an assigned step; refuses an assignment that would have no effect."""
         setting = BY_NAME.get(name)
         if name not in CHANGEABLE and getattr(self, "_protocol", None) is not None:
             attribute = f"{type(self).__name__}.{name}"
@@ -105,7 +102,7 @@ class WebSocketEndpoint:
 
     @property
     def _overridden(self) -> frozenset[str]:
-        """Which steps of serving are the view's own."""
+        """The names of the overridden steps."""
         overridden = self._definition.overridden
         return overridden | self._own_steps if self._own_steps else overridden
 
@@ -157,7 +154,7 @@ class WebSocketEndpoint:
         if protocol is None:
             raise NotImplementedError(f"{name} does not implement on_receive()")
         if protocol.connection.is_open:
-            logger.warning("%r: closed, as a message came and %s has no on_receive", self._label, name)
+            logger.warning("%r: closed, because %s has no on_receive for a received message", self._label, name)
             protocol.close(CloseCode.UNSUPPORTED_DATA, "messages are not supported")
 
     async def on_stream(self, message: IncomingMessage) -> None:
@@ -168,13 +165,13 @@ class WebSocketEndpoint:
                     async for part in message:
                         file.write(part)
 
-        The message may be larger than the memory: MAX_STREAM_SIZE limits it, not MAX_FRAME_SIZE. While parts wait, no
-        more is received, not even pings and close frames, and the peer is held up. The next message begins once this
-        one has been read to its end, or once the hook has returned. The unread rest is received and discarded; to
-        refuse it, close the connection.
+        The message may be larger than the memory: MAX_STREAM_SIZE limits it, not MAX_FRAME_SIZE. While more than
+        MAX_WAITING_BYTES of parts wait, nothing is received, not even pings and close frames, and the peer has to wait.
+        The next message begins once this one has been read to its end, or once the hook has returned. The unread rest
+        is received and discarded; to refuse it, close the connection.
 
         Args:
-            message: Its `opcode`, its parts, and `read` for a message that is needed as a whole.
+            message: Iterate over its parts, or `await message.read()` for the whole; its `opcode` is TEXT or BINARY.
         """
 
     @overload
@@ -191,9 +188,9 @@ class WebSocketEndpoint:
         """
 
     async def on_gap(self, group: str) -> None:
-        """Messages of a group may have been missed, as the broker of the group could not be reached for a while.
+        """Called if messages of a group may have been missed, because its broker was unreachable for a while.
 
-        Called for each member once messages come again; see `duck.contrib.websockets.groups`.
+        It is called for each member once messages are delivered again; see `duck.contrib.websockets.groups`.
 
         Args:
             group: The name of the group.
@@ -202,14 +199,14 @@ class WebSocketEndpoint:
     # Opening
 
     def _new_connection(self, overridden: frozenset[str], client: bool = False) -> Connection:
-        """The rules of a connection with the negotiated extensions."""
+        """Returns the rules of a connection with the negotiated extensions."""
         connection = Connection(client=client, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
         if "on_stream" in overridden:
             connection.receive_parts(self.MAX_STREAM_SIZE)
         return connection
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
-        """The asyncio half of a connection, whose messages go to the steps that are overridden."""
+        """Returns the protocol of a connection, which passes messages to the overridden steps."""
         return ConnectionProtocol(
             self,
             connection,
@@ -257,7 +254,7 @@ class WebSocketEndpoint:
                 frames.hand_on(frame)
 
     async def read_frame(self) -> Frame:
-        """The next frame: a whole message or a control frame. Pings and close frames have been answered already.
+        """Returns the next frame: a whole message or a control frame. Pings and close frames have been answered.
 
         For classes that override this method or `_receive_loop`.
 
@@ -276,7 +273,7 @@ class WebSocketEndpoint:
         await self.on_receive(frame.payload, frame.opcode)
 
     async def _heartbeat_loop(self) -> None:
-        """Pings the peer each PING_INTERVAL, and closes a connection whose peer does not answer."""
+        """Sends a ping each PING_INTERVAL, and closes the connection if the peer does not answer."""
         protocol = self._open_protocol()
         protocol.heartbeat.start()
         await protocol.until_closed()
@@ -300,7 +297,7 @@ class WebSocketEndpoint:
             opcode: TEXT or BINARY; or PING, PONG or CLOSE with their payload.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone.
+            ConnectionClosed: The connection is closing or closed.
             RuntimeError: The connection is not open yet.
             TypeError: The data has another type.
             ValueError: TEXT data is not UTF-8, or a control frame exceeds 125 bytes.
@@ -325,7 +322,7 @@ class WebSocketEndpoint:
                 protocol.hooks.call(partial(self.on_gap, group))
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a prepared message without waiting; returns False if it does not leave. Called by `broadcast`."""
+        """Sends a prepared message without waiting; returns False if it is not sent. Called by `broadcast`."""
         return self._protocol is not None and self._protocol.send_prepared(message)
 
     async def _drained(self) -> None:
@@ -397,7 +394,7 @@ class WebSocketEndpoint:
         return protocol.send_frame(frame)
 
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
-        """Closes the connection and waits until it is gone. May be called repeatedly.
+        """Closes the connection and waits until it is lost. May be called repeatedly.
 
         Args:
             disable_logging: Omit the log record of the end.
@@ -417,7 +414,7 @@ class WebSocketEndpoint:
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
 
     def _check_begun(self) -> None:
-        """Called to close what is not open; `WebSocketView` raises while `on_handshake` runs."""
+        """Called to close a connection that is not open; `WebSocketView` raises while `on_handshake` runs."""
 
     def _shut_down(self, code: int, timeout: float) -> None:
         if self._protocol is not None:

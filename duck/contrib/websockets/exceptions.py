@@ -49,7 +49,7 @@ class PayloadTooBig(ProtocolError):
 
 
 class ConnectionClosed(BaseException, ConnectionError):
-    """A message cannot be sent or received: the connection is closing or gone.
+    """A message cannot be sent or received, because the connection is closing or closed.
 
     Attributes:
         code: The close code of the connection; 1006 for an end without close frame.
@@ -68,10 +68,10 @@ class HandshakeError(BaseException):
     Args:
         status: The HTTP status of the response, 200 to 599.
         message: The reason, for the log, and for the client unless there is a `body`.
-        headers: Further header fields: a mapping, or pairs of name and value where a name comes several times.
+        headers: Further header fields: a mapping, or pairs of name and value if a name is repeated.
         body: The content of the response; a str is sent as UTF-8. It is plain text unless `headers` has a Content-Type.
         fields: The header fields of the request that caused the refusal; the log shows their values.
-        setting: The setting that would let the request in, for the log.
+        setting: The setting that would accept the request, for the log.
 
     Attributes:
         status, message, headers, fields, setting: As given; the headers as pairs.
@@ -133,7 +133,7 @@ class HandshakeFailed(BaseException):
 
 
 class HandshakeRefused(HandshakeFailed):
-    """The server answered the upgrade request with another status than 101."""
+    """The server answered the upgrade request with a status other than 101."""
 
 
 class InvalidHandshake(HandshakeFailed):
@@ -172,7 +172,7 @@ _CODEC_ERRORS: dict[int, tuple[CloseCode, str]] = {
 
 
 def codec_error(number: int) -> ProtocolError:
-    """The exception for an error number of the codec."""
+    """Returns the exception for an error number of the codec."""
     code, message = _CODEC_ERRORS[number]
     if code is CloseCode.MESSAGE_TOO_BIG:
         return PayloadTooBig(message)

@@ -1,12 +1,12 @@
-"""Extensions change data messages on their way to the wire and back (RFC 6455, section 9; RFC 7692).
+"""Extensions, which encode sent data messages and decode received ones (RFC 6455, section 9; RFC 7692).
 
-A compressed message may refer to the messages before it. Most implementations keep a compressor and a decompressor for
-each connection. Here a connection keeps only the bytes that these would refer to: one window of sent data and one of
-received data. Each message gets a context made of its window, which is released afterwards. With 12 window bits an idle
-connection takes 8 KiB instead of about 50.
+A compressed message may refer to earlier messages. Most implementations keep a compressor and a decompressor for each
+connection. Here a connection keeps only the bytes to which a message may refer: one window of sent data and one of
+received data. Each message gets a new context from the window, which is released afterwards. With 12 window bits an
+idle connection takes 8 KiB instead of about 50.
 
-Making a decompressor takes next to no time, but making a compressor takes about 5 us. Therefore the connections of a
-thread that sent last keep their compressors, within KEPT bytes together.
+The creation of a decompressor takes almost no time, but that of a compressor takes about 5 us. Therefore the
+connections of a thread that have sent last keep their compressors, up to KEPT bytes in total.
 """
 
 import threading
@@ -24,13 +24,13 @@ from .opcodes import CONTROL_OPCODES
 __all__ = ["Extension", "Inflating", "PerMessageDeflate"]
 
 KEPT = 8388608
-"""Bytes of the compressors that the connections of a thread keep."""
+"""Bytes of all compressors that the connections of a thread keep."""
 
 
 class Extension:
-    """Base of extensions: `encode` on the way out, `decode` on the way in.
+    """Base of extensions: `encode` for sent messages, `decode` for received ones.
 
-    Both take a whole message as one frame, return a frame, and leave their argument unchanged.
+    The argument of both is a whole message as one frame, which they leave unchanged; the result is a frame.
 
     Args:
         name: The token of `Sec-WebSocket-Extensions`.
@@ -57,14 +57,14 @@ class Extension:
             raise ExtensionError(f"an extension takes a Frame, not {type(frame).__name__}")
 
     def encode(self, frame: Frame) -> Frame:
-        """The frame as it goes to the wire."""
+        """Returns the frame as it is to be sent."""
         raise NotImplementedError(f"{type(self).__name__} does not implement encode()")
 
     def decode(self, frame: Frame, max_size: int | None = None) -> Frame:
-        """The frame as it was before the peer encoded it.
+        """Returns the frame as it was before the peer encoded it.
 
         Args:
-            frame: As it came from the wire.
+            frame: The frame as received.
             max_size: Bytes that the decoded payload may have.
 
         Raises:
@@ -75,12 +75,12 @@ class Extension:
 
 
 _TAIL = b"\x00\x00\xff\xff"  # the end of a sync flush, which is not sent (RFC 7692, section 7.2.1)
-# Bytes that are decompressed in the first step. Few messages need a second step, and a small allocation leaves the heap
-# in larger pieces.
+# Bytes that are decompressed in the first step. Few messages need a second step, and small allocations fragment the
+# heap less.
 _LEAST_STEP, _EXPANSION, _MOST_AT_FIRST = 1024, 8, 65536
 _EMPTY_BLOCK = b"\x00" + _TAIL
-# An empty last block. Behind the tail it ends the stream of a decompressor without output, unless the message stopped
-# in the middle of a block.
+# An empty last block. Behind the tail it ends the stream of a decompressor without output, unless the message ends in
+# the middle of a block.
 _LAST_BLOCK = b"\x03\x00"
 # The rest of a message and its tail, if the peer itself has sent a last block (section 7.2.3.4).
 _BEHIND_LAST_BLOCK = (_TAIL, b"\x00" + _TAIL)
@@ -103,7 +103,7 @@ class PerMessageDeflate(Extension):
         backend: The compression library; None for the one that was chosen for the process.
 
     Attributes:
-        followed: The last context given to `follow`, in the place of the history; None from the next `compress` on.
+        followed: The last argument of `follow`, which replaces the history; None from the next `compress` on.
 
     Raises:
         ValueError: A number of window bits is out of its bounds.
@@ -142,9 +142,9 @@ class PerMessageDeflate(Extension):
         self.threshold = threshold
         self._backend = backend or deflate.BACKEND
         self._compressor: deflate.Deflater | None = None
-        self._sent = b""  # the end of what was compressed
+        self._sent = b""  # the window of sent data
         self.followed: bytes | None = None
-        self._received = b""  # the end of what was decompressed
+        self._received = b""  # the window of received data
 
     def __repr__(self) -> str:
         names = (
@@ -170,7 +170,7 @@ class PerMessageDeflate(Extension):
         return frame.replace(payload=self.decompress(frame.payload, max_size), rsv1=False)
 
     def compress(self, payload: bytes, fin: bool = True, keep: bool = True) -> bytes:
-        """The compressed payload of a message.
+        """Returns the compressed payload of a message.
 
         Args:
             payload: The message, or a fragment of it.
@@ -191,7 +191,7 @@ class PerMessageDeflate(Extension):
             else:
                 _kept.add(self)
         except BaseException:
-            # The compressed payload does not leave, so later messages must not refer to it.
+            # The compressed payload is not sent, so later messages must not refer to it.
             self.release()
             raise
         self._sent = sent
@@ -209,14 +209,14 @@ class PerMessageDeflate(Extension):
         return compressed.removesuffix(_TAIL) if fin else compressed
 
     def decompress(self, payload: bytes, max_size: int | None = None) -> bytes:
-        """The payload that a message had before it was compressed.
+        """Returns the decompressed payload of a message.
 
         Raises:
             ExtensionError: The data is not valid DEFLATE.
             PayloadTooBig: The message is larger than `max_size`. No more than that has been decompressed.
         """
         if not payload:
-            return b""  # no sender does that; every receiver accepts it
+            return b""  # never sent in practice, but accepted by every receiver
         inflater = self._backend.inflater(self._peer_bits, self._received)
         try:
             message = _inflate(inflater, payload + _TAIL, max_size)
@@ -241,14 +241,14 @@ class PerMessageDeflate(Extension):
 
     @property
     def agreement(self) -> Hashable:
-        """The parameters of a message compressed on its own: equal for connections that may share one."""
+        """The parameters of a message compressed on its own; equal for connections that may share such a message."""
         return _agreement(self._backend, self._bits, self.level, self.memory_level)
 
     def compress_alone(self, payload: bytes) -> tuple[bytes, bytes]:
-        """The compressed payload of a message that refers to none before it, and so suits every receiver's context.
+        """Compresses a message without references to earlier ones, so that every receiver can decompress it.
 
         Returns:
-            The compressed payload, and the context with which a connection goes on that has sent it, for `follow`.
+            The compressed payload, and the argument of `follow` for each connection that sends it.
         """
         compressor = self._backend.deflater(self.level, self._bits, self.memory_level)
         compressed = _EMPTY_BLOCK
@@ -257,9 +257,9 @@ class PerMessageDeflate(Extension):
         return compressed.removesuffix(_TAIL), payload[-(1 << self._bits) :]
 
     def follow(self, context: bytes) -> None:
-        """A message of `compress_alone` leaves: later ones may refer to it, but not to those before it.
+        """Notes that a message of `compress_alone` is sent: later ones may refer to it, but not to earlier ones.
 
-        The receiver's window holds that message last, so the distances of a compressor that goes on would be wrong.
+        The receiver's window ends with that message, so the distances of a continued compressor would be wrong.
         """
         if self.followed is None:
             if self._compressor is not None:
@@ -268,7 +268,7 @@ class PerMessageDeflate(Extension):
         self.followed = context
 
     def _catch_up(self) -> None:
-        """Makes the context that is `followed` the history."""
+        """Replaces the history by `followed`, if that is set."""
         if self.followed is not None:
             if not self._alone:
                 self._sent = self.followed
@@ -287,12 +287,12 @@ class PerMessageDeflate(Extension):
         self._sent = context
 
     def compressor_size(self) -> int:
-        """Bytes that the compressor takes."""
+        """Returns the size of the compressor in bytes."""
         return self._backend.deflater_size(self._bits, self.memory_level)
 
 
 class Inflating:
-    """The decompression of one message that comes part by part (RFC 7692, section 7.2.2).
+    """The decompression of one message that is received part by part (RFC 7692, section 7.2.2).
 
     With context takeover a message may refer to the one before it, whose decompression must have ended first.
 
@@ -304,9 +304,9 @@ class Inflating:
         max_size: Bytes of the largest message, decompressed; None for no limit.
 
     Attributes:
-        is_over: Whether the message has been taken to its end.
-        received: The compressed bytes that have been fed.
-        size: The decompressed bytes that have been taken.
+        is_over: Whether the whole message has been returned.
+        received: The number of compressed bytes that have been fed.
+        size: The number of decompressed bytes that have been returned.
     """
 
     __slots__ = (
@@ -334,14 +334,14 @@ class Inflating:
         self.is_over = False
 
     def feed(self, data: bytes) -> None:
-        """Takes the next compressed bytes."""
+        """Adds the next compressed bytes."""
         if data and self._inflater is None:
             self._inflater = self._deflate._backend.inflater(self._deflate._peer_bits, self._window)
         self._rest += data
         self.received += len(data)
 
     def finish(self) -> None:
-        """Notes that the message has come to its end."""
+        """Notes the end of the message."""
         self._finished = True
         self._rest += _TAIL
 
@@ -388,12 +388,12 @@ class Inflating:
 
 @lru_cache(maxsize=64)
 def _agreement(*parameters: Hashable) -> Hashable:
-    """Returns the object that stands for the parameters; its hash, for each receiver of a message, is its address."""
+    """Returns one object for equal parameters. Its hash, needed for each receiver of a message, is its address."""
     return object()
 
 
 def _is_whole(inflater: Inflater) -> bool:
-    """Whether a decompressor that has taken a message and its tail has stopped between two blocks."""
+    """Whether a decompressor has stopped between two blocks after a message and its tail."""
     if inflater.eof:
         return inflater.unused_data in _BEHIND_LAST_BLOCK
     return not inflater.decompress(_LAST_BLOCK, 1) and inflater.eof
@@ -404,14 +404,14 @@ def _broken(why: object) -> ExtensionError:
 
 
 class _Kept(threading.local):
-    """The extensions of a thread that keep their compressors, in the order of their last use."""
+    """The extensions of a thread that keep their compressors, the longest unused one first."""
 
     def __init__(self) -> None:
         self._extensions: OrderedDict[PerMessageDeflate, int] = OrderedDict()
         self._size = 0
 
     def add(self, extension: PerMessageDeflate) -> None:
-        """Keeps the compressor of an extension. If there is no room, the longest unused ones are released."""
+        """Keeps the compressor of an extension, and releases the longest unused ones if there is no room."""
         extensions = self._extensions
         if extension in extensions:
             extensions.move_to_end(extension)
@@ -448,7 +448,7 @@ def _inflate(inflater: deflate.Inflater, stream: bytes, max_size: int | None) ->
 
 
 def _last(size: int, before: bytes, payload: bytes) -> bytes:
-    """The last bytes of `before` and of a payload that follows it."""
+    """Returns the last `size` bytes of `before` and a payload that follows it."""
     if len(payload) >= size:
         return payload[-size:]
     return before[len(payload) - size :] + payload if len(before) + len(payload) > size else before + payload

@@ -1,4 +1,4 @@
-"""One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests. The hot path makes none."""
+"""One frame as an object (RFC 6455, section 5.2), for hooks, extensions and tests. The hot path creates none."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, Self, cast
@@ -27,14 +27,14 @@ def apply_mask(data: bytes, mask: bytes) -> bytes:
 
 
 class Transform(Protocol):
-    """An extension, as far as a frame needs it; `Extension` says more."""
+    """The methods of an extension that a frame uses; see `Extension`."""
 
     def encode(self, frame: "Frame") -> "Frame":
-        """The frame as it goes to the wire."""
+        """Returns the frame as it is to be sent."""
         raise NotImplementedError
 
     def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
-        """The frame as it was before the peer encoded it."""
+        """Returns the frame as it was before the peer encoded it."""
         raise NotImplementedError
 
 
@@ -77,7 +77,7 @@ class Frame:
         return f"<Frame {self.opcode.name}{bits} {len(self.payload)} bytes>"
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some attributes changed."""
+        """Returns a copy with some attributes changed."""
         return type(self)(**{name: getattr(self, name) for name in Frame.__slots__} | changes)
 
     def check(self) -> None:
@@ -135,10 +135,10 @@ class Frame:
         return frame
 
     def serialize(self, mask: bool = False, extensions: Sequence[Transform] | None = None) -> bytes:
-        """The frame as it goes to the wire.
+        """Returns the bytes of the frame.
 
         Args:
-            mask: Whether to mask it with fresh random bytes, as a client must.
+            mask: Whether to mask the frame with new random bytes, as a client must.
             extensions: The extensions that encode the frame, the first one first.
         """
         frame: Frame = self

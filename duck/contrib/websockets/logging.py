@@ -1,6 +1,6 @@
-"""Log records of connections, in the standard `logging` module under `duck.contrib.websockets`.
+"""Log records of connections, by the standard `logging` module under `duck.contrib.websockets`.
 
-A record is one line, whatever a peer has sent. Handlers add time and level.
+A record is always one line, because text of a peer is escaped. Handlers add time and level.
 """
 
 import logging
@@ -29,7 +29,7 @@ __all__ = [
 logger = logging.getLogger("duck.contrib.websockets")
 
 access_logger = logging.getLogger("duck.access")
-"""A line for each page and each handshake, at INFO; off unless its level is set."""
+"""Logs a line for each page and each handshake, at INFO; off unless its level is set."""
 if access_logger.level == logging.NOTSET:  # keeps a level that was set before the import
     access_logger.setLevel(logging.WARNING)
 
@@ -38,17 +38,17 @@ _LONGEST = 200  # characters of a path, a header field or a reason, which may be
 
 
 def cut(text: str) -> str:
-    """Text of a peer as part of a line: its first 200 characters."""
+    """Returns the first 200 characters of a peer's text."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def label(request: "HttpRequest") -> str:
-    """The path of a request as part of a line."""
+    """Returns the path of a request for a log line."""
     return cut(request.path)
 
 
 def printable(text: str) -> str:
-    """Text of a peer as part of a line: line breaks and control characters become escapes."""
+    """Returns a peer's text with line breaks and control characters escaped."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
@@ -59,7 +59,7 @@ def _escape(code: int) -> str:
 
 
 def format_address(address: object) -> str:
-    """The address of a client: `192.0.2.1:4711`, `[2001:db8::1]:4711`, the path of a Unix socket; `-` for none."""
+    """Formats an address: `192.0.2.1:4711`, `[2001:db8::1]:4711`, or the path of a Unix socket; `-` for none."""
     if isinstance(address, tuple | list) and len(address) >= 2:
         host, port = str(address[0]), address[1]
         host = f"[{host}]" if ":" in host else host
@@ -68,20 +68,20 @@ def format_address(address: object) -> str:
 
 
 def _line(debug_message: str | list[str] | None) -> str:
-    """Messages joined to one line."""
+    """Joins messages to one line."""
     lines = [debug_message or ""] if not isinstance(debug_message, list) else debug_message
     return "; ".join(map(printable, lines))
 
 
 def get_django_formatted_log(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> str:
-    """A line with the time, in the form of Django's development server: `[22/Nov/2026 10:30:00] message`."""
+    """Returns a line with the time, in the form of Django's development server: `[22/Nov/2026 10:30:00] message`."""
     from datetime import datetime
 
     return f"[{datetime.now():%d/%b/%Y %H:%M:%S}] {_line(debug_message)}"
 
 
 def get_duck_formatted_log(request: "HttpRequest | None" = None, debug_message: str | list[str] | None = None) -> str:
-    """A line with the address of the peer: `192.0.2.1:4711 message`."""
+    """Returns a line with the address of the peer: `192.0.2.1:4711 message`."""
     return f"{format_address(getattr(request, 'client_address', None))} {_line(debug_message)}"
 
 
@@ -109,12 +109,12 @@ def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:
 def log_access(
     request: "HttpRequest | None", status: int, size: int | None = None, *, address: "ClientAddress" = None
 ) -> None:
-    """Logs the answer to a request, in the Common Log Format without names and times.
+    """Logs the response to a request, in the Common Log Format without names and times.
 
     Args:
-        request: The request; None for bytes that were no request.
-        status: Status of the answer; 101 for an accepted handshake.
-        size: Size of the body of the answer in bytes; None if unknown.
+        request: The request; None if the received bytes were not a request.
+        status: Status of the response; 101 for an accepted handshake.
+        size: Size of the response's body in bytes; None if unknown.
         address: Address of the client, for use without a request.
     """
     if access_logger.isEnabledFor(logging.INFO):

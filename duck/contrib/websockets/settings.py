@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 def _number(
     words: str, least: float = 0, most: float = _MOST_SECONDS, *, or_none: bool = False, above: bool = False
 ) -> Callable[[Any], None]:
-    """A check for numbers from `least` to `most`; `above` excludes `least`."""
+    """Returns a check for numbers from `least` to `most`; `above` excludes `least`."""
 
     def verify(value: Any) -> None:
         if value is None and or_none:
@@ -69,7 +69,7 @@ def _number(
 
 
 def _whole(words: str, least: int, most: int = sys.maxsize, *, or_none: bool = False) -> Callable[[Any], None]:
-    """A check for ints from `least` to `most`."""
+    """Returns a check for ints from `least` to `most`."""
     in_bounds = _number(words, least, most, or_none=or_none)
 
     def verify(value: Any) -> None:
@@ -257,7 +257,7 @@ CHANGEABLE = frozenset({"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE
 
 
 def markdown_table(view_class: type) -> str:
-    """The table of the settings for the documentation, with the defaults of a class."""
+    """Returns the table of the settings for the documentation, with the defaults of a class."""
     rows = ["| name | default | unit | meaning |", "| --- | --- | --- | --- |"]
     for name, unit, meaning, _ in SETTINGS:
         rows.append(f"| `{name}` | `{getattr(view_class, name)!r}` | {unit}{' ' if unit else ''}| {meaning} |")

@@ -3,9 +3,9 @@
     uvicorn app:app --ws duck.contrib.websockets.uvicorn:WebSocketProtocol
 
 uvicorn creates one instance for each upgrade request and feeds it the head of the request. The application then runs in
-its own task. Its `send` events are an answer (101 or another) and, after 101, messages. From the 101 on the transport
-belongs to a `Wire`. If the application is a view (`as_asgi`), the view takes the transport itself; the events of its
-answer still pass through the application's middleware.
+its own task. Its `send` events are a response (101 or another) and, after 101, messages. From the 101 response on, the
+transport belongs to a `Wire`. If the application is a view (`as_asgi`), the view uses the transport itself; the events
+of its response still pass through the application's middleware.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
-_EARLY_LIMIT = 65536  # bytes kept of a client's data before the answer
+_EARLY_LIMIT = 65536  # bytes that are kept of a client's data before the response
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
 _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
@@ -69,14 +69,14 @@ class WebSocketProtocol(asyncio.Protocol):
     Args:
         config: uvicorn's settings; its `ws_*` are honoured.
         server_state: uvicorn's record of connections and tasks.
-        app_state: The state that the application's lifespan has filled.
+        app_state: The state of the application's lifespan.
 
     Attributes:
         transport: The connection.
         LINGER_TIMEOUT: Seconds for a client to read a refusal, or any other response than 101.
         SHUTDOWN_TIMEOUT: Seconds without progress after which a stopping server cuts a client.
-        metrics: Counts the connections; None for no counting. For those of a process, set it in the class:
-            `WebSocketProtocol.metrics = Metrics()`.
+        metrics: Counts the connections; None for no counting. To count all connections of a process, set it in the
+            class: `WebSocketProtocol.metrics = Metrics()`.
     """
 
     LINGER_TIMEOUT = LINGER_TIMEOUT
@@ -124,8 +124,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._key = ""  # of the request
         self._scope: dict[str, Any] = {}
         self._denial: bytes | None = None  # the head of another response, until it is sent
-        self._bodiless = False  # the other response has no body, whatever the application sends
-        self._answered = False  # the other response has been sent, and the peer is to close
+        self._bodiless = False  # whether that response has no body, even if the application sends one
+        self._answered = False  # whether that response has been sent, so that the peer has to close
         self._writable: asyncio.Future[None] | None = None
 
     # Calls of uvicorn and of the transport
@@ -136,7 +136,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._trace("WebSocket connection made")
 
     def data_received(self, data: bytes) -> None:
-        """Takes the head of the request, then the bytes that a client sends before the answer."""
+        """Receives the head of the request, then the bytes that a client sends before the response."""
         if self._request is None and self._session.stage is Stage.CONNECTING:
             self._begin(data)
         elif self._request is not None:
@@ -187,14 +187,14 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(error)
             return
         except (ValueError, httptools.HttpParserError):
-            # uvicorn lets some malformed requests through. An exception here would hide the end of the connection from
-            # it, and it would wait for the connection when it stops.
+            # uvicorn passes on some malformed requests. After an exception here it would not notice the end of the
+            # connection, and would wait for it at its shutdown.
             self._refuse(HandshakeError(400, "malformed request"))
             return
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
-        # In a later callback: uvicorn has yet to make this the transport's protocol, and an eager task would run before
-        # that.
+        # In a later callback, because uvicorn sets this object as the transport's protocol only afterwards, and an
+        # eager task would run before that.
         self._loop.call_soon(self._start, context=context)
 
     def _start(self) -> None:
@@ -289,11 +289,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def _is_gone(self) -> bool:
-        """Whether the peer has gone, or has received its last answer."""
+        """Whether the peer has disconnected, or has been sent its last response."""
         return self._answered or self.transport.is_closing()
 
     async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView], scope: Scope, send: Send) -> None:
-        """Gives the connection to a view, and runs the view to its end.
+        """Runs a view on the connection itself; called by `hosts.asgi.Application`.
 
         Args:
             make_view: Creates the view from an upgrade request.
@@ -339,13 +339,13 @@ class WebSocketProtocol(asyncio.Protocol):
     # For the session: 101
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire | None:
-        """Sends the 101 response, and gives the transport to a new wire; a view does both by itself."""
+        """Sends the 101 response, and starts a `Wire` on the transport; returns None if a view does both itself."""
         request = self._request
         assert request is not None
         lines = [*self._server_state.default_headers, *headers]
         if self._responder is not None:
             self._responder.fields = _serialize(lines)
-            self.transport.pause_reading()  # until the view takes the transport
+            self.transport.pause_reading()  # until the view uses the transport
             self._accepted()
             return None
         if subprotocol:
@@ -374,7 +374,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._request, self._scope = None, {}
 
     def ended(self) -> None:
-        """Notes that the connection is gone."""
+        """Handles the loss of the connection."""
         self._server_state.connections.discard(self)
         self._trace("WebSocket connection lost")
 
@@ -392,7 +392,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._log(str(status))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
-        """Sends a part of the body; without a length among the headers, the end of the connection ends it."""
+        """Sends a part of the body. Without Content-Length, the end of the connection marks the end of the body."""
         if self._denial is not None:
             self._send_denial(None if more else len(body))
         if self._bodiless:
@@ -443,14 +443,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
 
 class _Responder:
-    """uvicorn's and the middleware's part in the answer of a view.
+    """The responder for a view: it passes the response through the middleware and uvicorn.
 
     Args:
         send: The `send` that the application received.
 
     Attributes:
-        fields: Header lines for the 101 response, once the event has passed the middleware.
-        refusal: The view's reason for a refusal.
+        fields: The header lines of the 101 response, once its event has passed the middleware.
+        refusal: The refusal of the view.
     """
 
     def __init__(self, send: Send) -> None:
@@ -461,7 +461,7 @@ class _Responder:
     async def accept(self, acceptance: handshake.Acceptance) -> bytes:
         await self._send(acceptance_event(acceptance))
         if self.fields is None:
-            raise ConnectionClosed  # middleware has sent another answer
+            raise ConnectionClosed  # middleware has sent another response
         return handshake.switching_protocols(acceptance._replace(headers=()), self.fields)
 
     def refuse(self, error: HandshakeError) -> None:

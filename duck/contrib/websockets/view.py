@@ -1,4 +1,4 @@
-"""The class that users write for a server: an endpoint that answers an upgrade request."""
+"""`WebSocketView`, the base of users' classes on a server: an endpoint that answers an upgrade request."""
 
 import asyncio
 import logging
@@ -53,8 +53,8 @@ class Server(Protocol):
 class WebSocketView(WebSocketEndpoint, View):
     """One WebSocket connection. Override `on_receive`, and `on_open` and `on_close` as needed.
 
-    Handlers start in the order of the messages. A handler that waits does not block later messages: their handlers
-    start meanwhile, up to MAX_CONCURRENT_MESSAGES at a time.
+    Handlers start in the order of the messages. A handler that waits does not delay later messages: their handlers
+    start meanwhile, and up to MAX_CONCURRENT_MESSAGES of them may wait at a time.
 
     Args:
         upgrade_request: The upgrade request of the peer.
@@ -71,7 +71,7 @@ class WebSocketView(WebSocketEndpoint, View):
     """
 
     MAGIC_STRING = handshake.MAGIC_STRING
-    """The GUID that `Sec-WebSocket-Accept` is computed with (RFC 6455, section 1.3)."""
+    """The GUID for the computation of `Sec-WebSocket-Accept` (RFC 6455, section 1.3)."""
 
     ALLOWED_ORIGINS: Sequence[str] | None = None
     HANDSHAKE_TIMEOUT: float | None = 10
@@ -79,11 +79,11 @@ class WebSocketView(WebSocketEndpoint, View):
 
     min_websocket_version = handshake.VERSION
 
-    # Class-level defaults, because setting them per view would cost time.
+    # Defaults of the class spare each view the assignments.
     client_websocket_version: int | None = None
     initiated_upgrade = False
     _decision: Decision | None = None  # while `on_handshake` runs
-    _opening: "asyncio.Task[None] | None" = None  # likewise; the loop itself holds tasks only weakly
+    _opening: "asyncio.Task[None] | None" = None  # likewise; a strong reference, which the loop does not keep
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
@@ -141,8 +141,8 @@ class WebSocketView(WebSocketEndpoint, View):
 
             raise HandshakeError(401, "sign in first", {"WWW-Authenticate": "Bearer"})
 
-        Any other exception is logged, and the client gets 500. The hook is cancelled when the client leaves, and after
-        HANDSHAKE_TIMEOUT seconds, when the client gets 503. An ASGI server without the extension
+        Any other exception is logged, and the client gets 500. The hook is cancelled when the client disconnects. It is
+        also cancelled after HANDSHAKE_TIMEOUT seconds, and the client gets 503. An ASGI server without the extension
         `websocket.http.response` answers every refusal with 403.
 
         Args:
@@ -155,8 +155,8 @@ class WebSocketView(WebSocketEndpoint, View):
     def as_asgi(cls, **kwargs: Any) -> "Application":
         """Returns the view as an ASGI application, for the routes of Starlette, FastAPI, Django Channels and others.
 
-        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives the view the whole connection. Any
-        other server passes messages: the server then sends the pings, and each message leaves as a whole.
+        uvicorn with `--ws duck.contrib.websockets.uvicorn:WebSocketProtocol` gives the view the whole connection. With
+        any other server the view exchanges messages: the server sends the pings, and sends each message as a whole.
 
         Args:
             kwargs: Parameters of the view, in addition to those of the route.
@@ -217,7 +217,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return closed if has_failed or not closed.done() or self.initiated_upgrade else None
 
     async def _open(self, closed: "asyncio.Future[None]") -> None:
-        """Lets the view decide, then opens the connection; `closed` is resolved at its end."""
+        """Runs `on_handshake`, then serves the connection; `closed` completes at its end."""
         try:
             if await self.initiate_upgrade_to_ws():
                 self._open_protocol().closed = closed
@@ -262,7 +262,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """Answers the upgrade request.
 
         Returns:
-            True once the 101 response has been sent, False after a refusal or if the peer has gone.
+            True once the 101 response has been sent; False after a refusal, or if the peer has disconnected.
         """
         try:
             request = await upgrade.adopt(self.request)
@@ -287,7 +287,7 @@ class WebSocketView(WebSocketEndpoint, View):
     async def _decide(
         self, request: HttpRequest, acceptance: handshake.Acceptance
     ) -> tuple[handshake.Acceptance, Context] | None:
-        """Runs `on_handshake`; returns the acceptance as changed by it, and its context; None after a refusal."""
+        """Runs `on_handshake`; returns the acceptance with its changes, and its context; None after a refusal."""
         if self._decision is not None:
             raise RuntimeError("on_handshake decides on this handshake: return to accept it")
         waiting = Handshake(request, acceptance)
@@ -322,7 +322,7 @@ class WebSocketView(WebSocketEndpoint, View):
     def _upgrade(
         self, request: HttpRequest, acceptance: handshake.Acceptance, response: bytes, overridden: frozenset[str]
     ) -> bool:
-        """Sends the 101 response, and takes the transport; returns False if the peer has gone."""
+        """Sends the 101 response, and sets the transport's protocol; returns False if the peer has disconnected."""
         self.client_websocket_version = handshake.VERSION
         if acceptance.subprotocol is not self.subprotocol:
             self.subprotocol = acceptance.subprotocol
@@ -362,17 +362,17 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
-        if not protocol.lost:  # it may be lost during the view's own step
+        if not protocol.lost:  # it may be lost during an overridden `initiate_upgrade_to_ws`
             log_event(self.request, "OPEN")
             self._start(protocol, overridden)
         return protocol.closed
 
     def get_sec_accept_key(self, sec_websocket_key: str) -> str:
-        """`Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
+        """Returns `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2)."""
         return handshake.accept_key(sec_websocket_key)
 
     def _check_begun(self) -> None:
-        """Refuses to close a connection that its handshake could still open: the call would be lost."""
+        """Raises while `on_handshake` runs, because the connection would open later in spite of the call."""
         if self._decision is not None:
             raise RuntimeError(
                 "the connection is not open yet: refuse the handshake by a HandshakeError, or close from on_open on"
@@ -388,7 +388,7 @@ class WebSocketView(WebSocketEndpoint, View):
         found: Metrics | None = self.METRICS or getattr(self.request, "metrics", None)
         return found
 
-    # Required by the protocol of its endpoint
+    # Called by the protocol; see `protocol.endpoint.Endpoint`
 
     @property
     def _label(self) -> str:

@@ -1,8 +1,9 @@
-"""A view as an ASGI application.
+"""A view as an ASGI application: `WebSocketView.as_asgi`.
 
-A server that can hand over the whole connection, as this package's protocol for uvicorn does, passes it to the view.
-Any other server passes messages, and the `Bridge` turns them into a WebSocket: the view has a `VirtualTransport`, and a
-`Connection` in the role of the client reads the bytes written to it. The I/O of that client is the events of ASGI.
+A server that can pass on the whole connection, as this package's protocol for uvicorn does, gives it to the view. Any
+other server sends and receives messages, which the `Bridge` converts: the view has a `VirtualTransport`, and a
+`Connection` in the role of the client parses the bytes that the view writes, and serializes received messages for it.
+
     view -- bytes --> VirtualTransport.outgoing -> Connection (client) -- messages --> send(event)
     view <- bytes --- VirtualTransport.feed <----- Connection (client) <- messages --- receive()
 
@@ -39,10 +40,10 @@ __all__ = [
 ]
 
 EXTENSION = "duck.websocket"
-"""Key in a scope's extensions. Its `run` runs a view on the connection itself."""
+"""The key in a scope's extensions whose `run` runs a view on the connection itself."""
 
 HANDSHAKE = {b"connection", b"upgrade"} | {b"sec-websocket-" + name for name in (b"extensions", b"key", b"version")}
-"""Header fields for the server alone."""
+"""The header fields of the handshake that only the server handles."""
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -50,9 +51,9 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 _GONE = 0.2  # seconds in which a server may report a lost client after a failed `send`
-_OURS = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` for that"
+_ADVICE = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` to avoid this"
 
-_FRAMING = {"connection", "content-length", "date"}  # the server sets its own fields for these
+_FRAMING = {"connection", "content-length", "date"}  # set by the server
 
 
 class AsgiView(Protocol):
@@ -109,7 +110,7 @@ class Application:
 
 
 def _path_parameters(scope: Scope) -> Mapping[str, Any]:
-    """Returns the parameters that the route has found in the path: of Starlette or FastAPI, or of Django Channels."""
+    """Returns the path parameters of the route, as set by Starlette and FastAPI, or by Django Channels."""
     parameters: Mapping[str, Any] = scope.get("path_params") or (scope.get("url_route") or {}).get("kwargs") or {}
     return parameters
 
@@ -165,7 +166,7 @@ def _path(scope: Scope) -> bytes:
 
 
 def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Returns the header fields except `HANDSHAKE`. Some servers and tests give the subprotocols only in the scope."""
+    """Returns the header fields except `HANDSHAKE`. Some servers and tests pass the subprotocols only in the scope."""
     subprotocols = scope.get("subprotocols")
     dropped = HANDSHAKE | {b"sec-websocket-protocol"} if subprotocols else HANDSHAKE
     headers = [(bytes(name), bytes(value)) for name, value in scope["headers"] if name.lower() not in dropped]
@@ -175,7 +176,7 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def acceptance_event(acceptance: handshake.Acceptance) -> Event:
-    """Returns the event of a 101 answer. The server negotiates extensions by itself."""
+    """Returns the event of a 101 response. The server itself negotiates extensions."""
     return {
         "type": "websocket.accept",
         "subprotocol": acceptance.subprotocol,
@@ -184,7 +185,7 @@ def acceptance_event(acceptance: handshake.Acceptance) -> Event:
 
 
 def _takes_headers(scope: Scope) -> bool:
-    """Whether the server sends header fields with a 101 answer: from version 2.1 of the specification on.
+    """Whether the server supports header fields of the 101 response, as from version 2.1 of the specification on.
 
     A scope without a version, such as that of a test client, counts as recent.
     """
@@ -239,16 +240,16 @@ async def _close(view: AsgiView) -> bool:
 
 
 def reply(view: AsgiView, result: Any) -> HandshakeError:
-    """Returns the response for a view whose `run` has ended with this result and without an answer."""
+    """Returns the response for a view whose `run` has returned a result without answering the request."""
     if hasattr(result, "status") and hasattr(result, "headers"):
         return HandshakeError(result.status, headers=result.headers, body=result.content)
     path, name = label(view.request), type(view).__name__
-    logger.error("%r: %s.run() answered nothing: call super().run(), or return a HttpResponse", path, name)
+    logger.error("%r: %s.run() sent no response: call super().run(), or return a HttpResponse", path, name)
     return HandshakeError(500, "internal server error")
 
 
 class Bridge:
-    """Carries the messages of one ASGI connection between a server and the transport of a view.
+    """Converts between the events of one ASGI connection and the bytes of a view's transport.
 
     Args:
         scope: The scope of the connection, whose first event has been received.
@@ -256,7 +257,7 @@ class Bridge:
         send: The `send` of the server.
 
     Attributes:
-        request: For the view.
+        request: The upgrade request for the view.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -272,10 +273,10 @@ class Bridge:
         self._accepted = False
         self._refusal: HandshakeError | None = None
         self._readable = asyncio.Event()
-        self._readable.set()  # to notice a client that leaves before the answer
+        self._readable.set()  # to detect a client that disconnects before the response
         self._written = asyncio.Event()
-        self._gone = False  # whether the server has reported that the client is gone
-        self._error: Exception | None = None  # an error of `send` other than the client's absence
+        self._gone = False  # whether the server has reported that the client has disconnected
+        self._error: Exception | None = None  # an error of `send` that does not report a disconnected client
         self._warned: set[str] = set()
         self.request = request_of(scope, self._transport)
         self.request.responder = self
@@ -284,10 +285,10 @@ class Bridge:
         """Runs a view to its end.
 
         Raises:
-            Exception: The server has rejected an event; the connection is left for it to close.
+            Exception: The server has rejected an event; the server then closes the connection.
         """
         self._view = view
-        # The server itself detects a client that is gone.
+        # The server detects a disconnected client.
         view.PING_INTERVAL = None
         view.RECEIVE_TIMEOUT = None
         self._receiving = self._loop.create_task(self._pump_in())
@@ -299,7 +300,7 @@ class Bridge:
             self._transport.close()
             await asyncio.wait([self._sending])
             if self._error is not None:
-                # The client may have gone unnoticed while reading was on hold.
+                # The end of the client may have been unnoticed while reading was paused.
                 self._readable.set()
                 await asyncio.wait([self._receiving], timeout=_GONE)
         finally:
@@ -315,7 +316,7 @@ class Bridge:
         self._accepted = True
         if acceptance.headers and not _takes_headers(self._scope):
             names = ", ".join(name for name, _ in acceptance.headers)
-            self._warn(f"the handshake is accepted without the header fields {names}")
+            self._warn(f"the 101 response lacks the header fields {names}")
         if not await self._put(acceptance_event(acceptance)):
             raise ConnectionClosed
         return b""
@@ -337,8 +338,8 @@ class Bridge:
             await self._readable.wait()
             try:
                 event = await self._receive()
-            except Exception as error:  # servers raise different errors for a client that is gone
-                logger.debug("%r: nothing is received any more: %r", label(self.request), error)
+            except Exception as error:  # servers raise different errors for a disconnected client
+                logger.debug("%r: `receive` has failed: %r", label(self.request), error)
                 self._gone = True
                 self._transport.abort()
                 return
@@ -351,7 +352,7 @@ class Bridge:
             else:
                 self._gone = True
                 self._close_client(event)
-            # In its own callback, because messages must not be delivered while a task is running.
+            # In a later callback, because messages must not be delivered while a task is running.
             self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
             await asyncio.sleep(0)
             if event["type"] == "websocket.disconnect":
@@ -360,7 +361,7 @@ class Bridge:
                 return
 
     def _close_client(self, event: Event) -> None:
-        """Handles a client that has closed the connection or is gone."""
+        """Handles a client that has closed the connection or has disconnected."""
         code = event.get("code")
         with contextlib.suppress(ValueError):  # 1006 and other codes that no close frame carries
             if code is not None and code != CloseCode.NO_STATUS_RCVD:
@@ -379,7 +380,7 @@ class Bridge:
             self._readable.clear()
         self._written.set()
         if transport.aborted:
-            self._sending.cancel()  # it may be waiting for a client that does not read
+            self._sending.cancel()  # the task may be waiting for a client that does not read
 
     async def _pump_out(self) -> None:
         """Sends the view's data until the view has closed."""
@@ -399,14 +400,14 @@ class Bridge:
     async def _put(self, event: Event) -> bool:
         """Sends an event; returns whether others may follow."""
         if event["type"] == "websocket.close":
-            # No more events are needed, and Granian sends no close frame while `receive` is pending.
+            # No more events will be used, and Granian sends no close frame while `receive` is pending.
             self._receiving.cancel()
             await asyncio.wait([self._receiving])
         try:
             await self._send(event)
         except Exception as error:
-            # An OSError means that the client is gone, by the specification 2.4. Some servers raise other errors for
-            # that, and some raise for events that they do not support.
+            # By version 2.4 of the specification an OSError reports a disconnected client. Some servers raise other
+            # errors for that, and some raise errors for events that they do not support.
             logger.debug("%r: %s was not sent: %r", label(self.request), event["type"], error)
             if not isinstance(error, OSError):
                 self._error = error
@@ -416,7 +417,7 @@ class Bridge:
     def _events_of(self, data: bytes | memoryview) -> Iterator[Event]:
         """Yields the events for bytes that the view has written."""
         client = self._client
-        # Only the reader is used: the view may still send messages after the client's close.
+        # Only the reader is used, because the view may send messages after the client's close frame.
         for opcode, payload in client.reader.receive(bytes(data)):
             if opcode == OpCode.TEXT:
                 yield {"type": "websocket.send", "text": payload.decode()}
@@ -440,4 +441,4 @@ class Bridge:
         if what not in self._warned:
             self._warned.add(what)
             name = type(self._view).__name__
-            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, what, _OURS)
+            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, what, _ADVICE)

@@ -1,4 +1,4 @@
-"""One connection as an ASGI application sees it: `receive` and `send`, by the ASGI WebSocket specification 2.4.
+"""The interface of one connection for an ASGI application: `receive` and `send` (ASGI WebSocket specification 2.4).
 
     CONNECTING -- websocket.accept --------------> ACCEPTED -- websocket.close --> CLOSED
     CONNECTING -- websocket.close: 403 ----------> CLOSED
@@ -6,8 +6,8 @@
 
 These states follow the application's events. The `Connection` knows the state of the WebSocket itself.
 
-The read callback passes messages to the session. An application that waits for one is resumed inside it, and its
-replies are corked, as with the handlers of a view.
+The read callback delivers messages to the session, and resumes an application that waits for one at once. Its replies
+are corked, as those of a view's handlers. `uvicorn.py` and the test client create sessions.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Accepted:
-    """The endpoint of an accepted connection: the host's settings, and the session, which learns of the end.
+    """The endpoint of an accepted connection: the settings of the host. It notifies the session of the end.
 
     Args:
         session: The session of the application.
@@ -78,7 +78,7 @@ class Host(Protocol):
     """The interface of a session's server."""
 
     def accept(self, subprotocol: str | None, headers: Headers) -> "Wire | None":
-        """Sends the 101 response, and gives the transport to a new wire; returns None if a view will do so itself.
+        """Sends the 101 response and starts a protocol on the transport; returns None if a view will do that itself.
 
         Raises:
             ConnectionClosed: The peer has gone.
@@ -90,15 +90,20 @@ class Host(Protocol):
         """Starts a response other than 101."""
 
     def deny_body(self, body: bytes, more: bool) -> Awaitable[None]:
-        """Sends a part of the body; `more` tells whether other parts follow."""
+        """Sends a part of the body.
+
+        Args:
+            body: The part.
+            more: Whether other parts follow.
+        """
         raise NotImplementedError
 
     def ended(self) -> None:
-        """Notes that the accepted connection is gone."""
+        """Called when the accepted connection is lost."""
 
 
 class Stage(enum.Enum):
-    """The stage that the application has asked for; see the module."""
+    """The stage that the application's events have reached; see the module."""
 
     CONNECTING = enum.auto()
     ACCEPTED = enum.auto()
@@ -144,7 +149,7 @@ class Session:
 
     @property
     def stage(self) -> Stage:
-        """The stage that the application has asked for."""
+        """The stage that the application's events have reached."""
         return self._stage
 
     # For the application
@@ -168,7 +173,7 @@ class Session:
         return {"type": "websocket.receive", "bytes": payload}
 
     async def send(self, event: Event) -> None:
-        """Takes an event of the application.
+        """Handles an event of the application.
 
         Raises:
             ConnectionClosed: The peer has gone. It is an OSError, as the specification requires.
@@ -281,7 +286,7 @@ class Session:
         self.inbox.wake()
 
     def lost(self) -> None:
-        """Notes that the connection is gone."""
+        """Handles the loss of the connection."""
         self.disconnected()
         host, self._host = self._host, None
         if host is not None:
@@ -301,11 +306,11 @@ class KeepAlive(Heartbeat):
 
     def _give_up(self) -> None:
         super()._give_up()
-        self._owner.transport.close()  # a peer that does not answer a ping will hardly answer a close frame
+        self._owner.transport.close()  # a peer that does not answer a ping is unlikely to answer a close frame
 
 
 class Wire(ConnectionProtocol):
-    """The asyncio side of a connection that an ASGI application has accepted."""
+    """The protocol of a connection that an ASGI application has accepted."""
 
     __slots__ = ()
 
@@ -314,4 +319,4 @@ class Wire(ConnectionProtocol):
     ) -> None:
         super().__init__(endpoint, connection, inbox=session.inbox, counters=counters)
         self.heartbeat = KeepAlive(self, self.loop)
-        self.limit_frames(sys.maxsize)  # an application's message leaves in one frame
+        self.limit_frames(sys.maxsize)  # a message of an application is sent in one frame

@@ -1,10 +1,10 @@
-"""A view's decision on an opening handshake: `on_handshake` runs while the connection waits for its answer.
+"""The run of a view's `on_handshake`, while the upgrade request waits for its response.
 
-hook returns ----------------------------> the acceptance, as the hook has changed it
+hook returns ----------------------------> 101, as changed by the hook
 hook raises HandshakeError --------------> that refusal
 hook raises or returns anything else ----> 500, and the exception is logged
 no decision within HANDSHAKE_TIMEOUT ----> 503, and the hook is cancelled
-the peer leaves -------------------------> no answer, and the hook is cancelled
+the peer disconnects --------------------> no response, and the hook is cancelled
 the server stops ------------------------> 503, and the hook is cancelled
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decision"]
 
-_EARLY_LIMIT = 65536  # bytes kept of a peer's data before the answer
+_EARLY_LIMIT = 65536  # bytes that are kept of a peer's data before the response
 
 Hook = Callable[[Handshake], Awaitable[object]]
 
@@ -50,19 +50,20 @@ class Decision:
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
         self._refusal: HandshakeError | None = None
-        self._withdrawn = False  # `cancel` was called
-        self._cancelled: asyncio.Future[None] | None = None  # done then
-        self._over: asyncio.Future[None] | None = None  # done once `made` ends; both only where the hook waits
+        self._withdrawn = False  # whether `cancel` was called
+        # The next two exist only if the hook waits.
+        self._cancelled: asyncio.Future[None] | None = None  # completed by `cancel`
+        self._over: asyncio.Future[None] | None = None  # completed at the end of `made`
 
     async def made(self) -> Context:
-        """Waits for the decision to accept.
+        """Runs the hook, and waits until it has accepted the handshake.
 
         Returns:
             The context of the hook, in which the connection must continue.
 
         Raises:
             HandshakeError: The handshake is refused.
-            ConnectionClosed: The peer has left.
+            ConnectionClosed: The peer has disconnected.
         """
         loop = asyncio.get_running_loop()
         context = copy_context()
@@ -71,7 +72,7 @@ class Decision:
             await self._wait(task, loop)
         if task.cancelled() or self._withdrawn:
             raise HandshakeError(503, "the service is not available")
-        refusal, self._refusal = self._refusal, None  # its traceback would hold it, in a cycle
+        refusal, self._refusal = self._refusal, None  # its traceback would refer to this object, in a cycle
         if refusal is not None:
             try:
                 raise refusal
@@ -80,7 +81,7 @@ class Decision:
         return context
 
     def cancel(self) -> None:
-        """Refuses the handshake with 503: the server stops."""
+        """Refuses the handshake with 503, because the server stops."""
         self._withdrawn = True
         if self._cancelled is not None and not self._cancelled.done():
             self._cancelled.set_result(None)
@@ -164,10 +165,10 @@ class Decision:
 
 
 class _Waiting(asyncio.BufferedProtocol):
-    """Holds the transport while a hook decides: keeps the bytes of the peer, and notices its end.
+    """The protocol of the transport while a hook decides: it keeps the bytes of the peer, and detects its end.
 
     Attributes:
-        gone: Done when the peer has left.
+        gone: Completed when the peer has disconnected.
     """
 
     def __init__(self, request: "HttpRequest", loop: asyncio.AbstractEventLoop) -> None:
@@ -184,7 +185,7 @@ class _Waiting(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def leave(self) -> None:
-        """Gives the transport back, with reading paused."""
+        """Restores the previous protocol, with reading paused."""
         transport = self._transport
         if transport.get_protocol() is self:
             transport.set_protocol(self._before)

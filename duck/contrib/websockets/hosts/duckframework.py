@@ -1,7 +1,8 @@
-"""Duck Framework as a host: conversion of a request's socket to an asyncio transport, and the return at the end.
+"""Duck Framework as a host: conversion of a request's socket to an asyncio transport, and the end of `run`.
 
 Inside the framework this package replaces the framework's own. The framework reads a request, creates a view for it,
-awaits the view's `run`, then closes the socket. So `run` must not return before the transport has closed the socket.
+awaits the view's `run`, and then closes the socket. So `run` must not return before the transport has closed the
+socket.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ _PAUSE = 0.005  # seconds between two checks of a socket that is about to be clo
 
 
 class UpgradeRequest:
-    """A request of the framework in the shape of `duck.http.request`, for the handshake and the seam to hosts.
+    """A request of the framework with the attributes of `duck.http.request.HttpRequest` that a view uses.
 
     Args:
         request: The framework's request.
@@ -51,8 +52,8 @@ async def adopt(request: Any) -> "HttpRequest":
     """Creates an asyncio transport, with reading paused, from the connection of a request.
 
     Raises:
-        ConnectionClosed: The peer has gone.
-        RequestError: The framework's error; a stream of an HTTP/2 connection cannot be taken over.
+        ConnectionClosed: The peer has disconnected.
+        RequestError: The framework's error, for a stream of an HTTP/2 connection, which has no socket of its own.
     """
     client = request.client_socket
     if getattr(client, "h2_handling", False):
@@ -75,7 +76,7 @@ async def adopt(request: Any) -> "HttpRequest":
 
 
 async def leave(request: Any) -> None:
-    """Ends `run` in the way that the framework expects after a view's own response.
+    """Ends `run` as the framework requires after a view that has answered by itself.
 
     Raises:
         ExpectingNoResponse: Always; an exception of the framework.
@@ -98,7 +99,7 @@ class _Paused(asyncio.Protocol):
 
 
 class TlsTransport(asyncio.Transport):
-    """TLS on a plain transport, after a handshake that was done elsewhere.
+    """TLS on a plain transport, after the framework has performed the TLS handshake.
 
     Args:
         loop: The event loop.
@@ -130,12 +131,12 @@ class TlsTransport(asyncio.Transport):
     # From the plain transport
 
     def receive(self, data: bytes) -> None:
-        """Takes records."""
+        """Handles received records."""
         self._incoming.write(data)
         self._decrypt()
 
     def receive_eof(self) -> None:
-        """Takes the end of the stream."""
+        """Handles the end of the stream."""
         if not self._ended:
             self._ended = True
             self._protocol.eof_received()
@@ -185,7 +186,7 @@ class TlsTransport(asyncio.Transport):
         if self._plain.is_closing():
             return
         with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()  # writes a close_notify, and does not wait for the peer's
+            self._tls.unwrap()  # writes a close_notify, without a wait for the peer's
         self._flush()
         self._plain.close()
 

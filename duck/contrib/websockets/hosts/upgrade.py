@@ -1,10 +1,10 @@
-"""The seam to hosts: from the upgrade request of a host to its asyncio transport, and the answer to the request.
+"""The interface between a view and its host: the transport of an upgrade request, and the response to the request.
 
-The requests of a host have an asyncio transport as `transport`, and the bytes behind the head as `content`. The host
-passes them to `WebSocketView.start`, or awaits `WebSocketView.run`; from then on the view owns the transport. Before a
-host awaits `run`, it pauses reading, so that no byte is lost.
+A host's request has an asyncio transport as `transport`, and the bytes behind its head as `content`. The host calls
+`WebSocketView.start`, or awaits `WebSocketView.run`; from then on the view owns the transport. Before a host awaits
+`run`, it pauses reading, so that no byte is lost.
 
-The requests of Duck Framework have a socket instead. `adopt` converts it, and `leave` gives it back.
+A request of Duck Framework has a socket instead. `adopt` converts it, and `leave` closes it as the framework expects.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Responder(Protocol):
-    """The host's part in the answer to an upgrade request; `HttpRequest.responder`."""
+    """A host that takes part in the response to an upgrade request, as `HttpRequest.responder`."""
 
     async def accept(self, acceptance: "Acceptance") -> bytes:
         """Answers an accepted request, or returns the response for the view to write.
@@ -41,7 +41,7 @@ class Responder(Protocol):
             The head of the 101 response; empty if the host has answered.
 
         Raises:
-            ConnectionClosed: The host has sent another answer, or the peer has gone.
+            ConnectionClosed: The host has sent another response, or the peer has disconnected.
         """
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ async def adopt(request: "HttpRequest") -> "HttpRequest":
 
 
 async def leave(request: "HttpRequest") -> None:
-    """Gives the connection back to its host at its end; the last step of `run`."""
+    """Ends `run` as its host requires; the last step of `run`."""
     if not _has_transport(request):
         from . import duckframework
 
@@ -86,7 +86,7 @@ def attach(request: "HttpRequest", protocol: asyncio.BufferedProtocol, response:
         The bytes that the peer sent directly behind its request.
 
     Raises:
-        ConnectionClosed: The peer has already gone, which the protocol would not notice.
+        ConnectionClosed: The peer has already disconnected, so the protocol would get no `connection_lost`.
     """
     transport = _transport(request)
     if transport.is_closing():
@@ -124,5 +124,5 @@ def pause(request: "HttpRequest") -> None:
 
 def _transport(request: "HttpRequest") -> asyncio.Transport:
     if request.transport is None:
-        raise RuntimeError("the request has no transport: a WebSocketView runs on a request that a host has received")
+        raise RuntimeError("the request has no transport: run a WebSocketView on a request that a host has received")
     return request.transport

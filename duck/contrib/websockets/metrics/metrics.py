@@ -1,4 +1,4 @@
-"""The counters of a process, one for each thread, because a thread runs one loop."""
+"""`Metrics`: the counters of a process, one `Counters` for each thread, because a thread runs one loop."""
 
 import threading
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ class Metrics:
         return found
 
     def refused(self, error: HandshakeError) -> None:
-        """Counts a refused handshake: by the cause, or else by the status of the response."""
+        """Counts a refused handshake, by its cause or else by the status of the response."""
         reason = _REASONS.get(error.setting)
         if reason is None:
             from http import HTTPStatus

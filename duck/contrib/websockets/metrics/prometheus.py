@@ -22,7 +22,7 @@ __all__ = ["CONTENT_TYPE_LATEST", "Collector", "render"]
 
 
 class Source(Protocol):
-    """An object with numbers: a `Metrics`, or a server of `duck.server`."""
+    """An object with statistics: a `Metrics`, or a server of `duck.server`."""
 
     def stats(self) -> Stats: ...
 
@@ -42,7 +42,7 @@ class Collector(_Collector):
         return _families(self._source.stats())
 
     def describe(self) -> Iterable[Metric]:
-        """Returns the metrics without connections, from which the registry learns the names."""
+        """Returns the metrics without connections; the registry reads their names."""
         return _families(Stats())
 
 

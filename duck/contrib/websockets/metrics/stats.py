@@ -67,7 +67,7 @@ class Stats:
         pings: The seconds of the round trips of the pings of heartbeats.
         errors: The number of exceptions that hooks have raised.
         dropped: The number of messages that were not sent (`slow_consumer`) or not handled (`closing`), by reason.
-        paused: How often reading was paused, by reason: `inbox` and `frames` for messages that wait for the
+        paused: The number of pauses of reading, by reason: `inbox`, `frames` and `parts` for messages that wait for the
             application, `writes` for a peer that does not read.
         waiting_peak: The largest number of received messages that have waited on one connection.
         waiting_bytes_peak: The largest size of such messages, in bytes.
