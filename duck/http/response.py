@@ -43,14 +43,25 @@ class HttpResponse:
             ValueError: The status is not final, a name is not a token, a value contains a control character or a
                 character outside of Latin-1, or a field belongs to the host.
         """
-        if not 200 <= status <= 599:
-            raise ValueError(f"{status} is not the status of a final response")
         self.content = content.encode() if isinstance(content, str) else bytes(content)
         self.status = status
         fields: Any = headers.items() if isinstance(headers, Mapping) else headers
         self.headers: tuple[tuple[str, str], ...] = (
             (("Content-Type", content_type), *fields) if content_type else (*fields,)
         )
+        self.check()
+
+    def check(self) -> None:
+        """Checks the attributes, which may have been changed.
+
+        Raises:
+            TypeError: The content is not bytes, the status is no int, or a field is no pair of str.
+            ValueError: See `HttpResponse`.
+        """
+        if not isinstance(self.content, bytes):
+            raise TypeError(f"the content of a response is bytes, not {type(self.content).__name__}")
+        if not 200 <= self.status <= 599:
+            raise ValueError(f"{self.status} is not the status of a final response")
         for name, value in self.headers:
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a header field")

@@ -464,14 +464,17 @@ async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.Abst
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, HttpResponse):
+            result.check()
             return result
         if isinstance(result, str | bytes):
             return HttpResponse(result)
         raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # as above
-        if is_abandoned(error, loop):
+        task = asyncio.current_task()
+        is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+        if is_cancelled or is_abandoned(error, loop):
             raise
         logger.exception("the view for %r failed", request)
         return _plain(500)

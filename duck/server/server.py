@@ -381,7 +381,13 @@ class Server:
             result: The result of `run`.
             error: The exception of `run`.
         """
+        if isinstance(result, HttpResponse):
+            try:
+                result.check()
+            except Exception as invalid:
+                error = invalid
         if error is not None:
+            result = None
             logger.error("the view for %r failed", view.request, exc_info=error)
         transport = view.request.transport
         assert transport is not None

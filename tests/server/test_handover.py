@@ -339,6 +339,25 @@ def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
 
 
+def test_a_response_that_cannot_be_written(run, connect, until, count, caplog):
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            response = HttpResponse()
+            response.content = "a str"
+            return response
+
+    async def scenario():
+        async with serve(View, port=0, limits=QUICKLY) as server:
+            async with connect(server) as client:
+                client.send(HANDSHAKE)
+                assert (await client.response()).status == 500
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+
+    run(scenario())
+    assert "bytes, not str" in caplog.text
+
+
 def test_the_response_that_a_view_returns(run, connect, either_tls, until, count, caplog):
     class View(WebSocketView):
         async def run(self, *_, **__):

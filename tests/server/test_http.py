@@ -54,6 +54,24 @@ async def closing(request):
     raise GeneratorExit("a secret")
 
 
+def changed(request):
+    response = HttpResponse("x")
+    response.headers += (("X-Secret", "a secret\r\nX-Smuggled: 1"),)
+    return response
+
+
+def replaced(request):
+    response = HttpResponse("x")
+    response.content = "a str"
+    return response
+
+
+async def awaiting_cancelled(request):
+    other = asyncio.get_running_loop().create_future()
+    other.cancel("a secret")
+    await other
+
+
 urlpatterns = [
     path("/", Page),
     path("/async", AsyncPage),
@@ -64,6 +82,9 @@ urlpatterns = [
     path("/leaving", leaving),
     path("/closing", closing),
     path("/none", lambda request: None),
+    path("/changed", changed),
+    path("/replaced", replaced),
+    path("/cancelled", awaiting_cancelled),
     path("/head", coroutine, methods=["HEAD"]),
 ]
 
@@ -188,6 +209,9 @@ def test_unknown_path_and_method(run, connect):
         ("/failing", "a secret"),
         ("/leaving", "a secret"),
         ("/closing", "a secret"),
+        ("/changed", "a secret"),
+        ("/cancelled", "a secret"),
+        ("/replaced", "the content of a response is bytes, not str"),
         ("/none", "returned NoneType, not a response"),
     ],
 )
