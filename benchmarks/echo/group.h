@@ -1,4 +1,4 @@
-/* The mode `group`: all connections are members of one group, and some of them publish to it. Part of `load.c`.
+/* The modes `group` and `chat`: all connections are members of one group, and some of them publish to it. Part of `load.c`.
  *
  * A message is `t=` and 16 hexadecimal digits, the time at which it was sent in ns; 4, the number of its publisher; 8,
  * its number among those of the publisher; and then letters up to its size. Each publisher has one message on its way.
@@ -138,14 +138,19 @@ static void prepare(void) {
 }
 
 static void check_group(void) {
+    bool chat = !strcmp(options.mode, "chat");
+    if (chat)
+        group.publishers = options.connections;
     if (group.publishers < 1 || group.publishers > PUBLISHERS)
-        fail("--publishers is from 1 to %d", PUBLISHERS);
-    if (!strcmp(options.mode, "group") && (options.size < WORDS || options.size > LARGE ||
-                                           group.publishers > options.connections || port_count > options.connections))
+        fail("there are from 1 to %d publishers: in the mode chat, as many as --connections", PUBLISHERS);
+    if (!chat && strcmp(options.mode, "group"))
+        return;
+    if (options.size < WORDS || options.size > LARGE || group.publishers > options.connections ||
+        port_count > options.connections)
         fail("--size is from %d to %d, and there are as many --connections as --publishers and ports", WORDS, LARGE);
 }
 
-static void run_group(void) {
+static void open_group(void) {
     take_part = gather;
     largest = TEXT_SIZE;
     members = checked(calloc((size_t)options.connections, sizeof *members));
@@ -155,7 +160,9 @@ static void run_group(void) {
     }
     open_all(greet, on_group_message);
     usleep(SETTLES_US);
-    prepare();
+}
+
+static void converse(void) {
     now = clock_of(CLOCK_MONOTONIC);
     uint64_t warm = now + nanoseconds(options.warmup);
     for (int i = 0; i < group.publishers; i++)
@@ -163,6 +170,18 @@ static void run_group(void) {
     while (go_on(warm))
         turn("messages of the group were awaited");
     report("messages");
+}
+
+static void run_chat(void) {
+    open_group();
+    probe(conns, PROBE_SIZE);
+    converse();
+}
+
+static void run_group(void) {
+    open_group();
+    prepare();
+    converse();
     fflush(stdout);
     measuring = false;
     stopping = true;

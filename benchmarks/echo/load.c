@@ -4,6 +4,7 @@
  *   connect    C connections at a time, each opened, closed and begun anew: handshakes
  *   broadcast  C connections; the first keeps D messages on their way, each until all of them have got it
  *   idle       opens C connections, has each echo D messages, and holds them until a line or the end of standard input
+ *   chat       C connections, each of which publishes to all, and its next message once it has got its last one
  *   group      C members of a group, some of which publish to it; see group.h
  *
  * A connection moves   SECURING -> UPGRADING -> OPEN -> CLOSING   and SECURING is for TLS alone. All is driven by epoll
@@ -900,7 +901,7 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(void);
-    } modes[] = {{"echo", run_echo}, {"connect", run_connect}, {"broadcast", run_broadcast}, {"idle", run_idle}, {"group", run_group}};
+    } modes[] = {{"echo", run_echo}, {"connect", run_connect}, {"broadcast", run_broadcast}, {"idle", run_idle}, {"chat", run_chat}, {"group", run_group}};
     parse(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */

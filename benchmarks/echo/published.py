@@ -151,7 +151,7 @@ def _broadcasts(found: dict[str, Any]) -> str:
     rows = []
     for workload in found["workloads"]:
         figure = figures.get((workload["name"], OURS))
-        if workload["mode"] == "broadcast" and figure is not None and figure.server_us is not None:
+        if workload["mode"] in ("broadcast", "chat") and figure is not None and figure.server_us is not None:
             cells = [_ratio(ratios[server["name"]], workload["name"], OURS) for server in others]
             rows.append([workload["title"], f"{figure.server_us:.1f} µs", *cells])
     head = ["deliveries per second of the server's CPU time", "a delivery", *(f"to {s['title']}" for s in others)]

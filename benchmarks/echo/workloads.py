@@ -9,6 +9,7 @@ __all__ = ["CLIENT_WORKLOADS", "WORKLOADS", "Workload", "named"]
 _UNITS = {
     "connect": "connects/s",
     "broadcast": "deliveries/s",
+    "chat": "deliveries/s",
     "idle": "KiB",
     "receive": "messages per second of processor time",
 }
@@ -20,8 +21,8 @@ class Workload:
 
     Attributes:
         name: On the command line and in results.
-        mode: Of the load client: "echo", "connect", "broadcast" or "idle"; of a measured client: "echo", "receive" or
-            "connect".
+        mode: Of the load client: "echo", "connect", "broadcast", "chat" or "idle"; of a measured client: "echo",
+            "receive" or "connect".
         connections: How many at a time.
         depth: Messages on their way on each; those that an idle connection has echoed before.
         size: Bytes of a message.
@@ -49,6 +50,8 @@ class Workload:
         if self.mode == "broadcast":
             flight = f", {self.depth} in flight" if self.depth > 1 else ""
             return f"broadcast to {self.connections:,}, {self._message}{flight}"
+        if self.mode == "chat":
+            return f"chat of {self.connections:,}, {self._message}, all publish"
         if self.mode == "idle":
             times = f" {self.depth} times" if self.depth > 1 else ""
             used = f" that echoed {_bytes(self.size)}{times}" if self.depth else ""
@@ -72,7 +75,7 @@ class Workload:
     @property
     def path(self) -> str:
         """The path on the servers."""
-        return "/broadcast" if self.mode in ("broadcast", "receive") else "/"
+        return "/broadcast" if self.mode in ("broadcast", "chat", "receive") else "/"
 
     @property
     def lower_is_better(self) -> bool:
@@ -114,6 +117,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("burst-16k", "broadcast", connections=500, depth=8, size=16 * 1024),
     Workload("burst-1k", "broadcast", connections=200, depth=8, size=1024, text=True),
     Workload("burst-deflate", "broadcast", connections=200, depth=8, size=1024, text=True, deflate=True),
+    Workload("chat", "chat", connections=100, size=64, text=True),
     Workload("idle", "idle", connections=2000, depth=0),
     Workload("idle-used", "idle", connections=2000),
     Workload("idle-deflate", "idle", connections=1000, depth=10, size=1024, text=True, deflate=True),

@@ -58,7 +58,7 @@ def benchmark(*arguments):
     importlib.util.find_spec("duck.contrib.websockets._speedups") is None, reason="the codec is not compiled"
 )
 def test_measures_duck_and_the_floor(tmp_path):
-    names = ["ping", "pipeline", "tls", "connect", "broadcast", "idle-used"]
+    names = ["ping", "pipeline", "tls", "connect", "broadcast", "burst", "chat", "idle-used"]
     done = benchmark(
         *("--quick", "--seconds", "0.1", "--servers", "duck-asyncio,floor", "--baseline", "floor"),
         *("--workloads", ",".join(names), "--out", str(tmp_path)),
