@@ -1,4 +1,4 @@
-"""Header fields in one block of bytes. They live as long as their connection, so they are small."""
+"""Header fields in one block of text. They live as long as their connection, so they are small."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -8,19 +8,18 @@ __all__ = ["HeaderField", "Headers"]
 
 HeaderField = tuple[str, str] | tuple[bytes, bytes]
 
-# Tab is allowed inside a value, and bytes from 0x80 on are opaque (RFC 9110, section 5.5). NUL and LF are not in
-# this set because the block uses them as separators: the constructor finds strays by counting.
-_CONTROL = bytes({*range(0x20), 0x7F} - set(b"\0\t\n"))
+# Tab is allowed inside a value, and bytes from 0x80 on are opaque (RFC 9110, section 5.5).
+_CONTROL = bytes({*range(0x20), 0x7F} - set(b"\t"))
 
 
 class Headers:
     r"""The header fields of a request: immutable, in their original order, with case-insensitive names.
 
     The block is `\n name NUL value \n name NUL value \n`, with names in lower case: one object instead of the dozens
-    of a dict. A look-up is one search for `\n name NUL`.
+    of a dict. A look-up splits it at `\n name NUL`.
     """
 
-    __slots__ = ("_announce_body", "_block")
+    __slots__ = ("_block",)
 
     def __init__(self, fields: Iterable[HeaderField] = ()) -> None:
         """Stores the fields of a request.
@@ -33,15 +32,14 @@ class Headers:
         """
         fields = list(fields)
         try:
-            lines = [b"%b\0%b\n" % (name.lower(), value.strip(b" \t")) for name, value in fields]  # type: ignore[str-format, arg-type]
+            lines = [b"\0".join((name.lower(), value.strip(b" \t"))) for name, value in fields]  # type: ignore[arg-type]
         except TypeError:  # some are str
-            lines = [b"%b\0%b\n" % (_encode(name).lower(), _encode(value).strip(b" \t")) for name, value in fields]
-        block = b"\n" + b"".join(lines)
-        count = len(lines)
-        if block.count(b"\n") != count + 1 or block.count(b"\0") != count or block.translate(None, _CONTROL) != block:
+            lines = [b"\0".join((_encode(name).lower(), _encode(value).strip(b" \t"))) for name, value in fields]
+        block = b"\n".join([b"", *lines, b""])
+        separators = 2 * len(lines) + 1  # each line has a NUL and an LF, behind the first LF
+        if len(block) - len(block.translate(None, _CONTROL)) != separators:
             raise ValueError("control character in a header field")
-        self._block = block
-        self._announce_body: bool | None = None  # a cache: both the server and the handshake ask
+        self._block = block.decode("latin-1")
 
     @overload
     def get(self, name: str, default: str) -> str: ...
@@ -59,45 +57,29 @@ class Headers:
             name: Name of the field, in any case.
             default: Result for a missing field.
         """
-        key = _key(name)
-        _, found, rest = self._block.partition(key)
-        if not found:
-            return default
-        end = rest.find(b"\n")
-        if rest.find(key, end) >= 0:
-            return ", ".join(self.getall(name))
-        return rest[:end].decode("latin-1")
+        parts = self._block.split(_key(name))
+        if len(parts) == 2:
+            return parts[1].partition("\n")[0]
+        return ", ".join(self.getall(name)) if len(parts) > 2 else default
 
     def getall(self, name: str) -> list[str]:
         """The values of all lines of this name, in order; an empty list for a missing field."""
-        key = _key(name)
-        block = self._block
-        values = []
-        start = block.find(key)
-        while start >= 0:
-            end = block.index(b"\n", start + len(key))
-            values.append(block[start + len(key) : end].decode("latin-1"))
-            start = block.find(key, end)
-        return values
+        return [part.partition("\n")[0] for part in self._block.split(_key(name))[1:]]
 
     def items(self) -> list[tuple[str, str]]:
         """All lines as (name in lower case, value), in order, repeated ones included."""
-        lines = self._block.decode("latin-1").split("\n")[1:-1]
+        lines = self._block.split("\n")[1:-1]
         return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
 
     @property
     def announce_body(self) -> bool:
         """Whether a field announces a body: its length, or a transfer coding (RFC 9112, section 6)."""
-        found = self._announce_body
-        if found is None:
-            find = self._block.find  # `in` tries bytes as a number first, and catches an exception
-            found = self._announce_body = find(b"\ncontent-length\0") >= 0 or find(b"\ntransfer-encoding\0") >= 0
-        return found
+        return "\ncontent-length\0" in self._block or "\ntransfer-encoding\0" in self._block
 
     @property
     def size(self) -> int:
         """Size of the fields in a head in bytes, with `: ` and CRLF for each."""
-        return len(self._block) - 1 + 2 * self._block.count(b"\0")
+        return len(self._block) - 1 + 2 * self._block.count("\0")
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -106,7 +88,7 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._block.find(_key(name)) >= 0
+        return isinstance(name, str) and _key(name) in self._block
 
     def __iter__(self) -> Iterator[str]:
         """The names, in lower case and in the order of their first lines."""
@@ -114,7 +96,7 @@ class Headers:
 
     def __len__(self) -> int:
         """Number of lines; each line of a repeated field counts."""
-        return self._block.count(b"\0")
+        return self._block.count("\0")
 
     def __eq__(self, other: object) -> bool:
         return self._block == other._block if isinstance(other, Headers) else NotImplemented
@@ -127,9 +109,9 @@ class Headers:
 
 
 @lru_cache(maxsize=128)
-def _key(name: str) -> bytes:
-    """The bytes of the block before the value of a field."""
-    return b"\n%b\0" % name.lower().encode("latin-1")
+def _key(name: str) -> str:
+    """The text of the block before the value of a field."""
+    return f"\n{name.lower()}\0"
 
 
 def _encode(text: str | bytes) -> bytes:
