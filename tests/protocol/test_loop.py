@@ -67,22 +67,65 @@ def test_a_failing_sleeper_does_not_stop_the_others(run, failing):
     run(scenario())
 
 
-def test_one_timer_serves_a_tick(run):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        ours, woken = Clock(), asyncio.Queue()
-        armed = []
+class FakeLoop:
+    def __init__(self):
+        self.now = 1000.0
+        self.timers = []
 
-        class Loop:
-            def call_at(self, when, callback, *args):
-                armed.append(loop.call_at(when, callback, *args))
+    def time(self):
+        return self.now
 
-        when = loop.time() + 3600
-        ticks = {ours.set(Loop(), when, Sleeper(woken)) for _ in range(100)}
-        assert len(ticks) == len(armed) == 1
-        armed[0].cancel()
+    def call_at(self, when, callback, *args):
+        self.timers.append((when, callback, args))
 
-    run(scenario())
+    def fire(self):
+        when, callback, args = self.timers.pop(0)
+        self.now = max(when, self.now)
+        callback(*args)
+
+
+class Note:
+    def __init__(self, notes, name):
+        self.wake = lambda: notes.append(name)
+
+
+def test_one_timer_serves_all_times():
+    loop, ours, notes = FakeLoop(), Clock(), []
+    for number in range(100):
+        ours.set(loop, 1001 + number // 50, Note(notes, number))
+    assert len(loop.timers) == 1
+    loop.fire()
+    assert sorted(notes) == [*range(50)]
+    assert len(loop.timers) == 1
+    loop.fire()
+    assert sorted(notes) == [*range(100)]
+    assert loop.timers == []
+
+
+def test_an_earlier_time_needs_a_timer_of_its_own():
+    loop, ours, notes = FakeLoop(), Clock(), []
+    ours.set(loop, 1002, Note(notes, "later"))
+    ours.set(loop, 1001, Note(notes, "earlier"))
+    loop.timers.sort(key=lambda timer: timer[0])
+    loop.fire()
+    assert notes == ["earlier"]
+    while loop.timers:
+        loop.fire()
+    assert notes == ["earlier", "later"]
+
+
+def test_dropped_sleepers_leave_no_timers():
+    loop, ours, notes = FakeLoop(), Clock(), []
+    for number in range(100):
+        sleeper = Note(notes, number)
+        tick = ours.set(loop, 1001 + number, sleeper)
+        ours.drop(tick, sleeper)
+    ours.set(loop, 1050, Note(notes, "again"))
+    loop.fire()
+    assert [when for when, _, _ in loop.timers] == [pytest.approx(1050, abs=0.1)]
+    loop.fire()
+    assert notes == ["again"]
+    assert loop.timers == []
 
 
 def test_each_loop_has_a_clock_of_its_own():

@@ -27,6 +27,7 @@ from .loop import clock
 __all__ = ["Heartbeat"]
 
 _WAKES = 10  # checks in one RECEIVE_TIMEOUT
+_NEVER = float("inf")
 
 
 class _Watch(enum.Enum):
@@ -98,7 +99,7 @@ class Heartbeat:
     def start(self) -> None:
         """Starts the checks."""
         self._silent_since = self._loop.time()
-        self._wait(self._owner.endpoint.PING_INTERVAL or float("inf"))
+        self._wait(self._owner.endpoint.PING_INTERVAL or _NEVER)
 
     def stop(self) -> None:
         """Stops the checks."""
@@ -123,7 +124,7 @@ class Heartbeat:
         limit = self._owner.endpoint.RECEIVE_TIMEOUT
         if limit:
             wake = min(wake, now + limit / _WAKES, max(self._silent_since + limit, now))
-        if wake != float("inf"):
+        if wake != _NEVER:
             self._tick = self._clock.set(self._loop, wake, self)
 
     def wake(self) -> None:
@@ -165,7 +166,7 @@ class Heartbeat:
     def _quiet(self) -> None:
         """Waits until the next ping is due, PING_INTERVAL after the last."""
         settings = self._owner.endpoint
-        interval = settings.PING_INTERVAL or float("inf")
+        interval = settings.PING_INTERVAL or _NEVER
         self._watch = _Watch.QUIET
         self._wait(max(interval - (self._loop.time() - self._pinged), 0))
 

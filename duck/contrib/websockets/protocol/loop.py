@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import weakref
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from ..codec import Burst, ReceiveBuffer
@@ -17,6 +18,7 @@ __all__ = ["Clock", "Sleeper", "burst", "clock", "done_future", "receive_buffer"
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep for reuse
 _TICKS = 64  # per second
+_NEVER = sys.maxsize
 _MOST_THREADS = 4
 
 _local = threading.local()
@@ -48,12 +50,18 @@ class Sleeper(Protocol):
 
 
 class Clock:
-    """Wakes sleepers at their times. All times within one tick share one timer of the loop."""
+    """Wakes sleepers at their times. All share one timer of the loop, which is set for the first time.
 
-    __slots__ = ("_sleepers",)
+    Times are rounded up to ticks. A timer of the loop for each tick would cost 8 000 instructions, and keep 1 KB until
+    its time, even after its sleepers have been dropped.
+    """
+
+    __slots__ = ("_armed", "_sleepers", "_ticks")
 
     def __init__(self) -> None:
-        self._sleepers: dict[int, set[Sleeper]] = {}
+        self._sleepers: dict[int, set[Sleeper] | None] = {}  # None if all of a tick have been dropped
+        self._ticks: list[int] = []  # the keys of the dict, as a heap
+        self._armed = _NEVER  # the tick of the timer
 
     def set(self, loop: asyncio.AbstractEventLoop, when: float, sleeper: Sleeper) -> int:
         """Schedules a wake of `sleeper`, not before `when` and at most a tick later.
@@ -66,11 +74,15 @@ class Clock:
         """
         tick = int(when * _TICKS) + 1
         sleepers = self._sleepers.get(tick)
-        if sleepers is None:
-            self._sleepers[tick] = {sleeper}
-            loop.call_at(tick / _TICKS, self._wake, loop, tick)
-        else:
+        if sleepers is not None:
             sleepers.add(sleeper)
+            return tick
+        is_new = tick not in self._sleepers
+        self._sleepers[tick] = {sleeper}
+        if is_new:
+            heappush(self._ticks, tick)
+            if tick < self._armed:
+                self._arm(loop)
         return tick
 
     @staticmethod
@@ -83,15 +95,34 @@ class Clock:
         sleepers = self._sleepers.get(tick)
         if sleepers is not None:
             sleepers.discard(sleeper)
+            if not sleepers:
+                self._sleepers[tick] = None
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = self._ticks[0]
+        loop.call_at(self._armed / _TICKS, self._wake, loop, self._armed)
 
     def _wake(self, loop: asyncio.AbstractEventLoop, tick: int) -> None:
-        sleepers = self._sleepers[tick]
+        if tick != self._armed:
+            return  # a sleeper with an earlier time has come since this timer was set
+        due = max(tick, int(loop.time() * _TICKS))  # timers of uvloop may be a millisecond early
         try:
-            while sleepers:
+            while self._ticks and (self._ticks[0] <= due or self._sleepers[self._ticks[0]] is None):
+                self._wake_next()
+        finally:
+            self._armed = _NEVER
+            if self._ticks:
+                self._arm(loop)
+
+    def _wake_next(self) -> None:
+        """Wakes the sleepers of the first tick."""
+        tick = heappop(self._ticks)
+        try:
+            while sleepers := self._sleepers[tick]:
                 sleepers.pop().wake()
         finally:
-            if sleepers:  # one of them has raised
-                loop.call_soon(self._wake, loop, tick)
+            if self._sleepers[tick]:  # one of them has raised
+                heappush(self._ticks, tick)
             else:
                 del self._sleepers[tick]
 
