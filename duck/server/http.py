@@ -21,6 +21,7 @@ import inspect
 import logging
 from collections.abc import Collection, Coroutine
 from contextvars import Context, copy_context
+from ssl import SSLContext
 from typing import Any, Protocol
 
 from duck.contrib.websockets import WebSocketView
@@ -79,6 +80,8 @@ class Host(Protocol):
     @property
     def application(self) -> Any: ...
     @property
+    def ssl(self) -> SSLContext | None: ...
+    @property
     def metrics(self) -> Metrics: ...
     @property
     def closing(self) -> bool: ...
@@ -94,6 +97,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     """Speaks HTTP/1.1 on one connection.
 
     Attributes:
+        admitted: Whether the server has registered the connection, as it does before a TLS handshake.
         address: The address of the client.
         secure: Whether the client's connection to a proxy in front of this server is encrypted, as the proxy reports.
         place: The place of the connection; None if the server has no room, so that the request is answered 503.
@@ -118,6 +122,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_unsent",
         "_writing_paused",
         "address",
+        "admitted",
         "place",
         "secure",
     )
@@ -143,7 +148,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
         self._tick = 0
-        self.secure = self._lost = self._spared = self._writing_paused = False
+        self.admitted = self.secure = self._lost = self._spared = self._writing_paused = False
         self._answered = False
         self._unsent = 0
 
@@ -153,7 +158,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not instances of it
         self._context = copy_context()
         self._phase = Phase.READING
-        if hasattr(self, "address"):
+        if self.admitted:
             welcome = not self._server.closing
         else:  # the loop has accepted it
             welcome = self._server.admit(self, transport.get_extra_info("peername"))
@@ -287,7 +292,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _request(self, head: RequestHead) -> HttpRequest:
         client = self.address
-        secure = self.secure or self._transport.get_extra_info("sslcontext") is not None
+        secure = self.secure or self._server.ssl is not None
         headers = head.headers
         if self._server.proxies is not None:
             client, secure, headers = self._server.proxies.client(client, headers, secure)
@@ -366,7 +371,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             Lingering(transport, limits.linger_timeout, patience=patience, lost=self.connection_lost)
         else:
             # With all data sent, a TLS connection waits only for the client's TLS shutdown.
-            only_tls = not transport.get_write_buffer_size() and transport.get_extra_info("sslcontext") is not None
+            only_tls = not transport.get_write_buffer_size() and self._server.ssl is not None
             self._set_deadline(limits.linger_timeout if only_tls else limits.keep_alive_timeout)
             transport.close()
 

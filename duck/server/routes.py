@@ -82,15 +82,23 @@ class Routes:
                     " choose another health path"
                 )
         self._routes[:0] = own
+        self._matches = [Match(route, {}) for route in self._routes]
+        literals = [route.literal for route in self._routes if route.literal is not None]
+        self._literals = {path: self._find(path) for path in literals}
 
     def match(self, path: str) -> Match | None:
         """Return the first route for a decoded path, or None."""
-        for route in self._routes:
-            found = route.expression.fullmatch(path)
+        return self._literals.get(path) or self._find(path)
+
+    def _find(self, path: str) -> Match | None:
+        for match in self._matches:
+            found = match.route.expression.fullmatch(path)
             if found is not None:
-                converters = route.converters
+                converters = match.route.converters
+                if not converters:
+                    return match
                 kwargs = {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
-                return Match(route, kwargs)
+                return Match(match.route, kwargs)
         return None
 
 

@@ -277,6 +277,7 @@ class Server:
         Returns:
             Whether the connection may continue, if only until its refusal for lack of room.
         """
+        protocol.admitted = True
         protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
         place = self._census.enter()
         if place is not None and not self.move(place, address):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["State", "WebSocketView"]
 
 
-_DEFAULT_COMPRESSION = Compression()
+_DEFAULT_NEGOTIATORS: Mapping[str, Negotiator] = {PERMESSAGE_DEFLATE: Compression().accept}
 
 
 class Server(Protocol):
@@ -357,8 +357,8 @@ class WebSocketView(WebSocketEndpoint, View):
         compression = self.COMPRESSION
         if compression is False:
             return self.EXTENSIONS
-        settings = _DEFAULT_COMPRESSION if compression is True else compression
-        return {PERMESSAGE_DEFLATE: settings.accept, **self.EXTENSIONS}
+        own = _DEFAULT_NEGOTIATORS if compression is True else {PERMESSAGE_DEFLATE: compression.accept}
+        return {**own, **self.EXTENSIONS} if self.EXTENSIONS else own
 
     def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":
         protocol = self._open_protocol()
