@@ -103,7 +103,7 @@ def test_measures_clients(tmp_path):
     }
 
 
-def test_reports_on_results_it_is_given(tmp_path, capsys):
+def test_a_report_of_given_results(tmp_path, capsys):
     file = tmp_path / "results.toml"
     results.write(made_up_results(), file)
     assert (
@@ -115,7 +115,7 @@ def test_reports_on_results_it_is_given(tmp_path, capsys):
     assert (tmp_path / "echo.md").read_text() in said.out
 
 
-def test_results_that_are_read_back_are_those_that_were_written(tmp_path):
+def test_results_are_read_back_as_written(tmp_path):
     file = tmp_path / "results.toml"
     results.write(made_up_results(), file)
     found = results.read(file)
@@ -167,7 +167,7 @@ def test_lists_servers_and_workloads(capsys):
     assert "1,000 connections" in listed
 
 
-def test_without_a_working_compiler_it_says_so(monkeypatch, capsys, tmp_path):
+def test_a_missing_compiler_is_an_error_with_its_name(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
     assert cli.main(["--servers", "floor"]) == 2
@@ -390,7 +390,7 @@ def test_the_floor_of_clients_is_not_deceived(complaint):
     assert complaint in done.stderr
 
 
-def test_a_server_that_hangs_up_is_found_out(pair):
+def test_a_server_that_hangs_up_is_reported(pair):
     def hang_up(payload):
         raise OSError
 

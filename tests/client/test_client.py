@@ -91,7 +91,7 @@ def test_messages(run, serving):
         ({"server_hostname": "x"}, "server_hostname is for wss"),
     ],
 )
-def test_options_that_no_client_has(options, words):
+def test_unknown_options_are_refused(options, words):
     async def scenario():
         with pytest.raises((TypeError, ValueError), match=words):
             await connect("ws://127.0.0.1:1/", **options)
@@ -355,7 +355,7 @@ def test_a_unix_socket_and_a_socket_of_ones_own(run, tmp_path):
     run(scenario())
 
 
-def test_a_server_is_held_up_while_nobody_receives(run, serving):
+def test_the_server_is_slowed_down_while_no_task_receives(run, serving):
     sent = []
 
     class Flood(WebSocketView):
@@ -389,7 +389,7 @@ def test_a_loop_with_eager_tasks(run, serving, eager_tasks):
     run(scenario())
 
 
-def test_options_that_cannot_be():
+def test_invalid_options_are_refused():
     with pytest.raises(TypeError, match="max_siz"):
         WebSocketClient("ws://localhost", max_siz=1)
     with pytest.raises(ValueError, match="MAX_FRAME_SIZE is bytes"):
@@ -404,7 +404,7 @@ def test_options_that_cannot_be():
         type("Client", (WebSocketClient,), {"PING_INTERVAL": -1})
 
 
-def test_many_connections_leave_nothing_behind(run, serving):
+def test_many_connections_leave_no_objects(run, serving):
     async def scenario():
         async with serving(Echo) as server:
 

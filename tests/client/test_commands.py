@@ -102,7 +102,7 @@ def test_input_that_is_no_text(run, serving, capsys):
     assert "the input cannot be read any further: 'utf-8' codec" in err
 
 
-def test_output_that_nobody_reads(serving, monkeypatch):
+def test_a_closed_output_ends_the_command(serving, monkeypatch):
     async def scenario():
         async with serving(Echo) as server:
             reading, writing = os.pipe()

@@ -58,7 +58,7 @@ def test_an_invalid_url_is_refused(url):
 
 
 @given(st.text(st.sampled_from(string.printable + "\u00e4\u20ac\u3002"), max_size=30))
-def test_any_text_is_an_address_that_can_be_asked_for_or_an_error(text):
+def test_any_text_is_a_valid_address_or_an_error(text):
     for url in (text, f"ws://{text}", f"ws://h/{text}"):
         try:
             address = Address.parse(url)

@@ -30,7 +30,7 @@ async def called(function, *args):
     await asyncio.sleep(0)
 
 
-def test_a_task_that_is_cancelled_in_the_pass_of_a_read_leaves_the_message_to_the_next(run):
+def test_a_task_cancelled_during_a_read_leaves_the_message_to_the_next(run):
     async def scenario():
         async with connect(Quiet) as ws:
             first, second, third = await begun(*(ws._inbox.next() for _ in range(3)))
@@ -86,7 +86,7 @@ def test_tasks_in_turn_keep_their_contexts_and_are_stepped_within_the_read(run):
     run(scenario())
 
 
-def test_nothing_is_left_of_waits_that_have_ended(run):
+def test_ended_waits_leave_nothing(run):
     """A wait uses the future of the one before: whoever has been timed out or cancelled must not reach it any more."""
 
     async def scenario():

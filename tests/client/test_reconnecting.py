@@ -100,7 +100,7 @@ def test_a_connection_restarts_the_count_if_it_lasts():
     assert [Reconnect(longest=3).is_stable(seconds) for seconds in (9, 10)] == [False, True]
 
 
-def test_a_connection_that_is_open_still_is_closed_by_the_next_turn(run, serving):
+def test_the_next_iteration_closes_an_open_connection(run, serving):
     class Open(WebSocketView):
         pass
 
@@ -117,7 +117,7 @@ def test_a_connection_that_is_open_still_is_closed_by_the_next_turn(run, serving
     run(scenario())
 
 
-def test_messages_that_were_not_sent_are_told(run, log):
+def test_unsent_messages_are_reported(run, log):
     async def scenario():
         count = 0
         dropped = asyncio.Event()
@@ -188,7 +188,7 @@ def test_a_server_may_ask_for_a_longer_pause():
         (ValueError(), True),
     ],
 )
-def test_which_errors_are_final(error, final):
+def test_final_errors(error, final):
     assert is_final(error) is final
 
 

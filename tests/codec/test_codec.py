@@ -41,7 +41,7 @@ def test_apply_mask_on_every_length_and_alignment(codec, offset):
 
 
 @pytest.mark.parametrize("offset", range(4))
-def test_apply_mask_inplace_writes_its_range_and_nothing_else(codec, offset):
+def test_apply_mask_inplace_writes_its_range_only(codec, offset):
     for length in range(301):
         masked = xor(BYTES[:length], MASK, offset)
         for address in range(16):
@@ -109,7 +109,7 @@ def cliff():
     libc.mprotect(behind, ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def test_nothing_is_touched_behind_the_data(codec, cliff):
+def test_bytes_behind_the_data_are_not_touched(codec, cliff):
     for length in range(200):
         data = cliff[len(cliff) - length :]
         data[:] = BYTES[:length]
@@ -283,7 +283,7 @@ def test_utf8_state_goes_on_from_every_split_point(codec):
         (b"\xff", 0),
     ],
 )
-def test_utf8_state_refuses_the_first_byte_that_cannot_be(codec, sequence, at):
+def test_utf8_state_refuses_the_first_invalid_byte(codec, sequence, at):
     for before in (b"", b"\xc3\xa9", b"x" * 100):
         good, bad = before + sequence[:at], before + sequence[: at + 1]
         assert codec.utf8_state(good) != codec.UTF8_REJECT
@@ -309,7 +309,7 @@ texts = st.one_of(
 
 
 @given(data=texts, cuts=st.lists(st.integers(0, 80)))
-def test_utf8_state_is_the_specified_one_however_the_text_is_cut(codec, data, cuts):
+def test_utf8_state_does_not_depend_on_the_division_of_the_text(codec, data, cuts):
     state = 0
     cuts = {0, len(data), *(cut for cut in cuts if cut < len(data))}
     for start, end in itertools.pairwise(sorted(cuts)):
@@ -364,7 +364,7 @@ def test_every_error_number_has_its_exception(codec):
 TIERS = ["words", "sse2", "ssse3", "avx2", "neon"]
 
 
-def test_the_tier_is_the_one_asked_for(codec):
+def test_the_tier_is_the_requested_one(codec):
     if codec is pure:
         assert (codec.SIMD_TIERS, codec.SIMD_TIER) == ((), "none")
     else:

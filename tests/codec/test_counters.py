@@ -33,7 +33,7 @@ def test_received_frames_are_counted_by_the_opcode_of_their_message(codec, feed)
     assert nonzero(counters.received_bytes) == {TEXT: 7, BINARY: 13 + large, PING: 4}
 
 
-def test_parts_of_a_message_are_counted_as_they_come(codec):
+def test_parts_of_a_message_are_counted_on_arrival(codec):
     reader = codec.MessageReader(1 << 20, True, False, parts=True)
     reader.counters = counters = codec.Counters()
     first, rest = frame(BINARY, b"first ", fin=False), frame(0, b"second")

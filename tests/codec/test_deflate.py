@@ -119,7 +119,7 @@ def test_a_message_that_is_cut_off_is_an_error(backend):
             end(backend).decompress(payload[:cut], 100_000)
 
 
-def test_nothing_may_stand_behind_the_last_block(backend):
+def test_bytes_behind_the_last_block_are_an_error(backend):
     final = b"\xf3\x48\xcd\xc9\xc9\x07\x00"  # "Hello", with BFINAL set
     for payload in (final, final + b"\x00"):
         assert end(backend).decompress(payload) == b"Hello"
@@ -152,7 +152,7 @@ def test_large_messages(backend, size, kind):
 # Connections that keep a compressor
 
 
-def test_connections_that_sent_last_keep_theirs(backend, monkeypatch):
+def test_the_connections_that_sent_last_keep_their_compressors(backend, monkeypatch):
     ends = [end(backend, server_max_window_bits=12, memory_level=5) for _ in range(4)]
     monkeypatch.setattr(extensions, "KEPT", 2 * ends[0].compressor_size())
     readers = [zlib.decompressobj(-12) for _ in ends]
@@ -237,11 +237,11 @@ def test_the_environment_chooses(backend):
     assert chosen(backend.name).stdout == f"{backend.name}\n"
 
 
-def test_without_a_wish_the_fastest_that_is_installed():
+def test_the_default_is_the_fastest_installed_library():
     assert chosen("").stdout.strip() in deflate.BACKENDS
 
 
-def test_a_wish_that_cannot_be_met():
+def test_a_requested_library_that_is_missing_is_an_error():
     done = chosen("gzip")
     assert done.returncode != 0
     assert "set it to isal, zlib-ng, zlib" in done.stderr

@@ -29,7 +29,7 @@ def test_headers_of_every_opcode(codec, first):
 
 
 @pytest.mark.parametrize("first", [0x41, 0x42, 0xC1, 0xC2])
-def test_rsv1_is_taken_where_an_extension_defines_it(codec, first):
+def test_rsv1_is_accepted_with_an_extension_that_defines_it(codec, first):
     assert codec.parse_header(bytes([first, 0]), False, True, 0) == (2, first, 0, bytes(4))
 
 

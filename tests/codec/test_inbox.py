@@ -52,7 +52,7 @@ async def delivered(inbox, *payloads, opcode=1):
     await asyncio.sleep(0)
 
 
-def test_an_awaited_message_comes_in_each_way_that_a_coroutine_may_be_awaited(run, codec):
+def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(run, codec):
     async def scenario():
         inbox = inbox_of(codec)
 
@@ -195,7 +195,7 @@ def test_messages_that_need_a_thread_and_the_end(run, codec):
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
-def test_reading_is_on_hold_while_too_much_waits(run, codec, most, most_bytes):
+def test_reading_pauses_beyond_the_limits(run, codec, most, most_bytes):
     async def scenario():
         inbox = inbox_of(codec, most, most_bytes)
         await delivered(inbox, b"a", b"b")

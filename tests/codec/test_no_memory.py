@@ -226,7 +226,7 @@ print("the end")
 
 @pytest.mark.parametrize("part", ["writer", "reader", "hot path"])
 @pytest.mark.parametrize("twin", ["", "1"], ids=["compiled", "python"])
-def test_no_allocation_is_one_that_must_not_fail(part, twin):
+def test_every_allocation_may_fail(part, twin):
     code = {"writer": WRITER, "reader": READER, "hot path": HOT_PATH}[part]
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + code],

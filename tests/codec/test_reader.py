@@ -119,7 +119,7 @@ def test_receive_refuses_strided_views(codec):
         server(codec).receive(memoryview(bytes(8))[::2])
 
 
-def test_control_tells_of_the_last_call_only(codec):
+def test_control_is_that_of_the_last_call(codec):
     reader = server(codec)
     assert reader.control is False
     for data, control in [
@@ -140,7 +140,7 @@ def test_control_tells_of_the_last_call_only(codec):
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe8bye"])
-def test_nothing_is_read_behind_a_close_frame(codec, feed, payload):
+def test_bytes_behind_a_close_frame_are_not_read(codec, feed, payload):
     """Valid or not; not even in the middle of a message."""
     for before, behind in itertools.product(
         (b"", frame(TEXT, b"a", fin=False), frame(TEXT, fin=False)),

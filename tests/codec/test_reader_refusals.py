@@ -156,7 +156,7 @@ def test_a_promised_length_is_not_allocated(codec, first, length):
     assert peak < 2**25
 
 
-def test_lengths_do_not_overflow_when_they_are_added(codec):
+def test_sums_of_lengths_do_not_overflow(codec):
     reader = server(codec, max_size=UNLIMITED)
     reader.receive(frame(BINARY, b"ab", fin=False) + header(0x00, 2**63 - 3, MASK) + b"cd")
     assert reader.error == 0
@@ -211,7 +211,7 @@ BAD_TEXTS = {
 
 @pytest.mark.parametrize("before", [b"", b"\xc3\xa9" * 20, b"a" * 8190, b"a" * 100_000], ids=len)
 @pytest.mark.parametrize("case", BAD_TEXTS)
-def test_text_is_refused_at_the_first_byte_that_cannot_be(codec, case, before):
+def test_text_is_refused_at_the_first_invalid_byte(codec, case, before):
     """Long before the frame is whole, through whichever of the two ways it comes."""
     good, bad = BAD_TEXTS[case]
     payload = before + good + bad

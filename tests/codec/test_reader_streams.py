@@ -134,7 +134,9 @@ def test_any_valid_stream(codec, valid, sizes):
     buffer_sizes=sizes,
 )
 @settings(max_examples=150)
-def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, masked, rsv1, sizes, buffer_sizes):
+def test_the_division_of_a_stream_does_not_change_its_messages(
+    codec, stream, max_size, masked, rsv1, sizes, buffer_sizes
+):
     def outcome(module, feed, sizes, parts=False):
         reader = module.MessageReader(max_size, masked, rsv1, False, parts)
         messages = feed(reader, stream, sizes)
@@ -150,7 +152,7 @@ def test_any_stream_gives_the_same_however_it_comes(codec, stream, max_size, mas
         assert in_parts == outcome(pure, feed, pieces, parts=True)
 
 
-def test_parts_come_before_their_frame_is_complete(codec):
+def test_parts_arrive_before_their_frame_is_complete(codec):
     reader = server(codec, 10, parts=True)
     stream = frame(BINARY, b"abcdef", fin=False) + frame(PING, b"") + frame(CONTINUATION, b"") + frame(TEXT, b"")
     assert by_receive(reader, stream[:8], [8]) == [(BINARY, b"ab")]
@@ -223,7 +225,7 @@ def test_a_fragment_costs_its_bytes(codec):
     assert 10_000 < current < 20_000
 
 
-def test_nothing_is_read_once_memory_has_run_out():
+def test_a_reader_stops_once_memory_has_run_out():
     """In the compiled codec, whose state would not be sound; or else nothing had been read yet."""
     speedups = pytest.importorskip("duck.contrib.websockets._speedups", exc_type=ImportError)
     testcapi = pytest.importorskip("_testcapi")

@@ -157,7 +157,7 @@ def test_two_writers_share_no_mask(codec):
     assert len(set(masks)) == len(masks)
 
 
-def test_a_source_that_fails_leaves_the_writer_as_it_was(codec):
+def test_a_failing_source_leaves_the_writer_unchanged(codec):
     answers = [OSError("no entropy"), b"short", bytes(BATCH + 1), bytes(range(256))]
 
     def draw(size):

@@ -275,7 +275,7 @@ def test_a_slot_that_moves_with_its_history(run, cluster, until):
     run(scenario())
 
 
-def test_masters_that_do_not_answer_hold_up_nobody(run, cluster, until):
+def test_silent_masters_delay_no_call_beyond_the_timeout(run, cluster, until):
     """All calls end after the timeout, however many of them need the map of the slots."""
 
     async def scenario():

@@ -42,7 +42,7 @@ def test_members_get_published_messages(run, rooms, meet):
     run(scenario())
 
 
-def test_all_but_one(run, rooms, meet):
+def test_publish_may_exclude_a_member(run, rooms, meet):
     async def scenario():
         async with meet(rooms, "lobby", 2) as (views, peers):
             await rooms.publish("lobby", "one", exclude=views[0])
@@ -82,7 +82,7 @@ def test_a_client_is_a_member(run, rooms, serving, until):
     run(scenario())
 
 
-def test_a_view_that_is_not_open_yet_is_no_member(rooms):
+def test_a_view_cannot_join_before_it_is_open(rooms):
     class Announced(WebSocketView):
         async def on_handshake(self, handshake):
             await rooms.publish("lobby", "somebody comes", exclude=self)

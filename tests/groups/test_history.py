@@ -81,7 +81,7 @@ def test_a_history_expires(run, new_rooms):
     run(scenario())
 
 
-def test_nothing_is_lost_and_nothing_comes_twice(run, new_rooms):
+def test_every_message_arrives_exactly_once(run, new_rooms):
     """Members that join in the midst of publishing, each with an id that it may have."""
 
     async def scenario():

@@ -133,7 +133,7 @@ def test_invalid_data_and_brokers_are_refused(run, log):
     run(scenario())
 
 
-def test_many_changes_at_once_are_told_in_parts():
+def test_many_changes_are_announced_in_parts():
     joined, left = (
         {f"{kind}.{number}": f'"{number}"' for number in range(count)} for kind, count in (("a", 600), ("b", 1))
     )
@@ -292,7 +292,7 @@ def test_a_server_that_has_lost_its_data(run, own_redis, until):
     run(scenario())
 
 
-def test_changes_that_were_missed_are_told_later(run, own_redis, until):
+def test_missed_changes_are_announced_later(run, own_redis, until):
     """A process without its connections for a while: some have joined, some have left, and its own were removed."""
 
     async def scenario():

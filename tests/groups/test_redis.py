@@ -45,14 +45,14 @@ class Told(WebSocketView):
         ("redis+sentinel://localhost/main?nonsense=1", "nonsense"),
     ],
 )
-def test_a_url_that_cannot_be_right(url, words):
+def test_an_invalid_url_is_refused(url, words):
     pytest.importorskip("redis")
     with pytest.raises(ValueError, match=words):
         Groups(url)
 
 
 @pytest.mark.parametrize("url", ["redis://me:secret@localhost/0", "redis+sentinel://me:secret@localhost/main"])
-def test_a_password_is_not_in_the_words_of_errors(url):
+def test_errors_do_not_contain_passwords(url):
     pytest.importorskip("redis")
     with pytest.raises(ValueError, match="nonsense") as caught:
         Groups(f"{url}?nonsense=1&sentinel_password=secret")
@@ -297,7 +297,7 @@ def test_foreign_messages_in_a_channel_are_ignored(run, shared_redis, meet, log)
     run(scenario())
 
 
-def test_a_slow_member_holds_up_nobody(run, shared_redis, meet, serving, dial):
+def test_a_slow_member_delays_no_other(run, shared_redis, meet, serving, dial):
     async def scenario():
         rooms = Groups(shared_redis.url, prefix="slow:")
 
@@ -439,7 +439,7 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
         run(scenario(servers))
 
 
-def test_a_refusal_by_the_server_says_that_nothing_was_published(run, own_redis):
+def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
     """The error has the server's words for a missing right, a wrong key, no memory and a replica."""
 
     def refused(words, history=0):

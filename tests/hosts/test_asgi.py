@@ -30,7 +30,7 @@ def serving_view(serving_asgi, ws):
     return serving_view
 
 
-def test_messages_come_back(run, serving_view, dial):
+def test_messages_are_echoed(run, serving_view, dial):
     messages = ["text", b"binary", "", b"", "mixed: é ✓ 🦆\0", *map(str, range(500)), "🦆" * 20_000]
 
     async def scenario():
@@ -121,7 +121,7 @@ def test_the_view_closes(run, serving_view, dial, until):
     run(scenario())
 
 
-def test_the_client_goes_without_a_word(run, serving_view, dial, until):
+def test_a_client_that_vanishes_is_1006(run, serving_view, dial, until):
     class View(Echo):
         closed: ClassVar[list] = []
 
@@ -170,7 +170,7 @@ def test_a_message_that_is_too_large(run, serving_view, dial):
     run(scenario())
 
 
-def test_a_foreign_origin_is_refused_with_the_words_of_the_view(run, serving_view, dial):
+def test_a_foreign_origin_is_refused_with_the_reason_of_the_view(run, serving_view, dial):
     async def scenario():
         async with serving_view(Echo) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
             status, headers = await peer.head()
@@ -220,7 +220,7 @@ def test_a_view_that_cannot_be_made(run, serving_view, dial, caplog):
     assert "as the test expects" in caplog.text
 
 
-def test_a_request_without_upgrade_is_told_so(run, serving_view):
+def test_a_request_without_upgrade_is_refused(run, serving_view):
     async def scenario():
         async with serving_view(Echo) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -333,7 +333,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
-def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, caplog, hook, error):
+def test_a_system_exit_of_a_view_does_not_end_the_server(run, serving_view, dial, until, caplog, hook, error):
     class View(Echo):
         ended = False
 
@@ -363,7 +363,7 @@ def test_a_view_that_wants_to_end_the_process(run, serving_view, dial, until, ca
     assert "as the test expects" in caplog.text
 
 
-def test_a_loop_that_starts_tasks_at_once(run, serving_view, dial, eager_tasks):
+def test_a_loop_with_eager_tasks(run, serving_view, dial, eager_tasks):
     class View(Echo):
         async def on_open(self):
             await asyncio.sleep(0)

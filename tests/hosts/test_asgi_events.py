@@ -26,7 +26,7 @@ class Events:
         self.sent.append(event)
 
 
-def test_a_server_that_knows_no_more_than_it_must(run):
+def test_a_server_with_the_required_keys_only(run):
     """No raw path, no client, no code of closing; and `text` and `bytes` both in one event."""
 
     class View(Echo):
@@ -148,7 +148,7 @@ class Closed(Echo):
         self.closed.append((frame, self.close_code))
 
 
-def test_after_its_own_close_a_view_is_told_of_no_frame(run):
+def test_on_close_has_no_frame_after_a_close_of_the_view(run):
     """Whether the client answers an ASGI application does not learn."""
 
     class View(Closed):
@@ -190,7 +190,7 @@ def test_an_event_that_the_server_does_not_take(run, what):
     assert View.closed == [(None, 1008 if what == "close" else 1006)]
 
 
-def test_a_server_that_fails_to_send_and_tells_then_that_the_client_is_gone(run):
+def test_a_server_that_reports_a_lost_client_after_a_failed_send(run):
     class View(Closed):
         pass
 

@@ -233,7 +233,7 @@ def test_middleware_that_closes_instead_of_accepting(run, serving_asgi, dial, ws
     assert log() == []
 
 
-def test_a_client_that_goes_while_middleware_takes_its_time(run, serving_asgi, dial, log, until):
+def test_a_client_that_leaves_during_slow_middleware(run, serving_asgi, dial, log, until):
     class Late(View):
         pass
 
@@ -331,7 +331,7 @@ def test_the_shorter_of_two_intervals_holds(run, serving_asgi, dial, own, of_ser
 
 
 @pytest.mark.parametrize("compressing", [True, False])
-def test_compression_is_off_where_the_server_says_so(run, serving_asgi, dial, compressing):
+def test_compression_follows_the_setting_of_the_server(run, serving_asgi, dial, compressing):
     async def scenario():
         headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
         async with (

@@ -473,7 +473,7 @@ def test_reserved_bits_with_compression(run, host, dial, data):
 
 
 @pytest.mark.parametrize("bits", ["0", "7", "16", "015", '""', "9" * 1000])
-def test_windows_that_cannot_be(run, host, dial, bits):
+def test_an_offer_of_an_invalid_window_is_declined(run, host, dial, bits):
     """undici: they ended the process. Such an offer is declined."""
     offer = {"Sec-WebSocket-Extensions": f"permessage-deflate; server_max_window_bits={bits}"}
 

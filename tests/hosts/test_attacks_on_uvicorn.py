@@ -41,7 +41,7 @@ def test_send_raises_when_the_connection_is_lost_while_it_waits(run, serving_asg
     run(scenario())
 
 
-def test_a_refused_client_that_does_not_go_is_let_go(run, serving_asgi, dial, monkeypatch):
+def test_a_refused_client_that_stays_is_disconnected(run, serving_asgi, dial, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.LINGER_TIMEOUT", 0.05)
 
     async def app(scope, receive, send):

@@ -84,7 +84,7 @@ async def exchange(port, frames):
 
 
 @pytest.mark.parametrize("fragments", [1, 2, 100])
-def test_a_bomb_costs_the_server_next_to_nothing(server, bomb, fragments):
+def test_a_bomb_costs_the_server_little(server, bomb, fragments):
     pid, port = server
     size = -(-len(bomb) // fragments)
     pieces = [bomb[at : at + size] for at in range(0, len(bomb), size)]

@@ -96,7 +96,7 @@ def test_a_flood_of_handshakes_leaves_nothing(run, hosting, dial, until):
     run(scenario())
 
 
-def test_hooks_that_never_end_are_no_more_than_the_connections_allowed(run, dial, until):
+def test_endless_hooks_are_bounded_by_the_allowed_connections(run, dial, until):
     class View(Guarded):
         HANDSHAKE_TIMEOUT = None
         views, waiting = weakref.WeakSet(), weakref.WeakSet()

@@ -217,7 +217,7 @@ WRONG_HOOKS = {
 
 
 @pytest.mark.parametrize("hook", WRONG_HOOKS)
-def test_a_wrong_hook_accepts_nobody(run, serving, dial, log, hook):
+def test_a_wrong_hook_accepts_no_client(run, serving, dial, log, hook):
     class View(Told):
         on_handshake = hook
 
@@ -258,7 +258,7 @@ def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
 
 
 @taking_the_transport
-def test_a_hook_that_does_not_end_holds_nobody(run, hosting, dial, log, monkeypatch):
+def test_an_endless_hook_delays_no_other_client(run, hosting, dial, log, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.hosts.decision.Decision.CANCEL_TIMEOUT", 0.02)
 
     class View(Told):
@@ -486,7 +486,7 @@ def test_a_server_without_the_denial_extension_answers_403(run):
     run(scenario())
 
 
-def test_a_flood_leaves_nothing_behind(run, dial, until):
+def test_a_flood_of_handshakes_leaves_nothing(run, dial, until):
     """Of handshakes that are refused, that are left by their peers, and that are accepted."""
 
     class View(Told):

@@ -38,7 +38,7 @@ def telling(opening=None, handling=None, closes=None):
     return View
 
 
-def test_nothing_is_handled_after_on_open_has_refused(run, serving_asgi, dial, until, ws):
+def test_no_message_is_handled_after_a_close_in_on_open(run, serving_asgi, dial, until, ws):
     opening = asyncio.Event()
     View = telling(opening=opening, closes="on_open")
 
@@ -57,7 +57,7 @@ def test_nothing_is_handled_after_on_open_has_refused(run, serving_asgi, dial, u
     assert View.events == ["on_open begins", "on_open ends", "on_close"]
 
 
-def test_nothing_is_handled_after_a_handler_has_closed(run, serving_asgi, dial, until, ws):
+def test_no_message_is_handled_after_a_close_in_a_handler(run, serving_asgi, dial, until, ws):
     View = telling(closes="bad")
 
     async def scenario():
@@ -72,7 +72,7 @@ def test_nothing_is_handled_after_a_handler_has_closed(run, serving_asgi, dial, 
     assert View.events == ["on_open begins", "on_open ends", "good", "handled", "bad", "handled", "on_close"]
 
 
-def test_on_close_comes_after_on_open_has_ended(run, serving_asgi, dial, until, ws):
+def test_on_close_runs_after_on_open_has_ended(run, serving_asgi, dial, until, ws):
     opening = asyncio.Event()
     View = telling(opening=opening)
 
@@ -90,7 +90,7 @@ def test_on_close_comes_after_on_open_has_ended(run, serving_asgi, dial, until, 
     assert View.events == ["on_open begins", "on_open ends", "on_close"]
 
 
-def test_on_close_comes_after_the_handlers_have_ended(run, serving_asgi, dial, until, ws):
+def test_on_close_runs_after_the_handlers_have_ended(run, serving_asgi, dial, until, ws):
     handling = asyncio.Event()
     View = telling(handling=handling)
 

@@ -145,7 +145,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
     run(scenario())
 
 
-def test_a_refused_peer_that_does_not_go_is_let_go(run, serving, dial):
+def test_a_refused_peer_that_stays_is_disconnected(run, serving, dial):
     """After the server's time for it, which is the same for pages and views."""
 
     async def scenario():
@@ -359,7 +359,7 @@ def test_a_breach_behind_the_request(run, connect):
     run(scenario())
 
 
-def test_on_open_comes_before_messages_that_came_with_the_request(run, connect):
+def test_on_open_precedes_messages_sent_with_the_request(run, connect):
     class View(WebSocketView):
         async def on_open(self):
             await self.send("open")

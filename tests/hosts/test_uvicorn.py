@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 # Messages
 
 
-def test_messages_are_received_as_they_are(run, serving_asgi, dial, http, either_tls):
+def test_messages_are_received_unchanged(run, serving_asgi, dial, http, either_tls):
     app = App()
     messages = ["text", b"binary", "", b"", "mixed: é ✓ 🦆\0", bytes(range(256)), "🦆" * 20_000]
 
@@ -207,7 +207,7 @@ def test_the_application_accepts_with_a_subprotocol_and_headers(run, serving_asg
 
 
 @pytest.mark.parametrize("header", [(b"x", b"a\r\nb: c"), (b"x y", b"value"), (b"", b"value"), (b"x", b"\0")])
-def test_a_header_that_would_break_out_of_its_line(run, serving_asgi, dial, caplog, header):
+def test_a_header_with_a_line_break_is_refused(run, serving_asgi, dial, caplog, header):
     async def scenario():
         async with serving_asgi(App(headers=[header])) as server, dial(server) as peer:
             assert (await peer.head())[0] == 500

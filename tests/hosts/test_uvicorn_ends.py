@@ -32,7 +32,7 @@ def test_the_application_closes(run, serving_asgi, dial):
     assert outcome == [{"type": "websocket.disconnect", "code": 4001, "reason": "enough"}]
 
 
-def test_nothing_can_be_sent_after_closing(run, serving_asgi, dial):
+def test_send_fails_after_closing(run, serving_asgi, dial):
     async def app(scope, receive, send):
         await send(ACCEPT)
         await send({"type": "websocket.close"})
@@ -86,7 +86,7 @@ def test_an_application_that_fails(run, serving_asgi, dial, caplog):
 
 
 @pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
-def test_a_client_goes_without_a_word(run, serving_asgi, dial, caplog, leave, until):
+def test_a_client_that_vanishes_is_1006(run, serving_asgi, dial, caplog, leave, until):
     """Each later `receive` tells of it again, and `send` raises an OSError, which is no fault of the application."""
     events = []
 
@@ -109,7 +109,7 @@ def test_a_client_goes_without_a_word(run, serving_asgi, dial, caplog, leave, un
     assert not caplog.records
 
 
-def test_a_client_goes_before_it_is_answered(run, serving_asgi, dial, until):
+def test_a_client_that_leaves_before_the_answer(run, serving_asgi, dial, until):
     events = []
 
     async def app(scope, receive, send):

@@ -34,7 +34,7 @@ def test_a_message_that_is_too_large(run, serving_asgi, dial):
     [({"ws_max_queue": 4}, 1), ({"ws_max_queue": 1000, "ws_max_size": 2000}, 1000)],
     ids=["messages", "bytes"],
 )
-def test_an_application_that_does_not_receive_is_not_fed_on(run, serving_asgi, dial, options, size, until):
+def test_an_application_that_does_not_receive_pauses_reading(run, serving_asgi, dial, options, size, until):
     go_on = asyncio.Event()
     events = []
 
@@ -248,7 +248,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic, asyncio.CancelledError])
 @pytest.mark.parametrize("accepts", [True, False])
-def test_an_application_that_wants_to_end_the_process(run, serving_asgi, dial, caplog, error, accepts):
+def test_a_system_exit_of_an_application_does_not_end_the_server(run, serving_asgi, dial, caplog, error, accepts):
     async def failing(scope, receive, send):
         await receive()
         if accepts:
@@ -291,7 +291,7 @@ def test_a_response_that_has_no_body(run, serving_asgi, dial, status):
     run(scenario())
 
 
-def test_a_response_that_has_no_body_is_given_no_length(run, serving_asgi, dial):
+def test_a_response_without_a_body_has_no_length(run, serving_asgi, dial):
     app = answering(
         {"type": "websocket.http.response.start", "status": 304, "headers": []},
         {"type": "websocket.http.response.body", "body": b""},
@@ -306,7 +306,7 @@ def test_a_response_that_has_no_body_is_given_no_length(run, serving_asgi, dial)
     run(scenario())
 
 
-def test_a_client_that_is_denied_while_it_sends_gets_to_read_why(run, serving_asgi, dial):
+def test_a_client_denied_while_it_sends_can_read_the_reason(run, serving_asgi, dial):
     app = answering(
         {"type": "websocket.http.response.start", "status": 401, "headers": []},
         {"type": "websocket.http.response.body", "body": b"who are you?"},
@@ -323,7 +323,7 @@ def test_a_client_that_is_denied_while_it_sends_gets_to_read_why(run, serving_as
     run(scenario())
 
 
-def test_a_loop_that_starts_tasks_at_once(run, serving_asgi, dial, until, eager_tasks):
+def test_a_loop_with_eager_tasks(run, serving_asgi, dial, until, eager_tasks):
     """uvicorn makes the protocol the transport's own only after it has handed the request over."""
 
     async def scenario():

@@ -91,7 +91,7 @@ async def ending(server, name):
                 return code
 
 
-def test_messages_come_back(connect, run, place):
+def test_messages_are_echoed(connect, run, place):
     messages = ["", "mixed: é ✓ 🦆\0", b"\0" + bytes(range(256)), "🦆" * 20_000, *(f"message {i}" for i in range(50))]
 
     async def scenario():

@@ -21,7 +21,7 @@ APP = Path(__file__).with_name("app.py")
 
 
 @pytest.mark.parametrize("message", TEXTS + BINARIES, ids=lambda message: f"{type(message).__name__}-{len(message)}")
-def test_a_message_comes_back(connect, run, message):
+def test_a_message_is_echoed(connect, run, message):
     async def scenario():
         async with connect("/echo") as peer:
             await peer.send(message)
@@ -171,7 +171,7 @@ def test_a_page_of_another_origin_is_refused(devtools, server, run):
     run(scenario())
 
 
-def test_a_server_that_is_told_to_stop_says_so(run):
+def test_a_stopping_server_sends_its_close_code(run):
     async def scenario():
         with serving(APP) as server:
             async with websockets.connect(server.url("/echo")) as socket:

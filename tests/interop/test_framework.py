@@ -195,7 +195,7 @@ async def ending(site, name):
     return found[name]
 
 
-def test_messages_come_back(site, run):
+def test_messages_are_echoed(site, run):
     async def scenario():
         async with site.connect("/echo/messages") as socket:
             for message in ("", "duck 🦆", b"", bytes(range(256))):
@@ -253,7 +253,7 @@ def test_the_view_closes(site, run):
     run(scenario())
 
 
-def test_the_client_goes_without_a_word(site, run):
+def test_a_client_that_vanishes_is_1006(site, run):
     async def scenario():
         async with site.connect("/echo/client-goes") as socket:
             await socket.send("here")

@@ -56,7 +56,7 @@ def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 process.terminate()
 
 
-def test_websockets_learns_why_it_is_refused_while_it_sends(refusing, run):
+def test_websockets_reads_a_refusal_while_it_sends(refusing, run):
     async def scenario():
         codes = []
         for _ in range(ROUNDS):
@@ -70,7 +70,7 @@ def test_websockets_learns_why_it_is_refused_while_it_sends(refusing, run):
     run(scenario())
 
 
-def test_node_learns_why_it_is_refused_while_it_sends(refusing, ws):
+def test_node_reads_a_refusal_while_it_sends(refusing, ws):
     command = ["node", str(NODE / "refused.mjs"), refusing, str(SIZE), str(ROUNDS)]
     done = subprocess.run(command, cwd=ws, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

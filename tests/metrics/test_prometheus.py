@@ -120,7 +120,7 @@ DASHBOARD = Path(__file__).parents[2] / "examples/grafana/websockets.json"
 
 
 @pytest.mark.skipif(not DASHBOARD.is_file(), reason="the examples are not installed")
-def test_the_dashboard_shows_metrics_that_exist_by_labels_that_they_have():
+def test_the_dashboard_shows_existing_metrics_and_labels():
     label = {"label": 1}
     stats = Stats(refused=label, dropped=label, paused=label, closed={"peer": {"1000": 1}})
     labels = {}

@@ -55,12 +55,12 @@ def compiled(wheel):
     return [name for name in wheel.namelist() if PurePosixPath(name).suffix in COMPILED]
 
 
-def test_there_are_both():
+def test_a_release_has_wheels_and_a_source_archive():
     assert len(SOURCES) == 1
     assert WHEELS
 
 
-def test_wheels_hold_the_package_and_nothing_else(wheel, root, version):
+def test_wheels_contain_the_package_only(wheel, root, version):
     modules = {name for name in checkout(root, "duck") if name.endswith((".py", ".pyi", "py.typed"))}
     info = f"duck_websockets-{version}.dist-info/"
     names = {name for name in wheel.namelist() if not name.startswith(info) and not name.endswith("/")}
@@ -69,7 +69,7 @@ def test_wheels_hold_the_package_and_nothing_else(wheel, root, version):
     assert f"{info}licenses/LICENSE" in wheel.namelist()
 
 
-def test_wheels_hold_one_codec_or_none(wheel):
+def test_wheels_contain_at_most_one_codec(wheel):
     modules = [PurePosixPath(name) for name in compiled(wheel)]
     if is_pure(wheel):
         assert modules == []

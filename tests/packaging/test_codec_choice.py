@@ -36,7 +36,7 @@ def test_compiled(info, compiled):
     assert facts["stderr"] == ""
 
 
-def test_required_and_there(info, compiled):
+def test_the_required_codec_is_used(info, compiled):
     assert info(DUCK_REQUIRE_SPEEDUPS="1")["codec"] == "compiled"
 
 

@@ -34,7 +34,7 @@ def test_alone(python, tree):
     assert (process.returncode, process.stderr) == (0, "")
 
 
-def test_ours_came_last(python, beside):
+def test_our_package_installed_last_works_with_a_warning(python, beside):
     """Our files are whole: they work, with a warning."""
     code = "import duck.server; from duck.contrib.websockets import WebSocketView"
     process = python("-c", code, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
@@ -42,7 +42,7 @@ def test_ours_came_last(python, beside):
     assert process.stderr.count(f"RuntimeWarning: {EXPLAINED}") == 1
 
 
-def test_the_framework_came_last(python, beside):
+def test_a_framework_installed_last_is_an_error(python, beside):
     """Its files have replaced ours: to go on would fail somewhere, or run its WebSockets."""
     (beside / "duck/__init__.py").write_text("__version__ = '2.3.2'\n")
     process = python(*SERVER, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")

@@ -56,11 +56,11 @@ def test_one_version(installed, project, info, python):
     assert process.stdout == f"duck-websockets {version}\n"
 
 
-def test_the_package_tells_its_version(project):
+def test_the_package_has_its_version(project):
     assert duck.contrib.websockets.__version__ == project["version"]
 
 
-def test_the_changelog_tells_of_the_version(root, project):
+def test_the_changelog_has_the_version(root, project):
     assert f"\n## [{project['version']}]" in (root / "CHANGELOG.md").read_text()
 
 
@@ -94,7 +94,7 @@ def test_relative_links_on_a_package_index(small_project, source, shown):
 
 
 @pytest.mark.parametrize("wish", ["1", "Yes", "maybe"])
-def test_a_wish_that_setup_does_not_know(python, wish):
+def test_an_unknown_value_of_the_build_variable_is_an_error(python, wish):
     pytest.importorskip("setuptools")
     process = python("setup.py", "--name", DUCK_BUILD_EXTENSION=wish)
     assert process.returncode == 1

@@ -15,7 +15,7 @@ def security(root):
     return (root / "SECURITY.md").read_text()
 
 
-def test_the_tests_that_are_named_are_there(security, root):
+def test_the_named_tests_exist(security, root):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", security)
     assert named
     for path, name in named:
@@ -23,7 +23,7 @@ def test_the_tests_that_are_named_are_there(security, root):
         assert name in [getattr(node, "name", None) for node in module.body], f"{path} has no {name}"
 
 
-def test_the_settings_that_are_named_are_there(security):
+def test_the_named_settings_exist(security):
     assert re.findall(r"`([A-Z_]{5,})`", security)
     for name in re.findall(r"`([A-Z_]{5,})`", security):
         assert hasattr(WebSocketView, name)

@@ -113,7 +113,7 @@ def test_waiting_senders_learn_of_a_lost_connection(run, connect, end):
     run(scenario())
 
 
-def test_a_handler_that_sends_waits_too(run, connect):
+def test_a_sending_handler_waits_too(run, connect):
     """And while nothing of its replies is read, no more is handled: neither side piles up."""
 
     class View(WebSocketView):
@@ -200,7 +200,7 @@ def test_a_connection_that_closes_while_its_peer_does_not_read(run, connect):
     run(scenario())
 
 
-def test_a_peer_that_never_reads_is_dropped_in_the_end(run, connect):
+def test_a_peer_that_never_reads_is_disconnected(run, connect):
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
 

@@ -345,7 +345,7 @@ def test_a_message_waits_for_the_end_of_a_stream(run, gather):
 # Slow peers
 
 
-def test_a_slow_peer_holds_up_nobody_and_is_closed_at_the_bound(run, gather, serving, dial, log):
+def test_a_slow_peer_delays_no_other_and_is_closed_at_the_bound(run, gather, serving, dial, log):
     async def scenario():
         async with serving(Quiet) as server, dial(server, receive_buffer=4 * KIB, read_limit=4 * KIB) as slow:
             await slow.head()
@@ -398,7 +398,7 @@ def test_the_policy_of_a_slow_peer_decides(run, serving, dial, policy):
 # Other threads
 
 
-def test_members_of_another_loop_get_it_by_one_hop(run, gather, monkeypatch):
+def test_one_hop_serves_all_members_of_another_loop(run, gather, monkeypatch):
     async def scenario():
         loop = asyncio.get_running_loop()
         async with gather(Quiet, 3) as (views, peers):
@@ -430,7 +430,7 @@ def test_members_of_another_loop_get_it_by_one_hop(run, gather, monkeypatch):
     run(scenario())
 
 
-def test_members_of_a_loop_that_is_closed_are_passed_over(run, gather):
+def test_members_of_a_closed_loop_are_skipped(run, gather):
     async def scenario():
         async with gather(Quiet, 1) as (views, _):
             return views[0]
@@ -439,7 +439,7 @@ def test_members_of_a_loop_that_is_closed_are_passed_over(run, gather):
     assert broadcast([view], "hello") == 0
 
 
-def test_anything_with_the_one_method_is_a_member():
+def test_any_object_with_the_method_is_a_member():
     class Sink:
         def _send_prepared(self, message):
             taken.append((message.payload, message.opcode))

@@ -112,7 +112,7 @@ def test_both_close(run, connect):
 
 @pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
 @BY
-def test_the_peer_goes_without_a_word(run, connect, leave, by_run, log):
+def test_a_peer_that_vanishes_is_1006(run, connect, leave, by_run, log):
     async def scenario():
         async with connect(Recorder, by_run=by_run) as session:
             getattr(session.peer, leave)()

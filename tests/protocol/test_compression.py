@@ -85,7 +85,7 @@ def test_the_settings_of_a_view(run, serving, dial, setting, answer):
     run(scenario())
 
 
-def test_the_next_offer_is_taken_where_one_is_declined(run, serving, dial):
+def test_the_next_offer_is_accepted_after_a_declined_one(run, serving, dial):
     offers = (
         "permessage-deflate; server_max_window_bits=7, x-unknown, permessage-deflate; foo,"
         ' permessage-deflate; server_max_window_bits="10"; client_max_window_bits=15, permessage-deflate'
@@ -333,7 +333,7 @@ def test_an_extension_must_decode_to_a_message_within_the_limit(run, connect, ch
 
 @pytest.mark.parametrize("pulls", [False, True], ids=["handed on", "pulled"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
-def test_an_extension_that_wants_to_end_the_process(run, connect, log, error, pulls):
+def test_a_system_exit_of_an_extension_does_not_end_the_server(run, connect, log, error, pulls):
     class Leaving(Odd):
         def decode(self, frame, max_size=None):
             raise error("as the test expects")
@@ -355,7 +355,7 @@ def test_an_extension_that_wants_to_end_the_process(run, connect, log, error, pu
     assert [type(entry.error) for entry in log()] == [error]
 
 
-def test_compression_that_cannot_decompress_for_want_of_memory(run, connect, log, monkeypatch):
+def test_decompression_without_memory_closes_the_connection(run, connect, log, monkeypatch):
     def decompress(self, payload, max_size=None):
         raise MemoryError
 

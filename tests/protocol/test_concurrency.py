@@ -46,7 +46,7 @@ def test_no_more_handlers_run_than_allowed(run, connect, limit):
     run(scenario())
 
 
-def test_one_at_a_time_is_strictly_one_behind_the_other(run, connect):
+def test_one_handler_at_a_time_keeps_strict_order(run, connect):
     class View(Gates):
         MAX_CONCURRENT_MESSAGES = 1
 

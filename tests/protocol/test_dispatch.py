@@ -108,7 +108,7 @@ def test_order_holds_whoever_waits(loop_name, run, data):
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0002])
-def test_replies_of_handlers_that_do_not_wait_come_in_order(run, connect, seconds):
+def test_replies_of_handlers_that_do_not_wait_are_in_order(run, connect, seconds):
     """However long the loop is held by all of them together."""
 
     class View(WebSocketView):

@@ -131,7 +131,7 @@ def test_a_peer_that_does_not_read_is_closed(run, connect, log):
     assert [entry.message for entry in log()] == ["'/': closed, because the peer reads too slowly"]
 
 
-def test_a_peer_that_never_reads_is_gone_in_the_end(run, connect, log):
+def test_a_peer_that_never_reads_is_disconnected(run, connect, log):
     async def scenario():
         async with slow(connect, Closing) as session:
             with pytest.raises(ConnectionClosed):
@@ -159,7 +159,7 @@ def test_a_peer_that_reads_gets_everything(run, connect, view_class):
     run(scenario())
 
 
-def test_the_bytes_that_may_wait(run, connect):
+def test_write_limit_bounds_the_waiting_bytes(run, connect):
     class Roomy(Dropping):
         WRITE_LIMIT = 512 * KIB
 
@@ -219,7 +219,7 @@ def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
     rate=st.floats(0.01, 1000),
     reads=st.lists(st.tuples(st.floats(0, 10), st.integers(0, 2000)), max_size=30),
 )
-def test_no_more_than_the_rate_and_its_burst(rate, reads):
+def test_the_rate_and_its_burst_are_exact(rate, reads):
     limit = RateLimit(rate, 0.0)
     now = taken = 0
     for pause, count in reads:
@@ -245,7 +245,7 @@ def test_the_burst_of_a_second_is_never_refused():
         ({"RATE_LIMIT": -1}, "not -1"),
     ],
 )
-def test_settings_that_make_no_sense(setting, words):
+def test_invalid_settings_are_refused(setting, words):
     with pytest.raises(ValueError, match=words):
         type("Wrong", (WebSocketView,), setting)
 

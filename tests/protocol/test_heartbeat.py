@@ -148,7 +148,7 @@ def test_a_silent_peer_is_dropped(run, connect):
     run(scenario())
 
 
-def test_a_peer_that_says_something_in_time_is_not(run, connect):
+def test_a_peer_that_sends_in_time_is_kept(run, connect):
     class Strict(View):
         PING_INTERVAL = None
         RECEIVE_TIMEOUT = 60

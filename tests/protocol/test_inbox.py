@@ -178,7 +178,7 @@ def test_all_waiters_learn_of_the_end(run):
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
-def test_reading_is_on_hold_while_too_much_waits(run, most, most_bytes):
+def test_reading_pauses_beyond_the_limits(run, most, most_bytes):
     async def scenario():
         inbox, source = inbox_of(most, most_bytes)
         for _ in range(4):

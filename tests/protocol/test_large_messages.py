@@ -20,7 +20,7 @@ from .large import LARGE, MIB, OFFER, Client, Echo, broken, compressed, far_end,
 
 
 @pytest.mark.usefixtures("each_backend")
-def test_messages_of_all_sizes_come_and_go_in_order(run, connect):
+def test_messages_of_all_sizes_keep_their_order(run, connect):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
             client = Client(session.peer)
@@ -119,7 +119,7 @@ def test_no_thread_is_started_for_small_messages(run, connect, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["decode", "compress"])
-def test_others_are_served_meanwhile(run, serving, dial, gate, method):
+def test_other_connections_are_served_meanwhile(run, serving, dial, gate, method):
     async def scenario():
         held = gate(method)
         async with serving(Echo) as server, dial(server, headers=OFFER) as one, dial(server) as other:

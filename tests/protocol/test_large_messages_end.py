@@ -277,7 +277,7 @@ def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
     run(scenario())
 
 
-def test_messages_that_the_loop_compresses_let_others_have_their_turn(run, connect, gate, monkeypatch):
+def test_compression_on_the_loop_lets_other_connections_proceed(run, connect, gate, monkeypatch):
     """A hundred that a large one has held up: they do not leave all at once."""
     monkeypatch.setattr(Line, "FAIR_SHARE", 0)
     turns = 0

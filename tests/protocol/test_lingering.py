@@ -52,7 +52,7 @@ def test_without_half_close_the_transport_closes_once_the_peer_is_quiet(run):
     run(scenario())
 
 
-def test_a_peer_that_reads_slowly_has_patience(run):
+def test_a_slow_reader_is_waited_for(run):
     async def scenario():
         transport, lost = ending(0.02, patience=60)
         transport.sent(1)

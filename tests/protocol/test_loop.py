@@ -20,7 +20,7 @@ class Sleeper:
             raise RuntimeError("slept badly")
 
 
-def test_nobody_is_woken_early(run):
+def test_no_sleeper_is_woken_early(run):
     async def scenario():
         loop = asyncio.get_running_loop()
         woken = asyncio.Queue()
@@ -151,7 +151,7 @@ def test_connections_of_a_thread_share_their_buffer():
     asyncio.run(scenario())
 
 
-def test_threads_end_with_the_one_that_they_work_for():
+def test_threads_end_with_the_thread_of_their_loop():
     workers = []
 
     def work():

@@ -20,7 +20,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 # While a message comes
 
 
-def test_parts_come_before_their_frame_is_complete(run):
+def test_parts_arrive_before_their_frame_is_complete(run):
     async def scenario():
         async with connect_in_memory(Noting, compression=False) as ws:
             view, payload = ws.view, bytes(range(256)) * 300
@@ -271,7 +271,7 @@ def test_an_extension_of_an_application_takes_whole_messages(run):
     run(scenario())
 
 
-def test_views_that_cannot_be(run):
+def test_invalid_views_are_refused(run):
     with pytest.raises(TypeError, match="Both overrides on_stream and on_new_frame, which handle whole messages"):
 
         class Both(WebSocketView):

@@ -24,7 +24,7 @@ class Quiet(WebSocketView):
 # Awaiting
 
 
-def test_it_is_sent_whether_it_is_awaited_or_not(run, connect):
+def test_a_message_is_sent_with_or_without_await(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -148,7 +148,7 @@ def test_control_frames_leave_inside_a_fragmented_message(run, connect):
     run(scenario())
 
 
-def test_a_stream_that_nobody_awaits_leaves_in_its_turn(run, connect):
+def test_an_ignored_stream_leaves_in_its_turn(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -324,7 +324,7 @@ def test_a_close_frame_cuts_off_a_message_in_frames_of_the_view(run, connect):
     run(scenario())
 
 
-def test_an_error_of_an_ignored_stream_is_told(run, connect, caplog):
+def test_an_error_of_an_ignored_stream_is_logged(run, connect, caplog):
     def parts():
         yield "one"
         raise LookupError("no second")

@@ -63,7 +63,7 @@ def test_the_server_shuts_down(run, serving, dial, by_run):
 
 
 @BY
-def test_the_server_shuts_down_and_nobody_ends(run, serving, dial, by_run, monkeypatch):
+def test_a_shutdown_ends_despite_silent_peers_and_endless_hooks(run, serving, dial, by_run, monkeypatch):
     """Neither a peer that is silent, nor a handler or an on_close that waits for ever, holds it up."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.1)
 
@@ -270,7 +270,7 @@ def test_on_close_runs_behind_the_last_handler_that_starts(run, connect):
     run(scenario())
 
 
-def test_messages_that_are_not_handled_in_time_are_told_of(run, connect, log):
+def test_messages_not_handled_in_time_are_logged(run, connect, log):
     class View(Waiting):
         CLOSE_TIMEOUT = 0.1
         MAX_CONCURRENT_MESSAGES = 1
@@ -403,7 +403,7 @@ def test_on_close_runs_although_all_tasks_are_cancelled(run, connect, until, swa
 @pytest.mark.parametrize("loop_name", ["asyncio"])  # uvloop logs an interrupt in a transport's callback
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("hook", ["on_receive", "on_close"])
-def test_an_interrupt_within_a_hook_leaves_nothing_that_does_not_end(runner, connect, hook, waits, loop_name):
+def test_an_interrupt_within_a_hook_leaves_no_endless_task(runner, connect, hook, waits, loop_name):
     """`asyncio.run` cancels all tasks then, and waits for them."""
 
     class View(WebSocketView):

@@ -37,7 +37,7 @@ def messages_in_frames(draw):
 
 
 @given(sent=messages_in_frames(), size=st.sampled_from([1, 7, 1000, 65_537, 2**30]), most=st.sampled_from([0, 2**30]))
-def test_parts_make_up_their_message_however_they_come(codec, sent, size, most):
+def test_the_parts_of_a_message_add_up_to_it(codec, sent, size, most):
     messages, stream, compressed = sent
 
     async def scenario():

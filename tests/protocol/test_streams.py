@@ -228,7 +228,7 @@ def test_a_stream_that_fails_before_its_first_part(run, connect, log, make):
 
 
 @pytest.mark.parametrize("part", [1, None, ["nested"], {"a": 1}])
-def test_a_part_that_is_no_data(run, connect, part):
+def test_an_invalid_part_is_an_error(run, connect, part):
     async def scenario():
         async with connect(Quiet) as session:
             view, peer = session.view, session.peer
@@ -381,7 +381,7 @@ def test_a_stream_is_cancelled_at_the_end_of_the_connection(run, connect, end):
     run(scenario())
 
 
-def test_a_fragmented_message_that_is_never_finished_holds_up_nobody_at_the_end(run, connect):
+def test_an_unfinished_fragmented_message_does_not_delay_the_end(run, connect):
     class View(Quiet):
         async def on_close(self, frame=None):
             with pytest.raises(ConnectionClosed):

@@ -51,7 +51,7 @@ class Keeping(WebSocketView):
 
 
 @pytest.mark.parametrize("way", ["at_once", "wait"])
-def test_a_task_that_is_kept_ends_with_its_handler(run, connect, way):
+def test_a_referenced_task_ends_with_its_handler(run, connect, way):
     async def scenario():
         async with connect(Keeping) as session:
             for number in range(3):
@@ -102,7 +102,7 @@ def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
     run(scenario())
 
 
-def test_a_task_that_nobody_keeps_serves_the_next_message(run, connect):
+def test_an_unreferenced_task_serves_the_next_message(run, connect):
     """As long as handlers do not wait, a connection has one task."""
     if not hasattr(sys, "getrefcount"):
         pytest.skip("nothing tells who keeps a task")

@@ -38,7 +38,7 @@ def test_every_state_names_its_members_where_it_is_explained(name):
     assert [member for member in kind if member.name not in explained] == [], explained
 
 
-def test_the_flags_are_there():
+def test_the_named_flags_exist():
     flags = re.findall(r"^\| `(\w+)` \|", protocol.__doc__.split("Flags\n")[1], re.MULTILINE)
     names = {name for kind in protocol_class().__mro__ for name in vars(kind)}
     annotations = {name for kind in protocol_class().__mro__ for name in vars(kind).get("__annotations__", ())}

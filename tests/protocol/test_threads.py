@@ -82,7 +82,7 @@ def test_close_from_another_loop(run, connect):
     run(scenario())
 
 
-def test_errors_come_back(run, connect):
+def test_errors_reach_the_calling_thread(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -219,7 +219,7 @@ def test_a_send_that_is_on_its_way_when_the_loop_is_closed(run):
     run(scenario())
 
 
-def test_an_error_that_nobody_waits_for_is_logged(run, connect, log, until):
+def test_an_error_without_a_waiter_is_logged(run, connect, log, until):
     def is_logged():
         gc.collect()
         return log()

@@ -182,7 +182,7 @@ def test_close_waits_for_the_owner_and_abort_does_not(run):
     run(scenario())
 
 
-def test_half_of_it_closes_only_where_that_is_possible(run):
+def test_write_eof_follows_can_write_eof(run):
     async def scenario():
         transport = VirtualTransport()
         assert not transport.can_write_eof()

@@ -157,7 +157,7 @@ def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(run, unti
     run(scenario())
 
 
-def test_messages_that_came_before_the_end_are_handled_in_order(run, connect, until):
+def test_messages_before_the_end_are_handled_in_order(run, connect, until):
     class View(Stuck):
         CLOSE_TIMEOUT = 10
 
@@ -243,7 +243,7 @@ def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(run, c
     run(scenario())
 
 
-def test_nothing_is_handled_once_the_view_closes(run, connect, until):
+def test_no_message_is_handled_once_the_view_closes(run, connect, until):
     """Neither what waits for a handler, nor what came in the same read, nor what comes later."""
 
     class View(Stuck):

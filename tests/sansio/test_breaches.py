@@ -245,7 +245,7 @@ def test_messages_before_a_breach_are_given_and_can_be_answered():
     assert client.receive(taken(server)) == [(PONG, b"?"), (TEXT, b"reply"), (CLOSE, b"\x03\xeareserved opcode")]
 
 
-def test_nothing_is_read_any_more():
+def test_bytes_behind_a_breach_are_not_read():
     server = Connection()
     server.receive(b"\x83\x80")
     assert server.receive(frame(TEXT, b"before the answer")) == []
@@ -259,7 +259,7 @@ def test_nothing_is_read_any_more():
     assert server.close_code == 1002
 
 
-def test_nothing_is_sent_any_more():
+def test_messages_behind_a_breach_are_not_sent():
     server = Connection()
     server.receive(b"\x83\x80")
     failed(server)

@@ -68,7 +68,7 @@ def test_a_target_that_cannot_be_sent(target):
 
 
 @given(st.lists(st.integers(1, 40)), st.booleans())
-def test_a_response_may_come_in_any_pieces(sizes, hinted):
+def test_a_response_may_arrive_in_any_pieces(sizes, hinted):
     shaken = begin(subprotocols=["chat"])
     data = (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" if hinted else b"") + response(
         {**SOUND, "Sec-WebSocket-Protocol": "chat"}, content=b"\x81\x02hi"
@@ -104,7 +104,7 @@ def test_a_response_may_come_in_any_pieces(sizes, hinted):
         ({"Sec-WebSocket-Extensions": "="}, "breaks its grammar"),
     ],
 )
-def test_a_101_that_breaks_the_rules(fields, words):
+def test_an_invalid_101_is_an_error(fields, words):
     offers = {
         PERMESSAGE_DEFLATE: Compression().offer(),
         **own("x-own"),
@@ -148,7 +148,7 @@ def test_a_refusal(status):
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("text/plain; charset=utf-8", ": log in\\x0a first"), ("text/html", "")])
-def test_the_words_of_a_refusal_are_part_of_its_error(kind, reason):
+def test_the_text_of_a_refusal_is_part_of_its_error(kind, reason):
     content = b"log in\n first\n" + b" " * 1000
     with pytest.raises(HandshakeRefused) as caught:
         begin().feed(response({"Content-Length": str(len(content)), "Content-Type": kind}, "401 X", content=content))
@@ -211,7 +211,7 @@ SETTINGS = st.builds(
 
 
 @given(SETTINGS, SETTINGS)
-def test_both_ends_agree_on_the_same(client, server):
+def test_both_ends_reach_the_same_agreement(client, server):
     shaken = begin(extensions={PERMESSAGE_DEFLATE: client.offer()})
     _, *lines = shaken.request.decode().split("\r\n")
     fields = [tuple(line.split(": ", 1)) for line in lines if line]

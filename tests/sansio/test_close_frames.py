@@ -155,7 +155,7 @@ def test_both_close_at_the_same_time(client):
 
 
 @ROLES
-def test_closing_again_does_nothing(client):
+def test_a_second_close_does_nothing(client):
     first, second = ends(client)
     first.close(1001, "bye")
     first.close(1002, "again")

@@ -77,7 +77,7 @@ controls = st.tuples(st.sampled_from([PING, PONG]), st.binary(max_size=125))
 @ROLES
 @WAYS
 @given(data=st.data())
-def test_a_conversation_arrives_however_it_is_cut(client, way, data):
+def test_the_division_of_a_stream_does_not_change_a_conversation(client, way, data):
     """Fragmented messages with control frames between the fragments, in a stream cut anywhere."""
     sender, receiver = Connection(client=not client), Connection(client=client)
     expected, pings = [], []
@@ -115,7 +115,7 @@ def test_a_stream_of_single_bytes():
     assert by_receive(server, stream, [1]) == [(PING, b"?"), (TEXT, b"Hello")]
 
 
-def test_opcodes_are_told_by_number_or_name():
+def test_opcodes_are_given_by_number_or_name():
     server = Connection()
     ((opcode, _),) = server.receive(frame(TEXT, b"x"))
     assert opcode == OpCode.TEXT == 1
@@ -312,7 +312,7 @@ def test_control_frames_are_never_compressed():
     assert [opcode for opcode, _ in client.receive(taken(server))] == [PING, PONG, CLOSE]
 
 
-def test_a_message_of_ours_in_fragments_is_compressed_as_one():
+def test_a_sent_message_in_fragments_is_compressed_as_one():
     server, client = deflating(), deflating(client=True)
     for _ in range(2):
         frames = []
@@ -326,7 +326,7 @@ def test_a_message_of_ours_in_fragments_is_compressed_as_one():
         assert [message for message in client.receive(data) if message[0] < PING] == [(TEXT, b"Hello, Hello, ")]
 
 
-def test_the_first_fragment_of_ours_tells_whether_a_message_is_compressed():
+def test_the_first_sent_fragment_decides_on_compression():
     extension = PerMessageDeflate("permessage-deflate", threshold=4)
     server, client = Connection(extensions=[extension]), deflating(client=True)
     for parts, first in (((b"Hel", b"lo, hello"), 0b00000001), ((b"Hello", b"!"), 0b01000001)):
@@ -356,7 +356,7 @@ def test_fragments_for_another_extension_are_gathered():
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
-def test_a_bomb_is_refused_and_nothing_of_it_delivered(fragmented):
+def test_a_bomb_is_refused_without_a_delivery(fragmented):
     server = deflating(max_size=1000)
     bomb = compressed(b"a" * 1001)
     assert len(bomb) < 50
@@ -371,7 +371,7 @@ def test_a_bomb_is_refused_and_nothing_of_it_delivered(fragmented):
 
 
 @pytest.mark.parametrize("size", [999, 1000])
-def test_a_message_that_inflates_to_the_limit_is_taken(size):
+def test_a_message_of_the_maximum_decompressed_size_is_accepted(size):
     assert deflating(max_size=1000).receive(frame(TEXT, compressed(b"a" * size), rsv=RSV1)) == [(TEXT, b"a" * size)]
 
 

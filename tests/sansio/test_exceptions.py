@@ -32,7 +32,7 @@ def test_payload_too_big_is_a_protocol_error():
     assert issubclass(PayloadTooBig, ProtocolError)
 
 
-def test_connection_closed_says_how():
+def test_connection_closed_has_code_and_reason():
     error = ConnectionClosed(4000, "enough")
     assert (error.code, error.reason) == (4000, "enough")
     assert str(error) == "the connection is closed: 4000 enough"
@@ -76,18 +76,18 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_codec_error_has_its_close_code_and_words_for_the_peer(name):
+def test_a_codec_error_has_its_close_code_and_reason(name):
     error = codec_error(getattr(pure, name))
     assert error.close_code == NUMBERS[name]
     assert isinstance(error, PayloadTooBig) is (NUMBERS[name] == 1009)
     assert 0 < len(str(error).encode()) <= 123
 
 
-def test_no_two_codec_errors_have_the_same_words():
+def test_codec_errors_have_distinct_reasons():
     words = {str(codec_error(number)) for number in range(1, len(NUMBERS) + 1)}
     assert len(words) == len(NUMBERS)
 
 
-def test_there_is_no_further_codec_error():
+def test_the_table_has_every_codec_error():
     with pytest.raises(KeyError):
         codec_error(len(NUMBERS) + 1)

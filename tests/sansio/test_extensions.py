@@ -61,7 +61,7 @@ def test_compression_takes_frames(method):
 
 
 @given(st.lists(st.binary(max_size=300) | st.just(b""), min_size=1, max_size=5), st.booleans(), st.booleans())
-def test_messages_come_back(messages, ours_alone, theirs_alone):
+def test_messages_survive_a_round_trip(messages, ours_alone, theirs_alone):
     server = deflate(server_no_context_takeover=ours_alone, client_no_context_takeover=theirs_alone)
     # Our own other end: what the server says of itself, that one says of its peer.
     client = deflate(server_no_context_takeover=theirs_alone, client_no_context_takeover=ours_alone)
@@ -116,19 +116,19 @@ def test_the_context_is_taken_over_or_not():
 
 
 @pytest.mark.parametrize("opcode", [OpCode.CLOSE, OpCode.PING, OpCode.PONG])
-def test_control_frames_stay_as_they_are(opcode):
+def test_control_frames_are_not_changed(opcode):
     extension = deflate()
     frame = Frame(opcode, payload=b"a" * 100)
     assert extension.encode(frame) is frame
     assert extension.decode(frame) is frame
 
 
-def test_messages_without_rsv1_stay_as_they_are():
+def test_messages_without_rsv1_are_not_changed():
     frame = text(b"plain")
     assert deflate().decode(frame) is frame
 
 
-def test_the_frame_that_was_given_stays_as_it_is():
+def test_the_given_frame_is_not_changed():
     extension = deflate()
     frame = text(b"hello " * 20)
     encoded = extension.encode(frame)
@@ -139,7 +139,7 @@ def test_the_frame_that_was_given_stays_as_it_is():
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xff\xff", b"\x06", b"not deflated at all"])
-def test_broken_data_is_an_error_that_says_so(payload):
+def test_corrupt_data_is_an_error(payload):
     with pytest.raises(ExtensionError, match="broken") as caught:
         deflate().decode(text(payload, rsv1=True))
     assert caught.value.close_code == 1002

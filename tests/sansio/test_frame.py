@@ -118,7 +118,7 @@ def test_repr_has_the_header_without_the_payload():
     assert repr(Frame(0, False, rsv1=True, rsv2=True, rsv3=True)) == "<Frame CONTINUATION rsv1 rsv2 rsv3 0 bytes>"
 
 
-def test_replace_leaves_the_original_as_it_is():
+def test_replace_does_not_change_the_original():
     frame = Frame(OpCode.TEXT, False, b"x", rsv2=True)
     other = frame.replace(payload=b"y", rsv1=True)
     assert (other.opcode, other.fin, other.payload, other.rsv1, other.rsv2) == (1, False, b"y", True, True)
@@ -200,7 +200,7 @@ def test_parse_reads_one_frame_and_not_a_byte_more():
 
 
 @pytest.mark.parametrize("missing", range(1, 12))
-def test_parse_leaves_a_stream_that_ends_to_whoever_reads_it(missing):
+def test_parse_raises_the_error_of_a_stream_that_ends(missing):
     data = Frame(OpCode.TEXT, payload=b"Hello").serialize(mask=True)
     with pytest.raises(asyncio.IncompleteReadError):
         parse(data[:-missing])
@@ -215,7 +215,7 @@ def test_parse_leaves_a_stream_that_ends_to_whoever_reads_it(missing):
     payload=st.binary(max_size=200) | st.integers(65530, 65540).map(bytes),
     mask=st.booleans(),
 )
-def test_a_frame_comes_back_from_the_wire(opcode, fin, payload, mask):
+def test_a_serialized_frame_is_parsed_back(opcode, fin, payload, mask):
     if opcode >= OpCode.CLOSE:
         fin, payload = True, payload[:125]
     frame = parse(Frame(opcode, fin, payload).serialize(mask=mask), mask_required=mask)

@@ -219,7 +219,7 @@ def test_headers_with_control_characters_do_not_become_a_request():
         ("v1; v2", ["v1"], None),
     ],
 )
-def test_the_first_of_the_clients_subprotocols_that_is_spoken_is_chosen(offered, spoken, chosen):
+def test_the_first_supported_subprotocol_of_the_client_is_chosen(offered, spoken, chosen):
     acceptance = accept({"Sec-WebSocket-Protocol": offered}, subprotocols=spoken)
     assert acceptance.subprotocol == chosen
     _, headers, _ = parsed(handshake.switching_protocols(acceptance))
@@ -295,7 +295,7 @@ def test_a_foreign_page_may_not(origin, host, options):
     assert refused({"Origin": origin, "Host": host}, **options).status == 403
 
 
-def test_two_origins_are_none_that_is_allowed():
+def test_two_origins_are_refused():
     twice = [("Origin", "http://example.org")]
     assert refused({"Origin": "http://example.org"}, also=twice).status == 403
     allowed = ["http://example.org"]
@@ -347,7 +347,7 @@ def test_a_listed_origin_may_connect(origin, allowed):
         ("http://example.org", ["https://app.example"]),
     ],
 )
-def test_a_list_of_origins_is_all_that_may_connect(origin, allowed):
+def test_a_list_of_origins_is_exhaustive(origin, allowed):
     """The host's own origin has to be in it too."""
     assert refused({"Origin": origin}, allowed_origins=allowed).status == 403
 

@@ -67,7 +67,7 @@ def test_a_message_in_tiny_fragments():
     assert server.failed.close_code == 1009
 
 
-def test_a_header_that_announces_much():
+def test_a_header_with_a_large_length_takes_no_memory():
     """aiohttp: payloads were kept up to a length that would have been refused; here the header is."""
     server = Connection(max_size=MIB)
     header = frame(BINARY)[:1] + b"\xff" + (2**40).to_bytes(8) + bytes(4)
@@ -80,7 +80,7 @@ def test_a_header_that_announces_much():
     assert server.failed.close_code == 1009
 
 
-def test_a_header_that_announces_as_much_as_is_allowed():
+def test_a_header_with_the_maximum_length_takes_no_memory():
     """Memory for a payload is taken as it comes."""
     server = Connection(max_size=2**40)
     with allocated() as memory:

@@ -48,7 +48,7 @@ def test_a_valid_header_is_parsed(case):
 
 
 @given(st.text(st.sampled_from('ab,;="\\ \t\r\n\0é'), max_size=20) | st.text(max_size=20))
-def test_anything_else_is_an_error_and_nothing_worse(header):
+def test_any_other_header_is_an_error(header):
     try:
         offers = parse_offers(header)
     except ValueError as error:
@@ -142,6 +142,6 @@ def test_rsv1_has_one_meaning():
     assert [extension.name for extension in negotiate("p, b, a, q", negotiators)] == ["p", "b", "q"]
 
 
-def test_nothing_is_agreed_to_that_was_not_offered():
+def test_only_offered_extensions_are_agreed():
     assert negotiate("", {"x": accepting("x")}) == []
     assert negotiate(" , ,", {"x": accepting("x")}) == []

@@ -45,7 +45,7 @@ def test_every_opcode_is_either_data_or_control():
 
 
 @pytest.mark.parametrize("kind", [OpCode, CloseCode])
-def test_they_are_numbers(kind):
+def test_opcodes_are_numbers(kind):
     assert issubclass(kind, enum.IntEnum)
     for member in kind:
         assert member == int(member)

@@ -67,7 +67,7 @@ def test_each_request_is_a_line(ask, caplog, data, logged):
     assert f" {status} " in line
 
 
-def test_no_access_log_where_it_is_not_asked_for(ask, caplog):
+def test_the_access_log_is_off_by_default(ask, caplog):
     caplog.set_level("INFO")
     ask(request("/page"))
     assert caplog.records == []
@@ -97,7 +97,7 @@ def test_a_long_reason_of_a_refusal_is_cut_in_the_log(caplog):
         (request("/page"), {"connections": 0}, "503: too many connections: see Limits.connections"),
     ],
 )
-def test_a_refusal_tells_why(ask, caplog, data, limits, words):
+def test_a_refusal_is_logged_with_its_reason(ask, caplog, data, limits, words):
     caplog.set_level("INFO")
     status, address = ask(data, limits=Limits(**limits))
     (record,) = [record for record in caplog.records if record.levelno == logging.INFO]

@@ -46,7 +46,7 @@ async def close(client):
     assert await client.rest() == b"\x88\x00"
 
 
-def test_no_more_connections_than_there_may_be(run, connect, until, caplog):
+def test_connections_are_limited(run, connect, until, caplog):
     async def scenario():
         async with (
             serving(connections=2) as server,
@@ -71,7 +71,7 @@ def test_no_more_connections_than_there_may_be(run, connect, until, caplog):
     assert caplog.messages.count("2 connections are open: more are refused") == 1  # in a minute
 
 
-def test_nobody_is_told_for_long_that_there_is_no_room(run, connect):
+def test_refusals_for_lack_of_room_are_bounded(run, connect):
     """Clients that are turned away may read the reason, a bounded number of them at a time."""
 
     async def scenario():
@@ -95,7 +95,7 @@ def test_nobody_is_told_for_long_that_there_is_no_room(run, connect):
     run(scenario())
 
 
-def test_no_more_connections_from_an_address_than_there_may_be(run, connect, until, caplog):
+def test_connections_of_an_address_are_limited(run, connect, until, caplog):
     async def scenario():
         async with serving(connections_per_address=1) as server, connect(server) as one:
             await upgraded(one)

@@ -73,7 +73,7 @@ def is_served_by(folder, words, **options):
             assert process.wait(30) == 0
 
 
-def test_a_later_signal_ends_it_at_once(folder):
+def test_a_second_signal_ends_the_process_at_once(folder):
     arguments = ("echo.py", "--port", 0, "--shutdown-timeout", 1000)
     with (
         Process(folder, *arguments) as process,
@@ -93,7 +93,7 @@ def test_a_later_signal_ends_it_at_once(folder):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signals_that_come_together_are_one(folder, signum):
+def test_simultaneous_signals_are_one(folder, signum):
     """`timeout` of GNU sends one to the process and one to its group."""
     (folder / "cleaning.py").write_text(
         ONE_VIEW + "\n    async def on_close(self, frame=None):\n        import asyncio\n"
@@ -248,7 +248,7 @@ def test_a_signal_while_the_lifespan_starts(folder):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_systemd_is_told_of_the_service(folder, workers):
+def test_systemd_is_notified(folder, workers):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(folder / "notify"))
         systemd.settimeout(30)

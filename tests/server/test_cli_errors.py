@@ -15,7 +15,7 @@ from .command import ONE_VIEW, fails
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
 
-def test_groups_that_cannot_be(folder):
+def test_invalid_urls_of_groups_are_refused(folder):
     line = fails(folder, "serve", "echo.py", "--groups", "http://localhost")
     assert "--groups: 'http' is not a scheme of a Redis server: write redis://host:6379/0" in line
 

@@ -236,7 +236,7 @@ def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
 
 
 @pytest.mark.usefixtures("without_collector")
-def test_nothing_of_http_stays_behind(run, connect, serve_view, view_class, either_tls):
+def test_a_websocket_keeps_no_object_of_http(run, connect, serve_view, view_class, either_tls):
     """An idle WebSocket must not keep the parser, and no garbage collection be needed for that."""
 
     async def scenario():

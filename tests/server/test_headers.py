@@ -39,7 +39,7 @@ def test_missing(headers):
         headers["origin"]
 
 
-def test_empty_value_is_there(headers):
+def test_an_empty_value_is_kept(headers):
     assert headers.get("x-empty", "?") == ""
     assert headers.getall("x-empty") == [""]
 

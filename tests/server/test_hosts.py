@@ -181,7 +181,7 @@ def test_origins_for_views_that_name_none(run, connect, target, origin, status):
 
 
 @pytest.mark.parametrize("origins", ["https://example.org", ["example.org"], [None]])
-def test_origins_that_cannot_be(run, origins):
+def test_invalid_origins_are_refused(run, origins):
     async def scenario():
         with pytest.raises((TypeError, ValueError), match=r"^allowed_origins "):
             async with serve(ROUTES, port=0, allowed_origins=origins):

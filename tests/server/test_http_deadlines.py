@@ -85,7 +85,7 @@ def test_reads_arm_no_timers(connect):
     assert len(armed) == 1
 
 
-def test_a_connection_that_sends_nothing_is_closed_without_a_word(run, connect, either_tls):
+def test_a_silent_connection_is_closed_without_an_answer(run, connect, either_tls):
     async def scenario():
         ssl = either_tls and either_tls.server
         limits = Limits(head_timeout=0.1)

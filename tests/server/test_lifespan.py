@@ -23,7 +23,7 @@ class Greeting(WebSocketView):
         self.server.state["ended"].append("connection")
 
 
-def test_it_begins_before_the_first_connection_and_ends_after_the_last(run):
+def test_a_lifespan_encloses_all_connections(run):
     ended = []
 
     @contextlib.asynccontextmanager

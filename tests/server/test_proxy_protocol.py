@@ -206,7 +206,7 @@ def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, ca
     assert re.fullmatch(dropped, caplog.messages[0])
 
 
-def test_a_proxy_that_says_nothing_does_not_hold_up_the_end(run, connect, until):
+def test_a_silent_proxy_does_not_delay_the_end(run, connect, until):
     async def scenario():
         async with serving(shutdown_timeout=1000) as server, connect(server) as client:
             await until(lambda: server._handshakes)
@@ -250,7 +250,7 @@ def test_clients_behind_the_proxy_count(run, connect):
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_without_the_option_the_log_tells_of_it(run, connect, caplog, header):
+def test_a_header_without_the_option_is_logged(run, connect, caplog, header):
     caplog.set_level("INFO")
 
     async def scenario():
@@ -262,7 +262,7 @@ def test_without_the_option_the_log_tells_of_it(run, connect, caplog, header):
     assert "a header of the PROXY protocol: serve with proxy_protocol" in caplog.text
 
 
-def test_nobody_is_trusted(run):
+def test_the_proxy_protocol_needs_trusted_proxies(run):
     async def scenario():
         with pytest.raises(ValueError, match="proxy_protocol needs trusted_proxies"):
             async with serving(trusted_proxies=()):

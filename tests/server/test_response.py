@@ -51,7 +51,7 @@ def test_status_without_a_phrase():
 
 
 @pytest.mark.parametrize("status", [0, 101, 199, 600])
-def test_status_that_is_not_final(status):
+def test_an_interim_status_is_refused(status):
     with pytest.raises(ValueError, match=str(status)):
         HttpResponse(status=status)
 
@@ -65,7 +65,7 @@ def test_control_character_in_a_header(character):
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "\xe9"])
-def test_name_that_is_no_token(name):
+def test_an_invalid_field_name_is_refused(name):
     with pytest.raises(ValueError, match="cannot name"):
         HttpResponse(headers=[(name, "x")])
 

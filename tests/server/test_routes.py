@@ -125,7 +125,7 @@ def test_invalid_routes_are_refused(urlpatterns):
         ("/<path:p>/edit", "/" + "/edi" * 8000),
     ],
 )
-def test_a_path_that_almost_matches_takes_no_long_time(pattern, url):
+def test_a_near_match_is_fast(pattern, url):
     routes = Routes([path(pattern, view)])
     start = time.thread_time()
     assert routes.match(url) is None

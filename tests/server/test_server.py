@@ -347,7 +347,7 @@ def test_closing_twice(run):
     run(scenario())
 
 
-def test_closing_says_goodbye_to_websockets(run, either_tls):
+def test_closing_sends_close_frames(run, either_tls):
     async def scenario():
         ssl = either_tls and either_tls.server
         async with serve(Echo, port=0, ssl=ssl) as server:
@@ -380,7 +380,7 @@ def test_closing_does_not_wait_for_ever_for_websockets(run, connect):
     run(scenario())
 
 
-def test_connections_are_those_that_are_open(run, until):
+def test_connections_lists_the_open_views(run, until):
     async def scenario():
         async with serve(Echo, port=0) as server:
             assert server.connections == []

@@ -135,7 +135,7 @@ def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, mon
     assert "1 did not end when cancelled, and were abandoned: the page at '/slow'" in caplog.messages
 
 
-def test_a_tls_handshake_that_has_not_begun_holds_up_nothing(run, tls, until):
+def test_a_tls_handshake_that_has_not_begun_does_not_delay_the_end(run, tls, until):
     async def scenario():
         async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
             with socket.create_connection(("127.0.0.1", running.port)):

@@ -135,6 +135,6 @@ def test_methods_may_be_one():
 
 
 @pytest.mark.parametrize("methods", ["GET, POST", "", ["GET", 1], [""], "GET POST"])
-def test_methods_that_are_none(methods):
+def test_invalid_methods_are_refused(methods):
     with pytest.raises(ValueError, match=r"is not an HTTP method; write methods=\[\"GET\"\]"):
         path("/", view, methods=methods)

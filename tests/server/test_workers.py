@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_is_started_again(folder, client):
 
 
 @pytest.mark.parametrize("where", ["port", "uds"])
-def test_a_hangup_replaces_the_workers_and_refuses_nobody(folder, where):
+def test_a_hangup_replaces_the_workers_without_a_refusal(folder, where):
     """Clients come all the time, and are served; those who are connected get 1012."""
     address = ("--port", 0) if where == "port" else ("--uds", "duck.sock")
 

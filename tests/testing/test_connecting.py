@@ -70,7 +70,7 @@ def test_messages_on_any_loop(run):
     run(scenario())
 
 
-def test_a_test_that_is_no_coroutine(websocket):
+def test_with_serves_a_synchronous_test(websocket):
     with websocket(Echo) as ws:
         ws.send("hello")
         assert ws.recv() == "hello"
@@ -220,7 +220,7 @@ def test_errors_of_hooks_fail_the_test_with_their_traceback():
     asyncio.run(scenario())
 
 
-def test_errors_of_two_connections_are_told_apart():
+def test_errors_belong_to_their_connection():
     async def scenario():
         async with connect(Echo) as sound, connect(Echo, raise_errors=False) as broken:
             await broken.send("fail")

@@ -65,7 +65,7 @@ def test_a_client_that_does_not_answer():
     run(scenario())
 
 
-def test_a_test_that_is_no_coroutine():
+def test_virtual_time_in_a_synchronous_test():
     with connect(Ticker, timeout=600, loop_factory=VirtualTimeLoop) as ws:
         assert [ws.recv(), ws.recv()] == ["tick", "tick"]
         ws.stop_reading()

@@ -102,7 +102,7 @@ def test_characters_that_are_not_of_latin_1_are_shown_as_well(character):
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_no_message_is_an_empty_one(format_):
+def test_a_missing_message_is_an_empty_line(format_):
     assert format_() == format_(None, "") == format_(None, "x").removesuffix("x")
 
 
@@ -132,7 +132,7 @@ def test_log_message_logs_at_info(caplog):
     assert "100 %s [OPEN]" in record.getMessage()
 
 
-def test_log_message_formats_nothing_when_nobody_listens(caplog):
+def test_log_message_formats_nothing_while_its_level_is_off(caplog):
     class Unformattable(list):
         def __iter__(self):
             raise AssertionError("formatted")
@@ -157,7 +157,7 @@ def test_a_refusal_is_logged_with_its_fields_and_its_setting(caplog):
     assert plain == "- /chat [WebSocket] [REFUSED] 400 malformed"
 
 
-def test_the_access_log_is_off_until_it_is_asked_for(caplog):
+def test_the_access_log_is_off_by_default(caplog):
     class Unformattable:
         def __getattr__(self, name):
             raise AssertionError(f"looked at {name}")

@@ -216,7 +216,7 @@ def test_a_receive_loop_that_calls_the_usual_one(run, connect):
     run(scenario())
 
 
-def test_a_receive_loop_that_ends_ends_the_connection(run, connect, log):
+def test_the_end_of_a_receive_loop_ends_the_connection(run, connect, log):
     """Nobody would read on."""
 
     class View(Recorder):

@@ -196,7 +196,7 @@ def test_a_setting_may_be_computed(run, serving, dial, connect, log):
     assert "View.MAX_FRAME_SIZE is bytes" in entry.message
 
 
-def test_a_class_that_counts_its_connections_is_still_looked_at(run, connect):
+def test_a_class_that_counts_its_connections_is_still_checked(run, connect):
     class View(Recorder):
         count = 0
 

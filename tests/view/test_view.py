@@ -48,7 +48,7 @@ def test_on_receive_gets_bytes_and_the_opcode(run, connect):
     run(scenario())
 
 
-def test_fragments_come_as_one_message(run, connect):
+def test_fragments_are_delivered_as_one_message(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             session.peer.send(
@@ -99,7 +99,7 @@ def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive"])
-def test_a_hook_that_gives_nothing_to_await(run, connect, log, hook):
+def test_a_plain_function_as_hook_is_an_error(run, connect, log, hook):
     View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
 
     async def scenario():
@@ -213,7 +213,7 @@ def test_views_share_no_state(run, serving, dial):
     run(scenario())
 
 
-def test_nothing_is_left_of_a_connection_that_has_ended(run, serving, dial):
+def test_an_ended_connection_leaves_nothing(run, serving, dial):
     async def scenario():
         left = []
         async with serving(Recorder) as server:
@@ -251,7 +251,7 @@ def test_a_connection_is_logged_from_open_to_close(run, connect, caplog):
     assert "/ [WebSocket] [CLOSE] 4000 bye\\x1b[31m\\x0a!" in closed
 
 
-def test_a_breach_is_logged_with_its_words(run, connect, caplog):
+def test_a_breach_is_logged_with_its_reason(run, connect, caplog):
     async def scenario():
         async with connect(Recorder) as session:
             session.peer.write(b"\x83\x80")
