@@ -2,6 +2,7 @@
 
 import base64
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -11,6 +12,7 @@ _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
 _PRINTABLE = "".join(map(chr, range(128)))
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
 class Address(NamedTuple):
@@ -44,30 +46,7 @@ class Address(NamedTuple):
         """
         if not isinstance(url, str):
             raise TypeError(f"a URL is a str, not {url!r}")
-        if re.search(r"[\x00-\x20\x7f]", url):
-            raise ValueError(f"{url!r} has a space or a control character: percent-encode it")
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:  # brackets without an IPv6 address
-            raise ValueError(f"{url!r} is not a URL: {error}") from None
-        scheme = _SCHEMES.get(parts.scheme.lower())
-        if scheme is None or not parts.hostname:
-            raise ValueError(f"{url!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
-        if "#" in url:
-            raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
-        try:
-            host = _host(parts.hostname)
-            port = parts.port
-        except (UnicodeError, ValueError) as error:
-            raise ValueError(f"{url!r} has an invalid host or port: {error}") from None
-        secure = scheme == "wss"
-        target = quote(parts.path or "/", _SAFE) + (f"?{quote(parts.query, _SAFE)}" if parts.query else "")
-        credentials = None
-        if parts.username is not None:
-            credentials = unquote(parts.username), unquote(parts.password or "")
-            if ":" in credentials[0]:  # RFC 7617, section 2
-                raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
-        return cls(secure, host, _PORTS[secure] if port is None else port, target, credentials)
+        return _parse(url)
 
     @property
     def netloc(self) -> str:
@@ -120,3 +99,31 @@ def _host(name: str) -> str:
     if ".." in name or name.startswith(".") or (len(name) > 63 and max(map(len, name.split("."))) > 63):
         raise ValueError("a label of the name is empty or has more than 63 characters")
     return name
+
+
+@lru_cache  # parsing takes a tenth of a connect, and most programs connect to few URLs
+def _parse(url: str) -> Address:
+    if _UNPRINTABLE.search(url):
+        raise ValueError(f"{url!r} has a space or a control character: percent-encode it")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets without an IPv6 address
+        raise ValueError(f"{url!r} is not a URL: {error}") from None
+    scheme = _SCHEMES.get(parts.scheme.lower())
+    if scheme is None or not parts.hostname:
+        raise ValueError(f"{url!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
+    if "#" in url:
+        raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
+    try:
+        host = _host(parts.hostname)
+        port = parts.port
+    except (UnicodeError, ValueError) as error:
+        raise ValueError(f"{url!r} has an invalid host or port: {error}") from None
+    secure = scheme == "wss"
+    target = quote(parts.path or "/", _SAFE) + (f"?{quote(parts.query, _SAFE)}" if parts.query else "")
+    credentials = None
+    if parts.username is not None:
+        credentials = unquote(parts.username), unquote(parts.password or "")
+        if ":" in credentials[0]:  # RFC 7617, section 2
+            raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
+    return Address(secure, host, _PORTS[secure] if port is None else port, target, credentials)

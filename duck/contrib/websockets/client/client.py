@@ -12,6 +12,7 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
+from ..codec import type_version
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
@@ -59,6 +60,8 @@ _SETTINGS = {
     "write_limit": "WRITE_LIMIT",
 }
 """Keywords of a client by the setting that each of them sets."""
+
+_NO_HEADERS = ResponseHeaders()
 
 
 class Options(TypedDict, total=False):
@@ -153,23 +156,26 @@ class WebSocketClient(WebSocketEndpoint):
         super().__init__()
         self._address = Address.parse(url)
         self.url = self._address.url
-        self.response_headers = ResponseHeaders()
-        given: dict[str, Any] = dict(options)
-        for name in options.keys() & _SETTINGS.keys():
-            setattr(self, _SETTINGS[name], given.pop(name))
-        for name in given.keys() - Route.__dataclass_fields__.keys():
-            raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
-        self._route = Route(**given)
+        self.response_headers = _NO_HEADERS
+        route: dict[str, Any] = {}
+        for name, value in options.items():
+            if (setting := _SETTINGS.get(name)) is not None:
+                setattr(self, setting, value)
+            elif name in Route.__dataclass_fields__:
+                route[name] = value
+            else:
+                raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
+        self._route = Route(**route)
 
     def _check_class(self) -> None:
         """Checks the class again if it has changed since the last check, as a view does."""
         cls = type(self)
-        if not cls._definition.is_that_of(cls):
+        if cls._definition.version != type_version(cls) and not cls._definition.is_that_of(cls):
             cls._definition = Definition(cls, cls._definition.base)
         for name in cls._definition.computed:
             BY_NAME[name].check(cls.__name__, getattr(self, name))
         limit: Any = self.OPEN_TIMEOUT
-        if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
+        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
             raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is a number of seconds, or None for no limit, not {limit!r}")
 
     # Opening and closing

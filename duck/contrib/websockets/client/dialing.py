@@ -36,6 +36,8 @@ def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
     Raises:
         TypeError: The fields are not pairs of str.
     """
+    if headers == ():
+        return ()
     given: Any = headers.items() if isinstance(headers, Mapping) else headers
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"headers are a mapping of names to values, or pairs of them, not {given!r}")
@@ -46,9 +48,9 @@ def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, it would take four times the instructions
 class Route:
-    """The way to a server; `Options` explains each field."""
+    """The way to a server; `Options` explains each field. It does not change."""
 
     ssl: tls.SSLContext | bool | None = None
     server_hostname: str | None = None
@@ -65,8 +67,7 @@ class Route:
         if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
         self._check_ways()
-        pairs = pairs_of(self.headers)
-        object.__setattr__(self, "headers", pairs)
+        self.headers = pairs = pairs_of(self.headers)
         if self.origin is not None and any(name.lower() == "origin" for name, _ in pairs):
             raise ValueError("both origin and headers have an Origin: leave one out")
         if self.cookies is not None and not isinstance(self.cookies, Mapping):
@@ -76,14 +77,14 @@ class Route:
                 raise ValueError(f"the cookie {name!r}: {value!r} would be misread: percent-encode ; and =")
 
     def _check_ways(self) -> None:
-        if not (self.ssl is None or isinstance(self.ssl, tls.SSLContext | bool)):
+        if not (self.ssl is None or isinstance(self.ssl, (tls.SSLContext, bool))):
             raise TypeError(f"ssl is an ssl.SSLContext, False or None, not {self.ssl!r}")
         if not (self.sock is None or isinstance(self.sock, socket.socket)):
             raise TypeError(f"sock is a connected socket.socket, not {self.sock!r}")
-        if not (self.proxy is None or isinstance(self.proxy, str | bool)):
+        if not (self.proxy is None or isinstance(self.proxy, (str, bool))):
             raise TypeError(f"proxy is a URL, True for the environment's, or None for none, not {self.proxy!r}")
-        ways = {"unix": self.unix, "sock": self.sock, "proxy": isinstance(self.proxy, str) and self.proxy}
-        chosen = [name for name, value in ways.items() if value]
+        ways = ("unix", self.unix), ("sock", self.sock), ("proxy", isinstance(self.proxy, str) and self.proxy)
+        chosen = [name for name, value in ways if value]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are different ways to a server: choose one")
 

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from ..codec import FIN, ReceiveBuffer
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
-from .transports import backlog, end_stream
+from .transports import NO_BACKLOG, backlog, end_stream
 
 __all__ = ["Closing", "Drain"]
 
@@ -54,6 +54,8 @@ class Owner(Protocol):
     def buffer(self) -> ReceiveBuffer: ...
     @property
     def lost(self) -> bool: ...
+    @property
+    def fd(self) -> int: ...
     def eof_received(self) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
@@ -78,7 +80,8 @@ class Closing:
     def __init__(self, owner: Owner, timeout: float) -> None:
         self._owner = owner
         self._timeout = timeout
-        self._backlog = backlog(owner.transport)
+        # The system is asked for more than the transport knows only at the first look: most connections end before.
+        self._backlog = backlog(owner.transport) if owner.transport.get_write_buffer_size() else NO_BACKLOG
         self._progress = owner.loop.time()  # time of the peer's last progress
         self._timer = owner.loop.call_later(timeout / _SAMPLES, self._check)
         self._step = _Step.EXCHANGING
@@ -100,8 +103,10 @@ class Closing:
     def close(self) -> None:
         """Closes the transport after its waiting bytes have left."""
         self._step = _Step.CLOSED
-        self._owner.transport.close()
-        if not self._owner.lost:
+        owner = self._owner
+        has_to_wait = owner.fd < 0 or owner.transport.get_write_buffer_size() > 0
+        owner.transport.close()
+        if has_to_wait and not owner.lost:
             self._wait(min(self._timeout, self.LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:

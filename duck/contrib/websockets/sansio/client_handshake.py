@@ -15,6 +15,7 @@ import base64
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeRefused, InvalidHandshake
@@ -38,6 +39,7 @@ _MOST_QUOTED = 200  # bytes of a refusal's text that are quoted in the error
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
+_TOKEN = re.compile(TOKEN)
 _TARGET = re.compile(r"/[!-~]*")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _RESERVED = frozenset(
@@ -65,6 +67,9 @@ class ResponseHeaders(Mapping[str, str]):
 
     def __init__(self, fields: Fields = ()) -> None:
         self.fields = tuple(fields)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.fields:
+            self._values.setdefault(name.lower(), []).append(value)
 
     def __getitem__(self, name: str) -> str:
         """Returns the values of a name, joined by commas (RFC 9110, section 5.3)."""
@@ -74,18 +79,17 @@ class ResponseHeaders(Mapping[str, str]):
         return ", ".join(values)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.lower() for name, _ in self.fields))
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len({name.lower() for name, _ in self.fields})
+        return len(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.get_all(name))
+        return isinstance(name, str) and name.lower() in self._values
 
     def get_all(self, name: str) -> list[str]:
         """Returns each value of a name, in order, for fields such as `Set-Cookie`, which must not be joined."""
-        name = name.lower()
-        return [value for key, value in self.fields if key.lower() == name]
+        return [*self._values.get(name.lower(), ())]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.fields)!r})"
@@ -146,32 +150,27 @@ class ClientHandshake:
     def _request(self, target: str, host: str, headers: Fields) -> bytes:
         if not _TARGET.fullmatch(target):
             raise ValueError(f"{target!r} is not a request target: start it with a slash, and percent-encode it")
-        fields = [
-            ("Host", host),
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Key", self._key),
-            ("Sec-WebSocket-Version", str(VERSION)),
-        ]
+        lines = [f"GET {target} HTTP/1.1"]
+        names = {name.lower(): name for name, _ in headers}
+        if reserved := _RESERVED.intersection(names):
+            raise ValueError(f"{names[min(reserved)]} is set by the handshake: remove it from the headers")
+        if "host" not in names:
+            lines.append(_line("Host", host))
+        lines += (
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {self._key}",
+            f"Sec-WebSocket-Version: {VERSION}",
+        )
         for name in self._subprotocols:
-            if not re.fullmatch(TOKEN, name):
+            if not _TOKEN.fullmatch(name):
                 raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
         if self._subprotocols:
-            fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+            lines.append(f"Sec-WebSocket-Protocol: {', '.join(self._subprotocols)}")
         if self._offers:
-            offers = ", ".join(format_extension(name, offer.parameters) for name, offer in self._offers.items())
-            fields.append(("Sec-WebSocket-Extensions", offers))
-        for name, _ in headers:
-            if name.lower() in _RESERVED:
-                raise ValueError(f"{name} is set by the handshake: remove it from the headers")
-            if name.lower() == "host":
-                fields = [field for field in fields if field[0] != "Host"]
-        lines = [f"GET {target} HTTP/1.1"]
-        for name, value in (*fields, *headers):
-            if not re.fullmatch(TOKEN, name) or not _VALUE.fullmatch(value):
-                advice = "remove control characters, and percent-encode those beyond Latin-1"
-                raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: {advice}")
-            lines.append(f"{name}: {value}")
+            offers = [format_extension(name, offer.parameters) for name, offer in self._offers.items()]
+            lines.append(f"Sec-WebSocket-Extensions: {', '.join(offers)}")
+        lines += [_line(name, value) for name, value in headers]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def feed(self, data: bytes) -> Agreement | None:
@@ -239,15 +238,19 @@ class ClientHandshake:
             raise InvalidHandshake(str(error), response.status, headers) from None
 
     def _chosen_subprotocol(self, headers: ResponseHeaders) -> str | None:
-        chosen = headers.get("sec-websocket-protocol")
-        if chosen is not None and chosen not in self._subprotocols:
+        if "sec-websocket-protocol" not in headers:
+            return None
+        chosen = headers["sec-websocket-protocol"]
+        if chosen not in self._subprotocols:
             raise ValueError(f"the server chose the subprotocol {chosen!r}, which was not offered")
         return chosen
 
     def _agreed_extensions(self, headers: ResponseHeaders) -> list[Extension]:
         """Returns the extensions of the response (section 9.1), each of which must match its offer."""
+        if "sec-websocket-extensions" not in headers:
+            return []
         agreed: dict[str, Extension] = {}
-        for name, parameters in parse_offers(headers.get("sec-websocket-extensions", "")):
+        for name, parameters in parse_offers(headers["sec-websocket-extensions"]):
             offer = self._offers.get(name)
             if offer is None or name in agreed:
                 raise ValueError(f"the server chose the extension {name!r}, which was not offered")
@@ -272,20 +275,19 @@ class _Response:
     """
 
     def __init__(self, head: bytes) -> None:
-        from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
+        new_parser, parser_upgrade, parser_error = _httptools()
         self._fields: list[tuple[str, str]] = []
         self._body = bytearray()
         self._is_head = False
         self._complete = False
-        self._parser_error: type[Exception] = HttpParserError
-        self._parser: httptools.HttpResponseParser = HttpResponseParser(self)
+        self._parser_error = parser_error
+        self._parser = new_parser(self)
         self.status = 0
         try:
             self._parser.feed_data(head)
-        except HttpParserUpgrade:
+        except parser_upgrade:
             pass
-        except HttpParserError as error:
+        except parser_error as error:
             if not self._is_head:  # else a 101 response without Upgrade, which the parser rejects after its head
                 raise InvalidHandshake(f"the response is not HTTP/1.1: {error}") from None
         self.status = self._parser.get_status_code()
@@ -329,6 +331,22 @@ class _Response:
 
     def on_message_complete(self) -> None:
         self._complete = True
+
+
+@cache  # an import statement takes as long as the rest of the parsing
+def _httptools() -> "tuple[type[httptools.HttpResponseParser], type[Exception], type[Exception]]":
+    """Returns the parser and its exceptions: for a response that upgrades the connection, and for an invalid one."""
+    from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+    return HttpResponseParser, HttpParserUpgrade, HttpParserError
+
+
+def _line(name: str, value: str) -> str:
+    """Returns a header field as a line of the request; raises ValueError if it cannot be sent."""
+    if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        advice = "remove control characters, and percent-encode those beyond Latin-1"
+        raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: {advice}")
+    return f"{name}: {value}"
 
 
 def _has_token(value: str, token: str) -> bool:

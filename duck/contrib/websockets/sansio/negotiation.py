@@ -37,6 +37,7 @@ class ClientOffer(NamedTuple):
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(TOKEN)
 _NAME = re.compile(rf"[ \t]*({TOKEN})[ \t]*")
 _PARAMETER = re.compile(rf';[ \t]*({TOKEN})[ \t]*(?:=[ \t]*(?:({TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*)?', re.DOTALL)
 _NOTHING = re.compile(r"[ \t]*")
@@ -76,7 +77,7 @@ def _value(token: str | None, quoted: str | None, at: int) -> str | None:
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
-    if re.fullmatch(TOKEN, value) is None:
+    if _TOKEN.fullmatch(value) is None:
         raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is not a token")
     return value
 
@@ -88,7 +89,7 @@ def format_extension(name: str, parameters: Parameters) -> str:
         ValueError: A name or value is not a token.
     """
     for word in (name, *(word for parameter in parameters for word in parameter)):
-        if word is not None and re.fullmatch(TOKEN, word) is None:
+        if word is not None and _TOKEN.fullmatch(word) is None:
             raise ValueError(f"Sec-WebSocket-Extensions consists of tokens (RFC 9110, section 5.6.2), not {word!r}")
     return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)])
 
