@@ -462,7 +462,7 @@ def test_messages_on_their_way():
     copy = Message.from_bytes(message.to_bytes())
     assert (copy.opcode, copy.payload, copy.origin, copy.excluded) == (2, b"\x00payload", b"8 bytes!", 7)
     for data in (b"", b"\x01short", b"\x09" + bytes(16)):
-        with pytest.raises(ValueError, match="no message"):
+        with pytest.raises(ValueError, match="not a message"):
             Message.from_bytes(data)
 
 

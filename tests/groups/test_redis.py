@@ -135,7 +135,7 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
             for peer in peers:
                 assert [await peer.message() for _ in range(2)] == ["hello", "again"]
             (entry,) = log()
-            assert entry.message.startswith(f"Redis at {own_redis.url} is away")
+            assert entry.message.startswith(f"Redis at {own_redis.url} is unavailable")
         await rooms.close()
 
     run(scenario())
@@ -166,7 +166,7 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
         run(scenario())
     assert len({*map(id, backoffs)}) == 1
     (entry,) = log()
-    assert "is away" in entry.message and "Authentication required" in entry.message
+    assert "is unavailable" in entry.message and "Authentication required" in entry.message
 
 
 def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
@@ -193,7 +193,8 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
                 for peer in one:
                     while (message := await peer.message()) != "after":
                         assert message == "meanwhile"
-            assert [entry.message.partition(" is away")[0] for entry in log()] == [f"Redis at {own_redis.url}"] * 2
+            named = [entry.message.partition(" is unavailable")[0] for entry in log()]
+            assert named == [f"Redis at {own_redis.url}"] * 2
         await rooms.close()
 
     run(scenario())

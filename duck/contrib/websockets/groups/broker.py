@@ -1,9 +1,10 @@
-"""The protocols that a broker implements. A broker carries the messages of a group between processes.
+"""The interfaces of a broker, which carries the messages of groups between event loops and processes.
 
     Groups.publish -> BrokerConnection.publish ... BrokerConnection -> Handler.received -> members
 
-`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, given to `Groups`. Those of
-`HistoryConnection` and `PresenceConnection` are needed only for groups with a history and for members with data.
+`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, passed to `Groups`. The
+methods of `HistoryConnection` and `PresenceConnection` are needed only for groups with a history and for members with
+data.
 """
 
 import asyncio
@@ -56,13 +57,13 @@ class MessageId(NamedTuple):
 
 
 class Message:
-    """A message on its way to the members of a group.
+    """A message for the members of a group.
 
     Args:
         opcode: TEXT or BINARY.
         payload: Bytes; UTF-8 for TEXT.
         origin: 8 bytes that identify the loop of the excluded connection.
-        excluded: That loop's number for the excluded connection; 0 for none.
+        excluded: The number of the excluded connection in that loop; 0 for none.
 
     Attributes:
         id: The position in the group's history; None without a history.
@@ -79,7 +80,7 @@ class Message:
         self._prepared: Prepared | None = None
 
     def prepared(self, stamp: Callable[[bytes, str], Data] | None = None) -> Prepared:
-        """The message encoded for all connections of this process; see `stamp` of `Groups`."""
+        """Returns the message encoded for all connections of this process; see `stamp` of `Groups`."""
         if self._prepared is None:
             payload: Data = self.payload
             if stamp is not None and self.id is not None:
@@ -88,7 +89,7 @@ class Message:
         return self._prepared
 
     def to_bytes(self) -> bytes:
-        """The message in bytes, for a broker: opcode, origin, number of the excluded connection, payload."""
+        """Returns the message as bytes for a broker: opcode, origin, number of the excluded connection, payload."""
         return b"%c%b%b%b" % (self.opcode, self.origin, self.excluded.to_bytes(8), self.payload)
 
     @classmethod
@@ -99,7 +100,7 @@ class Message:
             ValueError: The bytes have another format.
         """
         if len(data) < _HEAD or data[0] not in (1, 2):
-            raise ValueError("no message of a group")
+            raise ValueError("not a message of a group")
         return cls(data[0], data[_HEAD:], data[1:9], int.from_bytes(data[9:_HEAD]))
 
 
@@ -116,7 +117,7 @@ class Past(NamedTuple):
 
 
 class Handler(Protocol):
-    """The receiver of a broker's messages in one event loop. All methods are called in the thread of that loop.
+    """The receiver of a broker's messages in one event loop, in whose thread all methods are called.
 
     Attributes:
         origin: 8 bytes that identify the loop.
@@ -128,10 +129,16 @@ class Handler(Protocol):
         """Handles a message of a subscribed group."""
 
     def interrupted(self, group: str, /) -> None:
-        """Handles a gap: messages of the group may have been missed; delivery has resumed."""
+        """Handles a gap: messages of the group may have been missed, and delivery has resumed."""
 
     def changed(self, group: str, joined: dict[str, str], left: dict[str, str], /) -> None:
-        """Handles a change of presence in a subscribed group: JSON by the id of an entry."""
+        """Handles a change of presence in a subscribed group.
+
+        Args:
+            group: The name of the group.
+            joined: The data, as JSON, of new and changed entries by their ids.
+            left: The data of entries that have ended.
+        """
 
 
 class BrokerConnection(Protocol):
@@ -147,8 +154,8 @@ class BrokerConnection(Protocol):
     async def subscribe(self, group: str) -> None:
         """Subscribes the handler to a group.
 
-        Returns once its messages are delivered. If the broker is away it returns at once, and `Handler.interrupted`
-        reports the start of the delivery.
+        Returns once its messages are delivered. If the broker is unavailable it returns at once, and
+        `Handler.interrupted` reports the start of the delivery.
         """
 
     def unsubscribe(self, group: str) -> None:
@@ -159,7 +166,7 @@ class BrokerConnection(Protocol):
 
 
 class HistoryConnection(BrokerConnection, Protocol):
-    """A broker that keeps the last messages of each group, and gives all messages ids."""
+    """The connection of a broker that keeps the last messages of each group, and assigns ids to all messages."""
 
     async def position(self, group: str) -> MessageId | None:
         """Returns the id of the last message; None if none is kept.
@@ -178,7 +185,7 @@ class HistoryConnection(BrokerConnection, Protocol):
 
 
 class PresenceConnection(BrokerConnection, Protocol):
-    """A broker that keeps entries of present members, until they are removed or their process has died.
+    """The connection of a broker that keeps entries of present members, until they are removed or their process dies.
 
     The id of an entry begins with the `Handler.origin` of its loop in hexadecimal, and a dot.
     """
@@ -186,8 +193,8 @@ class PresenceConnection(BrokerConnection, Protocol):
     def enter(self, group: str, entry: str, data: str, /) -> Awaitable[None]:
         """Adds an entry, or replaces its data.
 
-        Returns at once. The result is done when others see the entry, or when the broker is away. It then adds the
-        entry on its own later.
+        Returns at once. The result completes when others see the entry, or when the broker is unavailable; then the
+        entry is added later without another call.
         """
         raise NotImplementedError
 
@@ -204,14 +211,14 @@ class PresenceConnection(BrokerConnection, Protocol):
 
 
 class Broker(Protocol):
-    """A carrier between processes, created before any loop runs, and used by all loops and threads of a process."""
+    """A broker, created before any loop runs, and used by all loops and threads of a process."""
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> BrokerConnection:
         """Returns a connection for the loop; it may connect on first use."""
         raise NotImplementedError
 
     def publish_sync(self, group: str, message: Message) -> None:
-        """`BrokerConnection.publish` for threads without a loop; blocks.
+        """As `BrokerConnection.publish`, for threads without a loop; blocks.
 
         Raises:
             BrokerError: The broker has not taken the message, or the outcome is unknown.

@@ -27,11 +27,11 @@ Result = TypeVar("Result")
 
 
 class Groups:
-    """Groups of connections, by name. A member leaves automatically at the end of its connection, however caused.
+    """Groups of connections, by name. A member leaves automatically when its connection ends, for any reason.
 
     Create it before any loop runs. All handlers, threads and loops of a process may use it. Every member gets the
-    messages of one publisher in their order, each at most once. No member waits for a slow one, to which its view's
-    `SLOW_CONSUMER` applies.
+    messages of one publisher in their order, each at most once. A slow member does not delay the others; the
+    `SLOW_CONSUMER` of its view applies to it.
 
     Args:
         broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path` or
@@ -39,14 +39,14 @@ class Groups:
             which needs the extra `redis`; or a custom broker.
         prefix: The prefix of channel names at a Redis server.
         timeout: Seconds that a call may wait for the broker.
-        history: Messages kept for each group, with which members catch up; 0 for none. All processes of a Redis server
-            need the same value.
+        history: Messages that are kept for each group, with which members catch up; 0 for none. All processes that use
+            a Redis server need the same value.
         history_ttl: Seconds after the last message of a group until its history expires.
         stamp: Adds the id of a message to the payload that members get, so that a client can pass it as `since` when it
             returns: called with the payload and the id, returns the payload to send. Requires a history.
         presence_ttl: Seconds until the members of a dead process are no longer present.
-        announce: Tells members of each change of presence in their group: called once for each process (strictly, each
-            event loop) with a `PresenceChange`, returns the text to send to the members there, or None for nothing.
+        announce: Announces changes of presence to the members of a group. Called with each `PresenceChange`, once for
+            each event loop with members; returns the message to send to these members, or None.
 
     Raises:
         ImportError: redis-py is not installed.
@@ -96,9 +96,9 @@ class Groups:
     async def join(self, member: Member, group: str, *, since: str | None = None, data: Any = None) -> bool:
         """Adds a connection to a group. For a member, it only replaces the data.
 
-        Returns once messages of the group reach the member, after `timeout` seconds at most. If the broker is away the
-        member is added too, and its `on_gap` is called when messages come. A history is sent as fast as the peer reads
-        it; the rest after `timeout` is sent at once, and `SLOW_CONSUMER` applies.
+        Returns once messages of the group reach the member, after `timeout` seconds at most. If the broker is
+        unavailable, the member is added nevertheless, and its `on_gap` is called once messages are delivered. A history
+        is sent as fast as the peer reads it; the rest after `timeout` is sent at once, and `SLOW_CONSUMER` applies.
 
         Args:
             member: A view, or another end of a connection.
@@ -109,10 +109,11 @@ class Groups:
                 leaves its presence as it is.
 
         Returns:
-            False if the history does not reach back to `since` or cannot be read; only new messages come then.
+            False if the history does not reach back to `since`, or cannot be read; then the member gets only new
+            messages.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone.
+            ConnectionClosed: The connection is closing or closed.
             RuntimeError: The connection is not open yet.
             TypeError: The data cannot be JSON, the group is not a str, or the member is not a connection.
             ValueError: `since` is not an id, these groups have no history, the data is too large, the name has a
@@ -178,7 +179,7 @@ class Groups:
         return str(message.id) if message.id else None
 
     def publish_sync(self, group: str, data: Data, opcode: int = OpCode.TEXT) -> str | None:
-        """`publish` from synchronous code: a Django view, a Celery task, a script. It blocks until the broker answers.
+        """`publish` for synchronous code, such as a Django view or a Celery task. It blocks until the broker answers.
 
         Raises:
             RuntimeError: A loop runs in this thread: await `publish` instead.
@@ -203,8 +204,7 @@ class Groups:
     async def presence(self, group: str) -> list[Presence]:
         """Returns the present members in all processes: those that have joined with `data`.
 
-        In a process with members of the group and `announce`, the changes that are announced after the return continue
-        this list.
+        In a process with members of the group, `announce` gets all changes after the returned state.
 
         Raises:
             BrokerError: The broker does not answer.
@@ -253,7 +253,7 @@ class Groups:
         )
 
     def _hub_of(self, member: Member) -> Hub | None:
-        """The hub in which a member can be; None if it has joined nothing, such as a view in `on_handshake`."""
+        """Returns the hub of a member's loop; None for a connection without memberships, as during `on_handshake`."""
         try:
             home = _home_of(member)
         except RuntimeError:  # the connection is not open yet
@@ -308,8 +308,8 @@ def _check_name(group: object) -> None:
     """Checks the name of a group.
 
     Raises:
-        TypeError: It is not a str; at a Redis server 5 would be the same as "5".
-        ValueError: It cannot be sent to a broker, because it has a surrogate.
+        TypeError: The name is not a str; a Redis server would not distinguish 5 from "5".
+        ValueError: The name has a surrogate, so it cannot be sent to a broker.
     """
     if not isinstance(group, str):
         raise TypeError(f"the name of a group is a str, not {group!r}")
@@ -325,7 +325,7 @@ def _home_of(member: Member) -> asyncio.AbstractEventLoop:
 
     Raises:
         RuntimeError: The connection is not open yet.
-        TypeError: It is not a connection, but its class, for example.
+        TypeError: The member is not a connection; it may be a class.
     """
     home: object = None if isinstance(member, type) else getattr(member, "_home", None)
     if not isinstance(home, asyncio.AbstractEventLoop):

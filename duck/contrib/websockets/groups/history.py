@@ -1,7 +1,7 @@
 """The last messages of groups, with which members catch up: their ids, their limits, and the history in memory.
 
-An id consists of the epoch of a history and a position in it. A lost history, expired or gone with a restarted server,
-starts again with another epoch, so that positions of the old history are invalid in the new one.
+An id consists of the epoch of a history and a position in it. A history that has expired, or was lost with a restarted
+server, starts again with another epoch, so that positions of the old history are invalid in the new one.
 """
 
 import os
@@ -13,7 +13,7 @@ from .broker import Message, MessageId, Past
 
 __all__ = ["History", "MemoryHistory", "checked_seconds", "new_epoch"]
 
-_MOST_SECONDS = 1e9  # three decades; clocks and Redis overflow at some point beyond
+_MOST_SECONDS = 1e9  # three decades; clocks and Redis overflow above some larger value
 
 
 class History(NamedTuple):
@@ -44,17 +44,17 @@ class History(NamedTuple):
 
 
 def checked_seconds(name: str, value: object) -> float:
-    """Returns the value of an argument that is a time.
+    """Returns the value of an argument if it is a valid number of seconds.
 
     Raises:
-        TypeError: It is not a number.
-        ValueError: It is not above 0, or too large for a clock.
+        TypeError: The value is not a number.
+        ValueError: The value is not above 0, or too large for a clock.
     """
-    words = f"{name} is a number of seconds, more than 0, such as 5.0, not {value!r}"
+    message = f"{name} is a number of seconds, more than 0, such as 5.0, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(words)
+        raise TypeError(message)
     if not 0 < value <= _MOST_SECONDS:
-        raise ValueError(words)
+        raise ValueError(message)
     return value
 
 

@@ -1,4 +1,4 @@
-"""The members of one event loop, by group, and the handler of that loop's connection to a broker."""
+"""`Hub`: the members of one event loop, by group, and the handler of the loop's connection to a broker."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ class Hub:
     Args:
         broker: The broker to connect to.
         loop: The loop.
-        timeout: Seconds that a member which joins waits for the broker, and for room for its history.
+        timeout: Seconds that `join` waits for the broker, and for room for a history.
         keeps_history: Whether the broker keeps a history.
         stamp: See `Groups`.
         announce: See `Groups`.
@@ -114,12 +114,12 @@ class Hub:
                 await entered
         except (BrokerError, TimeoutError) as error:
             if not past.complete:
-                logger.info("group %r: a member that joins gets no history: %s", name, error or "no answer")
+                logger.info("group %r: a joining member gets no history: %s", name, error or "no answer")
         return past.complete
 
     @staticmethod
     async def _send_missed(member: Member, group: LocalGroup, missed: Iterator[Message]) -> None:
-        """Delivers missed messages as fast as the peer of a member reads them; all at once, they might swamp it."""
+        """Delivers missed messages as fast as the member's peer reads them, because all at once may be too many."""
         drained: Callable[[], Awaitable[None]] | None = getattr(member, "_drained", None)
         size = 0
         for message in missed:
@@ -145,8 +145,8 @@ class Hub:
 
     async def _subscribe(self, name: str, group: LocalGroup) -> None:
         if self._keeps_history and not group.positioned:
-            # Before the subscription: any message after that position is delivered or caught up on. Only once, as a
-            # later position is behind messages that the first members may have missed.
+            # The position is read before the subscription, so that each later message is delivered or caught up on. It
+            # is read once, because the first members may have missed messages before a later position.
             if group.positioning is None:
                 group.positioning = self._spawn(self._find_position(name, group))
             try:
@@ -168,7 +168,7 @@ class Hub:
             group.positioning = None
 
     def _set_data(self, member: Member, name: str, data: str | None) -> Awaitable[None]:
-        """Makes a member present; returns when others see it."""
+        """Makes a member present; the result completes when others see it."""
         group = self.groups.get(name)
         if data is None or group is None or not group.has(member):
             return SENT
@@ -244,7 +244,7 @@ class Hub:
         if group.waiting is not None:
             group.waiting.append(message)
         else:
-            group.take(message)
+            group.deliver(message)
 
     def interrupted(self, name: str) -> None:
         group = self.groups.get(name)
@@ -252,7 +252,7 @@ class Hub:
             return
         group.breaks += 1
         if not self._keeps_history:
-            self._tell_of_gap(name, group)
+            self._report_gap(name, group)
         elif group.waiting is None:
             group.waiting = []
             self._spawn(self._catch_up(name, group))
@@ -282,17 +282,17 @@ class Hub:
         finally:
             waiting, group.waiting = group.waiting or [], None
             for message in past.messages:
-                group.take(message)
+                group.deliver(message)
             if past.messages:
                 group.floor = past.messages[-1].id
             for message in waiting:
-                group.take(message)
+                group.deliver(message)
             if not past.complete:
-                self._tell_of_gap(name, group)
+                self._report_gap(name, group)
 
-    def _tell_of_gap(self, name: str, group: LocalGroup) -> None:
+    def _report_gap(self, name: str, group: LocalGroup) -> None:
         for member in group.copy_of_members():
             try:
                 member._missed(name)
             except Exception:
-                logger.exception("%r cannot be told of a gap in group %r", member, name)
+                logger.exception("group %r: the gap cannot be reported to %r", name, member)

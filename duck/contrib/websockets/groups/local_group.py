@@ -1,4 +1,4 @@
-"""The members of a group in one event loop, and the delivery of messages to them."""
+"""`LocalGroup`: the members of a group in one event loop, and the delivery of messages to them."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -28,14 +28,14 @@ class Member(Protocol):
         raise NotImplementedError
 
     def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a message without waiting; returns False if it does not leave."""
+        """Sends a message without waiting; returns False if it is not sent."""
         raise NotImplementedError
 
     def _when_lost(self, callback: Callable[[Any], object]) -> None:
-        """Calls back with the member when its connection is lost; once per callback, however often it is registered.
+        """Registers a callback for the loss of the connection. It is called once, with the member.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone.
+            ConnectionClosed: The connection is closing or closed.
         """
 
     def _missed(self, group: str) -> None:
@@ -46,18 +46,18 @@ class LocalGroup:
     """The members of a group in one loop.
 
     Attributes:
-        alone: A tuple of this group's name, which `Hub.names` shares among the members of this group alone.
-        members: In the order in which they joined. The value is the id of the entry of a present member, or else the
-            number of a member that a message has excluded, or None.
-        recovering: Messages for members that await their history.
+        alone: A tuple of the group's name, which `Hub.names` shares among all members of only this group.
+        members: The members in the order of their joins. The value is the id of the entry of a present member, or else
+            the number of a member that a message has excluded, or None.
+        recovering: The messages that have arrived for members that wait for their history.
         early: The values of those members, in place of `members`.
-        floors: The last message of a member's history, for members that received it before those messages came.
+        floors: The last message of a member's history, for members that got it before the same message arrived.
         seen: The id of the last message that was received, or that preceded the first member.
-        floor: The last message of the history with which all have caught up.
-        waiting: Messages that come while all catch up; None otherwise.
+        floor: The last message of the history with which all members have caught up.
+        waiting: The messages that arrive while all members catch up; None otherwise.
         breaks: The number of gaps so far.
         positioning: The task that reads the id of the last message before the first member.
-        positioned: Whether that task has ended; `seen` is None if there was no message, or the broker was away.
+        positioned: Whether that task has ended. `seen` is None if there was no message, or the broker was unavailable.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class LocalGroup:
         self.positioned = False
 
     def copy_of_members(self) -> list[Member]:
-        """Returns the members as a copy, so that they may join or leave during an iteration."""
+        """Returns a copy of the members, so that members may join or leave during an iteration."""
         return [*self.members, *self.recovering]
 
     def count(self) -> int:
@@ -147,7 +147,7 @@ class LocalGroup:
         self.early.pop(member, None)
         return entry
 
-    def take(self, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         """Delivers a message, unless it was delivered from the history."""
         if message.id is not None:
             if self.floor is not None and self.floor.covers(message.id):
@@ -194,7 +194,7 @@ class LocalGroup:
             member._send_prepared(prepared)
 
     def recovered(self, member: Member, missed: Iterable[Message], last: MessageId | None) -> None:
-        """Delivers the rest of the missed messages to a member, then those that have come in the meantime.
+        """Delivers the rest of the missed messages to a member, then those that have arrived meanwhile.
 
         Args:
             member: A recovering member.

@@ -1,4 +1,4 @@
-"""The broker within one process: loops and threads hand messages to each other."""
+"""`MemoryBroker`: the broker within one process, which delivers messages between its loops and threads."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from .history import History, MemoryHistory
 __all__ = ["MemoryBroker"]
 
 _COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
-"""Environment variables with the number of processes: ours, and that of uvicorn, gunicorn and hypercorn."""
+"""Environment variables with the number of processes: of `duck serve`, and of uvicorn, gunicorn and hypercorn."""
 
 
 class MemoryBroker:
@@ -31,7 +31,7 @@ class MemoryBroker:
         self.lock = threading.RLock()  # reentrant, because a delivery may publish other messages
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_MemoryConnection":
-        """See `Broker`. Warns if there are several workers, because members in the others would get no messages."""
+        """See `Broker`. With several workers it warns, because members in the others would get no messages."""
         _warn_of_workers()
         connection = _MemoryConnection(self, handler, loop)
         with self.lock:
@@ -44,22 +44,22 @@ class MemoryBroker:
     def publish_sync(self, group: str, message: Message) -> None:
         """Passes a message to every loop; may be called from any thread."""
         if self.history is None:
-            self._hand_out(group, message)
+            self._deliver(group, message)
             return
-        with self.lock:  # so that messages come in the order of their ids
+        with self.lock:  # so that messages arrive in the order of their ids
             self.history.add(group, message)
-            self._hand_out(group, message)
+            self._deliver(group, message)
 
-    def _hand_out(self, group: str, message: Message) -> None:
+    def _deliver(self, group: str, message: Message) -> None:
         for connection in self._connections:
-            connection.take(group, message)
+            connection.deliver(group, message)
 
     def close_sync(self) -> None:
-        """Does nothing: there is no connection to close."""
+        """Does nothing, because there is no connection to close."""
 
     def enter(self, group: str, entry: str, data: str) -> None:
         """Adds an entry of a present member, or replaces its data; may be called from any thread."""
-        with self.lock:  # so that all loops learn of changes in the same order
+        with self.lock:  # so that all loops get the changes in the same order
             entries = self.entries.setdefault(group, {})
             if entries.get(entry) != data:
                 entries[entry] = data
@@ -80,7 +80,7 @@ class MemoryBroker:
             connection.change(group, joined, left)
 
     def drop(self, connection: "_MemoryConnection") -> None:
-        """Forgets a connection, and the entries of its members."""
+        """Removes a connection, and the entries of its members."""
         with self.lock:
             self._connections = tuple(one for one in self._connections if one is not connection)
             for group, entries in list(self.entries.items()):
@@ -98,7 +98,7 @@ class _MemoryConnection:
         self.origin = handler.origin.hex()
         self.loop = loop
 
-    def take(self, group: str, message: Message) -> None:
+    def deliver(self, group: str, message: Message) -> None:
         """Delivers a message, in the thread of the loop."""
         if group in self._groups:
             self._call(self._handler.received, group, message)
@@ -156,7 +156,7 @@ class _MemoryConnection:
 
 def _warn_of_workers() -> None:
     if os.environ.get("DUCK_WORKER_PID", str(os.getpid())) != str(os.getpid()):
-        return  # a child of a worker, which does not serve
+        return  # a child process of a worker, which does not serve
     for name in _COUNTS_OF_WORKERS:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:

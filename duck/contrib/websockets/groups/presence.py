@@ -1,6 +1,6 @@
 """Presence: entries for the members of a group in all processes, with data of the application.
 
-A broker keeps an entry as JSON text by its id, until it is removed or its process has died.
+A broker keeps an entry as JSON text by its id, until the entry is removed or its process dies.
 """
 
 import json
@@ -23,7 +23,7 @@ __all__ = [
 DATA_LIMIT = 1024
 """Bytes of a member's data as JSON."""
 
-_PART = 250  # entries of each kind in a change; with their data about half of the default MAX_FRAME_SIZE
+_PART = 250  # entries of each kind in a change; with their data at most about half of the default MAX_FRAME_SIZE
 
 
 class Presence(NamedTuple):
@@ -31,7 +31,7 @@ class Presence(NamedTuple):
 
     Attributes:
         id: Identifies the membership, in all processes.
-        data: The `data` that the member has joined with.
+        data: The `data` argument of the member's `join`.
     """
 
     id: str
@@ -82,7 +82,7 @@ def encode_data(data: Any) -> str:
 
 
 def changes(group: str, joined: dict[str, str], left: dict[str, str]) -> Iterator[PresenceChange]:
-    """Yields a change of a broker in parts, so that each fits into one message, also when thousands leave at once."""
+    """Yields a change of a broker in parts, so that each fits into one message even if thousands leave at once."""
     new, old = decode_entries(joined), decode_entries(left)
     while new or old:
         yield PresenceChange(group, new[:_PART], old[:_PART])

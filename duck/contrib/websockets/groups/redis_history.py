@@ -1,8 +1,8 @@
 """The histories of groups at a Redis server: a stream for each group, and a key with its epoch.
 
 A script adds a message to the stream and publishes it in one step, so that messages arrive in the order of their ids.
-If the server refuses to publish it, the stream does not keep it either.
-For a cluster, the keys of a group are in the slot of its channel.
+If the server refuses to publish the message, the script removes it from the stream. On a cluster, the keys of a group
+are in the slot of its channel.
 """
 
 from collections.abc import Awaitable, Callable

@@ -7,8 +7,8 @@ The server's clock decides, and a script makes each step atomic: the end of an e
     enter, exit -> `_changes` -> written in batches by `_run`
     a write fails, a lease is lost, or the connection breaks -> `_unsure` -> all entries of the group are written again
 
-A watched group has a copy of all entries. Changes that the copy knows already are not reported, so that entries that
-return after the loss of the server's data do not join anew.
+A watched group has a copy of all entries. A change that the copy contains already is not reported, so that entries that
+return after a loss of the server's data are not reported as new.
 """
 
 import asyncio
@@ -218,7 +218,7 @@ class RedisPresence:
         return entries
 
     async def watch(self, channel: bytes) -> None:
-        """Begins to report changes, if that is wanted. Call it once messages of the channel come."""
+        """Starts to report changes if the options require it. Call it once the channel is subscribed to."""
         if self._is_closed or not self._options.is_watched or channel in self._watched:
             return
         watched = self._watched[channel] = _Watched()
@@ -237,7 +237,7 @@ class RedisPresence:
         self._watched.pop(channel, None)
 
     def received(self, channel: bytes, data: bytes) -> None:
-        """Takes a change from the channel of a group.
+        """Handles a change that was published on the channel of a group.
 
         Raises:
             ValueError: The data has another format.
@@ -255,7 +255,7 @@ class RedisPresence:
         self._report(channel, *watched.apply(joined, left))
 
     def interrupted(self, channel: bytes) -> None:
-        """Takes note of a gap: the server may have lost its data, and changes may have been missed."""
+        """Handles a gap: the server may have lost its data, and changes may have been missed."""
         watched = self._watched.get(channel)
         if watched is not None:
             watched.settles = asyncio.get_running_loop().time() + self._options.ttl
@@ -268,7 +268,7 @@ class RedisPresence:
             self._changed(channel, joined, left)
 
     async def _read(self, channel: bytes, watched: _Watched | None) -> dict[str, str]:
-        """Returns the entries at the server, with the changes that come until the return, and with ours."""
+        """Returns the entries at the server, with the changes that arrive until the return, and with ours."""
         changes: dict[str, str | None] = {}
         if watched is not None:
             watched.reads.append(changes)
@@ -302,7 +302,7 @@ class RedisPresence:
         return self._options.ttl / 3 * random.uniform(0.8, 1.0)
 
     async def _run(self) -> None:
-        """Writes changes as they come, one batch after the other, and renews the leases, until the loop ends."""
+        """Writes changes in batches, and renews the leases, until the loop ends."""
         try:
             while True:
                 with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The connection to a Redis server that publishes: commands that come together leave in one pipeline."""
+"""The publishing connection to a Redis server. Commands of one pass of the loop are sent in one pipeline."""
 
 import asyncio
 from collections import deque
@@ -44,7 +44,7 @@ class Publisher:
         self._is_closed = False
 
     def retry(self) -> None:
-        """Ends the pause before the next attempt to connect, because the server is there again."""
+        """Ends the pause before the next attempt to connect, because the server is available again."""
         self._returned.set()
 
     async def execute(self, *command: Any, deadline: float | None = None) -> Any:

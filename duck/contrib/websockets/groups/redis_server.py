@@ -47,7 +47,7 @@ class Server:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """The errors of a redis-py connection whose server is away, broken or refuses."""
+    """Returns the errors of a redis-py connection whose server is unavailable, fails or refuses."""
     from redis.exceptions import RedisError
 
     return RedisError, OSError, EOFError, TimeoutError

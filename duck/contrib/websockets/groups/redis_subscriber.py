@@ -30,8 +30,8 @@ class Subscriber:
         interrupted: Called with a channel whose messages may have been missed, once delivery has resumed.
         broken: Called when the connection has broken or could not be established. Only for a node of a cluster, whose
             channels are those of one node (sharded pub/sub).
-        returned: Called when the server is there again and all subscriptions are confirmed, so that a gap is reported
-            before the messages that follow it.
+        returned: Called when the server is available again and all subscriptions are confirmed, so that a gap is
+            reported before the messages that follow it.
 
     Attributes:
         IDLE_TIMEOUT: Seconds without data from the server after which it is sent a PING.
@@ -50,11 +50,11 @@ class Subscriber:
         self._server = server
         self._on_broken = broken
         self._on_return = returned
-        self._is_returning = False  # the server is there again, but subscriptions await their confirmation
+        self._is_returning = False  # whether a reconnected server has not confirmed all subscriptions
         self._prefix = "" if broken is None else "S"  # of commands
         self._received = received
         self._interrupted = interrupted
-        self._wanted: dict[bytes, bool] = {}  # by channel: whether messages come
+        self._wanted: dict[bytes, bool] = {}  # by channel: whether the subscription is confirmed
         self._missed: set[bytes] = set()  # channels with a gap
         # The waiter of each SUBSCRIBE under way, in order; None if there is no waiter.
         self._waiting: dict[bytes, deque[asyncio.Future[None] | None]] = {}
@@ -63,14 +63,14 @@ class Subscriber:
         self._writing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
-        self._is_proven = False  # the connection has confirmed all its subscriptions
-        self._is_told = False  # the log says that the server is away
+        self._is_proven = False  # whether the connection has confirmed all its subscriptions
+        self._is_logged = False  # whether the log has the server as unavailable
         self._is_closed = False
         self._backoff = Backoff()
-        self._heard = 0.0  # time of the server's last data
+        self._heard = 0.0  # the time of the server's last data
 
     async def subscribe(self, channel: bytes, missed: bool = False) -> None:
-        """Subscribes to a channel; returns once its messages are delivered, or at once while the server is away.
+        """Subscribes to a channel; returns once its messages are delivered, or at once if the server is unavailable.
 
         Args:
             channel: The name of the channel.
@@ -105,7 +105,7 @@ class Subscriber:
                     await asyncio.shield(future)
         finally:
             if channel in self._wanted and not self._wanted[channel]:
-                self._missed.add(channel)  # the caller does not wait for it any more
+                self._missed.add(channel)  # the caller does not wait for the confirmation any more
 
     def unsubscribe(self, channel: bytes) -> None:
         if self._wanted.pop(channel, None) is None:
@@ -164,18 +164,18 @@ class Subscriber:
         """Notes that the server is there: one that refuses subscriptions, such as without a password, is not."""
         self._is_proven = True
         self._backoff = Backoff()
-        if self._is_told:
-            logger.info("Redis at %s is there again", self._server.label)
-            self._is_told = False
+        if self._is_logged:
+            logger.info("Redis at %s is available again", self._server.label)
+            self._is_logged = False
 
     def _broken(self, error: Exception) -> None:
-        if not self._is_told:
+        if not self._is_logged:
             logger.warning(
-                "Redis at %s is away, and groups get no messages until it is there again: %s",
+                "Redis at %s is unavailable, and groups get no messages until it returns: %s",
                 self._server.label,
                 str(error) or type(error).__name__,
             )
-        self._away = self._is_told = True
+        self._away = self._is_logged = True
         self._end()
         if self._on_broken is not None:
             self._on_broken()
@@ -240,7 +240,7 @@ class Subscriber:
                 self._received(response[1], response[2])
             elif kind in (b"subscribe", b"ssubscribe"):
                 if self._confirmed(response[1]):
-                    await asyncio.sleep(0)  # before Python 3.12 the hooks that tell of a gap begin in the next pass
+                    await asyncio.sleep(0)  # before Python 3.12 the `on_gap` hooks begin in the next pass
             elif kind == b"sunsubscribe" and self._wanted.get(response[1]):
                 raise ConnectionError(f"the slot of {response[1]!r} has moved to another node")
             if perf_counter() - begin > _FAIR_SHARE:
@@ -261,7 +261,7 @@ class Subscriber:
                     return
 
     def _confirmed(self, channel: bytes) -> bool:
-        """Notes that messages of a channel come; returns whether a gap was reported."""
+        """Handles the confirmation of a subscription; returns whether a gap was reported."""
         is_gap = False
         waiting = self._waiting.get(channel)
         if waiting:
