@@ -1,4 +1,4 @@
-"""Duck Framework beside this package: both own the name `duck`, and each would replace files of the other."""
+"""Detection of Duck Framework in the same environment: both packages are named `duck`, and overwrite each other."""
 
 import os
 
@@ -13,5 +13,5 @@ EXPLANATION = (
 
 
 def is_beside() -> bool:
-    """Whether the framework's files are among ours: one look at the file system."""
+    """Whether the framework's files are among ours; one access to the file system."""
     return os.path.exists(os.path.join(os.path.dirname(__file__), "settings", "__init__.py"))

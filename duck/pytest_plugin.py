@@ -1,4 +1,4 @@
-"""A plugin for pytest, which finds it by its entry point: the fixture `websocket`."""
+"""The plugin for pytest, found by its entry point: the fixture `websocket`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Routes from URLs to views: the `urlpatterns` of an application."""
+"""Routes from URLs to views, for the `urlpatterns` of an application: `path` and `re_path`."""
 
 import inspect
 import re
@@ -7,8 +7,7 @@ from typing import Any
 
 __all__ = ["CONVERTERS", "URLPattern", "check_parameters", "compile_url", "path", "re_path"]
 
-# Kinds of parameters: an expression, and a converter. Eighteen digits fit 64 bits, and int() refuses very long
-# numbers.
+# Kinds of parameters: an expression, and a converter. 18 digits fit into 64 bits, and int() refuses very long numbers.
 CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "str": ("[^/]+", str),
     "int": ("[0-9]{1,18}", int),
@@ -50,7 +49,7 @@ class URLPattern(dict[str, Any]):
         return bool(self["regex"])
 
     def match(self, path: str) -> dict[str, Any] | None:
-        """The parameters of the route in a decoded path; None for a path that does not match."""
+        """Returns the parameters of the route in a decoded path; None for a path that does not match."""
         expression, converters = compile_url(self["url"], self.regex)
         found = expression.fullmatch(path)
         if found is None:
@@ -67,11 +66,11 @@ def path(
     name: str | None = None,
     methods: Iterable[str] | str | None = None,
 ) -> URLPattern:
-    """A route for a path such as `/rooms/<name>/<int:page>`.
+    """Returns a route for a path such as `/rooms/<name>/<int:page>`.
 
     `<name>` matches a segment or a part of one, `<int:name>` a decimal number of up to 18 digits, `<path:name>` one or
     more whole segments. A slash at the end makes no difference. The notations `{name}` and `:name` of other frameworks
-    are refused; `re_path` takes such a path literally.
+    are refused; `re_path` accepts such a path literally.
 
     Args:
         url: The pattern. It starts with a slash and has at most one parameter in a segment.
@@ -94,7 +93,7 @@ def re_path(
     name: str | None = None,
     methods: Iterable[str] | str | None = None,
 ) -> URLPattern:
-    """A route for paths that match a regular expression as a whole.
+    """Returns a route for paths that match a regular expression as a whole.
 
     Args:
         url: The expression. Its named groups are the parameters, as str.
@@ -117,7 +116,7 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
         The expression, and a converter for each of its named groups.
 
     Raises:
-        ValueError: The pattern is malformed. The message names the fault.
+        ValueError: The pattern is malformed. The message describes the error.
     """
     if regex:
         try:
@@ -139,7 +138,7 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
         parts = url.removesuffix("/").split("/")
         segments = [_compile_segment(url, part, converters) for part in parts]
         if url.count("<path:") > 1:
-            # With two of them, a mismatch would try every split of the path.
+            # With two of them, the matching of a path could take quadratic time.
             raise ValueError(f"{url!r} has more than one <path:...>")
         expression = re.compile("/".join(segments) + "/?", re.DOTALL)
     return expression, converters
@@ -154,11 +153,11 @@ def check_parameters(url: str, view: Callable[..., Any], names: Iterable[str]) -
     taken = {"request", "self", *_positional(view)}
     for name in names:
         if name in taken:
-            raise ValueError(f"{url!r}: {name} is what views call another argument; choose another name")
+            raise ValueError(f"{url!r}: {name} is the name of another argument of the view; choose another name")
 
 
 def _positional(view: Callable[..., Any]) -> set[str]:
-    """Names of the positional arguments of a view: the request, and the object of a class's method."""
+    """Returns the names of a view's positional arguments: the request, and `self` of a method."""
     calls: list[tuple[Any, int]] = [(view, 1)]
     if isinstance(view, type):
         calls = [(getattr(view, name, None), 2) for name in ("__init__", "run")]
@@ -167,17 +166,17 @@ def _positional(view: Callable[..., Any]) -> set[str]:
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):
-            continue  # not callable, which the host reports; or a callable in C without a signature
+            continue  # the view is not callable, which the host reports, or is a C function without a signature
         found.update(one.name for one in parameters[:count] if one.kind is one.POSITIONAL_OR_KEYWORD)
     return found
 
 
 def _compile_segment(url: str, segment: str, converters: Converters) -> str:
-    """The expression for one segment. Its parameter is added to `converters`."""
+    """Returns the expression for one segment, and adds its parameter to `converters`."""
     match = _PARAMETER.search(segment)
     before, after = (segment[: match.start()], segment[match.end() :]) if match else (segment, "")
     if re.search("[<>]", before + after):
-        # Two parameters in a segment have many possible splits, and a mismatch would try them all.
+        # With two parameters in a segment, the matching of a path could take quadratic time.
         raise ValueError(f"{url!r}: {segment!r} must have at most one parameter, <name>")
     if match is None:
         return re.escape(segment)
@@ -189,7 +188,7 @@ def _compile_segment(url: str, segment: str, converters: Converters) -> str:
     if not name.isidentifier():
         raise ValueError(f"{url!r}: {name!r} cannot be the name of an argument")
     if name in converters:
-        raise ValueError(f"{url!r}: {name!r} comes twice")
+        raise ValueError(f"{url!r}: {name!r} is repeated")
     if kind == "path" and (before or after):
         raise ValueError(f"{url!r}: <path:{name}> must stand alone between slashes")
     matches, convert = CONVERTERS[kind]

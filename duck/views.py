@@ -1,4 +1,4 @@
-"""`View`, the base of classes that handle requests. The server makes one object for each request."""
+"""`View`, the base of classes that handle requests. The server creates one object for each request."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ class View:
         self.request = request
         self.kwargs = kwargs
 
-    if TYPE_CHECKING:  # an override names the parameters of its route
+    if TYPE_CHECKING:  # an override may have the parameters of its route
 
         def run(self, *args: Any, **kwargs: Any) -> Any: ...
 

@@ -1,1 +1,1 @@
-"""Parts that stand on their own."""
+"""Packages that can be used without the rest of `duck`."""

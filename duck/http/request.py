@@ -1,4 +1,4 @@
-"""An HTTP request for a view, small enough to be kept as long as its WebSocket."""
+"""`HttpRequest`: a request for a view, small enough to be kept as long as its WebSocket."""
 
 import asyncio
 from collections.abc import Iterable, MutableMapping
@@ -27,9 +27,9 @@ class HttpRequest:
         content: The body of a POST request; the bytes received after the head of an upgrade request.
         application: An object whose `server` is the running server.
         scope: The ASGI scope after its middleware; None on the embedded server.
-        responder: The host's part in the answer to an upgrade request, a `transport.Responder`; None where the answer
-            is written to the transport as it is.
-        metrics: The host's counting of its connections, a `metrics.Metrics`; None for no counting.
+        responder: An `upgrade.Responder` of the host for the response to an upgrade request; None if the view writes
+            the response to the transport.
+        metrics: The `metrics.Metrics` of the host, which counts its connections; None for no counting.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class HttpRequest:
     @property
     def query(self) -> dict[str, list[str]]:
         """The decoded query string, as a list of values for each name. Each access parses it again."""
-        from urllib.parse import parse_qs  # slow to import, and most targets do without
+        from urllib.parse import parse_qs  # slow to import, and most targets have no query
 
         return parse_qs(self.query_string, keep_blank_values=True)
 
@@ -111,7 +111,8 @@ class HttpRequest:
     def cookies(self) -> dict[str, str]:
         """The cookies by their names (RFC 6265, section 4.2.1). Each access parses them again.
 
-        Malformed ones are left out. Of several with one name the first counts, whose path is the most specific.
+        Malformed cookies are omitted. Of several with the same name the first is used, because its path is the most
+        specific.
         """
         found: dict[str, str] = {}
         for line in self.headers.getall("cookie"):
@@ -142,7 +143,7 @@ class HttpRequest:
     def get_header(self, name: str, default: str | None = None) -> str | None: ...
 
     def get_header(self, name: str, default: str | None = None) -> str | None:
-        """The value of a header field; see `Headers.get`."""
+        """Returns the value of a header field; see `Headers.get`."""
         return self.headers.get(name, default)
 
     def __repr__(self) -> str:
@@ -150,14 +151,14 @@ class HttpRequest:
 
 
 def _split(target: str) -> tuple[str, str]:
-    """The decoded path and the raw query of a request target (RFC 9112, section 3.2)."""
+    """Returns the decoded path and the raw query of a request target (RFC 9112, section 3.2)."""
     if "://" in target and not target.startswith("/"):
         from urllib.parse import urlsplit
 
         url = urlsplit(target)
         path, query = url.path or "/", url.query
     else:
-        # urlsplit() would read "//name/..." as a host.
+        # urlsplit() would parse "//name/..." as a host.
         path, _, query = target.partition("#")[0].partition("?")
     if "%" in path:
         from urllib.parse import unquote

@@ -49,7 +49,7 @@ def test_re_path_gives_a_regex():
         ("/<1a>", "'1a' cannot be the name"),
         ("/<float:a>", "'float' is not one of str, int, path"),
         ("/<:a>", "'' is not one of"),
-        ("/<a>/<a>", "'a' comes twice"),
+        ("/<a>/<a>", "'a' is repeated"),
         ("/<path:a>/<path:b>", "more than one <path:"),
         ("/x<path:a>", "alone between slashes"),
         ("/ws/{room}", r"'/ws/\{room\}': a parameter is written <room>, not \{room\}"),
@@ -61,8 +61,8 @@ def test_re_path_gives_a_regex():
         (r"/ws/(?P<room>\w+)", "re_path"),
         ("/ws?room=lobby", r"request\.query"),
         ("/ws/#lobby", r"request\.query"),
-        ("/<request>", "request is what views call another argument"),
-        ("/<self>", "self is what views call another argument"),
+        ("/<request>", "request is the name of another argument of the view"),
+        ("/<self>", "self is the name of another argument of the view"),
     ],
 )
 def test_malformed_path(url, message):
@@ -114,7 +114,9 @@ def apart(given, /, **kwargs):
     ],
 )
 def test_the_name_of_an_argument_that_the_view_gets_anyway(handler, name):
-    refused = pytest.raises(ValueError, match=f"{name} is what views call another argument; choose another name")
+    refused = pytest.raises(
+        ValueError, match=f"{name} is the name of another argument of the view; choose another name"
+    )
     with refused:
         path(f"/<{name}>", handler)
     with refused:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class TestConnection(ClientConnection):
-    """The client's end of a tested connection: a `ClientConnection` with additions for tests.
+    """A client's connection to the tested application: a `ClientConnection` with additions for tests.
 
     Attributes:
         timeout: Seconds for each wait.
@@ -38,7 +38,7 @@ class TestConnection(ClientConnection):
 
     __test__ = False  # pytest collects classes by name
 
-    PING_INTERVAL = None  # unrequested pings would disturb a test
+    PING_INTERVAL = None  # pings that a test has not requested would disturb it
     RECEIVE_TIMEOUT = None
 
     def __init__(
@@ -69,7 +69,7 @@ class TestConnection(ClientConnection):
         """The view at the other end."""
         return self._server.view
 
-    # The beginning
+    # Opening
 
     async def open(self) -> None:
         """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
@@ -126,9 +126,9 @@ class TestConnection(ClientConnection):
             timeout: Seconds to wait; None for the connection's timeout.
 
         Raises:
-            ConnectionClosed: The connection is closing or gone, and no message is left.
+            ConnectionClosed: The connection is closing or closed, and no message is left.
             Exception: The exception of a view's hook, if it has closed the connection.
-            TimeoutError: No message has come in time; the text tells what the view was doing.
+            TimeoutError: No message was received in time; the text describes the activity of the view.
         """
         try:
             message = await self._in_time(super().recv(), "a message", timeout)
@@ -151,7 +151,7 @@ class TestConnection(ClientConnection):
         return message
 
     async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
-        """Waits until both ends are gone and every hook of the view has ended; returns the close code."""
+        """Waits until both ends are closed and every hook of the view has ended; returns the close code."""
         await self._in_time(self._until_ended(), "the end of the connection", timeout)
         return self._open_protocol().connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
@@ -162,7 +162,7 @@ class TestConnection(ClientConnection):
 
     async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
         timeout = self.timeout if timeout is None else timeout
-        explain = lambda: f"{what} has not come within {timeout} seconds: {self.doing()}"  # noqa: E731
+        explain = lambda: f"timeout after {timeout} seconds, waiting for {what}: {self.doing()}"  # noqa: E731
         return await self._within(timeout, waiting, explain)
 
     def doing(self) -> str:
@@ -178,7 +178,7 @@ class TestConnection(ClientConnection):
             waiting = len(view._protocol.dispatcher.inbox)
             if waiting:
                 words.append(f"{waiting} messages wait for {server.label}")
-        words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is at work"]
+        words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is running"]
         words += [f"{type(error).__name__} was raised: {error}" for error in self.errors]
         return "; ".join(words)
 
@@ -189,17 +189,17 @@ class TestConnection(ClientConnection):
 
     @property
     def frames(self) -> list[Frame]:
-        """The frames that have come so far, pings and close frames included, as they were on the wire.
+        """The received frames, pings and close frames included, before decompression.
 
         Raises:
-            RuntimeError: They are not kept.
+            RuntimeError: The connection keeps no frames.
         """
         kept = self._network_of().kept
         if kept is None:
             raise RuntimeError("frames are not kept: write connect(..., keep_frames=True)")
         return frames_of(bytes(kept))
 
-    # The end
+    # Closing
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -219,7 +219,7 @@ class TestConnection(ClientConnection):
             self._note_errors(error)
 
     async def _end_hooks(self) -> None:
-        """Waits for the view's hooks, and cancels them after a while, as a server does after CLOSE_TIMEOUT."""
+        """Waits for the view's hooks, and cancels them after a timeout, as a server does after CLOSE_TIMEOUT."""
         try:
             await asyncio.wait_for(self._until_ended(), self._patience)
         except TimeoutError:
@@ -227,7 +227,7 @@ class TestConnection(ClientConnection):
             self._server.cancel()
             await self.wait_closed()
             for index, error in enumerate(self.errors):
-                if isinstance(error, asyncio.CancelledError):  # raised, it would look like a cancellation of the test
+                if isinstance(error, asyncio.CancelledError):  # in the test it would look like its own cancellation
                     words = f"a hook had not ended {self._patience} seconds after the connection, and was cancelled"
                     self.errors[index] = TimeoutError(f"{words}: {doing}")
 
@@ -236,7 +236,7 @@ class TestConnection(ClientConnection):
         return min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
-        """Raises the first exception of a hook that the test has not had yet, with its own traceback."""
+        """Raises the first exception of a hook that the test has not got yet, with its own traceback."""
         error = next((error for error in self.errors if error not in self._raised), None)
         if self._raise_errors and error is not None and error is not cause:
             self._raised.append(error)
@@ -260,7 +260,7 @@ class TestConnection(ClientConnection):
         self._network_of().drop()
 
     def stop_reading(self) -> None:
-        """Pauses reading until `resume_reading`, so that the view's data accumulates at its end."""
+        """Pauses reading until `resume_reading`, so that the view's data accumulates in its transport."""
         self._network_of().stalled = True
 
     def resume_reading(self) -> None:
@@ -268,9 +268,9 @@ class TestConnection(ClientConnection):
         self._network_of().resume()
 
     def send_raw(self, data: bytes) -> None:
-        """Sends bytes as they are: half a frame, or one that breaks the rules.
+        """Sends bytes unchanged, such as half a frame, or a frame that breaks the rules.
 
-        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` gives the bytes of a valid one.
+        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` returns the bytes of a valid frame.
         """
         self._network_of().client.write(data)
 
@@ -288,18 +288,18 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 
 def _where(task: "asyncio.Task[Any]") -> str:
-    """Describes where a task waits: its coroutine, and the line."""
+    """Describes the place at which a task waits: its coroutine, and the line."""
     coroutine = _own(task.get_coro())
     name = getattr(coroutine, "__qualname__", repr(coroutine))
     frame = coroutine.cr_frame
     if frame is None:
-        return f"{name} is at work"
+        return f"{name} is running"
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     return f"{name} is at line {frame.f_lineno} of {frame.f_code.co_filename}: {line}"
 
 
 def _own(coroutine: Any) -> Any:
-    """Returns the first coroutine of the tested code: below those of this package, and of an installed framework."""
+    """Returns the outermost coroutine of the tested code, below those of this package and of installed packages."""
     below = [coroutine]
     while getattr(below[-1].cr_await, "cr_frame", None) is not None:
         below.append(below[-1].cr_await)
@@ -310,7 +310,7 @@ def _own(coroutine: Any) -> Any:
 
 
 class connect(Connecting[TestConnection]):
-    """Connects to a view, routes or an ASGI application, in memory. Only the port is missing.
+    """Connects to a view, routes or an ASGI application, in memory, without a port.
 
         async def test_echo():
             async with connect(Echo) as ws:
@@ -318,8 +318,8 @@ class connect(Connecting[TestConnection]):
                 assert await ws.recv() == "hello"
 
     The handshake, the codec, compression, the limits and the hooks are those of a networked client. Each wait has a
-    timeout, whose error tells what the view was doing. An exception in a hook fails the test, with its traceback: at
-    `recv`, if the exception has closed the connection, or else at the end of the block.
+    timeout, whose error describes the activity of the view. An exception in a hook fails the test, with its traceback:
+    at `recv`, if the exception has closed the connection, or else at the end of the block.
 
     In a synchronous test, `with connect(Echo) as ws: ws.send("hello")` does the same: the methods of `ws` block. The
     loop runs only inside them. Connections that are open at the same time in a thread, with the same `loop_factory`,
@@ -331,9 +331,9 @@ class connect(Connecting[TestConnection]):
         kwargs: The parameters of the view, in addition to those of its route.
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
         timeout: Seconds for each wait.
-        raise_errors: Whether to raise errors of hooks. If not, the test sees their close code, and `ws.errors`.
-        keep_frames: Whether `ws.frames` has the frames that have come, such as the pings of a heartbeat.
-        loop_factory: Makes the loop of a synchronous test, such as `VirtualTimeLoop`.
+        raise_errors: Whether to raise errors of hooks. Otherwise the test gets their close code, and `ws.errors`.
+        keep_frames: Whether `ws.frames` has the received frames, such as the pings of a heartbeat.
+        loop_factory: Creates the loop of a synchronous test, such as `VirtualTimeLoop`.
         options: Options of a client, such as `headers`, `subprotocols`, `origin`, `cookies` and `max_size`.
 
     Raises:
@@ -487,7 +487,7 @@ class Blocking:
 
 
 def _whole_url(path: str) -> str:
-    """Raises a ValueError for a path without its slash."""
+    """Returns a whole URL; raises a ValueError for a path without its slash."""
     if "://" not in path:
         raise ValueError(f"a path begins with a slash, or is a whole URL: write {'/' + path!r}")
     return path

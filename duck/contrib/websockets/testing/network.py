@@ -1,4 +1,4 @@
-"""The network of a test: two ends without sockets, and faults on demand.
+"""The network of a test: two transports without sockets, and faults on demand.
 
 client's transport <-- Network.move --> server's transport
 """
@@ -20,7 +20,7 @@ class Network:
         server: The transport of the server.
         piece: Bytes moved in each direction per pass of the loop; None for no limit.
         kept: The bytes that the client has received; None if they are not kept.
-        stalled: Whether the client receives nothing: to the server it looks like a client that does not read.
+        stalled: Whether the client receives nothing, as if it did not read.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Network:
 
 
 def frames_of(received: bytes) -> list[Frame]:
-    """Returns the complete frames behind the response to the upgrade request, as they were on the wire."""
+    """Returns the complete frames behind the response to the upgrade request, before decompression."""
     _, _, data = received.partition(b"\r\n\r\n")
     frames = []
     while (header := codec.parse_header(data, False, True, codec.MAX_LENGTH)) is not None:

@@ -117,13 +117,13 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.task is not None or self.view is not None:
-            return  # behind the request of a refused client
+            return  # bytes behind a request that has been refused
         self._received += data
         head, end, content = self._received.partition(_END)
         if end:
             try:
                 self._begin(head + end, content)
-            except Exception as error:  # of the view's `__init__`, or of a computed setting
+            except Exception as error:  # from the view's `__init__`, or from a computed setting
                 errors = ERRORS.get()
                 assert errors is not None and self.transport is not None
                 errors.append(error)
@@ -260,7 +260,7 @@ class _AsgiHost:
     # For the session
 
     def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
-        """Sends the 101 response, and gives the transport to a wire."""
+        """Sends the 101 response, and starts a `Wire` on the transport."""
         request = self._request
         key = handshake.check(request, allowed_origins=["*"])  # the application checks origins
         extensions = {PERMESSAGE_DEFLATE: Compression().accept}
@@ -285,7 +285,7 @@ class _AsgiHost:
             Lingering(self._transport)
 
     def ended(self) -> None:
-        """Notes that the accepted connection is gone."""
+        """Does nothing, because the connection is the only one."""
 
 
 def _serialize(headers: Headers) -> bytes:

@@ -1,7 +1,7 @@
-"""A loop with virtual time: tests of heartbeats and timeouts wait for nothing.
+"""A loop with virtual time, in which tests of heartbeats and timeouts take no time.
 
 nothing is ready -- only timers are left ------------------> the clock jumps to the next timer
-                 -- a socket or a thread is waited for ----> the loop waits, and the clock runs
+                 -- a socket or a thread is pending -------> the loop waits, and the clock runs
 """
 
 import asyncio
@@ -16,7 +16,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Moves a clock ahead where others wait.
+    """A selector that advances a virtual clock instead of waiting for a timer.
 
     Attributes:
         now: The time of the clock, in seconds.
@@ -33,7 +33,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events and (timeout is None or timeout > 0):
-            # The loop's own socket, by which threads and signals wake it, is registered always.
+            # The loop's own socket, by which threads and signals wake it, is always registered.
             if timeout is None or self.jobs or len(self.get_map()) > 1:
                 if not self.jobs:
                     self._counted = time.monotonic()
@@ -41,7 +41,7 @@ class _Selector(selectors.DefaultSelector):
                 self._follow()
             else:
                 self.now += timeout
-        elif self.jobs:  # they take their time while the loop is busy, too
+        elif self.jobs:  # their time also passes while the loop is busy
             self._follow()
         return events
 
@@ -52,7 +52,7 @@ class _Selector(selectors.DefaultSelector):
         self._counted = now
 
     def begin_job(self) -> None:
-        """Counts a job, for which time passes as usual until it ends."""
+        """Counts a job. Until its end the clock runs in real time."""
         if not self.jobs:
             self._counted = time.monotonic()
         self.jobs += 1
@@ -84,7 +84,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], Any], *args: *Ts) -> "asyncio.Future[Any]":
-        """Runs a function in a thread, meanwhile without jumps of the clock."""
+        """Runs a function in a thread. Until its end the clock does not jump."""
         self._virtual.begin_job()  # before the thread begins
         try:
             job: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
@@ -95,7 +95,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return job
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        """Waits for the threads, without jumps of the clock, which would end a timeout of minutes at once."""
+        """Waits for the threads. Meanwhile the clock does not jump, which would end a timeout of minutes at once."""
         self._virtual.begin_job()
         try:
             await super().shutdown_default_executor(*args)
