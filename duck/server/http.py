@@ -315,6 +315,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request.content = self._reader.take_rest()
         try:
             view = match.route.handler(request, **match.kwargs)
+            if not (hasattr(view, "request") and hasattr(view, "state")):
+                raise TypeError(f"{type(view).__name__}.__init__ must call super().__init__(request, **kwargs)")
             if self._server.allowed_origins is not None and view.ALLOWED_ORIGINS is None:
                 view.ALLOWED_ORIGINS = self._server.allowed_origins
         except KeyboardInterrupt:

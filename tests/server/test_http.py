@@ -485,6 +485,24 @@ def test_connections_do_not_disturb_each_other(run, connect):
     run(scenario())
 
 
+def test_a_view_that_does_not_call_the_init_of_its_base(run, connect, caplog, until):
+    class Forgetful(WebSocketView):
+        def __init__(self, request, **kwargs):
+            self.name = "forgetful"
+
+    async def scenario():
+        limits = Limits(connections_per_address=1, linger_timeout=0.05)
+        async with serve(Forgetful, port=0, limits=limits) as server:
+            for _ in range(2):  # the first has left its place
+                async with connect(server) as client:
+                    client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                    assert (await client.response()).status == 500
+                await until(lambda: not server._work.protocols)
+
+    run(scenario())
+    assert "Forgetful.__init__ must call super().__init__(request, **kwargs)" in caplog.text
+
+
 @pytest.mark.parametrize("step", ["__init__", "run"])
 def test_a_system_exit_at_the_start_of_a_view_gives_500(run, connect, caplog, step):
     def leave(*args, **kwargs):
