@@ -11,6 +11,7 @@ from duck.views import View
 __all__ = ["HealthPathError", "Match", "Route", "Routes"]
 
 OFFERED_METHODS = ("GET", "HEAD", "POST")
+_UVICORN = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 DEFAULT_METHODS = ("GET", "HEAD")
 
 
@@ -71,7 +72,8 @@ class Routes:
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
-            raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class")
+            advice = f": serve an ASGI application by uvicorn --ws {_UVICORN}" if callable(urlpatterns) else ""
+            raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class{advice}")
         pages = (route for route in self._routes if "GET" in route.methods and not route.is_websocket)
         self.first_page = next((route.literal for route in pages if route.literal is not None), None)
         own = [_compile(pattern) for pattern in before]

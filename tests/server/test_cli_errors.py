@@ -28,7 +28,7 @@ def test_invalid_urls_of_groups_are_refused(folder):
         ("missing", "no module 'missing'; run this from the folder that holds it"),
         ("missing.inner:x", "no module 'missing'"),
         ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
-        ("echo:path", "is neither a list of routes nor a View class"),
+        ("echo:path", "is neither a list of routes nor a View class: serve an ASGI application by uvicorn --ws duck"),
         ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
         ("two.py", "has no urlpatterns and defines 2 views"),
         ("", "'' names no module; give the path of a Python file, or a module's name\n"),
