@@ -1,4 +1,4 @@
-"""Accepts connections from listening sockets: a few at a time, with a pause after a shortage of files."""
+"""Acceptors of connections from listening sockets: a few at a time, with a pause after a shortage of files."""
 
 import asyncio
 import errno
@@ -26,8 +26,8 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Acceptor:
     """Accepts the connections of one listening socket.
 
-    The loops' own servers act too late: asyncio's accepts a whole backlog of connections before a protocol learns of
-    the first, and none of them reports a connection before its TLS handshake has ended.
+    The servers of event loops report connections too late. asyncio's accepts a whole backlog of connections before a
+    protocol is notified of the first, and none of them reports a connection before its TLS handshake has ended.
 
     Args:
         loop: The running loop.
@@ -102,11 +102,11 @@ class Acceptor:
 
 
 class LoopAcceptor:
-    """Lets uvloop accept plain connections, which costs less than Python code, and informs a protocol at once.
+    """Lets uvloop accept plain connections, which costs less than Python code, and notifies a protocol at once.
 
-    uvloop accepts one connection per listening descriptor and turn. Simultaneous connections are faster as a batch: the
-    processor's caches then hold the code loaded by the first. So the socket is listed under several descriptors.
-    If no file is left for a connection, libuv closes it.
+    In each pass of the loop, uvloop accepts one connection per listening descriptor. Simultaneous connections are
+    faster as a batch, because the processor's caches then hold the code loaded by the first one. So the socket is
+    registered under several descriptors. If no descriptor is left for a connection, libuv closes it.
 
     Attributes:
         socket: The listening socket.

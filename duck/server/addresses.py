@@ -1,4 +1,4 @@
-"""Addresses of clients, and addresses to listen on."""
+"""The parsing of addresses: of clients, and to listen on."""
 
 import ipaddress
 import re
@@ -12,7 +12,7 @@ _NODE = re.compile(
 
 
 def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Parse an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) becomes IPv4.
+    """Parses an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) becomes IPv4.
 
     Raises:
         ValueError: The text is not an address.
@@ -22,7 +22,7 @@ def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def parse_node(text: str) -> tuple[str, int]:
-    """Parse an address as written by proxies: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+    """Parses an address as written by proxies: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`.
 
     Returns:
         The address and the port; 0 for a missing or hidden port (RFC 7239, section 6).
@@ -40,7 +40,7 @@ def parse_node(text: str) -> tuple[str, int]:
 
 
 def split_address(text: str) -> tuple[str | None, int]:
-    """Split an address to listen on: `127.0.0.1:9100`, `[::1]:9100`, `*:9100`.
+    """Splits an address to listen on: `127.0.0.1:9100`, `[::1]:9100`, `*:9100`.
 
     Returns:
         The host, None for every interface; and the port.

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Reject unknown arguments here, because the parent command would refer to its own help."""
+        """Rejects unknown arguments here, because the parent command would refer to its own help."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the target and all options of `duck serve`."""
+    """Declares the target and all options of `duck serve`."""
     parser.usage = "duck serve [OPTION]... TARGET"
     parser.add_argument(
         "target",
@@ -57,14 +57,14 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options(arguments: argparse.Namespace) -> Options:
-    """Return the serving options. The `dest` of each argument is the name of its field in `Options` or `Limits`."""
+    """Returns the serving options. The `dest` of each argument is the name of its field in `Options` or `Limits`."""
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     values = {field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "limits"}
     return Options(**values, limits=limits)
 
 
 def log_options(arguments: argparse.Namespace) -> LogOptions:
-    """Return the logging options."""
+    """Returns the logging options."""
     return LogOptions(arguments.log_level, arguments.access_log, arguments.log_config, of_many=arguments.workers > 1)
 
 
@@ -269,7 +269,7 @@ def _add_shutdown(group: Any) -> None:
 
 
 def _number(kind: Callable[[str], Any], least: float, most: float, words: str) -> Callable[[str], Any]:
-    """Return a parser of numbers within a range.
+    """Returns a parser of numbers within a range.
 
     Args:
         kind: Converts the text to a number.
@@ -334,7 +334,7 @@ def _hosts(text: str) -> Collection[str]:
 
 
 def _names(text: str, check: Callable[[Collection[str]], object]) -> Collection[str]:
-    """Parse a comma-separated list of names, and check it."""
+    """Parses a comma-separated list of names, and checks it."""
     names = [name.strip() for name in text.split(",")]
     try:
         check(names)

@@ -1,4 +1,4 @@
-"""The number of connections, in total and per address, and the limits on them."""
+"""The limits on the number of connections, in total and per address (`Limits.connections`)."""
 
 import asyncio
 import ipaddress
@@ -32,7 +32,7 @@ class Place:
         self._census = census
 
     def move(self, address: ClientAddress) -> bool:
-        """Assign the connection to another address, as named by a proxy.
+        """Assigns the connection to another address, as named by a proxy.
 
         Returns:
             Whether that address has room. If not, the connection counts for no address.
@@ -40,10 +40,10 @@ class Place:
         return True
 
     def detach(self) -> None:
-        """Detach the connection from its address."""
+        """Detaches the connection from its address."""
 
     def leave(self) -> None:
-        """Remove the connection from the count."""
+        """Removes the connection from the count."""
         self._census.present -= 1
 
 
@@ -99,7 +99,7 @@ class Census:
         return self.limit is not None and self.present >= self.limit
 
     def enter(self) -> Place | None:
-        """Count a connection, without an address until it moves.
+        """Counts a connection, without an address until it moves.
 
         Returns:
             Its place; None without room, and then it is not counted.
@@ -111,7 +111,7 @@ class Census:
         return self.anywhere if self.per_address is None else _OwnPlace(self)
 
     def join(self, group: str) -> bool:
-        """Count a connection for a group of addresses.
+        """Counts a connection for a group of addresses.
 
         Returns:
             Whether the group has room. If not, the connection is not counted.
@@ -123,7 +123,7 @@ class Census:
         return True
 
     def part(self, group: str) -> None:
-        """Remove a connection from its group."""
+        """Removes a connection from its group."""
         self._groups[group] -= 1
         if not self._groups[group]:
             del self._groups[group]
@@ -136,7 +136,7 @@ class Census:
 
 
 def _group(address: ClientAddress) -> str:
-    """Return the group of an address: an IPv6 host owns a whole network of 64 bits."""
+    """Returns the group of an address: an IPv6 host owns a whole network of 64 bits."""
     if not isinstance(address, tuple):
         return ""
     host = parse_address(address[0])
@@ -146,7 +146,7 @@ def _group(address: ClientAddress) -> str:
 
 
 def _files() -> int | None:
-    """Return the number of connections that the limit of open files allows."""
+    """Returns the number of connections that the limit of open files allows."""
     if resource is None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -40,7 +40,7 @@ class UsageError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command.
+    """Runs the command.
 
     Args:
         argv: The arguments; None for those of the process.
@@ -121,7 +121,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _name_groups(url: str | None) -> None:
-    """Set the environment variable DUCK_GROUPS, for this process and the workers."""
+    """Sets the environment variable DUCK_GROUPS, for this process and the workers."""
     if url is None:
         return
     groups: Any = importlib.import_module("duck.contrib.websockets.groups")
@@ -146,7 +146,7 @@ def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
 
 
 def _sockets(arguments: argparse.Namespace) -> list[socket.socket]:
-    """Return the sockets that another process has opened for this one."""
+    """Returns the sockets that another process has opened for this one."""
     if arguments.uds is not None:
         if arguments.fd is not None:
             raise UsageError("--uds and --fd each say where to listen; give one of them")

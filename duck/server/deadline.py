@@ -1,8 +1,8 @@
-"""The deadline of a process that serves: an end that hangs is named in the log, and cut short.
+"""The deadline for the end of a serving process. If it passes, the log names the cause, and the process exits.
 
-Three things can hold up the end of a process for ever: a coroutine that swallows its cancellation, a call that blocks
-the event loop, and a thread that never ends. Only another thread notices all three, and only the end of the whole
-process stops a thread.
+The end of a process can be delayed for ever by a coroutine that swallows its cancellation, by a call that blocks the
+event loop, and by a thread that never ends. Only another thread detects all three, and only the exit of the process
+stops a thread.
 """
 
 import _thread
@@ -49,17 +49,17 @@ class Deadline:
         self._ended.acquire()
 
     def watch(self) -> None:
-        """Note the running loop, whose tasks the log may have to name."""
+        """Notes the running loop, whose tasks the log may have to name."""
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
-        """Start to count, if that has not begun. May be called in a signal handler: it takes no lock."""
+        """Starts to count, if that has not begun. May be called in a signal handler: it takes no lock."""
         if not self._started:
             self._started = True
             _thread.start_new_thread(self._watch_end, ())
 
     def met(self) -> None:
-        """Note that serving has ended. If threads are left, the exit of the interpreter is watched."""
+        """Notes that serving has ended. If threads are left, the exit of the interpreter is watched."""
         self._ended.release()
         if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
             exiting = _thread.allocate_lock()
@@ -71,13 +71,13 @@ class Deadline:
     def _watch_end(self) -> None:
         if self._ended.acquire(timeout=self._patience):
             return
-        told = _thread.allocate_lock()
-        told.acquire()
-        _thread.start_new_thread(self._tell, (told.release,))
-        told.acquire(timeout=_LAST_WORDS)
+        logged = _thread.allocate_lock()
+        logged.acquire()
+        _thread.start_new_thread(self._log_causes, (logged.release,))
+        logged.acquire(timeout=_LAST_WORDS)
         os._exit(1)
 
-    def _tell(self, done: Callable[[], None]) -> None:
+    def _log_causes(self, done: Callable[[], None]) -> None:
         try:
             names = ", ".join([*_tasks(self._loop), *_threads()][:_NAMED])
             logger.error(
@@ -106,7 +106,7 @@ def _tasks(loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
 
 
 def _threads() -> Iterator[str]:
-    """Describe the threads that the process waits for, and the main thread unless its loop just waits."""
+    """Describes the threads that the process waits for, and the main thread unless its loop just waits."""
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
@@ -120,7 +120,7 @@ def _threads() -> Iterator[str]:
 
 
 def _outside_library(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame outside of the standard library, within the callback that the loop runs."""
+    """Returns the innermost frame outside of the standard library, within the callback that the loop runs."""
     while frame is not None and frame.f_code.co_filename != asyncio.runners.__file__:
         name = frame.f_code.co_filename
         if "site-packages" in name or not name.startswith((_LIBRARY, "<frozen")):

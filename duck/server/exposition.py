@@ -1,4 +1,4 @@
-"""The metrics of a server at an address of their own, for Prometheus: `duck serve --metrics HOST:PORT`."""
+"""The metrics of a server for Prometheus, at a separate address: `duck serve --metrics HOST:PORT`."""
 
 import contextlib
 import importlib
@@ -27,7 +27,7 @@ class ExpositionError(Exception):
 
 
 def prometheus() -> Any:
-    """Import the module for Prometheus.
+    """Imports the module for Prometheus.
 
     Raises:
         ExpositionError: prometheus_client is not installed.
@@ -40,7 +40,7 @@ def prometheus() -> Any:
 
 @contextlib.asynccontextmanager
 async def exposing(address: str | None, stats: Callable[[], Awaitable[Stats]]) -> AsyncIterator[None]:
-    """Serve `/metrics` for the duration of the block, by the running loop.
+    """Serves `/metrics` for the duration of the block, by the running loop.
 
     Args:
         address: The address, as `HOST:PORT`; None for no metrics.

@@ -12,7 +12,7 @@ _MARK = re.compile(r'\\["\\]|[",]')
 
 
 def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
-    """Yield the elements, the last one first, each as a dict of parameters with names in lower case.
+    """Yields the elements, the last one first, each as a dict of parameters with names in lower case.
 
     The last element comes from the nearest proxy. Earlier ones may come from the client and have any form, so the value
     is read from its end, and only as far as it is well-formed.
@@ -29,7 +29,7 @@ def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
 
 
 def _parse(text: str) -> dict[str, str] | None:
-    """Return the parameters of an element; None if it is malformed or repeats a parameter."""
+    """Returns the parameters of an element; None if it is malformed or repeats a parameter."""
     element: dict[str, str] = {}
     at = 0
     while pair := _PAIR.match(text, at):
@@ -47,7 +47,7 @@ def _parse(text: str) -> dict[str, str] | None:
 
 
 def _split(value: str) -> Iterator[str]:
-    """Yield the members of a list, the last one first; commas inside quotes do not separate."""
+    """Yields the members of a list, the last one first; commas inside quotes do not separate."""
     end = len(value)
     quoted = False
     for mark in reversed(list(_MARK.finditer(value))):

@@ -1,7 +1,7 @@
-"""Sans-I/O reader of HTTP/1 requests: bytes in, heads and refusals out; httptools does the grammar.
+"""A reader of HTTP/1 requests without I/O: bytes in, heads and refusals out. httptools parses the grammar.
 
-The reader parses in steps, and stops after the first step that completes a request. Of a thousand requests sent at once
-it parses a few and keeps the rest as bytes. It stops for good after a refusal, and after a request that ends the
+The reader parses in steps, and pauses after the first step that completes a request. Of a thousand requests sent at
+once it parses a few, and keeps the rest as bytes. It stops after a refusal, and after a request that ends the
 connection; then `stopped` is true.
 """
 
@@ -30,7 +30,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.
 
 
 class RequestHead(NamedTuple):
-    """A request that is complete, or of which no more will be read.
+    """A complete request, or one whose rest will not be read.
 
     Attributes:
         keep_alive: Whether another request may follow on the connection.
@@ -51,9 +51,9 @@ class Refusal:
     """The refusal of received bytes that are not an acceptable request.
 
     Attributes:
-        status: The status of the answer.
+        status: The status of the response.
         reason: The reason, for the log.
-        head_only: Whether the answer has no body, because the request is a HEAD.
+        head_only: Whether the response has no body, because the request is a HEAD.
     """
 
     status: int
@@ -62,7 +62,7 @@ class Refusal:
 
 
 class _Stop(Exception):
-    """Ends the parser's run from inside a callback; httptools has no other way."""
+    """Raised in a callback to stop the parser, because httptools has no other way."""
 
 
 class RequestReader:
@@ -113,7 +113,7 @@ class RequestReader:
         return self._parser is not None and self._parser.get_method() == b"HEAD"
 
     def feed(self, data: memoryview) -> None:
-        """Take bytes from the connection; unparsed ones are copied."""
+        """Parse bytes of the connection; unparsed ones are copied."""
         if self._ready or self.stopped:
             self._rest += data
         else:
@@ -146,7 +146,7 @@ class RequestReader:
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade as upgrade:
-                # The next request needs a new parser: this one treats what follows as another protocol.
+                # The next request needs a new parser, because this one treats further bytes as another protocol.
                 position += upgrade.args[0]
                 self._parser = None
                 self.stopped = not self._ready[-1].keep_alive  # type: ignore[union-attr]
@@ -238,10 +238,10 @@ class RequestReader:
         method = parser.get_method().decode("ascii")
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
         if upgrade and (method == "CONNECT" or headers.announce_body):
-            # httptools skips no body of such a request: the body would be read as the next request.
+            # httptools does not skip the body of such a request, and would parse it as the next request.
             head = head._replace(keep_alive=False, body=None)
         if not upgrade and "expect" in headers:
-            # The client waits for a response before it sends the body: the answer is that response.
+            # The client waits for a response before it sends the body; the answer is that response.
             self._cut_short(head)
             raise _Stop
         self._head = head
@@ -255,7 +255,7 @@ class RequestReader:
             self._check_body(len(self._body))
 
     def _check_body(self, size: int) -> None:
-        """Cut a POST with a longer body short: one that declares its length, before the body has come."""
+        """Complete a POST whose body exceeds the limit without the body; a declared length is checked in advance."""
         if size > self._limits.body_size and self._head is not None:
             self._cut_short(self._head)
             raise _Stop

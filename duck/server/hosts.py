@@ -1,8 +1,8 @@
-"""The names by which clients may address a server, and the origins that may connect to it.
+"""`AllowedHosts`: the names by which clients may address a server; and the check of `allowed_origins`.
 
-A page can resolve its own name to any address, including that of a server on the visitor's machine or network (DNS
-rebinding). To the browser the page and the server are then one origin. Only the name in the request's Host shows that
-the request is not meant for the server.
+The owner of a page can let the name of its host resolve to any address, including that of a server on the visitor's
+machine or network (DNS rebinding). For the browser the page and the server then have the same origin. Only the name in
+the request's Host shows that the request is not meant for the server.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ class AllowedHosts:
 
 
 def _host(name: str) -> str:
-    """Normalize a name for comparison."""
+    """Normalizes a name for comparison."""
     try:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
@@ -55,7 +55,7 @@ def _host(name: str) -> str:
 
 
 def checked_origins(origins: Collection[str]) -> Collection[str]:
-    """Check origins for use as a view's `ALLOWED_ORIGINS`.
+    """Checks origins for use as a view's `ALLOWED_ORIGINS`.
 
     Raises:
         TypeError, ValueError: The origins are invalid; the message gives a valid form.

@@ -1,18 +1,18 @@
-"""The HTTP side of a connection: answers requests in order, and hands WebSockets to their views.
+"""`HttpProtocol`: answers HTTP requests in order, and passes connections of WebSockets to their views.
 
 A connection is in one of five phases:
 
-    COMING     has no transport yet, as while the TLS handshake goes on
-    READING    waits for a request, or for the rest of one
-    ANSWERING  a view works on a response; reading is paused, so there is one request at a time
-    ENDING     the last response is written; further bytes are discarded
+    COMING     the transport does not exist yet, for example during the TLS handshake
+    READING    a request, or the rest of one, is awaited
+    ANSWERING  a view creates a response; reading is paused, so there is one request at a time
+    ENDING     the last response has been written; further bytes are discarded
     GONE       the connection is lost, or belongs to a WebSocket view
 
-Reading is resumed in the context of the connection, never in that of a page: loops call a protocol in the context in
-which its transport began to read, and the next request on the connection may be another person's.
+Reading is resumed in the context of the connection, never in that of a page. Loops call a protocol in the context in
+which its transport began to read, and the next request on the connection may be from another user.
 
-READING and ENDING have a deadline. The timer is set only for a deadline earlier than the one that it is set for, and is
-set again when it fires early. So a read costs no more than a look at the time.
+READING and ENDING have a deadline. The timer is set only for a deadline earlier than its own, and is set again when it
+fires early. So a read costs no more than a call of the clock.
 """
 
 import asyncio
@@ -193,7 +193,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the client is connected and its first request has not come, or has not been answered."""
+        """Whether the client is connected, and its first request has not been received or answered."""
         return not self._answered and self._phase in (Phase.COMING, Phase.READING, Phase.ANSWERING)
 
     @property
@@ -241,7 +241,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._phase is not Phase.READING:
             return
         if self._writing_paused:
-            # A client that does not read its answers must not send more requests.
+            # A client that does not read its responses must not send more requests.
             self._transport.pause_reading()
             return
         request = self._reader.next_request()
@@ -388,7 +388,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.GONE
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
-        # TLS transports hold methods of their protocol: a cycle.
+        # A TLS transport refers to methods of its protocol, in a cycle.
         if hasattr(self, "_transport"):
             del self._transport
 
@@ -431,7 +431,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         elif self._transport.is_closing():
             self._transport.abort()
         elif self._phase is Phase.READING and not self._spared:
-            # A request may have come while the loop was busy: uvloop runs timers before it reads.
+            # A request may have arrived while the loop was busy, because uvloop runs timers before it reads.
             self._spared = True
             self._set_deadline(_SPARE_TIME)
         else:

@@ -1,4 +1,4 @@
-"""The lifespan of an application: start-up before the first connection, and clean-up after the last."""
+"""The lifespan of an application: startup before the first connection, and shutdown after the last."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Limits on the resources that clients can use before the embedded server refuses them."""
+"""`Limits`: the resources that clients of the embedded server may use."""
 
 from dataclasses import dataclass, fields
 

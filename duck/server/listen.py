@@ -1,4 +1,4 @@
-"""Opens listening sockets, and gives their URLs."""
+"""Listening sockets: functions that bind them, `UnixListener`, and their URLs."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ _MODE = 0o666
 
 
 async def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Return TCP sockets bound to all addresses of a host, with the same port.
+    """Returns TCP sockets bound to all addresses of a host, with the same port.
 
     Args:
         host: An IP address or a name; None for every interface, by IPv4 and IPv6.
@@ -53,7 +53,7 @@ async def bind(host: str | None, port: int) -> list[socket.socket]:
 
 
 async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
-    """Return the families and addresses of a host.
+    """Returns the families and addresses of a host.
 
     An IP address bypasses the loop's resolver, which uses threads. A process with a single thread is faster: the kernel
     counts references to files at every call only if threads share them.
@@ -92,7 +92,7 @@ def balances(sock: socket.socket) -> bool:
 
 
 def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
-    """Return TCP sockets bound to addresses that other sockets of this user may share.
+    """Returns TCP sockets bound to addresses that other sockets of this user may share.
 
     Args:
         addresses: Families and addresses.
@@ -115,7 +115,7 @@ class UnixListener:
     """A listening Unix socket and its file."""
 
     def __init__(self, path: str, mode: int | None = None) -> None:
-        """Bind to a path; a stale socket there is replaced.
+        """Binds to a path; a stale socket there is replaced.
 
         Args:
             path: The path of the file.
@@ -137,14 +137,14 @@ class UnixListener:
         self._inode = os.stat(path).st_ino
 
     def unlink(self) -> None:
-        """Remove the file, unless it belongs to another server by now."""
+        """Removes the file, unless it belongs to another server by now."""
         with suppress(FileNotFoundError):
             if os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
 
 
 def _remove_stale(path: str) -> int:
-    """Remove the socket file of a server that is gone.
+    """Removes the socket file of a server that is gone.
 
     Returns:
         Its permissions; without a file, those of a new socket.
@@ -165,7 +165,7 @@ def _remove_stale(path: str) -> int:
 
 
 def url(listener: Any, secure: bool) -> str:
-    """Return the URL of a listening socket.
+    """Returns the URL of a listening socket.
 
     Args:
         listener: The socket.

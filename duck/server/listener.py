@@ -1,4 +1,4 @@
-"""The listening sockets of workers."""
+"""`Listener`: the listening sockets of workers; the supervisor owns it."""
 
 import contextlib
 import socket
@@ -14,10 +14,10 @@ __all__ = ["Listener"]
 class Listener:
     """Owns the listening sockets of workers.
 
-    Of 600 connections that came 50 at a time, four workers with a shared socket had 424, 140, 32 and 4: the first to
-    wake accepts all. So each worker has its own sockets where the kernel balances connections over them, with
-    SO_REUSEPORT on Linux: 163, 129, 166 and 142. The supervisor keeps them open, so that connections in the backlog
-    survive a worker.
+    Of 600 connections, 50 at a time, four workers with a shared socket had 424, 140, 32 and 4, because the first worker
+    to wake accepts all. So each worker has sockets of its own if the kernel balances connections over them, by
+    SO_REUSEPORT on Linux: 163, 129, 166 and 142. The supervisor keeps the sockets open, so that connections in the
+    backlog survive a worker.
 
     Attributes:
         shared: The sockets that all workers share: Unix sockets, and those bound by another process.
@@ -30,7 +30,7 @@ class Listener:
     @classmethod
     @contextlib.asynccontextmanager
     async def at(cls, options: Options, sockets: Sequence[socket.socket]) -> "AsyncIterator[Listener]":
-        """Bind to the address in the options, unless bound sockets are given.
+        """Binds to the address in the options, unless bound sockets are given.
 
         Raises:
             OSError: The address is not available.
@@ -57,16 +57,16 @@ class Listener:
                 unix_listener.unlink()
 
     def close(self) -> None:
-        """Close the shared sockets in this process, which does not accept connections."""
+        """Closes the shared sockets in this process, which does not accept connections."""
         for sock in self.shared:
             sock.close()
 
     def take(self) -> list[socket.socket]:
-        """Return the sockets for a worker."""
+        """Returns the sockets for a worker."""
         return bind_again(self._addresses) if self._addresses else self.shared
 
     def put_back(self, sockets: list[socket.socket]) -> None:
-        """Close and forget a worker's own sockets."""
+        """Closes and forgets a worker's own sockets."""
         if sockets is not self.shared:
             for sock in sockets:
                 sock.close()

@@ -38,7 +38,7 @@ class LogOptions:
     of_many: bool = False
 
     def apply(self) -> None:
-        """Configure the logging of this process.
+        """Configures the logging of this process.
 
         Raises:
             LogConfigError: The file cannot be used.

@@ -16,7 +16,7 @@ class LoopError(Exception):
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the factory of an event loop.
+    """Returns the factory of an event loop.
 
     Args:
         name: One of `LOOPS`, or `module:attribute` for a function without arguments that returns a loop.

@@ -1,4 +1,4 @@
-"""The options of serving, in one object that `serve`, `run`, the command line and worker processes share."""
+"""`Options`: the options of serving, shared by `serve`, `run`, the command line and worker processes."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

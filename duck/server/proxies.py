@@ -1,4 +1,4 @@
-"""A trusted proxy's description of its client, in `X-Forwarded-For`, `-Proto` and `-Host`, or in `Forwarded`."""
+"""`Proxies`: the client of a request as reported by trusted proxies (X-Forwarded-For, -Proto, -Host, or Forwarded)."""
 
 import ipaddress
 import re
@@ -52,7 +52,7 @@ class Proxies:
             raise ValueError(f"a trusted proxy is an IP address, a network or unix: {error}") from None
 
     def client(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
-        """Return the client of a request, and its requested Host.
+        """Returns the client of a request, and its requested Host.
 
         If any of X-Forwarded-For, -Proto or -Host is present, Forwarded is ignored: most proxies that set the former
         pass on the client's own Forwarded.
@@ -84,7 +84,7 @@ class Proxies:
         return Client(peer, _is_secure(proto, secure), _with_host(headers, host))
 
     def _by_forwarded(self, peer: ClientAddress, headers: Headers, secure: bool) -> Client:
-        """Return the client as reported by the outermost trusted proxy, to which the client is connected."""
+        """Returns the client as reported by the outermost trusted proxy, to which the client is connected."""
         host = ""
         for element in parse_forwarded(headers.get("forwarded", "")):
             secure = _is_secure(element.get("proto", ""), secure)
@@ -111,7 +111,7 @@ def _is_secure(proto: str, otherwise: bool) -> bool:
 
 
 def _with_host(headers: Headers, host: str) -> Headers:
-    """Return the headers with the Host reported for the client; unchanged if none is reported."""
+    """Returns the headers with the Host reported for the client; unchanged if none is reported."""
     if _HOST.fullmatch(host) is None:
         return headers
     return Headers([("host", host), *(field for field in headers.items() if field[0] != "host")])

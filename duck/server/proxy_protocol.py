@@ -1,6 +1,6 @@
-"""The PROXY protocol, versions 1 and 2: the first bytes of a connection, in which a proxy names its client.
+"""The PROXY protocol, versions 1 and 2: a header at the start of a connection, in which a proxy names its client.
 
-The parser does no I/O. The header is read from a socket without any byte behind it, so that TLS may follow.
+The parser does no I/O. `receive` reads the header from a socket without any byte behind it, so that TLS may follow.
 
 (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)
 """
@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 def parse(data: bytes) -> Header | None:
-    """Parse the header at the start of some bytes; return None while it is incomplete.
+    """Parses the header at the start of some bytes; returns None while it is incomplete.
 
     Raises:
         ValueError: The bytes do not start with a header.
@@ -124,7 +124,7 @@ def _is_secure(extensions: bytes) -> bool:
 
 
 async def receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Header:
-    """Read the header from a socket, and no byte behind it.
+    """Reads the header from a socket, and no byte behind it.
 
     Raises:
         ValueError: There is no header.

@@ -1,4 +1,4 @@
-"""Finds the view for a path."""
+"""`Routes`: the routes of a server, compiled from `urlpatterns`, and the look-up of the view for a path."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +55,7 @@ class Routes:
         urlpatterns: Iterable[Mapping[str, Any]] | type[View],
         before: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Compile the patterns.
+        """Compiles the patterns.
 
         Args:
             urlpatterns: Results of `duck.urls.path` and `re_path`, or a view for every path.
@@ -89,7 +89,7 @@ class Routes:
         self._literals = {path: self._find(path) for path in literals}
 
     def match(self, path: str) -> Match | None:
-        """Return the first route for a decoded path, or None."""
+        """Returns the first route for a decoded path, or None."""
         return self._literals.get(path) or self._find(path)
 
     def _find(self, path: str) -> Match | None:
@@ -124,7 +124,7 @@ def _is_websocket(handler: Callable[..., Any]) -> bool:
 
 
 def _offered(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods of a route that the server offers; GET implies HEAD, and is the default."""
+    """Returns the methods of a route that the server offers; GET implies HEAD, and is the default."""
     wanted = set(methods) or set(DEFAULT_METHODS)
     if "GET" in wanted:
         wanted.add("HEAD")

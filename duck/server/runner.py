@@ -1,4 +1,4 @@
-"""Runs a server as the main job of a process."""
+"""`run`: serves in this process, or with workers, until a signal. `duck serve` calls `run_options`."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ def run(
     allowed_origins: Collection[str] | None = None,
     metrics: str | None = None,
 ) -> None:
-    """Serve an application until SIGINT or SIGTERM.
+    """Serves an application until SIGINT or SIGTERM.
 
     The addresses are printed once connections are accepted. A second signal ends the process at once, unless it comes
     within a second: `timeout` and some shells send one twice. Outside the main thread, where there are no signals, this
@@ -113,7 +113,7 @@ def run_options(
     ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
     loop: str = "auto",
 ) -> None:
-    """Serve an application, as `run` does, with options in one object."""
+    """Serves an application, as `run` does, with options in one object."""
     stop = Stop(Deadline(options.patience))
 
     @contextlib.contextmanager
@@ -139,7 +139,7 @@ def run_options(
 
 
 def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
-    """Renew the TLS context for new connections; keep the old one if that fails."""
+    """Renews the TLS context for new connections; keeps the old one if that fails."""
     notify_reloading()
     try:
         server.ssl = make_context()

@@ -1,4 +1,4 @@
-"""A running server: its listening sockets, its connections, and its running work."""
+"""`Server`: the listening sockets of a server, its connections, and its running work."""
 
 import asyncio
 import logging
@@ -36,7 +36,7 @@ __all__ = ["Server"]
 logger = logging.getLogger("duck.server")
 
 TURNED_AWAY = 32
-"""Refusals for lack of room under way at a time; further clients are dropped without an answer."""
+"""The number of concurrent refusals for lack of room; further clients are disconnected without a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Server:
     """
 
     def __init__(self, urlpatterns: Iterable[Mapping[str, Any]] | type[View], options: Options) -> None:
-        """Prepare an application.
+        """Prepares an application.
 
         Args:
             urlpatterns: The routes, or one view for every path.
@@ -119,7 +119,7 @@ class Server:
         return self.metrics.stats()
 
     async def listen(self, sockets: Sequence[socket.socket] = (), ssl: tls.SSLContext | None = None) -> None:
-        """Begin to serve, on the running loop.
+        """Begins to serve, on the running loop.
 
         Args:
             sockets: Bound sockets to listen on; none for the address in the options.
@@ -156,7 +156,7 @@ class Server:
             self._acceptors.append(Acceptor(loop, sock, self._accepted))
 
     async def close(self, *, replaced: bool = False) -> None:
-        """Shut down: drain, wait for running answers and handlers, close every connection, and cancel the rest.
+        """Shuts down: drains, waits for running answers and handlers, closes every connection, and cancels the rest.
 
         While the server drains it accepts connections, so that health checks and handshakes are answered by 503,
         handshakes with Retry-After. Work that does not end when cancelled is abandoned, and named in the log.
@@ -199,11 +199,11 @@ class Server:
         status, words = (503, "draining") if self.draining else (200, "ok")
         return HttpResponse(f"{words}\n", status, "text/plain; charset=utf-8")
 
-    # From a connection to its protocol.
+    # Accepted connections.
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
         if self._census.is_full:
-            # Connections may have ended since the loop polled the sockets; this is known two turns later.
+            # Connections may have ended since the loop polled the sockets; it reports them two passes later.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._begin, sock, peer)
         else:
@@ -222,7 +222,7 @@ class Server:
             connecting.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, protocol: HttpProtocol, sock: socket.socket) -> None:
-        """Create the transport of a connection, which takes time with TLS and with a header of the PROXY protocol."""
+        """Creates the transport of a connection, which takes time with TLS and with a header of the PROXY protocol."""
         options: dict[str, Any] = {}
         if self.ssl is not None:
             options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
@@ -239,7 +239,7 @@ class Server:
             raise
 
     async def _receive_proxy_header(self, protocol: HttpProtocol, sock: socket.socket) -> None:
-        """Read the client's address from a trusted proxy.
+        """Reads the client's address from a trusted proxy.
 
         Raises:
             OSError: The header is missing; the socket is closed.
@@ -269,13 +269,13 @@ class Server:
     # Calls of connections.
 
     def admit(self, protocol: HttpProtocol, peer: Any) -> bool:
-        """Register a connection, and give it a place if there is one.
+        """Registers a connection, and counts it if there is room.
 
         Args:
             peer: The address of its peer, as a socket reports it.
 
         Returns:
-            Whether the connection may continue, if only until its refusal for lack of room.
+            Whether the connection may continue, at least until its refusal for lack of room.
         """
         protocol.admitted = True
         protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
@@ -291,7 +291,7 @@ class Server:
         return not self.closing and self._turned_away <= TURNED_AWAY
 
     def move(self, place: Place, address: ClientAddress) -> bool:
-        """Count a connection for an address; one of a trusted proxy counts for none.
+        """Counts a connection for an address; one of a trusted proxy counts for none.
 
         Returns:
             Whether the address has room.
@@ -302,7 +302,7 @@ class Server:
         return place.move(address)
 
     def connection_closed(self, protocol: HttpProtocol) -> None:
-        """Forget a connection that is gone."""
+        """Removes a connection that is lost."""
         if protocol.place is not None:
             protocol.place.leave()
         else:
@@ -310,14 +310,14 @@ class Server:
         self._work.forget(protocol)
 
     def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None:
-        """Run the coroutine that answers a request."""
+        """Runs the coroutine that answers a request."""
         task = asyncio.get_running_loop().create_task(answer)
         if not task.done():
             self._work.answers[task] = request
             task.add_done_callback(self._work.answers.pop)
 
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
-        """Run a WebSocket view, which owns its connection from now on."""
+        """Runs a WebSocket view, which owns its connection from now on."""
         self._work.forget(protocol)
         place = protocol.place
         assert place is not None
@@ -332,7 +332,7 @@ class Server:
             return
         self._work.views[ended] = view
         if isinstance(ended, asyncio.Task):
-            # The protocol is needed again only if the view leaves the transport to it.
+            # The protocol is used again only if the view has not used the transport.
             ended.add_done_callback(partial(self._run_ended, place=place, protocol=weakref.ref(protocol)))
         elif place is self._census.anywhere:
             ended.add_done_callback(self._view_ended)
@@ -340,7 +340,7 @@ class Server:
             ended.add_done_callback(partial(self._view_ended, place=place))
 
     def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
-        """Release the place of a view whose connection has ended."""
+        """Releases the place of a view whose connection has ended."""
         view = self._work.views.pop(ended)
         place = place or self._census.anywhere
         if ended.cancelled():
@@ -349,7 +349,7 @@ class Server:
             logger.error("the view for %r failed", view.request, exc_info=error)
             abort(view)
         elif not view.initiated_upgrade and view.request.transport and not view.request.transport.is_closing():
-            # `on_handshake` has refused the client, which has time to read the response.
+            # `on_handshake` has refused the client, which gets time to read the response.
             asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
             return
         place.leave()
@@ -357,7 +357,7 @@ class Server:
     def _run_ended(
         self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"
     ) -> None:
-        """Clean up after an overridden `run` or a step of it has ended; the connection may still be open."""
+        """Cleans up after an overridden `run` or a step of it has ended; the connection may still be open."""
         view = self._work.views.pop(ended)
         if ended.cancelled():
             abort(view)
@@ -375,7 +375,7 @@ class Server:
         result: Any,
         error: BaseException | None,
     ) -> None:
-        """Answer on behalf of a view without an answer, and make sure that its connection ends.
+        """Answers on behalf of a view that has sent no response, and makes sure that its connection ends.
 
         Args:
             protocol: The protocol of the connection before the view had it.
@@ -417,7 +417,7 @@ class Server:
 
 
 async def _close(view: WebSocketView) -> None:
-    """Close an open connection that its view does not serve."""
+    """Closes an open connection that its view does not serve."""
     await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
     view.terminate()
     await view.safe_close()

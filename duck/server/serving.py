@@ -38,7 +38,7 @@ async def serve(
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve an application for the duration of the block.
+    """Serves an application for the duration of the block.
 
     Args:
         urlpatterns: The routes, or one `View` class for every path.
@@ -99,7 +99,7 @@ async def serving(
     ssl: tls.SSLContext | None = None,
     lifespan: Lifespan | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve an application, as `serve` does, with options in one object."""
+    """Serves an application, as `serve` does, with options in one object."""
     server = Server(urlpatterns, options)
     async with alive(lifespan, server, options.shutdown_timeout):
         try:

@@ -1,4 +1,4 @@
-"""The end of a server: running work gets time to end, is then cancelled, and is finally abandoned."""
+"""The shutdown of a server: running work gets time to end, then is cancelled, and is finally abandoned."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ class Work:
         protocols: The connections that speak HTTP.
         answers: The tasks that answer requests.
         views: The WebSocket views, by the future that ends with their connection.
-        CANCEL_TIMEOUT: Seconds within which cancelled work must end. The server gives up the rest.
+        CANCEL_TIMEOUT: Seconds within which cancelled work must end. Work that takes longer is abandoned.
     """
 
     CANCEL_TIMEOUT = 2.0
@@ -43,13 +43,13 @@ class Work:
         self._no_protocols = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
-        """Note that a connection is gone, or no longer speaks HTTP."""
+        """Removes a connection that is lost, or no longer speaks HTTP."""
         self.protocols.discard(protocol)
         if not self.protocols:
             self._no_protocols.set()
 
     async def ended(self, patience: float) -> bool:
-        """Wait for the end of all work.
+        """Waits for the end of all work.
 
         Args:
             patience: Seconds to wait.
@@ -68,14 +68,14 @@ class Work:
         return False
 
     async def asked(self) -> None:
-        """Wait a short time for the requests of clients that have just connected."""
+        """Waits a short time for the requests of clients that have just connected."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FRESH):
                 while any(protocol.is_fresh for protocol in self.protocols):  # noqa: ASYNC110
                     await asyncio.sleep(_STEP)
 
     def say_goodbye(self, view: WebSocketView, patience: float, code: int) -> None:
-        """Close a WebSocket once its running handlers have ended.
+        """Closes a WebSocket once its running handlers have ended.
 
         Args:
             patience: Seconds to wait for the handlers.
@@ -85,7 +85,7 @@ class Work:
         farewell.add_done_callback(self._farewells.discard)
 
     def cancel(self) -> None:
-        """Cancel all tasks, and drop all connections."""
+        """Cancels all tasks, and drops all connections."""
         for farewell in self._farewells:
             farewell.cancel()
         for answer in self.answers:
@@ -100,7 +100,7 @@ class Work:
 
 
 async def drain(work: Work, seconds: float, code: int) -> None:
-    """Close the WebSockets one by one in even steps, so that their clients do not return all at once.
+    """Closes the WebSockets one by one in even steps, so that their clients do not return all at once.
 
     Args:
         work: Has the views; later ones are not closed.
@@ -118,7 +118,7 @@ async def drain(work: Work, seconds: float, code: int) -> None:
 
 
 async def shut_down(work: Work, patience: float, code: int) -> list[str]:
-    """End all work of a server that no longer accepts connections.
+    """Ends all work of a server that no longer accepts connections.
 
     Args:
         work: The running work.
@@ -148,7 +148,7 @@ async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
 
 
 def _give_up(work: Work) -> list[str]:
-    """Abort the connections of hanging work, and log its names."""
+    """Aborts the connections of hanging work, and logs its names."""
     hung = [
         *(f"{type(view).__name__} at {label(view.request)!r}" for view in work.views.values()),
         *(f"the page at {label(request)!r}" for request in work.answers.values()),
@@ -162,7 +162,7 @@ def _give_up(work: Work) -> list[str]:
 
 
 def abort(view: WebSocketView) -> None:
-    """Drop the connection of a view."""
+    """Drops the connection of a view."""
     transport = view.request.transport
     # A lost transport must not be aborted: asyncio's may have released its loop.
     if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):

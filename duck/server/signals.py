@@ -1,4 +1,4 @@
-"""Signals: the first asks the process to stop, a later one ends it."""
+"""Signal handlers: the first signal starts the shutdown of the process, a later one ends it at once."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") 
 
 @contextlib.contextmanager
 def on_hangup(callback: Callable[[], None] | None) -> Iterator[None]:
-    """Call back on SIGHUP, in the loop."""
+    """Calls back on SIGHUP, in the loop."""
     if callback is None or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -35,7 +35,7 @@ def on_hangup(callback: Callable[[], None] | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` on the first signal that asks the process to end, and let a later signal end it."""
+    """Calls `stop` on the first signal that asks the process to end, and lets a later signal end it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,7 +48,7 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def outlast_signals() -> None:
-    """Ignore the first signal, because the process is about to end without a failure. A later signal ends it."""
+    """Ignores the first signal, because the process is about to end without a failure. A later signal ends it."""
     if threading.current_thread() is threading.main_thread():
         _take_signals(lambda: None)
 

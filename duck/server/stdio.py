@@ -1,4 +1,4 @@
-"""The standard files of the process: present, and writable without an error."""
+"""The standard files of the process: opened if they are closed, and written to without errors."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ __all__ = ["announce", "open_standard_files"]
 
 
 def open_standard_files() -> None:
-    """Open the null device for each closed standard file.
+    """Opens the null device for each closed standard file.
 
     Otherwise sockets would get the numbers 0 to 2, and libuv aborts the process when one of them is closed.
     """
@@ -21,7 +21,7 @@ def open_standard_files() -> None:
 
 
 def announce(line: str) -> None:
-    """Print a line; without a reader, such as `head -1` that has ended, nothing is printed from now on."""
+    """Prints a line; without a reader, such as `head -1` that has ended, nothing is printed from now on."""
     try:
         print(line, flush=True)
     except OSError:

@@ -1,12 +1,13 @@
-"""The supervisor of workers: binds once, starts processes that serve the same sockets, and watches them.
+"""The supervisor of workers: it binds once, starts processes that serve the same sockets, and monitors them.
 
     SIGTERM, SIGINT  all workers drain and stop; the supervisor ends as the last
     SIGHUP           each worker is replaced, one after the other; the old one stops once the new one serves
     SIGTTIN          one more worker
     SIGTTOU          one worker less, if there are several
 
-A worker that ends is restarted at once; if its successor fails soon, too, after a pause that doubles each time. The
-supervisor gives up after a few in a row, unless one has ever served for a while. It runs no code of the application.
+A worker that ends is replaced at once. If its successor fails early as well, the next ones follow after pauses that
+double each time. The supervisor gives up after a few failures in a row, unless a worker has served for a while. It runs
+no code of the application.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ class WorkersUnavailableError(RuntimeError):
 
 
 class Slot:
-    """The place of a worker, which is refilled whenever it is empty.
+    """One of the desired workers. If its process ends, another one is started.
 
     Attributes:
         worker: The serving worker.
@@ -171,7 +172,7 @@ class Supervisor:
         slot.keeper.add_done_callback(self._keepers.discard)
 
     def _leave(self, slot: Slot) -> None:
-        """Give up a place that nobody keeps any more."""
+        """Stop the worker of a slot that has been removed."""
         if slot.worker is not None:
             self._retire(slot.worker)
         self._listener.put_back(slot.sockets)
@@ -202,7 +203,7 @@ class Supervisor:
                 return
 
     async def _keep(self, slot: Slot) -> None:
-        """Keep a place filled."""
+        """Keep a worker running in a slot."""
         try:
             slot.worker = await self._filled(slot)
             self._note_service()
@@ -213,7 +214,7 @@ class Supervisor:
                 self._failed.set_exception(error)
 
     async def _serve_out(self, slot: Slot) -> None:
-        """Wait until the worker of a place has ended or is to be replaced, then refill the place."""
+        """Wait until the worker of a slot has ended or is to be replaced, then start another one."""
         loop = asyncio.get_running_loop()
         worker = slot.worker
         assert worker is not None
@@ -252,7 +253,7 @@ class Supervisor:
         """
         while True:
             if slot.failures > 1:  # the first replacement starts at once
-                # Until then the other workers accept its connections.
+                # Meanwhile the other workers accept its connections.
                 self._listener.put_back(slot.sockets)
                 await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE))
             try:
@@ -289,7 +290,7 @@ class Supervisor:
         self._proven = self._proven or not worker.ended.done()
 
     def _retire(self, worker: Worker) -> None:
-        """Stop a worker while others go on."""
+        """Stop a worker while others continue."""
         worker.stop(replaced=True)
         asyncio.get_running_loop().call_later(self._patience, self._kill, worker)
 

@@ -13,7 +13,7 @@ _FIRST_PASSED = 3
 
 
 def passed_by_systemd() -> list[socket.socket]:
-    """Return the sockets that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
+    """Returns the sockets that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -26,7 +26,7 @@ def passed_by_systemd() -> list[socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Notify systemd about the service, if it asks for that (`Type=notify`); see sd_notify(3).
+    """Notifies systemd about the service, if it asks for that (`Type=notify`); see sd_notify(3).
 
     Args:
         state: For example `READY=1` or `STOPPING=1`.
@@ -43,5 +43,5 @@ def notify(state: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Notify systemd that the service reloads; `READY=1` tells the end of it. `Type=notify-reload` needs both."""
+    """Notifies systemd that the service reloads; `READY=1` reports the end of it. `Type=notify-reload` needs both."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

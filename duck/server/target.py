@@ -1,4 +1,4 @@
-"""Finds the application named on a command line, in a file or a module."""
+"""`load`: imports the application that a command line names, from a file or a module."""
 
 import importlib
 import importlib.util
@@ -44,7 +44,7 @@ class TargetError(Exception):
 
 
 def load(target: str) -> Target:
-    """Import a target, and the `lifespan` of its module.
+    """Imports a target, and the `lifespan` of its module.
 
     Args:
         target: The path of a Python file or the name of a module, and `:attribute` for another attribute than
@@ -123,7 +123,7 @@ def _import_module(name: str, target: str) -> ModuleType:
 
 
 def _failure(name: str, error: Exception | SystemExit) -> TargetError:
-    """Describe an error in the application: one line with its place there, and its traceback."""
+    """Describes an error in the application: one line with its place there, and its traceback."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next

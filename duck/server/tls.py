@@ -1,4 +1,4 @@
-"""The TLS context of a server, from certificate files."""
+"""TLS contexts of a server, created from certificate files."""
 
 import ssl
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def server_context(
     password: str | None = None,
     ca_certs: str | None = None,
 ) -> ssl.SSLContext:
-    """Create the context of a server.
+    """Creates the context of a server.
 
     Args:
         certfile: A PEM file with the certificate and its intermediate certificates.
@@ -63,5 +63,5 @@ def server_context(
 
 
 def _no_password() -> NoReturn:
-    """Reject a password request, because OpenSSL would ask at the terminal and block."""
+    """Rejects a password request, because OpenSSL would ask at the terminal and block."""
     raise OSError("the key is encrypted, and needs a password")

@@ -144,7 +144,7 @@ def main(file: int) -> None:
 
 
 class _Report:
-    """The line that the supervisor reads."""
+    """Writes reports to the supervisor, each a line of JSON."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -206,11 +206,11 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
         yield
 
     async def run() -> None:
-        _listen_to_supervisor(control, stop, tell)
+        _listen_to_supervisor(control, stop, report_stats)
         await serve_until_stopped(target, job.options, sockets, job.ssl() if job.ssl else None, stop, ready)
-        tell()
+        report_stats()
 
-    def tell() -> None:
+    def report_stats() -> None:
         if serving is not None:
             report.stats(serving)
 
@@ -222,7 +222,7 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
         stop.deadline.met()
 
 
-def _listen_to_supervisor(control: socket.socket, stop: Stop, tell: Callable[[], None]) -> None:
+def _listen_to_supervisor(control: socket.socket, stop: Stop, report_stats: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     control.setblocking(False)
 
@@ -234,7 +234,7 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop, tell: Callable[[],
         except ConnectionError:
             order = b""
         if order.startswith(b"m"):
-            tell()
+            report_stats()
             order = order.strip(b"m")
             if not order:
                 return

@@ -1,4 +1,4 @@
-"""The supervisor's side of a worker: a process, and a socket to it."""
+"""`Worker`: the supervisor's interface to a worker, consisting of a process and a socket to it."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ __all__ = ["Worker", "WorkerError", "outcome"]
 _BOOT = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from duck.server.worker import main; main({})"
 
 
-_TELL_TIMEOUT = 1.0  # seconds for a worker to report its numbers
+_REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
 
 
 class WorkerError(Exception):
@@ -131,14 +131,14 @@ class Worker:
             self._reported.clear()
             self._writer.write(b"m")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TELL_TIMEOUT):
+                async with asyncio.timeout(_REPORT_TIMEOUT):
                     await self._reported.wait()
         return self.stats
 
     async def last_stats(self) -> Stats:
         """Wait for the last numbers of a worker that has ended, whose connections are all closed."""
         if self._reading is not None:
-            await asyncio.wait([self._reading], timeout=_TELL_TIMEOUT)
+            await asyncio.wait([self._reading], timeout=_REPORT_TIMEOUT)
             self._reading.cancel()
         return replace(self.stats, open=0)
 
