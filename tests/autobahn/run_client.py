@@ -73,7 +73,7 @@ def fuzzing_server(python: Path, cases: list[str], folder: Path) -> Iterator[str
 
 
 async def be_tested(url: str) -> None:
-    """Echoes what the server sends, in each of its cases."""
+    """Echoes the messages of the server, in each of its cases."""
     from duck.contrib.websockets.client import ConnectionClosed, connect
 
     for attempt in range(100):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, to
 
 @pytest.fixture
 def measure():
-    """Runs a benchmark with Redis, and returns what it has written."""
+    """Runs a benchmark with Redis, and returns its output."""
     program()
 
     def run(name, *arguments):

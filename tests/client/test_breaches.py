@@ -11,7 +11,7 @@ from duck.contrib.websockets.sansio.handshake import accept_key
 
 
 def test_the_server_closes_the_stream_first(run):
-    """The server (RFC 6455, section 7.1.1); a client waits for it for a while only."""
+    """RFC 6455, section 7.1.1. The client waits for a bounded time."""
 
     async def scenario():
         read = asyncio.Event()

@@ -12,7 +12,7 @@ LARGE = bytes(range(256)) * 2000
 
 
 class Sender(WebSocketView):
-    """Sends what it is asked for."""
+    """Sends the requested message."""
 
     async def on_receive(self, message, opcode):
         if message == b"large":

@@ -203,7 +203,7 @@ def test_a_compressor_within_a_message_is_never_evicted(backend, monkeypatch):
 
 
 def test_a_compressor_that_is_not_to_be_kept(backend):
-    """As in a thread that is not the connection's: the next message refers to this one all the same."""
+    """This happens in a thread of another loop; the next message refers to this one nevertheless."""
     one, reader = end(backend), zlib.decompressobj(-15)
     for keep in (True, False, True):
         fragments = one.compress(JSON[:1000], False, keep), one.compress(JSON[1000:2000], True, keep)

@@ -100,7 +100,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_parse_header_refuses(codec, case):
-    """Neither before the bytes are there that tell, nor later, nor otherwise if more follow."""
+    """The refusal comes with the deciding byte, and does not change with later bytes."""
     data, told, name = REFUSED[case]
     needed = 2 if name not in ("TOO_BIG", "LENGTH_TOP_BIT", "LENGTH_NOT_MINIMAL") else len(data)
     for size in range(needed):

@@ -135,7 +135,7 @@ def test_a_cancelled_waiter_leaves_the_queue(run, codec):
 
 @pytest.mark.parametrize("how", ["deliver", "fail"])
 def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
-    """The first step of a handler may precede that of its task, which then waits for what the handler has awaited."""
+    """The first step of a handler may precede that of its task, which then awaits the handler's future."""
 
     class Handler:
         def __init__(self, awaited, future):

@@ -141,7 +141,7 @@ def test_control_is_that_of_the_last_call(codec):
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe8bye"])
 def test_bytes_behind_a_close_frame_are_not_read(codec, feed, payload):
-    """Valid or not; not even in the middle of a message."""
+    """This holds for valid and invalid bytes, and within a fragmented message."""
     for before, behind in itertools.product(
         (b"", frame(TEXT, b"a", fin=False), frame(TEXT, fin=False)),
         (b"", frame(TEXT, b"late"), frame(CLOSE), b"\xff" * 20),
@@ -197,7 +197,7 @@ def test_large_payloads_in_place(codec, mask, opcode, sizes):
 
 
 def test_the_last_view_may_be_held_while_the_next_is_asked_for(codec):
-    """As asyncio does where it copies to a BufferedProtocol in a loop."""
+    """asyncio does so when it copies to a BufferedProtocol in a loop."""
     payload = bytes(range(256)) * 8192
     stream = frame(BINARY, payload)
     reader, spare, held, messages = server(codec, 4 * MIB), bytearray(1000), [], []

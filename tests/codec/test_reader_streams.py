@@ -182,7 +182,7 @@ def test_a_text_in_parts_is_refused_at_its_first_wrong_byte(codec, cut):
 
 
 def test_a_large_part_costs_its_bytes(codec):
-    """Room is made for what has come, not for what a header announces."""
+    """Memory is allocated for received bytes, not for the length in a header."""
     stream = header(0x82, 2**40, MASK) + bytes(100_000)
     tracemalloc.start()
     try:

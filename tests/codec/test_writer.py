@@ -99,7 +99,7 @@ def test_both_codecs_write_the_same(frames, client):
 
 @given(FRAMES, st.booleans(), st.integers(1, 20_000))
 def test_written_frames_are_read_back(frames, client, step):
-    """With any opcodes and sizes, in whatever pieces it comes."""
+    """This holds for all opcodes and sizes, and for every division into reads."""
     for codec in fuzz.CODECS:
         writer = writer_of(codec, client)
         reader = codec.MessageReader(codec.MAX_LENGTH, client, True)
@@ -176,7 +176,7 @@ def test_a_failing_source_leaves_the_writer_unchanged(codec):
 
 
 def test_a_source_may_write_itself(codec):
-    """As a signal handler may, that comes while masks are drawn."""
+    """A signal handler may do so while masks are drawn."""
     depth = 0
 
     def draw(size):
@@ -198,7 +198,7 @@ def test_a_source_may_write_itself(codec):
 
 
 class Transport:
-    """Keeps what is written."""
+    """Keeps the written bytes."""
 
     def __init__(self):
         self.data = b""
@@ -214,7 +214,7 @@ class Transport:
 
 
 class Dispatcher:
-    """Keeps what is delivered."""
+    """Keeps the delivered messages."""
 
     def __init__(self):
         self.messages = []

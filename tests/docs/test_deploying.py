@@ -56,7 +56,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server that tells each client what it knows of it."""
+    """The port of a server that sends each client its address, scheme and host."""
     app = tmp_path_factory.mktemp("app") / "told.py"
     app.write_text(APP)
     with serving(app, "--trusted-proxies", "127.0.0.1") as server:
@@ -127,7 +127,7 @@ def running(
 
 
 async def visit(port: int, trust: ssl.SSLContext) -> None:
-    """A page of the public host is accepted, a foreign one is not, and what the client forges is not believed."""
+    """A page of the public host is accepted, a foreign one is refused, and forged headers are ignored."""
 
     def connect(origin: str) -> websockets.connect:
         url = f"wss://{HOST}:{port}/"

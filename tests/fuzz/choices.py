@@ -40,7 +40,7 @@ class Choices:
         return options[self.number() % len(options)]
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """The remaining bytes."""
         return self.take(len(self._data))
 
     def piece(self) -> bytes:

@@ -82,7 +82,7 @@ def new_reader(parts: bool) -> _speedups.MessageReader:
 
 
 def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) -> None:
-    """As an event loop does."""
+    """Feeds bytes as an event loop does."""
     spare = bytearray(4096)
     while stream:
         with memoryview(reader.get_buffer(spare)) as buffer:
@@ -310,7 +310,7 @@ async def use_inboxes() -> None:
 
 
 class Transport:
-    """Takes what the socket does not."""
+    """Takes the bytes that the socket does not."""
 
     def write(self, data: bytes | memoryview) -> None:
         """It is lost."""
@@ -377,7 +377,7 @@ async def use_bursts() -> None:
 
 
 def main() -> None:
-    """Everything, many times."""
+    """Runs all operations, many times."""
     for round in range(ROUNDS):
         use_functions()
         use_writers()

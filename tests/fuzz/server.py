@@ -33,7 +33,7 @@ class Boom(Exception):
 
 
 class View(WebSocketView):
-    """Does what the first byte of a message says."""
+    """Acts by the first byte of a message."""
 
     CLOSE_TIMEOUT = 1000
     PING_INTERVAL = RECEIVE_TIMEOUT = None
@@ -95,7 +95,7 @@ class Transport(asyncio.Transport):
         self.loop.call_soon(self.read)
 
     def read(self) -> None:
-        """Hands on what has come, a read at a time."""
+        """Delivers the waiting bytes, one read at a time."""
         while self.inbox and self.reads and not self.closing:
             piece = self.inbox[0]
             if not piece:
@@ -217,7 +217,7 @@ async def _play(choices: Choices, errors: Errors) -> None:
 
 
 async def _call(callback: Callable[..., None], *arguments: Any) -> None:
-    """As a loop does, outside of any task."""
+    """Calls back outside of any task, as a loop does."""
     asyncio.get_running_loop().call_soon(callback, *arguments)
     await asyncio.sleep(0)
 

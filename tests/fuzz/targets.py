@@ -19,5 +19,5 @@ def load(name: str) -> ModuleType:
 
 
 def found(name: str) -> Iterator[Path]:
-    """The files of what was found for a target."""
+    """The files of the findings for a target."""
     return (path for path in sorted((FOUND / name).glob("*")) if path.is_file())

@@ -6,7 +6,7 @@ __all__ = ["Sink"]
 
 
 class Sink:
-    """A member without a connection, which notes what it is sent."""
+    """A member without a connection, which notes its messages."""
 
     def __init__(self, loop=None):
         self._home = loop or asyncio.get_running_loop()

@@ -276,7 +276,7 @@ def test_a_slot_that_moves_with_its_history(run, cluster, until):
 
 
 def test_silent_masters_delay_no_call_beyond_the_timeout(run, cluster, until):
-    """All calls end after the timeout, however many of them need the map of the slots."""
+    """All calls end after the timeout, for any number of calls that need the map of the slots."""
 
     async def scenario():
         rooms = Groups(f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.5, history=10, announce=announce)

@@ -185,7 +185,7 @@ def test_invalid_messages_are_refused(run, rooms):
 
 
 def test_invalid_members_and_names_are_refused():
-    """A wrong argument is told, and leaves the groups as they were."""
+    """A wrong argument raises an error, and leaves the groups unchanged."""
     rooms = Groups(history=1)
 
     class Silent(WebSocketView):
@@ -262,7 +262,7 @@ def elsewhere_published(rooms):
 
 
 def test_publishing_from_synchronous_code(run, new_groups, meet):
-    """As a task queue does it, which serves nothing; the groups are made there as well."""
+    """A task queue publishes so; it has no server, and creates groups of its own."""
 
     async def scenario():
         async with meet(new_groups(), "lobby", 2) as (_, peers):

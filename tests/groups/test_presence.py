@@ -13,7 +13,7 @@ from .sink import Sink
 
 
 def announce(change):
-    """Tells the data of who has joined and left."""
+    """Makes a text of the data of those that joined and left."""
     return json.dumps({"+": [one.data for one in change.joined], "-": [one.data for one in change.left]})
 
 
@@ -146,7 +146,7 @@ def test_many_changes_are_announced_in_parts():
 
 
 def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis, log):
-    """As that of a server that has been told to stop; nobody waits for the time to live."""
+    """The loop of a stopped server ends so; presence ends without the lease."""
 
     def new_rooms():
         return Groups(shared_redis.url, prefix="end:", history=1)
@@ -245,7 +245,7 @@ def test_leases_are_renewed_while_the_memory_is_full(run, own_redis):
 
 
 def test_the_cost_of_staying_present(run, own_redis):
-    """One command for a group and a renewal, whatever the number of members."""
+    """A renewal costs one command for a group, for any number of members."""
 
     async def scenario():
         own_redis.start()

@@ -142,7 +142,7 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
 
 
 def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, monkeypatch):
-    """It accepts connections: the pauses between them grow nevertheless, and the log has one line."""
+    """The server accepts connections; the pauses grow nevertheless, and the log has one line."""
     backoffs = []
 
     def next_pause(backoff):
@@ -215,7 +215,7 @@ def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
 
 
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
-    """It neither holds up a handler for longer than the timeout, nor is waited for for ever."""
+    """A handler waits for at most the timeout."""
     monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.1)
     monkeypatch.setattr(redis_publisher, "_SURE", 60)  # else a slow machine checks the connection first
 

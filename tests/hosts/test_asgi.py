@@ -328,7 +328,7 @@ def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
 
 
 class Panic(BaseException):
-    """As extensions written in Rust raise it: no Exception."""
+    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])

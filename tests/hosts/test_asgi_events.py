@@ -9,7 +9,7 @@ from .applications import Echo
 
 
 class Events:
-    """An ASGI server that gives what a test says."""
+    """An ASGI server whose events a test defines."""
 
     def __init__(self, *events):
         self.scope = {
@@ -87,7 +87,7 @@ def test_a_server_that_cannot_send_responses_closes(run):
 
 @pytest.mark.parametrize("fails", ["receive", "send"])
 def test_a_server_that_raises(run, fails):
-    """As some do when the client is gone."""
+    """Some servers do so when the client is gone."""
 
     class View(Echo):
         closed: ClassVar[list] = []
@@ -166,7 +166,7 @@ def test_on_close_has_no_frame_after_a_close_of_the_view(run):
 
 @pytest.mark.parametrize("what", ["close", "message"])
 def test_an_event_that_the_server_does_not_take(run, what):
-    """As Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
+    """Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
 
     class View(Closed):
         async def on_receive(self, message, opcode):

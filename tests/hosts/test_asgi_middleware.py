@@ -104,7 +104,7 @@ def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, servin
 
 @pytest.mark.parametrize("accepts", [True, False])
 def test_a_client_that_middleware_names_in_a_list(run, serving_asgi, dial, caplog, accepts):
-    """As the specification has it; uvicorn's own log takes a tuple."""
+    """The specification has a list; uvicorn's own log takes a tuple."""
     caplog.set_level("INFO", "uvicorn.error")
 
     async def app(scope, receive, send):

@@ -102,7 +102,7 @@ def make_host(serving, serving_asgi):
 
 @pytest.fixture(params=[EMBEDDED, UVICORN[0]])
 def host(request, make_host):
-    """Each host, for what comes once the handshake is done."""
+    """Each host, for messages after the handshake."""
     return make_host(request.param)
 
 
@@ -209,7 +209,7 @@ def test_tokens_are_compared_whole(run, http_host, dial, name, value, accepted):
 
 
 def test_bytes_beyond_ascii_in_a_header(run, http_host, dial):
-    """They are opaque (RFC 9110, section 5.5), and must not look like the end of a line."""
+    """Such bytes are opaque (RFC 9110, section 5.5), and must not look like the end of a line."""
 
     async def scenario():
         async with http_host.serve() as server:
@@ -301,7 +301,7 @@ def test_a_breach(run, host, dial, case):
 
 
 def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(run, host, dial, monkeypatch):
-    """It is let go in the end, but it could have read why."""
+    """The connection ends after the time for the peer to read the reason."""
     monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.5)
     monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.5)
 
@@ -355,7 +355,7 @@ def test_the_close_frame_behind_much_is_read(run, host, dial):
     "data", [frame(PING, bytes(125)) * 500, frame(BINARY, bytes(16 * KIB)) * 4], ids=["pings", "messages"]
 )
 def test_a_flood_by_a_peer_that_does_not_read(run, host, dial, data):
-    """Nothing more is read once the answers pile up."""
+    """Reading stops once too many answers wait."""
 
     async def scenario():
         async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (server, peer):

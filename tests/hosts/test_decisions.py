@@ -202,7 +202,7 @@ def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, servi
 
 
 async def returns_false(self, handshake):
-    """It means a refusal, as in other libraries."""
+    """False is a refusal in other libraries."""
     return False
 
 
@@ -406,7 +406,7 @@ def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(run, dial, until,
 
 
 def test_a_handshake_accepted_while_the_server_stops_is_closed_politely(run, until):
-    """And the server does not wait for its client any longer."""
+    """The server does not wait for the client any longer."""
 
     class View(WebSocketView):
         async def on_handshake(self, handshake):

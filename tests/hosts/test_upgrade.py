@@ -116,7 +116,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("behind", [0, 3 * MIB], ids=["", "with bytes behind"])
 def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, until):
-    """Even with bytes of it unread: with a plain close() they would reset the connection, and destroy the answer."""
+    """Unread bytes with a plain close() would reset the connection, and destroy the answer."""
     headers, without, expected = REFUSED[case]
 
     class View(Echo):
@@ -304,7 +304,7 @@ def test_a_part_of_a_frame_behind_the_request(run, connect, cut):
 @pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 @pytest.mark.parametrize("size", [1000, 100_000, MIB])
 def test_much_behind_the_request(run, connect, by_run, size):
-    """More than one read takes: what is read later must not overtake what was read with the request."""
+    """The bytes exceed one read: later reads must not overtake the bytes read with the request."""
 
     class View(Echo):
         MAX_FRAME_SIZE = None

@@ -207,7 +207,7 @@ async def frame_header(peer):
 @pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
 def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial, app):
-    """It gets all that was sent, and the close frame, however long that takes."""
+    """The client gets all messages and the close frame, for any duration of the transfer."""
 
     async def scenario():
         async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:

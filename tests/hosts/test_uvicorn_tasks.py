@@ -149,7 +149,7 @@ def test_the_application_runs_in_its_task_and_its_context(run, serving_asgi, dia
 
 
 def test_receive_may_be_given_up_and_called_again(run, serving_asgi, dial):
-    """As `asyncio.wait_for` and the groups of other libraries do; no message is lost."""
+    """`asyncio.wait_for` and the groups of other libraries do so; no message is lost."""
     received = []
 
     async def app(scope, receive, send):
@@ -243,7 +243,7 @@ def test_compression(run, serving_asgi, allowed):
 
 
 class Panic(BaseException):
-    """As extensions written in Rust raise it: no Exception."""
+    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic, asyncio.CancelledError])

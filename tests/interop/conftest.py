@@ -25,7 +25,7 @@ NODE = Path(__file__).with_name("node")
 
 
 class Kind(NamedTuple):
-    """How a server is run."""
+    """The loop and the encryption of a server."""
 
     loop: str
     secure: bool

@@ -30,17 +30,17 @@ class Server:
     trust: ssl.SSLContext | None = None
 
     def url(self, path: str) -> str:
-        """For a WebSocket."""
+        """The URL of a WebSocket."""
         return f"{'wss' if self.trust else 'ws'}://localhost:{self.port}{path}"
 
     def page(self, path: str) -> str:
-        """For a browser."""
+        """The URL of a page."""
         return f"{'https' if self.trust else 'http'}://localhost:{self.port}{path}"
 
 
 @contextmanager
 def serving(target: Path, *options: str, trust: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """Run `duck serve` on a free port; in the end it must stop when told to, with status 0.
+    """Runs `duck serve` on a free port; at the end SIGTERM must stop it with status 0.
 
     Args:
         target: The file with the application.

@@ -20,7 +20,7 @@ MESSAGES = [JSON, "", "small", JSON, os.urandom(5000), "é🦆" * 3000, b"", byt
 
 @pytest.fixture(scope="module")
 def kind():
-    """One server for all: neither the loop nor TLS sees what is compressed."""
+    """One server for all: loop and TLS do not depend on compression."""
     return Kind("auto", False)
 
 

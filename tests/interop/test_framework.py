@@ -61,7 +61,7 @@ AUTO_RELOAD = False
 
 
 class Mode(NamedTuple):
-    """How the framework is run."""
+    """The way in which the framework runs."""
 
     asynchronous: bool
     secure: bool
@@ -182,14 +182,14 @@ def site(request, project):
 
 
 async def endings(site):
-    """How connections have ended, by their names."""
+    """The ends of connections, by their names."""
     async with site.connect("/endings") as socket:
         await socket.send("")
         return {one: rest for one, *rest in json.loads(await socket.recv())}
 
 
 async def ending(site, name):
-    """How a connection ended, once it has."""
+    """Waits for the end of a connection, and returns it."""
     while name not in (found := await endings(site)):
         pass
     return found[name]

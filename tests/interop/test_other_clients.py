@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def kind():
-    """One server for all: neither the loop nor TLS sees what is compressed."""
+    """One server for all: loop and TLS do not depend on compression."""
     return Kind("auto", False)
 
 
@@ -47,7 +47,7 @@ def test_libwebsockets(server, libwebsockets, offer):
 
 
 def test_mojolicious(server):
-    """It takes its context over whatever it is asked for."""
+    """Mojolicious keeps its context despite the agreement."""
     command = [shutil.which("perl") or pytest.skip("perl is not installed"), str(HERE / "mojolicious.pl")]
     if subprocess.run([command[0], "-MMojolicious", "-e", "1"], capture_output=True, check=False).returncode:
         pytest.skip("Mojolicious is not installed")

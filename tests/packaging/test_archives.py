@@ -84,7 +84,7 @@ def test_wheels_are_small(wheel):
 
 
 def test_codecs_are_stripped(wheel):
-    """A table of symbols, and what is there to debug, would be most of the file."""
+    """Symbols and debugging information would be most of the file."""
     for name in compiled(wheel):
         module = wheel.read(name)
         if module.startswith(b"\x7fELF\x02\x01"):  # 64 bits, little-endian
@@ -119,7 +119,7 @@ def test_wheels_describe_the_project_where_no_files_lie_beside(wheel, version):
 
 
 def test_the_source_archive_is_the_checkout(root, version):
-    """All that it takes to build, and to run the tests; nothing that was made of it."""
+    """The archive has the files for builds and tests, and no generated ones."""
     top = f"duck_websockets-{version}/"
     with tarfile.open(SOURCES[0]) as archive:
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}

@@ -18,7 +18,7 @@ def beside(tree):
 
 @pytest.fixture
 def metadata(tmp_path):
-    """Says what is installed, to those who look for it in this folder."""
+    """Writes the metadata of an installed package into the folder."""
 
     def write(name, version):
         folder = tmp_path / "metadata" / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -35,7 +35,7 @@ def test_alone(python, tree):
 
 
 def test_our_package_installed_last_works_with_a_warning(python, beside):
-    """Our files are whole: they work, with a warning."""
+    """Our files are complete: they work, with a warning."""
     code = "import duck.server; from duck.contrib.websockets import WebSocketView"
     process = python("-c", code, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
     assert process.returncode == 0
@@ -43,7 +43,7 @@ def test_our_package_installed_last_works_with_a_warning(python, beside):
 
 
 def test_a_framework_installed_last_is_an_error(python, beside):
-    """Its files have replaced ours: to go on would fail somewhere, or run its WebSockets."""
+    """Its files have replaced ours, so the server would fail later, or run the WebSockets of the framework."""
     (beside / "duck/__init__.py").write_text("__version__ = '2.3.2'\n")
     process = python(*SERVER, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
     assert process.returncode == 1

@@ -33,7 +33,7 @@ def project(root):
 
 
 def test_the_installed_package_is_tested(installed):
-    """And not a source tree that lies in the way."""
+    """A source tree in the working directory must not hide the installed package."""
     assert Path(duck.__file__).samefile(installed.locate_file("duck/__init__.py"))
 
 

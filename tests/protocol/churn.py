@@ -25,7 +25,7 @@ DEADLINES = 25  # seconds until no timer is left that was set for a connection: 
 
 
 class Echo(WebSocketView):
-    """Repeats what it is told, and takes note of its end."""
+    """Repeats its messages, and notes its end."""
 
     opened = closed = 0
 

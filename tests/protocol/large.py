@@ -39,7 +39,7 @@ def broken(size=200_000):
 
 
 class Client:
-    """The peer of a session, which compresses what it sends."""
+    """The peer of a session, which compresses its messages."""
 
     def __init__(self, peer):
         self.peer = peer

@@ -51,7 +51,7 @@ class AskedFor(Exception):
 
 
 class Soaked(WebSocketView):
-    """Repeats what it is told, unless that asks for something else."""
+    """Repeats its messages, except for commands."""
 
     PING_INTERVAL = MAX_BACKOFF = 10
     PONG_TIMEOUT = CLOSE_TIMEOUT = 5
@@ -133,7 +133,7 @@ class Soak:
             self._start(FAULT_SLOTS, name, lambda fault=fault: fault(self.port), pause=1.5)
 
     async def end(self) -> None:
-        """All are gone, at once."""
+        """Ends all peers at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -181,7 +181,7 @@ class Process:
 
     @property
     def files(self) -> int:
-        """How many are open."""
+        """The number of open files."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
 

@@ -114,7 +114,7 @@ def test_waiting_senders_learn_of_a_lost_connection(run, connect, end):
 
 
 def test_a_sending_handler_waits_too(run, connect):
-    """And while nothing of its replies is read, no more is handled: neither side piles up."""
+    """While the peer reads no replies, no further message is handled, so neither side accumulates data."""
 
     class View(WebSocketView):
         MAX_FRAME_SIZE = None
@@ -138,7 +138,7 @@ def test_a_sending_handler_waits_too(run, connect):
 
 
 def test_replies_in_tasks_of_their_own_do_not_flood_memory(run, connect):
-    """Of what has been read at once everything is handled; what comes behind that is not read."""
+    """All messages of one read are handled; later bytes are not read."""
 
     class View(WebSocketView):
         handled = 0
@@ -235,7 +235,7 @@ def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect, end):
 
 
 def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
-    """It takes nothing, and so nothing is read from it, and no pong either: that is no sign of life for ever."""
+    """Nothing is read from a peer that takes nothing, not even pongs, so the heartbeat ends the connection."""
 
     class View(Quiet):
         PING_INTERVAL = 0.02
@@ -255,7 +255,7 @@ def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
 
 
 def test_a_peer_that_reads_slowly_is_kept(run, connect):
-    """It takes a little from time to time, for longer than it may be silent."""
+    """The peer reads a little from time to time, for longer than RECEIVE_TIMEOUT."""
 
     class View(Quiet):
         RECEIVE_TIMEOUT = 0.3
@@ -283,7 +283,7 @@ def test_a_peer_that_reads_slowly_is_kept(run, connect):
 
 
 def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
-    """Even with so little waiting for it that nobody has been asked to wait."""
+    """This holds for fewer waiting bytes than WRITE_LIMIT, too."""
 
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
@@ -305,7 +305,7 @@ def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
 
 
 def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
-    """A peer that reads slower than it is sent to can still say that it has enough."""
+    """A slow reader can still send a message that ends the flood."""
 
     class View(WebSocketView):
         enough = False
@@ -332,7 +332,7 @@ def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
 
 
 def test_many_small_messages_for_a_peer_that_does_not_read(run, connect):
-    """They are handed to the transport together: asyncio's counts what it holds at every call."""
+    """They are handed to the transport together, because asyncio's transport counts its buffer at every call."""
 
     async def scenario():
         async with slow(connect, Quiet) as session:

@@ -238,7 +238,7 @@ def far_behind(session):
 
 @KINDS
 def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
-    """However long it takes: CLOSE_TIMEOUT is over several times."""
+    """The transfer takes several times CLOSE_TIMEOUT."""
 
     class View(Recorder):
         MAX_FRAME_SIZE = MIB // 4

@@ -297,7 +297,7 @@ def test_a_text_that_an_extension_has_changed_need_not_be_utf8_on_the_wire(run, 
 
 
 def test_an_extension_that_cannot_decode(run, connect, log):
-    """That is a fault of the server's: it is logged, and the peer told no more. What came before is answered."""
+    """The fault is logged, and the peer gets no details. Earlier messages are answered."""
 
     async def scenario():
         async with connect(OddView, headers=ODD) as session:

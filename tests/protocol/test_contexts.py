@@ -68,7 +68,7 @@ def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, c
 
 
 def test_a_handler_sees_variables_of_an_overridden_read_frame(run, connect):
-    """It runs in the connection's context, of which each handler has a copy as it is by then."""
+    """`read_frame` runs in the context of the connection, which each handler copies at its start."""
     number = ContextVar("number", default=0)
 
     class View(WebSocketView):
@@ -92,7 +92,7 @@ def test_a_handler_sees_variables_of_an_overridden_read_frame(run, connect):
 @pytest.mark.parametrize("opened", [None, "alice"])
 @pytest.mark.parametrize("how", ["set", "set an equal", "set and reset", "wait"])
 def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opened):
-    """Not even an object that is equal to the one before."""
+    """This holds for a value that equals the previous one, too."""
     box = ContextVar("box")
 
     class View(WebSocketView):

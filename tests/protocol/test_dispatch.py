@@ -39,7 +39,7 @@ def test_handlers_start_in_order_and_wait_side_by_side(run, connect):
 
 
 def test_a_handler_may_wait_for_a_later_message(run, connect):
-    """And that one for a later one still."""
+    """The later handler may wait for an even later message."""
 
     class View(Gates):
         async def on_receive(self, message, opcode):
@@ -109,7 +109,7 @@ def test_order_holds_whoever_waits(loop_name, run, data):
 
 @pytest.mark.parametrize("seconds", [0, 0.0002])
 def test_replies_of_handlers_that_do_not_wait_are_in_order(run, connect, seconds):
-    """However long the loop is held by all of them together."""
+    """The order holds although the handlers together block the loop for long."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
@@ -185,7 +185,7 @@ def test_timeouts_groups_and_shields_work_in_a_handler(run, connect):
 
 
 def test_a_handler_may_be_cancelled_by_another(run, connect, log):
-    """Which ends that handler, and neither the connection nor what comes behind."""
+    """The cancellation ends that handler, and neither the connection nor later messages."""
 
     class View(WebSocketView):
         tasks = ()
@@ -269,7 +269,7 @@ def test_messages_behind_an_on_open_that_was_cancelled_are_handled(run, connect,
 
 @pytest.mark.parametrize("by", ["nobody", "a later handler", "a later handler that then waits"])
 def test_cancelling_the_task_of_a_handler_that_has_ended(run, connect, log, by):
-    """It may be the task of others by now; they are as they would be if it were theirs alone."""
+    """The task may serve other handlers by then, which are not affected."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):

@@ -101,7 +101,7 @@ class Overriding(View):
 
 
 async def settle():
-    """Until the server has read and answered what was sent, which the kernel hands over at once."""
+    """Waits until the server has read and answered the sent bytes, which the kernel delivers at once."""
     for _ in range(10):
         await asyncio.sleep(0)
 

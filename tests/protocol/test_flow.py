@@ -253,7 +253,7 @@ def test_invalid_settings_are_refused(setting, words):
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
 @pytest.mark.parametrize("way", ["stream", "fragments", "pings"])
 def test_messages_in_parts_wait_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
-    """Under every policy, the next part is not produced before there is room for it."""
+    """Under every policy, the next part is produced only when there is room for it."""
     made = 0
 
     def parts():

@@ -234,7 +234,7 @@ def test_a_ping_goes_between_the_parts_of_a_message(run, connect):
 
 
 def test_a_loop_of_the_views_own(run, connect):
-    """It replaces the usual one, and ends with the connection."""
+    """The own loop replaces the usual one, and ends with the connection."""
 
     class Own(View):
         CLOSE_TIMEOUT = 30
@@ -310,7 +310,7 @@ def test_a_loop_of_the_views_own_that_fails(run, connect, log):
 
 
 def test_a_loop_of_the_views_own_that_times_out(run, connect, log):
-    """As one that waits for a pong with `asyncio.timeout`."""
+    """An example is a loop that awaits a pong under `asyncio.timeout`."""
 
     class Own(View):
         async def _heartbeat_loop(self):

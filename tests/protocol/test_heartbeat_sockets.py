@@ -84,7 +84,7 @@ def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
-    """Even while more and more waits for it."""
+    """This holds while the waiting bytes grow, too."""
 
     class Strict(View):
         PING_INTERVAL = None
@@ -108,7 +108,7 @@ def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
 
 
 def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
-    """The pong has come, but nobody had the time to read it: who was late has to look again."""
+    """The pong has arrived unread, so a late clock must check again."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.heartbeat.Heartbeat.LATE", 0.05)
 
     async def scenario():
@@ -146,7 +146,7 @@ def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect
 
 
 def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
-    """Its pongs are not read, but they have come."""
+    """Its pongs have arrived, but are not read."""
 
     class Busy(View):
         MAX_CONCURRENT_MESSAGES = 1

@@ -211,7 +211,7 @@ def test_messages_behind_a_large_one_are_bounded(run, connect, gate):
     ids=["garbage", "too large", "not UTF-8"],
 )
 def test_a_message_that_is_refused(run, connect, gate, message, code):
-    """Those behind it are not looked at."""
+    """Messages behind it are not examined."""
 
     class View(Recorder):
         MAX_FRAME_SIZE = 2 * MIB
@@ -234,7 +234,7 @@ def test_a_message_that_is_refused(run, connect, gate, message, code):
 
 @pytest.mark.parametrize("wrong", [b"\x83\x80\0\0\0\0", broken(100)], ids=["a reserved opcode", "garbage"])
 def test_a_fault_behind_a_large_message(run, connect, wrong):
-    """That is answered first."""
+    """The large message is answered first."""
 
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:

@@ -309,7 +309,7 @@ def test_compression_on_the_loop_lets_other_connections_proceed(run, connect, ga
 
 
 def test_a_cancelled_wait_does_not_cancel_a_large_message(run, connect, gate):
-    """For the messages behind it refer to it."""
+    """Compressed messages behind it refer to it."""
 
     async def scenario():
         held = gate("compress")
@@ -345,7 +345,7 @@ def test_an_error_in_the_thread_is_the_senders(run, connect, monkeypatch, log):
 
 
 def test_terminate(run, connect, gate):
-    """The server does not wait for what is compressed."""
+    """The server does not wait for compression under way."""
 
     async def scenario():
         held = gate("compress")

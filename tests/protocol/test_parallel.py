@@ -132,7 +132,7 @@ def test_a_server_in_each_thread(in_loops, serving, dial):
 
 
 def test_messages_that_go_round_all_loops(in_loops, serving, dial):
-    """Each view hands what it receives to that of the next thread, while others do so to it."""
+    """Each view forwards its messages to the view of the next thread, and receives those of the previous one."""
     views = [None] * THREADS
     ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
     count = 300

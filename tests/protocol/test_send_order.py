@@ -297,7 +297,7 @@ def test_a_close_frame_leaves_behind_an_ignored_stream(run, connect, way):
 
 
 def test_a_close_frame_cuts_off_a_message_in_frames_of_the_view(run, connect):
-    """They depend on code of the view, which may take any time."""
+    """Further frames depend on code of the view, which may take any time."""
     go_on = asyncio.Event()
 
     class View(WebSocketView):
@@ -365,7 +365,7 @@ class Nowhere:
 
 @pytest.mark.parametrize("kind", ["messages", "parts", "compressed"])
 def test_a_sender_without_pause_lets_others_proceed(run, connect, kind):
-    """Though a peer that reads fast enough never makes it wait."""
+    """The peer reads so fast that the sender never has to wait."""
     turns, enough = 0, 3
 
     async def scenario():

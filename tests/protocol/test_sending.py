@@ -113,7 +113,7 @@ def test_each_kind_of_message_has_a_method(run, connect):
 
 
 def test_invalid_messages_are_refused(run, connect):
-    """That is an error of the caller, and the connection goes on."""
+    """The error is that of the caller, and the connection continues."""
 
     async def scenario():
         async with connect(Quiet) as session:

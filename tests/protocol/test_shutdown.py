@@ -64,7 +64,7 @@ def test_the_server_shuts_down(run, serving, dial, by_run):
 
 @BY
 def test_a_shutdown_ends_despite_silent_peers_and_endless_hooks(run, serving, dial, by_run, monkeypatch):
-    """Neither a peer that is silent, nor a handler or an on_close that waits for ever, holds it up."""
+    """Neither a silent peer nor an endless handler or on_close delays the shutdown."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.1)
 
     class Stuck(Waiting):
@@ -110,7 +110,7 @@ def test_run_is_cancelled(run, connect):
 
 
 def test_run_is_cancelled_while_messages_wait_for_handlers(run, connect, log):
-    """They will not be handled, and nobody waits for that."""
+    """The waiting messages are not handled, and the cancellation does not wait for them."""
 
     class View(Waiting):
         MAX_CONCURRENT_MESSAGES = 1
@@ -250,7 +250,7 @@ def test_a_handler_is_cancelled_at_the_deadline(run, connect, end):
 
 
 def test_on_close_runs_behind_the_last_handler_that_starts(run, connect):
-    """Messages that had come are handled even if the peer has gone meanwhile."""
+    """Received messages are handled although the peer has gone meanwhile."""
 
     class View(Waiting):
         MAX_CONCURRENT_MESSAGES = 1
@@ -322,7 +322,7 @@ def test_the_end_waits_for_on_close(run, connect):
 
 
 def test_on_close_may_be_declared_with_its_argument(run, connect):
-    """As subclasses in the wild do: `on_close(self, frame)` with a call of `super().on_close(frame)`."""
+    """Existing subclasses have `on_close(self, frame)` with a call of `super().on_close(frame)`."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
@@ -342,7 +342,7 @@ def test_on_close_may_be_declared_with_its_argument(run, connect):
 
 
 def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypatch):
-    """Nothing is done to the transport once all has been sent and it is gone."""
+    """The transport is not called again after its end."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.2)
 
     class View(Waiting):
@@ -368,7 +368,7 @@ def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypa
 
 @pytest.mark.parametrize("swallows", [False, True])
 def test_on_close_runs_although_all_tasks_are_cancelled(run, connect, until, swallows):
-    """As `asyncio.run` does in the end, and much code that shuts down."""
+    """`asyncio.run` cancels all tasks at its end."""
 
     class View(Waiting):
         async def on_receive(self, message, opcode):

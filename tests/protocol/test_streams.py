@@ -210,7 +210,7 @@ def test_a_stream_that_fails_midway(run, connect, log, make):
 
 @pytest.mark.parametrize("make", [failing, failing_asynchronously])
 def test_a_stream_that_fails_before_its_first_part(run, connect, log, make):
-    """Nothing has begun, so nothing need end."""
+    """No frame has been sent, so the connection stays open."""
 
     async def scenario():
         async with connect(Quiet) as session:

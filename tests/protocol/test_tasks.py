@@ -103,7 +103,7 @@ def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
 
 
 def test_an_unreferenced_task_serves_the_next_message(run, connect):
-    """As long as handlers do not wait, a connection has one task."""
+    """A connection has one task as long as its handlers do not wait."""
     if not hasattr(sys, "getrefcount"):
         pytest.skip("nothing tells who keeps a task")
     seen = []

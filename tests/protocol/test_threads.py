@@ -53,7 +53,7 @@ def test_send_from_another_loop(run, connect):
 
 
 def test_send_from_a_thread_without_a_loop(run, connect):
-    """As `asyncio.run_coroutine_threadsafe` has it."""
+    """The call behaves as with `asyncio.run_coroutine_threadsafe`."""
 
     async def scenario():
         loop = asyncio.get_running_loop()

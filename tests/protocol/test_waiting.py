@@ -244,7 +244,7 @@ def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(run, c
 
 
 def test_no_message_is_handled_once_the_view_closes(run, connect, until):
-    """Neither what waits for a handler, nor what came in the same read, nor what comes later."""
+    """This holds for waiting messages, for those of the same read, and for later ones."""
 
     class View(Stuck):
         async def on_receive(self, message, opcode):
@@ -268,7 +268,7 @@ def test_no_message_is_handled_once_the_view_closes(run, connect, until):
 
 
 def test_a_reply_does_not_wait_for_the_handlers_behind_it(run, connect, until):
-    """They take 20 ms of the processor each: the first reply has left before the last one begins."""
+    """Each handler takes 20 ms of processor time, and the first reply leaves before the last handler begins."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):

@@ -155,7 +155,7 @@ def test_without_a_limit_any_length_is_waited_for():
 
 @pytest.mark.parametrize("first", [TEXT, BINARY])
 def test_empty_fragments_are_counted(first):
-    """They cost nothing else, so the limit of bytes does not end them."""
+    """Empty fragments have no bytes, so MAX_FRAME_SIZE does not bound them."""
     server = Connection()
     server.receive(frame(first, b"", fin=False))
     empty = frame(CONTINUATION, b"", fin=False)
@@ -206,7 +206,7 @@ def test_bytes_need_not_be(case):
 
 @pytest.mark.parametrize("case", BAD_TEXTS)
 def test_a_text_is_refused_before_its_end_has_come(case):
-    """In a fragment, and in a frame of which half is missing."""
+    """The fault is in a fragment, or in the received half of a frame."""
     server = Connection()
     assert server.receive(frame(TEXT, BAD_TEXTS[case], fin=False)) == []
     assert failed(server) == (1007, "text is not UTF-8")

@@ -91,7 +91,7 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
 
 @pytest.mark.parametrize("threshold", [0, 256, 10_000])
 def test_all_messages_are_compressed_for_the_offers_of_libwebsockets(threshold):
-    """Its versions 4.1 to 4.3 hand over an uncompressed message again and again."""
+    """Versions 4.1 to 4.3 of libwebsockets deliver an uncompressed message repeatedly."""
     settings = Compression(threshold=threshold)
     for offer in ([], BROWSER, [("server_no_context_takeover", None)]):
         assert settings.accept(offer).threshold == threshold

@@ -348,10 +348,10 @@ def test_a_listed_origin_may_connect(origin, allowed):
     ],
 )
 def test_a_list_of_origins_is_exhaustive(origin, allowed):
-    """The host's own origin has to be in it too."""
+    """The own origin of the host must be in the list, too."""
     assert refused({"Origin": origin}, allowed_origins=allowed).status == 403
 
 
 def test_the_origin_is_looked_at_last():
-    """So a broken request is told what is wrong with it, wherever it is from."""
+    """A malformed request of any origin thus gets the reason."""
     assert refused({"Origin": "http://evil.example", "Sec-WebSocket-Key": "abc"}).status == 400

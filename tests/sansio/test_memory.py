@@ -81,7 +81,7 @@ def test_a_header_with_a_large_length_takes_no_memory():
 
 
 def test_a_header_with_the_maximum_length_takes_no_memory():
-    """Memory for a payload is taken as it comes."""
+    """Memory for a payload grows with the received bytes."""
     server = Connection(max_size=2**40)
     with allocated() as memory:
         server.receive(frame(BINARY)[:1] + b"\xff" + (2**40).to_bytes(8) + bytes(4))
@@ -91,7 +91,7 @@ def test_a_header_with_the_maximum_length_takes_no_memory():
 
 
 def test_delivered_payloads_are_not_kept():
-    """Nor does a buffer that has grown stay large."""
+    """A grown buffer is released as well."""
     server = Connection(max_size=None)
     data = frame(BINARY, bytes(8 * MIB))
     pieces = [data[i : i + 64 * KIB] for i in range(0, len(data), 64 * KIB)]

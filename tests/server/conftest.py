@@ -19,7 +19,7 @@ class Response(NamedTuple):
 
 
 class Client:
-    """A connection to a server, on which a test writes what it likes."""
+    """A connection to a server, for any bytes of a test."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

@@ -79,7 +79,7 @@ def test_bare_connections_take_few_files(run, tls, until):
 
 
 def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until):
-    """Though the loop learns of both at the same time."""
+    """The loop learns of both at the same time."""
     if loop_name == "uvloop":
         pytest.skip("uvloop takes some turns to let a connection go")
 
@@ -100,7 +100,7 @@ def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until
 
 
 def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monkeypatch):
-    """That is told once for each attempt to go on, and the server goes on once there are files."""
+    """Each attempt logs the lack once, and the server continues once files are free."""
     if loop_name == "uvloop" and either_tls is None:
         pytest.skip("uvloop accepts plain connections by itself, and closes those that it has no file for")
     monkeypatch.setattr(Acceptor, "PAUSE", 0.05)

@@ -65,7 +65,7 @@ def test_file_descriptors_that_cannot_listen(folder):
 
 
 def test_sockets_that_systemd_passes(folder):
-    """They take the place of --host and --port, and no other process hears of them."""
+    """They replace --host and --port, and no child process inherits them."""
     told = "str([name for name in __import__('os').environ if name.startswith('LISTEN_')])"
     (folder / "telling.py").write_text(ONE_VIEW.replace("send(message, opcode)", f"send({told})"))
     script = """if True:

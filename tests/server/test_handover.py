@@ -237,7 +237,7 @@ def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
 
 @pytest.mark.usefixtures("without_collector")
 def test_a_websocket_keeps_no_object_of_http(run, connect, serve_view, view_class, either_tls):
-    """An idle WebSocket must not keep the parser, and no garbage collection be needed for that."""
+    """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
 
     async def scenario():
         async with serve_view() as server, connect(server, either_tls) as client:
@@ -312,7 +312,7 @@ def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_c
 
 @pytest.fixture
 def count(view_class):
-    """How many connections a server counts."""
+    """The number of connections that a server counts."""
     return lambda server: server._census.present
 
 
@@ -405,7 +405,7 @@ def test_a_view_that_upgrades_and_does_not_serve(run, connect, either_tls, until
 
 
 def test_a_view_that_keeps_a_transport_of_its_own_kind(run, connect, view_class, either_tls, until, count):
-    """It has ended, and so its connection does, after a while for what it may have said."""
+    """The view has ended, so its connection ends after a while for the last bytes."""
 
     class View(RawView):
         async def run(self, *_, **__):

@@ -18,7 +18,7 @@ def post(*headers, body=b""):
 
 
 def read(data, limits=None, step=None):
-    """Everything the reader makes of some bytes, fed in pieces of `step`."""
+    """The requests and the reader after some bytes, fed in pieces of `step`."""
     reader = RequestReader(limits or Limits())
     found = []
     for start in range(0, len(data), step or len(data) or 1):

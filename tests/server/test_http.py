@@ -461,7 +461,7 @@ def test_state_of_one_request_does_not_reach_the_next(run, connect):
 
 
 def test_connections_do_not_disturb_each_other(run, connect):
-    """They share one receive buffer."""
+    """All connections share one receive buffer."""
 
     async def echo(request, number):
         await asyncio.sleep(0)

@@ -184,7 +184,7 @@ def test_unix_socket(run, connect, either_tls, tmp_path):
 
 @needs_unix_sockets
 def test_the_permissions_of_a_unix_socket(run, tmp_path):
-    """Anybody, whatever the umask, for a proxy has a user of its own; unless something else is asked for."""
+    """Every user may connect by default, because a proxy has a user of its own; the umask has no effect."""
     place = tmp_path / "duck.sock"
 
     async def mode(**options):

@@ -147,7 +147,7 @@ def test_a_tls_handshake_that_has_not_begun_does_not_delay_the_end(run, tls, unt
 
 
 def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(run, tls):
-    """As those of a pool do, which look at a connection when they use it again."""
+    """Pools of clients check a connection only when they use it again."""
     limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
 
     def get(port):

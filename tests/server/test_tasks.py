@@ -21,7 +21,7 @@ user = contextvars.ContextVar("user", default="nobody")
 
 
 async def page(request):
-    """Tells who the user is, and makes it another for whoever sees this context."""
+    """Returns the user, and sets another one in its context."""
     before = user.get()
     user.set("alice")
     await asyncio.sleep(0)
@@ -29,7 +29,7 @@ async def page(request):
 
 
 class Named(WebSocketView):
-    """Its `on_open` tells who the user is; each of its instances makes it another."""
+    """Its `on_open` sends the user; each instance sets another one."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

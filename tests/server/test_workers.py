@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_is_started_again(folder, client):
 
 @pytest.mark.parametrize("where", ["port", "uds"])
 def test_a_hangup_replaces_the_workers_without_a_refusal(folder, where):
-    """Clients come all the time, and are served; those who are connected get 1012."""
+    """New clients are served all the time; connected ones get 1012."""
     address = ("--port", 0) if where == "port" else ("--uds", "duck.sock")
 
     def enter(url):
@@ -188,7 +188,7 @@ def test_a_lifespan_that_fails_in_a_worker(folder):
 
 
 def test_a_lifespan_that_fails_at_the_end_of_a_worker(folder):
-    """Each worker logs its own error, as nobody else can tell it."""
+    """Each worker logs its own error, which no other process knows."""
     (folder / "failing.py").write_text(APPLICATION.replace('yield "alive"', 'yield "alive"\n    1 / 0'))
     with Process(folder, "failing.py", "--port", 0, "--workers", 2) as process:
         assert process.address

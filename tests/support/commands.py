@@ -26,7 +26,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of a command: it finds our package, and warns of what is left open."""
+    """The environment of a command: it finds our package, and warns of unclosed resources."""
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
 
 
@@ -81,7 +81,7 @@ class Process:
         raise AssertionError(f"the process has not said {words!r}, but:\n{''.join(read)}")
 
     def stop(self, signum: signal.Signals) -> tuple[int, str]:
-        """Sends a signal and waits; gives the exit status and what was written to stderr."""
+        """Sends a signal and waits; returns the exit status and the text of stderr."""
         self.process.send_signal(signum)
         _, errors = self.process.communicate(timeout=30)
         return self.process.returncode, errors

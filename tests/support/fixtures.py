@@ -84,7 +84,7 @@ def on_codec(codec: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def eager_task(loop: Any, coroutine: Any, *, eager_start: bool | None = None, **options: Any) -> asyncio.Task[Any]:
-    """As asyncio.eager_task_factory, which before Python 3.13.3 does not take the `eager_start` that uvloop passes."""
+    """asyncio.eager_task_factory for uvloop, whose `eager_start` it does not take before Python 3.13.3."""
     return asyncio.Task(coroutine, loop=loop, **options | {"eager_start": eager_start is not False})
 
 
@@ -205,7 +205,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 @pytest.fixture(params=["tcp", "tls"])
 def either_tls(request: pytest.FixtureRequest) -> Tls | None:
-    """None, and then a certificate: for what must work on both kinds of transport."""
+    """None, and then a certificate, for tests on both kinds of transport."""
     found: Tls | None = request.getfixturevalue("tls") if request.param == "tls" else None
     return found
 

@@ -160,7 +160,7 @@ class Session:
         self.server = server
 
     async def ended(self, seconds: float = ENDING) -> None:
-        """Until all is over; what the view raised is raised."""
+        """Waits for the end of the view, and raises its exception."""
         async with asyncio.timeout(seconds):
             await asyncio.wait([self.end])
         self.end.result()

@@ -24,7 +24,7 @@ class Tls(NamedTuple):
 
     @property
     def options(self) -> tuple[str, ...]:
-        """For `duck serve`, or uvicorn's command."""
+        """The options for `duck serve`, or for the command of uvicorn."""
         return ("--ssl-certfile", self.certfile, "--ssl-keyfile", self.keyfile)
 
 

@@ -34,7 +34,7 @@ ON_CHANNELS = [name for name, source in SOURCES.items() if re.search("^(import|f
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """All of the sources, beside each other, and the settings of the checkers."""
+    """A folder with all sources and the settings of the checkers."""
     folder = tmp_path_factory.mktemp("project")
     for name, source in SOURCES.items():
         (folder / name).write_text(source)

@@ -242,7 +242,7 @@ def test_an_error_ends_its_own_connection_only(run, serving, dial, log):
 
 
 class Panic(BaseException):
-    """As extensions written in Rust raise it: no Exception."""
+    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])

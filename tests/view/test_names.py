@@ -28,7 +28,7 @@ def test_a_view_is_a_plain_class():
 
 
 def test_hooks_have_the_signatures_by_which_they_may_be_called():
-    """Those that a type checker sees are wider."""
+    """The signatures for type checkers are wider."""
     on_receive = inspect.signature(WebSocketView.on_receive).parameters
     assert list(on_receive) == ["self", "message", "opcode", "kwargs"]
     assert on_receive["kwargs"].kind is inspect.Parameter.VAR_KEYWORD

@@ -273,7 +273,7 @@ def test_methods_of_a_mixin_count(run, connect):
 
 
 def test_a_view_may_have_slots_a_request_of_its_own_and_more_attributes(run, connect):
-    """As Duck's own Lively view has."""
+    """The Lively view of Duck Framework is such a view."""
 
     class Lively(Recorder):
         __slots__ = ("request",)
@@ -358,7 +358,7 @@ def test_a_step_that_is_overridden_later_is_taken(run, serving, dial, monkeypatc
 
 @pytest.mark.parametrize("name", ["on_receive", *LATE])
 def test_a_hook_cannot_be_set_on_an_open_view(run, connect, name):
-    """For it would never be called."""
+    """Such a hook would never be called."""
 
     async def scenario():
         async with connect(Base) as session:

@@ -20,7 +20,7 @@ CLOSED = ("close", b"\x03\xe8")
 
 
 def test_read_frame(run, connect):
-    """It sees control frames too, which have been answered."""
+    """`read_frame` returns control frames, too, which have been answered."""
 
     class View(Recorder):
         async def read_frame(self):
@@ -60,7 +60,7 @@ def test_read_frame_may_change_the_message(run, connect):
 
 @pytest.mark.parametrize("passes", [0, 1, 5])
 def test_messages_right_before_the_end_are_handled_before_on_close(run, connect, passes):
-    """However slowly they are read."""
+    """This holds for a slow reader, too."""
 
     class View(Recorder):
         async def read_frame(self):
@@ -106,7 +106,7 @@ def test_handlers_of_frames_that_are_pulled_wait_side_by_side(run, connect):
 
 
 def test_frames_that_are_not_pulled_are_not_read(run, connect):
-    """They back up to the sender, and are all there in the end."""
+    """The frames wait at the sender, and none is lost."""
 
     class View(Recorder):
         async def read_frame(self):
@@ -217,7 +217,7 @@ def test_a_receive_loop_that_calls_the_usual_one(run, connect):
 
 
 def test_the_end_of_a_receive_loop_ends_the_connection(run, connect, log):
-    """Nobody would read on."""
+    """No other code would read further messages."""
 
     class View(Recorder):
         async def _receive_loop(self):
@@ -239,7 +239,7 @@ def test_the_end_of_a_receive_loop_ends_the_connection(run, connect, log):
 
 
 def test_a_receive_loop_that_is_cancelled_ends_the_connection(run, connect, log):
-    """Its task is that of `on_open` too."""
+    """The task of the loop is that of `on_open`."""
 
     class View(WebSocketView):
         async def on_open(self):

@@ -177,7 +177,7 @@ def test_a_wrong_value_that_is_set_when_the_view_is_made_is_named_in_the_log(run
 
 
 def test_a_setting_may_be_computed(run, serving, dial, connect, log):
-    """It is checked for each connection."""
+    """A property is checked for each connection."""
     limits = [1000]
 
     class View(Recorder):
