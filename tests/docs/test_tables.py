@@ -115,6 +115,16 @@ def test_local_links_and_pictures_lead_somewhere(page):
     assert broken == []
 
 
+def test_the_messages_in_troubleshooting_are_those_of_the_code(root):
+    page = (root / "docs/guides/troubleshooting.md").read_text()
+    reasons = re.findall(r'^\| \d{4} "([^"]+)" \|', page, re.MULTILINE)
+    messages = re.findall(r"^\| (?:`([^`]+)`|`` ?(.+?) ?``)", page.split("## Warnings and errors")[1], re.MULTILINE)
+    words = [*reasons, *(one or other for one, other in messages)]
+    assert len(words) > 10
+    sources = "".join(path.read_text() for path in (root / "duck").rglob("*.py"))
+    assert [one for one in words if one not in sources] == []
+
+
 def test_the_readme_is_a_landing_page(root):
     assert len((root / "README.md").read_text().splitlines()) <= 150
     assert any(name.startswith("readme") for name, _ in SNIPPETS)
