@@ -13,7 +13,7 @@ from duck.contrib.websockets import (
     WebSocketView,
 )
 from duck.contrib.websockets.protocol import decoding
-from duck.contrib.websockets.protocol.line import Line
+from duck.contrib.websockets.protocol.send_queue import SendQueue
 from duck.contrib.websockets.sansio.connection import Connection
 
 from ..support.views import Recorder
@@ -279,7 +279,7 @@ def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
 
 def test_compression_on_the_loop_lets_other_connections_proceed(run, connect, gate, monkeypatch):
     """A hundred that a large one has held up: they do not leave all at once."""
-    monkeypatch.setattr(Line, "FAIR_SHARE", 0)
+    monkeypatch.setattr(SendQueue, "FAIR_SHARE", 0)
     turns = 0
 
     async def scenario():
@@ -294,7 +294,7 @@ def test_compression_on_the_loop_lets_other_connections_proceed(run, connect, ga
 
             def count():
                 nonlocal turns
-                turns += bool(view._protocol.sender._line.resuming)
+                turns += bool(view._protocol.sender._queue.resuming)
                 loop.call_soon(count)
 
             loop.call_soon(count)

@@ -4,7 +4,8 @@ A `ConnectionProtocol` stands between a transport of asyncio and an endpoint, wh
 of an ASGI application. It has four layers, each a subclass of the one before: `codec.HotPath` (every read and every
 plain message), `Sending`, `Receiving`, and `ConnectionProtocol` (start, callbacks of the transport, end). Its
 `sansio.Connection` applies the rules of the RFCs. Each other part (`Heartbeat`, `FlowControl`, `Inbox`, `StreamQueue`,
-`Sender`, `Line`, `Closing`, `Hooks`) declares in its own file, as `Owner`, the members of the connection that it uses.
+`Sender`, `SendQueue`, `Closing`, `Hooks`) declares in its own file, as `Owner`, the members of the connection that it
+uses.
 
 States
 ======
@@ -132,7 +133,7 @@ A sent str, to bytes:
 1. `view.WebSocketView.send` calls `codec.hotpath.HotPath.send`.
 2. A plain message goes to `codec.writer.FrameWriter.write`. Any other message goes through
    `protocol.sending.Sending.send_otherwise`, `protocol.sender.Sender.send` (which may queue it in
-   `protocol.line.Line`) and `sansio.connection.Connection.send` to the same writer.
+   `protocol.send_queue.SendQueue`) and `sansio.connection.Connection.send` to the same writer.
 3. `codec.hotpath.HotPath.flush` drains the writer by `codec.writer.FrameWriter.take`: at once, or at the end of the
    read (`corked`) or of the burst (`codec.burst.Burst.end`).
 4. `protocol.sending.Sending.write_chunks` writes the bytes to the transport.

@@ -21,11 +21,11 @@ from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection, check_text
 from .endpoint import Settings
-from .line import Line, Parts, Place
 from .loop import threads
 from .pending import Owner as HopOwner
 from .pending import Pending, begin, hop
 from .prepared import Data
+from .send_queue import Parts, QueuedMessage, SendQueue
 
 __all__ = ["LARGE", "Data", "Sender"]
 
@@ -74,8 +74,8 @@ class Sender:
         "_closings",
         "_deadline",
         "_job",
-        "_line",
         "_owner",
+        "_queue",
         "_send_frame",
         "_streaming",
         "_tasks",
@@ -86,21 +86,21 @@ class Sender:
         self._send_frame = send_frame
         self._by_frame = send_frame is not None
         self._streaming = False
-        self._line = Line(self, owner.loop)
+        self._queue = SendQueue(self, owner.loop)
         self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first in line
-        self._tasks: dict[asyncio.Future[None], Place] = {}  # the only strong references to them
+        self._tasks: dict[asyncio.Future[None], QueuedMessage] = {}  # the only strong references to them
         self._closings: list[Callable[[], None]] = []  # callbacks that close the connection
         self._deadline: asyncio.TimerHandle | None = None  # of the latest time to call them
 
     @property
     def waiting(self) -> int:
         """Bytes of the queued messages, except the one being compressed."""
-        return self._line.waiting
+        return self._queue.waiting
 
     @property
     def is_direct(self) -> bool:
         """Whether a plain message may go straight to the writer."""
-        return not (self._by_frame or self._streaming or self._line)
+        return not (self._by_frame or self._streaming or self._queue)
 
     @property
     def begun(self) -> int:
@@ -110,7 +110,7 @@ class Sender:
     @property
     def must_finish(self) -> bool:
         """Whether a queued message will leave soon, because it waits for neither a stream nor a fragment."""
-        return self._job is not None or self._line.resuming
+        return self._job is not None or self._queue.resuming
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends data of any type; see `WebSocketView.send`."""
@@ -148,32 +148,32 @@ class Sender:
         self._closings.append(close)
         if self._deadline is None:
             self._deadline = owner.loop.call_later(owner.endpoint.CLOSE_TIMEOUT, self._close)
-        self._line.move()
+        self._queue.advance()
 
     def lost(self, error: ConnectionClosed) -> None:
         """Ends the queued messages and the streams under way with an error."""
-        self._drop_line(error)
+        self._drop_queue(error)
         self._closings.clear()
         if self._deadline is not None:
             self._deadline.cancel()
-        for task, place in self._tasks.items():
-            if place.parts is not None:
+        for task, message in self._tasks.items():
+            if message.parts is not None:
                 task.cancel()
 
     def forget(self) -> None:
         """Releases the line of a connection that has ended, which would otherwise form a cycle with this object."""
-        if not self._line.resuming:
-            del self._line
+        if not self._queue.resuming:
+            del self._queue
 
     def _send_frame_or_wait(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
         owner = self._owner
         if OpCode.CONTINUATION < opcode < OpCode.CLOSE and (self._must_wait or self._is_large(payload, fin)):
-            place = Place(owner.loop.create_future(), opcode, payload, fin)
-            self._line.join(place)
-            return Pending(partial(self._until_sent, place))
+            message = QueuedMessage(owner.loop.create_future(), opcode, payload, fin)
+            self._queue.append(message)
+            return Pending(partial(self._until_sent, message))
         self._write(opcode, payload, fin)
-        if self._line:
-            self._line.move()
+        if self._queue:
+            self._queue.advance()
         return owner.written() if fin and opcode < OpCode.CLOSE else owner.drained()
 
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
@@ -200,8 +200,8 @@ class Sender:
         view = memoryview(payload)
         return [bytes(view[start : start + size]) for start in range(0, len(view), size)]
 
-    async def _until_sent(self, place: Place) -> None:
-        await place.turn
+    async def _until_sent(self, message: QueuedMessage) -> None:
+        await message.future
         await self._owner.written()
 
     # Closing
@@ -218,13 +218,13 @@ class Sender:
         closings, self._closings = self._closings, []
         for close in closings:
             close()
-        self._drop_line(self._owner.closed_error())
+        self._drop_queue(self._owner.closed_error())
 
-    def _drop_line(self, error: ConnectionClosed) -> None:
+    def _drop_queue(self, error: ConnectionClosed) -> None:
         if self._job is not None:
             self._job.cancel()
             self._job = None
-        self._line.drop(error)
+        self._queue.drop(error)
 
     # Large messages
 
@@ -256,24 +256,24 @@ class Sender:
         error = None if job.cancelled() else job.exception()
         if job is not self._job:
             return
-        place = self._line.leave()
+        message = self._queue.pop()
         self._job = None
         if error is None:
             try:
-                self._send_compressed(place, job.result())
+                self._send_compressed(message, job.result())
             except ConnectionClosed as closed:
                 error = closed
             except BaseException as raised:
                 error = raised
                 self._owner.cut()  # the next message would refer to one that the peer has not received
-        place.settle(error)
-        self._line.move()
+        message.settle(error)
+        self._queue.advance()
 
-    def _send_compressed(self, place: Place, fragments: list[bytes]) -> None:
+    def _send_compressed(self, message: QueuedMessage, fragments: list[bytes]) -> None:
         connection = self._owner.connection
-        connection.send_compressed(place.opcode, fragments)
+        connection.send_compressed(message.opcode, fragments)
         if connection.writer.counters is not None:
-            connection.writer.counters.note_deflated(sum(map(len, fragments)), len(place.payload))
+            connection.writer.counters.note_deflated(sum(map(len, fragments)), len(message.payload))
 
     # Streams and the view's own `send_frame`, in tasks
 
@@ -284,45 +284,45 @@ class Sender:
         """
         if opcode not in (OpCode.TEXT, OpCode.BINARY):
             raise ValueError("only a text or binary message can be sent in parts")
-        place = Place(self._owner.loop.create_future(), opcode, parts=parts)
-        if self._by_frame:  # each `send_frame` awaits its turn
-            self._start(place, partial(self._send_parts, place))
+        message = QueuedMessage(self._owner.loop.create_future(), opcode, parts=parts)
+        if self._by_frame:  # `send_frame` queues each of its frames
+            self._start(message, partial(self._send_parts, message))
         else:
-            self._line.join(place)
-        return Pending(partial(self._until_ended, place))
+            self._queue.append(message)
+        return Pending(partial(self._until_ended, message))
 
     def _send_by_frame(self, payload: bytes, opcode: int) -> Coroutine[Any, Any, None]:
-        place = Place(self._owner.loop.create_future(), opcode)
-        self._start(place, partial(self._send_frames, payload, opcode))
-        return Pending(partial(self._until_ended, place))
+        message = QueuedMessage(self._owner.loop.create_future(), opcode)
+        self._start(message, partial(self._send_frames, payload, opcode))
+        return Pending(partial(self._until_ended, message))
 
-    def _start(self, place: Place, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        place.task = task = begin(self._owner.loop, self._run(place, make))
-        place.settle()
+    def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        message.task = task = begin(self._owner.loop, self._run(message, make))
+        message.settle()
         if not task.done():
-            self._tasks[task] = place
+            self._tasks[task] = message
             task.add_done_callback(self._tasks.pop)
 
-    async def _run(self, place: Place, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _run(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await make()
         except ConnectionClosed as error:
-            place.error = error  # raised where the result is awaited, and not logged otherwise
+            message.error = error  # raised where the result is awaited, and not logged otherwise
         except SystemExit as error:  # raised by a task, it would end the loop
             raise RuntimeError("the parts of a message, or send_frame, have raised SystemExit") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._owner.lost or task is None or task.cancelling() > 1:
                 raise
-            place.error = self._owner.closed_error()
+            message.error = self._owner.closed_error()
 
-    async def _until_ended(self, place: Place) -> None:
-        if place.task is None:
-            await place.turn
-            assert place.task is not None
-        await place.task
-        if place.error is not None:
-            raise place.error
+    async def _until_ended(self, message: QueuedMessage) -> None:
+        if message.task is None:
+            await message.future
+            assert message.task is not None
+        await message.task
+        if message.error is not None:
+            raise message.error
 
     async def _send_frames(self, payload: bytes, opcode: int, fin: bool = True) -> None:
         """Sends a message as frames through the view's `send_frame`."""
@@ -333,42 +333,42 @@ class Sender:
             await self._send_frame(Frame(opcode, fin and start + size >= len(payload), piece))
             opcode = OpCode.CONTINUATION
 
-    async def _send_parts(self, place: Place) -> None:
-        owner, parts = self._owner, place.parts
+    async def _send_parts(self, message: QueuedMessage) -> None:
+        owner, parts = self._owner, message.parts
         if not self._by_frame:
             self._streaming = True
             owner.update_direct()
         try:
             if isinstance(parts, AsyncIterable):
                 async for part in parts:
-                    await self._send_part(place, _part(part))
+                    await self._send_part(message, _part(part))
             else:
                 assert parts is not None
                 for part in parts:
-                    await self._send_part(place, _part(part))
-            await self._send_part(place, b"", True)
+                    await self._send_part(message, _part(part))
+            await self._send_part(message, b"", True)
         except BaseException:
-            if place.opcode == OpCode.CONTINUATION:
+            if message.opcode == OpCode.CONTINUATION:
                 owner.close(CloseCode.INTERNAL_ERROR, "message not finished")
             raise
         finally:
             self._streaming = False
-            self._line.move()
+            self._queue.advance()
 
-    async def _send_part(self, place: Place, payload: bytes, fin: bool = False) -> None:
-        owner, opcode = self._owner, place.opcode
+    async def _send_part(self, message: QueuedMessage, payload: bytes, fin: bool = False) -> None:
+        owner, opcode = self._owner, message.opcode
         if not owner.connection.is_writable:
             raise owner.closed_error()
-        if place.is_text:
-            place.text = check_text(payload, place.text, fin)
-        place.opcode = OpCode.CONTINUATION
+        if message.is_text:
+            message.text = check_text(payload, message.text, fin)
+        message.opcode = OpCode.CONTINUATION
         if self._by_frame:
             await self._send_frames(payload, opcode, fin)
         else:
             self._write(opcode, payload, fin)
         await owner.drained()
 
-    # For the line
+    # For the queue
 
     @property
     def is_occupied(self) -> bool:
@@ -378,31 +378,31 @@ class Sender:
     @property
     def _must_wait(self) -> bool:
         """Whether a message has to be queued behind others. On a closed connection none has to."""
-        return (bool(self._line) or self.is_occupied) and self._owner.connection.is_writable
+        return (bool(self._queue) or self.is_occupied) and self._owner.connection.is_writable
 
-    def send_first(self, place: Place) -> bool:
+    def send_first(self, message: QueuedMessage) -> bool:
         """Sends the first message of the queue, or starts to; returns whether it has left the queue."""
-        if place.parts is not None:
-            self._line.leave()
-            self._start(place, partial(self._send_parts, place))
-        elif self._is_large(place.payload, place.fin):
-            self._compress(place.payload)
+        if message.parts is not None:
+            self._queue.pop()
+            self._start(message, partial(self._send_parts, message))
+        elif self._is_large(message.payload, message.fin):
+            self._compress(message.payload)
             return False
         else:
             try:
-                self._write(place.opcode, place.payload, place.fin)
+                self._write(message.opcode, message.payload, message.fin)
             except Exception as error:
-                place.settle(error)
+                message.settle(error)
             else:
-                place.settle()
-            self._line.leave()
+                message.settle()
+            self._queue.pop()
         return True
 
-    def line_changed(self) -> None:
+    def queue_changed(self) -> None:
         """Called when messages have joined or left the queue."""
         self._owner.update_direct()
 
-    def line_moved(self) -> None:
+    def queue_advanced(self) -> None:
         """Called when all messages that could leave the queue have left."""
         self._owner.update_direct()
         if not self._owner.corked:

@@ -10,16 +10,16 @@ from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from .prepared import Data
 
-__all__ = ["Line", "Parts", "Place"]
+__all__ = ["Parts", "QueuedMessage", "SendQueue"]
 
 Parts = Iterable[Data] | AsyncIterable[Data]
 
 
-class Place:
+class QueuedMessage:
     """A queued message.
 
     Args:
-        turn: Done when the message has been handed to the writer; for a stream, when its task has been created.
+        future: Completes when the message has been passed to the writer; for a stream, when its task has been created.
         opcode: The opcode of the message.
         payload: The payload of the message.
         fin: Whether the payload ends its message.
@@ -32,17 +32,17 @@ class Place:
         text: The UTF-8 state after the last part of a text message.
     """
 
-    __slots__ = ("error", "fin", "is_text", "opcode", "parts", "payload", "task", "text", "turn")
+    __slots__ = ("error", "fin", "future", "is_text", "opcode", "parts", "payload", "task", "text")
 
     def __init__(
         self,
-        turn: "asyncio.Future[None]",
+        future: "asyncio.Future[None]",
         opcode: int,
         payload: bytes = b"",
         fin: bool = True,
         parts: Parts | None = None,
     ) -> None:
-        self.turn = turn
+        self.future = future
         self.opcode = opcode
         self.payload = payload
         self.fin = fin
@@ -53,16 +53,16 @@ class Place:
         self.text = 0
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Resolves the turn, or fails it with an error."""
-        turn = self.turn
-        if turn.done():
+        """Resolves the future, or fails it with an error."""
+        future = self.future
+        if future.done():
             return
         if error is None:
-            turn.set_result(None)
+            future.set_result(None)
         else:
-            turn.set_exception(error)
+            future.set_exception(error)
             if isinstance(error, ConnectionClosed):
-                turn.exception()  # marks it as retrieved, so that asyncio does not log it if the sender does not wait
+                future.exception()  # marks it as retrieved, so that asyncio does not log it if the sender does not wait
 
 
 class Owner(Protocol):
@@ -70,12 +70,12 @@ class Owner(Protocol):
 
     @property
     def is_occupied(self) -> bool: ...
-    def send_first(self, place: Place) -> bool: ...
-    def line_changed(self) -> None: ...
-    def line_moved(self) -> None: ...
+    def send_first(self, message: QueuedMessage) -> bool: ...
+    def queue_changed(self) -> None: ...
+    def queue_advanced(self) -> None: ...
 
 
-class Line:
+class SendQueue:
     """The queued messages of one connection, in the order of the calls.
 
     Args:
@@ -90,59 +90,59 @@ class Line:
 
     FAIR_SHARE = 0.01
 
-    __slots__ = ("_loop", "_moving", "_owner", "_places", "resuming", "waiting")
+    __slots__ = ("_advancing", "_loop", "_messages", "_owner", "resuming", "waiting")
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
-        self._places: deque[Place] = deque()
-        self._moving = False  # whether `move` is at work
+        self._messages: deque[QueuedMessage] = deque()
+        self._advancing = False  # whether `advance` is in progress
         self.resuming = False
         self.waiting = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._messages)
 
-    def join(self, place: Place) -> None:
+    def append(self, message: QueuedMessage) -> None:
         """Appends a message, and sends it at once if possible."""
-        self._places.append(place)
-        self.waiting += len(place.payload)
-        self._owner.line_changed()
-        self.move()
+        self._messages.append(message)
+        self.waiting += len(message.payload)
+        self._owner.queue_changed()
+        self.advance()
 
-    def leave(self) -> Place:
-        """Removes the first message."""
-        return self._places.popleft()
+    def pop(self) -> QueuedMessage:
+        """Removes and returns the first message."""
+        return self._messages.popleft()
 
     def drop(self, error: ConnectionClosed) -> None:
         """Ends all queued messages with an error."""
-        for place in self._places:
-            place.settle(error)
-        self._places.clear()
+        for message in self._messages:
+            message.settle(error)
+        self._messages.clear()
         self.waiting = 0
 
-    def move(self) -> None:
+    def advance(self) -> None:
         """Sends the queued messages, up to the first that has to wait."""
-        if self._moving:
-            return  # a call of `move` is in progress, and also sends the messages appended meanwhile
-        self._moving = True
+        if self._advancing:
+            return  # another call is in progress, and also sends the messages appended meanwhile
+        self._advancing = True
         end = time.perf_counter() + self.FAIR_SHARE
         try:
-            while self._places and not self._owner.is_occupied and self._move_first():
+            while self._messages and not self._owner.is_occupied and self._send_first():
                 if time.perf_counter() > end:
                     self._resume_later()
                     break
         finally:
-            self._moving = False
-        self._owner.line_moved()
+            self._advancing = False
+        self._owner.queue_advanced()
 
-    def _move_first(self) -> bool:
-        place = self._places[0]
-        self.waiting -= len(place.payload)
-        if place.turn.done():
-            self.leave()  # its sender has been cancelled
+    def _send_first(self) -> bool:
+        message = self._messages[0]
+        self.waiting -= len(message.payload)
+        if message.future.done():
+            self.pop()  # its sender has been cancelled
             return True
-        return self._owner.send_first(place)
+        return self._owner.send_first(message)
 
     def _resume_later(self) -> None:
         if not self.resuming:
@@ -151,4 +151,4 @@ class Line:
 
     def _resume(self) -> None:
         self.resuming = False
-        self.move()
+        self.advance()
