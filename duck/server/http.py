@@ -34,7 +34,7 @@ from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
-from .census import Place
+from .connection_limit import Permit
 from .head import Refusal, RequestHead, RequestReader
 from .hosts import AllowedHosts
 from .limits import Limits
@@ -87,7 +87,7 @@ class Host(Protocol):
     def closing(self) -> bool: ...
 
     def admit(self, protocol: "HttpProtocol", peer: Any) -> bool: ...
-    def move(self, place: Place, address: ClientAddress) -> bool: ...
+    def assign(self, permit: Permit, address: ClientAddress) -> bool: ...
     def connection_closed(self, protocol: "HttpProtocol") -> None: ...
     def start_answer(self, request: HttpRequest, answer: Coroutine[Any, Any, None]) -> None: ...
     def hand_over(self, protocol: "HttpProtocol", view: WebSocketView) -> None: ...
@@ -100,7 +100,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         admitted: Whether the server has registered the connection, as it does before a TLS handshake.
         address: The address of the client.
         secure: Whether the client's connection to a proxy in front of this server is encrypted, as the proxy reports.
-        place: The place of the connection; None if the server has no room, so that the request is answered 503.
+        permit: The permit of the connection; None if the server has no room, so that the request is answered 503.
     """
 
     __slots__ = (
@@ -123,7 +123,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_writing_paused",
         "address",
         "admitted",
-        "place",
+        "permit",
         "secure",
     )
 
@@ -131,7 +131,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
 
     address: ClientAddress
-    place: Place | None
+    permit: Permit | None
 
     def __init__(self, server: Host, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a connection.
@@ -200,7 +200,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def first_timeout(self) -> float:
         """Seconds for a TLS handshake, and for a request."""
         limits = self._server.limits
-        return limits.head_timeout if self.place is not None else limits.linger_timeout
+        return limits.head_timeout if self.permit is not None else limits.linger_timeout
 
     def shut_down(self) -> None:
         """Close the connection now, or after the pending response."""
@@ -251,7 +251,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         elif isinstance(request, Refusal):
             self._refuse(request.status, request.reason, request.head_only)
-        elif self.place is None:
+        elif self.permit is None:
             self._refuse(503, _NO_ROOM, request.method == "HEAD")
         else:
             self._dispatch(request)
@@ -260,7 +260,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._set_deadline(self.first_timeout)
 
     def _dispatch(self, head: RequestHead) -> None:
-        assert self.place is not None
+        assert self.permit is not None
         head_only = head.method == "HEAD"
         try:
             request = self._request(head)
@@ -272,7 +272,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if hosts is not None and (host := request.headers.get("host", "")) not in hosts:
             self._refuse(421, f"{host!r} is not a host of ours: see allowed_hosts", head_only)
             return
-        if self._server.proxies is not None and not self._server.move(self.place, request.client_address):
+        if self._server.proxies is not None and not self._server.assign(self.permit, request.client_address):
             self._refuse(503, _NO_ROOM, head_only)
             return
         match = self._server.routes.match(request.path)

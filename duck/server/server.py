@@ -22,7 +22,7 @@ from duck.views import View
 
 from . import proxy_protocol as proxy_header
 from .accept import BACKLOG, Acceptor, LoopAcceptor
-from .census import Census, Place
+from .connection_limit import ConnectionLimiter, Permit
 from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
 from .listen import UnixListener, bind, url
@@ -98,7 +98,7 @@ class Server:
         self.hung: list[str] = []
         self._acceptors: list[Acceptor | LoopAcceptor] = []
         self._unix_listener: UnixListener | None = None
-        self._census = Census(self.limits)
+        self._limiter = ConnectionLimiter(self.limits)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._turned_away = 0  # refusals for lack of room under way
         self._work = Work()
@@ -202,7 +202,7 @@ class Server:
     # Accepted connections.
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
-        if self._census.is_full:
+        if self._limiter.is_full:
             # Connections may have ended since the loop polled the sockets; it reports them two passes later.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._begin, sock, peer)
@@ -260,16 +260,16 @@ class Server:
         protocol.secure = header.secure
         if header.address is not None:
             protocol.address = header.address
-            if protocol.place is not None and not self.move(protocol.place, header.address):
-                protocol.place.leave()
-                protocol.place = None
+            if protocol.permit is not None and not self.assign(protocol.permit, header.address):
+                protocol.permit.release()
+                protocol.permit = None
                 self._turned_away += 1
                 self.metrics.counters.note(("refused", "no_room"))
 
     # Calls of connections.
 
     def admit(self, protocol: HttpProtocol, peer: Any) -> bool:
-        """Registers a connection, and counts it if there is room.
+        """Registers a connection, and acquires a permit for it if there is room.
 
         Args:
             peer: The address of its peer, as a socket reports it.
@@ -279,32 +279,32 @@ class Server:
         """
         protocol.admitted = True
         protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
-        place = self._census.enter()
-        if place is not None and not self.move(place, address):
-            place.leave()
-            place = None
-        protocol.place = place
-        if place is None:
+        permit = self._limiter.acquire()
+        if permit is not None and not self.assign(permit, address):
+            permit.release()
+            permit = None
+        protocol.permit = permit
+        if permit is None:
             self._turned_away += 1
             self.metrics.counters.note(("refused", "no_room"))
         self._work.protocols.add(protocol)
         return not self.closing and self._turned_away <= TURNED_AWAY
 
-    def move(self, place: Place, address: ClientAddress) -> bool:
+    def assign(self, permit: Permit, address: ClientAddress) -> bool:
         """Counts a connection for an address; one of a trusted proxy counts for none.
 
         Returns:
             Whether the address has room.
         """
         if self.proxies is not None and self.proxies.trusts(address):
-            place.detach()
+            permit.unassign()
             return True
-        return place.move(address)
+        return permit.assign(address)
 
     def connection_closed(self, protocol: HttpProtocol) -> None:
         """Removes a connection that is lost."""
-        if protocol.place is not None:
-            protocol.place.leave()
+        if protocol.permit is not None:
+            protocol.permit.release()
         else:
             self._turned_away -= 1
         self._work.forget(protocol)
@@ -319,30 +319,30 @@ class Server:
     def hand_over(self, protocol: HttpProtocol, view: WebSocketView) -> None:
         """Runs a WebSocket view, which owns its connection from now on."""
         self._work.forget(protocol)
-        place = protocol.place
-        assert place is not None
+        permit = protocol.permit
+        assert permit is not None
         try:
             ended = view.start()
         except Exception as error:
-            self._clear_up(view, place, protocol, None, error)
+            self._clear_up(view, permit, protocol, None, error)
             return
         if ended is None:
             # The refused client has time to read the response.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, permit.release)
             return
         self._work.views[ended] = view
         if isinstance(ended, asyncio.Task):
             # The protocol is used again only if the view has not used the transport.
-            ended.add_done_callback(partial(self._run_ended, place=place, protocol=weakref.ref(protocol)))
-        elif place is self._census.anywhere:
+            ended.add_done_callback(partial(self._run_ended, permit=permit, protocol=weakref.ref(protocol)))
+        elif permit is self._limiter.shared:
             ended.add_done_callback(self._view_ended)
         else:
-            ended.add_done_callback(partial(self._view_ended, place=place))
+            ended.add_done_callback(partial(self._view_ended, permit=permit))
 
-    def _view_ended(self, ended: asyncio.Future[None], place: Place | None = None) -> None:
-        """Releases the place of a view whose connection has ended."""
+    def _view_ended(self, ended: asyncio.Future[None], permit: Permit | None = None) -> None:
+        """Releases the permit of a view whose connection has ended."""
         view = self._work.views.pop(ended)
-        place = place or self._census.anywhere
+        permit = permit or self._limiter.shared
         if ended.cancelled():
             abort(view)
         elif (error := ended.exception()) is not None:
@@ -350,27 +350,27 @@ class Server:
             abort(view)
         elif not view.initiated_upgrade and view.request.transport and not view.request.transport.is_closing():
             # `on_handshake` has refused the client, which gets time to read the response.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, place.leave)
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, permit.release)
             return
-        place.leave()
+        permit.release()
 
     def _run_ended(
-        self, ended: asyncio.Task[Any], place: Place, protocol: "weakref.ReferenceType[HttpProtocol]"
+        self, ended: asyncio.Task[Any], permit: Permit, protocol: "weakref.ReferenceType[HttpProtocol]"
     ) -> None:
         """Cleans up after an overridden `run` or a step of it has ended; the connection may still be open."""
         view = self._work.views.pop(ended)
         if ended.cancelled():
             abort(view)
-            self._clear_up(view, place, protocol(), None, None)
+            self._clear_up(view, permit, protocol(), None, None)
         elif (error := ended.exception()) is not None:
-            self._clear_up(view, place, protocol(), None, error)
+            self._clear_up(view, permit, protocol(), None, error)
         else:
-            self._clear_up(view, place, protocol(), ended.result(), None)
+            self._clear_up(view, permit, protocol(), ended.result(), None)
 
     def _clear_up(
         self,
         view: WebSocketView,
-        place: Place,
+        permit: Permit,
         protocol: HttpProtocol | None,
         result: Any,
         error: BaseException | None,
@@ -400,20 +400,20 @@ class Server:
             self._work.protocols.add(protocol)
             protocol.take_back(transport, result, head_only=view.request.method == "HEAD")
         elif transport.is_closing():
-            place.leave()
+            permit.release()
         elif view.initiated_upgrade:
             if error is None:
                 logger.error("%s left the connection of %r open", type(view).__name__, view.request)
             closing = asyncio.get_running_loop().create_task(_close(view))
             self._work.views[closing] = view
-            closing.add_done_callback(partial(self._view_ended, place=place))
+            closing.add_done_callback(partial(self._view_ended, permit=permit))
         else:
             # The client gets time to read its refusal or another answer.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, place)
+            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, permit)
 
-    def _drop(self, view: WebSocketView, place: Place) -> None:
+    def _drop(self, view: WebSocketView, permit: Permit) -> None:
         abort(view)
-        place.leave()
+        permit.release()
 
 
 async def _close(view: WebSocketView) -> None:

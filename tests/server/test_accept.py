@@ -33,11 +33,11 @@ def test_a_connection_counts_before_its_tls_handshake(run, connect, tls, until):
         async with serve(urlpatterns, port=0, ssl=tls.server, limits=limits) as server:
             with ExitStack() as stack:
                 connected(stack, server, 2)
-                await until(lambda: server._census.present == 2)
+                await until(lambda: server._limiter.count == 2)
                 async with connect(server, tls) as client:
                     client.send(GET)
                     assert (await client.response()).status == 503
-            await until(lambda: server._census.present == 0)
+            await until(lambda: server._limiter.count == 0)
             async with connect(server, tls) as client:
                 client.send(GET)
                 assert (await client.response()).status == 200
@@ -51,7 +51,7 @@ def test_a_connection_counts_for_its_address_before_its_tls_handshake(run, conne
         async with serve(urlpatterns, port=0, ssl=tls.server, limits=limits) as server:
             with ExitStack() as stack:
                 connected(stack, server, 1)
-                await until(lambda: server._census.present)
+                await until(lambda: server._limiter.count)
                 async with connect(server, tls) as client:
                     client.send(GET)
                     assert (await client.response()).status == 503
@@ -89,12 +89,12 @@ def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until
             for _ in range(5):
                 with ExitStack() as stack:
                     connected(stack, server, 5)
-                    await until(lambda: server._census.present == 5)
+                    await until(lambda: server._limiter.count == 5)
                 with ExitStack() as stack:
                     connected(stack, server, 5)
                     await until(lambda: len(server._work.protocols) == 5)
                     assert server._turned_away == 0
-                await until(lambda: server._census.present == 0)
+                await until(lambda: server._limiter.count == 0)
 
     run(scenario())
 
@@ -126,7 +126,7 @@ def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monke
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 assert told() <= 1 + passed / 0.05
-                await until(lambda: server._census.present == 40)
+                await until(lambda: server._limiter.count == 40)
             async with connect(server, either_tls) as client:
                 client.send(GET)
                 assert (await client.response()).status == 200

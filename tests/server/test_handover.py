@@ -313,7 +313,7 @@ def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_c
 @pytest.fixture
 def count(view_class):
     """The number of connections that a server counts."""
-    return lambda server: server._census.present
+    return lambda server: server._limiter.count
 
 
 @pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])

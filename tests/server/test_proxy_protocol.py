@@ -199,7 +199,7 @@ def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, ca
                 client.send(HEADERS[0][:-1])
                 client.writer.write_eof()
                 assert await client.end() == b""
-            await until(lambda: not server._work.protocols and not server._census.present)
+            await until(lambda: not server._work.protocols and not server._limiter.count)
 
     run(scenario())
     dropped = r"127\.0\.0\.1:\d+ dropped: no PROXY protocol header; a trusted proxy must send a header .*"

@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import Limits, serve
-from duck.server.census import Census
+from duck.server.connection_limit import ConnectionLimiter
 from duck.server.server import TURNED_AWAY
 from duck.urls import path
 
@@ -136,7 +136,7 @@ def test_a_client_that_has_left_does_not_count(run, connect, until, request_):
                     client.send(request_)
                     if request_.endswith(b"\r\n\r\n"):
                         assert (await client.response()).status != 503
-                await until(lambda: server._census.present == 0)
+                await until(lambda: server._limiter.count == 0)
 
     run(scenario())
 
@@ -157,7 +157,7 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
                     client.send(HANDSHAKE)
                     assert (await client.response()).status == 500
                     assert await client.end() == b""
-                await until(lambda: server._census.present == 0)
+                await until(lambda: server._limiter.count == 0)
 
     run(scenario(Failing))
     run(scenario(Broken))
@@ -178,12 +178,12 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
 )
 def test_addresses_of_one_owner(run, one, other, same):
     async def scenario():
-        census = Census(Limits(connections_per_address=1))
-        first, second = census.enter(), census.enter()
-        assert first.move(one)
-        assert second.move(other) is not same
-        first.leave()
-        assert second.move(one)
+        limiter = ConnectionLimiter(Limits(connections_per_address=1))
+        first, second = limiter.acquire(), limiter.acquire()
+        assert first.assign(one)
+        assert second.assign(other) is not same
+        first.release()
+        assert second.assign(one)
 
     run(scenario())
 
@@ -191,6 +191,6 @@ def test_addresses_of_one_owner(run, one, other, same):
 def test_the_limit_of_open_files_is_the_default():
     resource = pytest.importorskip("resource")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = Census(Limits()).limit
+    limit = ConnectionLimiter(Limits()).limit
     assert limit is None if soft == resource.RLIM_INFINITY else 0 < limit < soft
-    assert Census(Limits()).per_address is None
+    assert ConnectionLimiter(Limits()).per_address is None

@@ -15,7 +15,7 @@ try:
 except ModuleNotFoundError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Census", "Place"]
+__all__ = ["ConnectionLimiter", "Permit"]
 
 logger = logging.getLogger("duck.server")
 
@@ -23,94 +23,94 @@ _RESERVE = 64  # files that a process opens besides its connections
 _WARN_EVERY = 60.0  # seconds
 
 
-class Place:
-    """The place of a connection without an address. All such connections may share one."""
+class Permit:
+    """The permission of a connection to be open. All connections that count for no address may share one."""
 
-    __slots__ = ("_census",)
+    __slots__ = ("_limiter",)
 
-    def __init__(self, census: "Census") -> None:
-        self._census = census
+    def __init__(self, limiter: "ConnectionLimiter") -> None:
+        self._limiter = limiter
 
-    def move(self, address: ClientAddress) -> bool:
-        """Assigns the connection to another address, as named by a proxy.
+    def assign(self, address: ClientAddress) -> bool:
+        """Counts the connection for another address, such as the one reported by a proxy.
 
         Returns:
             Whether that address has room. If not, the connection counts for no address.
         """
         return True
 
-    def detach(self) -> None:
-        """Detaches the connection from its address."""
+    def unassign(self) -> None:
+        """Ends the count for the address of the connection."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Removes the connection from the count."""
-        self._census.present -= 1
+        self._limiter.count -= 1
 
 
-class _OwnPlace(Place):
-    """The place of a connection with an address."""
+class _AddressPermit(Permit):
+    """The permit of a connection that counts for its address."""
 
     __slots__ = ("_group",)
 
-    def __init__(self, census: "Census") -> None:
-        super().__init__(census)
+    def __init__(self, limiter: "ConnectionLimiter") -> None:
+        super().__init__(limiter)
         self._group: str | None = None
 
-    def move(self, address: ClientAddress) -> bool:
+    def assign(self, address: ClientAddress) -> bool:
         group = _group(address)
         if group != self._group:
-            self.detach()
-            if not self._census.join(group):
+            self.unassign()
+            if not self._limiter.acquire_address(group):
                 return False
             self._group = group
         return True
 
-    def leave(self) -> None:
-        super().leave()
-        self.detach()
+    def release(self) -> None:
+        super().release()
+        self.unassign()
 
-    def detach(self) -> None:
+    def unassign(self) -> None:
         if self._group is not None:
-            self._census.part(self._group)
+            self._limiter.release_address(self._group)
             self._group = None
 
 
-class Census:
-    """The connections of one server.
+class ConnectionLimiter:
+    """Counts the connections of one server, and limits them.
 
     Attributes:
         limit: The limit on connections; None for no limit.
         per_address: The limit on connections from one address; None for no limit.
-        present: The current number of connections.
-        anywhere: The place of all connections if addresses are not limited.
+        count: The current number of connections.
+        shared: The permit of all connections if addresses are not limited.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limit = limits.connections if limits.connections is not None else _files()
         self.per_address = limits.connections_per_address
-        self.present = 0
-        self.anywhere = Place(self)
+        self.count = 0
+        self.shared = Permit(self)
         self._groups: Counter[str] = Counter()
         self._warned = float("-inf")
 
     @property
     def is_full(self) -> bool:
         """Whether no further connection has room."""
-        return self.limit is not None and self.present >= self.limit
+        return self.limit is not None and self.count >= self.limit
 
-    def enter(self) -> Place | None:
-        """Counts a connection, without an address until it moves.
+    def acquire(self) -> Permit | None:
+        """Counts a connection; it counts for an address after `Permit.assign`.
 
         Returns:
-            Its place; None without room, and then it is not counted.
+            Its permit; None if there is no room, and then it is not counted.
         """
         if self.is_full:
             self._warn(f"{self.limit} connections are open: more are refused")
             return None
-        self.present += 1
-        return self.anywhere if self.per_address is None else _OwnPlace(self)
+        self.count += 1
+        return self.shared if self.per_address is None else _AddressPermit(self)
 
-    def join(self, group: str) -> bool:
+    def acquire_address(self, group: str) -> bool:
         """Counts a connection for a group of addresses.
 
         Returns:
@@ -122,7 +122,7 @@ class Census:
         self._groups[group] += 1
         return True
 
-    def part(self, group: str) -> None:
+    def release_address(self, group: str) -> None:
         """Removes a connection from its group."""
         self._groups[group] -= 1
         if not self._groups[group]:
