@@ -70,9 +70,11 @@ class Route:
         self.headers = pairs = pairs_of(self.headers)
         if self.origin is not None and any(name.lower() == "origin" for name, _ in pairs):
             raise ValueError("both origin and headers have an Origin: leave one out")
-        if self.cookies is not None and not isinstance(self.cookies, Mapping):
+        if self.cookies == {} or self.cookies is None:
+            return
+        if not isinstance(self.cookies, Mapping):
             raise TypeError(f"cookies are a mapping of names to values, not {self.cookies!r}")
-        for name, value in (self.cookies or {}).items():
+        for name, value in self.cookies.items():
             if ";" in f"{name}{value}" or "=" in name:
                 raise ValueError(f"the cookie {name!r}: {value!r} would be misread: percent-encode ; and =")
 

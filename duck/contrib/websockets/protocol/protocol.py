@@ -310,7 +310,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             await asyncio.sleep(0)  # a hook is registered as running at its first wait
         if self._is_called_by_hook:
             await self._until_lost()
-        else:
+        elif not self.closed.done():
             await asyncio.shield(self.closed)
 
     @property
