@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused, InvalidHandshake
 from duck.contrib.websockets.extensions import Extension
-from duck.contrib.websockets.sansio import client_handshake, handshake
+from duck.contrib.websockets.sansio import handshake
 from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ResponseHeaders
 from duck.contrib.websockets.sansio.negotiation import ClientOffer
 from duck.http.request import HttpRequest
@@ -188,39 +188,6 @@ def test_any_bytes_are_agreed_to_or_fail(data, lines):
         shaken.feed_eof()
     except HandshakeFailed as error:
         assert str(error).isprintable() or error.status == 0
-
-
-def outcome(head):
-    try:
-        agreement = begin().feed(head)
-        return agreement and agreement.headers.fields
-    except HandshakeFailed as error:
-        return str(error), error.status, dict(error.headers)
-
-
-ODD_LINES = [
-    b"X: ",
-    b"x:\t\xff ",
-    b" folded",
-    b"X : 1",
-    b"no colon",
-    b": 1",
-    b"X:\x00",
-    b"Content-Length: x",
-    b"X: \x7f\x0b",
-]
-
-
-@given(
-    st.sampled_from([b"HTTP/1.1 101 ", b"HTTP/1.1 101", b"HTTP/1.1 101  a\xff", b"HTTP/1.0 101 a", b"HTTP/1.1 200 a"]),
-    st.lists(st.sampled_from([*response().splitlines()[1:-1], *ODD_LINES]) | st.binary(max_size=8), max_size=6),
-)
-def test_httptools_and_the_regular_expression_agree_on_101_responses(status, lines):
-    head = b"\r\n".join([status, *response().splitlines()[1:-1], *lines, b"", b""])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_handshake, "_switched", lambda head: None)
-        wanted = outcome(head)
-    assert outcome(head) == wanted
 
 
 def test_headers():

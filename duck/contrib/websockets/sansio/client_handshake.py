@@ -6,10 +6,9 @@
         pass
     handshake.rest    the first bytes of the connection
 
-A response is read in three stages. The head is collected up to its empty line, at most MOST_HEAD bytes, and parsed as a
-whole: an ordinary 101 response by a regular expression, any other response by httptools. Interim responses (100, 103)
-are skipped. The content of a refusal is collected, at most MOST_BODY bytes, and becomes part of the exception.
-`client.dialing` does the I/O.
+A response is read in three stages. The head is collected up to its empty line, at most MOST_HEAD bytes, and httptools
+parses it as a whole. Interim responses (100, 103) are skipped. The content of a refusal is collected, at most MOST_BODY
+bytes, and becomes part of the exception. `client.dialing` does the I/O.
 """
 
 import base64
@@ -42,9 +41,6 @@ _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
 _TOKEN = re.compile(TOKEN)
 _TARGET = re.compile(r"/[!-~]*")
-_SWITCHED = re.compile(
-    rb"HTTP/1\.1 101 [\t -~\x80-\xff]*\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
-)
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _RESERVED = frozenset(
     {
@@ -194,31 +190,20 @@ class ClientHandshake:
             head, self._received = bytes(received[: end + len(_END)]), received[end + len(_END) :]
             received = self._received
             searched = 0
-            headers = _switched(head)
-            if headers is None:
-                headers = self._parse(head)
-            if headers is not None:
+            response = _Response(head)
+            if response.status == _SWITCHING_PROTOCOLS:
                 self.rest = bytes(received)
                 received.clear()
-                return self._agree(headers)
-            if self._refusal is not None:
-                self._refusal.feed(bytes(received))
+                return self._agree(response)
+            if response.status >= 200:
+                self._refusal = response
+                response.feed(bytes(received))
                 return None
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise InvalidHandshake("too many interim responses", response.status, response.headers)
         if len(received) >= MOST_HEAD:
             raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
-        return None
-
-    def _parse(self, head: bytes) -> ResponseHeaders | None:
-        """Parses a head with httptools; returns the fields of a 101 response, and None for another."""
-        response = _Response(head)
-        if response.status == _SWITCHING_PROTOCOLS:
-            return response.headers
-        if response.status >= 200:
-            self._refusal = response
-            return None
-        self._interim += 1
-        if self._interim > _MOST_INTERIM:
-            raise InvalidHandshake("too many interim responses", response.status, response.headers)
         return None
 
     @property
@@ -238,8 +223,9 @@ class ClientHandshake:
         when = "in the middle of its response" if self._received else "without a response"
         raise InvalidHandshake(f"the server ended the connection {when}")
 
-    def _agree(self, headers: ResponseHeaders) -> Agreement:
+    def _agree(self, response: "_Response") -> Agreement:
         """Checks the 101 response (section 4.1, the second list)."""
+        headers = response.headers
         try:
             if not _has_token(headers.get("upgrade", ""), "websocket"):
                 raise ValueError("the response has no Upgrade: websocket")
@@ -249,7 +235,7 @@ class ClientHandshake:
                 raise ValueError("Sec-WebSocket-Accept is not the answer to our Sec-WebSocket-Key")
             return Agreement(self._chosen_subprotocol(headers), self._agreed_extensions(headers), headers)
         except ValueError as error:
-            raise InvalidHandshake(str(error), _SWITCHING_PROTOCOLS, headers) from None
+            raise InvalidHandshake(str(error), response.status, headers) from None
 
     def _chosen_subprotocol(self, headers: ResponseHeaders) -> str | None:
         if "sec-websocket-protocol" not in headers:
@@ -345,19 +331,6 @@ class _Response:
 
     def on_message_complete(self) -> None:
         self._complete = True
-
-
-def _switched(head: bytes) -> ResponseHeaders | None:
-    """Returns the header fields of an ordinary 101 response; None for any other head, which is left to httptools.
-
-    httptools takes several times as many instructions, a tenth of a connect.
-    """
-    found = _SWITCHED.fullmatch(head)
-    if found is None:
-        return None
-    fields = [line.partition(":") for line in found[1].decode("latin-1").split("\r\n")[:-1]]
-    headers = ResponseHeaders([(name, value.strip(" \t")) for name, _, value in fields])
-    return None if "content-length" in headers or "transfer-encoding" in headers else headers
 
 
 @cache  # an import statement takes as long as the rest of the parsing
