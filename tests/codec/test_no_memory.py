@@ -151,22 +151,13 @@ class Path(codec.HotPath):
             self.transport.write(chunk)
 
 def make():
-    path = Path()
-    path.reader = codec.MessageReader(2**20, True, False)
-    path.writer = codec.FrameWriter()
-    path.buffer = BUFFER
+    path = Path(codec.MessageReader(2**20, True, False), codec.FrameWriter(), BUFFER, None, None, None)
     path.transport = Transport()
-    path.sent = codec.SENT
-    path.deflate = path.decode = None
-    path.threshold, path.max_size, path.max_encoded = 0, 2**20, 2**20
-    path.fd = -1
-    path.alive = path.corked = path.lost = path.writes_paused = path.queued = False
+    path.max_size = 2**20
     path.direct_in = path.direct_out = True
-    path.thread = THREAD
     return path
 
-import socket, threading
-THREAD = threading.get_ident()
+import socket
 BUFFER = codec.ReceiveBuffer(2**18)
 MESSAGES = ["small", b"y" * 5000, b"x" * 9000, "grüße", b"z" * 20000, "w" * 100]
 

@@ -8,7 +8,6 @@ import contextlib
 import gc
 import os
 import socket
-import threading
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any
@@ -340,11 +339,10 @@ def use_sending(writer: Any) -> None:
     """The same, by one role."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        path = Path()
-        path.reader, path.writer = _speedups.MessageReader(1000, True, False), writer
-        path.transport, path.sent, path.buffer = Transport(), _speedups.SENT, _speedups.ReceiveBuffer(1000)
-        path.reader.counters = writer.counters = _speedups.Counters()
-        path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
+        reader, buffer = _speedups.MessageReader(1000, True, False), _speedups.ReceiveBuffer(1000)
+        path = Path(reader, writer, buffer, None, _speedups.Counters(), None)
+        path.transport = Transport()
+        path.fd, path.max_size, path.direct_out = ours.fileno(), UNLIMITED, True
         for _ in range(2):
             for size in (0, 100, 10_000, 100_000):
                 path.send(bytes(size), 2)
@@ -362,10 +360,10 @@ async def use_bursts() -> None:
     pairs = [socket.socketpair() for _ in range(20)]
     members = []
     for ours, _ in pairs:
-        path = Path()
-        path.writer, path.transport, path.sent = _speedups.FrameWriter(), Transport(), _speedups.SENT
-        path.buffer, path.burst = _speedups.ReceiveBuffer(1000), burst
-        path.fd, path.thread, path.max_size, path.direct_out = ours.fileno(), threading.get_ident(), UNLIMITED, True
+        reader, buffer = _speedups.MessageReader(1000, True, False), _speedups.ReceiveBuffer(1000)
+        path = Path(reader, _speedups.FrameWriter(), buffer, burst, None, None)
+        path.transport = Transport()
+        path.fd, path.max_size, path.direct_out = ours.fileno(), UNLIMITED, True
         members.append(SimpleNamespace(_protocol=path))
     for _ in range(3):
         for size in (10, 1000, 40_000, 100_000, 100):

@@ -85,6 +85,26 @@ cdef class HotPath:
     cdef bint flushing
     cdef readonly bint broken
 
+    def __init__(
+        self,
+        MessageReader reader not None,
+        FrameWriter writer not None,
+        ReceiveBuffer buffer not None,
+        Burst burst,
+        Counters counters,
+        deflate,
+    ):
+        self.reader = reader
+        self.writer = writer
+        self.buffer = buffer
+        self.burst = burst
+        self.counters = reader.counters = writer.counters = counters
+        self.deflate = deflate
+        self.threshold = 0 if deflate is None else deflate.threshold
+        self.sent = SENT
+        self.thread = PyThread_get_thread_ident()
+        self.fd = -1
+
     def get_buffer(self, sizehint):
         cdef ReceiveBuffer buffer = self.buffer
         if buffer.in_use:

@@ -97,6 +97,14 @@ class ReceiveBuffer:
 class HotPath:
     """The base of `ConnectionProtocol`: the path of each read and of each plain message, without special cases.
 
+    Args:
+        reader: Takes received bytes.
+        writer: Takes messages to be sent.
+        buffer: The buffer to receive into.
+        burst: The burst of the loop; None for none.
+        counters: Counts what the connection does; None for no counting.
+        deflate: The permessage-deflate of the connection; None for no compression.
+
     Attributes:
         reader: Parses received bytes.
         writer: Gathers frames to be sent.
@@ -148,6 +156,26 @@ class HotPath:
     busy: bool = False
     _flushing: bool = False
     broken: bool = False
+
+    def __init__(
+        self,
+        reader: MessageReader,
+        writer: FrameWriter,
+        buffer: ReceiveBuffer,
+        burst: Burst | None,
+        counters: Counters | None,
+        deflate: Any,
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.buffer = buffer
+        self.burst = burst
+        self.counters = reader.counters = writer.counters = counters
+        self.deflate = deflate
+        self.threshold = 0 if deflate is None else deflate.threshold
+        self.sent = SENT
+        self.thread = threading.get_ident()
+        self.fd = -1
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Returns the buffer for the loop's next read."""

@@ -68,7 +68,6 @@ class Receiving(Sending):
     ) -> None:
         super().__init__(endpoint, connection, send_frame, counters)
         loop = self.loop
-        self.reader = connection.reader
         self.context: Context = copy_context()
         self._decoding: Decoding | None = None
         self._flow_control: FlowControl | None = None

@@ -60,24 +60,17 @@ class Sending(codec.HotPath):
         send_frame: Callable[[Frame], Awaitable[None]] | None,
         counters: codec.Counters | None = None,
     ) -> None:
+        loop = asyncio.get_running_loop()
+        reader, writer, deflate = connection.reader, connection.writer, connection.deflate
+        super().__init__(reader, writer, receive_buffer(loop), burst(loop), counters, deflate)
         self.endpoint = endpoint
         self.connection = connection
-        self.loop = loop = asyncio.get_running_loop()
+        self.loop = loop
         self.phase = Phase.CONNECTING
-        self.thread = threading.get_ident()
-        self.writer = connection.writer
-        if counters is not None:
-            self.counters = connection.reader.counters = connection.writer.counters = counters
-        self.buffer = receive_buffer(loop)
-        self.burst = burst(loop)
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         policy = endpoint.SLOW_CONSUMER
         self._slow_consumer = None if policy == "wait" else SlowConsumer(policy, endpoint.WRITE_LIMIT)
         self._waiters: dict[asyncio.Future[None], None] = _NOBODY
-        self.sent = SENT
-        self.fd = -1
-        self.deflate = deflate = connection.deflate
-        self.threshold = 0 if deflate is None else deflate.threshold
         limit = endpoint.MAX_FRAME_SIZE
         self.limit_frames(sys.maxsize if limit is None else limit)
 
