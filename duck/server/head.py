@@ -24,9 +24,12 @@ _STEP = 4096
 
 _AROUND = len("GET  HTTP/1.1\r\n\r\n")  # bytes of a head without its target and its fields
 
-_VERSIONS = frozenset({"1.0", "1.1"})
+# One str for all requests, because each request is kept as long as its connection.
+_VERSIONS = {version: version for version in ("1.0", "1.1")}
+_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST")}
+
 _PROXY = "a header of the PROXY protocol: serve with proxy_protocol, and name the proxy in trusted_proxies"
-_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")  # RFC 9110, section 7.2
+_NO_HOST = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:%\[\]-]")  # RFC 9110, section 7.2
 
 
 class RequestHead(NamedTuple):
@@ -215,9 +218,9 @@ class RequestReader:
         self._turns += 1
         self._room = self._limits.body_size
         self._in_head = False
-        version = parser.get_http_version()
-        if version not in _VERSIONS:
-            self._refuse(505, f"the client speaks HTTP/{version}")
+        version = _VERSIONS.get(parser.get_http_version())
+        if version is None:
+            self._refuse(505, f"the client speaks HTTP/{parser.get_http_version()}")
             raise _Stop
         fields, self._fields = self._fields, []
         try:
@@ -235,7 +238,8 @@ class RequestReader:
             raise _Stop
         upgrade = parser.should_upgrade()
         keep_alive = version == "1.1" and parser.should_keep_alive()
-        method = parser.get_method().decode("ascii")
+        name = parser.get_method()
+        method = _METHODS.get(name) or name.decode("ascii")
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
         if upgrade and (method == "CONNECT" or headers.announce_body):
             # httptools does not skip the body of such a request, and would parse it as the next request.
@@ -280,5 +284,5 @@ def _check_host(headers: Headers, required: bool) -> None:
         ValueError: A required Host is missing, repeated or malformed.
     """
     host = headers.get("host", "")  # two are joined by a comma and a space, which makes them malformed
-    if not _HOST.fullmatch(host) or (required and not host and "host" not in headers):
+    if _NO_HOST.search(host) or (required and not host and "host" not in headers):
         raise ValueError(f"no Host, or a malformed one: {host!r}")

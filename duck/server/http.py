@@ -127,6 +127,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "secure",
     )
 
+    data_received = None  # uvloop looks it up, and catches an exception if there is none
+
     _context: Context
     _transport: asyncio.Transport
 
@@ -297,9 +299,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._server.proxies is not None:
             client, secure, headers = self._server.proxies.client(client, headers, secure)
         request = HttpRequest(
-            method=head.method,
-            target=head.target,
-            headers=headers,
+            head.method,
+            head.target,
+            headers,
             http_version=head.http_version,
             client_address=client,
             secure=secure,

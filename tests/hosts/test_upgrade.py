@@ -70,7 +70,7 @@ def test_a_view_has_its_request_and_results(run, connect):
         async with connect(View, headers={"Sec-WebSocket-Protocol": "v0, v1, v2"}) as session:
             view = session.view
             assert view.subprotocol == "v1"
-            assert view.extensions == []
+            assert view.extensions == ()
             assert view.initiated_upgrade
             assert view.client_websocket_version == view.min_websocket_version == 13
             assert view.state is State.OPEN

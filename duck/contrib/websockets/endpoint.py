@@ -213,8 +213,9 @@ class WebSocketEndpoint:
             self._receive_frame if "on_new_frame" in overridden else self.on_receive,
             None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             self.send_frame if "send_frame" in overridden else None,
-            counters=self._counters,
-            on_stream=self.on_stream if "on_stream" in overridden else None,
+            None,
+            self._counters,
+            self.on_stream if "on_stream" in overridden else None,
         )
 
     @property

@@ -326,7 +326,8 @@ class WebSocketView(WebSocketEndpoint, View):
         self.client_websocket_version = handshake.VERSION
         if acceptance.subprotocol is not self.subprotocol:
             self.subprotocol = acceptance.subprotocol
-        self.extensions = acceptance.extensions
+        if acceptance.extensions:
+            self.extensions = acceptance.extensions
         connection = self._new_connection(overridden)
         self._protocol = protocol = self._new_protocol(connection, overridden)
         try:

@@ -123,7 +123,11 @@ class Heartbeat:
         wake = self._due = now + seconds
         limit = self._owner.endpoint.RECEIVE_TIMEOUT
         if limit:
-            wake = min(wake, now + limit / _WAKES, max(self._silent_since + limit, now))
+            check = now + limit / _WAKES
+            end = self._silent_since + limit
+            if end < check:
+                check = max(end, now)
+            wake = min(wake, check)
         if wake != _NEVER:
             self._tick = self._clock.set(self._loop, wake, self)
 

@@ -54,6 +54,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     __slots__ = ("_closing", "_hooks", "_log_close", "_pull", "_when_lost", "closed", "terminated")
 
+    data_received = None  # uvloop looks it up, and catches an exception if there is none
+
     def __init__(
         self,
         endpoint: Endpoint,

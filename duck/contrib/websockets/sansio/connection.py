@@ -396,7 +396,7 @@ class Connection:
         except ProtocolError as error:
             self.fail(error)
             return
-        self.close_received = Frame(OpCode.CLOSE, payload=payload)
+        self.close_received = Frame(OpCode.CLOSE, True, payload)
         self.close_code, self.close_reason = code, reason
         if not self.writer.closed:
             self._write_close(payload[:2])

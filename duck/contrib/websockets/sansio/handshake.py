@@ -221,7 +221,7 @@ def agree(
         offered = offered_subprotocols(header("sec-websocket-protocol", ""))
         subprotocol = next((name for name in offered if name in subprotocols), None)
     offers = header("sec-websocket-extensions")
-    agreed: list[Extension] = []
+    agreed: Sequence[Extension] = ()  # one object for all connections without extensions
     answer = ""
     if offers:
         agreed = negotiate(offers, extensions)

@@ -183,7 +183,10 @@ def is_allowed(request: "HttpRequest", allowed: Sequence[str] | None = None) -> 
         request: Only its headers and `secure` are used. A request without Origin is not from a browser, and is allowed.
         allowed: The entries of an `AllowedOrigins`; None for the origin of the request's own host.
     """
-    origin = request.headers.get("origin", "").strip(" \t").lower()
+    field = request.headers.get("origin")
+    if field is None:
+        return True
+    origin = field.strip(" \t").lower()
     return not origin or (_is_same_origin(origin, request) if allowed is None else origin in allowed_origins(allowed))
 
 
