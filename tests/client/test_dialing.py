@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import re
+import ssl
 import string
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import HandshakeError, WebSocketView
 from duck.contrib.websockets.client import HandshakeRefused, ProxyError, connect
 from duck.contrib.websockets.client.address import Address
 from duck.contrib.websockets.client.dialing import Opening
@@ -99,6 +100,21 @@ def test_a_failure_after_a_cancellation_is_not_reported(run):
         del opening
         gc.collect()
         assert reported == []
+
+    run(scenario())
+
+
+def test_a_redirect_to_another_host_is_verified_by_its_own_name(run, serving, tls):
+    class Redirecting(WebSocketView):
+        async def on_handshake(self, handshake):
+            raise HandshakeError(302, headers={"Location": f"wss://{self.request.path[1:]}/"})
+
+    async def scenario():
+        async with serving(Redirecting, tls=tls) as server:
+            url = f"wss://127.0.0.1:{server.port}"
+            host = "127.1"  # resolves to 127.0.0.1, but is not in the certificate
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost")
 
     run(scenario())
 

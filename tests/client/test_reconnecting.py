@@ -100,7 +100,7 @@ def test_a_connection_restarts_the_count_if_it_lasts():
     assert [Reconnect(longest=3).is_stable(seconds) for seconds in (9, 10)] == [False, True]
 
 
-def test_the_next_iteration_closes_an_open_connection(run, serving):
+def test_the_next_iteration_or_the_end_of_the_loop_closes_an_open_connection(run, serving):
     class Open(WebSocketView):
         pass
 
@@ -112,7 +112,11 @@ def test_the_next_iteration_closes_an_open_connection(run, serving):
                 if len(seen) == 3:
                     break
             assert [ws.close_code for ws in seen] == [1000, 1000, None]
-            await ws.close()
+            assert await ws.wait_closed() == 1000, "left open by the break"
+            with pytest.raises(KeyError):
+                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+                    raise KeyError(ws)
+            assert await ws.wait_closed() == 1000, "left open by the exception"
 
     run(scenario())
 

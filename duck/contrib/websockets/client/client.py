@@ -77,7 +77,8 @@ class Options(TypedDict, total=False):
         cookies: A mapping of names to values.
         user_agent: The value of User-Agent; None to omit it.
         ssl: For `wss`, a context; False to accept any certificate.
-        server_hostname: The name that the certificate must have, if it differs from the URL's.
+        server_hostname: The name that the certificate must have, if it differs from the URL's; not after a redirect to
+            another host.
         unix: The path of a Unix socket to connect to; the URL then only names the requested resource.
         sock: A connected socket to use.
         proxy: True for the environment's proxy, None for none, or a URL.

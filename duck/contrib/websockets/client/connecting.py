@@ -1,7 +1,7 @@
 """`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
@@ -67,8 +67,8 @@ class connect(Connecting[ClientConnection]):
                 continue
 
     `ws.left_over` has the messages that the previous connection may not have sent. Each iteration closes its connection
-    at the end, if it is still open. A `break`, an exception or a cancellation leaves the last connection open: close it
-    in a `finally`.
+    at the end, if it is still open. After a `break`, an exception or a cancellation the last connection is closed in
+    the background, once nothing refers to the `connect` object any more.
 
     Args:
         url: `ws://` or `wss://`; user and password in it become the Authorization field.
@@ -88,10 +88,8 @@ class connect(Connecting[ClientConnection]):
             options["headers"] = pairs_of(options["headers"])
         if not (reconnect is None or isinstance(reconnect, Reconnect)):
             raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
-        self._reconnect = reconnect or Reconnect()
-        self._last: ReconnectingConnection | None = None
-        self._attempt = 0
-        self._opened = 0.0
+        self._attempts = _Attempts(url, options, reconnect or Reconnect())
+        self._series: AsyncGenerator[ReconnectingConnection] | None = None
 
     def _make(self) -> ClientConnection:
         return ClientConnection(self._url, **self._options)
@@ -102,32 +100,60 @@ class connect(Connecting[ClientConnection]):
         return self
 
     async def __anext__(self) -> ReconnectingConnection:
-        last, self._last = self._last, None
-        if last is not None:
-            await last.close()
-            error: Exception = ConnectionClosed(await last.wait_closed(), last.close_reason)
-            if self._reconnect.is_stable(asyncio.get_running_loop().time() - self._opened):
-                self._attempt = 0
-            await self._pause(error)
+        if self._series is None:
+            self._series = self._attempts.connections()
+        try:
+            return await anext(self._series)
+        except BaseException:
+            self._series = None
+            raise
+
+
+class _Attempts:
+    """The attempts of a loop.
+
+    They do not refer to the `connect` object, which has their generator: without a cycle, the end of the loop frees it.
+    """
+
+    def __init__(self, url: str, options: Options, policy: Reconnect) -> None:
+        self._url = url
+        self._options = options
+        self._policy = policy
+        self._count = 0
+
+    async def connections(self) -> AsyncGenerator[ReconnectingConnection]:
+        """Yields connections, one after the other, until an error is final. Its end closes the last one."""
+        loop = asyncio.get_running_loop()
+        unsent: list[tuple[Any, int]] = []
+        while True:
+            connection = await self._open()
+            connection.left_over = unsent
+            opened = loop.time()
+            try:
+                yield connection
+            finally:
+                await connection.__aexit__(None, None, None)
+                code = await connection.wait_closed()
+            unsent = connection.unsent
+            if self._policy.is_stable(loop.time() - opened):
+                self._count = 0
+            await self._pause(ConnectionClosed(code, connection.close_reason))
+
+    async def _open(self) -> ReconnectingConnection:
         while True:
             connection = ReconnectingConnection(self._url, **self._options)
             try:
                 await connection.open()
-                break
+                return connection
             except Exception as failure:
                 await self._pause(failure)
-        if last is not None:
-            connection.left_over = last.unsent
-        self._last = connection
-        self._opened = asyncio.get_running_loop().time()
-        return connection
 
     async def _pause(self, error: Exception) -> None:
         """Waits before another attempt; raises the error if it is final."""
-        policy = self._reconnect
-        if policy.is_final(error) or self._attempt == policy.attempts:
+        policy = self._policy
+        if policy.is_final(error) or self._count == policy.attempts:
             raise error
-        seconds = policy.pause(self._attempt, error)
-        self._attempt += 1
+        seconds = policy.pause(self._count, error)
+        self._count += 1
         logger.info("%s: %s; connecting again in %.1f seconds", self._url, error, seconds)
         await asyncio.sleep(seconds)

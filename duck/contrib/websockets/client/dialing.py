@@ -146,11 +146,12 @@ async def dial(
     first = address
     redirects = 0
     while True:
-        fields = route.fields(address, address.is_same_host(first))
+        is_first = address.is_same_host(first)
+        fields = route.fields(address, is_first)
         handshake = ClientHandshake(
             address.target, address.netloc, subprotocols=subprotocols, extensions=extensions, headers=fields
         )
-        opening = await _open(address, route, handshake)
+        opening = await _open(address, route, handshake, route.server_hostname if is_first else None)
         try:
             agreement = await opening.agreement
             return Dialed(opening.transport, agreement, handshake.rest, address)
@@ -180,12 +181,12 @@ def _redirected(address: Address, route: Route, error: HandshakeRefused, redirec
     return address
 
 
-async def _open(address: Address, route: Route, handshake: ClientHandshake) -> "Opening":
+async def _open(address: Address, route: Route, handshake: ClientHandshake, server_hostname: str | None) -> "Opening":
     """Connects and sends the request; returns the protocol that reads the response."""
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {"ssl": _context(address, route)}
     if address.secure:
-        options["server_hostname"] = route.server_hostname or address.host
+        options["server_hostname"] = server_hostname or address.host
 
     def opening() -> Opening:
         return Opening(loop, handshake)
