@@ -1,4 +1,4 @@
-"""The line of messages and of tasks, on both codecs: what a client's `recv` awaits."""
+"""The queue of messages and of tasks for a client's `recv`, on both codecs."""
 
 import asyncio
 

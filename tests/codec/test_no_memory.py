@@ -1,4 +1,4 @@
-"""Memory that runs out at any allocation: no crash, and what has left is what was sent, up to where it ends."""
+"""Memory that runs out at any allocation: no crash, and the written bytes are a prefix of the sent ones."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`MessageReader` on any stream, the two codecs against each other; and what it takes of memory."""
+"""`MessageReader` on any stream, the two codecs against each other; and its memory."""
 
 import contextlib
 import functools

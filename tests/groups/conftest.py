@@ -29,7 +29,7 @@ def own_redis(tmp_path):
 
 @pytest.fixture(params=["memory", "redis"])
 def new_groups(request):
-    """Makes groups on each of the brokers; those of one test share what is published."""
+    """Makes groups on each of the brokers; those of one test share a broker."""
     if request.param == "memory":
         groups = Groups()
         return lambda: groups

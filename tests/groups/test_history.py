@@ -1,4 +1,4 @@
-"""Histories on each of the brokers: members catch up on what they have missed, and nothing is lost or comes twice."""
+"""Histories on each of the brokers: members catch up on missed messages, without losses or duplicates."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from .sink import Sink
 
 @pytest.fixture(params=["memory", "redis"])
 def new_rooms(request):
-    """Makes groups with a history; those of one test share what is published."""
+    """Makes groups with a history; those of one test share a broker."""
     if request.param == "memory":
         made = []
         return lambda **options: made[0] if made else made.append(Groups(**{"history": 1000} | options)) or made[0]

@@ -1,4 +1,4 @@
-"""Presence on each of the brokers: who is in a group, in all processes, and who tells of changes."""
+"""Presence on each of the brokers: the members of a group in all processes, and announcements of changes."""
 
 import asyncio
 import json

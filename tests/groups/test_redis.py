@@ -1,4 +1,4 @@
-"""Groups on a real Redis server: what is written to it, and what happens while it is away."""
+"""Groups on a real Redis server: the commands to it, and its absence."""
 
 import asyncio
 import random

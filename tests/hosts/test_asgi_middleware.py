@@ -1,4 +1,4 @@
-"""Views behind middleware, which copies the scope and changes it, and changes what is sent; on every kind of server."""
+"""Views behind middleware that copies or changes the scope and changes events, on every kind of server."""
 
 import asyncio
 import copy

@@ -1,4 +1,4 @@
-"""Whole conversations with clients that others have written."""
+"""Whole conversations with clients of other projects."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The opening handshake on a socket: what a view knows after it, and that nothing is lost on the way."""
+"""The opening handshake on a socket: the attributes of a view after it, without the loss of a byte."""
 
 import asyncio
 import base64

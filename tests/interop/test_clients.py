@@ -1,4 +1,4 @@
-"""Every client against every kind of server: what one end sends is what the other gets, and both agree on the end."""
+"""Every client against every kind of server: each end gets the messages of the other, and both agree on the end."""
 
 import json
 import signal

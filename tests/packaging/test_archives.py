@@ -1,4 +1,4 @@
-"""The archives of a release, which are in the folder that DUCK_DIST names: they hold what they need and no more."""
+"""The archives of a release in the folder DUCK_DIST: they contain the needed files only."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Which codec runs, and what is said of it: built, switched off, required, missing, broken."""
+"""The choice of the codec and its report: built, switched off, required, missing, broken."""
 
 import os
 import shutil

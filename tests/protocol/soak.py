@@ -90,7 +90,7 @@ EXPECTED = {
 
 
 def read_log(log: IO[str]) -> tuple[Counter[str], list[str]]:
-    """How often each kind of record is in the log of the server, and the records that should not be there."""
+    """The number of each kind of record in the log of the server, and the unexpected records."""
     kinds: Counter[str] = Counter()
     log.seek(0)
     first, *records = LOG_HEAD.split(log.read())
@@ -186,7 +186,7 @@ class Process:
 
 
 async def _soak(server: Process, port: int, options: argparse.Namespace) -> list[str]:
-    """Lets the peers in, and tells of them; gives what is wrong."""
+    """Runs the peers, and reports on them; returns the faults."""
     soak = Soak(port)
     await _ask(port, peers.TRIM)  # and what the first connection takes for all is taken
     files = server.files

@@ -1,4 +1,4 @@
-"""A view that notes what it reads part by part."""
+"""A view that notes the parts of its messages."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""One message for many connections: what each peer gets, what is shared, and who is passed over."""
+"""One message for many connections: its delivery, the shared bytes, and the skipped members."""
 
 import asyncio
 import threading

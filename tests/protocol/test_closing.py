@@ -1,4 +1,4 @@
-"""How a connection ends, whoever ends it: once, with a close frame that the peer can read, and one `on_close`."""
+"""The end of a connection by either side: once, with a close frame that the peer can read, and one `on_close`."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""How many handlers run at a time, what happens at the limit, and how what they send is gathered."""
+"""The number of concurrent handlers, the wait at the limit, and the gathering of replies."""
 
 import asyncio
 import asyncio.sslproto

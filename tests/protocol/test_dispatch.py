@@ -1,4 +1,4 @@
-"""How messages reach `on_receive`: in order, side by side where handlers wait, and no more at a time than allowed."""
+"""The dispatch of messages to `on_receive`: in order, concurrently where handlers wait, and within the limit."""
 
 import asyncio
 import asyncio.sslproto

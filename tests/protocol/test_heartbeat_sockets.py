@@ -1,4 +1,4 @@
-"""The heartbeat on sockets: what waits in the kernel counts, and so does a loop that is late."""
+"""The heartbeat on sockets: bytes that wait in the kernel count, and a late loop is considered."""
 
 import asyncio
 import socket

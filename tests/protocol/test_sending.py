@@ -1,4 +1,4 @@
-"""`send` and its kin: what may be sent, how it leaves, and in which order."""
+"""`send` and its relatives: valid messages, their frames, and their order."""
 
 import array
 import asyncio

@@ -1,4 +1,4 @@
-"""The queue of messages in parts, by itself: whatever the stream of frames, the parts make up the messages."""
+"""The queue of messages in parts, by itself: for any stream of frames, the parts add up to the messages."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""The theory of operation names what is there."""
+"""The theory of operation names existing objects."""
 
 import enum
 import pkgutil

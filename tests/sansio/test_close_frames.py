@@ -1,4 +1,4 @@
-"""The closing handshake without I/O: codes and reasons, who answers whom, and what is left unread."""
+"""The closing handshake without I/O: codes and reasons, answers, and unread bytes."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Extensions: what a subclass gets and gives, and compression (RFC 7692)."""
+"""Extensions: the interface of a subclass, and compression (RFC 7692)."""
 
 import tracemalloc
 import zlib

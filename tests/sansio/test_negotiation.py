@@ -1,4 +1,4 @@
-"""Sec-WebSocket-Extensions: its grammar, and what is agreed to (RFC 6455, section 9.1)."""
+"""Sec-WebSocket-Extensions: its grammar, and the agreement (RFC 6455, section 9.1)."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The states of a connection move only as `states` says, whatever comes in whatever order."""
+"""The states of a connection move only along the table in `states`, for any events in any order."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

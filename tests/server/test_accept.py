@@ -1,4 +1,4 @@
-"""How connections are accepted: counted before anything else, a few at a time, and as long as there are files."""
+"""The acceptance of connections: counted first, a few at a time, and while descriptors are free."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The `duck` command in processes of its own: what it serves, and how its options change that."""
+"""The `duck` command in processes of its own: its targets, and the effects of its options."""
 
 import asyncio
 import dataclasses

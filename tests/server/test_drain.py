@@ -1,4 +1,4 @@
-"""A server that drains closes its WebSockets one after the other, and says so to who comes meanwhile."""
+"""A draining server closes its WebSockets one after the other, and answers new clients with 503."""
 
 import asyncio
 

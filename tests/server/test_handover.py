@@ -1,4 +1,4 @@
-"""From a request to a WebSocket view: what the view finds, and that not a byte is lost on the way."""
+"""From a request to a WebSocket view: the attributes of the view, without the loss of a byte."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Headers: look-ups in any case, order, repeated lines, and what is refused."""
+"""Headers: look-ups in any case, order, repeated lines, and refused fields."""
 
 import pytest
 

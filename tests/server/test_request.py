@@ -1,4 +1,4 @@
-"""HttpRequest: the target taken apart, and what it is made of."""
+"""HttpRequest: the parts of its target, and its arguments."""
 
 import pytest
 

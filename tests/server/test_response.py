@@ -1,4 +1,4 @@
-"""HttpResponse: its bytes, and what it refuses to send."""
+"""HttpResponse: its bytes, and refused values."""
 
 from email.utils import parsedate_to_datetime
 

@@ -1,4 +1,4 @@
-"""A server's life: where it listens, what it keeps account of, and how it shuts down."""
+"""The life of a server: its sockets, its list of connections, and its shutdown."""
 
 import asyncio
 import errno

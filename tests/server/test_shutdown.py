@@ -1,4 +1,4 @@
-"""A server that shuts down lets what is at work end, takes on nothing more, and does end."""
+"""A server that shuts down lets running work end, accepts no more, and ends itself."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""URL patterns: what they hold, and the malformed ones."""
+"""URL patterns, valid and malformed."""
 
 import pytest
 

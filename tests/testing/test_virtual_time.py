@@ -1,4 +1,4 @@
-"""`VirtualTimeLoop`: what users wait for in tests takes no time, and what cannot be known in advance takes its own."""
+"""`VirtualTimeLoop`: timers take no time, and sockets and threads take theirs."""
 
 import asyncio
 import time
