@@ -49,7 +49,7 @@ def test_a_task_cancelled_during_a_read_leaves_the_message_to_the_next(run):
             with pytest.raises(asyncio.CancelledError):
                 await third
             assert await ws.recv() == "b"
-            assert not ws._inbox.turns
+            assert not ws._inbox.waiters
 
     run(scenario())
 

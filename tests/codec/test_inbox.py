@@ -68,7 +68,7 @@ def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(run, codec):
         both = asyncio.gather(new(), new())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert len(inbox.turns) == 6
+        assert len(inbox.waiters) == 6
         await delivered(inbox, *(b"%d" % number for number in range(6)))
         assert sorted([*await asyncio.gather(*waiting), *await both]) == ["0", "1", "2", "3", "4", "5"]
         await delivered(inbox, b"\0", opcode=2)
@@ -76,7 +76,7 @@ def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(run, codec):
         assert await message == b"\0"
         with pytest.raises(RuntimeError, match="cannot reuse"):
             await message
-        assert not inbox.turns
+        assert not inbox.waiters
         assert not inbox.messages
 
     run(scenario())
@@ -117,18 +117,18 @@ def test_a_cancelled_waiter_leaves_the_queue(run, codec):
         third.close()
         tasks[0].cancel("a reason")
         second.fail(TimeoutError("late"))
-        assert [turn.is_over for turn in inbox.turns] == [True]
+        assert [waiter.is_over for waiter in inbox.waiters] == [True]
         await delivered(inbox, b"kept")
         with pytest.raises(asyncio.CancelledError, match="a reason"):
             await tasks[0]
         with pytest.raises(TimeoutError, match="late"):
             await tasks[1]
         assert await codec.NextMessage(inbox) == "kept"
-        turn = codec.Turn(inbox.loop, inbox.turns)
-        assert asyncio.isfuture(turn.send(None))
+        waiter = codec.Waiter(inbox.loop, inbox.waiters)
+        assert asyncio.isfuture(waiter.send(None))
         with pytest.raises(ZeroDivisionError):
-            turn.throw(ZeroDivisionError())
-        assert not inbox.turns
+            waiter.throw(ZeroDivisionError())
+        assert not inbox.waiters
 
     run(scenario())
 

@@ -261,7 +261,7 @@ class Inbox(_speedups.Inbox):
 
 
 async def use_inboxes() -> None:
-    """Messages that wait, come later, or are decoded by a thread; turns that are cancelled, fail, or are closed."""
+    """Messages that wait, come later, or are decoded by a thread; waiters that are cancelled, fail, or are closed."""
     loop = asyncio.get_running_loop()
     inbox = Inbox()
     loop.call_soon(inbox.deliver, [(1, b"text"), (2, b"bytes" * 9), (0x42, b"small"), (0x41, b"late"), (0x41, b"late")])
@@ -276,27 +276,27 @@ async def use_inboxes() -> None:
     assert got == ["text", b"bytes" * 9, b"small", "decoded", "decoded"]
     assert inbox.take() is None
 
-    line: list[_speedups.Turn] = []
-    woken, soon, refused = map(asyncio.ensure_future, [_speedups.Turn(loop, line) for _ in range(3)])
+    queue: list[_speedups.Waiter] = []
+    woken, soon, refused = map(asyncio.ensure_future, [_speedups.Waiter(loop, queue) for _ in range(3)])
     await asyncio.sleep(0)
-    loop.call_soon(line.pop(0).wake)
-    line.pop(0).wake_soon()
-    line[0].fail(TimeoutError())
+    loop.call_soon(queue.pop(0).wake)
+    queue.pop(0).wake_soon()
+    queue[0].fail(TimeoutError())
     assert await asyncio.gather(woken, soon, refused, return_exceptions=True)
-    assert not line
+    assert not queue
     for _ in range(3):  # waits that follow each other use one future, and one exception for their ends
         loop.call_soon(inbox.deliver, [(1, b"text")])
         assert await inbox.next() == "text"
 
-    turns = [_speedups.NextMessage(inbox, timeout) for timeout in (None, 1, 2, None, None)]
-    cancelled, failed, first, second, last = map(asyncio.ensure_future, turns)
+    waiters = [_speedups.NextMessage(inbox, timeout) for timeout in (None, 1, 2, None, None)]
+    cancelled, failed, first, second, last = map(asyncio.ensure_future, waiters)
     await asyncio.sleep(0)
     cancelled.cancel()
-    turns[1].fail(TimeoutError())
+    waiters[1].fail(TimeoutError())
     loop.call_soon(inbox.deliver, [(1, b"first"), (1, b"second")])
     assert await asyncio.gather(cancelled, failed, first, second, return_exceptions=True)
     inbox.has_ended = True
-    turns[4].wake_soon()
+    waiters[4].wake_soon()
     with contextlib.suppress(EOFError):
         await last
     for ends in (None, lambda error: False, lambda error: True):

@@ -192,12 +192,12 @@ class Dispatcher:
     def stop(self) -> int: ...
     def forget(self) -> None: ...
 
-# turn
+# waiter
 
-class Turn:
+class Waiter:
     @property
     def is_over(self) -> bool: ...
-    def __init__(self, loop: Any, line: list[Any]) -> None: ...
+    def __init__(self, loop: Any, queue: list[Any]) -> None: ...
     def wake(self) -> None: ...
     def wake_soon(self) -> None: ...
     def fail(self, error: BaseException) -> None: ...
@@ -210,7 +210,7 @@ class Turn:
 
 # inbox
 
-class NextMessage(Turn):
+class NextMessage(Waiter):
     @property
     def timeout(self) -> float | None: ...
     @property
@@ -221,7 +221,7 @@ class NextMessage(Turn):
 
 class Inbox:
     messages: list[tuple[int, bytes]]
-    turns: list[Turn]
+    waiters: list[Waiter]
     encoded: int
     has_ended: bool
     counted: int

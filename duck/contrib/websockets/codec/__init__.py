@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         MessageReader,
         NextMessage,
         ReceiveBuffer,
-        Turn,
+        Waiter,
         apply_mask,
         build_header,
         fan_out,
@@ -65,7 +65,7 @@ __all__ = [
     "MessageReader",
     "NextMessage",
     "ReceiveBuffer",
-    "Turn",
+    "Waiter",
     "apply_mask",
     "build_header",
     "describe",
@@ -154,7 +154,7 @@ if not TYPE_CHECKING:
     MessageReader = _module.MessageReader
     NextMessage = _module.NextMessage
     ReceiveBuffer = _module.ReceiveBuffer
-    Turn = _module.Turn
+    Waiter = _module.Waiter
     apply_mask = _module.apply_mask
     build_header = _module.build_header
     fan_out = _module.fan_out

@@ -28,7 +28,7 @@ cdef extern from "Python.h":
 cdef class Inbox
 
 
-cdef class NextMessage(Turn):
+cdef class NextMessage(Waiter):
     cdef Inbox inbox
     cdef readonly object timeout
     cdef readonly double deadline
@@ -40,7 +40,7 @@ cdef class NextMessage(Turn):
 
     cdef inline int begin(self, Inbox inbox, timeout, ends) except -1:
         self.loop = inbox.loop
-        self.line = inbox.turns
+        self.queue = inbox.waiters
         self.inbox = inbox
         self.timeout = timeout
         self.ends = ends
@@ -63,7 +63,7 @@ cdef class NextMessage(Turn):
                 return message[0]
             opcode = <int>message[0]
             payload = <bytes>message[1]
-        self.line = self.future = None
+        self.queue = self.future = None
         value = payload.decode() if opcode == 1 else payload
         # A bare StopIteration leaves this one set, and adds no traceback, which would cost more than the message.
         inbox.renew_stop()
@@ -93,7 +93,7 @@ cdef class NextMessage(Turn):
             self.slow = None
             return <tuple?>stop.value
         except BaseException as error:
-            self.line = self.slow = None
+            self.queue = self.slow = None
             if self.ends is not None and isinstance(error, self.inbox.closed_class) and self.ends(error):
                 raise StopAsyncIteration from None
             raise
@@ -104,11 +104,11 @@ cdef class NextMessage(Turn):
         return self.inbox.done
 
     cdef int stepped(self, future, callback, context) except -1:
-        # The task most likely waits again. Its turn then has the callback already, and only checks it when it is woken.
-        cdef list turns = self.inbox.turns
-        cdef Turn last
-        if turns:
-            last = <Turn>turns[len(turns) - 1]
+        # The task most likely waits again. Its waiter then has the callback, and only checks it when it is woken.
+        cdef list waiters = self.inbox.waiters
+        cdef Waiter last
+        if waiters:
+            last = <Waiter>waiters[len(waiters) - 1]
             if last.future is future:
                 last.callback = callback
                 last.context = context
@@ -122,12 +122,12 @@ cdef class NextMessage(Turn):
         cdef tuple message
         if self.slow is None:
             self.leave()
-            self.line = self.future = self.callback = self.context = None
+            self.queue = self.future = self.callback = self.context = None
             raise error
         message = self.drive(self.slow.throw, error)
         if self.slow is not None:
             return message[0]
-        self.line = None
+        self.queue = None
         raise StopIteration((<bytes>message[1]).decode() if <int>message[0] == 1 else message[1])
 
     def close(self):
@@ -135,7 +135,7 @@ cdef class NextMessage(Turn):
             self.slow.close()
             self.slow = None
         self.leave()
-        self.line = self.future = self.callback = self.context = None
+        self.queue = self.future = self.callback = self.context = None
 
 
 cdef class Inbox:
@@ -143,7 +143,7 @@ cdef class Inbox:
     cdef readonly object done
     cdef readonly object closed_class
     cdef public list messages
-    cdef public list turns
+    cdef public list waiters
     cdef public int encoded
     cdef public bint has_ended
     cdef public Py_ssize_t counted
@@ -166,7 +166,7 @@ cdef class Inbox:
         self.most_bytes = most_bytes
         self.closed_class = closed_class
         self.messages = []
-        self.turns = []
+        self.waiters = []
 
     def next(self, timeout=None, ends=None):
         cdef NextMessage message = NextMessage.__new__(NextMessage)
@@ -178,16 +178,16 @@ cdef class Inbox:
 
     cdef inline bint is_ready(self) noexcept:
         """Whether a task waits for the next message."""
-        return len(self.turns) != 0 and len(self.messages) == 0 and self.payload is None
+        return len(self.waiters) != 0 and len(self.messages) == 0 and self.payload is None
 
     cdef int take_one(self, int opcode, bytes payload) except -1:
         """`put` of one plain message, while the inbox is ready."""
-        cdef Turn turn = <Turn>self.turns[0]
+        cdef Waiter waiter = <Waiter>self.waiters[0]
         self.opcode = opcode
         self.payload = payload
-        duck_remove_first(self.turns)
+        duck_remove_first(self.waiters)
         try:
-            turn.step()
+            waiter.step()
         finally:
             if self.payload is not None:  # the task has been cancelled, or will get the message in a later step
                 self.messages.append(self.take_payload())
@@ -203,18 +203,18 @@ cdef class Inbox:
         return self.opcode, payload
 
     cdef int put(self, list messages) except -1:
-        cdef list turns = self.turns
-        cdef Py_ssize_t waiting = len(turns)
-        cdef Turn turn
+        cdef list waiters = self.waiters
+        cdef Py_ssize_t waiting = len(waiters)
+        cdef Waiter waiter
         PyList_Reverse(messages)
         if self.messages:
             messages.extend(self.messages)
         self.messages = messages
-        while waiting and turns and self.messages:
+        while waiting and waiters and self.messages:
             waiting -= 1
-            turn = <Turn>turns[0]
-            duck_remove_first(turns)
-            turn.step()
+            waiter = <Waiter>waiters[0]
+            duck_remove_first(waiters)
+            waiter.step()
         self.renew_stop()
         duck_clear_stop(<PyObject *>self.stop)
         if self.messages:

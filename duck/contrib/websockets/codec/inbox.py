@@ -8,14 +8,14 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Never
 
-from .turn import Turn
+from .waiter import Waiter
 
 __all__ = ["Inbox", "NextMessage"]
 
 Message = tuple[int, bytes]
 
 
-class NextMessage(Turn):
+class NextMessage(Waiter):
     """The result of a client's `recv`: an awaitable that gets the next message, as str or bytes, when it is awaited.
 
     Args:
@@ -30,7 +30,7 @@ class NextMessage(Turn):
     __slots__ = ("_ends", "_inbox", "_slow", "deadline", "timeout")
 
     def __init__(self, inbox: "Inbox", timeout: float | None = None, ends: Callable[[Any], bool] | None = None) -> None:
-        super().__init__(inbox.loop, inbox.turns)
+        super().__init__(inbox.loop, inbox.waiters)
         self._inbox = inbox
         self.timeout = timeout
         self.deadline = 0.0
@@ -38,7 +38,7 @@ class NextMessage(Turn):
         self._slow: Coroutine[Any, Any, Message] | None = None  # waits for the thread that decodes the message
 
     def __next__(self) -> Any:
-        line, inbox = self._begun(), self._inbox
+        queue, inbox = self._begun(), self._inbox
         if self._slow is not None:
             return self._step(self._slow.send, None)
         self._future = None
@@ -48,13 +48,13 @@ class NextMessage(Turn):
         if not (inbox.messages or inbox.has_ended):
             if self.timeout is not None and not self.deadline:
                 self.deadline = inbox.expire_in(self.timeout)
-            return self._wait(line)
+            return self._wait(queue)
         self._slow = inbox.get_slowly(self.timeout)
         return self._step(self._slow.send, None)
 
     def _finish(self, message: Message) -> Never:
         opcode, payload = message
-        self._line = self._slow = self._future = None
+        self._queue = self._slow = self._future = None
         raise StopIteration(payload.decode() if opcode == 1 else payload)
 
     def _step(self, step: Callable[..., Any], value: Any) -> Any:
@@ -64,7 +64,7 @@ class NextMessage(Turn):
         except StopIteration as stop:
             message = stop.value
         except BaseException as error:
-            self._line = self._slow = None
+            self._queue = self._slow = None
             if self._ends is not None and isinstance(error, self._inbox.closed_class) and self._ends(error):
                 raise StopAsyncIteration from None
             raise
@@ -103,7 +103,7 @@ class Inbox:
 
     Attributes:
         messages: The waiting messages, the next one at the end.
-        turns: The waiting tasks, the first one at the beginning.
+        waiters: The waiting tasks, the first one at the beginning.
         encoded: The bits of an opcode that mark an encoded message.
         has_ended: Whether no more messages will be delivered.
         counted: The number of messages that have waited since their delivery. A message that a task gets within its
@@ -116,7 +116,7 @@ class Inbox:
     done: Any
     closed_class: type
     messages: list[Message]
-    turns: list[Turn]
+    waiters: list[Waiter]
     encoded: int
     has_ended: bool
     counted: int
@@ -130,7 +130,7 @@ class Inbox:
         self._most_bytes = most_bytes
         self.closed_class = closed_class
         self.messages = []
-        self.turns = []
+        self.waiters = []
         self.encoded = 0
         self.has_ended = False
         self.counted = 0
@@ -151,11 +151,11 @@ class Inbox:
         if self.messages:
             messages.extend(self.messages)
         self.messages = messages
-        turns = self.turns
-        waiting = len(turns)  # a task that waits again joins behind these
-        while waiting and turns and self.messages:
+        waiters = self.waiters
+        waiting = len(waiters)  # a task that waits again joins behind these
+        while waiting and waiters and self.messages:
             waiting -= 1
-            turns.pop(0).wake()
+            waiters.pop(0).wake()
         if self.messages:
             self.count()
 

@@ -12,7 +12,7 @@ from .inbox import Inbox, NextMessage
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
-from .turn import Turn
+from .waiter import Waiter
 from .watching import type_version, watching
 from .worker import Worker
 from .writer import FrameWriter, MaskingWriter
@@ -35,7 +35,7 @@ __all__ = [
     "NextMessage",
     "ReceiveBuffer",
     "Sent",
-    "Turn",
+    "Waiter",
     "Worker",
     "apply_mask",
     "apply_mask_inplace",

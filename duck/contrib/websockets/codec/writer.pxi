@@ -143,7 +143,7 @@ cdef class FrameWriter:
         self.used = self.room = 0
 
     cdef inline Py_ssize_t send_gathered(self, int fd) noexcept:
-        """Sends the gathered bytes, at least one, and removes them if all were sent; returns the number of sent bytes."""
+        """Sends the gathered bytes, at least one, and removes them if all were sent; returns the number sent."""
         cdef iovec piece
         cdef Py_ssize_t sent
         piece.iov_base = bytes_data(self.gathered)

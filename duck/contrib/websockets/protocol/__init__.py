@@ -101,9 +101,9 @@ Who may call whom
 - From any thread: `send`, `send_frame`, `send_close` and `safe_close` of an endpoint, which `pending.hop` schedules in
   the thread of the loop, and `broadcast`. All other calls belong to the thread of the loop.
 - From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`,
-  `codec.turn.Turn.wake`.
-- From tasks: all public methods of an endpoint. `Turn.wake_soon`, `Turn.fail` and `call_soon` schedule the callbacks
-  above.
+  `codec.waiter.Waiter.wake`.
+- From tasks: all public methods of an endpoint. `Waiter.wake_soon`, `Waiter.fail` and `call_soon` schedule the
+  callbacks above.
 - From a signal handler or a finalizer that interrupts the thread: `send`, which is queued while `busy` is set.
 
 Data paths

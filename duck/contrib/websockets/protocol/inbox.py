@@ -130,16 +130,16 @@ class Inbox(codec.Inbox):
             raise self._closed_error()
         return self.wait()
 
-    def wait(self) -> "codec.Turn":
+    def wait(self) -> "codec.Waiter":
         """Returns an awaitable that completes when messages are delivered or `wake` is called."""
-        return codec.Turn(self.loop, self.turns)
+        return codec.Waiter(self.loop, self.waiters)
 
     def wake(self) -> None:
         """Wakes all waiting tasks, in callbacks of their own."""
-        turns = [*self.turns]
-        self.turns.clear()
-        for turn in turns:
-            turn.wake_soon()
+        waiters = [*self.waiters]
+        self.waiters.clear()
+        for waiter in waiters:
+            waiter.wake_soon()
 
     def end(self) -> None:
         """Marks the end of the messages; those that wait may still be taken."""
@@ -174,11 +174,11 @@ class Inbox(codec.Inbox):
     def _expire(self) -> None:
         self._timer = None
         now = self.loop.time() + _EARLY
-        waiting = [turn for turn in self.turns if isinstance(turn, codec.NextMessage) and turn.deadline]
-        for turn in waiting:
-            if turn.deadline <= now:
-                turn.fail(TimeoutError(self._late(turn.timeout)))
-        left = [turn.deadline for turn in waiting if turn.deadline > now]
+        waiting = [waiter for waiter in self.waiters if isinstance(waiter, codec.NextMessage) and waiter.deadline]
+        for waiter in waiting:
+            if waiter.deadline <= now:
+                waiter.fail(TimeoutError(self._late(waiter.timeout)))
+        left = [waiter.deadline for waiter in waiting if waiter.deadline > now]
         if left:
             self._expire_at(min(left))
 

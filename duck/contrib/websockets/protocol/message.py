@@ -12,7 +12,7 @@ import codecs
 from collections import deque
 from typing import Protocol, Self
 
-from ..codec import RSV1, Turn
+from ..codec import RSV1, Waiter
 from ..exceptions import ConnectionClosed, PayloadTooBig, ProtocolError
 from ..extensions import Inflating
 from ..opcodes import CloseCode, OpCode
@@ -88,7 +88,7 @@ class IncomingMessage:
         "_read",
         "_source",
         "_spent",
-        "_turns",
+        "_waiters",
         "opcode",
     )
 
@@ -104,7 +104,7 @@ class IncomingMessage:
         self._error: Exception | None = None  # raised by any further reading
         self._spent = 0  # decompressed bytes since the last yield to the loop
         self._read: list[str | bytes] = []  # the parts that a cancelled `read` has gathered
-        self._turns: list[Turn] = []
+        self._waiters: list[Waiter] = []
 
     def __repr__(self) -> str:
         return f"<IncomingMessage {self.opcode.name}>"
@@ -125,7 +125,7 @@ class IncomingMessage:
                 raise StopAsyncIteration
             if self._source.has_ended:
                 raise self._source.closed_error()
-            await Turn(self._source.loop, self._turns)
+            await Waiter(self._source.loop, self._waiters)
         return part
 
     async def read(self, limit: int | None = None) -> str | bytes:
@@ -242,7 +242,7 @@ class IncomingMessage:
     @property
     def is_being_read(self) -> bool:
         """Whether a task waits for a part."""
-        return not all(turn.is_over for turn in self._turns)
+        return not all(waiter.is_over for waiter in self._waiters)
 
     def add(self, payload: bytes, fin: bool) -> None:
         """Adds a received part."""
@@ -257,18 +257,18 @@ class IncomingMessage:
         if self._error is not None:
             self._discard_parts()
             return
-        turns = self._turns
-        while turns:
-            turn = turns.pop(0)
-            if not turn.is_over:  # else its task was cancelled in this pass of the loop
-                turn.wake()
+        waiters = self._waiters
+        while waiters:
+            waiter = waiters.pop(0)
+            if not waiter.is_over:  # else its task was cancelled in this pass of the loop
+                waiter.wake()
                 return
 
     def wake_soon(self) -> None:
         """Wakes the waiting tasks in later callbacks."""
-        turns, self._turns[:] = self._turns[:], ()
-        for turn in turns:
-            turn.wake_soon()
+        waiters, self._waiters[:] = self._waiters[:], ()
+        for waiter in waiters:
+            waiter.wake_soon()
 
     def discard(self) -> None:
         """Discards the rest of the message: the parts that wait, and those still to be received."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sized
 from typing import Any, Protocol
 
-from ..codec import FIN, MESSAGE_COST, Counters, Dispatcher, Turn
+from ..codec import FIN, MESSAGE_COST, Counters, Dispatcher, Waiter
 from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..extensions import Inflating
 from ..opcodes import OpCode
@@ -93,7 +93,7 @@ class StreamQueue:
         self._messages: deque[IncomingMessage] = deque()  # the waiting messages
         self._current: IncomingMessage | None = None  # the last message that was passed to a reader
         self._newest: IncomingMessage | None = None  # the message that is being received
-        self._getters: list[Turn] = []  # tasks that wait for a message
+        self._getters: list[Waiter] = []  # tasks that wait for a message
         self._waiting = 0  # bytes
         self._held = self._is_busy = self._stopped = self._ended = False
 
@@ -148,7 +148,7 @@ class StreamQueue:
         while not (self._messages and self._is_free):
             if self._ended and not self._messages:
                 raise self.closed_error()
-            await Turn(self.loop, self._getters)
+            await Waiter(self.loop, self._getters)
         self._current = message = self._messages.popleft()
         return message
 
@@ -278,9 +278,9 @@ class StreamQueue:
         self._wake_getters()
 
     def _wake_getters(self) -> None:
-        turns, self._getters[:] = self._getters[:], ()
-        for turn in turns:
-            turn.wake_soon()
+        waiters, self._getters[:] = self._getters[:], ()
+        for waiter in waiters:
+            waiter.wake_soon()
 
     def forget(self) -> None:
         """Drops the references to the connection, which has ended."""

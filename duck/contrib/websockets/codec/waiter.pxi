@@ -1,16 +1,16 @@
-# An awaitable for an event of a connection: part of _speedups.pyx. `turn.py` is its specification.
+# An awaitable for an event of a connection: part of _speedups.pyx. `waiter.py` is its specification.
 
 
-cdef class Turn:
+cdef class Waiter:
     cdef object loop
-    cdef list line
+    cdef list queue
     cdef object future
     cdef object callback  # the task's, of its last wait; or None
     cdef object context
 
-    def __init__(self, loop, list line not None):
+    def __init__(self, loop, list queue not None):
         self.loop = loop
-        self.line = line
+        self.queue = queue
 
     @property
     def is_over(self):
@@ -53,8 +53,8 @@ cdef class Turn:
             self.future.exception()
 
     cdef int leave(self) except -1:
-        if self.line is not None and self in self.line:
-            self.line.remove(self)
+        if self.queue is not None and self in self.queue:
+            self.queue.remove(self)
         return 0
 
     cdef object resolved(self, future):
@@ -78,18 +78,18 @@ cdef class Turn:
         self.begun()
         if self.future is None:
             return self.wait()
-        self.line = None
+        self.queue = None
         raise StopIteration
 
     cdef inline int begun(self) except -1:
-        if self.line is None:
+        if self.queue is None:
             raise RuntimeError("cannot reuse already awaited coroutine")
         return 0
 
     cdef inline object wait(self):
         if self.future is None:
             self.future = self.new_future()
-        self.line.append(self)
+        self.queue.append(self)
         self.future._asyncio_future_blocking = True
         return self.future
 
@@ -102,4 +102,4 @@ cdef class Turn:
 
     def close(self):
         self.leave()
-        self.line = self.future = self.callback = self.context = None
+        self.queue = self.future = self.callback = self.context = None

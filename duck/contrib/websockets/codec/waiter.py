@@ -1,6 +1,6 @@
-"""An awaitable for an event of a connection, such as the next message; the specification of `turn.pxi`.
+"""An awaitable for an event of a connection, such as the next message; the specification of `waiter.pxi`.
 
-    await Turn(loop, line) -> the line -> wake -> the next step of the task
+    await Waiter(loop, queue) -> the queue -> wake -> the next step of the task
 
 `wake` runs the step at once, not one pass of the loop later. So the replies to the messages of one read leave together.
 This file does not import asyncio: the loop creates the futures.
@@ -9,30 +9,30 @@ This file does not import asyncio: the loop creates the futures.
 from collections.abc import Coroutine, Generator
 from typing import Any, Self
 
-__all__ = ["Turn"]
+__all__ = ["Waiter"]
 
 
-class Turn(Coroutine[Any, Any, Any]):
+class Waiter(Coroutine[Any, Any, Any]):
     """An awaitable for one task, in a queue of waiting tasks.
 
     The task waits for a future of asyncio, because any other future costs a task 2,000 instructions. `wake` removes the
     task's callback from the future and calls it at once; the loop would call it in its next pass. A cancellation
-    cancels the future. A cancelled turn stays in the queue until the next step of its task.
+    cancels the future. A cancelled waiter stays in the queue until the next step of its task.
 
     A handler may be woken before its task waits, because its first step can precede that of the task. The future is
     then completed, and the task continues in a later callback.
 
     Args:
         loop: The event loop.
-        line: The queue: the turns of all tasks that wait for the same event. An awaited turn appends itself, and
-            removes itself when it is cancelled. The caller of `wake` must remove the turn before.
+        queue: The waiters of all tasks that wait for the same event. An awaited waiter appends itself, and
+            removes itself when it is cancelled. The caller of `wake` must remove the waiter before.
     """
 
-    __slots__ = ("_future", "_line", "_loop")
+    __slots__ = ("_future", "_loop", "_queue")
 
-    def __init__(self, loop: Any, line: "list[Any]") -> None:
+    def __init__(self, loop: Any, queue: "list[Any]") -> None:
         self._loop = loop
-        self._line: list[Any] | None = line  # None once the turn has ended
+        self._queue: list[Any] | None = queue  # None once the waiter has ended
         self._future: Any = None
 
     @property
@@ -65,8 +65,8 @@ class Turn(Coroutine[Any, Any, Any]):
             self._future.exception()  # marks it as retrieved: asyncio does not log it if the task has no next step
 
     def _leave(self) -> None:
-        if self._line is not None and self in self._line:
-            self._line.remove(self)
+        if self._queue is not None and self in self._queue:
+            self._queue.remove(self)
 
     def _resolved(self) -> Any:
         """Returns a completed future as the argument of the task's callback."""
@@ -85,23 +85,23 @@ class Turn(Coroutine[Any, Any, Any]):
         return self
 
     def __next__(self) -> Any:
-        line = self._begun()
+        queue = self._begun()
         if self._future is None:
-            return self._wait(line)
-        self._line = None
+            return self._wait(queue)
+        self._queue = None
         raise StopIteration
 
     def _begun(self) -> list[Any]:
-        """Returns the queue; raises RuntimeError if the turn has ended."""
-        if self._line is None:
+        """Returns the queue; raises RuntimeError if the waiter has ended."""
+        if self._queue is None:
             raise RuntimeError("cannot reuse already awaited coroutine")
-        return self._line
+        return self._queue
 
-    def _wait(self, line: list[Any]) -> Any:
+    def _wait(self, queue: list[Any]) -> Any:
         """Joins the queue; returns the future that the task has to wait for."""
         if self._future is None:
             self._future = self._new_future()
-        line.append(self)
+        queue.append(self)
         self._future._asyncio_future_blocking = True
         return self._future
 
@@ -114,4 +114,4 @@ class Turn(Coroutine[Any, Any, Any]):
 
     def close(self) -> None:
         self._leave()
-        self._line = self._future = None
+        self._queue = self._future = None
