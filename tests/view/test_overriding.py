@@ -413,3 +413,23 @@ def test_a_decorator_may_guard_a_view(run, connect):
             assert await session.peer.message() == "the secret"
 
     run(scenario())
+
+
+def test_a_view_with_a_setattr_of_its_own(run, connect):
+    """It may call that of `object`, as frozen classes do."""
+
+    class View(WebSocketView):
+        def __setattr__(self, name, value):
+            object.__setattr__(self, name, value)
+
+        async def on_receive(self, message, opcode):
+            self.name = message
+            object.__delattr__(self, "name")
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.message() == "x"
+
+    run(scenario())
