@@ -63,8 +63,8 @@ class Receiving(Sending):
         pull: Callable[[], Awaitable[None]] | None,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
         inbox: Inbox | StreamQueue | None,
-        counters: codec.Counters | None = None,
-        on_stream: OnStream | None = None,
+        counters: codec.Counters | None,
+        on_stream: OnStream | None,
     ) -> None:
         super().__init__(endpoint, connection, send_frame, counters)
         loop = self.loop
@@ -76,28 +76,34 @@ class Receiving(Sending):
         self.heartbeat = Heartbeat(self, loop)
         self.frames: FrameQueue | None = None
         self.streams: StreamQueue | None = None
+        if pull is not None:
+            self.frames = FrameQueue(self, endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES)
         if inbox is not None:
             self.dispatcher = inbox
             inbox.attach(self)
+        elif on_stream is not None:
+            self._dispatch_streams(on_stream)
         else:
-            if on_stream is not None:
-                most_bytes, max_whole = endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE
-                self.streams = StreamQueue(loop, most_bytes, max_whole, on_stream)
-                handle = self.streams.handle
             assert handle is not None
-            limit, waiting = endpoint.MAX_CONCURRENT_MESSAGES, endpoint.MAX_WAITING_MESSAGES
-            most = waiting, endpoint.MAX_WAITING_BYTES
-            self.dispatcher = dispatcher = codec.Dispatcher(self, loop, self.context, handle, limit, most, stepping)
-            if pull is not None:
-                self.frames = FrameQueue(self, *most)
-            elif connection.extensions:
-                dispatcher.encoded = connection.encoded
-                dispatcher.decode = connection.decode
-                dispatcher.decoded_at_once = self.decoding.at_once
-            if self.streams is not None:
-                self.streams.attach(self, dispatcher)
-                if connection.parts:
-                    self.dispatcher = self.streams
+            self.dispatcher = self._new_dispatcher(handle)
+
+    def _new_dispatcher(self, handle: Callable[[bytes, OpCode], Awaitable[None]]) -> codec.Dispatcher:
+        endpoint, connection = self.endpoint, self.connection
+        limit, most = endpoint.MAX_CONCURRENT_MESSAGES, (endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES)
+        dispatcher = codec.Dispatcher(self, self.loop, self.context, handle, limit, most, stepping)
+        if connection.extensions and self.frames is None:  # frames are decoded before a view pulls them
+            dispatcher.encoded = connection.encoded
+            dispatcher.decode = connection.decode
+            dispatcher.decoded_at_once = self.decoding.at_once
+        return dispatcher
+
+    def _dispatch_streams(self, on_stream: OnStream) -> None:
+        """Passes messages to `on_stream`: part by part, or as a whole if extensions need whole messages."""
+        endpoint = self.endpoint
+        self.streams = streams = StreamQueue(self.loop, endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE, on_stream)
+        dispatcher = self._new_dispatcher(streams.handle)
+        streams.attach(self, dispatcher)
+        self.dispatcher = streams if self.connection.parts else dispatcher
 
     def _receive_early(self, early: bytes) -> None:
         self.cork()

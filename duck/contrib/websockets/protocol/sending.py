@@ -58,7 +58,7 @@ class Sending(codec.HotPath):
         endpoint: Endpoint,
         connection: Connection,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
-        counters: codec.Counters | None = None,
+        counters: codec.Counters | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         reader, writer, deflate = connection.reader, connection.writer, connection.deflate
