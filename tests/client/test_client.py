@@ -89,6 +89,8 @@ def test_messages(run, serving):
         ({"proxy": 5}, "proxy is a URL"),
         ({"proxy": "http://h:1", "unix": "/x"}, "unix and proxy are different ways"),
         ({"server_hostname": "x"}, "server_hostname is for wss"),
+        ({"user_agent": 5}, "user_agent is a str or None, not 5"),
+        ({"extensions": [1]}, "OFFERS is a mapping of names to a ClientOffer"),
     ],
 )
 def test_unknown_options_are_refused(options, words):

@@ -69,6 +69,15 @@ def test_any_text_is_a_valid_address_or_an_error(text):
         assert address.host.isascii() and 0 <= address.port < 65536
 
 
+@pytest.mark.parametrize(
+    "url", ["ws://me:secret @h/", "ws://me:secret@h:99999/", "ftp://me:secret@h", "ws://me:se/cret@h/#x"]
+)
+def test_a_password_is_not_in_the_words_of_errors(url):
+    with pytest.raises(ValueError, match="me:\\*\\*\\*@h") as caught:
+        Address.parse(url)
+    assert "cret" not in str(caught.value)
+
+
 def test_a_user_name_has_no_colon():
     with pytest.raises(ValueError, match="the user name 'a:b' has a colon"):
         Address.parse("ws://a%3Ab:secret@h/")

@@ -60,15 +60,20 @@ def test_every_connection_sends_the_header_fields(serving):
     asyncio.run(scenario())
 
 
-def test_a_server_that_comes_back(run, serving):
+def test_a_server_that_comes_back(run, serving, caplog):
+    caplog.set_level("INFO", "duck")
+
     async def scenario():
         async with serving(Counting) as server:
             port = server.port
         attempts = 0
         with pytest.raises(ConnectionRefusedError):
-            async for _ in connect(f"ws://127.0.0.1:{port}", reconnect=Reconnect(first=0, longest=0, attempts=3)):
+            policy = Reconnect(first=0, longest=0, attempts=3)
+            async for _ in connect(f"ws://me:secret@127.0.0.1:{port}", reconnect=policy):
                 attempts += 1
         assert attempts == 0
+        assert caplog.text.count(f"ws://127.0.0.1:{port}/: ") == 3
+        assert "secret" not in caplog.text
         Counting.codes = iter((4000,))
         loop = connect(f"ws://127.0.0.1:{port}", reconnect=SOON).__aiter__()
         waiting = asyncio.create_task(loop.__anext__())

@@ -104,21 +104,21 @@ def _host(name: str) -> str:
 @lru_cache  # parsing takes a tenth of a connect, and most programs connect to few URLs
 def _parse(url: str) -> Address:
     if _UNPRINTABLE.search(url):
-        raise ValueError(f"{url!r} has a space or a control character: percent-encode it")
+        raise ValueError(f"{_shown(url)!r} has a space or a control character: percent-encode it")
     try:
         parts = urlsplit(url)
     except ValueError as error:  # brackets without an IPv6 address
-        raise ValueError(f"{url!r} is not a URL: {error}") from None
+        raise ValueError(f"{_shown(url)!r} is not a URL: {error}") from None
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname:
-        raise ValueError(f"{url!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
+        raise ValueError(f"{_shown(url)!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
     if "#" in url:
-        raise ValueError(f"{url!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
+        raise ValueError(f"{_shown(url)!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
     try:
         host = _host(parts.hostname)
         port = parts.port
     except (UnicodeError, ValueError) as error:
-        raise ValueError(f"{url!r} has an invalid host or port: {error}") from None
+        raise ValueError(f"{_shown(url)!r} has an invalid host or port: {error}") from None
     secure = scheme == "wss"
     target = quote(parts.path or "/", _SAFE) + (f"?{quote(parts.query, _SAFE)}" if parts.query else "")
     credentials = None
@@ -127,3 +127,8 @@ def _parse(url: str) -> Address:
         if ":" in credentials[0]:  # RFC 7617, section 2
             raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
     return Address(secure, host, _PORTS[secure] if port is None else port, target, credentials)
+
+
+def _shown(url: str) -> str:
+    """Returns the URL without its password, for errors."""
+    return re.sub(r"://([^:/?#]*):.*@", r"://\1:***@", url)

@@ -175,6 +175,8 @@ class WebSocketClient(WebSocketEndpoint):
             cls._definition = Definition(cls, cls._definition.base)
         for name in cls._definition.computed:
             BY_NAME[name].check(cls.__name__, getattr(self, name))
+        if not isinstance(self.OFFERS, Mapping):
+            raise TypeError(f"{cls.__name__}.OFFERS is a mapping of names to a ClientOffer each, not {self.OFFERS!r}")
         limit: Any = self.OPEN_TIMEOUT
         if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
             raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is a number of seconds, or None for no limit, not {limit!r}")

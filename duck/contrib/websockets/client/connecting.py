@@ -120,6 +120,7 @@ class _Attempts:
         self._options = options
         self._policy = policy
         self._count = 0
+        self._label = ""  # the URL without credentials
 
     async def connections(self) -> AsyncGenerator[ReconnectingConnection]:
         """Yields connections, one after the other, until an error is final. Its end closes the last one."""
@@ -142,6 +143,7 @@ class _Attempts:
     async def _open(self) -> ReconnectingConnection:
         while True:
             connection = ReconnectingConnection(self._url, **self._options)
+            self._label = connection.url
             try:
                 await connection.open()
                 return connection
@@ -155,5 +157,5 @@ class _Attempts:
             raise error
         seconds = policy.pause(self._count, error)
         self._count += 1
-        logger.info("%s: %s; connecting again in %.1f seconds", self._url, error, seconds)
+        logger.info("%s: %s; connecting again in %.1f seconds", self._label, error, seconds)
         await asyncio.sleep(seconds)

@@ -68,6 +68,10 @@ class Route:
             raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
         self._check_ways()
         self.headers = pairs = pairs_of(self.headers)
+        for name in ("origin", "user_agent", "server_hostname"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise TypeError(f"{name} is a str or None, not {value!r}")
         if self.origin is not None and any(name.lower() == "origin" for name, _ in pairs):
             raise ValueError("both origin and headers have an Origin: leave one out")
         if self.cookies == {} or self.cookies is None:
