@@ -56,7 +56,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Stop accepting, and close the socket."""
+        """Stops accepting, and closes the socket."""
         if self._waiting is not None:
             self._waiting.cancel()
         elif self._pause is not None:
@@ -73,7 +73,7 @@ class Acceptor:
             self._waiting = self._loop.create_task(self._accept_by_proactor())
 
     def _accept(self) -> None:
-        """Accept pending connections; called when the socket is readable."""
+        """Accepts pending connections; called when the socket is readable."""
         for _ in range(_TOGETHER):
             try:
                 sock, address = self.socket.accept()
@@ -122,7 +122,7 @@ class LoopAcceptor:
         return type(loop).__module__ == "uvloop"
 
     async def start(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Begin to accept.
+        """Starts to accept.
 
         Args:
             factory: Creates the protocol of a connection.
@@ -137,7 +137,7 @@ class LoopAcceptor:
             self._servers.append(await listen(factory, sock=sock, backlog=BACKLOG))
 
     def close(self) -> None:
-        """Stop accepting, and close the socket."""
+        """Stops accepting, and closes the socket."""
         for server in self._servers:
             server.close()
         self.socket.close()

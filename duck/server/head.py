@@ -116,26 +116,26 @@ class RequestReader:
         return self._parser is not None and self._parser.get_method() == b"HEAD"
 
     def feed(self, data: memoryview) -> None:
-        """Parse bytes of the connection; unparsed ones are copied."""
+        """Parses bytes of the connection; unparsed ones are copied."""
         if self._ready or self.stopped:
             self._rest += data
         else:
             self._parse(data)
 
     def next_request(self) -> RequestHead | Refusal | None:
-        """Return the next request in order of arrival; None while it is incomplete."""
+        """Returns the next request in order of arrival; None while it is incomplete."""
         if self._rest and not self._ready and not self.stopped:
             self._parse(memoryview(self._rest))
         return self._ready.pop(0) if self._ready else None
 
     def take_rest(self) -> bytes:
-        """Stop, and return the unparsed bytes."""
+        """Stops, and returns the unparsed bytes."""
         rest, self._rest = self._rest, b""
         self.stop()
         return rest
 
     def stop(self) -> None:
-        """Read no further request."""
+        """Reads no further request."""
         self.stopped = True
         self._parser = None
 
@@ -165,7 +165,7 @@ class RequestReader:
         self._rest = bytes(data[position:]) if position < len(data) else b""
 
     def _take_room(self, size: int) -> None:
-        """Count a step that stayed inside one head or one body, and refuse one that is too long.
+        """Counts a step that stayed inside one head or one body, and refuses one that is too long.
 
         This bounds the data that httptools keeps to itself: an endless field, chunk extensions.
         """
@@ -192,7 +192,7 @@ class RequestReader:
         )
 
     def _cut_short(self, head: RequestHead) -> None:
-        """Complete a request without its body; nothing after it can be parsed."""
+        """Completes a request without its body; nothing after it can be parsed."""
         self._head = self._body = None
         self._ready.append(head._replace(keep_alive=False, body=None))
         self.stop()
@@ -259,7 +259,7 @@ class RequestReader:
             self._check_body(len(self._body))
 
     def _check_body(self, size: int) -> None:
-        """Complete a POST whose body exceeds the limit without the body; a declared length is checked in advance."""
+        """Completes a POST whose body exceeds the limit without the body; a declared length is checked in advance."""
         if size > self._limits.body_size and self._head is not None:
             self._cut_short(self._head)
             raise _Stop
@@ -272,13 +272,13 @@ class RequestReader:
 
 
 def _with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the fields with the host of an absolute-form target in place of Host (RFC 9112, section 3.2.2)."""
+    """Returns the fields with the host of an absolute-form target in place of Host (RFC 9112, section 3.2.2)."""
     authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
     return [(b"Host", authority), *((name, value) for name, value in fields if name.lower() != b"host")]
 
 
 def _check_host(headers: Headers, required: bool) -> None:
-    """Check that there is exactly one well-formed Host (RFC 9112, section 3.2).
+    """Checks that there is exactly one well-formed Host (RFC 9112, section 3.2).
 
     Raises:
         ValueError: A required Host is missing, repeated or malformed.

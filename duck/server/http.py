@@ -136,7 +136,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     permit: Permit | None
 
     def __init__(self, server: Host, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for a connection.
+        """Creates the protocol of a connection that is still to be made.
 
         Args:
             server: Provides routes and limits, and records running work.
@@ -205,17 +205,17 @@ class HttpProtocol(asyncio.BufferedProtocol):
         return limits.head_timeout if self.permit is not None else limits.linger_timeout
 
     def shut_down(self) -> None:
-        """Close the connection now, or after the pending response."""
+        """Closes the connection now, or after the pending response."""
         if self._phase is Phase.READING:
             self._end()
 
     def abort(self) -> None:
-        """Close the connection in any phase."""
+        """Closes the connection in any phase."""
         if self._phase not in (Phase.COMING, Phase.GONE):
             self._transport.abort()
 
     def take_back(self, transport: asyncio.Transport, response: HttpResponse, head_only: bool) -> None:
-        """Answer on behalf of a WebSocket view that has not used the transport, and end the connection."""
+        """Answers on behalf of a WebSocket view that has not used the transport, and ends the connection."""
         if self._lost:
             self._server.connection_closed(self)
             return
@@ -227,7 +227,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # From one request to the next.
 
     def _go_on(self) -> None:
-        """Schedule the next request, in the connection's context.
+        """Schedules the next request, in the connection's context.
 
         A callback of the loop is needed, because a task that starts eagerly would nest each answer in the previous one
         until the stack is full.
@@ -235,7 +235,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._loop.call_soon(self._advance, context=self._context)
 
     def _advance(self, was_idle: bool = True) -> None:
-        """Start to answer the next request if it is complete.
+        """Starts to answer the next request if it is complete.
 
         Args:
             was_idle: Whether no part of that request had been parsed before.
@@ -313,7 +313,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         return request
 
     def _hand_over(self, request: HttpRequest, match: Match) -> None:
-        """Give the connection to a WebSocket view, and never touch the transport again."""
+        """Gives the connection to a WebSocket view, and never touches the transport again."""
         request.content = self._reader.take_rest()
         try:
             view = match.route.handler(request, **match.kwargs)
@@ -353,14 +353,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
     # The end.
 
     def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
-        """Answer bytes that are not a valid request, and end the connection."""
+        """Answers bytes that are not a valid request, and ends the connection."""
         _log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
         self._transport.write(_plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:
-        """Close the connection once all is sent.
+        """Closes the connection once all is sent.
 
         Args:
             linger: Whether to go on reading for a while. Unread bytes at a closed socket reset the connection, and the
@@ -380,13 +380,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
             transport.close()
 
     def _leave(self) -> None:
-        """Release a lost connection."""
+        """Releases a lost connection."""
         self._reader.stop()
         self._let_go()
         self._server.connection_closed(self)
 
     def _let_go(self) -> None:
-        """Release the transport."""
+        """Releases the transport."""
         self._phase = Phase.GONE
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
@@ -395,7 +395,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             del self._transport
 
     def _set_deadline(self, seconds: float) -> None:
-        """Schedule `_expire`, unless another deadline is set first.
+        """Schedules `_expire`, unless another deadline is set first.
 
         Args:
             seconds: From now; `_NEVER` for no deadline.
@@ -456,7 +456,7 @@ def _fault_of_post(
 
 
 async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
-    """Ask the view for its response; an exception is logged and answered with 500."""
+    """Asks the view for its response; an exception is logged and answered with 500."""
     if match is None:
         _log_refusal(request.client_address, 404, "there is no route for %s", request.target)
         return _plain(404)
@@ -496,5 +496,5 @@ def _log_refusal(address: ClientAddress, status: int, reason: str, *words: str) 
 
 
 def _plain(status: int, **kwargs: Any) -> HttpResponse:
-    """Return a response without a body beyond its status."""
+    """Returns a response without a body beyond its status."""
     return HttpResponse(f"{status}\n", status, "text/plain; charset=utf-8", **kwargs)

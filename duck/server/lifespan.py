@@ -35,7 +35,7 @@ class HasState(Protocol):
 
 @contextlib.asynccontextmanager
 async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: float) -> AsyncIterator[None]:
-    """Enter a lifespan, store its value as the server's `state`, and leave the lifespan at the end of the block.
+    """Enters a lifespan, stores its value as the server's `state`, and leaves the lifespan at the end of the block.
 
     The lifespan is left without an error, however the block ends, so that the code after its `yield` runs.
 
@@ -94,7 +94,7 @@ def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManage
 
 
 def _reraise_cancellation(error: BaseException) -> None:
-    """Raise a cancellation of the current task again; the application itself may raise a CancelledError, too."""
+    """Raises a cancellation of the current task again; the application itself may raise a CancelledError, too."""
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error

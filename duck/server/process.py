@@ -45,7 +45,7 @@ class Stop:
         self._starting: asyncio.Task[Any] | None = None
 
     def set(self, replaced: bool = False) -> None:
-        """Give the order; must be called in the loop."""
+        """Gives the order; must be called in the loop."""
         self.deadline.start()
         self.replaced = replaced
         self._event.set()
@@ -54,7 +54,7 @@ class Stop:
             self._starting.cancel()
 
     def from_signal(self, runner: asyncio.Runner) -> None:
-        """Give the order in a signal handler: the loop of the runner may be blocked, or closed."""
+        """Gives the order in a signal handler: the loop of the runner may be blocked, or closed."""
         self.deadline.start()
         with contextlib.suppress(RuntimeError):
             runner.get_loop().call_soon_threadsafe(self.set)
@@ -64,12 +64,12 @@ class Stop:
         return self._event.is_set()
 
     def begin(self) -> None:
-        """Note that this task starts a server and may be cancelled."""
+        """Notes that this task starts a server and may be cancelled."""
         self.deadline.watch()
         self._starting = asyncio.current_task()
 
     async def wait(self) -> None:
-        """Wait for the order once the server is ready."""
+        """Waits for the order once the server is ready."""
         self._starting = None
         await self._event.wait()
 
@@ -82,7 +82,7 @@ async def serve_until_stopped(
     stop: Stop,
     ready: Callable[[Server], AbstractContextManager[object]],
 ) -> None:
-    """Serve an application until the order to stop.
+    """Serves an application until the order to stop.
 
     Args:
         target: The application.
@@ -119,7 +119,7 @@ async def serve_until_stopped(
 
 
 async def _end_tasks(server: Server) -> None:
-    """Cancel all remaining tasks, as the runner does, but with a time limit."""
+    """Cancels all remaining tasks, as the runner does, but with a time limit."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -133,7 +133,7 @@ async def _end_tasks(server: Server) -> None:
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:
-    """Hide a task from the runner and keep it alive: if freed, its coroutine would continue although it is closed."""
+    """Hides a task from the runner and keeps it alive: if freed, its coroutine would continue although it is closed."""
     asyncio._unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     ctypes = importlib.import_module("ctypes")

@@ -119,7 +119,7 @@ class Server:
         return self.metrics.stats()
 
     async def listen(self, sockets: Sequence[socket.socket] = (), ssl: tls.SSLContext | None = None) -> None:
-        """Begins to serve, on the running loop.
+        """Starts to serve, on the running loop.
 
         Args:
             sockets: Bound sockets to listen on; none for the address in the options.

@@ -72,7 +72,7 @@ class Slot:
         self.keeper: asyncio.Task[None] | None = None
 
     def answer(self, replaced: bool) -> None:
-        """Resolve the pending renewal."""
+        """Resolves the pending renewal."""
         self.wanted.clear()
         if self.renewal is not None and not self.renewal.done():
             self.renewal.set_result(replaced)
@@ -107,7 +107,7 @@ class Supervisor:
         self._again = False
 
     async def run(self) -> None:
-        """Start the workers, and keep them running until the order to stop.
+        """Starts the workers, and keeps them running until the order to stop.
 
         Raises:
             WorkerError: The workers cannot be started, or one has failed as it stopped.
@@ -139,13 +139,13 @@ class Supervisor:
                 raise WorkerError(f"worker {worker.pid} {outcome(worker.ended.result())} as it stopped; see its log")
 
     def grow(self) -> None:
-        """Add a worker."""
+        """Adds a worker."""
         if not self._ending():
             self._add_slot()
             self._count()
 
     def shrink(self) -> None:
-        """Stop a worker, unless it is the only one."""
+        """Stops a worker, unless it is the only one."""
         if self._ending():
             return
         if len(self._slots) == 1:
@@ -172,7 +172,7 @@ class Supervisor:
         slot.keeper.add_done_callback(self._keepers.discard)
 
     def _leave(self, slot: Slot) -> None:
-        """Stop the worker of a slot that has been removed."""
+        """Stops the worker of a slot that has been removed."""
         if slot.worker is not None:
             self._retire(slot.worker)
         self._listener.put_back(slot.sockets)
@@ -180,7 +180,7 @@ class Supervisor:
         self._note_service()
 
     def renew(self) -> None:
-        """Replace each worker, one after the other."""
+        """Replaces each worker, one after the other."""
         if self._renewing is not None and not self._renewing.done():
             self._again = True
             return
@@ -203,7 +203,7 @@ class Supervisor:
                 return
 
     async def _keep(self, slot: Slot) -> None:
-        """Keep a worker running in a slot."""
+        """Keeps a worker running in a slot."""
         try:
             slot.worker = await self._filled(slot)
             self._note_service()
@@ -214,7 +214,7 @@ class Supervisor:
                 self._failed.set_exception(error)
 
     async def _serve_out(self, slot: Slot) -> None:
-        """Wait until the worker of a slot has ended or is to be replaced, then start another one."""
+        """Waits until the worker of a slot has ended or is to be replaced, then starts another one."""
         loop = asyncio.get_running_loop()
         worker = slot.worker
         assert worker is not None
@@ -246,7 +246,7 @@ class Supervisor:
             slot.answer(True)
 
     async def _filled(self, slot: Slot) -> Worker:
-        """Start workers until one serves.
+        """Starts workers until one serves.
 
         Raises:
             WorkerError: The first workers have reported a failure, or too many have failed while none serves.
@@ -290,19 +290,19 @@ class Supervisor:
         self._proven = self._proven or not worker.ended.done()
 
     def _retire(self, worker: Worker) -> None:
-        """Stop a worker while others continue."""
+        """Stops a worker while others continue."""
         worker.stop(replaced=True)
         asyncio.get_running_loop().call_later(self._patience, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
-        """End a worker that has not ended by itself."""
+        """Ends a worker that has not ended by itself."""
         if not worker.ended.done():
             words = "worker %d has not ended within %g s, and is killed: its event loop is blocked, or a thread hangs"
             logger.error(words, worker.pid, self._patience)
             worker.kill()
 
     async def _end(self, workers: set[Worker]) -> None:
-        """Stop all workers, and kill those that have not ended in time."""
+        """Stops all workers, and kills those that have not ended in time."""
         if not workers:
             return
         for worker in workers:
@@ -318,19 +318,19 @@ class Supervisor:
         self._leaving[worker] = asyncio.get_running_loop().create_task(self._keep_stats(worker))
 
     async def _keep_stats(self, worker: Worker) -> None:
-        """Add the last numbers of a worker that has ended to those of its predecessors."""
+        """Adds the last numbers of a worker that has ended to those of its predecessors."""
         last = await worker.last_stats()
         worker.close()
         self._past += last
         del self._leaving[worker]
 
     async def stats(self) -> Stats:
-        """Return the numbers of the connections of all workers, also of those that have ended."""
+        """Returns the numbers of the connections of all workers, also of those that have ended."""
         await asyncio.gather(*(worker.measured() for worker in self._workers))
         return sum((worker.stats for worker in (*self._workers, *self._leaving)), self._past)
 
     def _note_service(self) -> None:
-        """Log the addresses once all workers serve."""
+        """Logs the addresses once all workers serve."""
         if not self._all_serve and all(slot.worker for slot in self._slots):
             self._all_serve = True
             for address in self._addresses:
@@ -339,7 +339,7 @@ class Supervisor:
 
 
 def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2, reload: Sequence[Path] = ()) -> None:
-    """Serve with worker processes until SIGINT or SIGTERM.
+    """Serves with worker processes until SIGINT or SIGTERM.
 
     Args:
         job: The job of each worker.
@@ -389,7 +389,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
 
 
 def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
-    """Return an iterator over changes of Python files in folders.
+    """Returns an iterator over changes of Python files in folders.
 
     Raises:
         WorkersUnavailableError: watchfiles is not installed.

@@ -93,7 +93,7 @@ class Boot(NamedTuple):
 
 
 def boot(job: Job, workers: int) -> Boot:
-    """Prepare the start of workers, for a job that may name objects of this process's main module.
+    """Prepares the start of workers, for a job that may name objects of this process's main module.
 
     `files` belongs to one worker, and is not set here.
 
@@ -126,7 +126,7 @@ def is_worker() -> bool:
 
 
 def main(file: int) -> None:
-    """Serve as a worker.
+    """Serves as a worker.
 
     Args:
         file: The socket to the supervisor.
@@ -175,7 +175,7 @@ class _Report:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """Describe an error for the supervisor: message, traceback if it helps, and exit status."""
+    """Describes an error for the supervisor: message, traceback if it helps, and exit status."""
     if isinstance(error, LifespanError):
         details = "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
         return {"failed": str(error), "details": details, "status": 1}
@@ -250,7 +250,7 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop, report_stats: Call
 
 
 def _import_main(where: str | Path) -> None:
-    """Import the supervisor's main module as `__mp_main__`, as multiprocessing does.
+    """Imports the supervisor's main module as `__mp_main__`, as multiprocessing does.
 
     Code inside `if __name__ == "__main__":` does not run, and pickles that name objects of `__main__` find them.
     """

@@ -40,7 +40,7 @@ class WorkerError(Exception):
         self.is_known = is_known
 
     def described(self) -> str:
-        """Return the message, with the traceback below it."""
+        """Returns the message, with the traceback below it."""
         return f"{self}\n{self.details}".rstrip()
 
 
@@ -69,7 +69,7 @@ class Worker:
 
     @classmethod
     async def start(cls, order: Boot) -> "Worker":
-        """Start a process, without waiting until it is ready."""
+        """Starts a process, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
@@ -84,7 +84,7 @@ class Worker:
         return cls(process, reader, writer)
 
     async def ready(self, startup_timeout: float) -> list[str]:
-        """Wait until the worker serves.
+        """Waits until the worker serves.
 
         Args:
             startup_timeout: Seconds to wait.
@@ -126,7 +126,7 @@ class Worker:
                 self._reported.set()
 
     async def measured(self) -> Stats:
-        """Ask for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
+        """Asks for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
         if self._reading is not None and not self._reading.done():
             self._reported.clear()
             self._writer.write(b"m")
@@ -136,14 +136,14 @@ class Worker:
         return self.stats
 
     async def last_stats(self) -> Stats:
-        """Wait for the last numbers of a worker that has ended, whose connections are all closed."""
+        """Waits for the last numbers of a worker that has ended, whose connections are all closed."""
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=_REPORT_TIMEOUT)
             self._reading.cancel()
         return replace(self.stats, open=0)
 
     def stop(self, replaced: bool = False) -> None:
-        """Ask the worker to drain and end; one that does not serve yet ends at once."""
+        """Asks the worker to drain and end; one that does not serve yet ends at once."""
         if self.ended.done():
             return
         if self.serves:
@@ -152,11 +152,11 @@ class Worker:
             self._send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Kills the process."""
         self._send_signal(signal.SIGKILL)
 
     def _send_signal(self, number: int) -> None:
-        """Send a signal, unless the process has ended.
+        """Sends a signal, unless the process has ended.
 
         The methods of the process raise if it has just ended, and some take its status from asyncio.
         """
@@ -165,12 +165,12 @@ class Worker:
                 os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Close the socket to a process that has ended."""
+        """Closes the socket to a process that has ended."""
         self._writer.close()
 
 
 def outcome(status: int) -> str:
-    """Describe the exit of a process."""
+    """Describes the exit of a process."""
     if status < 0:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
