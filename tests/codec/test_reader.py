@@ -160,11 +160,14 @@ def test_the_message_itself_is_given_while_much_is_missing(codec, mask):
     spare = bytearray(1000)
     assert reader.get_buffer(spare) is spare
     reader.receive(header(0x82, MIB, mask))
-    assert len(reader.get_buffer(spare)) == 262144
+    assert len(reader.get_buffer(spare)) == (MIB if mask is None else 262144)
     reader.receive(bytes(MIB - 65537))
     assert len(reader.get_buffer(spare)) == 65537
     reader.receive(bytes(2))
     assert reader.get_buffer(spare) is spare
+    reader.receive(bytes(65535))
+    reader.receive(header(0x81, MIB, mask))
+    assert len(reader.get_buffer(spare)) == 262144  # text is checked while it is in the cache
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])

@@ -25,6 +25,7 @@ cdef enum:
     MAX_HEADER = 14
     IN_PLACE = 65536
     IN_PLACE_STEP = 262144
+    UNTOUCHED_STEP = 1048576
     UNCOPIED = 8192
     CORK_LIMIT = 16384
     CORK_TIME = 8
@@ -58,6 +59,7 @@ globals().update(  # not `cpdef enum`, whose numbers Cython 3 leaks
     MAX_HEADER=MAX_HEADER,
     IN_PLACE=IN_PLACE,
     IN_PLACE_STEP=IN_PLACE_STEP,
+    UNTOUCHED_STEP=UNTOUCHED_STEP,
     UNCOPIED=UNCOPIED,
     CORK_LIMIT=CORK_LIMIT,
     CORK_TIME=CORK_TIME,

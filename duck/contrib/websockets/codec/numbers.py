@@ -35,6 +35,7 @@ __all__ = [
     "UNCOPIED",
     "UNEXPECTED_CONTINUATION",
     "UNFINISHED_MESSAGE",
+    "UNTOUCHED_STEP",
     "UTF8_REJECT",
 ]
 
@@ -76,7 +77,9 @@ MAX_EMPTY_FRAGMENTS: Final = 1024
 IN_PLACE: Final = 65536
 """Bytes of a payload that are missing at least if it is received straight into its message."""
 IN_PLACE_STEP: Final = 262144
-"""Bytes of the largest such read. They are unmasked while they are in the cache."""
+"""Bytes of the largest such read. They are unmasked, or checked for UTF-8, while they are in the cache."""
+UNTOUCHED_STEP: Final = 1048576
+"""Bytes of the largest such read of a payload that is neither unmasked nor checked. Each read costs a system call."""
 UNCOPIED: Final = 8192
 """Bytes of the smallest payload that is sent without a copy, as a chunk behind its header."""
 MASK_BATCH: Final = 64

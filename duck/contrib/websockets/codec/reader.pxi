@@ -63,7 +63,7 @@ cdef class MessageReader:
 
     cdef object target_of_read(self, bytearray spare):
         """Returns the buffer for the next read: `spare`, or the rest of a large payload."""
-        cdef uint64_t some = min(self.left, <uint64_t>IN_PLACE_STEP)
+        cdef uint64_t some = min(self.left, self.step())
         self.direct = False
         if self.left < IN_PLACE or self.parts or self.error or self.closed:
             return spare
@@ -75,6 +75,10 @@ cdef class MessageReader:
         self.direct = True
         return view
 
+    cdef inline uint64_t step(self) noexcept:
+        """The most bytes that are received at a time into the buffer of a message."""
+        return IN_PLACE_STEP if self.masked or self.kind == 1 else UNTOUCHED_STEP
+
     def buffer_updated(self, bytearray spare not None, Py_ssize_t size):
         cdef list messages
         cdef uint8_t *p
@@ -85,7 +89,7 @@ cdef class MessageReader:
             messages = []
             self.direct = self.control = False
             p = <uint8_t *>bytes_data(self.message) + self.size
-            self.add_payload(p, p, min(<uint64_t>size, self.left, <uint64_t>IN_PLACE_STEP))
+            self.add_payload(p, p, min(<uint64_t>size, self.left, self.step()))
             if self.left == 0 and self.error == 0:
                 self.end_frame(messages)
         except:

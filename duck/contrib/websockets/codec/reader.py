@@ -16,6 +16,7 @@ from .numbers import (
     TOO_MANY_EMPTY_FRAGMENTS,
     UNEXPECTED_CONTINUATION,
     UNFINISHED_MESSAGE,
+    UNTOUCHED_STEP,
     UTF8_REJECT,
 )
 from .payload import Buffer, mask_bytes, rotate_mask, utf8_state, view_of
@@ -153,7 +154,7 @@ class MessageReader:
         self._direct = self._left >= IN_PLACE and not (self._parts or self.error or self.closed)
         if not self._direct:
             return spare
-        step = min(self._left, IN_PLACE_STEP)
+        step = min(self._left, self._step)
         if len(self._message) < self._size + step:
             # In a new array, because the event loop may still hold the last view. It grows by half to be copied rarely.
             room = min(self._left, max(step, self._size // 2))
@@ -165,9 +166,15 @@ class MessageReader:
         size = max(size, 0)
         if not self._direct:
             return self.receive(memoryview(spare)[:size])
-        size = min(size, IN_PLACE_STEP)
+        size = min(size, self._step)
         with memoryview(self._message)[self._size : self._size + size] as view:
             return self.receive(view)
+
+    @property
+    def _step(self) -> int:
+        """The most bytes that are received at a time into the buffer of a message."""
+        is_checked = self._kind == 1 and not self._encoded
+        return IN_PLACE_STEP if self._masked or is_checked else UNTOUCHED_STEP
 
     def _begin_frame(self, first: int, length: int, mask: bytes) -> None:
         opcode = first & 0b1111
