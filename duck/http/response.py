@@ -9,7 +9,7 @@ __all__ = ["HttpResponse"]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # bytes beyond ASCII are opaque (RFC 9110, section 5.5)
 
-# These fields describe the end of the message and the fate of the connection. Only the host knows both.
+# These fields describe the length of the message and the end of the connection, which the host decides.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 

@@ -14,7 +14,7 @@ _MARK = re.compile(r'\\["\\]|[",]')
 def parse_forwarded(value: str) -> Iterator[dict[str, str]]:
     """Yields the elements, the last one first, each as a dict of parameters with names in lower case.
 
-    The last element comes from the nearest proxy. Earlier ones may come from the client and have any form, so the value
+    The last element is that of the nearest proxy. Earlier ones may be the client's and have any form, so the value
     is read from its end, and only as far as it is well-formed.
 
     Args:

@@ -363,8 +363,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Closes the connection once all is sent.
 
         Args:
-            linger: Whether to go on reading for a while. Unread bytes at a closed socket reset the connection, and the
-                client might never see the response.
+            linger: Whether to continue reading for a while. If a socket with unread bytes is closed, the connection is
+                reset, and the client might never get the response.
         """
         self._phase = Phase.ENDING
         self._reader.stop()

@@ -262,8 +262,8 @@ class Supervisor:
                 slot.failures += 1
                 if error.is_known and not self._all_serve:
                     raise
-                nobody = not self._all_serve or not any(other.worker for other in self._slots)
-                if nobody and slot.failures >= _ATTEMPTS:
+                none_serves = not self._all_serve or not any(other.worker for other in self._slots)
+                if none_serves and slot.failures >= _ATTEMPTS:
                     raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
                 logger.error("%s", error.described())
 

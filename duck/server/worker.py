@@ -4,7 +4,7 @@ A worker is a new interpreter, not a fork: a fork would share the locks and the 
 and would keep its code when SIGHUP replaces the workers. Its job arrives as a pickle through a socket, whose other end
 the supervisor holds:
 
-    supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop as another worker goes on; its end: stop
+    supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop because another worker serves; its end: stop
                            b"m" to report the numbers of connections
     worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
                            {"stats": {...}} at each b"m", and at the end
@@ -157,7 +157,7 @@ class _Report:
 
     def stats(self, server: Server) -> None:
         """Reports the counts of connections."""
-        with contextlib.suppress(OSError):  # the supervisor is gone, or does not read
+        with contextlib.suppress(OSError):  # the supervisor has ended, or does not read
             self._write({"stats": server.stats().as_dict()})
 
     def failed(self, error: BaseException) -> None:

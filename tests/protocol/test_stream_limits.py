@@ -123,7 +123,7 @@ def test_a_compressed_message_is_decompressed_as_it_is_read(run):
     [
         (b"\xff\xff\xff", "1002 compressed data is broken"),
         (PerMessageDeflate("x", client=True).compress(b"\xc3"), "1007 text is not UTF-8"),
-        (b"\x03\x00" + b"trailing", "1002 compressed data is broken: it goes on behind its last block"),
+        (b"\x03\x00" + b"trailing", "1002 compressed data is broken: it continues behind its last block"),
         (b"\x03\x00" + b"\x00", None),
         (b"", None),
     ],

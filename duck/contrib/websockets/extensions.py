@@ -377,7 +377,7 @@ class Inflating:
         self._rest = inflater.unconsumed_tail
         self._is_pending = len(data) == size and not inflater.eof
         if inflater.eof and not any(tail.startswith(inflater.unused_data) for tail in _BEHIND_LAST_BLOCK):
-            raise _broken("it goes on behind its last block")
+            raise _broken("it continues behind its last block")
         self.size += len(data)
         if self._max_size is not None and self.size > self._max_size:
             raise PayloadTooBig("message too big")

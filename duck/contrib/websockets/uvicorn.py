@@ -4,8 +4,8 @@
 
 uvicorn creates one instance for each upgrade request and feeds it the head of the request. The application then runs in
 its own task. Its `send` events are a response (101 or another) and, after 101, messages. From the 101 response on, the
-transport belongs to a `Wire`. If the application is a view (`as_asgi`), the view uses the transport itself; the events
-of its response still pass through the application's middleware.
+transport belongs to a `SessionProtocol`. If the application is a view (`as_asgi`), the view uses the transport itself;
+the events of its response still pass through the application's middleware.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from .compression import PERMESSAGE_DEFLATE, Compression
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
-from .hosts.asgi_session import Accepted, Headers, Session, Stage, Wire
+from .hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
 from .logging import label
 from .metrics import Metrics
 from .opcodes import CloseCode
@@ -338,8 +338,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # For the session: 101
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> Wire | None:
-        """Sends the 101 response, and starts a `Wire` on the transport; returns None if a view does both itself."""
+    def accept(self, subprotocol: str | None, headers: Headers) -> SessionProtocol | None:
+        """Sends the 101 response, and starts the session's protocol; returns None if a view does both itself."""
         request = self._request
         assert request is not None
         lines = [*self._server_state.default_headers, *headers]
@@ -363,11 +363,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self._session, label(request), config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
         connection = Connection(max_size=config.ws_max_size, extensions=acceptance.extensions)
-        wire = Wire(self._session, endpoint, connection, self._counters)
-        early = upgrade.attach(request, wire, response)
+        protocol = SessionProtocol(self._session, endpoint, connection, self._counters)
+        early = upgrade.attach(request, protocol, response)
         self._accepted()
-        wire.start(early)
-        return wire
+        protocol.start(early)
+        return protocol
 
     def _accepted(self) -> None:
         self._log("[accepted]")

@@ -147,7 +147,7 @@ class Terminal(WebSocketClient):
         _ = self.send_close(int(code or 1000), reason)
 
     async def _receive_loop(self) -> None:
-        """Prints every frame; messages and control frames come in order."""
+        """Prints every frame, in order."""
         while True:
             frame = await self.read_frame()
             if frame.opcode == OpCode.PONG and frame.payload == _LAST:

@@ -297,7 +297,7 @@ class _RedisConnection:
         try:
             self._handler.received(self._broker.group(channel), message)
         except Exception:
-            logger.exception("%r: a message of the group could not be handed on", channel)
+            logger.exception("%r: a message of the group could not be delivered", channel)
 
     def _message(self, data: bytes) -> Message:
         """Decodes a message; raises ValueError for bytes of another format."""

@@ -74,7 +74,7 @@ class Cluster:
                 async with asyncio.timeout_at(deadline):
                     await self._read_map()
                     before, node = node, await self._node_of(channel)
-                    if node is before:  # the slot is on its way
+                    if node is before:  # the slot is moving
                         await asyncio.sleep(backoff.next())
         except BrokerError:
             self._repair()

@@ -3,7 +3,7 @@
     connecting -> subscribed -> broken -> (backoff) -> connecting ...
 
 Pub/sub delivers at most once: messages published while the subscriber is broken are lost. So the handler of each
-channel learns of the gap once its subscription is confirmed again.
+channel is notified of the gap once its subscription is confirmed again.
 """
 
 import asyncio

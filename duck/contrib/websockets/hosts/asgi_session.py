@@ -24,7 +24,7 @@ from ..protocol.inbox import Inbox
 from ..protocol.protocol import ConnectionProtocol
 from ..sansio.connection import Connection
 
-__all__ = ["Accepted", "Event", "Headers", "Host", "Session", "Wire"]
+__all__ = ["Accepted", "Event", "Headers", "Host", "Session", "SessionProtocol"]
 
 Event = MutableMapping[str, Any]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -77,7 +77,7 @@ class Accepted:
 class Host(Protocol):
     """The interface of a session's server."""
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> "Wire | None":
+    def accept(self, subprotocol: str | None, headers: Headers) -> "SessionProtocol | None":
         """Sends the 101 response and starts a protocol on the transport; returns None if a view will do that itself.
 
         Raises:
@@ -132,8 +132,8 @@ class Session:
         "_connect",
         "_disconnect",
         "_host",
+        "_protocol",
         "_stage",
-        "_wire",
         "inbox",
     )
 
@@ -145,7 +145,7 @@ class Session:
         self._stage = _CONNECTING
         self._connect = True  # whether `websocket.connect` has not been received yet
         self._disconnect: Event | None = None  # the event after the last message
-        self._wire: Wire | None = None
+        self._protocol: SessionProtocol | None = None
 
     @property
     def stage(self) -> Stage:
@@ -188,10 +188,10 @@ class Session:
                 if data is None:
                     data = event.get("text")
                     if isinstance(data, str):
-                        await self._wire.send(data, 1)  # type: ignore[union-attr]
+                        await self._protocol.send(data, 1)  # type: ignore[union-attr]
                         return
                 elif isinstance(data, (bytes, bytearray, memoryview)):
-                    await self._wire.send(data, 2)  # type: ignore[union-attr]
+                    await self._protocol.send(data, 2)  # type: ignore[union-attr]
                     return
                 raise TypeError("'websocket.send' takes 'bytes' that are bytes, or a 'text' that is a str")
             if kind != "websocket.close":
@@ -211,8 +211,8 @@ class Session:
         if host is None or self._disconnect is not None:
             raise ConnectionClosed
         if kind == "websocket.accept":
-            self._wire = host.accept(event.get("subprotocol"), event.get("headers") or ())
-            self._stage = Stage.CLOSED if self._wire is None else _ACCEPTED
+            self._protocol = host.accept(event.get("subprotocol"), event.get("headers") or ())
+            self._stage = Stage.CLOSED if self._protocol is None else _ACCEPTED
         elif kind == "websocket.close":
             self._stage = Stage.CLOSED
             host.deny(403, ())
@@ -256,11 +256,11 @@ class Session:
             ConnectionClosed: The peer has gone.
             ValueError: The code may not be sent.
         """
-        wire = self._wire
-        assert wire is not None
-        if not wire.connection.is_open:
-            raise wire.closed_error()
-        wire.close(code, reason)
+        protocol = self._protocol
+        assert protocol is not None
+        if not protocol.connection.is_open:
+            raise protocol.closed_error()
+        protocol.close(code, reason)
         self._stage = Stage.CLOSED
 
     def hand_over(self) -> None:
@@ -269,16 +269,16 @@ class Session:
 
     def shut_down(self, code: int, timeout: float) -> None:
         """Closes an accepted connection on behalf of a stopping server; see `ConnectionProtocol.shut_down`."""
-        if self._wire is not None:
-            self._wire.shut_down(code, timeout)
+        if self._protocol is not None:
+            self._protocol.shut_down(code, timeout)
 
     def disconnected(self) -> None:
         """Marks the end of the messages."""
         if self._disconnect is not None:
             return
         event: Event = {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
-        if self._wire is not None:
-            connection = self._wire.connection
+        if self._protocol is not None:
+            connection = self._protocol.connection
             event["code"] = int(connection.close_code or CloseCode.ABNORMAL_CLOSURE)
             if connection.close_received is not None or connection.close_reason:
                 event["reason"] = connection.close_reason
@@ -302,14 +302,14 @@ class KeepAlive(Heartbeat):
     CODE = CloseCode.INTERNAL_ERROR
     REASON = "keepalive ping timeout"
 
-    _owner: "Wire"
+    _owner: "SessionProtocol"
 
     def _give_up(self) -> None:
         super()._give_up()
         self._owner.transport.close()  # a peer that does not answer a ping is unlikely to answer a close frame
 
 
-class Wire(ConnectionProtocol):
+class SessionProtocol(ConnectionProtocol):
     """The protocol of a connection that an ASGI application has accepted."""
 
     __slots__ = ()

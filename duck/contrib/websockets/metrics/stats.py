@@ -44,7 +44,7 @@ class HistogramStats:
 class Stats:
     """The numbers of connections since their `Metrics` was created. The sum of two adds them, and keeps larger peaks.
 
-    Payloads are counted as they are on the wire, without headers and masks. The keys of mappings by opcode are `text`,
+    Payloads are counted as sent and received: compressed, without headers. The keys of mappings by opcode are `text`,
     `binary`, `close`, `ping` and `pong`.
 
     Attributes:

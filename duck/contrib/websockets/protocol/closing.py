@@ -80,7 +80,7 @@ class Closing:
     def __init__(self, owner: Owner, timeout: float) -> None:
         self._owner = owner
         self._timeout = timeout
-        # The system is asked for more than the transport knows only at the first look: most connections end before.
+        # The state of the socket is read only at the first check, because most connections end earlier.
         self._backlog = backlog(owner.transport) if owner.transport.get_write_buffer_size() else NO_BACKLOG
         self._progress = owner.loop.time()  # time of the peer's last progress
         self._timer = owner.loop.call_later(timeout / _SAMPLES, self._check)

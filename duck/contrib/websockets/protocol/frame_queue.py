@@ -47,7 +47,7 @@ class FrameQueue:
         """Returns the next frame, once there is room among the messages that wait for `on_receive`.
 
         Raises:
-            ConnectionClosed: No frame will come.
+            ConnectionClosed: No frame is left, and the connection will deliver no other.
         """
         inbox = self.inbox
         while True:

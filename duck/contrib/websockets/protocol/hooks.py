@@ -159,7 +159,7 @@ class Hooks:
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:
-        """Waits until every message that came before the end is with its handler; stops handling after that."""
+        """Waits until every received message has been passed to its handler; then no more handlers start."""
         owner = self._owner
         dispatcher = owner.dispatcher
         if self._pulling is not None:

@@ -88,7 +88,7 @@ class Sending(codec.HotPath):
 
     @property
     def is_sending(self) -> bool:
-        """Whether sent data has not been handed to the transport."""
+        """Whether sent data has not been written to the transport."""
         return self.writer.size > 0 or (self._sender is not None and not self._sender.is_direct)
 
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:

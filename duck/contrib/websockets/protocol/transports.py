@@ -90,7 +90,7 @@ def backlog(transport: asyncio.WriteTransport) -> Backlog:
 def discards(transport: asyncio.WriteTransport) -> bool:
     """Whether a transport discards what is written to it. asyncio's transports then log a warning for each write.
 
-    asyncio's TLS transport reports `is_closing` too late: a turn of the loop after the transport below it has failed,
+    asyncio's TLS transport reports `is_closing` too late: a pass of the loop after the transport below it has failed,
     or, while reading is paused, long after the peer has closed.
     """
     if transport.is_closing():

@@ -16,7 +16,7 @@ from duck.http.request import HttpRequest
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
-from ..hosts.asgi_session import Accepted, Headers, Session, Wire
+from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol
 from ..logging import label, logger
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
@@ -69,7 +69,7 @@ class Server(asyncio.Protocol):
     Args:
         application: The tested application.
         kwargs: The parameters of a view, in addition to those of its route.
-        secure: Whether the request came over TLS.
+        secure: Whether the request counts as received over TLS.
         scope: Additional entries of an ASGI application's scope.
 
     Attributes:
@@ -214,7 +214,7 @@ class _AsgiHost:
         session = self._session
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
-            with suppress(ConnectionClosed):  # the application has sent to a client that is gone
+            with suppress(ConnectionClosed):  # the application has sent to a disconnected client
                 await application(self._scope(), session.receive, session.send)
         except Exception as error:
             logger.error("error in the ASGI application", exc_info=error)
@@ -259,18 +259,18 @@ class _AsgiHost:
 
     # For the session
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> Wire:
-        """Sends the 101 response, and starts a `Wire` on the transport."""
+    def accept(self, subprotocol: str | None, headers: Headers) -> SessionProtocol:
+        """Sends the 101 response, and starts a `SessionProtocol` on the transport."""
         request = self._request
         key = handshake.check(request, allowed_origins=["*"])  # the application checks origins
         extensions = {PERMESSAGE_DEFLATE: Compression().accept}
         acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
         response = handshake.switching_protocols(acceptance, _serialize(headers))
         endpoint = Accepted(self._session, label(request), None, None, None)
-        wire = Wire(self._session, endpoint, Connection(extensions=acceptance.extensions))
-        early = upgrade.attach(request, wire, response)
-        wire.start(early)
-        return wire
+        protocol = SessionProtocol(self._session, endpoint, Connection(extensions=acceptance.extensions))
+        early = upgrade.attach(request, protocol, response)
+        protocol.start(early)
+        return protocol
 
     def deny(self, status: int, headers: Headers) -> None:
         """Starts another response."""
