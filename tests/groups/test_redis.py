@@ -440,6 +440,16 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
         run(scenario(servers))
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/main", "redis+cluster://127.0.0.1:1"]
+)
+def test_publish_sync_where_no_server_is(url):
+    rooms = Groups(url, timeout=0.3)
+    with pytest.raises(BrokerError, match=r"^a message was not sent to Redis at \S+: [^<]*$") as caught:
+        rooms.publish_sync("lobby", "to nobody")
+    assert caught.value.not_published
+
+
 def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
     """The error has the server's words for a missing right, a wrong key, no memory and a replica."""
 
@@ -473,7 +483,7 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         admin.acl_setuser("reader", enabled=True, passwords=["+x"], commands=["+@all", "-publish"], keys=["*"])
         url = own_redis.url.replace("//", "//reader:x@")
         refused("permission")
-        refused("can't run this command", history=5)
+        refused("(can't run this command|no permissions to run the 'publish' command)", history=5)  # Redis, Valkey
         assert admin.xlen("{duck:lobby}:history") == 0
         url = own_redis.url
         admin.set("{duck:lobby}:history", "text")

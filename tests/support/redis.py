@@ -35,14 +35,20 @@ class RedisServer:
     Args:
         folder: For its files.
         options: Further ones of its command line.
+        tls: Whether it listens for TLS alone.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
         self._program = program()
         self._folder = folder
         self._options = options
+        self._port_option = "--tls-port" if tls else "--port"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        while (
+            "--cluster-enabled" in options and self.port > 65535 - 10000
+        ):  # the port of a cluster's bus is that + 10000
+            self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -55,7 +61,18 @@ class RedisServer:
         until_listening(self.port, self._process)
 
     def _command(self) -> list[str]:
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        words = [
+            "--port",
+            "0",
+            self._port_option,
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         return [self._program, *words, "--dir", str(self._folder), *self._options]
 
     def kill(self) -> None:
@@ -86,17 +103,27 @@ class Sentinel(RedisServer):
         folder: For its files.
         name: The name of the master.
         master: The master.
-        password: The password of the master.
+        password: The password of the master; empty for none.
+        options: Further ones of its command line.
+        tls: Whether it listens for TLS alone.
     """
 
-    def __init__(self, folder: Path, name: str, master: RedisServer, password: str) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, name: str, master: RedisServer, password: str, *options: str, tls: bool = False
+    ) -> None:
+        super().__init__(folder, *options, tls=tls)
         self._config = folder / "sentinel.conf"
-        self._config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {name} 127.0.0.1 {master.port} 1\n"
-            f"sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 1000\n"
-            f"sentinel auth-pass {name} {password}\n"
-        )
+        lines = [
+            "port 0",
+            f"{self._port_option[2:]} {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"sentinel monitor {name} 127.0.0.1 {master.port} 1",
+            f"sentinel down-after-milliseconds {name} 500",
+            f"sentinel failover-timeout {name} 1000",
+            *([f"sentinel auth-pass {name} {password}"] if password else []),
+        ]
+        self._config.write_text("\n".join(lines))
 
     def _command(self) -> list[str]:
-        return [self._program, str(self._config), "--sentinel"]
+        return [self._program, str(self._config), "--sentinel", *self._options]

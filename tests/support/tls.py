@@ -15,12 +15,14 @@ class Tls(NamedTuple):
         client: Trusts it.
         certfile: PEM.
         keyfile: PEM, without a password.
+        cafile: The certificate of the authority, as PEM.
     """
 
     server: ssl.SSLContext
     client: ssl.SSLContext
     certfile: str
     keyfile: str
+    cafile: str
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -40,4 +42,5 @@ def make(folder: Path) -> Tls:
     authority.configure_trust(client)
     certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     certificate.private_key_pem.write_to_path(folder / "key.pem")
-    return Tls(server, client, str(folder / "cert.pem"), str(folder / "key.pem"))
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    return Tls(server, client, str(folder / "cert.pem"), str(folder / "key.pem"), str(folder / "ca.pem"))

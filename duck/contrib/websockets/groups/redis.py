@@ -23,7 +23,7 @@ from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
 from .redis_publisher import Publisher
 from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
-from .redis_server import Server, answers, execute_last, not_sent, refused, uncertain
+from .redis_server import Server, answers, errors, execute_last, not_sent, refused, uncertain
 from .redis_subscriber import Subscriber
 
 __all__ = ["RedisBroker"]
@@ -115,8 +115,9 @@ class RedisBroker:
 
     def publish_sync(self, group: str, message: Message) -> None:
         """See `Broker`."""
-        from redis.exceptions import ReadOnlyError, RedisError
+        from redis.exceptions import ReadOnlyError, RedisClusterException
 
+        away: tuple[type[Exception], ...] = (*errors(), RedisClusterException)  # that is no RedisError
         with ExitStack() as stack:
             try:
                 client = self._sync_client()
@@ -124,15 +125,16 @@ class RedisBroker:
                     client = stack.enter_context(client.client())  # connects, so that a later error is that of sending
             except answers() as error:
                 raise refused(self.label, error) from error
-            except (RedisError, OSError) as error:
-                raise not_sent(self.label, error) from error
+            except away as error:
+                reason = str(error).partition(" : <")[0]  # redis-py lists the Sentinels with all their options
+                raise not_sent(self.label, reason) from error
             try:
                 self._publish_by(client, group, message)
             except answers() as error:
                 if isinstance(error, ReadOnlyError):  # the name of the server may lead to another master by now
                     self.close_sync()
                 raise refused(self.label, error) from error
-            except (RedisError, OSError) as error:
+            except away as error:
                 raise uncertain(self.label, error) from error
 
     def _publish_by(self, client: Any, group: str, message: Message) -> None:
@@ -171,6 +173,9 @@ class RedisBroker:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+            if self._sentinel is not None:  # redis-py leaves the connections to the Sentinels open
+                for sentinel in client.connection_pool.sentinel_manager.sentinels:
+                    sentinel.close()
 
 
 def _check_url(url: str) -> str:

@@ -65,7 +65,7 @@ class SentinelUrl(NamedTuple):
         return cls(label, master, sentinels, given, server)
 
     def sync_client(self, options: dict[str, Any]) -> Any:
-        """Returns redis-py's client for threads; connections to the Sentinels have the options with `socket_`."""
+        """Returns redis-py's client for threads; connections to the Sentinels share those of sockets and TLS."""
         from redis import connection, sentinel
 
         untyped: Any = connection
@@ -74,7 +74,7 @@ class SentinelUrl(NamedTuple):
             own["ssl"] = True
         for name in ("host", "port"):
             own.pop(name, None)
-        to_sentinels = {name: value for name, value in own.items() if name.startswith(("socket_", "ssl"))}
+        to_sentinels = {name: value for name, value in own.items() if name.startswith(("socket_", "ssl", "retry"))}
         untyped = sentinel
         sentinels = untyped.Sentinel(self.sentinels, sentinel_kwargs=to_sentinels | self.credentials)
         return sentinels.master_for(self.master, **own)

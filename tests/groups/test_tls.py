@@ -1,0 +1,63 @@
+"""Groups over TLS: on one server, on Sentinels and their master, and on a cluster."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets.groups import BrokerError, Groups
+
+from ..support.redis import RedisServer, Sentinel
+
+
+@pytest.fixture(scope="module")
+def urls(tls, tmp_path_factory):
+    """URLs of each kind; nobody listens without TLS there."""
+    certificate = ("--tls-cert-file", tls.certfile, "--tls-key-file", tls.keyfile, "--tls-ca-cert-file", tls.cafile)
+    options = (*certificate, "--tls-auth-clients", "no")
+    bus = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
+    master = RedisServer(tmp_path_factory.mktemp("master"), *options, tls=True)
+    node = RedisServer(tmp_path_factory.mktemp("node"), *options, *bus, tls=True)
+    sentinel = Sentinel(
+        tmp_path_factory.mktemp("sentinel"), "main", master, "", *options, "--tls-replication", "yes", tls=True
+    )
+    servers = (master, node, sentinel)
+    try:
+        for server in servers:
+            server.start()
+        asyncio.run(_take_all_slots(node, tls))
+        yield {
+            "rediss": f"rediss://127.0.0.1:{master.port}/1",
+            "rediss+sentinel": f"rediss+sentinel://127.0.0.1:{sentinel.port}/main/1",
+            "rediss+cluster": f"rediss+cluster://127.0.0.1:{node.port}",
+        }
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def _take_all_slots(node, tls):
+    from redis.asyncio import Redis
+
+    async with Redis(port=node.port, host="127.0.0.1", ssl=True, ssl_ca_certs=tls.cafile) as client:
+        await client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+        while (await client.execute_command("CLUSTER INFO"))["cluster_state"] != "ok":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["rediss", "rediss+sentinel", "rediss+cluster"])
+def test_messages_pass_with_a_ca_of_ones_own(run, meet, urls, tls, kind):
+    async def scenario():
+        rooms = Groups(f"{urls[kind]}?ssl_ca_certs={tls.cafile}")
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+            if "cluster" not in kind:  # redis-py leaves an encrypted connection to a node open, which Python warns of
+                await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+                assert await peer.message() == "from a thread"
+        await rooms.close()
+        strangers = Groups(urls[kind], timeout=0.5)
+        with pytest.raises(BrokerError, match=r"was not sent.*certificate verify failed"):
+            await strangers.publish("lobby", "x")
+        await strangers.close()
+
+    run(scenario())
