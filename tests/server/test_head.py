@@ -95,6 +95,7 @@ def test_keep_alive(data, keep_alive):
         (post(b"Content-Length: 1", b"Content-Length: 2"), 400),
         (post(b"Content-Length: 1", b"Transfer-Encoding: chunked"), 400),
         (post(b"Transfer-Encoding: chunked", body=b"zz\r\n"), 400),
+        (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
     ],
 )
 def test_malformed(data, status, step):
