@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from duck.contrib.websockets import Compression, WebSocketView
+from duck.contrib.websockets.client import WebSocketClient
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.settings import BY_NAME, SETTINGS
 from duck.http.request import HttpRequest
@@ -265,3 +266,32 @@ def test_attributes_are_set_and_deleted_as_ever():
         view.fixed = 6
     with pytest.raises(AttributeError):
         del view.nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PING_INTERVALL", "PING_INTERVAL is the name of the setting"),
+        ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS is the name of the setting"),
+        ("on_recieve", "on_receive is the name of the hook"),
+        ("on_closed", "on_close is the name of the hook"),
+    ],
+)
+@pytest.mark.parametrize("base", [WebSocketView, WebSocketClient])
+def test_a_misspelt_setting_or_hook_causes_a_warning(base, name, meant):
+    with pytest.warns(RuntimeWarning, match=rf"Chat\.{name} has no effect: {meant}") as warned:
+        type("Chat", (base,), {name: None})
+    assert warned[0].filename == __file__
+
+
+def test_other_attributes_of_a_class_cause_no_warning():
+    class Chat(WebSocketView):
+        MAX_USERS = 5
+        JOIN_TIMEOUT = 10
+
+        def on_message(self, text):
+            pass
+
+    class Room(Chat):
+        MAX_USERS = 6
+        PING_INTERVAL = 5

@@ -4,13 +4,14 @@ Both may change after the class statement, by a decorator, a test or a plugin. S
 and again at the first connection after an attribute has changed.
 """
 
+import warnings
 from operator import is_
 from typing import Any
 
 from .codec import type_version
 from .settings import BY_NAME, SETTINGS
 
-__all__ = ["STEPS", "WATCHED", "Definition"]
+__all__ = ["STEPS", "WATCHED", "Definition", "warn_of_misspellings"]
 
 STEPS = (
     "_heartbeat_loop",
@@ -36,9 +37,29 @@ _WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
 
 _ATTRIBUTES = (*STEPS, *BY_NAME)
 
+_HOOKS = tuple(name for name in (*STEPS, "on_receive") if name.startswith("on_"))
+_ALIKE = 0.87  # the similarity of `on_recieve` and `on_receive` is 0.9
+
 
 def _attributes_of(endpoint_class: type) -> tuple[Any, ...]:
     return tuple([getattr(endpoint_class, name, None) for name in _ATTRIBUTES])
+
+
+def warn_of_misspellings(endpoint_class: type) -> None:
+    """Warns of attributes whose names are almost those of a setting or a hook, because they have no effect."""
+    for name in vars(endpoint_class):
+        known = _HOOKS if name.startswith("on_") else tuple(BY_NAME) if name.isupper() else ()
+        if not known or name in known:
+            continue
+        import difflib  # most classes do not need it
+
+        if meant := difflib.get_close_matches(name, known, 1, _ALIKE):
+            warnings.warn(
+                f"{endpoint_class.__name__}.{name} has no effect: {meant[0]} is the name of the"
+                f" {'hook' if known is _HOOKS else 'setting'}",
+                RuntimeWarning,
+                stacklevel=3,  # the class statement
+            )
 
 
 class Definition:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from .codec import SENT, Counters, watching
 from .compression import Compression
-from .definition import WATCHED, Definition
+from .definition import WATCHED, Definition, warn_of_misspellings
 from .extensions import Extension
 from .frame import Frame
 from .logging import logger
@@ -77,6 +77,8 @@ class WebSocketEndpoint:
         super().__init_subclass__(**kwargs)
         inherited: Definition | None = getattr(cls, "_definition", None)
         cls._definition = Definition(cls, cls if inherited is None else inherited.base)
+        if inherited is not None:
+            warn_of_misspellings(cls)
 
     def __init__(self) -> None:
         self.state = State.CLOSED
