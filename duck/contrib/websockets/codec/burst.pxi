@@ -8,10 +8,12 @@ cdef class Burst:
     cdef object loop
     cdef list connections
     cdef long long since
+    cdef long long patience
 
-    def __cinit__(self, loop):
+    def __cinit__(self, loop, patience=CORK_TIME):
         self.loop = _weakref(loop)
         self.connections = []
+        self.patience = patience
 
     def begin(self):
         return self.begins()
@@ -38,7 +40,7 @@ cdef class Burst:
 
     cdef int write_if_old(self) except -1:
         cdef long long now = duck_clock()
-        if now - self.since > CORK_TIME:
+        if now - self.since > self.patience:
             self.since = now
             self.write_all()
         return 0

@@ -27,18 +27,20 @@ class Burst:
 
     Args:
         loop: The event loop of the connections.
+        patience: Milliseconds that frames wait at most, unless a handler blocks the loop.
 
     Attributes:
         gathering: Whether frames wait for the end of the iteration.
     """
 
-    __slots__ = ("_connections", "_loop", "_since", "gathering")
+    __slots__ = ("_connections", "_loop", "_patience", "_since", "gathering")
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, patience: float = CORK_TIME) -> None:
         self.gathering = False
         self._loop = weakref.ref(loop)
         self._connections: list[Connection] = []
         self._since = 0.0
+        self._patience = 0.001 * patience
 
     def begin(self) -> bool:
         """Gathers frames until the loop's next iteration; returns False if the loop does not run."""
@@ -59,9 +61,9 @@ class Burst:
         self.flush()
 
     def flush_if_old(self) -> None:
-        """Writes the frames if the oldest has waited for CORK_TIME."""
+        """Writes the frames if the oldest has waited for too long."""
         now = perf_counter()
-        if now - self._since > 0.001 * CORK_TIME:
+        if now - self._since > self._patience:
             self._since = now
             self.flush()
 
