@@ -127,43 +127,46 @@ class Clock:
                 del self._sleepers[tick]
 
 
-def clock(loop: asyncio.AbstractEventLoop) -> Clock:
-    """Returns the clock of a loop, which must be the running one."""
+class _Shared:
+    """The objects that the connections of one loop share."""
+
+    __slots__ = ("burst", "clock", "done", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self.clock = Clock()
+        self.burst = Burst(loop)
+        self.done: asyncio.Future[None] | None = None
+
+
+def _shared(loop: asyncio.AbstractEventLoop) -> _Shared:
     try:
-        if _local.loop() is loop:
-            found: Clock = _local.clock
+        found: _Shared = _local.shared
+        if found.loop() is loop:
             return found
     except AttributeError:
         pass
-    _local.loop = weakref.ref(loop)
-    _local.clock = made = Clock()
+    _local.shared = made = _Shared(loop)
     return made
+
+
+def clock(loop: asyncio.AbstractEventLoop) -> Clock:
+    """Returns the clock of a loop, which must be the running one."""
+    return _shared(loop).clock
 
 
 def burst(loop: asyncio.AbstractEventLoop) -> Burst:
     """Returns the burst of a loop, which must be the running one."""
-    try:
-        if _local.burst_loop() is loop:
-            found: Burst = _local.burst
-            return found
-    except AttributeError:
-        pass
-    _local.burst_loop = weakref.ref(loop)
-    _local.burst = made = Burst(loop)
-    return made
+    return _shared(loop).burst
 
 
 def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
     """Returns a completed future of a loop; all callers share it."""
-    try:
-        found: asyncio.Future[None] = _local.done
-        if found.get_loop() is loop:
-            return found
-    except AttributeError:
-        pass
-    _local.done = made = asyncio.Future[None](loop=loop)
-    made.set_result(None)
-    return made
+    shared = _shared(loop)
+    if shared.done is None:
+        shared.done = asyncio.Future[None](loop=loop)
+        shared.done.set_result(None)
+    return shared.done
 
 
 def threads() -> "ThreadPoolExecutor":
