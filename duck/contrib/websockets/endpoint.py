@@ -367,7 +367,7 @@ class WebSocketEndpoint:
 
         Raises:
             RuntimeError: `on_handshake` of a view has not ended.
-            TypeError: The code is no int, or the reason is no str.
+            TypeError: The code is not an int, or the reason is not a str.
             ValueError: The code is not one of those (RFC 6455, section 7.4), or the reason cannot be encoded as UTF-8.
         """
         check_close(code, reason)
