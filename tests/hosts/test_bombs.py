@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from duck.contrib.websockets import Frame, OpCode, PerMessageDeflate
-from duck.contrib.websockets.sansio.connection import parse_close
+from duck.contrib.websockets.sansio.payloads import parse_close
 
 from ..support.handshake import upgrade
 

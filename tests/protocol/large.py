@@ -10,7 +10,7 @@ from duck.contrib.websockets import (
     PerMessageDeflate,
     WebSocketView,
 )
-from duck.contrib.websockets.sansio.connection import parse_close
+from duck.contrib.websockets.sansio.payloads import parse_close
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 MIB = 2**20

@@ -11,7 +11,7 @@ from duck.contrib.websockets import (
     OpCode,
 )
 from duck.contrib.websockets.protocol import decoding, sender
-from duck.contrib.websockets.sansio.connection import parse_close
+from duck.contrib.websockets.sansio.payloads import parse_close
 
 from ..support.views import Recorder
 from .large import LARGE, MIB, OFFER, Client, Echo, broken, compressed, far_end, text

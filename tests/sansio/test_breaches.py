@@ -3,7 +3,8 @@
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, OpCode, PayloadTooBig, ProtocolError
-from duck.contrib.websockets.sansio.connection import Connection, parse_close
+from duck.contrib.websockets.sansio.connection import Connection
+from duck.contrib.websockets.sansio.payloads import parse_close
 
 from ..support.frames import MASK, frame, header, taken
 

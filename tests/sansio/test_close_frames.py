@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, ProtocolError
-from duck.contrib.websockets.sansio.connection import Connection, check_close, parse_close
+from duck.contrib.websockets.sansio.connection import Connection
+from duck.contrib.websockets.sansio.payloads import check_close, parse_close
 
 from ..support.frames import close, frame, taken
 

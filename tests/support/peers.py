@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate
-from duck.contrib.websockets.sansio.connection import parse_close
+from duck.contrib.websockets.sansio.payloads import parse_close
 
 from .handshake import upgrade
 from .tls import Tls

@@ -20,7 +20,8 @@ from .protocol.pending import hop
 from .protocol.prepared import Prepared
 from .protocol.protocol import ConnectionProtocol
 from .protocol.sender import Data
-from .sansio.connection import Connection, check_close
+from .sansio.connection import Connection
+from .sansio.payloads import check_close
 from .settings import BY_NAME, CHANGEABLE
 
 __all__ = ["State", "WebSocketEndpoint"]

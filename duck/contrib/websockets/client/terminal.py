@@ -20,7 +20,7 @@ from ..exceptions import ConnectionClosed, HandshakeFailed
 from ..frame import Frame
 from ..logging import printable
 from ..opcodes import OpCode
-from ..sansio.connection import parse_close
+from ..sansio.payloads import parse_close
 from .client import WebSocketClient
 from .options import add_connection_options, connection_options, explain
 

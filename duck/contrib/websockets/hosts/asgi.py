@@ -25,7 +25,8 @@ from ..logging import label, logger
 from ..opcodes import CloseCode, OpCode
 from ..protocol.transports import VirtualTransport
 from ..sansio import handshake
-from ..sansio.connection import Connection, check_close, parse_close
+from ..sansio.connection import Connection
+from ..sansio.payloads import check_close, parse_close
 
 __all__ = [
     "EXTENSION",

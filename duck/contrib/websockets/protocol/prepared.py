@@ -9,7 +9,7 @@ from .. import codec
 from ..extensions import PerMessageDeflate
 from ..logging import logger
 from ..opcodes import OpCode
-from ..sansio.connection import check_text
+from ..sansio.payloads import check_text
 
 __all__ = ["Data", "Member", "Prepared", "broadcast", "encode", "send_to_all"]
 

@@ -17,7 +17,8 @@ from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
-from ..sansio.connection import Connection, check_close
+from ..sansio.connection import Connection
+from ..sansio.payloads import check_close
 from . import stepping
 from .closing import Closing
 from .endpoint import Endpoint

@@ -19,7 +19,8 @@ from ..codec import MESSAGE_COST, ReceiveBuffer
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
-from ..sansio.connection import Connection, check_text
+from ..sansio.connection import Connection
+from ..sansio.payloads import check_text
 from .endpoint import Settings
 from .loop import threads
 from .pending import Owner as HopOwner

@@ -1,0 +1,69 @@
+"""Payloads with rules of their own: of close frames (RFC 6455, section 5.5.1) and of text messages (section 8.1)."""
+
+from .. import codec
+from ..exceptions import ProtocolError
+from ..opcodes import CloseCode
+
+__all__ = ["check_close", "check_text", "close_payload", "parse_close"]
+
+_NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
+
+
+def _may_be_sent(code: int) -> bool:
+    return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code <= 4999
+
+
+def check_close(code: int, reason: str = "") -> None:
+    """Checks the content of a close frame, before the connection changes (sections 5.5.1 and 7.4).
+
+    Raises:
+        TypeError: The code is not an int, or the reason is not a str.
+        ValueError: A close frame must not contain the code, or the reason has lone surrogates.
+    """
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an int, not {code!r}")
+    if not _may_be_sent(code):
+        raise ValueError(f"close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close frame is a str, not {reason!r}")
+    reason.encode()
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Returns code and reason of a close frame (section 5.5.1); code 1005 if it has none.
+
+    Raises:
+        ProtocolError: The payload is one byte, the code may not be sent, or the reason is not UTF-8 (1007).
+    """
+    if not payload:
+        return CloseCode.NO_STATUS_RCVD, ""
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or not _may_be_sent(code):
+        raise ProtocolError("invalid close code")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("close reason is not UTF-8", CloseCode.INVALID_DATA) from None
+
+
+def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
+    """Raises ValueError for invalid UTF-8, which must not be sent in a text message (section 8.1).
+
+    Args:
+        payload: The payload of the message, or of a fragment.
+        state: The result for the previous fragment; 0 for the first.
+        fin: Whether the payload ends the message.
+
+    Returns:
+        The state for the next fragment, which may begin inside a character.
+    """
+    state = codec.utf8_state(payload, state)
+    if state and (fin or state == codec.UTF8_REJECT):
+        raise ValueError(codec.NOT_TEXT)
+    return state
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """Returns the payload of a close frame; a reason that is too long is cut at a character (section 5.5)."""
+    cut = reason.encode()[:123]
+    return code.to_bytes(2) + cut.decode(errors="ignore").encode()
