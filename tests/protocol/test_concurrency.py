@@ -132,7 +132,7 @@ def test_on_open_counts_as_a_handler(run, connect):
 
 
 def test_replies_to_one_read_leave_in_one_write(connect, tls, monkeypatch):
-    """In one write for all of them ("corking"); counted where writes can be, on asyncio's transport for TLS."""
+    """In one write, and one more in 8 ms ("corking"); counted where writes can be, on asyncio's transport for TLS."""
     writes = []
     write = asyncio.sslproto._SSLProtocolTransport.write
 
@@ -151,10 +151,11 @@ def test_replies_to_one_read_leave_in_one_write(connect, tls, monkeypatch):
         async with asyncio.timeout(10), connect(View, tls=tls) as session:
             for _ in range(3):
                 writes.clear()
+                begin = time.perf_counter()
                 session.peer.send(*["x"] * 100)
                 for _ in range(100):
                     assert await session.peer.message() == "x"
-                assert len(writes) == 1
+                assert 1 <= len(writes) <= 1 + (time.perf_counter() - begin) / 0.008
 
     asyncio.run(scenario())
 

@@ -198,8 +198,12 @@ cdef class HotPath:
         self.write_out()
 
     cdef inline int flush_if_old(self) except -1:
-        if self.writer.size and duck_clock() - self.corked_since > CORK_TIME:
-            self.write_out()
+        cdef long long now
+        if self.writer.size:
+            now = duck_clock()
+            if now - self.corked_since > CORK_TIME:
+                self.write_out()
+                self.corked_since = now
         if self.burst is not None and self.burst.gathering:
             self.burst.write_if_old()
         return 0

@@ -213,8 +213,9 @@ class HotPath:
 
     def flush_if_old(self) -> None:
         """Writes the gathered frames, and those of a burst, if the oldest has waited for too long."""
-        if self.writer.size and perf_counter() - self._corked_since > 0.001 * CORK_TIME:
+        if self.writer.size and (now := perf_counter()) - self._corked_since > 0.001 * CORK_TIME:
             self.flush()
+            self._corked_since = now
         if self.burst is not None and self.burst.gathering:
             self.burst.flush_if_old()
 
