@@ -21,6 +21,22 @@ class Moved(BrokerError):
     """Another node of the cluster serves the channel now, or will soon; the command has not been executed."""
 
 
+class _Command:
+    """A command in the queue.
+
+    Attributes:
+        has_left: Whether it has been taken into a pipeline, so that its outcome is unknown until it is answered.
+    """
+
+    __slots__ = ("answer", "has_left", "size", "words")
+
+    def __init__(self, words: tuple[Any, ...], size: int, answer: "asyncio.Future[Any]") -> None:
+        self.words = words
+        self.size = size
+        self.answer = answer
+        self.has_left = False
+
+
 class Publisher:
     """The publishing connection. Messages published while a pipeline is under way leave with the next one.
 
@@ -35,7 +51,7 @@ class Publisher:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._queue: deque[tuple[tuple[Any, ...], int, asyncio.Future[Any]]] = deque()
+        self._queue: deque[_Command] = deque()
         self._size = 0  # bytes of the queue
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -67,19 +83,19 @@ class Publisher:
         loop = asyncio.get_running_loop()
         if deadline is None:
             deadline = loop.time() + self._server.timeout
-        future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((command, size, future))
+        entry = _Command(command, size, loop.create_future())
+        self._queue.append(entry)
         self._size += size
         self._wake.set()
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         try:
             async with asyncio.timeout_at(deadline):
-                return await future
+                return await entry.answer
         except TimeoutError:
             reason = self._error or f"no answer in {self._server.timeout} s"
-            waits = any(entry[2] is future for entry in self._queue)  # it is skipped, because the future is cancelled
-            raise (not_sent if waits else uncertain)(label, reason) from self._error
+            # One that has not left is skipped from now on, because its future is cancelled.
+            raise (uncertain if entry.has_left else not_sent)(label, reason) from self._error
 
     async def _execute_alone(self, command: tuple[Any, ...]) -> Any:
         """Executes a command of a `finally` at the end of the loop, which has ended our task, and ends later ones."""
@@ -122,8 +138,8 @@ class Publisher:
             self._fail_all()
 
     def _fail_all(self) -> None:
-        for _, _, future in self._queue:
-            _settle_with(future, not_sent(self._server.label, "the connection has been closed"))
+        for entry in self._queue:
+            _settle_with(entry.answer, not_sent(self._server.label, "the connection has been closed"))
         self._queue.clear()
         self._size = 0
 
@@ -148,12 +164,13 @@ class Publisher:
             futures = []
             size = 0
             while self._queue and size < _BATCH:
-                command, cost, future = self._queue.popleft()
-                self._size -= cost
-                if not future.done():  # its publisher may have given up
-                    commands.append(command)
-                    futures.append(future)
-                    size += cost
+                entry = self._queue.popleft()
+                self._size -= entry.size
+                if not entry.answer.done():  # its publisher may have given up
+                    entry.has_left = True
+                    commands.append(entry.words)
+                    futures.append(entry.answer)
+                    size += entry.size
             if not commands:
                 continue
             try:
@@ -190,8 +207,8 @@ class Publisher:
             raise demoted
 
     def _drop_given_up(self) -> None:
-        self._queue = deque(entry for entry in self._queue if not entry[2].done())
-        self._size = sum(cost for _, cost, _ in self._queue)
+        self._queue = deque(entry for entry in self._queue if not entry.answer.done())
+        self._size = sum(entry.size for entry in self._queue)
         if not self._queue:
             self._wake.clear()
 
