@@ -100,6 +100,27 @@ def test_broadcasts_to_few_are_written_at_once(run, codec, members):
     run(scenario())
 
 
+def test_bursts_begin_again_after_many_lone_broadcasts(run, codec, members):
+    async def scenario():
+        everyone = members()
+        for _ in range(100):
+            fan_out(codec, everyone, "lone")
+            await asyncio.sleep(0)
+        for _ in range(codec.BURST_PAUSE + 1):
+            for member in everyone:
+                member._protocol.writes.clear()
+            fan_out(codec, everyone, "a", "b")
+            if writes_of(everyone) == [frames("a")]:
+                break
+            await asyncio.sleep(0)
+        else:
+            pytest.fail("no burst has begun")
+        await asyncio.sleep(0)
+        assert writes_of(everyone) == [frames("a"), frames("b")]
+
+    run(scenario())
+
+
 def test_nothing_waits_for_a_loop_that_does_not_run(codec, members):
     loop = asyncio.new_event_loop()
     everyone = members(loop=loop)

@@ -9,6 +9,8 @@ cdef class Burst:
     cdef list connections
     cdef long long since
     cdef long long patience
+    cdef int pause  # broadcasts to skip after a burst that has gathered nothing
+    cdef int to_skip
 
     def __cinit__(self, loop, patience=CORK_TIME):
         self.loop = _weakref(loop)
@@ -28,11 +30,23 @@ cdef class Burst:
             self.gathering = True
         return self.gathering
 
+    def begin_after_broadcast(self):
+        self.begin_sometimes()
+
+    cdef int begin_sometimes(self) except -1:
+        if self.to_skip:
+            self.to_skip -= 1
+        else:
+            self.begins()
+        return 0
+
     def add(self, connection):
         self.connections.append(connection)
 
     def end(self):
         self.gathering = False
+        self.pause = 0 if self.connections else min(2 * self.pause + 1, BURST_PAUSE)
+        self.to_skip = self.pause
         self.write_all()
 
     def flush_if_old(self):

@@ -2,15 +2,16 @@
 
 A connection gathers its own replies while it handles a read. A `Burst` gathers the messages to all other connections:
 the broadcasts of a busy chat, and what one connection forwards to another. The system call of each write is most of its
-cost. A lone message is written at once. More are expected behind a broadcast to many, and in a read with several
-messages. Then frames wait in their writers, and each connection has one write in the loop's next iteration.
+cost. A lone message is written at once. More are expected in a read with several messages, and behind a broadcast to
+many, unless the last bursts have gathered nothing. Then frames wait in their writers, and each connection has one write
+in the loop's next iteration.
 """
 
 import weakref
 from time import perf_counter
 from typing import Any, Protocol
 
-from .numbers import CORK_TIME
+from .numbers import BURST_PAUSE, CORK_TIME
 
 __all__ = ["Burst"]
 
@@ -33,7 +34,7 @@ class Burst:
         gathering: Whether frames wait for the end of the iteration.
     """
 
-    __slots__ = ("_connections", "_loop", "_patience", "_since", "gathering")
+    __slots__ = ("_connections", "_loop", "_patience", "_pause", "_since", "_to_skip", "gathering")
 
     def __init__(self, loop: Any, patience: float = CORK_TIME) -> None:
         self.gathering = False
@@ -41,6 +42,8 @@ class Burst:
         self._connections: list[Connection] = []
         self._since = 0.0
         self._patience = 0.001 * patience
+        self._pause = 0  # broadcasts to skip after a burst that has gathered nothing
+        self._to_skip = 0
 
     def begin(self) -> bool:
         """Gathers frames until the loop's next iteration; returns False if the loop does not run."""
@@ -51,6 +54,13 @@ class Burst:
             self.gathering = True
         return self.gathering
 
+    def begin_after_broadcast(self) -> None:
+        """Gathers the frames behind a broadcast, less and less often while no other follows it in its iteration."""
+        if self._to_skip:
+            self._to_skip -= 1
+        else:
+            self.begin()
+
     def add(self, connection: Connection) -> None:
         """Adds a connection, whose writer is about to take the first frame."""
         self._connections.append(connection)
@@ -58,6 +68,8 @@ class Burst:
     def end(self) -> None:
         """Stops gathering, and writes the frames."""
         self.gathering = False
+        self._pause = 0 if self._connections else min(2 * self._pause + 1, BURST_PAUSE)
+        self._to_skip = self._pause
         self.flush()
 
     def flush_if_old(self) -> None:

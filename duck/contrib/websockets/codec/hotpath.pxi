@@ -304,14 +304,14 @@ cdef class HotPath:
         return 0
 
     cdef inline Py_ssize_t most_waiting(self, Py_ssize_t size) except -1:
-        cdef Burst burst
         if self.corked or self.writes_paused:
             return CORK_LIMIT
-        burst = self.burst
-        if burst is None or not burst.gathering or size >= BURST_LIMIT or self.flushing or self.broken or self.lost:
+        if self.burst is None or not self.burst.gathering:
+            return 0
+        if size >= BURST_LIMIT or self.flushing or self.broken or self.lost:
             return 0
         if self.writer.size == 0:
-            burst.connections.append(self)
+            self.burst.connections.append(self)
         return BURST_LIMIT
 
     def pace(self):
@@ -454,7 +454,8 @@ def fan_out(members, message):
                         ):
                             protocol.put_prepared(message, frame, size, compressed)
                             taken += 1
-                            burst = protocol.burst
+                            if burst is not protocol.burst:
+                                burst = protocol.burst
                             continue
                 rest.append(member)
         except Exception:
@@ -463,7 +464,7 @@ def fan_out(members, message):
         if burst.gathering:
             burst.write_if_old()
         elif taken >= BURST_MEMBERS:
-            burst.begins()
+            burst.begin_sometimes()
     return taken, rest
 
 

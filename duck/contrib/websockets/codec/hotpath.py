@@ -421,5 +421,5 @@ def fan_out(members: Iterable[Any], message: Any) -> tuple[int, list[Any]]:
         if burst.gathering:
             burst.flush_if_old()
         elif taken >= BURST_MEMBERS:
-            burst.begin()
+            burst.begin_after_broadcast()
     return taken, rest

@@ -31,6 +31,7 @@ cdef enum:
     CORK_TIME = 8
     BURST_LIMIT = 65536
     BURST_MEMBERS = 16
+    BURST_PAUSE = 31
     MASK_BATCH = 64
     INBOX_BATCH = 64
     SEND_CREDIT = 65536
@@ -65,6 +66,7 @@ globals().update(  # not `cpdef enum`, whose numbers Cython 3 leaks
     CORK_TIME=CORK_TIME,
     BURST_LIMIT=BURST_LIMIT,
     BURST_MEMBERS=BURST_MEMBERS,
+    BURST_PAUSE=BURST_PAUSE,
     MASK_BATCH=MASK_BATCH,
     INBOX_BATCH=INBOX_BATCH,
     SEND_CREDIT=SEND_CREDIT,

@@ -5,6 +5,7 @@ from typing import Final
 __all__ = [
     "BURST_LIMIT",
     "BURST_MEMBERS",
+    "BURST_PAUSE",
     "CONTROL",
     "CORK_LIMIT",
     "CORK_TIME",
@@ -94,6 +95,8 @@ BURST_LIMIT: Final = 65536
 """Bytes of a burst that may wait for one connection."""
 BURST_MEMBERS: Final = 16
 """Receivers of a broadcast from which a burst begins. With fewer, its callback may cost more than it saves."""
+BURST_PAUSE: Final = 31
+"""Broadcasts without a burst behind them, at most, after bursts that have gathered nothing."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256
