@@ -11,7 +11,7 @@ from ..exceptions import BrokerError
 __all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "not_sent", "refused", "uncertain"]
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
-_LAST = 1.0  # seconds for the last commands of a loop
+_LAST = 1.0  # seconds for the last commands of a loop, and for the end of a connection
 
 
 class Server:
@@ -88,7 +88,10 @@ class Backoff:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Any]:
-    """Yields a connected redis-py connection, and closes it at the end."""
+    """Yields a connected redis-py connection, and closes it at the end.
+
+    The end of TLS takes an answer of the server. A loop that is closed before it would leave the connection open.
+    """
     deadline = asyncio.get_running_loop().time() + server.timeout
     async with asyncio.timeout_at(deadline):
         connection = (await server.located()).new_connection()
@@ -99,7 +102,8 @@ async def connected(server: Server) -> AsyncIterator[Any]:
         yield connection
     finally:
         with suppress(*errors()):
-            await connection.disconnect(nowait=True)
+            async with asyncio.timeout(_LAST):
+                await connection.disconnect()
 
 
 async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
