@@ -50,7 +50,7 @@ def measure(
 
     Returns:
         `value` in the workload's unit; the client's processor time for each message or connect, `server_us`; and the
-        shares of a core that the client was busy, `server_cpu`, and everything else on the two cores, `others_cpu`.
+        shares of a core that the client was busy, `server_cpu`, and everything else on the cores of both, `others_cpu`.
 
     Raises:
         LoadError: The client has failed.

@@ -35,7 +35,7 @@ def measure(
     Returns:
         `value` in the workload's unit, and what else there is to know: latencies; the server's processor time for each
         message or whatever is counted, `server_us`; and the shares of a core that the server was busy, `server_cpu`,
-        the load client, `client_cpu`, and everything else on their two cores, `others_cpu`.
+        the load client, `client_cpu`, and everything else on their cores, `others_cpu`.
 
     Raises:
         LoadError: An echo was wrong or did not come, or the like.

@@ -150,6 +150,8 @@ def _sample(
     tls: tuple[str, str] | None,
     measure: Callable[..., Sample],
 ) -> Sample:
+    if workload.one_core:
+        cores = Cores(cores.server, cores.server)
     try:
         return measure(server, workload, cores, seconds=settings.seconds, warmup=settings.warmup, tls=tls)
     except (LoadError, ServerError) as error:

@@ -29,6 +29,8 @@ class Workload:
         text: Whether messages are text, mostly ASCII; else they are binary.
         tls: Whether connections are encrypted.
         deflate: Whether messages are compressed; they are JSON then.
+        one_core: Whether both sides run on one core. Sides that take turns do not wait for the kernel to wake a
+            sleeping core then, which takes longer than a message.
     """
 
     name: str
@@ -39,10 +41,15 @@ class Workload:
     text: bool = False
     tls: bool = False
     deflate: bool = False
+    one_core: bool = False
 
     @property
     def title(self) -> str:
         """The description."""
+        return self._load + (", on one core" if self.one_core else "")
+
+    @property
+    def _load(self) -> str:
         if self.mode == "connect":
             return f"handshakes and closes, {self.connections} at a time"
         if self.mode == "receive":
@@ -95,6 +102,7 @@ def _bytes(size: int) -> str:
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload("ping"),
+    Workload("ping-one-core", one_core=True),
     Workload("pipeline", depth=64),
     Workload("c100", connections=100),
     Workload("c1000", connections=1000),
@@ -124,6 +132,12 @@ WORKLOADS: tuple[Workload, ...] = (
 )
 
 CLIENT_WORKLOADS: tuple[Workload, ...] = (
+    Workload("ping-one-core", one_core=True),
+    Workload("depth64-one-core", depth=64, one_core=True),
+    Workload("1k-one-core", size=1024, one_core=True),
+    Workload("1m-one-core", size=1024 * 1024, one_core=True),
+    Workload("receive-one-core", "receive", size=200, one_core=True),
+    Workload("connect-one-core", "connect", one_core=True),
     Workload("ping"),
     Workload("depth64", depth=64),
     Workload("1k", size=1024),

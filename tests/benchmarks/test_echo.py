@@ -89,7 +89,7 @@ def test_measures_duck_and_the_floor(tmp_path):
     importlib.util.find_spec("duck.contrib.websockets._speedups") is None, reason="the codec is not compiled"
 )
 def test_measures_clients(tmp_path):
-    names = ["depth64", "receive", "connect"]
+    names = ["depth64", "receive", "connect-one-core"]
     done = benchmark(
         *("--quick", "--seconds", "0.1", "--clients", "duck,duck-hooks,floor", "--baseline", "floor"),
         *("--workloads", ",".join(names), "--out", str(tmp_path)),
