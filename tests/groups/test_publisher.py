@@ -1,12 +1,148 @@
-"""The publisher of a Redis server that is away, step by step."""
+"""Publishing to a Redis server: its errors, its queue, and what has been published for certain."""
 
 import asyncio
 
 import pytest
+from redis import Redis
 
-from duck.contrib.websockets.groups import BrokerError
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher
 from duck.contrib.websockets.groups.redis_publisher import Publisher
 from duck.contrib.websockets.groups.redis_server import Server
+
+KIB = 2**10
+
+
+def test_publishes_that_come_together_leave_in_few_pipelines(run, shared_redis, meet):
+    async def scenario():
+        rooms = Groups(shared_redis.url, prefix="pipelines:")
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await rooms.publish("lobby", "first")
+            with Redis(port=shared_redis.port) as admin:
+                before = admin.info("stats")["total_reads_processed"]
+                await asyncio.gather(*(rooms.publish("lobby", f"{number}") for number in range(500)))
+                assert admin.info("stats")["total_reads_processed"] - before < 50
+            assert await peer.message() == "first"
+            assert [await peer.message() for _ in range(500)] == [str(number) for number in range(500)]
+
+    run(scenario())
+
+
+def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url)
+        await rooms.publish("lobby", "one")
+        own_redis.kill()
+        own_redis.start()
+        await asyncio.sleep(1.1)
+        await rooms.publish("lobby", "two")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
+    monkeypatch.setattr(redis_publisher.Publisher, "QUEUE_LIMIT", 64 * KIB)
+
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=3)
+        tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(BrokerError, match=r"not sent.* bytes wait"):
+            await rooms.publish("lobby", "x" * 10 * KIB)
+        own_redis.start()
+        assert await asyncio.gather(*tasks) == [None] * 6
+        await rooms.publish("lobby", "again")
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_publisher_that_gives_up_has_not_published(run, own_redis, meet):
+    async def scenario():
+        rooms = Groups(own_redis.url)
+        task = asyncio.ensure_future(rooms.publish("lobby", "never"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        own_redis.start()
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+        await rooms.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/main", "redis+cluster://127.0.0.1:1"]
+)
+def test_publish_sync_where_no_server_is(url):
+    rooms = Groups(url, timeout=0.3)
+    with pytest.raises(BrokerError, match=r"^a message was not sent to Redis at \S+: [^<]*$") as caught:
+        rooms.publish_sync("lobby", "to nobody")
+    assert caught.value.not_published
+
+
+def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
+    """The error has the server's words for a missing right, a wrong key, no memory and a replica."""
+
+    def refused(words, history=0):
+        async def scenario():
+            rooms = Groups(url, timeout=5, history=history)
+            with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
+                await rooms.publish("lobby", "hello")
+            await rooms.close()
+
+        run(scenario())
+        rooms = Groups(url, timeout=5, history=history)
+        with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
+            rooms.publish_sync("lobby", "hello")
+        rooms._broker.close_sync()
+
+    async def demoted(admin):
+        """The next message goes by another connection: the name of the server may lead to the new master by then."""
+        rooms = Groups(url, history=5)
+        with pytest.raises(BrokerError, match="read only replica"):
+            await rooms.publish("lobby", "hello")
+        connected = admin.info("stats")["total_connections_received"]
+        admin.replicaof("NO", "ONE")
+        assert await rooms.publish("lobby", "hello")
+        assert admin.info("stats")["total_connections_received"] == connected + 1
+        await rooms.close()
+
+    own_redis.start()
+    url = own_redis.url
+    with Redis(port=own_redis.port) as admin:
+        admin.acl_setuser("reader", enabled=True, passwords=["+x"], commands=["+@all", "-publish"], keys=["*"])
+        url = own_redis.url.replace("//", "//reader:x@")
+        refused("permission")
+        refused("(can't run this command|no permissions to run the 'publish' command)", history=5)  # Redis, Valkey
+        assert admin.xlen("{duck:lobby}:history") == 0
+        url = own_redis.url
+        admin.set("{duck:lobby}:history", "text")
+        refused("wrong kind of value", history=5)
+        admin.flushall()
+        admin.config_set("maxmemory", 1)
+        refused("maxmemory", history=5)
+        admin.config_set("maxmemory", 0)
+        admin.replicaof("127.0.0.1", 1)
+        refused("read only replica", history=5)
+        run(demoted(admin))
+
+
+def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
+    async def scenario():
+        rooms = Groups(own_redis.url, timeout=5)
+        await rooms.publish("lobby", "hello")
+        with Redis(port=own_redis.port) as admin:
+            # Connected clients stay authenticated as the default user until the user loses its rights.
+            admin.acl_setuser("default", enabled=True, passwords=["+x"], commands=["-publish"])
+        results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
+        assert all("has refused a message" in str(result) for result in results)
+        await rooms.close()
+
+    own_redis.start()
+    run(scenario())
 
 
 def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monkeypatch):

@@ -1,4 +1,4 @@
-"""Groups on a real Redis server: the commands to it, and its absence."""
+"""Groups on a real Redis server: its connections and subscriptions, its absence, and several processes."""
 
 import asyncio
 import random
@@ -25,44 +25,6 @@ class Told(WebSocketView):
 
     async def on_gap(self, group):
         await self.send(f"gap in {group}")
-
-
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("http://localhost", "not a scheme"),
-        ("localhost:6379", "not a scheme"),
-        ("redis://", "no host"),
-        ("redis://localhost:none", "Port"),
-        ("redis://localhost:99999", "[Pp]ort"),
-        ("redis://localhost/zero", "number of a database"),
-        ("redis://localhost?nonsense=1", "nonsense"),
-        ("unix://", "path of a socket"),
-        ("redis+sentinel://localhost", "lacks the name of the master"),
-        ("redis+sentinel://localhost,/main", "lacks a host"),
-        ("redis+sentinel://localhost:none/main", "Port"),
-        ("redis+sentinel://localhost/main/zero", "number of a database"),
-        ("redis+sentinel://localhost/main?nonsense=1", "nonsense"),
-    ],
-)
-def test_an_invalid_url_is_refused(url, words):
-    pytest.importorskip("redis")
-    with pytest.raises(ValueError, match=words):
-        Groups(url)
-
-
-@pytest.mark.parametrize("url", ["redis://me:secret@localhost/0", "redis+sentinel://me:secret@localhost/main"])
-def test_errors_do_not_contain_passwords(url):
-    pytest.importorskip("redis")
-    with pytest.raises(ValueError, match="nonsense") as caught:
-        Groups(f"{url}?nonsense=1&sentinel_password=secret")
-    assert "secret" not in str(caught.value)
-
-
-def test_without_redis_py_an_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    with pytest.raises(ImportError, match=r"duck-websockets\[redis\]"):
-        Groups("redis://localhost")
 
 
 async def command(server, *words):
@@ -97,20 +59,6 @@ def test_two_connections_for_a_process_and_one_subscription_for_a_group(run, sha
             assert (await statistics(shared_redis))["connected_clients"] == before + 2
         while await command(shared_redis, "PUBSUB", "CHANNELS", "few:*"):
             pass
-
-    run(scenario())
-
-
-def test_publishes_that_come_together_leave_in_few_pipelines(run, shared_redis, meet):
-    async def scenario():
-        rooms = Groups(shared_redis.url, prefix="pipelines:")
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await rooms.publish("lobby", "first")
-            before = (await statistics(shared_redis))["total_reads_processed"]
-            await asyncio.gather(*(rooms.publish("lobby", f"{number}") for number in range(500)))
-            assert (await statistics(shared_redis))["total_reads_processed"] - before < 50
-            assert await peer.message() == "first"
-            assert [await peer.message() for _ in range(500)] == [str(number) for number in range(500)]
 
     run(scenario())
 
@@ -200,20 +148,6 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
     run(scenario())
 
 
-def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url)
-        await rooms.publish("lobby", "one")
-        own_redis.kill()
-        own_redis.start()
-        await asyncio.sleep(1.1)
-        await rooms.publish("lobby", "two")
-        await rooms.close()
-
-    run(scenario())
-
-
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
     """A handler waits for at most the timeout."""
     monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.1)
@@ -248,38 +182,6 @@ def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
                     is_published = True
             while await peer.message() != "after":
                 pass
-        await rooms.close()
-
-    run(scenario())
-
-
-def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
-    monkeypatch.setattr(redis_publisher.Publisher, "QUEUE_LIMIT", 64 * KIB)
-
-    async def scenario():
-        rooms = Groups(own_redis.url, timeout=3)
-        tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
-        await asyncio.sleep(0)
-        with pytest.raises(BrokerError, match=r"not sent.* bytes wait"):
-            await rooms.publish("lobby", "x" * 10 * KIB)
-        own_redis.start()
-        assert await asyncio.gather(*tasks) == [None] * 6
-        await rooms.publish("lobby", "again")
-        await rooms.close()
-
-    run(scenario())
-
-
-def test_a_publisher_that_gives_up_has_not_published(run, own_redis, meet):
-    async def scenario():
-        rooms = Groups(own_redis.url)
-        task = asyncio.ensure_future(rooms.publish("lobby", "never"))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        own_redis.start()
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
         await rooms.close()
 
     run(scenario())
@@ -438,78 +340,6 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
 
     with member_processes(own_redis, "processes:") as servers:
         run(scenario(servers))
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/main", "redis+cluster://127.0.0.1:1"]
-)
-def test_publish_sync_where_no_server_is(url):
-    rooms = Groups(url, timeout=0.3)
-    with pytest.raises(BrokerError, match=r"^a message was not sent to Redis at \S+: [^<]*$") as caught:
-        rooms.publish_sync("lobby", "to nobody")
-    assert caught.value.not_published
-
-
-def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
-    """The error has the server's words for a missing right, a wrong key, no memory and a replica."""
-
-    def refused(words, history=0):
-        async def scenario():
-            rooms = Groups(url, timeout=5, history=history)
-            with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
-                await rooms.publish("lobby", "hello")
-            await rooms.close()
-
-        run(scenario())
-        rooms = Groups(url, timeout=5, history=history)
-        with pytest.raises(BrokerError, match=f"has refused a message: .*{words}"):
-            rooms.publish_sync("lobby", "hello")
-        rooms._broker.close_sync()
-
-    async def demoted(admin):
-        """The next message goes by another connection: the name of the server may lead to the new master by then."""
-        rooms = Groups(url, history=5)
-        with pytest.raises(BrokerError, match="read only replica"):
-            await rooms.publish("lobby", "hello")
-        connected = admin.info("stats")["total_connections_received"]
-        admin.replicaof("NO", "ONE")
-        assert await rooms.publish("lobby", "hello")
-        assert admin.info("stats")["total_connections_received"] == connected + 1
-        await rooms.close()
-
-    own_redis.start()
-    url = own_redis.url
-    with Redis(port=own_redis.port) as admin:
-        admin.acl_setuser("reader", enabled=True, passwords=["+x"], commands=["+@all", "-publish"], keys=["*"])
-        url = own_redis.url.replace("//", "//reader:x@")
-        refused("permission")
-        refused("(can't run this command|no permissions to run the 'publish' command)", history=5)  # Redis, Valkey
-        assert admin.xlen("{duck:lobby}:history") == 0
-        url = own_redis.url
-        admin.set("{duck:lobby}:history", "text")
-        refused("wrong kind of value", history=5)
-        admin.flushall()
-        admin.config_set("maxmemory", 1)
-        refused("maxmemory", history=5)
-        admin.config_set("maxmemory", 0)
-        admin.replicaof("127.0.0.1", 1)
-        refused("read only replica", history=5)
-        run(demoted(admin))
-
-
-def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
-    async def scenario():
-        rooms = Groups(own_redis.url, timeout=5)
-        await rooms.publish("lobby", "hello")
-        with Redis(port=own_redis.port) as admin:
-            # Connected clients stay authenticated as the default user until the user loses its rights.
-            admin.acl_setuser("default", enabled=True, passwords=["+x"], commands=["-publish"])
-        results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
-        assert all("has refused a message" in str(result) for result in results)
-        await rooms.close()
-
-    own_redis.start()
-    run(scenario())
 
 
 @pytest.mark.parametrize("delay", [0, 0.001])

@@ -22,7 +22,7 @@ class Connection:
     async def connect(self):
         pass
 
-    async def disconnect(self, nowait):
+    async def disconnect(self):
         pass
 
     def pack_commands(self, commands):

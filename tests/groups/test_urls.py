@@ -1,0 +1,45 @@
+"""The URLs of brokers."""
+
+import sys
+
+import pytest
+
+from duck.contrib.websockets.groups import Groups
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://localhost", "not a scheme"),
+        ("localhost:6379", "not a scheme"),
+        ("redis://", "no host"),
+        ("redis://localhost:none", "Port"),
+        ("redis://localhost:99999", "[Pp]ort"),
+        ("redis://localhost/zero", "number of a database"),
+        ("redis://localhost?nonsense=1", "nonsense"),
+        ("unix://", "path of a socket"),
+        ("redis+sentinel://localhost", "lacks the name of the master"),
+        ("redis+sentinel://localhost,/main", "lacks a host"),
+        ("redis+sentinel://localhost:none/main", "Port"),
+        ("redis+sentinel://localhost/main/zero", "number of a database"),
+        ("redis+sentinel://localhost/main?nonsense=1", "nonsense"),
+    ],
+)
+def test_an_invalid_url_is_refused(url, words):
+    pytest.importorskip("redis")
+    with pytest.raises(ValueError, match=words):
+        Groups(url)
+
+
+@pytest.mark.parametrize("url", ["redis://me:secret@localhost/0", "redis+sentinel://me:secret@localhost/main"])
+def test_errors_do_not_contain_passwords(url):
+    pytest.importorskip("redis")
+    with pytest.raises(ValueError, match="nonsense") as caught:
+        Groups(f"{url}?nonsense=1&sentinel_password=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_without_redis_py_an_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ImportError, match=r"duck-websockets\[redis\]"):
+        Groups("redis://localhost")
