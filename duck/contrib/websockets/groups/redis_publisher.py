@@ -78,7 +78,8 @@ class Publisher:
             raise not_sent(label, "the groups have been closed")
         if self._queue and self._size + size > self.QUEUE_LIMIT:
             raise not_sent(label, f"{self._size} bytes wait for it; publish less, or try again later")
-        if self._task is not None and self._task.done() and _is_being_cancelled():
+        task = self._task
+        if task is not None and (task.done() or task.cancelling()) and _is_being_cancelled():
             return await self._execute_alone(command)
         loop = asyncio.get_running_loop()
         if deadline is None:
