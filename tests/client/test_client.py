@@ -56,6 +56,11 @@ def test_messages(run, serving):
             assert await ws.recv() == "in parts"
             await ws.send_json({"a": 1})
             assert await ws.recv() == '{"a": 1}'
+            await ws.send_json([{"a": 1.5}])
+            assert await ws.recv_json(timeout=5) == [{"a": 1.5}]
+            await ws.send_binary(b"\xff")
+            with pytest.raises(ValueError, match="utf-8"):
+                await ws.recv_json()
             for number in range(50):
                 await ws.send(str(number))
             await ws.send("close")

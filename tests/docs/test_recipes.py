@@ -1,7 +1,6 @@
 """The recipes, and the client in a browser, at work."""
 
 import asyncio
-import json
 import shutil
 import subprocess
 from contextlib import suppress
@@ -20,7 +19,7 @@ NODE = [shutil.which("node"), "--experimental-websocket"]  # needless from Node 
 
 def test_the_clock_ticks_until_the_connection_ends(execute):
     with memory(execute(block("class Clock"))["Clock"], loop_factory=VirtualTimeLoop) as ws:
-        first, second = (json.loads(ws.recv())["time"] for _ in range(2))
+        first, second = (ws.recv_json()["time"] for _ in range(2))
         view = ws.view
     assert first <= second
     assert view.ticking.done()
@@ -55,7 +54,7 @@ def test_messages_of_several_types(execute):
             ("[]", {"error": "unknown message"}),
         ]:
             ws.send(message)
-            assert json.loads(ws.recv()) == answer
+            assert ws.recv_json() == answer
         ws.send("quack")
         with pytest.raises(ConnectionClosed, match="1007 not JSON"):
             ws.recv()

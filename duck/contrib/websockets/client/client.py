@@ -372,6 +372,16 @@ class ClientConnection(WebSocketClient):
             return self._recv_whole(timeout)
         return self._inbox.next(timeout)
 
+    async def recv_json(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+        """Returns the next message decoded from JSON; see `recv`.
+
+        Raises:
+            ValueError: The message is not JSON. It has been removed from the queue, and the connection stays open.
+        """
+        import json  # slow to import for a client of bytes
+
+        return json.loads(await self.recv(timeout))
+
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
         """Returns the next message as soon as it begins, to be read part by part while it is received.
 
