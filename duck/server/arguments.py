@@ -298,7 +298,10 @@ _seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
 def _host(text: str) -> str | None:
     if not text:
         raise argparse.ArgumentTypeError("give an address or a name, or * for every interface")
-    return None if text == "*" else text.removeprefix("[").removesuffix("]")
+    name = text.removeprefix("[").removesuffix("]")
+    if "/" in name or (name.count(":") == 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host: give its address or name alone, and use --port")
+    return None if text == "*" else name
 
 
 def _path(text: str) -> str:

@@ -23,7 +23,7 @@ from .loops import LOOPS, LoopError, loop_factory
 from .routes import HealthPathError
 from .runner import run_options
 from .signals import outlast_signals
-from .stdio import open_standard_files
+from .stdio import drop_output, open_standard_files
 from .supervisor import WorkerError, WorkersUnavailableError, supervise
 from .systemd import passed_by_systemd
 from .target import TargetError, load
@@ -46,19 +46,19 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments; None for those of the process.
 
     Returns:
-        The exit status: 0, 1 after a failure of the application's lifespan, or 2 for an impossible request.
+        The exit status: 0; 1 after a failure of the application's lifespan or of the output; 2 for an impossible
+        request; 130 after SIGINT, unless the server has begun to start.
     """
+    open_standard_files()
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "serve":
-            open_standard_files()
             _serve(arguments)
             outlast_signals()
             return 0
-        if arguments.command in _CLIENTS:
-            return _run_client(arguments)
-        info: Any = importlib.import_module("duck.contrib.websockets.__main__")
-        return info.main() or 0
+        return _print_results(arguments)
+    except KeyboardInterrupt:  # for example during the import of an application
+        return 130
     except (TargetError, UsageError, LogConfigError, LoopError, ExpositionError, HealthPathError) as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
@@ -85,12 +85,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _run_client(arguments: argparse.Namespace) -> int:
-    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
-        try:
-            return runner.run(_CLIENTS[arguments.command](arguments))
-        except KeyboardInterrupt:
-            return 130
+def _print_results(arguments: argparse.Namespace) -> int:
+    """Runs a command whose purpose is its output, and ends it where nobody takes the output any more."""
+    try:
+        if arguments.command in _CLIENTS:
+            with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+                return runner.run(_CLIENTS[arguments.command](arguments))
+        info: Any = importlib.import_module("duck.contrib.websockets.__main__")
+        status: int = info.main()
+        sys.stdout.flush()
+    except OSError as error:
+        drop_output()
+        if not isinstance(error, BrokenPipeError):
+            print(f"duck: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return status
 
 
 def _serve(arguments: argparse.Namespace) -> None:

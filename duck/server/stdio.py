@@ -3,7 +3,7 @@
 import os
 import sys
 
-__all__ = ["announce", "open_standard_files"]
+__all__ = ["announce", "drop_output", "open_standard_files"]
 
 
 def open_standard_files() -> None:
@@ -13,11 +13,13 @@ def open_standard_files() -> None:
     """
     if os.name != "posix":
         return
-    for file in range(3):
+    for file, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(file)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
+        if getattr(sys, name) is None:  # the interpreter has found it closed
+            setattr(sys, name, open(file, mode, closefd=False))  # noqa: SIM115
 
 
 def announce(line: str) -> None:
@@ -25,6 +27,11 @@ def announce(line: str) -> None:
     try:
         print(line, flush=True)
     except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())  # Python flushes its buffer once more at the exit
-        os.close(null)
+        drop_output()
+
+
+def drop_output() -> None:
+    """Discards what stdout still has, because Python writes its buffer once more at the exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

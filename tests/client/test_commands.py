@@ -5,6 +5,7 @@ import asyncio
 import io
 import os
 import re
+import subprocess
 import sys
 import threading
 
@@ -13,6 +14,8 @@ import pytest
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import bench, terminal
 from duck.server.cli import main
+
+from ..support.commands import command, environment
 
 
 class Echo(WebSocketView):
@@ -177,6 +180,34 @@ def test_invalid_options_are_refused(options, capsys):
     with pytest.raises(SystemExit):
         main(options.split())
     assert "is not a " in capsys.readouterr().err
+
+
+NO_SPACE = "cannot write the output: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+def test_an_output_that_takes_nothing_ends_the_command_with_one_line():
+    """A reader that has gone, and a full disk."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for output, words in ((writer, ""), (os.open("/dev/full", os.O_WRONLY), f"duck: {NO_SPACE}")):
+        with open(output, "wb") as stdout:
+            result = subprocess.run(
+                command("info"), env=environment(), stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (result.returncode, result.stderr) == (1, words)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+def test_a_full_output_of_a_client(run, serving, monkeypatch, capsys):
+    async def scenario():
+        async with serving(Echo) as server:
+            assert await terminal.run(parse(terminal, server), Lines(threading.Event())) == 1
+
+    with open("/dev/full", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        run(scenario())
+    assert capsys.readouterr().err.endswith(NO_SPACE)
 
 
 def test_no_server(capsys):

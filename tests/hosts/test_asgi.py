@@ -239,6 +239,12 @@ def test_another_scope(run):
     run(scenario())
 
 
+def test_a_class_in_place_of_its_application():
+    """Servers call a class with the scope, and the object with the rest, as the first version of ASGI had it."""
+    with pytest.raises(TypeError, match=r"serve Echo\.as_asgi\(\)"):
+        Echo({"type": "websocket"})(None, None)
+
+
 class Talker(Echo):
     """Pings, or sends fragments."""
 

@@ -52,6 +52,14 @@ def test_standard_files_that_are_closed(folder):
     )
 
 
+def test_clients_whose_standard_files_are_closed(folder):
+    """A closed input is an empty one."""
+    with Process(folder, "echo.py", "--port", 0) as process:
+        words = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *command("connect", process.address)]
+        result = subprocess.run(words, env=environment(), stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_an_output_without_a_reader(folder):
     reader, writer = os.pipe()
     os.close(reader)
@@ -233,6 +241,21 @@ def test_a_lifespan_that_fails(folder):
     assert (result.returncode, result.stdout) == (1, "begun\n")
     assert 'failing.py", line' in result.stderr
     assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
+
+
+def test_an_interrupt_while_the_application_is_imported(folder):
+    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
+    with subprocess.Popen(
+        command("serve", "slow.py"),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.returncode == 130
 
 
 def test_a_signal_while_the_lifespan_starts(folder):

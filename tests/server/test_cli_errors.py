@@ -131,6 +131,8 @@ def test_no_command(folder):
         (("serve", "echo.py", "--port", "abc"), "argument --port: 'abc' is not a port, 0 to 65535; see"),
         (("serve", "echo.py", "--port", "65536"), "'65536' is not a port, 0 to 65535"),
         (("serve", "echo.py", "--host", ""), "give an address or a name, or * for every interface"),
+        (("serve", "echo.py", "--host", "localhost:9000"), "'localhost:9000' is not a host: give its address or name"),
+        (("serve", "echo.py", "--host", "ws://localhost"), "'ws://localhost' is not a host"),
         (("serve", "echo.py", "--health-path", "/%41"), "'/%41' is not a path, such as /healthz"),
         (("serve", "echo.py", "--uds-mode", "999"), "'999' is not a mode in octal, such as 660"),
         (("serve", "echo.py", "--fd", "-1"), "'-1' is not a file descriptor"),

@@ -98,6 +98,22 @@ def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
     assert getattr(view, name) is getattr(WebSocketView, name)
 
 
+def test_a_hook_that_cannot_be_called_is_refused(run, serving, dial, log):
+    """To leave a hook out is to have none; the connection failed at a depth where nothing named the hook."""
+    words = r"^Chat\.on_receive is None, which cannot be called: define it as a method, or leave it out"
+    with pytest.raises(TypeError, match=words):
+        type("Chat", (WebSocketView,), {"on_receive": None})
+
+    class Chat(Recorder):
+        pass
+
+    with pytest.raises(TypeError, match=r"^Chat\.on_close is 5, which"):
+        Chat(HttpRequest()).on_close = 5
+    refused(run, serving, dial, Chat, lambda: setattr(Chat, "on_receive", None))
+    (entry,) = log()
+    assert "Chat.on_receive is None" in entry.message
+
+
 def test_a_wrong_value_of_a_mixin_is_refused_where_the_class_is_made():
     class Mixin:
         PING_INTERVAL = "20"

@@ -11,7 +11,7 @@ from typing import Any
 from .codec import type_version
 from .settings import BY_NAME, SETTINGS
 
-__all__ = ["STEPS", "WATCHED", "Definition", "warn_of_misspellings"]
+__all__ = ["STEPS", "WATCHED", "Definition", "check_method", "warn_of_misspellings"]
 
 STEPS = (
     "_heartbeat_loop",
@@ -35,9 +35,10 @@ WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
 _WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
 """Steps that handle whole messages, so a class cannot override both one of them and `on_stream`."""
 
-_ATTRIBUTES = (*STEPS, *BY_NAME)
+_METHODS = (*STEPS, "on_receive")
+_ATTRIBUTES = (*_METHODS, *BY_NAME)
 
-_HOOKS = tuple(name for name in (*STEPS, "on_receive") if name.startswith("on_"))
+_HOOKS = tuple(name for name in _METHODS if name.startswith("on_"))
 _ALIKE = 0.87  # the similarity of `on_recieve` and `on_receive` is 0.9
 
 
@@ -62,6 +63,16 @@ def warn_of_misspellings(endpoint_class: type) -> None:
             )
 
 
+def check_method(owner: str, name: str, value: object) -> None:
+    """Checks the value of a hook or of another step.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+    if not (callable(value) or hasattr(type(value), "__get__")):
+        raise TypeError(f"{owner}.{name} is {value!r}, which cannot be called: define it as a method, or leave it out")
+
+
 class Definition:
     """The result of examining a class.
 
@@ -76,7 +87,7 @@ class Definition:
         version: The `type_version` of the examined class; None if the class must be compared each time.
 
     Raises:
-        TypeError, ValueError: A setting is invalid. The message names it and a valid value.
+        TypeError, ValueError: A setting is invalid, or a step cannot be called. The message names it and a valid value.
     """
 
     __slots__ = ("_attributes", "base", "computed", "overridden", "version")
@@ -92,6 +103,9 @@ class Definition:
                 computed.append(setting.name)
             else:
                 setting.check(endpoint_class.__name__, value)
+        for name in _METHODS:
+            if hasattr(endpoint_class, name):
+                check_method(endpoint_class.__name__, name, getattr(endpoint_class, name))
         self.overridden = frozenset(
             name for name in STEPS if getattr(endpoint_class, name, None) is not getattr(base, name, None)
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from .codec import SENT, Counters, watching
 from .compression import Compression
-from .definition import WATCHED, Definition, warn_of_misspellings
+from .definition import WATCHED, Definition, check_method, warn_of_misspellings
 from .extensions import Extension
 from .frame import Frame
 from .logging import logger
@@ -93,12 +93,13 @@ class WebSocketEndpoint:
         __setattr__, __delattr__ = watching(WATCHED)
 
     def _watch(self, name: str, value: object) -> None:
-        """Checks an assigned setting, or notes an assigned step; refuses an assignment that would have no effect."""
+        """Checks an assigned setting or step, and notes a step; refuses an assignment that would have no effect."""
         setting = BY_NAME.get(name)
         if name not in CHANGEABLE and getattr(self, "_protocol", None) is not None:
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once the connection is open; set it in the class or __init__")
         if setting is None:
+            check_method(type(self).__name__, name, value)
             self._own_steps |= {name}
         else:
             setting.check(type(self).__name__, value)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -164,6 +164,11 @@ class WebSocketView(WebSocketEndpoint, View):
         from .hosts.asgi import Application
 
         return Application(cls, kwargs)
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Explains what to give to an ASGI server, which calls a class with a scope, and the object with the rest."""
+        name = type(self).__name__
+        raise TypeError(f"{name} is a class of views, not an ASGI application: serve {name}.as_asgi()")
 
     async def run(self, *_: Any, **__: Any) -> None:
         """Serves the connection from its upgrade request to its end; called by the host."""

@@ -59,7 +59,7 @@ async def run(arguments: argparse.Namespace) -> int:
     try:
         await _open(load, arguments)
         return await _measure(load, arguments, time.perf_counter() - began)
-    except asyncio.CancelledError:
+    except BaseException:  # such as a cancellation, or an output that cannot be written
         load.running = False
         for client in load.clients:
             client.terminate()

@@ -49,7 +49,7 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         lines: The input; None for stdin.
 
     Returns:
-        The exit status: 0 after a normal closure, 1 after another end or a failure to read the input, 2 without a
+        The exit status: 0 after a normal closure, 1 after another end or a failure of the input or output, 2 without a
         connection.
     """
     try:
@@ -72,7 +72,7 @@ class Terminal(WebSocketClient):
     MAX_FRAME_SIZE = 1 << 26
     RECEIVE_TIMEOUT = None
 
-    is_cut = False  # whether reading the input has failed
+    is_cut = False  # whether the input or the output has failed
 
     def begin(self, lines: TextIO) -> None:
         """Reports the connection, and reads lines in a thread, because reading a terminal blocks."""
@@ -86,12 +86,15 @@ class Terminal(WebSocketClient):
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
     def _say(self, words: str) -> None:
-        """Prints a line; closes the connection if the output has no reader any more, as with `| head`."""
+        """Prints a line; closes the connection if the output takes none any more, as with `| head`."""
         try:
             print(words, flush=True)
-        except BrokenPipeError:
+        except OSError as error:
             with open(os.devnull, "wb") as nowhere:  # the interpreter flushes the output again at exit
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                self.is_cut = True
+                print(f"duck: cannot write the output: {error.strerror or error}", file=sys.stderr)
             self.terminate()
 
     def _read(self, lines: TextIO, loop: asyncio.AbstractEventLoop) -> None:
