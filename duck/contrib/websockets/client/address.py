@@ -1,9 +1,9 @@
 """`Address`: the parts of a WebSocket URL that a client needs (RFC 6455, section 3), and the target of a redirect."""
 
 import base64
+import dataclasses
 import re
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 __all__ = ["Address"]
@@ -15,7 +15,8 @@ _PRINTABLE = "".join(map(chr, range(128)))
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
-class Address(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Address:
     """The address of a server.
 
     Attributes:
@@ -48,13 +49,13 @@ class Address(NamedTuple):
             raise TypeError(f"a URL is a str, not {url!r}")
         return _parse(url)
 
-    @property
+    @cached_property  # an address serves many connections
     def netloc(self) -> str:
         """The value of Host."""
         host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host  # no zone: RFC 6874, section 4
         return host if self.port == _PORTS[self.secure] else f"{host}:{self.port}"
 
-    @property
+    @cached_property
     def url(self) -> str:
         """The whole URL, without credentials."""
         return f"{'wss' if self.secure else 'ws'}://{self.netloc}{self.target}"
@@ -68,7 +69,9 @@ class Address(NamedTuple):
 
     def is_same_host(self, other: "Address") -> bool:
         """Whether credentials for this address may be sent to the other."""
-        return (self.host.lower(), self.port, self.secure) == (other.host.lower(), other.port, other.secure)
+        return self is other or (
+            (self.host.lower(), self.port, self.secure) == (other.host.lower(), other.port, other.secure)
+        )
 
     def redirected(self, location: str) -> "Address":
         """Returns the address in the Location of a redirect.
@@ -82,7 +85,7 @@ class Address(NamedTuple):
         if self.secure and not target.secure:
             raise ValueError(f"{location!r} leads from wss to ws, so the connection would not be encrypted any more")
         if target.credentials is None and self.is_same_host(target):
-            target = target._replace(credentials=self.credentials)
+            target = dataclasses.replace(target, credentials=self.credentials)
         return target
 
 
