@@ -1,5 +1,6 @@
 """`ClientHandshake`: each response of a server is agreed to or fails in a way that tells why."""
 
+import gc
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused
 from duck.contrib.websockets.extensions import Extension
 from duck.contrib.websockets.sansio import handshake
 from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ResponseHeaders
-from duck.contrib.websockets.sansio.negotiation import ClientOffer
+from duck.contrib.websockets.sansio.negotiation import TOKEN, ClientOffer
 from duck.http.request import HttpRequest
 
 KEY = bytes(range(16))
@@ -59,6 +60,17 @@ def test_the_request():
 def test_a_request_that_cannot_be_sent(options):
     with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|consists of tokens"):
         begin(**options)
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_only_fields_that_can_be_sent_are_sent(name, value):
+    is_sound = re.fullmatch(TOKEN, name) and re.fullmatch(r"[\t -~\x80-\xff]*", value)
+    if name.lower() in ("connection", "upgrade") or not is_sound:
+        with pytest.raises(ValueError, match=r"cannot be sent|set by the handshake"):
+            begin(headers=[(name, value)])
+    else:
+        line = f"\r\n{name}: {value}\r\n\r\n".encode("latin-1")
+        assert begin(headers=[(name, value)]).request.endswith(line)
 
 
 @pytest.mark.parametrize("target", ["", "chat", "/a b", "/\u00e4", "/\r\n"])
@@ -188,6 +200,29 @@ def test_any_bytes_are_agreed_to_or_fail(data, lines):
         shaken.feed_eof()
     except HandshakeFailed as error:
         assert str(error).isprintable() or error.status == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["A", "a", "b", "B-c"]), st.text(max_size=3))))
+def test_headers_join_the_values_of_a_name(fields):
+    headers = ResponseHeaders(fields)
+    assert headers.fields == tuple(fields)
+    assert list(headers) == list(dict.fromkeys(name.lower() for name, _ in fields))
+    for name in ("a", "A", "b", "b-C", "c"):
+        values = [value for other, value in fields if other.lower() == name.lower()]
+        assert headers.get_all(name) == values
+        assert headers.get(name) == (", ".join(values) if values else None)
+
+
+def test_an_agreement_leaves_no_cycle():
+    shaken = begin()
+    gc.collect()
+    gc.disable()
+    try:
+        agreement = shaken.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" + response())
+        del agreement, shaken
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_headers():

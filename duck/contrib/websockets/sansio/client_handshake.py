@@ -11,17 +11,17 @@ parses it as a whole. Interim responses (100, 103) are skipped. The content of a
 bytes, and becomes part of the exception. `client.dialing` does the I/O.
 """
 
-import base64
 import os
 import re
+from binascii import b2a_base64
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeRefused, InvalidHandshake
 from ..extensions import Extension
 from ..logging import printable
-from .handshake import VERSION, accept_key, reason_phrase
+from .handshake import VERSION, accept_key, has_token, reason_phrase
 from .negotiation import TOKEN, ClientOffer, Offer, format_extension, parse_offers
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ _MOST_QUOTED = 200  # bytes of a refusal's text that are quoted in the error
 _SWITCHING_PROTOCOLS = 101
 _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
+_UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+_VERSION = f"\r\nSec-WebSocket-Version: {VERSION}\r\n"
 _TOKEN = re.compile(TOKEN)
 _TARGET = re.compile(r"/[!-~]*")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -66,17 +68,20 @@ class ResponseHeaders(Mapping[str, str]):
     """
 
     def __init__(self, fields: Fields = ()) -> None:
-        self.fields = tuple(fields)
-        self._values: dict[str, list[str]] = {}
-        for name, value in self.fields:
-            self._values.setdefault(name.lower(), []).append(value)
+        self.fields = fields = tuple(fields)
+        self._values = {name.lower(): value for name, value in fields}  # joined if a name is repeated
+        if len(self._values) < len(fields):
+            values: dict[str, list[str]] = {}
+            for name, value in fields:
+                values.setdefault(name.lower(), []).append(value)
+            self._values = {name: ", ".join(several) for name, several in values.items()}
 
     def __getitem__(self, name: str) -> str:
         """Returns the values of a name, joined by commas (RFC 9110, section 5.3)."""
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return ", ".join(values)
+        try:
+            return self._values[name.lower()]
+        except KeyError:
+            raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -89,7 +94,8 @@ class ResponseHeaders(Mapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Returns each value of a name, in order, for fields such as `Set-Cookie`, which must not be joined."""
-        return [*self._values.get(name.lower(), ())]
+        name = name.lower()
+        return [value for other, value in self.fields if other.lower() == name]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.fields)!r})"
@@ -138,7 +144,7 @@ class ClientHandshake:
         headers: Fields = (),
         key: bytes | None = None,
     ) -> None:
-        self._key = base64.b64encode(os.urandom(16) if key is None else key).decode()
+        self._key = b2a_base64(os.urandom(16) if key is None else key, newline=False).decode()
         self._subprotocols = subprotocols
         self._offers = extensions
         self.request = self._request(target, host, headers)
@@ -148,30 +154,22 @@ class ClientHandshake:
         self._refusal: _Response | None = None
 
     def _request(self, target: str, host: str, headers: Fields) -> bytes:
-        if not _TARGET.fullmatch(target):
-            raise ValueError(f"{target!r} is not a request target: start it with a slash, and percent-encode it")
-        lines = [f"GET {target} HTTP/1.1"]
         names = {name.lower(): name for name, _ in headers}
-        if reserved := _RESERVED.intersection(names):
-            raise ValueError(f"{names[min(reserved)]} is set by the handshake: remove it from the headers")
-        if "host" not in names:
-            lines.append(_line("Host", host))
-        lines += (
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {self._key}",
-            f"Sec-WebSocket-Version: {VERSION}",
-        )
-        for name in self._subprotocols:
-            if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
+        if not _RESERVED.isdisjoint(names):
+            name = names[min(_RESERVED.intersection(names))]
+            raise ValueError(f"{name} is set by the handshake: remove it from the headers")
+        request = _beginning(target, None if "host" in names else host) + self._key + _VERSION
         if self._subprotocols:
-            lines.append(f"Sec-WebSocket-Protocol: {', '.join(self._subprotocols)}")
+            for name in self._subprotocols:
+                if not _TOKEN.fullmatch(name):
+                    raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
+            request += f"Sec-WebSocket-Protocol: {', '.join(self._subprotocols)}\r\n"
         if self._offers:
             offers = [format_extension(name, offer.parameters) for name, offer in self._offers.items()]
-            lines.append(f"Sec-WebSocket-Extensions: {', '.join(offers)}")
-        lines += [_line(name, value) for name, value in headers]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+            request += f"Sec-WebSocket-Extensions: {', '.join(offers)}\r\n"
+        for name, value in headers:
+            request += _line(name, value)
+        return f"{request}\r\n".encode("latin-1")
 
     def feed(self, data: bytes) -> Agreement | None:
         """Parses bytes of the response; returns the agreement, or None while the response is incomplete.
@@ -183,27 +181,30 @@ class ClientHandshake:
         if self._refusal is not None:
             self._refusal.feed(data)
             return None
-        received = self._received
-        searched = max(len(received) - len(_END) + 1, 0)
-        received += data
-        while (end := received.find(_END, searched, MOST_HEAD)) >= 0:
-            head, self._received = bytes(received[: end + len(_END)]), received[end + len(_END) :]
-            received = self._received
+        unread: bytes | bytearray = data
+        searched = 0
+        if self._received:  # the head arrives in several reads
+            unread = self._received
+            searched = max(len(unread) - len(_END) + 1, 0)
+            unread += data
+        while (end := unread.find(_END, searched, MOST_HEAD)) >= 0:
+            head, unread = bytes(unread[: end + len(_END)]), unread[end + len(_END) :]
             searched = 0
             response = _Response(head)
             if response.status == _SWITCHING_PROTOCOLS:
-                self.rest = bytes(received)
-                received.clear()
+                self.rest = bytes(unread)
                 return self._agree(response)
             if response.status >= 200:
                 self._refusal = response
-                response.feed(bytes(received))
+                response.feed(bytes(unread))
                 return None
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 raise InvalidHandshake("too many interim responses", response.status, response.headers)
-        if len(received) >= MOST_HEAD:
+        if len(unread) >= MOST_HEAD:
             raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
+        if unread is not self._received:
+            self._received = bytearray(unread)
         return None
 
     @property
@@ -225,32 +226,27 @@ class ClientHandshake:
 
     def _agree(self, response: "_Response") -> Agreement:
         """Checks the 101 response (section 4.1, the second list)."""
-        headers = response.headers
+        field = response.headers._values.get
         try:
-            if not _has_token(headers.get("upgrade", ""), "websocket"):
+            if not has_token(field("upgrade", ""), "websocket"):
                 raise ValueError("the response has no Upgrade: websocket")
-            if not _has_token(headers.get("connection", ""), "upgrade"):
+            if not has_token(field("connection", ""), "upgrade"):
                 raise ValueError("the response has no Connection: Upgrade")
-            if headers.get("sec-websocket-accept") != accept_key(self._key):
+            if field("sec-websocket-accept") != accept_key(self._key):
                 raise ValueError("Sec-WebSocket-Accept is not the answer to our Sec-WebSocket-Key")
-            return Agreement(self._chosen_subprotocol(headers), self._agreed_extensions(headers), headers)
+            subprotocol = field("sec-websocket-protocol")
+            if subprotocol is not None and subprotocol not in self._subprotocols:
+                raise ValueError(f"the server chose the subprotocol {subprotocol!r}, which was not offered")
+            extensions = field("sec-websocket-extensions")
+            agreed = [] if extensions is None else self._agreed_extensions(extensions)
         except ValueError as error:
-            raise InvalidHandshake(str(error), response.status, headers) from None
+            raise InvalidHandshake(str(error), response.status, response.headers) from None
+        return Agreement(subprotocol, agreed, response.headers)
 
-    def _chosen_subprotocol(self, headers: ResponseHeaders) -> str | None:
-        if "sec-websocket-protocol" not in headers:
-            return None
-        chosen = headers["sec-websocket-protocol"]
-        if chosen not in self._subprotocols:
-            raise ValueError(f"the server chose the subprotocol {chosen!r}, which was not offered")
-        return chosen
-
-    def _agreed_extensions(self, headers: ResponseHeaders) -> list[Extension]:
+    def _agreed_extensions(self, answers: str) -> list[Extension]:
         """Returns the extensions of the response (section 9.1), each of which must match its offer."""
-        if "sec-websocket-extensions" not in headers:
-            return []
         agreed: dict[str, Extension] = {}
-        for name, parameters in parse_offers(headers["sec-websocket-extensions"]):
+        for name, parameters in parse_offers(answers):
             offer = self._offers.get(name)
             if offer is None or name in agreed:
                 raise ValueError(f"the server chose the extension {name!r}, which was not offered")
@@ -292,9 +288,14 @@ class _Response:
                 raise InvalidHandshake(f"the response is not HTTP/1.1: {error}") from None
         self.status = self._parser.get_status_code()
         self.headers = ResponseHeaders(self._fields)
+        if not head.startswith(b"HTTP/1.1 "):
+            self._check_version()
+        if self.status < 200:
+            del self._parser  # it refers to the callbacks of this object, which a cycle would keep
+
+    def _check_version(self) -> None:
         version = self._parser.get_http_version()
-        is_switching = self.status == _SWITCHING_PROTOCOLS
-        if version not in ("1.0", "1.1") or (is_switching and version != "1.1"):
+        if version not in ("1.0", "1.1") or (self.status == _SWITCHING_PROTOCOLS and version != "1.1"):
             raise InvalidHandshake(f"the response is HTTP/{version}, not HTTP/1.1", self.status, self.headers)
 
     def feed(self, data: bytes) -> None:
@@ -341,14 +342,23 @@ def _httptools() -> "tuple[type[httptools.HttpResponseParser], type[Exception], 
     return HttpResponseParser, HttpParserUpgrade, HttpParserError
 
 
+@lru_cache  # most programs connect to few URLs
+def _beginning(target: str, host: str | None) -> str:
+    """Returns a request up to its key; without `host`, the fields of the caller have a Host."""
+    if not _TARGET.fullmatch(target):
+        raise ValueError(f"{target!r} is not a request target: start it with a slash, and percent-encode it")
+    return f"GET {target} HTTP/1.1\r\n{'' if host is None else _line('Host', host)}{_UPGRADE}Sec-WebSocket-Key: "
+
+
 def _line(name: str, value: str) -> str:
     """Returns a header field as a line of the request; raises ValueError if it cannot be sent."""
-    if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+    is_printable = value.isascii() and value.isprintable()  # spares most values the expression
+    if not _is_token(name) or not (is_printable or _VALUE.fullmatch(value)):
         advice = "remove control characters, and percent-encode those beyond Latin-1"
         raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: {advice}")
-    return f"{name}: {value}"
+    return f"{name}: {value}\r\n"
 
 
-def _has_token(value: str, token: str) -> bool:
-    """Whether a comma-separated field value has a member, in any case."""
-    return token in [member.strip(" \t") for member in value.lower().split(",")]
+@lru_cache  # the names of fields are few
+def _is_token(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None

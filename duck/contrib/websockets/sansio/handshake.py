@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "check_field",
     "check_refusal",
+    "has_token",
     "offered_subprotocols",
     "refusal",
     "refusal_fields",
@@ -176,10 +177,10 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
     if request.http_version != "1.1":
         raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
     header = request.headers.get
-    if not _has_token(header("upgrade", ""), "websocket"):
+    if not has_token(header("upgrade", ""), "websocket"):
         missing = "this is a WebSocket endpoint: missing Upgrade: websocket"
         raise HandshakeError(426, missing, _UPGRADE, fields=("Upgrade",))
-    if not _has_token(header("connection", ""), "upgrade"):
+    if not has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
     # The new protocol would begin behind the body (RFC 9110, section 7.8), which is not read here.
     if getattr(request.headers, "announce_body", True) and _has_body(header):  # other hosts' headers lack the flag
@@ -287,7 +288,7 @@ def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") 
     return response if head_only else response + body
 
 
-def _has_token(value: str, token: str) -> bool:
+def has_token(value: str, token: str) -> bool:
     """Whether a comma-separated field value has a member, in any case."""
     value = value.lower()
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
