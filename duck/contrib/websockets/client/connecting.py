@@ -15,6 +15,8 @@ __all__ = ["Connecting", "connect"]
 
 C = TypeVar("C", bound=ClientConnection)
 
+_RECONNECT = Reconnect()
+
 
 class Connecting(Generic[C]):
     """A connection to be opened by `async with` or `await`. Subclasses create it."""
@@ -88,7 +90,8 @@ class connect(Connecting[ClientConnection]):
             options["headers"] = pairs_of(options["headers"])
         if not (reconnect is None or isinstance(reconnect, Reconnect)):
             raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
-        self._attempts = _Attempts(url, options, reconnect or Reconnect())
+        self._reconnect = reconnect or _RECONNECT
+        self._attempts: _Attempts | None = None  # of a loop
         self._series: AsyncGenerator[ReconnectingConnection] | None = None
 
     def _make(self) -> ClientConnection:
@@ -100,6 +103,8 @@ class connect(Connecting[ClientConnection]):
         return self
 
     async def __anext__(self) -> ReconnectingConnection:
+        if self._attempts is None:
+            self._attempts = _Attempts(self._url, self._options, self._reconnect)
         if self._series is None:
             self._series = self._attempts.connections()
         try:
