@@ -7,6 +7,7 @@ import re
 import ssl
 import string
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_an_address(url, address, netloc):
     found = Address.parse(url)
     assert found == Address(*address)
     assert found.netloc == netloc
-    assert Address.parse(found.url) == found._replace(credentials=None, host=found.host.partition("%")[0])
+    assert Address.parse(found.url) == replace(found, credentials=None, host=found.host.partition("%")[0])
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,9 @@ class WebSocketClient(WebSocketEndpoint):
         for name, value in options.items():
             if (setting := _SETTINGS.get(name)) is not None:
                 setattr(self, setting, value)
-            elif name in Route.__dataclass_fields__:
-                route[name] = value
             else:
-                raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
-        self._route = Route(**route)
+                route[name] = value
+        self._route = Route(route)
 
     def _check_class(self) -> None:
         """Checks the class again if it has changed since the last check, as a view does."""
@@ -213,17 +211,16 @@ class WebSocketClient(WebSocketEndpoint):
         deadline = asyncio.timeout(self.OPEN_TIMEOUT)
         try:
             async with deadline:
-                dialed = await dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
+                opening, agreement, address = await dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
         except TimeoutError:
             if not deadline.expired():
                 raise
             message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
             raise TimeoutError(message) from None
-        transport, agreement, early, address = dialed
-        if transport.is_closing():
+        if opening.transport.is_closing():
             raise ConnectionClosed
         self.url = address.url
-        self._take(transport, agreement, early)
+        self._take(opening.transport, agreement, opening.handshake.rest)
 
     def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
         """Starts the connection on a transport with a successful handshake."""

@@ -9,9 +9,9 @@ import asyncio
 import re
 import socket
 import ssl as tls
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import NoneType
+from typing import Any
 
 from ..exceptions import HandshakeRefused
 from ..sansio.client_handshake import Agreement, ClientHandshake
@@ -19,7 +19,7 @@ from ..sansio.negotiation import ClientOffer
 from .address import Address
 from .proxies import connect_through, proxy_for
 
-__all__ = ["Dialed", "Opening", "Route", "dial"]
+__all__ = ["Opening", "Route", "dial"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
@@ -48,51 +48,87 @@ def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-@dataclass(slots=True, kw_only=True)  # frozen, it would take four times the instructions
+def _instance(name: str, types: tuple[type, ...], words: str) -> Callable[[Any], Any]:
+    """Returns a check for the instances of some types."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, types):
+            raise TypeError(f"{name} is {words}, not {value!r}")
+        return value
+
+    return check
+
+
+def _cookies(value: Any) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"cookies are a mapping of names to values, not {value!r}")
+    for name, content in value.items():
+        if ";" in f"{name}{content}" or "=" in name:
+            raise ValueError(f"the cookie {name!r}: {content!r} would be misread: percent-encode ; and =")
+    return value
+
+
+def _redirects(value: Any) -> Any:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {value!r}")
+    return value
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "ssl": _instance("ssl", (tls.SSLContext, bool, NoneType), "an ssl.SSLContext, False or None"),
+    "server_hostname": _instance("server_hostname", (str, NoneType), "a str or None"),
+    "unix": _instance("unix", (object,), "a path"),
+    "sock": _instance("sock", (socket.socket, NoneType), "a connected socket.socket"),
+    "proxy": _instance("proxy", (str, bool, NoneType), "a URL, True for the environment's, or None for none"),
+    "headers": pairs_of,
+    "origin": _instance("origin", (str, NoneType), "a str or None"),
+    "cookies": _cookies,
+    "user_agent": _instance("user_agent", (str, NoneType), "a str or None"),
+    "max_redirects": _redirects,
+}
+"""The options of a route, and for each a function that checks a value, and returns it as the route keeps it."""
+
+
 class Route:
-    """The way to a server; `Options` explains each field. It does not change."""
+    """The way to a server; `Options` explains each attribute. It does not change.
+
+    Args:
+        options: The given options, which are checked. The others have the defaults of the class.
+
+    Raises:
+        TypeError: An option is unknown, or has the wrong type.
+        ValueError: An option is out of bounds, or two contradict each other.
+    """
 
     ssl: tls.SSLContext | bool | None = None
     server_hostname: str | None = None
     unix: str | None = None
     sock: socket.socket | None = None
     proxy: str | bool | None = True
-    headers: Headers = ()
+    headers: Sequence[tuple[str, str]] = ()
     origin: str | None = None
-    cookies: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = {}
     user_agent: str | None = "duck-websockets"
     max_redirects: int = 5
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.max_redirects, int) or self.max_redirects < 0:
-            raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {self.max_redirects!r}")
-        self._check_ways()
-        self.headers = pairs = pairs_of(self.headers)
-        for name in ("origin", "user_agent", "server_hostname"):
-            value = getattr(self, name)
-            if not (value is None or isinstance(value, str)):
-                raise TypeError(f"{name} is a str or None, not {value!r}")
-        if self.origin is not None and any(name.lower() == "origin" for name, _ in pairs):
-            raise ValueError("both origin and headers have an Origin: leave one out")
-        if self.cookies == {} or self.cookies is None:
-            return
-        if not isinstance(self.cookies, Mapping):
-            raise TypeError(f"cookies are a mapping of names to values, not {self.cookies!r}")
-        for name, value in self.cookies.items():
-            if ";" in f"{name}{value}" or "=" in name:
-                raise ValueError(f"the cookie {name!r}: {value!r} would be misread: percent-encode ; and =")
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            if name not in _CHECKS:
+                raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
+            setattr(self, name, _CHECKS[name](value))
+        if len(options) > 1:
+            self._check_pairs()
 
-    def _check_ways(self) -> None:
-        if not (self.ssl is None or isinstance(self.ssl, (tls.SSLContext, bool))):
-            raise TypeError(f"ssl is an ssl.SSLContext, False or None, not {self.ssl!r}")
-        if not (self.sock is None or isinstance(self.sock, socket.socket)):
-            raise TypeError(f"sock is a connected socket.socket, not {self.sock!r}")
-        if not (self.proxy is None or isinstance(self.proxy, (str, bool))):
-            raise TypeError(f"proxy is a URL, True for the environment's, or None for none, not {self.proxy!r}")
+    def _check_pairs(self) -> None:
+        """Checks that no options contradict each other."""
         ways = ("unix", self.unix), ("sock", self.sock), ("proxy", isinstance(self.proxy, str) and self.proxy)
         chosen = [name for name, value in ways if value]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are different ways to a server: choose one")
+        if self.origin is not None and any(name.lower() == "origin" for name, _ in self.headers):
+            raise ValueError("both origin and headers have an Origin: leave one out")
 
     def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
         """Returns the header fields of a request.
@@ -101,7 +137,7 @@ class Route:
             address: The address of the request.
             is_first: Whether the host is that of the user's URL, not of a redirect; only then private fields are sent.
         """
-        given = list(pairs_of(self.headers))
+        given = list(self.headers)
         if not is_first:
             given = [(name, value) for name, value in given if name.lower() not in _PERSONAL]
         names = {name.lower() for name, _ in given}
@@ -121,26 +157,13 @@ class Route:
         return fields + given
 
 
-class Dialed(NamedTuple):
-    """A connection with a finished handshake.
-
-    Attributes:
-        transport: The transport, with reading paused.
-        agreement: See `Agreement`.
-        early: The first bytes behind the response.
-        address: The final address.
-    """
-
-    transport: asyncio.Transport
-    agreement: Agreement
-    early: bytes
-    address: Address
-
-
 async def dial(
     address: Address, route: Route, subprotocols: Sequence[str], extensions: Mapping[str, ClientOffer]
-) -> Dialed:
+) -> tuple["Opening", Agreement, Address]:
     """Connects, performs the handshake, and follows redirects.
+
+    Returns:
+        The protocol of the handshake, whose transport has reading paused; the agreement; and the final address.
 
     Raises:
         HandshakeFailed: The server refused, or its response breaks the rules.
@@ -155,10 +178,9 @@ async def dial(
         handshake = ClientHandshake(
             address.target, address.netloc, subprotocols=subprotocols, extensions=extensions, headers=fields
         )
-        opening = await _open(address, route, handshake, route.server_hostname if is_first else None)
+        _, opening = await _connecting(address, route, handshake, route.server_hostname if is_first else None)
         try:
-            agreement = await opening.agreement
-            return Dialed(opening.transport, agreement, handshake.rest, address)
+            return opening, await opening.agreement, address
         except HandshakeRefused as error:
             opening.transport.abort()
             redirects += 1
@@ -185,8 +207,10 @@ def _redirected(address: Address, route: Route, error: HandshakeRefused, redirec
     return address
 
 
-async def _open(address: Address, route: Route, handshake: ClientHandshake, server_hostname: str | None) -> "Opening":
-    """Connects and sends the request; returns the protocol that reads the response."""
+def _connecting(
+    address: Address, route: Route, handshake: ClientHandshake, server_hostname: str | None
+) -> Coroutine[Any, Any, tuple[Any, "Opening"]]:
+    """Connects and sends the request; returns an awaitable of the transport and the protocol."""
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {"ssl": _context(address, route)}
     if address.secure:
@@ -195,22 +219,24 @@ async def _open(address: Address, route: Route, handshake: ClientHandshake, serv
     def opening() -> Opening:
         return Opening(loop, handshake)
 
-    protocol: Opening
     if route.unix is not None:
-        _, protocol = await loop.create_unix_connection(opening, route.unix, **options)
-        return protocol
-    sock = route.sock
+        return loop.create_unix_connection(opening, route.unix, **options)
+    if route.sock is not None:
+        return loop.create_connection(opening, sock=route.sock, **options)
     proxy = proxy_for(address) if route.proxy is True else route.proxy or None
-    if sock is None and proxy is not None:
-        sock = await connect_through(proxy, address)
-    if sock is not None:
-        _, protocol = await loop.create_connection(opening, sock=sock, **options)
-        return protocol
+    if proxy is not None:
+        return _connecting_through(proxy, address, opening, options)
     # uvloop lacks this option. With Python 3.12 and eager tasks it fails, and a cancellation may leave a socket open.
-    if not _DIRECT.search(address.host) and isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory():
+    if isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory() and not _DIRECT.search(address.host):
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
-    _, protocol = await loop.create_connection(opening, address.host, address.port, **options)
-    return protocol
+    return loop.create_connection(opening, address.host, address.port, **options)
+
+
+async def _connecting_through(
+    proxy: str, address: Address, opening: Callable[[], "Opening"], options: dict[str, Any]
+) -> tuple[Any, "Opening"]:
+    sock = await connect_through(proxy, address)
+    return await asyncio.get_running_loop().create_connection(opening, sock=sock, **options)
 
 
 def _context(address: Address, route: Route) -> tls.SSLContext | None:
@@ -232,6 +258,7 @@ class Opening(asyncio.Protocol):
     """The protocol of the opening handshake: it sends the request and reads the response.
 
     Attributes:
+        handshake: The request and the response; its `rest` has the bytes behind the response.
         agreement: The outcome. Reading is paused once the agreement has been received.
     """
 
@@ -239,27 +266,27 @@ class Opening(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handshake: ClientHandshake) -> None:
         self._loop = loop
-        self._handshake = handshake
+        self.handshake = handshake
         self._patience: asyncio.TimerHandle | None = None  # for the content of a refusal
         self.agreement: asyncio.Future[Agreement] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are not instances of asyncio.Transport
-        self.transport.write(self._handshake.request)
+        self.transport.write(self.handshake.request)
 
     def data_received(self, data: bytes) -> None:
         if self.agreement.done():
-            self._handshake.rest += data  # bytes that TLS decrypted before reading was paused
+            self.handshake.rest += data  # bytes that TLS decrypted before reading was paused
             return
         try:
-            agreement = self._handshake.feed(data)
+            agreement = self.handshake.feed(data)
         except Exception as error:  # a user's `ClientOffer.accept` may raise any exception
             self._fail(error)
         else:
             if agreement is not None:
                 self.transport.pause_reading()
                 self.agreement.set_result(agreement)
-            elif self._patience is None and self._handshake.refusal is not None:
+            elif self._patience is None and self.handshake.refusal is not None:
                 self._patience = self._loop.call_later(_REFUSAL_TIMEOUT, self._end, None)
 
     def eof_received(self) -> None:
@@ -276,7 +303,7 @@ class Opening(asyncio.Protocol):
         try:
             if exc is not None:
                 raise exc
-            self._handshake.feed_eof()
+            self.handshake.feed_eof()
         except Exception as error:
             self._fail(error)
 
