@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import copy_context
+from inspect import ismethod
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -463,7 +464,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
-        if not callable(found) or not hasattr(type(self._connection), name):
+        if not ismethod(found) or not hasattr(type(self._connection), name):  # a view is callable too
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
