@@ -108,7 +108,11 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     if not isinstance(pattern, Mapping):
         raise TypeError(f"{pattern!r} is not a route: make it with duck.urls.path()")
     url, handler = pattern["url"], pattern["handler"]
-    if not callable(handler) or (isinstance(handler, type) and not issubclass(handler, View)):
+    if (
+        not callable(handler)
+        or isinstance(handler, View)
+        or (isinstance(handler, type) and not issubclass(handler, View))
+    ):
         raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
     expression, converters = compile_url(url, regex=pattern["regex"])
     check_parameters(url, handler, converters)

@@ -231,8 +231,11 @@ class Server:
                 await self._receive_proxy_header(protocol, sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("%s: the connection has failed at its start: %s", format_address(protocol.address), error)
+            # A client that leaves is no event; one whose TLS does not suit, such as its certificate, is to be found.
+            level = logging.INFO if isinstance(error, tls.SSLError) else logging.DEBUG
+            if logger.isEnabledFor(level):
+                words = "%s: the connection has failed at its start: %s"
+                logger.log(level, words, format_address(protocol.address), error)
             protocol.connection_lost(error)
         except BaseException:
             protocol.connection_lost(None)

@@ -155,7 +155,17 @@ def unreadable_refusal(handshake):
     raise HandshakeError(403, "a lone \ud800")
 
 
+class Unspeakable(HandshakeError):
+    def __str__(self):
+        raise LookupError("a secret")
+
+
+def unspeakable_refusal(handshake):
+    raise Unspeakable(403)
+
+
 FAULTS = {
+    "a secret": unspeakable_refusal,
     "surrogates not allowed": unreadable_refusal,
     "the client offers no subprotocol, not 'v9'": wrong_subprotocol,
     "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": wrong_header,
@@ -184,13 +194,18 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
 
 
 def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, serving, dial, log):
-    class Unspeakable(HandshakeError):
+    class SpeaksOnce(HandshakeError):
+        said = False
+
         def __str__(self):
-            raise LookupError("a secret")
+            if self.said:
+                raise LookupError("a secret")
+            self.said = True
+            return "once"
 
     class View(Told):
         async def on_handshake(self, handshake):
-            raise Unspeakable(403)
+            raise SpeaksOnce(403)
 
     async def scenario():
         async with serving(View) as server, dial(server) as peer:

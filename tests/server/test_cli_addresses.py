@@ -114,6 +114,9 @@ def test_client_certificates(folder, tls):
         assert echo(process.address, ssl=known, server_hostname="localhost") == "hello"
         with pytest.raises((OSError, WebSocketException)):
             echo(process.address, ssl=unknown, server_hostname="localhost")
+        process.process.terminate()
+        _, errors = process.process.communicate(timeout=30)
+    assert "the connection has failed at its start: [SSL: PEER_DID_NOT_RETURN_A_CERTIFICATE]" in errors
     assert "--ssl-ca-certs is of no use without --ssl-certfile" in fails(
         folder, "serve", "echo.py", "--ssl-ca-certs", "ca.pem"
     )

@@ -111,7 +111,10 @@ def test_methods_that_are_not_offered():
         Routes([path("/a", view, methods=["PUT"])])
 
 
-@pytest.mark.parametrize("urlpatterns", [None, 1, "module", view, object, [view], [path("/", None)], [path("/", dict)]])
+@pytest.mark.parametrize(
+    "urlpatterns",
+    [None, 1, "module", view, object, [view], [path("/", None)], [path("/", dict)], [path("/", WebSocketView(None))]],
+)
 def test_invalid_routes_are_refused(urlpatterns):
     with pytest.raises(TypeError):
         Routes(urlpatterns)

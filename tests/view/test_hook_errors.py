@@ -112,6 +112,31 @@ def test_an_error_in_on_close(run, connect, log, error):
     assert entry.error is error
 
 
+def test_no_hook_depends_on_the_repr_of_its_view(run, connect, log):
+    class View(Recorder):
+        def __repr__(self):
+            raise Boom("no repr")
+
+        async def on_handshake(self, handshake):
+            self.events.append("handshake")
+
+        async def on_close(self, frame=None):
+            self.events.append("close")
+            raise Boom("x")
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.close()
+            await session.peer.closing()
+            assert await session.ended() is None
+            assert session.view.events == ["handshake", "open", "close"]
+            assert session.view.state is State.CLOSED
+
+    run(scenario())
+    (entry,) = log()
+    assert "on_close of View" in entry.message
+
+
 def test_a_plain_function_as_on_close_is_named(run, connect, log):
     class View(Recorder):
         def on_close(self, frame=None):

@@ -161,7 +161,7 @@ class Decision:
 
     @property
     def _name(self) -> str:
-        return getattr(self._hook, "__qualname__", repr(self._hook))
+        return stepping.name_of(self._hook)
 
 
 class _Waiting(asyncio.BufferedProtocol):

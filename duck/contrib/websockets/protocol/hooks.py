@@ -123,7 +123,7 @@ class Hooks:
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """Starts a task. Debuggers show it under the name of the hook."""
-        run.__qualname__ = getattr(hook, "__qualname__", repr(hook))
+        run.__qualname__ = stepping.name_of(hook)
         task = stepping.start_task(self._owner.loop, run, context)
         self.tasks += (task,)
         return task

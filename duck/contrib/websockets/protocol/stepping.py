@@ -25,6 +25,7 @@ __all__ = [
     "is_abandoned",
     "iterator",
     "leave_task",
+    "name_of",
     "retrieve",
     "start_task",
     "start_worker",
@@ -120,6 +121,12 @@ def is_abandoned(error: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
     A GeneratorExit while the loop runs was raised by the coroutine itself.
     """
     return isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not loop
+
+
+def name_of(hook: object) -> str:
+    """Returns the name of a hook for a task or the log; not its `repr`, which includes that of the user's view."""
+    name: str = getattr(hook, "__qualname__", None) or type(hook).__qualname__
+    return name
 
 
 def checked(awaitable: Awaitable[object]) -> Awaitable[object]:

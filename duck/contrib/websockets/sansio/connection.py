@@ -236,7 +236,7 @@ class Connection:
         if isinstance(error, (ExtensionError, ProtocolError)):
             try:
                 check_close(error.close_code, str(error))
-            except (TypeError, ValueError) as unsendable:  # a fault of the extension that has raised the error
+            except Exception as unsendable:  # a fault of the extension that has raised the error
                 error = unsendable
             else:
                 # The traceback would keep the decompressed data in memory until the peer closes.

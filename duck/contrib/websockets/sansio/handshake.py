@@ -146,10 +146,11 @@ def check_refusal(error: HandshakeError) -> None:
 
     Raises:
         ValueError: See `check_field`; or the text of the body has lone surrogates.
+        Exception: The `__str__` or the `body` of the error's class has failed.
     """
     for name, value in error.headers:
         check_field(name, value, reserved=_FRAMING)
-    _ = error.body
+    _ = error.body, str(error)
 
 
 def accept_key(key: str) -> str:
