@@ -52,6 +52,7 @@ def test_the_server_imports_only_the_listed_modules_of_the_package():
         "protocol.lingering",
         "protocol.loop",
         "protocol.stepping",
+        "protocol.transports",
         "sansio.origins",
     )
     allowed = {PACKAGE, *(f"{PACKAGE}.{name}" for name in shared)}

@@ -30,6 +30,7 @@ from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
 from duck.contrib.websockets.protocol.stepping import is_abandoned
+from duck.contrib.websockets.protocol.transports import close_transport
 from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
@@ -377,7 +378,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             # With all data sent, a TLS connection waits only for the client's TLS shutdown.
             only_tls = not transport.get_write_buffer_size() and self._server.ssl is not None
             self._set_deadline(limits.linger_timeout if only_tls else limits.keep_alive_timeout)
-            transport.close()
+            close_transport(transport)
 
     def _leave(self) -> None:
         """Releases a lost connection."""

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets.protocol.hooks import Hooks
 
 from ..support.servers import SLOW
 
@@ -51,6 +52,20 @@ def test_many_small_messages_at_once(run, connect, tls):
             session.peer.send(*map(str, range(5000)))
             for i in range(5000):
                 assert await session.peer.message() == str(i)
+
+    run(scenario())
+
+
+def test_a_view_is_terminated_again_while_the_peer_does_not_answer(run, connect, tls, monkeypatch):
+    """A second `close` of asyncio's TLS transport would make `abort` do nothing."""
+    monkeypatch.setattr(Hooks, "FLUSH_TIMEOUT", 0.05)
+
+    async def scenario():
+        async with connect(Echo, tls=tls) as session:
+            session.peer.writer.transport.pause_reading()
+            session.view.terminate()
+            session.view.terminate()
+            await session.ended()
 
     run(scenario())
 

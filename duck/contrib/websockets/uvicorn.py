@@ -40,6 +40,7 @@ from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol import stepping
 from .protocol.lingering import LINGER_TIMEOUT, Lingering
+from .protocol.transports import close_transport
 from .sansio import handshake
 from .sansio.connection import Connection
 from .view import WebSocketView
@@ -285,7 +286,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._session.close(code, reason)
         elif stage is Stage.DENYING:
             self._send_denial(None)
-            self.transport.close()
+            close_transport(self.transport)
 
     @property
     def _is_gone(self) -> bool:

@@ -22,6 +22,7 @@ from ..opcodes import CloseCode, OpCode
 from ..protocol.heartbeat import Heartbeat
 from ..protocol.inbox import Inbox
 from ..protocol.protocol import ConnectionProtocol
+from ..protocol.transports import close_transport
 from ..sansio.connection import Connection
 
 __all__ = ["Accepted", "Event", "Headers", "Host", "Session", "SessionProtocol"]
@@ -306,7 +307,7 @@ class KeepAlive(Heartbeat):
 
     def _give_up(self) -> None:
         super()._give_up()
-        self._owner.transport.close()  # a peer that does not answer a ping is unlikely to answer a close frame
+        close_transport(self._owner.transport)  # a peer that does not answer a ping is unlikely to answer a close frame
 
 
 class SessionProtocol(ConnectionProtocol):

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from ..codec import FIN, ReceiveBuffer
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
-from .transports import NO_BACKLOG, backlog, end_stream
+from .transports import NO_BACKLOG, backlog, close_transport, end_stream
 
 __all__ = ["Closing", "Drain"]
 
@@ -105,7 +105,7 @@ class Closing:
         self._step = _Step.CLOSED
         owner = self._owner
         has_to_wait = owner.fd < 0 or owner.transport.get_write_buffer_size() > 0
-        owner.transport.close()
+        close_transport(owner.transport)
         if has_to_wait and not owner.lost:
             self._wait(min(self._timeout, self.LINGER) / _SAMPLES)
 

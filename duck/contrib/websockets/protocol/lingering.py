@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from .loop import clock, receive_buffer
-from .transports import end_stream
+from .transports import abort_transport, close_transport, end_stream
 
 __all__ = ["LINGER_TIMEOUT", "Lingering"]
 
@@ -56,7 +56,7 @@ class Lingering(asyncio.BufferedProtocol):
         self._buffer = receive_buffer(self._loop)
         self._transport = transport
         self._patience = timeout if patience is None else patience
-        self._lost = lost
+        self._lost: tuple[Callable[[Exception | None], object], ...] = () if lost is None else (lost,)
         self._quiet = True
         self._unsent = transport.get_write_buffer_size()
         self._half_close = transport.can_write_eof()
@@ -68,6 +68,14 @@ class Lingering(asyncio.BufferedProtocol):
             transport.resume_reading()
         self._sleep(timeout if self._half_close else min(timeout, self.QUIET))
 
+    def when_lost(self, callback: Callable[[Exception | None], object]) -> None:
+        """Has one more function called with the argument of `connection_lost`."""
+        self._lost += (callback,)
+
+    def abort(self) -> None:
+        """Ends the wait for the peer."""
+        abort_transport(self._transport)
+
     def _sleep(self, seconds: float) -> None:
         self._tick = clock(self._loop).set(self._loop, self._loop.time() + seconds, self)
 
@@ -78,10 +86,10 @@ class Lingering(asyncio.BufferedProtocol):
         if 0 < self._unsent < before:
             self._deadline = now + self._patience
         if now >= self._deadline:
-            self._transport.abort()
+            self.abort()
             return
         if not self._half_close and self._quiet and not self._unsent:
-            self._transport.close()
+            close_transport(self._transport)
         self._quiet = True
         left = self._deadline - now
         self._sleep(left if self._half_close else min(left, self.QUIET))
@@ -97,6 +105,6 @@ class Lingering(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         clock(self._loop).drop(self._tick, self)
-        if self._lost is not None:
-            self._lost(exc)
-            self._lost = None  # breaks a reference cycle
+        callbacks, self._lost = self._lost, ()  # breaks a reference cycle
+        for callback in callbacks:
+            callback(exc)

@@ -28,7 +28,7 @@ from .inbox import Inbox
 from .phases import Phase
 from .receiving import Receiving
 from .stream_queue import OnStream, StreamQueue
-from .transports import HIGH_WATER, plain_socket
+from .transports import HIGH_WATER, close_transport, plain_socket
 
 __all__ = ["ConnectionProtocol"]
 
@@ -294,7 +294,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.dispatcher.stop()
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
-            self.transport.close()
+            close_transport(self.transport)
             self._begun_closing().abort_in(Hooks.FLUSH_TIMEOUT)
         if self.phase is not Phase.CLOSED:
             self.hooks.cancel()

@@ -23,7 +23,9 @@ __all__ = [
     "NO_BACKLOG",
     "Backlog",
     "VirtualTransport",
+    "abort_transport",
     "backlog",
+    "close_transport",
     "discards",
     "end_stream",
     "plain_socket",
@@ -99,6 +101,27 @@ def discards(transport: asyncio.WriteTransport) -> bool:
     return tls is not None and (
         tls._transport is None or tls._transport.is_closing() or tls._state is not SSLProtocolState.WRAPPED
     )
+
+
+def close_transport(transport: asyncio.Transport) -> None:
+    """Closes a transport, unless it is closing.
+
+    A second `close` of asyncio's TLS transport would detach it from its connection: `abort` does nothing then, so that
+    a peer which does not answer the TLS shutdown would keep the socket.
+    """
+    if not transport.is_closing():
+        transport.close()
+
+
+def abort_transport(transport: asyncio.Transport) -> None:
+    """Aborts a transport, unless it is lost: asyncio's may have released its loop then.
+
+    A plain transport that is closing and has no bytes left is lost, or will be in the next pass of the loop. A TLS
+    transport may still wait for the peer.
+    """
+    is_tls = transport.get_extra_info("sslcontext") is not None
+    if is_tls or not transport.is_closing() or transport.get_write_buffer_size():
+        transport.abort()
 
 
 def end_stream(transport: asyncio.Transport) -> None:
