@@ -15,6 +15,7 @@ from typing import Any
 from duck.contrib.websockets import CloseCode, WebSocketView
 from duck.contrib.websockets.logging import format_address
 from duck.contrib.websockets.metrics import Metrics, Stats
+from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 from duck.urls import path
@@ -184,8 +185,10 @@ class Server:
             await drain(self._work, options.drain, code)
         self.closing = True
         self._stop_accepting()
-        for handshake in self._handshakes:
+        handshakes = list(self._handshakes)
+        for handshake in handshakes:
             handshake.cancel()
+        await asyncio.gather(*handshakes, return_exceptions=True)
         self.hung = await shut_down(self._work, options.shutdown_timeout, code)
 
     def _stop_accepting(self) -> None:
@@ -330,8 +333,7 @@ class Server:
             self._clear_up(view, permit, protocol, None, error)
             return
         if ended is None:
-            # The refused client has time to read the response.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, permit.release)
+            self._linger(view, permit)
             return
         self._work.views[ended] = view
         if isinstance(ended, asyncio.Task):
@@ -351,9 +353,8 @@ class Server:
         elif (error := ended.exception()) is not None:
             logger.error("the view for %r failed", view.request, exc_info=error)
             abort(view)
-        elif not view.initiated_upgrade and view.request.transport and not view.request.transport.is_closing():
-            # `on_handshake` has refused the client, which gets time to read the response.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, permit.release)
+        elif not view.initiated_upgrade:  # `on_handshake` has refused the client
+            self._linger(view, permit)
             return
         permit.release()
 
@@ -411,12 +412,19 @@ class Server:
             self._work.views[closing] = view
             closing.add_done_callback(partial(self._view_ended, permit=permit))
         else:
-            # The client gets time to read its refusal or another answer.
-            asyncio.get_running_loop().call_later(self.limits.linger_timeout, self._drop, view, permit)
+            self._linger(view, permit)
 
-    def _drop(self, view: WebSocketView, permit: Permit) -> None:
-        abort(view)
-        permit.release()
+    def _linger(self, view: WebSocketView, permit: Permit) -> None:
+        """Gives a client time to read its refusal or another answer, and then releases the permit."""
+        transport = view.request.transport
+        assert transport is not None
+        if transport.is_closing():
+            permit.release()
+            return
+        protocol: Any = transport.get_protocol()
+        if not isinstance(protocol, Lingering):  # it is that of an overridden `run`, which has returned
+            protocol = Lingering(transport, self.limits.linger_timeout, lost=protocol.connection_lost)
+        self._work.linger(protocol, permit.release)
 
 
 async def _close(view: WebSocketView) -> None:

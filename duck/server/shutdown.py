@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.logging import label
+from duck.contrib.websockets.protocol.lingering import Lingering
+from duck.contrib.websockets.protocol.transports import abort_transport
 from duck.http.request import HttpRequest
 
 from .http import HttpProtocol
@@ -28,25 +31,41 @@ class Work:
         protocols: The connections that speak HTTP.
         answers: The tasks that answer requests.
         views: The WebSocket views, by the future that ends with their connection.
+        lingering: The connections of views whose clients still read their last response, such as a refusal.
         CANCEL_TIMEOUT: Seconds within which cancelled work must end. Work that takes longer is abandoned.
     """
 
     CANCEL_TIMEOUT = 2.0
 
-    __slots__ = ("_farewells", "_no_protocols", "answers", "protocols", "views")
+    __slots__ = ("_farewells", "_no_connections", "answers", "lingering", "protocols", "views")
 
     def __init__(self) -> None:
         self.protocols: set[HttpProtocol] = set()
         self.answers: dict[asyncio.Task[None], HttpRequest] = {}
         self.views: dict[asyncio.Future[None], WebSocketView] = {}
+        self.lingering: set[Lingering] = set()
         self._farewells: set[asyncio.Task[None]] = set()
-        self._no_protocols = asyncio.Event()
+        self._no_connections = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
         """Removes a connection that is lost, or no longer speaks HTTP."""
         self.protocols.discard(protocol)
-        if not self.protocols:
-            self._no_protocols.set()
+        self._note_connections()
+
+    def linger(self, lingering: Lingering, ended: Callable[[], None]) -> None:
+        """Keeps a connection until it is lost, and then calls a function."""
+
+        def lost(error: Exception | None) -> None:
+            self.lingering.discard(lingering)
+            self._note_connections()
+            ended()
+
+        self.lingering.add(lingering)
+        lingering.when_lost(lost)
+
+    def _note_connections(self) -> None:
+        if not (self.protocols or self.lingering):
+            self._no_connections.set()
 
     async def ended(self, patience: float) -> bool:
         """Waits for the end of all work.
@@ -59,11 +78,11 @@ class Work:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while running := {*self.answers, *self.views}:
+                while running := {*self.answers, *self.views, *self._farewells}:
                     await asyncio.wait(running)
-                while self.protocols:
-                    self._no_protocols.clear()
-                    await self._no_protocols.wait()
+                while self.protocols or self.lingering:
+                    self._no_connections.clear()
+                    await self._no_connections.wait()
             return True
         return False
 
@@ -97,6 +116,8 @@ class Work:
                 view.terminate()
         for protocol in list(self.protocols):
             protocol.abort()
+        for lingering in list(self.lingering):
+            lingering.abort()
 
 
 async def drain(work: Work, seconds: float, code: int) -> None:
@@ -164,6 +185,5 @@ def _give_up(work: Work) -> list[str]:
 def abort(view: WebSocketView) -> None:
     """Drops the connection of a view."""
     transport = view.request.transport
-    # A lost transport must not be aborted: asyncio's may have released its loop.
-    if transport is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
-        transport.abort()
+    if transport is not None:
+        abort_transport(transport)

@@ -13,6 +13,8 @@ from duck.server import Limits, serve
 from duck.server.shutdown import Work
 from duck.urls import path
 
+from ..support.handshake import upgrade
+
 
 class Working(WebSocketView):
     """Begins, and ends when it is let go."""
@@ -162,6 +164,31 @@ def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(r
             with await asyncio.to_thread(get, running.port):
                 await running.close()
                 assert not running._work.protocols
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
+    """It could still read the refusal; what is open when `close` returns would be open when the loop is closed."""
+    limits = Limits(linger_timeout=0.2, keep_alive_timeout=1000)
+
+    def ask(port):
+        client = socket.create_connection(("127.0.0.1", port))
+        if either_tls:
+            client = either_tls.client.wrap_socket(client, server_hostname="localhost")
+        client.sendall(upgrade("/room", without=["Sec-WebSocket-Key"]))
+        assert client.recv(1024).startswith(b"HTTP/1.1 400 ")
+        return client
+
+    async def scenario():
+        async with serving(
+            Working, ssl=either_tls and either_tls.server, limits=limits, shutdown_timeout=1000
+        ) as server:
+            with await asyncio.to_thread(ask, server.port):
+                assert server._limiter.count == 1
+                await server.close()
+                assert server._limiter.count == 0
 
     run(scenario())
 

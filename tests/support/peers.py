@@ -201,7 +201,3 @@ async def dial(
         writer.transport.abort()
         with suppress(OSError):
             await writer.wait_closed()
-        for _ in range(3):
-            # For a refused connection, to which nobody holds, the server's side has to see the end before the loop is
-            # closed; a server of Python 3.11 does not wait for it.
-            await asyncio.sleep(0)
