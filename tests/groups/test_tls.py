@@ -4,18 +4,28 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_server
+from duck.contrib.websockets.groups.redis import RedisBroker
 
 from ..support.redis import RedisServer, Sentinel
 
 
 @pytest.fixture(scope="module")
-def urls(tls, tmp_path_factory):
-    """URLs of each kind; nobody listens without TLS there."""
+def options(tls):
+    """The options of a server that listens for TLS."""
     certificate = ("--tls-cert-file", tls.certfile, "--tls-key-file", tls.keyfile, "--tls-ca-cert-file", tls.cafile)
-    options = (*certificate, "--tls-auth-clients", "no")
+    return (*certificate, "--tls-auth-clients", "no")
+
+
+@pytest.fixture(scope="module")
+def master(options, tmp_path_factory):
+    return RedisServer(tmp_path_factory.mktemp("master"), *options, tls=True)
+
+
+@pytest.fixture(scope="module")
+def urls(master, options, tls, tmp_path_factory):
+    """URLs of each kind; nobody listens without TLS there."""
     bus = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
-    master = RedisServer(tmp_path_factory.mktemp("master"), *options, tls=True)
     node = RedisServer(tmp_path_factory.mktemp("node"), *options, *bus, tls=True)
     sentinel = Sentinel(
         tmp_path_factory.mktemp("sentinel"), "main", master, "", *options, "--tls-replication", "yes", tls=True
@@ -72,3 +82,30 @@ def test_a_server_with_an_unknown_ca_gets_no_messages(urls, kind, cause):
     strangers = Groups(urls[kind], timeout=0.5)
     with pytest.raises(BrokerError, match=rf"was not sent.*{cause}"):
         strangers.publish_sync("lobby", "x")
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["idle", "reading"])
+def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tls, monkeypatch, fails):
+    """redis-py forgets a connection at once whose read is cancelled."""
+    monkeypatch.setattr(redis_server, "_LAST", 0.05)
+
+    async def scenario():
+        lost = asyncio.Event()
+        broker = RedisBroker(f"{urls['rediss']}?ssl_ca_certs={tls.cafile}")
+        async with redis_server.connected(broker.server) as connection:
+            protocol = connection._writer.transport.get_protocol()
+            end = protocol.connection_lost
+            monkeypatch.setattr(protocol, "connection_lost", lambda error: (end(error), lost.set()))
+            master.freeze()
+            if fails:
+                reading = asyncio.create_task(connection.read_response())
+                await asyncio.sleep(0)
+                reading.cancel()
+                await asyncio.wait([reading])
+        async with asyncio.timeout(5):
+            await lost.wait()
+
+    try:
+        run(scenario())
+    finally:
+        master.thaw()

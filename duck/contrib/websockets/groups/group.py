@@ -227,9 +227,7 @@ class Groups:
         self._broker.close_sync()
         hub = self._hubs.pop(asyncio.get_running_loop(), None)
         if hub is not None:
-            hub.groups.clear()
-            hub.names.clear()
-            await hub.connection.close()
+            await hub.close()
 
     def _hub(self, loop: asyncio.AbstractEventLoop) -> Hub:
         hub = self._hubs.get(loop)

@@ -201,6 +201,14 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def close(self) -> None:
+        """Ends all memberships, and the connection to the broker."""
+        self.groups.clear()
+        self.names.clear()
+        await self.connection.close()
+        if self._tasks:  # the end of the connection ends them
+            await asyncio.wait(self._tasks, timeout=self._timeout)
+
     async def leave(self, member: Member, name: str) -> None:
         names = tuple(other for other in self.names.get(member, ()) if other != name)
         if names:

@@ -231,8 +231,7 @@ class _OneServer:
         await self.subscriber.subscribe(channel)
 
     async def close(self) -> None:
-        await self.subscriber.close()
-        await self.publisher.close()
+        await asyncio.gather(self.subscriber.close(), self.publisher.close())
 
 
 class _RedisConnection:

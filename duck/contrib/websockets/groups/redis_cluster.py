@@ -123,9 +123,8 @@ class Cluster:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        for node in self._nodes.values():
-            await node.subscriber.close()
-            await node.publisher.close()
+        ends = [end for node in self._nodes.values() for end in (node.subscriber.close(), node.publisher.close())]
+        await asyncio.gather(*ends)
         self._nodes.clear()
 
     # The slot map

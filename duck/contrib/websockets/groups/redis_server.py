@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ..exceptions import BrokerError
+from ..protocol.transports import abort_transport
 
 __all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "not_sent", "refused", "uncertain"]
 
@@ -88,22 +89,41 @@ class Backoff:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Any]:
-    """Yields a connected redis-py connection, and closes it at the end.
-
-    The end of TLS takes an answer of the server. A loop that is closed before it would leave the connection open.
-    """
+    """Yields a connected redis-py connection, and closes it at the end."""
     deadline = asyncio.get_running_loop().time() + server.timeout
     async with asyncio.timeout_at(deadline):
         connection = (await server.located()).new_connection()
+    writers: list[Any] = []  # redis-py does not wait for the end of the writer of a failed connection
+
+    async def note_writer(connection: Any) -> None:
+        writers.append(connection._writer)
+        await connection.on_connect()
+
+    connection.redis_connect_func = note_writer
     try:
         async with asyncio.timeout_at(deadline):
             await connection.connect()
             await server.check(connection)
         yield connection
     finally:
+        await _disconnect(connection, writers)
+
+
+async def _disconnect(connection: Any, writers: Sequence[Any]) -> None:
+    """Closes a connection, and aborts it if the server does not take part.
+
+    The last bytes leave only if the server reads, and the end of TLS takes an answer of the server. A loop that is
+    closed before would leave the connection open.
+    """
+    try:
         with suppress(*errors()):
             async with asyncio.timeout(_LAST):
                 await connection.disconnect()
+                for writer in writers:
+                    await writer.wait_closed()
+    finally:
+        for writer in writers:
+            abort_transport(writer.transport)
 
 
 async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

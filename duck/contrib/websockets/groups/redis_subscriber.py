@@ -124,6 +124,8 @@ class Subscriber:
             task.cancel()
             await asyncio.wait([task])
             self._end()  # here too, because a task that has not begun ends without its `finally`
+        if self._writing is not None:
+            await asyncio.wait([self._writing])  # the end of the connection ends it
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
@@ -135,7 +137,10 @@ class Subscriber:
                 try:
                     async with connected(self._server) as connection:
                         self._begin(connection)
-                        await self._read(connection)
+                        try:
+                            await self._read(connection)
+                        finally:
+                            self._connection = None  # redis-py would connect again for a command
                 except errors() as error:
                     self._broken(error)
                 await asyncio.sleep(self._backoff.next())
