@@ -86,7 +86,12 @@ class ConnectionLimiter:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.limit = limits.connections if limits.connections is not None else _files()
+        files = _files()
+        self.limit = limits.connections if limits.connections is not None else files
+        if files is not None and self.limit is not None and self.limit > files:
+            # uvloop closes connections without files, and tells nobody.
+            words = "Limits.connections is %d, but the limit of open files allows %d: raise that limit (ulimit -n)"
+            logger.warning(words, self.limit, files)
         self.per_address = limits.connections_per_address
         self.count = 0
         self.shared = Permit(self)

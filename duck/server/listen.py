@@ -158,6 +158,7 @@ def _remove_stale(path: str) -> int:
         return _MODE
     if stat.S_ISSOCK(mode):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a server that hangs may have a full backlog
             if probe.connect_ex(path) == errno.ECONNREFUSED:
                 os.unlink(path)
                 return stat.S_IMODE(mode)

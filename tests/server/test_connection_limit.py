@@ -194,3 +194,13 @@ def test_the_limit_of_open_files_is_the_default():
     limit = ConnectionLimiter(Limits()).limit
     assert limit is None if soft == resource.RLIM_INFINITY else 0 < limit < soft
     assert ConnectionLimiter(Limits()).per_address is None
+
+
+def test_a_limit_above_that_of_open_files_causes_a_warning(caplog):
+    resource = pytest.importorskip("resource")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit of open files")
+    assert ConnectionLimiter(Limits(connections=soft)).limit == soft
+    (record,) = caplog.records
+    assert f"Limits.connections is {soft}, but the limit of open files" in record.getMessage()

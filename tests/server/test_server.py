@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 
 import pytest
 from websockets.asyncio.client import connect as ws_connect
@@ -12,6 +13,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, Server, serve
+from duck.server.listen import UnixListener
 from duck.urls import path
 from duck.views import View
 
@@ -233,6 +235,19 @@ def test_unix_socket_in_use(run, connect, tmp_path):
                 assert (await client.get()).status == 200
 
     run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses connections")
+def test_unix_socket_of_a_server_that_hangs(tmp_path):
+    """A connection would wait for room in its backlog."""
+    place = str(tmp_path / "duck.sock")
+    with socket.socket(socket.AF_UNIX) as hanging, socket.socket(socket.AF_UNIX) as client:
+        hanging.bind(place)
+        hanging.listen(0)
+        client.connect(place)
+        with pytest.raises(OSError) as caught:
+            UnixListener(place)
+    assert caught.value.errno == errno.EADDRINUSE
 
 
 @needs_unix_sockets
