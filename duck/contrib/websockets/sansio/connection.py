@@ -33,8 +33,11 @@ __all__ = ["Connection"]
 _SENDABLE = frozenset(OpCode) - {OpCode.CLOSE}
 _NO_TEXT = -1
 _ANY = builtins.BaseException  # the built-in class; the imported one of the same name hides it
-_OPEN = Outgoing.OPEN  # for use by each message; a look-up in the class takes several times as long
-_CLOSED = Outgoing.CLOSED
+
+# A look-up in the class of an enum, or a comparison of its member with an int, takes several times as long.
+_CLOSE, _PING = int(OpCode.CLOSE), int(OpCode.PING)
+_OPEN, _ENDING, _CLOSED = Outgoing.OPEN, Outgoing.ENDING, Outgoing.CLOSED
+_RECEIVING, _UNANSWERED, _ANSWERED, _FAILED = Incoming.OPEN, Incoming.UNANSWERED, Incoming.CLOSED, Incoming.FAILED
 
 
 class Connection:
@@ -58,13 +61,13 @@ class Connection:
         close_code: The close code: the peer's, else ours; 1006 without a close frame; None before the end.
         close_reason: The reason that belongs to it.
         own_code: The code of our close frame; None before it is sent, or if it answers the peer's.
-        close_received: The close frame of the peer.
         failed: The rule that the peer has broken.
     """
 
     __slots__ = (
         "_breach",
         "_close_frame",
+        "_close_payload",
         "_compressing",
         "_gathered",
         "_max_size",
@@ -72,7 +75,6 @@ class Connection:
         "client",
         "close_code",
         "close_reason",
-        "close_received",
         "deflate",
         "ended",
         "extensions",
@@ -106,11 +108,11 @@ class Connection:
         self.parts = False
         self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()
         self._close_frame: bytes | None = None  # payload of a close frame that has not been answered
+        self._close_payload: bytes | None = None  # payload of the close frame of the peer, once it has been answered
         self._breach: BaseException | None = None
-        self.outgoing = Outgoing.OPEN
-        self.incoming = Incoming.OPEN
+        self.outgoing = _OPEN
+        self.incoming = _RECEIVING
         self.fault: builtins.BaseException | None = None
-        self.close_received: Frame | None = None
         self.failed: BaseException | None = None
         self.ended = False
         self.close_code: int | None = None
@@ -135,6 +137,11 @@ class Connection:
     def close_sent(self) -> bool:
         """Whether our close frame has been written."""
         return self.writer.closed
+
+    @property
+    def close_received(self) -> Frame | None:
+        """The close frame of the peer, once it has been answered."""
+        return None if self._close_payload is None else Frame(OpCode.CLOSE, True, self._close_payload)
 
     @property
     def is_open(self) -> bool:
@@ -167,12 +174,12 @@ class Connection:
     @property
     def needs_response(self) -> bool:
         """Whether `respond` or `prepare_response` has something to do."""
-        return self.incoming is Incoming.UNANSWERED
+        return self.incoming is _UNANSWERED
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to exchange: the stream may be closed once the outgoing bytes have left."""
-        return self.ended or self.incoming in (Incoming.CLOSED, Incoming.FAILED)
+        return self.ended or self.incoming is _ANSWERED or self.incoming is _FAILED
 
     # Receiving
 
@@ -224,7 +231,7 @@ class Connection:
         """Notes that the bytes behind the received messages break a rule; `respond` closes the connection."""
         self._breach = error
         if self.failed is None:
-            self.incoming = Incoming.UNANSWERED
+            self.incoming = _UNANSWERED
 
     def refuse(self, error: builtins.BaseException) -> None:
         """Notes that the next message cannot be decoded; `respond` closes the connection.
@@ -260,13 +267,13 @@ class Connection:
                 self.close_code, self.close_reason = parse_close(self._close_frame)
 
     def _prepare_end(self) -> None:
-        if self.outgoing is Outgoing.OPEN:
-            self.outgoing = Outgoing.ENDING
+        if self.outgoing is _OPEN:
+            self.outgoing = _ENDING
 
     def receive_eof(self) -> None:
         """Notes the end of the stream, for any reason."""
         self.ended = True
-        self.outgoing = Outgoing.CLOSED
+        self.outgoing = _CLOSED
         for extension in self.extensions:
             if isinstance(extension, PerMessageDeflate):
                 extension.release()
@@ -285,15 +292,15 @@ class Connection:
         reader = self.reader
         if reader.error:
             self.breach(codec_error(reader.error))
-        if self.close_sent or self.outgoing is Outgoing.ENDING:
-            messages = [message for message in messages if OpCode.CLOSE <= message[0] < RSV1]
+        if self.outgoing is _ENDING or self.close_sent:
+            messages = [message for message in messages if _CLOSE <= message[0] < RSV1]
         if control:
             for opcode, payload in messages:
-                if opcode == OpCode.PING and not self.close_sent:
+                if opcode == _PING and not self.close_sent:
                     self.writer.write(FIN | OpCode.PONG, payload)
-                elif opcode == OpCode.CLOSE:
+                elif opcode == _CLOSE:
                     self._close_frame = payload
-                    self.incoming = Incoming.UNANSWERED
+                    self.incoming = _UNANSWERED
         return messages
 
     def decode(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
@@ -336,15 +343,15 @@ class Connection:
         except ProtocolError as error:
             self.fail(error)
             return
-        self.close_received = Frame(OpCode.CLOSE, True, payload)
+        self._close_payload = payload
         self.close_code, self.close_reason = code, reason
         if not self.writer.closed:
             self._write_close(payload[:2])
-        self.incoming = Incoming.CLOSED
+        self.incoming = _ANSWERED
 
     def _write_close(self, payload: bytes) -> None:
-        self.writer.write(FIN | OpCode.CLOSE, payload)
-        self.outgoing = Outgoing.CLOSED
+        self.writer.write(FIN | _CLOSE, payload)
+        self.outgoing = _CLOSED
 
     # Sending
 
@@ -470,7 +477,6 @@ class Connection:
         """
         payload = b""
         if code != CloseCode.NO_STATUS_RCVD:
-            check_close(code, reason)
             payload = close_payload(code, reason)
         if self.is_writable:
             self._write_close(payload)
@@ -484,5 +490,5 @@ class Connection:
     def fail(self, error: BaseException) -> None:
         """Fails the connection because of an error of the peer, with a close frame for it (section 7.1.7)."""
         self.failed = error
-        self.incoming = Incoming.FAILED
+        self.incoming = _FAILED
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))

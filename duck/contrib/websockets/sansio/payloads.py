@@ -6,11 +6,17 @@ from ..opcodes import CloseCode
 
 __all__ = ["check_close", "check_text", "close_payload", "parse_close"]
 
-_NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
+# The codes of RFC 6455 and its registry that a close frame may contain. Those from 3000 to 4999 belong to libraries and
+# applications.
+_STANDARD = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
+
+# Code and reason by the payload of a close frame without a reason, which ends most connections.
+_WITHOUT_REASON: dict[bytes, tuple[int, str]] = {code.to_bytes(2): (code, "") for code in _STANDARD}
+_WITHOUT_REASON[b""] = CloseCode.NO_STATUS_RCVD, ""
 
 
 def _may_be_sent(code: int) -> bool:
-    return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code <= 4999
+    return code in _STANDARD or 3000 <= code <= 4999
 
 
 def check_close(code: int, reason: str = "") -> None:
@@ -35,8 +41,9 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     Raises:
         ProtocolError: The payload is one byte, the code may not be sent, or the reason is not UTF-8 (1007).
     """
-    if not payload:
-        return CloseCode.NO_STATUS_RCVD, ""
+    known = _WITHOUT_REASON.get(payload)
+    if known is not None:
+        return known
     code = int.from_bytes(payload[:2])
     if len(payload) == 1 or not _may_be_sent(code):
         raise ProtocolError("invalid close code")
@@ -64,6 +71,13 @@ def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """Returns the payload of a close frame; a reason that is too long is cut at a character (section 5.5)."""
+    """Returns the payload of a close frame; a reason that is too long is cut at a character (section 5.5).
+
+    Raises:
+        TypeError, ValueError: See `check_close`.
+    """
+    check_close(code, reason)
+    if not reason:
+        return code.to_bytes(2)
     cut = reason.encode()[:123]
     return code.to_bytes(2) + cut.decode(errors="ignore").encode()
