@@ -40,10 +40,7 @@ ONLY_THE_TWIN = {
         *(
             "owner",
             "handle",
-            "cancelled_error",
-            "iterator",
-            "opcodes",
-            "retrieve",
+            "tasks",
             "release",
             "idle",
             "opened",

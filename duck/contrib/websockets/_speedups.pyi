@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, 
 from contextvars import Context
 from typing import Any, Final, Never, Self
 
-from .codec.dispatcher import Owner, Tasks
+from .codec.dispatcher import Owner
+from .codec.worker import Tasks
 
 _Buffer = bytes | bytearray | memoryview
 
@@ -312,6 +313,8 @@ class HotPath:
     busy: bool
     @property
     def broken(self) -> bool: ...
+    @property
+    def is_elsewhere(self) -> bool: ...
     def __init__(
         self,
         reader: MessageReader,

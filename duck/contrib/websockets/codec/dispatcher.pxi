@@ -23,10 +23,10 @@ cdef tuple NO_MESSAGES = ()
 cdef class HotPath
 
 
-cdef class Dispatcher:
-    cdef object owner
-    cdef HotPath hot  # the same object, if it is a HotPath
-    cdef object handle
+cdef class _Tasks:
+    """The attributes of the `tasks` of dispatchers, looked up once for all of them."""
+
+    cdef object source
     cdef object start_worker
     cdef object enter_task
     cdef object leave_task
@@ -36,6 +36,36 @@ cdef class Dispatcher:
     cdef object iterator
     cdef object new_deque
     cdef tuple opcodes
+
+    def __cinit__(self, source):
+        self.source = source
+        self.start_worker = source.start_worker
+        self.enter_task = source.enter_task
+        self.leave_task = source.leave_task
+        self.current_tasks = source.current_tasks
+        self.retrieve = source.retrieve
+        self.cancelled_error = source.CancelledError
+        self.iterator = source.iterator
+        self.opcodes = source.OPCODES
+        self.new_deque = source.deque
+
+
+cdef _Tasks last_tasks = None
+
+
+cdef _Tasks tasks_of(source):
+    global last_tasks
+    if last_tasks is None or last_tasks.source is not source:
+        last_tasks = _Tasks.__new__(_Tasks, source)
+    return last_tasks
+
+
+cdef class Dispatcher:
+    cdef object owner
+    cdef HotPath hot  # the same object, if it is a HotPath
+    cdef object handle
+    cdef _Tasks tasks
+    cdef dict current_tasks  # its attribute, which each message needs
     cdef Py_ssize_t limit
     cdef Py_ssize_t most_waiting
     cdef Py_ssize_t most_waiting_bytes
@@ -64,15 +94,8 @@ cdef class Dispatcher:
         self.handle = handle
         self.limit = limit
         self.most_waiting, self.most_waiting_bytes = most_waiting
-        self.start_worker = tasks.start_worker
-        self.enter_task = tasks.enter_task
-        self.leave_task = tasks.leave_task
-        self.current_tasks = tasks.current_tasks
-        self.retrieve = tasks.retrieve
-        self.cancelled_error = tasks.CancelledError
-        self.iterator = tasks.iterator
-        self.opcodes = tasks.OPCODES
-        self.new_deque = tasks.deque
+        self.tasks = tasks_of(tasks)
+        self.current_tasks = self.tasks.current_tasks
         self.decoded_at_once = PY_SSIZE_T_MAX
         self.inbox = NO_MESSAGES
         self.workers = NO_WORKERS
@@ -81,11 +104,11 @@ cdef class Dispatcher:
         if on_open is None:
             self.opened = True
             return
-        cdef Worker worker = Worker.__new__(Worker, self, self.context, self.iterator(on_open()))
+        cdef Worker worker = Worker.__new__(Worker, self, self.context, self.tasks.iterator(on_open()))
         self.opening = worker
-        task = self.start_worker(self.loop, worker, self.context)
+        task = self.tasks.start_worker(self.loop, worker, self.context)
         if task.done():
-            self.retrieve(task)
+            self.tasks.retrieve(task)
         else:
             worker.task = task
             self.join(task)
@@ -299,12 +322,12 @@ cdef class Dispatcher:
     cdef inline int enter(self, task) except -1:
         """Makes a task the current one of the loop. A call of asyncio's function would cost twice as much."""
         if self.current_tasks is None or PyDict_SetDefault(self.current_tasks, self.loop, task) != <PyObject *>task:
-            self.enter_task(self.loop, task)
+            self.tasks.enter_task(self.loop, task)
         return 0
 
     cdef inline int leave(self, task) except -1:
         if self.current_tasks is None:
-            self.leave_task(self.loop, task)
+            self.tasks.leave_task(self.loop, task)
         else:
             PyDict_DelItem(self.current_tasks, self.loop)
         return 0
@@ -327,7 +350,7 @@ cdef class Dispatcher:
         cdef Worker worker
         context = self.context.copy()
         worker = Worker.__new__(Worker, self, context, None)
-        worker.task = self.start_worker(self.loop, worker, context)
+        worker.task = self.tasks.start_worker(self.loop, worker, context)
         return worker
 
     cdef int join(self, task) except -1:
@@ -340,7 +363,7 @@ cdef class Dispatcher:
     cdef int put(self, messages) except -1:
         """Appends messages to the inbox."""
         if self.inbox is NO_MESSAGES:
-            self.inbox = self.new_deque()
+            self.inbox = self.tasks.new_deque()
         self.inbox.extend(messages)
         for message in messages:
             self.waiting_bytes += len(<bytes>message[1])

@@ -17,7 +17,7 @@ handler, and ends with its result, its exception or its cancellation.
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
 Waiting messages stay encoded: a compressed message is decompressed when its handler starts.
 
-This file does not import asyncio: `Tasks` is the interface to asyncio, and `Owner` is the interface to the connection.
+This file does not import asyncio: `worker.Tasks` is the interface to asyncio, and `Owner` to the connection.
 """
 
 import sys
@@ -28,9 +28,9 @@ from typing import Any, Protocol
 
 from .counters import Counters
 from .numbers import INBOX_BATCH
-from .worker import IDLE, WAITING, Worker
+from .worker import IDLE, WAITING, Tasks, Worker
 
-__all__ = ["Dispatcher", "Owner", "Tasks"]
+__all__ = ["Dispatcher", "Owner"]
 
 NO_WORKERS: frozenset[Any] = frozenset()
 
@@ -70,40 +70,6 @@ class Owner(Protocol):
         """Notes that no message waits for a handler."""
 
 
-class Tasks(Protocol):
-    """The dispatcher's interface to asyncio, `collections` and `opcodes`, implemented by a module."""
-
-    def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
-        """Creates the task of a worker.
-
-        The task reports calls of its methods to the worker (`observed`, `withdraw_cancel`). It takes its first step at
-        once if Python supports that.
-        """
-
-    def enter_task(self, loop: Any, task: Any, /) -> None:
-        """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
-
-    def leave_task(self, loop: Any, task: Any, /) -> None:
-        """The inverse of `enter_task`."""
-
-    @property
-    def current_tasks(self) -> dict[Any, Any] | None:
-        """The dict that both functions change, for the compiled codec; None if they do more than change a dict."""
-
-    def retrieve(self, task: Any, /) -> object:
-        """Marks the exception of a task as retrieved."""
-
-    def iterator(self, awaitable: Awaitable[None], /) -> Any:
-        """Returns the iterator that `await` would drive."""
-
-    @property
-    def CancelledError(self) -> type[BaseException]: ...
-    @property
-    def deque(self) -> Callable[[], Any]: ...
-    @property
-    def OPCODES(self) -> Any: ...
-
-
 class Dispatcher:
     """Starts the handlers of one connection's messages, in order.
 
@@ -128,16 +94,11 @@ class Dispatcher:
 
     __slots__ = (
         "_draining",
-        "_enter_task",
-        "_leave_task",
         "_limit",
         "_most_waiting",
-        "_new_deque",
         "_opening",
         "_running",
-        "_start_worker",
         "_waiting_bytes",
-        "cancelled_error",
         "context",
         "decode",
         "decoded_at_once",
@@ -147,13 +108,11 @@ class Dispatcher:
         "handle",
         "idle",
         "inbox",
-        "iterator",
         "loop",
-        "opcodes",
         "opened",
         "owner",
-        "retrieve",
         "stopped",
+        "tasks",
         "workers",
     )
 
@@ -173,13 +132,7 @@ class Dispatcher:
         self.handle = handle
         self._limit = limit
         self._most_waiting = most_waiting
-        self._start_worker = tasks.start_worker
-        self._enter_task = tasks.enter_task
-        self._leave_task = tasks.leave_task
-        self.retrieve = tasks.retrieve
-        self.cancelled_error = tasks.CancelledError
-        self.iterator = tasks.iterator
-        self.opcodes = tasks.OPCODES
+        self.tasks = tasks
         self.opened = False
         self.stopped = False
         self.decoding = False
@@ -192,7 +145,6 @@ class Dispatcher:
         self._draining = False  # whether the owner is about to call `drain`
         self.full = False
         self._waiting_bytes = 0
-        self._new_deque = tasks.deque
         # Created on demand, because most connections never need them.
         self.inbox: Any = ()
         self.workers: set[Any] | frozenset[Any] = NO_WORKERS
@@ -202,10 +154,10 @@ class Dispatcher:
         if on_open is None:
             self.opened = True
             return
-        self._opening = worker = Worker(self, self.context, self.iterator(on_open()))
-        task = self._start_worker(self.loop, worker, self.context)
+        self._opening = worker = Worker(self, self.context, self.tasks.iterator(on_open()))
+        task = self.tasks.start_worker(self.loop, worker, self.context)
         if task.done():
-            self.retrieve(task)
+            self.tasks.retrieve(task)
         else:
             worker.task = task
             self._join(task)
@@ -316,7 +268,7 @@ class Dispatcher:
     def _run(self, worker: Worker, messages: list[tuple[int, bytes]], at: int) -> int:
         """Runs handlers in a worker's task while it can be reused; returns the index of the next message."""
         task = worker.task
-        self._enter_task(self.loop, task)
+        self.tasks.enter_task(self.loop, task)
         try:
             at = worker.context.run(self._serve, worker, messages, at)
         except BaseException:  # such as KeyboardInterrupt; the program may run the loop again, and wait for the task
@@ -324,7 +276,7 @@ class Dispatcher:
             self.loop.call_soon(worker.end)
             raise
         finally:
-            self._leave_task(self.loop, task)
+            self.tasks.leave_task(self.loop, task)
         if worker.state == IDLE and not self.stopped:
             self.idle = worker
             return at
@@ -385,7 +337,7 @@ class Dispatcher:
     def _new_worker(self) -> Worker:
         context = self.context.copy()
         worker = Worker(self, context)
-        worker.task = self._start_worker(self.loop, worker, context)
+        worker.task = self.tasks.start_worker(self.loop, worker, context)
         return worker
 
     def _join(self, task: Any) -> None:
@@ -397,7 +349,7 @@ class Dispatcher:
     def _put(self, messages: Iterable[tuple[int, bytes]]) -> None:
         """Appends messages to the inbox."""
         if not self.inbox:
-            self.inbox = self._new_deque()
+            self.inbox = self.tasks.deque()
         self.inbox.extend(messages)
         self._waiting_bytes += sum(len(payload) for _, payload in messages)
         if self.owner.counters is not None:

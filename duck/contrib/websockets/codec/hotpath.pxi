@@ -105,6 +105,10 @@ cdef class HotPath:
         self.thread = PyThread_get_thread_ident()
         self.fd = -1
 
+    @property
+    def is_elsewhere(self):
+        return self.thread != PyThread_get_thread_ident() or self.busy
+
     def get_buffer(self, sizehint):
         cdef ReceiveBuffer buffer = self.buffer
         if buffer.in_use:

@@ -177,6 +177,11 @@ class HotPath:
         self.thread = threading.get_ident()
         self.fd = -1
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the caller runs in another thread, or has interrupted a send, as a signal handler does."""
+        return self.thread != threading.get_ident() or self.busy
+
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Returns the buffer for the loop's next read."""
         self.buffer = buffer = self.buffer.unused()

@@ -82,7 +82,7 @@ cdef class Worker:
     def throw(self, error, value=None, traceback=None):
         if self.state == DRIVEN:
             pending, self.pending = self.pending, None
-            if pending is not None and not isinstance(error, self.dispatcher.cancelled_error):
+            if pending is not None and not isinstance(error, self.dispatcher.tasks.cancelled_error):
                 error = pending
             return self.throw_in(error)
         if self.state == WAITING:
@@ -111,7 +111,7 @@ cdef class Worker:
 
     def result(self):
         if self.cancelled:
-            raise self.dispatcher.cancelled_error
+            raise self.dispatcher.tasks.cancelled_error
 
     def cancel(self, msg=None):
         if self.state != IDLE or self.callback is None:
@@ -134,9 +134,9 @@ cdef class Worker:
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
-        handler = dispatcher.handle(payload, dispatcher.opcodes[opcode])
+        handler = dispatcher.handle(payload, dispatcher.tasks.opcodes[opcode])
         if not PyCoro_CheckExact(handler):
-            handler = dispatcher.iterator(handler)
+            handler = dispatcher.tasks.iterator(handler)
         self.handler = handler
         if iterator_send(handler, <PyObject *>None, &result) == NEXT:
             self.awaited = <object>result
@@ -195,8 +195,8 @@ cdef class Worker:
         if isinstance(error, SystemExit):
             return 0  # raised by a task, it would end the loop
         self.error = error
-        if self.task is not None and not isinstance(error, self.dispatcher.cancelled_error):
-            self.task.add_done_callback(self.dispatcher.retrieve)
+        if self.task is not None and not isinstance(error, self.dispatcher.tasks.cancelled_error):
+            self.task.add_done_callback(self.dispatcher.tasks.retrieve)
         return 0
 
     cdef int wake(self) except -1:

@@ -9,9 +9,43 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import Any, Protocol, Self
 
-__all__ = ["DRIVEN", "ENDED", "IDLE", "STARTING", "WAITING", "Worker"]
+__all__ = ["DRIVEN", "ENDED", "IDLE", "STARTING", "WAITING", "Tasks", "Worker"]
 
 IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
+
+
+class Tasks(Protocol):
+    """The interface of dispatchers and workers to asyncio, `collections` and `opcodes`, implemented by a module."""
+
+    def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
+        """Creates the task of a worker.
+
+        The task reports calls of its methods to the worker (`observed`, `withdraw_cancel`). It takes its first step at
+        once if Python supports that.
+        """
+
+    def enter_task(self, loop: Any, task: Any, /) -> None:
+        """Makes a task the current one of its loop, as the function of the same name in `asyncio.tasks` does."""
+
+    def leave_task(self, loop: Any, task: Any, /) -> None:
+        """The inverse of `enter_task`."""
+
+    @property
+    def current_tasks(self) -> dict[Any, Any] | None:
+        """The dict that both functions change, for the compiled codec; None if they do more than change a dict."""
+
+    def retrieve(self, task: Any, /) -> object:
+        """Marks the exception of a task as retrieved."""
+
+    def iterator(self, awaitable: Awaitable[None], /) -> Any:
+        """Returns the iterator that `await` would drive."""
+
+    @property
+    def CancelledError(self) -> type[BaseException]: ...
+    @property
+    def deque(self) -> Callable[[], Any]: ...
+    @property
+    def OPCODES(self) -> Any: ...
 
 
 class Connection(Protocol):
@@ -34,13 +68,7 @@ class Owner(Protocol):
     @property
     def handle(self) -> Callable[..., Awaitable[None]]: ...
     @property
-    def opcodes(self) -> Any: ...
-    @property
-    def iterator(self) -> Callable[[Awaitable[None]], Any]: ...
-    @property
-    def retrieve(self) -> Callable[[Any], object]: ...
-    @property
-    def cancelled_error(self) -> type[BaseException]: ...
+    def tasks(self) -> Tasks: ...
     def release(self, worker: "Worker") -> None: ...
 
 
@@ -132,7 +160,7 @@ class Worker:
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
         if self.state == DRIVEN:
             pending, self._pending = self._pending, None
-            if pending is not None and not isinstance(error, self._dispatcher.cancelled_error):
+            if pending is not None and not isinstance(error, self._dispatcher.tasks.CancelledError):
                 error = pending
             return self._drive(error)
         if self.state == WAITING:
@@ -161,7 +189,7 @@ class Worker:
 
     def result(self) -> None:
         if self._cancelled:
-            raise self._dispatcher.cancelled_error
+            raise self._dispatcher.tasks.CancelledError
 
     def cancel(self, msg: object = None) -> bool:
         if self.state != IDLE or self._callback is None:
@@ -191,7 +219,8 @@ class Worker:
             self.observed = True
         self.state = STARTING
         try:
-            self.handler = handler = dispatcher.iterator(dispatcher.handle(payload, dispatcher.opcodes[opcode]))
+            awaitable = dispatcher.handle(payload, dispatcher.tasks.OPCODES[opcode])
+            self.handler = handler = dispatcher.tasks.iterator(awaitable)
             self._awaited = handler.send(None)
         except StopIteration as stop:
             self._value = stop.value
@@ -248,8 +277,8 @@ class Worker:
         if isinstance(error, SystemExit):
             return  # raised by a task, it would end the loop
         self._error = error
-        if self.task is not None and not isinstance(error, self._dispatcher.cancelled_error):
-            self.task.add_done_callback(self._dispatcher.retrieve)
+        if self.task is not None and not isinstance(error, self._dispatcher.tasks.CancelledError):
+            self.task.add_done_callback(self._dispatcher.tasks.retrieve)
 
     def wake(self) -> None:
         """Steps the task at once, if it is parked. No other task may be running."""
