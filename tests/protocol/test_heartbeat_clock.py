@@ -6,6 +6,7 @@ import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.protocol.heartbeat import Heartbeat
+from duck.contrib.websockets.protocol.loop import clock
 
 
 class VirtualLoop:
@@ -57,7 +58,7 @@ class FakeProtocol:
 def beating(**settings):
     loop = VirtualLoop()
     protocol = FakeProtocol(loop, **settings)
-    Heartbeat(protocol, loop).start()
+    Heartbeat(protocol, loop, clock(loop)).start()
     return loop, protocol
 
 

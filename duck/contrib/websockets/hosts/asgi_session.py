@@ -315,9 +315,10 @@ class SessionProtocol(ConnectionProtocol):
 
     __slots__ = ()
 
+    HEARTBEAT = KeepAlive
+
     def __init__(
         self, session: Session, endpoint: Accepted, connection: Connection, counters: Counters | None = None
     ) -> None:
         super().__init__(endpoint, connection, inbox=session.inbox, counters=counters)
-        self.heartbeat = KeepAlive(self, self.loop)
         self.limit_frames(sys.maxsize)  # a message of an application is sent in one frame

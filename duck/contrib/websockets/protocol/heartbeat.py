@@ -22,7 +22,7 @@ from typing import Protocol
 from ..codec import Counters
 from ..opcodes import CloseCode
 from .endpoint import Settings
-from .loop import clock
+from .loop import Clock
 
 __all__ = ["Heartbeat"]
 
@@ -36,6 +36,9 @@ class _Watch(enum.Enum):
     QUIET = enum.auto()  # no answer is expected; the next ping is due later
     PINGED = enum.auto()  # a sign of life is expected
     ANSWERED = enum.auto()  # the peer has shown one
+
+
+_QUIET = _Watch.QUIET  # a look-up in the class takes several times as long
 
 
 class Owner(Protocol):
@@ -82,13 +85,13 @@ class Heartbeat:
         "latency",
     )
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._owner = owner
         self._loop = loop
-        self._clock = clock(loop)
-        self._tick = 0
+        self._clock = clock
+        self._tick = 0  # the last one at which the clock was to wake this object; 0 for none
         self._due = 0.0
-        self._watch = _Watch.QUIET
+        self._watch = _QUIET
         self._misses = 0
         self._pinged = 0.0  # time of the last ping
         # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
@@ -98,12 +101,14 @@ class Heartbeat:
 
     def start(self) -> None:
         """Starts the checks."""
-        self._silent_since = self._loop.time()
-        self._wait(self._owner.endpoint.PING_INTERVAL or _NEVER)
+        now = self._silent_since = self._loop.time()
+        self._wait(now, self._owner.endpoint.PING_INTERVAL or _NEVER)
 
     def stop(self) -> None:
         """Stops the checks."""
-        self._clock.drop(self._tick, self)
+        if self._tick:
+            self._clock.drop(self._tick, self)
+            self._tick = 0
 
     def forget(self) -> None:
         """Drops the reference to the connection."""
@@ -111,15 +116,14 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """Handles a pong; one that answers the last ping gives the latency."""
-        if self._watch is not _Watch.QUIET and self._sent is not None and payload == b"%d" % self._sent:
+        if self._watch is not _QUIET and self._sent is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
             self._sent = None
             if self._owner.counters is not None:
                 self._owner.counters.pings.observe(self.latency)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, now: float, seconds: float) -> None:
         """Schedules the next check in `seconds`, or earlier if RECEIVE_TIMEOUT requires it."""
-        now = self._loop.time()
         wake = self._due = now + seconds
         limit = self._owner.endpoint.RECEIVE_TIMEOUT
         if limit:
@@ -146,17 +150,17 @@ class Heartbeat:
             self._owner.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
-            self._wait(self._due - now)
-        elif self._watch is _Watch.QUIET or settings.PONG_TIMEOUT is None:
+            self._wait(now, self._due - now)
+        elif self._watch is _QUIET or settings.PONG_TIMEOUT is None:
             self._ping(now)
         elif self._watch is _Watch.ANSWERED:
-            self._quiet()
+            self._quiet(now)
         elif now < self._pinged + settings.PONG_TIMEOUT:
-            self._wait(self._pinged + settings.PONG_TIMEOUT - now)
+            self._wait(now, self._pinged + settings.PONG_TIMEOUT - now)
         elif is_late or self._owner.is_receive_buffer_full:
-            self._wait(settings.PONG_TIMEOUT)
+            self._wait(now, settings.PONG_TIMEOUT)
         else:
-            self._missed()
+            self._missed(now)
 
     def _ping(self, now: float) -> None:
         self._watch = _Watch.PINGED
@@ -165,23 +169,23 @@ class Heartbeat:
         self._owner.ping(b"%d" % self._sent)
         settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or 0
-        self._wait(interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
+        self._wait(now, interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
 
-    def _quiet(self) -> None:
+    def _quiet(self, now: float) -> None:
         """Waits until the next ping is due, PING_INTERVAL after the last."""
         settings = self._owner.endpoint
         interval = settings.PING_INTERVAL or _NEVER
-        self._watch = _Watch.QUIET
-        self._wait(max(interval - (self._loop.time() - self._pinged), 0))
+        self._watch = _QUIET
+        self._wait(now, max(interval - (now - self._pinged), 0))
 
-    def _missed(self) -> None:
+    def _missed(self, now: float) -> None:
         self._misses += 1
         if self._misses >= self.MISSES:
             self._give_up()
             return
         settings = self._owner.endpoint
-        self._watch = _Watch.QUIET
-        self._wait(min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
+        self._watch = _QUIET
+        self._wait(now, min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:
         self._owner.close(self.CODE, self.REASON)

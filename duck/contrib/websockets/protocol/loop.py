@@ -13,7 +13,7 @@ from ..codec import Burst, ReceiveBuffer
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Clock", "Sleeper", "burst", "clock", "done_future", "receive_buffer", "threads"]
+__all__ = ["Clock", "Shared", "Sleeper", "clock", "done_future", "receive_buffer", "shared", "threads"]
 
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep for reuse
@@ -127,8 +127,15 @@ class Clock:
                 del self._sleepers[tick]
 
 
-class _Shared:
-    """The objects that the connections of one loop share."""
+class Shared:
+    """The objects that the connections of one loop share.
+
+    Attributes:
+        burst: The burst.
+        clock: The clock.
+        done: A completed future; None until it is used.
+        loop: A weak reference to the loop.
+    """
 
     __slots__ = ("burst", "clock", "done", "loop")
 
@@ -139,34 +146,30 @@ class _Shared:
         self.done: asyncio.Future[None] | None = None
 
 
-def _shared(loop: asyncio.AbstractEventLoop) -> _Shared:
+def shared(loop: asyncio.AbstractEventLoop) -> Shared:
+    """Returns the shared objects of a loop, which must be the running one."""
     try:
-        found: _Shared = _local.shared
+        found: Shared = _local.shared
         if found.loop() is loop:
             return found
     except AttributeError:
         pass
-    _local.shared = made = _Shared(loop)
+    _local.shared = made = Shared(loop)
     return made
 
 
 def clock(loop: asyncio.AbstractEventLoop) -> Clock:
     """Returns the clock of a loop, which must be the running one."""
-    return _shared(loop).clock
-
-
-def burst(loop: asyncio.AbstractEventLoop) -> Burst:
-    """Returns the burst of a loop, which must be the running one."""
-    return _shared(loop).burst
+    return shared(loop).clock
 
 
 def done_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
     """Returns a completed future of a loop; all callers share it."""
-    shared = _shared(loop)
-    if shared.done is None:
-        shared.done = asyncio.Future[None](loop=loop)
-        shared.done.set_result(None)
-    return shared.done
+    ours = shared(loop)
+    if ours.done is None:
+        ours.done = asyncio.Future[None](loop=loop)
+        ours.done.set_result(None)
+    return ours.done
 
 
 def threads() -> "ThreadPoolExecutor":

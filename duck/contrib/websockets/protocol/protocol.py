@@ -8,7 +8,7 @@ order: a close frame leaves, `Closing` handles the transport until it is lost, t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from .transports import HIGH_WATER, close_transport, plain_socket
 
 __all__ = ["ConnectionProtocol"]
 
+_CONNECTING, _OPEN, _CLOSING, _LOST, _CLOSED = Phase  # a look-up in the class takes several times as long
 _LABELS = {int(code): str(int(code)) for code in CloseCode}
 
 
@@ -94,8 +95,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """
         if on_close is not None:
             self.hooks.on_close = on_close
-        if self.phase is Phase.CONNECTING:
-            self.phase = Phase.OPEN
+        if self.phase is _CONNECTING:
+            self.phase = _OPEN
         self.update_direct()
         self.cork()
         try:
@@ -135,7 +136,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         self.connection.receive_eof()
-        self.update_direct()
+        self.direct_in = self.direct_out = False
         self.move_on()
 
     def pause_writing(self) -> None:
@@ -163,7 +164,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.phase = Phase.LOST
+        self.phase = _LOST
         self.connection.receive_eof()
         if self.counters is not None:
             self.counters.note(_close_event(self.connection))
@@ -252,7 +253,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         connection, transport = self.connection, self.transport
         if connection.is_writable or self.lost:
             return
-        self.phase = Phase.CLOSING
+        self.phase = _CLOSING
         if self._closing is None:
             exchanged = connection.ended or (connection.is_over and connection.failed is None and not connection.client)
             if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
@@ -296,7 +297,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not self.lost:
             close_transport(self.transport)
             self._begun_closing().abort_in(Hooks.FLUSH_TIMEOUT)
-        if self.phase is not Phase.CLOSED:
+        if self.phase is not _CLOSED:
             self.hooks.cancel()
 
     @property
@@ -309,6 +310,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
         Called by a hook, it waits only until the transport is lost, because a hook cannot wait for its own end.
         """
+        if self.phase is _CLOSED:
+            return
         if not self.closed.done():
             await asyncio.sleep(0)  # a hook is registered as running at its first wait
         if self._is_called_by_hook:
@@ -321,8 +324,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         task = asyncio.current_task()
         return task in self.dispatcher.workers or (self._hooks is not None and task in self._hooks.tasks)
 
-    async def until_lost(self, call_on_close: bool, log: bool) -> None:
-        """Waits until the transport is lost.
+    def until_lost(self, call_on_close: bool, log: bool) -> Coroutine[Any, Any, None]:
+        """Returns an awaitable that waits until the transport is lost.
 
         Args:
             call_on_close: Whether to call `on_close`.
@@ -331,7 +334,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not call_on_close and self._hooks is not None:
             self._hooks.on_close = None
         self._log_close = self._log_close and log
-        await self._until_lost()
+        return self._until_lost()
 
     async def _until_lost(self) -> None:
         while not self.lost:
@@ -389,7 +392,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def report_closed(self, hung: bool = False) -> None:
         """Reports that every hook has ended, or, with `hung`, that the wait for the last ones has ended."""
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         if not self.closed.done():  # a host may have cancelled it
             self.closed.set_result(None)
         if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):

@@ -10,7 +10,6 @@ or for one pass of the loop if senders have held it for too long.
 
 import asyncio
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from .endpoint import Endpoint
-from .loop import burst, receive_buffer
+from .loop import Shared, receive_buffer
 from .pending import Pending
 from .phases import Phase
 from .prepared import Prepared
@@ -38,6 +37,7 @@ _JOIN_LIMIT = 65536  # bytes; smaller writes are joined by a copy
 _SHARED_LIMIT = 1048576  # bytes; a larger message to many connections is compressed for each of them
 _SWAMPED = 64  # multiple of WRITE_LIMIT that may wait for a peer, because `broadcast` never waits
 
+_CONNECTING = Phase.CONNECTING  # a look-up in the class of an enum takes several times as long
 _NOBODY: "dict[asyncio.Future[None], None]" = {}  # shared by all connections without waiters
 
 
@@ -49,6 +49,8 @@ class Sending(codec.HotPath):
         connection: The rules.
         send_frame: The view's own method, which sends everything that the view sends.
         counters: Counts what the connection does; None for no counting.
+        loop: The running loop.
+        shared: Its shared objects.
     """
 
     __slots__ = ("_sender", "_slow_consumer", "_waiters", "connection", "endpoint", "frame_size", "loop", "phase")
@@ -59,14 +61,15 @@ class Sending(codec.HotPath):
         connection: Connection,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
         counters: codec.Counters | None,
+        loop: asyncio.AbstractEventLoop,
+        shared: Shared,
     ) -> None:
-        loop = asyncio.get_running_loop()
         reader, writer, deflate = connection.reader, connection.writer, connection.deflate
-        super().__init__(reader, writer, receive_buffer(loop), burst(loop), counters, deflate)
+        super().__init__(reader, writer, receive_buffer(loop), shared.burst, counters, deflate)
         self.endpoint = endpoint
         self.connection = connection
         self.loop = loop
-        self.phase = Phase.CONNECTING
+        self.phase = _CONNECTING
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         policy = endpoint.SLOW_CONSUMER
         self._slow_consumer = None if policy == "wait" else SlowConsumer(policy, endpoint.WRITE_LIMIT)
@@ -176,11 +179,6 @@ class Sending(codec.HotPath):
     def dropped(self) -> int:
         """The number of messages dropped because the peer reads too slowly."""
         return 0 if self._slow_consumer is None else self._slow_consumer.dropped
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether the caller runs in another thread, or has interrupted a send, as a signal handler does."""
-        return self.thread != threading.get_ident() or self.busy
 
     def written(self) -> Coroutine[Any, Any, None]:
         """Writes unless corked. The result waits only above the high-water mark."""
