@@ -204,7 +204,7 @@ class WebSocketEndpoint:
 
     def _new_connection(self, overridden: frozenset[str], client: bool = False) -> Connection:
         """Returns the rules of a connection with the negotiated extensions."""
-        connection = Connection(client=client, max_size=self.MAX_FRAME_SIZE, extensions=self.extensions)
+        connection = Connection(client, self.MAX_FRAME_SIZE, self.extensions)
         if "on_stream" in overridden:
             connection.receive_parts(self.MAX_STREAM_SIZE)
         return connection

@@ -36,6 +36,7 @@ _ANY = builtins.BaseException  # the built-in class; the imported one of the sam
 
 # A look-up in the class of an enum, or a comparison of its member with an int, takes several times as long.
 _CLOSE, _PING = int(OpCode.CLOSE), int(OpCode.PING)
+_NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
 _OPEN, _ENDING, _CLOSED = Outgoing.OPEN, Outgoing.ENDING, Outgoing.CLOSED
 _RECEIVING, _UNANSWERED, _ANSWERED, _FAILED = Incoming.OPEN, Incoming.UNANSWERED, Incoming.CLOSED, Incoming.FAILED
 
@@ -90,7 +91,6 @@ class Connection:
 
     def __init__(
         self,
-        *,
         client: bool = False,
         max_size: int | None = None,
         extensions: Sequence[Extension] = (),
@@ -476,7 +476,7 @@ class Connection:
             TypeError, ValueError: See `check_close`.
         """
         payload = b""
-        if code != CloseCode.NO_STATUS_RCVD:
+        if code != _NO_STATUS:
             payload = close_payload(code, reason)
         if self.is_writable:
             self._write_close(payload)

@@ -10,9 +10,10 @@ __all__ = ["check_close", "check_text", "close_payload", "parse_close"]
 # applications.
 _STANDARD = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
-# Code and reason by the payload of a close frame without a reason, which ends most connections.
-_WITHOUT_REASON: dict[bytes, tuple[int, str]] = {code.to_bytes(2): (code, "") for code in _STANDARD}
-_WITHOUT_REASON[b""] = CloseCode.NO_STATUS_RCVD, ""
+# Most connections end with a standard code without a reason: its payload, and what that payload means.
+_PAYLOADS = {code: code.to_bytes(2) for code in _STANDARD}
+_PARSED: dict[bytes, tuple[int, str]] = {payload: (code, "") for code, payload in _PAYLOADS.items()}
+_PARSED[b""] = CloseCode.NO_STATUS_RCVD, ""
 
 
 def _may_be_sent(code: int) -> bool:
@@ -26,6 +27,8 @@ def check_close(code: int, reason: str = "") -> None:
         TypeError: The code is not an int, or the reason is not a str.
         ValueError: A close frame must not contain the code, or the reason has lone surrogates.
     """
+    if reason == "" and isinstance(code, int) and code in _STANDARD:
+        return
     if not isinstance(code, int):
         raise TypeError(f"a close code is an int, not {code!r}")
     if not _may_be_sent(code):
@@ -41,7 +44,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     Raises:
         ProtocolError: The payload is one byte, the code may not be sent, or the reason is not UTF-8 (1007).
     """
-    known = _WITHOUT_REASON.get(payload)
+    known = _PARSED.get(payload)
     if known is not None:
         return known
     code = int.from_bytes(payload[:2])
@@ -77,7 +80,7 @@ def close_payload(code: int, reason: str) -> bytes:
         TypeError, ValueError: See `check_close`.
     """
     check_close(code, reason)
-    if not reason:
-        return code.to_bytes(2)
+    if not reason and code in _PAYLOADS:
+        return _PAYLOADS[code]
     cut = reason.encode()[:123]
     return code.to_bytes(2) + cut.decode(errors="ignore").encode()
