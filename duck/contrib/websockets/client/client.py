@@ -6,6 +6,7 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 """
 
 import asyncio
+import logging
 import ssl as tls
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from socket import socket
@@ -319,7 +320,7 @@ class WebSocketClient(WebSocketEndpoint):
 
     def _connection_lost(self, log: bool) -> None:
         self.state = State.CLOSED
-        if log:
+        if log and logger.isEnabledFor(logging.INFO):
             connection = self._open_protocol().connection
             words = connection.failed or connection.close_reason
             logger.info("%s [WebSocket] [CLOSE] %s %s", self.url, connection.close_code, words)
