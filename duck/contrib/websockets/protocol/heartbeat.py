@@ -131,7 +131,7 @@ class Heartbeat:
             end = self._silent_since + limit
             if end < check:
                 check = max(end, now)
-            wake = min(wake, check)
+            wake = check if check < wake else wake  # a call of min() costs as much as five of these lines
         if wake != _NEVER:
             self._tick = self._clock.set(self._loop, wake, self)
 

@@ -30,8 +30,8 @@ def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
     One buffer serves all connections of a thread, because a loop that waits for readiness fills and empties it within
     one callback. It is empty between callbacks.
     """
-    if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
-        return ReceiveBuffer(_BUFFER_SIZE)  # a proactor reads while other callbacks run
+    if _reads_ahead(loop):
+        return ReceiveBuffer(_BUFFER_SIZE)
     try:
         buffer: ReceiveBuffer = _local.buffer
     except AttributeError:
@@ -40,6 +40,11 @@ def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
         # each large message return to the kernel and are zeroed again for the next: 1 MiB echoes cost 1.8 times more.
         bytes(_KEEP)
     return buffer
+
+
+def _reads_ahead(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a loop, a proactor, reads into the buffers of connections while other callbacks run."""
+    return sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop)
 
 
 class Sleeper(Protocol):
@@ -133,16 +138,18 @@ class Shared:
     Attributes:
         burst: The burst.
         clock: The clock.
+        buffer: The receive buffer; None if each connection needs its own.
         done: A completed future; None until it is used.
         loop: A weak reference to the loop.
     """
 
-    __slots__ = ("burst", "clock", "done", "loop")
+    __slots__ = ("buffer", "burst", "clock", "done", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.clock = Clock()
         self.burst = Burst(loop)
+        self.buffer = None if _reads_ahead(loop) else receive_buffer(loop)
         self.done: asyncio.Future[None] | None = None
 
 

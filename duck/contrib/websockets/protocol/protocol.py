@@ -33,6 +33,7 @@ from .transports import HIGH_WATER, close_transport, plain_socket
 __all__ = ["ConnectionProtocol"]
 
 _CONNECTING, _OPEN, _CLOSING, _LOST, _CLOSED = Phase  # a look-up in the class takes several times as long
+_NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
 _LABELS = {int(code): str(int(code)) for code in CloseCode}
 
 
@@ -50,11 +51,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:
-        closed: A future that completes when every hook has ended (phase CLOSED).
         terminated: Whether the connection ends without a wait for the peer.
     """
 
-    __slots__ = ("_closing", "_hooks", "_log_close", "_pull", "_when_lost", "closed", "terminated")
+    __slots__ = ("_closed", "_closing", "_hooks", "_log_close", "_pull", "_when_lost", "terminated")
 
     data_received = None  # uvloop looks it up, and catches an exception if there is none
 
@@ -75,7 +75,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self._hooks: Hooks | None = None
         self._when_lost: tuple[Callable[[Any], object], ...] = ()
         self._log_close = True
-        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self._closed: asyncio.Future[None] | None = None
         self.terminated = False
 
     def start(
@@ -98,11 +98,29 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self.phase is _CONNECTING:
             self.phase = _OPEN
         self.update_direct()
+        if heartbeat is None:
+            self.heartbeat.start()
+        if on_open is None and heartbeat is None and self._pull is None:
+            self.dispatcher.open(None)
+        else:
+            self._start_hooks(on_open, heartbeat)
+        if early:
+            # In its own callback, because messages must not be delivered while a task is running. Reading is on hold,
+            # so that later bytes cannot overtake these.
+            self.flow_control.hold(Hold.EARLY)
+            self.loop.call_soon(self._receive_early, early)
+        elif self._flow_control is None or not self._flow_control.holds:
+            self.resume_reading()
+        if not self.connection.is_writable:
+            self.move_on()
+
+    def _start_hooks(
+        self, on_open: Callable[[], Awaitable[None]] | None, heartbeat: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Starts the hooks that a view has; what they send leaves together."""
         self.cork()
         try:
-            if heartbeat is None:
-                self.heartbeat.start()
-            else:
+            if heartbeat is not None:
                 self.hooks.beat(heartbeat)
             if self._pull is None:
                 try:
@@ -114,14 +132,6 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 self.hooks.pull(self._pull)
         finally:
             self.uncork()
-        if early:
-            # In its own callback, because messages must not be delivered while a task is running. Reading is on hold,
-            # so that later bytes cannot overtake these.
-            self.flow_control.hold(Hold.EARLY)
-            self.loop.call_soon(self._receive_early, early)
-        elif self._flow_control is None or not self._flow_control.holds:
-            self.resume_reading()
-        self.move_on()
 
     # From the transport
 
@@ -201,7 +211,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         Raises:
             TypeError, ValueError: See `check_close`.
         """
-        if code != CloseCode.NO_STATUS_RCVD:
+        if code != _NO_STATUS:
             check_close(code, reason)
         connection = self.connection
         if not connection.is_open:
@@ -305,6 +315,19 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """The tasks of hooks that have not ended."""
         return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
 
+    @property
+    def closed(self) -> "asyncio.Future[None]":
+        """A future that completes when every hook has ended (phase CLOSED); created on demand."""
+        if self._closed is None:
+            self._closed = self.loop.create_future()
+            if self.phase is _CLOSED:
+                self._closed.set_result(None)
+        return self._closed
+
+    @closed.setter
+    def closed(self, future: "asyncio.Future[None]") -> None:
+        self._closed = future
+
     async def until_closed(self) -> None:
         """Waits until the transport is lost and every hook has ended.
 
@@ -393,8 +416,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     def report_closed(self, hung: bool = False) -> None:
         """Reports that every hook has ended, or, with `hung`, that the wait for the last ones has ended."""
         self.phase = _CLOSED
-        if not self.closed.done():  # a host may have cancelled it
-            self.closed.set_result(None)
+        if self._closed is not None and not self._closed.done():  # a host may have cancelled it
+            self._closed.set_result(None)
         if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
             # A view still reads the close code and similar facts. Without reference cycles all other objects are freed
             # at once, not by the garbage collector.

@@ -65,7 +65,8 @@ class Sending(codec.HotPath):
         shared: Shared,
     ) -> None:
         reader, writer, deflate = connection.reader, connection.writer, connection.deflate
-        super().__init__(reader, writer, receive_buffer(loop), shared.burst, counters, deflate)
+        buffer = shared.buffer or receive_buffer(loop)
+        super().__init__(reader, writer, buffer, shared.burst, counters, deflate)
         self.endpoint = endpoint
         self.connection = connection
         self.loop = loop
