@@ -104,6 +104,7 @@ class Supervisor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = stop
         self._renewing: asyncio.Task[None] | None = None
+        self._successor: asyncio.Task[Worker] | None = None  # starts in place of a serving worker
         self._again = False
 
     async def run(self) -> None:
@@ -180,9 +181,11 @@ class Supervisor:
         self._note_service()
 
     def renew(self) -> None:
-        """Replaces each worker, one after the other."""
+        """Replaces each worker, one after the other; a successor that has not started yet is given up for a newer."""
         if self._renewing is not None and not self._renewing.done():
             self._again = True
+            if self._successor is not None:
+                self._successor.cancel()  # it may hang, in what has been corrected since
             return
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
@@ -236,11 +239,17 @@ class Supervisor:
             slot.worker = await self._filled(slot)
             slot.answer(True)
             return
+        self._successor = starting = loop.create_task(self._start(slot))
         try:
-            slot.worker = await self._start(slot)
+            slot.worker = await starting
         except WorkerError as error:
             logger.error("the workers are not replaced, because a new one fails: %s", error.described())
             slot.answer(False)
+        except asyncio.CancelledError:
+            keeper = asyncio.current_task()
+            if keeper is None or keeper.cancelling():
+                raise
+            slot.answer(False)  # for a later order
         else:
             self._retire(worker)
             slot.answer(True)
@@ -404,5 +413,5 @@ def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
 
 async def _watch(changes: AsyncIterator[Any], supervisor: Supervisor) -> None:
     async for files in changes:
-        logger.info("%s changed; the workers are replaced", ", ".join(sorted(path for _, path in files)))
+        logger.info("%s changed; the workers are replaced", ", ".join(sorted({path for _, path in files})))
         supervisor.renew()

@@ -170,6 +170,18 @@ def test_a_hangup_imports_the_application_anew_and_keeps_the_workers_if_that_fai
         assert both(process.address, client) == workers
 
 
+def test_a_second_hangup_gives_up_a_successor_that_hangs(folder):
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        (folder / "app.py").write_text("print('hangs', flush=True)\nimport time\ntime.sleep(1000)\n")
+        process.process.send_signal(signal.SIGHUP)
+        assert process.process.stdout.readline() == "hangs\n"
+        (folder / "app.py").write_text(APPLICATION)
+        process.process.send_signal(signal.SIGHUP)
+        for _ in range(4):  # the first two and their successors
+            process.until_told(" serves ")
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
 def test_an_application_that_cannot_be_imported(folder):
     (folder / "broken.py").write_text("import nothing_of_the_kind\n")
     result = run_command(folder, "serve", "broken.py", "--port", 0, "--workers", 2)
