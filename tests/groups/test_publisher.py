@@ -163,3 +163,28 @@ def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monke
         assert caught.value.not_published
 
     run(scenario())
+
+
+def test_a_message_waits_for_a_server_that_loads_its_data(run):
+    """A server of the test, because a real one has loaded a small set of data before it answers, or not."""
+    loading = b"-LOADING Redis is loading the dataset in memory\r\n"
+    pongs = [loading, b"+PONG\r\n"]
+
+    async def serve(reader, writer):
+        while (line := await reader.readline()).startswith(b"*"):
+            words = []
+            for _ in range(int(line[1:])):
+                size = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(size + 2))[:-2])
+            answers = {b"PING": pongs, b"PUBLISH": [b":1\r\n"]}
+            writer.write(answers.get(words[0], [b"+OK\r\n"]).pop(0))
+        writer.close()
+
+    async def scenario():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            rooms = Groups(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await rooms.publish("lobby", "x")
+            assert pongs == []
+            await rooms.close()
+
+    run(scenario())

@@ -121,7 +121,8 @@ class SentinelServer(Server):
         raise ConnectionError(f"{reason}") from (reason if isinstance(reason, Exception) else None)
 
     async def check(self, connection: Any) -> None:
-        """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it."""
+        """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it, too."""
+        await super().check(connection)
         await connection.send_command("ROLE", check_health=False)
         role, *_ = await connection.read_response(disable_decoding=True)
         if role != b"master":

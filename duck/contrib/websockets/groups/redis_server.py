@@ -36,7 +36,19 @@ class Server:
         return self
 
     async def check(self, connection: Any) -> None:
-        """Raises a ConnectionError if a new connection leads to another server than expected."""
+        """Raises a ConnectionError if the server of a new connection cannot serve yet, or is not the expected one.
+
+        A server that loads its data refuses most commands. It counts as unavailable, so that messages wait for it.
+        """
+        from redis.exceptions import BusyLoadingError
+
+        await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
+        try:
+            await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        except BusyLoadingError:
+            raise
+        except answers():
+            pass  # it is there, and its answers to other commands say what it refuses
 
     def new_connection(self) -> Any:
         """Returns an unconnected connection of redis-py."""
