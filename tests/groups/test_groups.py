@@ -184,6 +184,23 @@ def test_invalid_messages_are_refused(run, rooms):
     run(scenario())
 
 
+def test_equal_members_are_refused():
+    """They would be one member."""
+
+    class Named(Sink):
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+    async def scenario():
+        with pytest.raises(TypeError, match="Named defines __eq__, but groups tell members apart by identity"):
+            await Groups().join(Named(), "room")
+
+    asyncio.run(scenario())
+
+
 def test_invalid_members_and_names_are_refused():
     """A wrong argument raises an error, and leaves the groups unchanged."""
     rooms = Groups(history=1)

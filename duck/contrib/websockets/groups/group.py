@@ -115,7 +115,8 @@ class Groups:
         Raises:
             ConnectionClosed: The connection is closing or closed.
             RuntimeError: The connection is not open yet.
-            TypeError: The data cannot be JSON, the group is not a str, or the member is not a connection.
+            TypeError: The data cannot be JSON, the group is not a str, the member is not a connection, or its class
+                defines `__eq__`.
             ValueError: `since` is not an id, these groups have no history, the data is too large, the name has a
                 surrogate, or the custom broker keeps no presence.
         """
@@ -323,9 +324,12 @@ def _home_of(member: Member) -> asyncio.AbstractEventLoop:
 
     Raises:
         RuntimeError: The connection is not open yet.
-        TypeError: The member is not a connection; it may be a class.
+        TypeError: The member is not a connection, but such as a class; or its class defines `__eq__`.
     """
     home: object = None if isinstance(member, type) else getattr(member, "_home", None)
     if not isinstance(home, asyncio.AbstractEventLoop):
         raise TypeError(f"a member is a view or another end of a connection, not {member!r}")
+    if type(member).__eq__ is not object.__eq__:  # two equal members would be one, and the second would get nothing
+        name = type(member).__name__
+        raise TypeError(f"{name} defines __eq__, but groups tell members apart by identity: compare attributes instead")
     return home
