@@ -269,7 +269,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             if exchanged and self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
                 transport.close()  # no bytes wait, so the transport closes at once
                 return
-        self._begun_closing().move_on()
+        (self._closing or self._begun_closing()).move_on()
 
     def _begun_closing(self) -> Closing:
         if self._closing is None:

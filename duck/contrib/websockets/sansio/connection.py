@@ -292,11 +292,12 @@ class Connection:
         reader = self.reader
         if reader.error:
             self.breach(codec_error(reader.error))
-        if self.outgoing is _ENDING or self.close_sent:
+        close_sent = self.writer.closed
+        if close_sent or self.outgoing is _ENDING:
             messages = [message for message in messages if _CLOSE <= message[0] < RSV1]
         if control:
             for opcode, payload in messages:
-                if opcode == _PING and not self.close_sent:
+                if opcode == _PING and not close_sent:
                     self.writer.write(FIN | OpCode.PONG, payload)
                 elif opcode == _CLOSE:
                     self._close_frame = payload
