@@ -11,7 +11,7 @@ from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused, InvalidHandshake
 from duck.contrib.websockets.extensions import Extension
 from duck.contrib.websockets.sansio import handshake
-from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, ClientHandshake, ResponseHeaders
+from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, MOST_HEAD, ClientHandshake, ResponseHeaders
 from duck.contrib.websockets.sansio.negotiation import TOKEN, ClientOffer
 from duck.http.request import HttpRequest
 
@@ -211,6 +211,24 @@ def test_headers_join_the_values_of_a_name(fields):
         values = [value for other, value in fields if other.lower() == name.lower()]
         assert headers.get_all(name) == values
         assert headers.get(name) == (", ".join(values) if values else None)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 100])
+@pytest.mark.parametrize("beyond", range(-1, 6))
+def test_the_limit_of_a_head(cut, beyond):
+    padding = "x" * (MOST_HEAD + beyond - len(response({**SOUND, "X": ""})))
+    head = response({**SOUND, "X": padding})
+    assert len(head) == MOST_HEAD + beyond
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    for before in (b"", hint):
+        shaken = begin()
+        data = before + head + b"rest"
+        at = len(before + head) - cut
+        if beyond > 0:
+            with pytest.raises(InvalidHandshake, match="over 65536 bytes"):
+                shaken.feed(data[:at]) or shaken.feed(data[at:])
+        else:
+            assert shaken.feed(data[:at]) or shaken.feed(data[at:])
 
 
 def test_an_agreement_leaves_no_cycle():

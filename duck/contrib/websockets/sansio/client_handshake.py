@@ -68,7 +68,7 @@ class ResponseHeaders(Mapping[str, str]):
     """
 
     def __init__(self, fields: Fields = ()) -> None:
-        self.fields = fields = tuple(fields)
+        self.fields = fields = (*fields,)
         self._values = {name.lower(): value for name, value in fields}  # joined if a name is repeated
         if len(self._values) < len(fields):
             values: dict[str, list[str]] = {}
@@ -181,31 +181,37 @@ class ClientHandshake:
         if self._refusal is not None:
             self._refusal.feed(data)
             return None
-        unread: bytes | bytearray = data
-        searched = 0
         if self._received:  # the head arrives in several reads
-            unread = self._received
-            searched = max(len(unread) - len(_END) + 1, 0)
-            unread += data
-        while (end := unread.find(_END, searched, MOST_HEAD)) >= 0:
-            head, unread = bytes(unread[: end + len(_END)]), unread[end + len(_END) :]
-            searched = 0
-            response = _Response(head)
+            searched = max(len(self._received) - len(_END) + 1, 0)
+            self._received += data
+            if self._received.find(_END, searched, MOST_HEAD) < 0:
+                self._check_length(self._received)
+                return None
+            data = bytes(self._received)
+            self._received.clear()
+        head, end, data = data.partition(_END)
+        while end and len(head) + len(end) <= MOST_HEAD:
+            response = _Response(head + end)
             if response.status == _SWITCHING_PROTOCOLS:
-                self.rest = bytes(unread)
+                self.rest = data
                 return self._agree(response)
             if response.status >= 200:
                 self._refusal = response
-                response.feed(bytes(unread))
+                response.feed(data)
                 return None
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 raise InvalidHandshake("too many interim responses", response.status, response.headers)
-        if len(unread) >= MOST_HEAD:
-            raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
-        if unread is not self._received:
-            self._received = bytearray(unread)
+            head, end, data = data.partition(_END)
+        unread = head + end + data
+        self._check_length(unread)
+        self._received += unread
         return None
+
+    @staticmethod
+    def _check_length(head: bytes | bytearray) -> None:
+        if len(head) >= MOST_HEAD:
+            raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
 
     @property
     def refusal(self) -> HandshakeRefused | None:
