@@ -161,10 +161,13 @@ class WebSocketClient(WebSocketEndpoint):
         self.response_headers = _NO_HEADERS
         route: dict[str, Any] = {}
         for name, value in options.items():
-            if (setting := _SETTINGS.get(name)) is not None:
-                setattr(self, setting, value)
-            else:
+            setting = _SETTINGS.get(name)
+            if setting is None:
                 route[name] = value
+                continue
+            if setting in BY_NAME:
+                BY_NAME[setting].check(type(self).__name__, value)
+            object.__setattr__(self, setting, value)  # has been checked
         self._route = Route(route)
 
     def _check_class(self) -> None:
@@ -174,7 +177,7 @@ class WebSocketClient(WebSocketEndpoint):
             cls._definition = Definition(cls, cls._definition.base)
         for name in cls._definition.computed:
             BY_NAME[name].check(cls.__name__, getattr(self, name))
-        if not isinstance(self.OFFERS, Mapping):
+        if not isinstance(self.OFFERS, (dict, Mapping)):  # a dict is recognized without a call
             raise TypeError(f"{cls.__name__}.OFFERS is a mapping of names to a ClientOffer each, not {self.OFFERS!r}")
         limit: Any = self.OPEN_TIMEOUT
         if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
@@ -220,15 +223,19 @@ class WebSocketClient(WebSocketEndpoint):
             raise TimeoutError(message) from None
         if opening.transport.is_closing():
             raise ConnectionClosed
-        self.url = address.url
+        if address is not self._address:  # after a redirect
+            self.url = address.url
         self._take(opening.transport, agreement, opening.handshake.rest)
 
     def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
         """Starts the connection on a transport with a successful handshake."""
         self.response_headers = agreement.headers
-        self.subprotocol = agreement.subprotocol
-        self.extensions = agreement.extensions
-        self._early = early
+        if agreement.subprotocol is not None:
+            self.subprotocol = agreement.subprotocol
+        if agreement.extensions:
+            self.extensions = agreement.extensions
+        if early:
+            self._early = early
         overridden = self._overridden
         connection = self._new_connection(overridden, client=True)
         self._protocol = protocol = self._new_protocol(connection, overridden)
