@@ -18,8 +18,11 @@ from .worker import Boot
 
 __all__ = ["Worker", "WorkerError", "outcome"]
 
-_BOOT = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from duck.server.worker import main; main({})"
-
+# The supervisor's `sys.path`, and `-P`: with `-c` alone, files of the current folder would hide modules of their names.
+_BOOT = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); sys.path[:] = {1!a};"
+    " from duck.server.worker import main; main({0})"
+)
 
 _REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
 
@@ -74,7 +77,8 @@ class Worker:
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            words = [sys.executable, *flags, "-c", _BOOT.format(theirs.fileno())]
+            path = [folder for folder in order.path if isinstance(folder, str)]
+            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), path)]
             try:
                 process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *order.files])
             except BaseException:

@@ -182,6 +182,18 @@ def test_a_second_hangup_gives_up_a_successor_that_hangs(folder):
         assert process.stop(signal.SIGTERM)[0] == 0
 
 
+def test_files_of_the_folder_do_not_take_the_place_of_modules(folder):
+    """Neither where one process serves, as with the script `duck`, nor in workers."""
+    for name in ("duck", "logging", "signal"):
+        (folder / f"{name}.py").write_text("raise AssertionError")
+    script = "import sys; del sys.path[0]; from duck.server.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", script, "serve", "app.py", "--port", "0", "--workers", "2"]
+    with Process(folder, words=words) as process:
+        with sync_connect(process.address, proxy=None) as client:
+            assert client.recv(30).split()[2] == "alive"
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
 def test_an_application_that_cannot_be_imported(folder):
     (folder / "broken.py").write_text("import nothing_of_the_kind\n")
     result = run_command(folder, "serve", "broken.py", "--port", 0, "--workers", 2)
@@ -240,7 +252,7 @@ def test_workers_that_die_soon_after_they_serve_again_and_again(folder):
 
 def test_a_worker_is_stopped_at_any_moment_of_its_end():
     async def scenario():
-        worker = await Worker.start(Boot([], [], None, b"", [], 1))
+        worker = await Worker.start(Boot(sys.path, [], None, b"", [], 1))
         while not worker.ended.done():
             worker.stop()
             worker.kill()
@@ -256,7 +268,7 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
     monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(60)  # {}")
 
     async def scenario():
-        worker = await Worker.start(Boot([], [], None, b"", [], 1))
+        worker = await Worker.start(Boot(sys.path, [], None, b"", [], 1))
         worker._reader.feed_eof()
         ready = asyncio.ensure_future(worker.ready(30))
         await asyncio.sleep(0)
