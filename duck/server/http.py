@@ -333,10 +333,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
-            response = await _respond(request, match, self._loop)
+            self._send_response(request, await _respond(request, match, self._loop), keep_alive)
         except asyncio.CancelledError:
             self.abort()
             raise
+        except Exception:  # such as MemoryError, or the error of a log's filter
+            logger.exception("the response to %r cannot be sent", request)
+            self.abort()
+
+    def _send_response(self, request: HttpRequest, response: HttpResponse, keep_alive: bool) -> None:
         if self._phase is Phase.GONE or self._transport.is_closing():
             return
         close = not keep_alive or self._server.closing

@@ -228,6 +228,21 @@ def test_a_failing_view(run, connect, caplog, target, words):
     assert words in str(record.exc_info[1])
 
 
+def test_a_response_that_cannot_be_sent_leaves_no_client_without_an_end(run, connect, caplog):
+    class Huge(HttpResponse):
+        def to_bytes(self, **kwargs):
+            raise MemoryError("a secret")
+
+    async def scenario():
+        async with serve([path("/", lambda request: Huge(""))], port=0) as server, connect(server) as client:
+            client.send(GET)
+            assert await client.end() == b""
+
+    run(scenario())
+    (record,) = caplog.records
+    assert "a secret" in str(record.exc_info[1])
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
