@@ -1,10 +1,13 @@
 """An error in a hook is logged once, and the peer gets 1011 without details."""
 
 import asyncio
+import gc
+import logging
 
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
+from duck.contrib.websockets.logging import logger
 
 from ..support.views import OpcodeRecorder as Recorder
 
@@ -135,6 +138,32 @@ def test_no_hook_depends_on_the_repr_of_its_view(run, connect, log):
     run(scenario())
     (entry,) = log()
     assert "on_close of View" in entry.message
+
+
+def test_on_close_is_called_though_a_filter_of_the_log_raises(connect, caplog):
+    def raising(record):
+        if "[CLOSE]" in record.getMessage():
+            raise Boom("no record")
+        return True
+
+    told = []
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        async with connect(Recorder) as session:
+            session.peer.close()
+            await session.peer.closing()
+            await session.ended()
+            assert session.view.events == ["open", b"\x03\xe8"]
+        gc.collect()
+
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addFilter(raising)
+    try:
+        asyncio.run(scenario())
+    finally:
+        logger.removeFilter(raising)
+    assert [str(error) for error in told] == ["no record"]
 
 
 def test_a_plain_function_as_on_close_is_named(run, connect, log):

@@ -113,11 +113,13 @@ class Hooks:
         hung = True
         try:
             await self._until_handled(deadline)
-            owner.report_end()
-            hung = await self._end(self.running(), deadline)
-            if self.on_close is not None:
-                last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
-                hung |= await self._end([last], owner.loop.time() + patience)
+            try:
+                owner.report_end()
+            finally:  # even where a filter of the log raises
+                hung = await self._end(self.running(), deadline)
+                if self.on_close is not None:
+                    last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
+                    hung |= await self._end([last], owner.loop.time() + patience)
         finally:  # even where `on_close` raises KeyboardInterrupt
             owner.report_closed(hung)
 
