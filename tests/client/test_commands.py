@@ -13,6 +13,7 @@ import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import bench, terminal
+from duck.server import serve
 from duck.server.cli import main
 
 from ..support.commands import command, environment
@@ -208,6 +209,20 @@ def test_a_full_output_of_a_client(run, serving, monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdout", output)
         run(scenario())
     assert capsys.readouterr().err.endswith(NO_SPACE)
+
+
+def test_faults_of_tls_have_advice(run, tls, capsys):
+    async def scenario():
+        async with serve(Echo, port=0) as plain, serve(Echo, port=0, ssl=tls.server) as secure:
+            for server in (plain, secure):
+                arguments = parse(terminal, server)
+                arguments.url = arguments.url.replace("ws:", "wss:")
+                assert await terminal.run(arguments, io.StringIO()) == 2
+
+    run(scenario())
+    err = capsys.readouterr().err
+    assert "the server speaks no TLS there: write ws://" in err
+    assert "--insecure accepts any certificate" in err
 
 
 def test_no_server(capsys):

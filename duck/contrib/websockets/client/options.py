@@ -1,12 +1,18 @@
 """Shared parts of `duck connect` and `duck bench`: options of a connection, and error messages."""
 
 import argparse
+import ssl
 
 from ..logging import printable
 from .address import Address
 from .client import Options
 
 __all__ = ["add_connection_options", "connection_options", "explain"]
+
+_ADVICE = {
+    "CERTIFICATE_VERIFY_FAILED": "--insecure accepts any certificate",
+    "WRONG_VERSION_NUMBER": "the server speaks no TLS there: write ws://",
+}
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +45,10 @@ def connection_options(arguments: argparse.Namespace) -> Options:
 
 
 def explain(error: Exception) -> str:
-    """Describes an error in one line."""
-    return printable(str(error) or type(error).__name__)
+    """Describes an error in one line, with advice for the usual faults of TLS."""
+    words = printable(str(error) or type(error).__name__)
+    advice = _ADVICE.get(error.reason) if isinstance(error, ssl.SSLError) else None
+    return f"{words}; {advice}" if advice else words
 
 
 def _url(text: str) -> str:
