@@ -39,7 +39,7 @@ T = TypeVar("T")
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
 # The server's window is not limited by default: many servers ignore such a limit, and some decline the offer.
-_COMPRESSION = Compression(server_max_window_bits=15)
+_OFFER = Compression(server_max_window_bits=15).offer()
 
 _SETTINGS = {
     "close_timeout": "CLOSE_TIMEOUT",
@@ -207,8 +207,8 @@ class WebSocketClient(WebSocketEndpoint):
         """Returns the extensions to offer."""
         if self.COMPRESSION is False:
             return self.OFFERS
-        settings = _COMPRESSION if self.COMPRESSION is True else self.COMPRESSION
-        return {PERMESSAGE_DEFLATE: settings.offer(), **self.OFFERS}
+        offer = _OFFER if self.COMPRESSION is True else self.COMPRESSION.offer()
+        return {PERMESSAGE_DEFLATE: offer, **self.OFFERS}
 
     async def _dial(self) -> None:
         """Establishes a transport with a successful handshake, and starts the connection on it."""

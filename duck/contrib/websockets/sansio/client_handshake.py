@@ -22,7 +22,7 @@ from ..exceptions import HandshakeRefused, InvalidHandshake
 from ..extensions import Extension
 from ..logging import printable
 from .handshake import VERSION, accept_key, has_token, reason_phrase
-from .negotiation import TOKEN, ClientOffer, Offer, format_extension, parse_offers
+from .negotiation import ClientOffer, Offer, format_extension, is_token, parse_offers
 
 if TYPE_CHECKING:
     import httptools
@@ -41,7 +41,6 @@ _MOST_INTERIM = 8  # 1xx responses before the final one
 _END = b"\r\n\r\n"
 _UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
 _VERSION = f"\r\nSec-WebSocket-Version: {VERSION}\r\n"
-_TOKEN = re.compile(TOKEN)
 _TARGET = re.compile(r"/[!-~]*")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _RESERVED = frozenset(
@@ -161,7 +160,7 @@ class ClientHandshake:
         request = _beginning(target, None if "host" in names else host) + self._key + _VERSION
         if self._subprotocols:
             for name in self._subprotocols:
-                if not _TOKEN.fullmatch(name):
+                if not is_token(name):
                     raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
             request += f"Sec-WebSocket-Protocol: {', '.join(self._subprotocols)}\r\n"
         if self._offers:
@@ -359,12 +358,7 @@ def _beginning(target: str, host: str | None) -> str:
 def _line(name: str, value: str) -> str:
     """Returns a header field as a line of the request; raises ValueError if it cannot be sent."""
     is_printable = value.isascii() and value.isprintable()  # spares most values the expression
-    if not _is_token(name) or not (is_printable or _VALUE.fullmatch(value)):
+    if not is_token(name) or not (is_printable or _VALUE.fullmatch(value)):
         advice = "remove control characters, and percent-encode those beyond Latin-1"
         raise ValueError(f"the header field {name!r}: {value!r} cannot be sent: {advice}")
     return f"{name}: {value}\r\n"
-
-
-@lru_cache  # the names of fields are few
-def _is_token(name: str) -> bool:
-    return _TOKEN.fullmatch(name) is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import HandshakeError
 from ..extensions import Extension
-from .negotiation import TOKEN, Negotiator, format_extension, negotiate
+from .negotiation import Negotiator, format_extension, is_token, negotiate
 from .origins import is_allowed
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 _RESERVED = (
     _FRAMING | {"upgrade"} | {f"sec-websocket-{name}" for name in ("accept", "protocol", "extensions", "version")}
 )
-_TOKEN = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # characters beyond ASCII are opaque (RFC 9110, section 5.5)
 
 _SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -129,7 +128,7 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
     """
     if not isinstance(name, str) or not isinstance(value, str):
         raise ValueError(f"the name and the value of a header field are str, not {name!r}: {value!r}")
-    if _TOKEN.fullmatch(name) is None:
+    if not is_token(name):
         raise ValueError(f"{name!r} cannot name a header field: use a token (RFC 9110, section 5.6.2)")
     if name.lower() in reserved:
         raise ValueError(f"{name} is set by the host: leave it out")

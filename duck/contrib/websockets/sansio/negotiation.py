@@ -2,12 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..exceptions import HandshakeError
 from ..extensions import Extension
 
-__all__ = ["TOKEN", "ClientOffer", "Negotiator", "Offer", "Parameters", "format_extension", "negotiate", "parse_offers"]
+__all__ = [
+    "TOKEN",
+    "ClientOffer",
+    "Negotiator",
+    "Offer",
+    "Parameters",
+    "format_extension",
+    "is_token",
+    "negotiate",
+    "parse_offers",
+]
 
 Parameters = Sequence[tuple[str, str | None]]
 """(name, value) in the original order; (name, None) for a parameter without value."""
@@ -77,9 +88,15 @@ def _value(token: str | None, quoted: str | None, at: int) -> str | None:
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
-    if _TOKEN.fullmatch(value) is None:
+    if not is_token(value):
         raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is not a token")
     return value
+
+
+@lru_cache  # most connections use the same few names
+def is_token(word: str) -> bool:
+    """Whether a word is a token (RFC 9110, section 5.6.2)."""
+    return _TOKEN.fullmatch(word) is not None
 
 
 def format_extension(name: str, parameters: Parameters) -> str:
@@ -88,10 +105,16 @@ def format_extension(name: str, parameters: Parameters) -> str:
     Raises:
         ValueError: A name or value is not a token.
     """
-    for word in (name, *(word for parameter in parameters for word in parameter)):
-        if word is not None and _TOKEN.fullmatch(word) is None:
-            raise ValueError(f"Sec-WebSocket-Extensions consists of tokens (RFC 9110, section 5.6.2), not {word!r}")
-    return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in parameters)])
+    member = _token(name)
+    for key, value in parameters:
+        member += f"; {_token(key)}" if value is None else f"; {_token(key)}={_token(value)}"
+    return member
+
+
+def _token(word: str) -> str:
+    if not is_token(word):
+        raise ValueError(f"Sec-WebSocket-Extensions consists of tokens (RFC 9110, section 5.6.2), not {word!r}")
+    return word
 
 
 def negotiate(header: str, negotiators: Mapping[str, Negotiator]) -> list[Extension]:
