@@ -81,7 +81,9 @@ def test_messages(run, serving):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timeout": 5}, "'timeout' is not an option of a client"),
+        ({"timeout": 5}, "'timeout' is not an option of a client: use open_timeout"),
+        ({"extra_headers": {}}, "use headers"),
+        ({"nonsense": 1}, "see duck.contrib.websockets.client.Options"),
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not '5'"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),

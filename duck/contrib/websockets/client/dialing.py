@@ -90,6 +90,20 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 }
 """The options of a route, and for each a function that checks a value, and returns it as the route keeps it."""
 
+_ELSEWHERE = {
+    "additional_headers": "use headers",
+    "extra_headers": "use headers",
+    "heartbeat": "use ping_interval",
+    "max_msg_size": "use max_size",
+    "max_queue": "use max_waiting_messages",
+    "ping_timeout": "use pong_timeout",
+    "protocols": "use subprotocols",
+    "ssl_context": "use ssl",
+    "timeout": "use open_timeout, or the timeout of recv",
+    "user_agent_header": "use user_agent",
+}
+"""Names of options in other libraries."""
+
 
 class Route:
     """The way to a server; `Options` explains each attribute. It does not change.
@@ -116,7 +130,8 @@ class Route:
     def __init__(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
             if name not in _CHECKS:
-                raise TypeError(f"{name!r} is not an option of a client: see duck.contrib.websockets.client.Options")
+                advice = _ELSEWHERE.get(name, "see duck.contrib.websockets.client.Options")
+                raise TypeError(f"{name!r} is not an option of a client: {advice}")
             setattr(self, name, _CHECKS[name](value))
         if len(options) > 1:
             self._check_pairs()
