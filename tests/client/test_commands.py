@@ -187,14 +187,20 @@ NO_SPACE = "cannot write the output: No space left on device\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
-def test_an_output_that_takes_nothing_ends_the_command_with_one_line():
+def test_an_output_that_takes_nothing_ends_the_command_with_one_line(tmp_path):
     """A reader that has gone, and a full disk."""
     reader, writer = os.pipe()
     os.close(reader)
     for output, words in ((writer, ""), (os.open("/dev/full", os.O_WRONLY), f"duck: {NO_SPACE}")):
         with open(output, "wb") as stdout:
             result = subprocess.run(
-                command("info"), env=environment(), stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+                command("info"),
+                cwd=tmp_path,
+                env=environment(),
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
             )
         assert (result.returncode, result.stderr) == (1, words)
 

@@ -56,7 +56,9 @@ def test_clients_whose_standard_files_are_closed(folder):
     """A closed input is an empty one."""
     with Process(folder, "echo.py", "--port", 0) as process:
         words = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *command("connect", process.address)]
-        result = subprocess.run(words, env=environment(), stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            words, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
     assert (result.returncode, result.stderr) == (0, "")
 
 
