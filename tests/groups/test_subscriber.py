@@ -19,6 +19,9 @@ class Connection:
         self.sent = asyncio.Queue()
         self.answers = asyncio.Queue()
 
+    async def _connect(self):
+        pass
+
     async def connect(self):
         pass
 

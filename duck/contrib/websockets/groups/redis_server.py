@@ -106,12 +106,13 @@ async def connected(server: Server) -> AsyncIterator[Any]:
     async with asyncio.timeout_at(deadline):
         connection = (await server.located()).new_connection()
     writers: list[Any] = []  # redis-py does not wait for the end of the writer of a failed connection
+    connect = connection._connect
 
-    async def note_writer(connection: Any) -> None:
+    async def connect_and_note() -> None:  # in place of redis_connect_func, of whose call Python 3.14 warns
+        await connect()
         writers.append(connection._writer)
-        await connection.on_connect()
 
-    connection.redis_connect_func = note_writer
+    connection._connect = connect_and_note
     try:
         async with asyncio.timeout_at(deadline):
             await connection.connect()
