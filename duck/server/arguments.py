@@ -299,7 +299,7 @@ def _host(text: str) -> str | None:
     if not text:
         raise argparse.ArgumentTypeError("give an address or a name, or * for every interface")
     name = text.removeprefix("[").removesuffix("]")
-    if "/" in name or (name.count(":") == 1):
+    if "/" in name or name.count(":") == 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: give its address or name alone, and use --port")
     return None if text == "*" else name
 
