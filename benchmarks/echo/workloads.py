@@ -11,7 +11,7 @@ _UNITS = {
     "broadcast": "deliveries/s",
     "chat": "deliveries/s",
     "idle": "KiB",
-    "receive": "messages per second of processor time",
+    "receive": "messages per CPU second",
 }
 
 
