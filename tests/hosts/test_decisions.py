@@ -1,8 +1,6 @@
 """`on_handshake`: a view decides on the opening handshake, on each kind of host."""
 
 import asyncio
-import gc
-import weakref
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 
@@ -497,46 +495,5 @@ def test_a_server_without_the_denial_extension_answers_403(run):
         scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"test")]}
         await Application(View, {})(scope, events.get, send)
         assert sent == [{"type": "websocket.close"}]
-
-    run(scenario())
-
-
-def test_a_flood_of_handshakes_leaves_nothing(run, dial, until):
-    """Of handshakes that are refused, that are left by their peers, and that are accepted."""
-
-    class View(Told):
-        async def on_handshake(self, handshake):
-            views.add(self)
-            await asyncio.sleep(0)
-            if handshake.request.path == "/refused":
-                raise HandshakeError(403, "no")
-            if handshake.request.path == "/left":
-                await asyncio.Event().wait()
-            self.user = "somebody"
-
-    views = weakref.WeakSet()
-
-    def collected():
-        gc.collect()
-        return not views
-
-    async def visit(server, target):
-        async with dial(server, target=target) as peer:
-            if target == "/left":
-                await asyncio.sleep(0.01)
-            else:
-                assert (await peer.head())[0] == (403 if target == "/refused" else 101)
-
-    async def scenario():
-        async with serve(View, port=0, limits=Limits(linger_timeout=0.02)) as server:
-            before = len(asyncio.all_tasks())
-            async with asyncio.TaskGroup() as group:
-                for _ in range(20):
-                    for target in ("/refused", "/left", "/accepted"):
-                        group.create_task(visit(server, target))
-            await until(lambda: not server.connections)
-            Told.made = None
-            await until(collected)
-            assert len(asyncio.all_tasks()) == before
 
     run(scenario())
