@@ -13,8 +13,9 @@ async with connect("wss://example.org/chat") as ws:
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
 from ..protocol.message import IncomingMessage
 from ..sansio.negotiation import ClientOffer
-from .client import ClientConnection, Options, WebSocketClient
+from .client import Options, WebSocketClient
 from .connecting import connect
+from .connection import ClientConnection
 from .proxies import ProxyError
 from .reconnecting import Reconnect, ReconnectingConnection, is_final
 

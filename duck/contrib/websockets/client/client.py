@@ -1,4 +1,4 @@
-"""The client: `WebSocketClient` with hooks, and `ClientConnection` with `recv`.
+"""`WebSocketClient`: a client with hooks; and the options of all clients.
 
 open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
 
@@ -8,35 +8,26 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 import asyncio
 import logging
 import ssl as tls
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from socket import socket
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from ..codec import type_version
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
-from ..exceptions import ConnectionClosed, PayloadTooBig
+from ..exceptions import ConnectionClosed
 from ..logging import logger
-from ..opcodes import CloseCode, OpCode
-from ..protocol.inbox import Inbox
-from ..protocol.message import IncomingMessage
+from ..opcodes import CloseCode
 from ..protocol.pending import hop
-from ..protocol.protocol import ConnectionProtocol
-from ..protocol.stream_queue import StreamQueue
 from ..sansio.client_handshake import Agreement, ResponseHeaders
-from ..sansio.connection import Connection
 from ..sansio.negotiation import ClientOffer
 from ..settings import BY_NAME
 from .address import Address
 from .dialing import Headers, Route, dial
 
-__all__ = ["ClientConnection", "Options", "WebSocketClient"]
-
-T = TypeVar("T")
-
-_NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+__all__ = ["Options", "WebSocketClient"]
 
 # The server's window is not limited by default: many servers ignore such a limit, and some decline the offer.
 _OFFER = Compression(server_max_window_bits=15).offer()
@@ -331,173 +322,3 @@ class WebSocketClient(WebSocketEndpoint):
             connection = self._open_protocol().connection
             words = connection.failed or connection.close_reason
             logger.info("%s [WebSocket] [CLOSE] %s %s", self.url, connection.close_code, words)
-
-
-class ClientConnection(WebSocketClient):
-    """A connection with `recv` in place of message hooks; created by `connect`.
-
-    At most MAX_WAITING_MESSAGES and MAX_WAITING_BYTES wait for `recv`. Beyond that, reading is paused, and the server
-    has to wait.
-    """
-
-    def __init__(self, url: str, **options: Unpack[Options]) -> None:
-        self._in_parts = options.pop("stream", False)
-        super().__init__(url, **options)
-        self._inbox: Inbox | None = None
-        self._streams: StreamQueue | None = None  # in place of the inbox, with `stream`
-        self._message: IncomingMessage | None = None  # the message that a cancelled `recv` has begun to read
-        self._closes = False  # whether the user has closed the connection
-        self._is_given_up = False  # whether the heartbeat has closed it
-
-    def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
-        loop = asyncio.get_running_loop()
-        if self._in_parts:
-            connection.receive_parts(self.MAX_STREAM_SIZE)
-            if connection.parts:
-                self._streams = streams = StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
-                return ConnectionProtocol(self, connection, inbox=streams, counters=self._counters)
-        self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
-        return ConnectionProtocol(self, connection, inbox=inbox, counters=self._counters)
-
-    def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
-        """Returns an awaitable of the next message: a str for text, bytes for binary.
-
-        The message is removed from the queue when the result is awaited. Neither a cancellation nor a timeout loses a
-        message.
-
-        Args:
-            timeout: Seconds to wait; None for no limit.
-
-        Raises:
-            ConnectionClosed: The connection is closing or closed, and no message is left; has `code` and `reason`.
-            RuntimeError: The connection is not open yet.
-            TimeoutError: No message was received in time.
-        """
-        if self._inbox is None:
-            return self._recv_whole(timeout)
-        return self._inbox.next(timeout)
-
-    async def recv_json(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109
-        """Returns the next message decoded from JSON; see `recv`.
-
-        Raises:
-            ValueError: The message is not JSON. It has been removed from the queue, and the connection stays open.
-        """
-        import json  # slow to import for a client of bytes
-
-        return json.loads(await self.recv(timeout))
-
-    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
-        """Returns the next message as soon as it begins, to be read part by part while it is received.
-
-            async with connect(url, stream=True, max_stream_size=None) as ws:
-                async for part in await ws.recv_stream():
-                    file.write(part)
-
-        With `stream=True` a message may be larger than the memory, and `max_stream_size` limits it instead of
-        `max_size`. Without it, or with extensions of an application, a message has one part, the whole of it. Both
-        `recv` and `recv_stream` discard the unread rest of the message before.
-
-        Args:
-            timeout: Seconds to wait for the beginning; None for no limit.
-
-        Raises:
-            ConnectionClosed: The connection is closing or closed, and no message is left.
-            RuntimeError: The connection is not open yet, or another task is reading the message before.
-            TimeoutError: No message began in time.
-        """
-        if self._streams is None:
-            data = await self.recv(timeout)
-            source = StreamQueue(asyncio.get_running_loop(), 0, self.MAX_FRAME_SIZE)
-            if isinstance(data, str):
-                return source.whole(data.encode(), OpCode.TEXT)
-            return source.whole(data, OpCode.BINARY)
-        message, self._message = self._message, None
-        if message is None:
-            message = await self._within(timeout, self._streams.next())
-        return message
-
-    async def _recv_whole(self, timeout: float | None) -> str | bytes:  # noqa: ASYNC109
-        """`recv` with `stream`. The next call continues the message that a cancelled call has begun to read."""
-        streams = self._streams
-        if streams is None:
-            raise RuntimeError("the connection is not open yet: await open(), or use connect()")
-        try:
-            return await self._within(timeout, self._read_next(streams))
-        except PayloadTooBig as error:
-            streams.refuse(error)
-            raise streams.closed_error() from None
-
-    async def _read_next(self, streams: StreamQueue) -> str | bytes:
-        message = self._message or await streams.next()
-        self._message = message
-        try:
-            data = await message.read()
-        except PayloadTooBig:
-            self._message = None
-            raise
-        self._message = None
-        return data
-
-    async def _within(
-        self,
-        timeout: float | None,  # noqa: ASYNC109
-        waiting: Awaitable[T],
-        explain: Callable[[], str] | None = None,
-    ) -> T:
-        """Awaits for at most `timeout` seconds; `explain` returns the text of the TimeoutError, else it has the URL."""
-        deadline = asyncio.timeout(timeout)
-        try:
-            async with deadline:
-                return await waiting
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            message = explain() if explain is not None else f"no message from {self.url} within {timeout} seconds"
-            raise TimeoutError(message) from None
-
-    def __aiter__(self) -> Self:
-        """Iterates over the messages until the end of the connection.
-
-        Raises:
-            ConnectionClosed: The close code is neither 1000 nor 1001, nor missing; or the server was silent for too
-                long (see `ping_interval`), which closes the connection with 1001.
-        """
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
-        if self._inbox is None or type(self).recv is not ClientConnection.recv:
-            return self._next()
-        return self._inbox.next(None, self._ends_iteration)
-
-    async def _next(self) -> str | bytes:
-        """`__anext__` by the `recv` of a subclass."""
-        try:
-            return await self.recv()
-        except ConnectionClosed as closed:
-            if self._ends_iteration(closed):
-                raise StopAsyncIteration from None
-            raise
-
-    def _ends_iteration(self, closed: ConnectionClosed) -> bool:
-        """Whether the end of the connection ends an iteration without an error."""
-        return closed.code in _NORMAL and not self._is_given_up
-
-    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
-        self._closes = True
-        return super().send_close(code, reason)
-
-    def terminate(self) -> None:
-        self._closes = True
-        super().terminate()
-
-    def _connection_closing(self) -> None:
-        inbox, connection = self._streams or self._inbox, self._open_protocol().connection
-        if inbox is not None and not inbox.has_ended:
-            inbox.end()
-            is_ours = connection.close_received is None and not self._closes
-            self._is_given_up = is_ours and connection.close_code == CloseCode.GOING_AWAY
-
-    def _connection_lost(self, log: bool) -> None:
-        super()._connection_lost(log)
-        self._connection_closing()

@@ -7,7 +7,8 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
 from ..logging import logger
-from .client import ClientConnection, Options
+from .client import Options
+from .connection import ClientConnection
 from .dialing import pairs_of
 from .reconnecting import Reconnect, ReconnectingConnection
 

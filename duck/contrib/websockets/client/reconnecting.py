@@ -16,7 +16,8 @@ from typing import Any, Unpack
 from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
-from .client import ClientConnection, Options
+from .client import Options
+from .connection import ClientConnection
 
 __all__ = ["Reconnect", "ReconnectingConnection", "is_final"]
 

@@ -12,8 +12,9 @@ from inspect import ismethod
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from ..client.client import ClientConnection, Options
+from ..client.client import Options
 from ..client.connecting import Connecting
+from ..client.connection import ClientConnection
 from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..frame import Frame
