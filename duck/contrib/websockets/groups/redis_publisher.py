@@ -88,7 +88,7 @@ class Publisher:
         self._queue.append(entry)
         self._size += size
         self._wake.set()
-        if self._task is None or self._task.done():
+        if task is None or task.done():
             self._task = loop.create_task(self._run())
         try:
             async with asyncio.timeout_at(deadline):
