@@ -6,6 +6,8 @@ from contextvars import ContextVar
 import pytest
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.testing import connect as in_memory
 
 user = ContextVar("user", default="nobody")
 
@@ -157,3 +159,61 @@ def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, s
 
     run(scenario())
     assert [name for message, name in seen if message != b"flood"] == ["nobody"] * 6
+
+
+@pytest.mark.in_memory
+def test_a_stream_that_waits_for_its_turn_keeps_the_variables_of_its_sender(run):
+    """The end of one stream starts the next, but not in its own context."""
+    go_on = None
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            user.set(message.decode())
+
+            async def parts():
+                yield user.get()
+                await go_on.wait()
+                yield user.get()
+
+            if message == b"bob":
+                go_on.set()
+            await self.send(parts())
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with in_memory(View) as ws:
+            for name in ("alice", "bob"):
+                await ws.send(name)
+            assert [await ws.recv(), await ws.recv()] == ["alicealice", "bobbob"]
+
+    run(scenario())
+
+
+@pytest.mark.in_memory
+def test_variables_of_a_publisher_are_invisible_to_the_members_of_a_group(run):
+    seen = []
+
+    class View(WebSocketView):
+        async def on_open(self):
+            user.set("member")
+            await groups.join(self, "ducks")
+
+        async def on_receive(self, message, opcode):
+            user.set("publisher")
+            await groups.publish("ducks", message)
+
+        async def send_frame(self, frame):
+            seen.append(user.get())
+            await super().send_frame(frame)
+
+    async def scenario():
+        nonlocal groups
+        groups = Groups()
+        async with in_memory(View) as one, in_memory(View) as other:
+            await one.send("x")
+            assert [await one.recv(), await other.recv()] == ["x", "x"]
+
+    groups = None
+    run(scenario())
+    assert seen == ["member", "member"]

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
@@ -63,17 +63,21 @@ class Pending(Coroutine[Any, Any, None]):
 
 if sys.version_info >= (3, 12):
 
-    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+    def begin(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> "asyncio.Future[None]":
         """Returns a task that has run to its first wait."""
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
 
 else:
     from asyncio.tasks import _enter_task, _leave_task
 
-    def begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+    def begin(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> "asyncio.Future[None]":
         """Returns a task that has run to its first wait; a completed future if the coroutine has ended."""
         begun = _Begun(coroutine)
-        context = copy_context()
+        context = copy_context() if context is None else context
         task = asyncio.Task(begun, loop=loop, context=context)
         outer = asyncio.current_task(loop)
         if outer is not None:

@@ -9,7 +9,6 @@ extensions, breaches of the rules and rate limits. Reading is on hold (`FlowCont
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
 from typing import cast
 
 from .. import codec
@@ -52,14 +51,13 @@ class Receiving(Sending):
 
     Attributes:
         HEARTBEAT: The class of the heartbeat.
-        context: The context of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
         frames: The queue of frames for a view that pulls.
         streams: The queue of messages for `on_stream`.
     """
 
     HEARTBEAT = Heartbeat
 
-    __slots__ = ("_backlog", "_decoding", "_flow_control", "_rate_limit", "context", "frames", "heartbeat", "streams")
+    __slots__ = ("_backlog", "_decoding", "_flow_control", "_rate_limit", "frames", "heartbeat", "streams")
 
     def __init__(
         self,
@@ -75,7 +73,6 @@ class Receiving(Sending):
         loop = asyncio.get_running_loop()
         ours = shared(loop)
         super().__init__(endpoint, connection, send_frame, counters, loop, ours)
-        self.context: Context = copy_context()
         self._decoding: Decoding | None = None
         self._flow_control: FlowControl | None = None
         self._backlog = NO_BACKLOG

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
+from contextvars import Context, copy_context
 from typing import Protocol
 
 from ..exceptions import ConnectionClosed
@@ -26,13 +27,14 @@ class QueuedMessage:
         parts: The parts of a stream, instead of the payload.
 
     Attributes:
+        context: The context in which a stream was sent: its parts are produced there, whatever frees its turn.
         task: The task that runs the stream.
         error: The error for the sender, if the connection has ended.
         is_text: Whether the message is text.
         text: The UTF-8 state after the last part of a text message.
     """
 
-    __slots__ = ("error", "fin", "future", "is_text", "opcode", "parts", "payload", "task", "text")
+    __slots__ = ("context", "error", "fin", "future", "is_text", "opcode", "parts", "payload", "task", "text")
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class QueuedMessage:
         self.payload = payload
         self.fin = fin
         self.parts = parts
+        self.context: Context | None = None if parts is None else copy_context()
         self.task: asyncio.Future[None] | None = None
         self.error: ConnectionClosed | None = None
         self.is_text = opcode == OpCode.TEXT

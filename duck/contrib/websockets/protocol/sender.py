@@ -298,7 +298,7 @@ class Sender:
         return Pending(partial(self._until_ended, message))
 
     def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        message.task = task = begin(self._owner.loop, self._run(message, make))
+        message.task = task = begin(self._owner.loop, self._run(message, make), message.context)
         message.settle()
         if not task.done():
             self._tasks[task] = message

@@ -11,6 +11,7 @@ or for one pass of the loop if senders have held it for too long.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from typing import Any
 
 from .. import codec
@@ -51,9 +52,22 @@ class Sending(codec.HotPath):
         counters: Counts what the connection does; None for no counting.
         loop: The running loop.
         shared: Its shared objects.
+
+    Attributes:
+        context: The context of the connection: `on_open` and `on_close` run in it, and each handler in a copy.
     """
 
-    __slots__ = ("_sender", "_slow_consumer", "_waiters", "connection", "endpoint", "frame_size", "loop", "phase")
+    __slots__ = (
+        "_sender",
+        "_slow_consumer",
+        "_waiters",
+        "connection",
+        "context",
+        "endpoint",
+        "frame_size",
+        "loop",
+        "phase",
+    )
 
     def __init__(
         self,
@@ -70,6 +84,7 @@ class Sending(codec.HotPath):
         self.endpoint = endpoint
         self.connection = connection
         self.loop = loop
+        self.context: Context = copy_context()
         self.phase = _CONNECTING
         self._sender = Sender(self, send_frame) if send_frame is not None else None
         policy = endpoint.SLOW_CONSUMER
@@ -132,7 +147,9 @@ class Sending(codec.HotPath):
             return True
         dropped = self.dropped
         try:
-            _ = self.send(message.payload, message.opcode)  # the message is sent; the wait for room is dropped
+            # In a context of this connection: an overridden `send_frame` and extensions must not see the publisher's
+            # variables. The message is sent; the wait for room is dropped.
+            _ = self.context.copy().run(self.send, message.payload, message.opcode)
         except ConnectionClosed:
             return False
         return self.dropped == dropped
