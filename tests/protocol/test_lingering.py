@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets.protocol.lingering import Lingering
-from duck.contrib.websockets.protocol.transports import VirtualTransport
+from duck.contrib.websockets.protocol.virtual_transport import VirtualTransport
 
 
 def ending(timeout=60, *, half_close=True, data=b"goodbye", **options):

@@ -23,7 +23,7 @@ from duck.http.request import HttpRequest
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..logging import label, logger
 from ..opcodes import CloseCode, OpCode
-from ..protocol.transports import VirtualTransport
+from ..protocol.virtual_transport import VirtualTransport
 from ..sansio import handshake
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_close, parse_close

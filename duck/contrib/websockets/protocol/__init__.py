@@ -19,7 +19,7 @@ Each state is an enum. The docstring of its file has the transitions:
 | `sansio.states.Incoming` | the receiving direction |
 | `closing._Step` | the end of the transport, within the phase CLOSING |
 | `heartbeat._Watch` | the last ping |
-| `transports._End` | the end of a `VirtualTransport` |
+| `virtual_transport._End` | the end of a `VirtualTransport` |
 
 `Phase` is the outermost. No phase occurs twice, and CLOSED follows LOST in every case.
 

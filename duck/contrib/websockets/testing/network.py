@@ -7,7 +7,7 @@ import asyncio
 
 from .. import codec
 from ..frame import Frame
-from ..protocol.transports import VirtualTransport
+from ..protocol.virtual_transport import VirtualTransport
 
 __all__ = ["Network", "frames_of"]
 

@@ -20,7 +20,7 @@ from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol
 from ..logging import label, logger
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
-from ..protocol.transports import VirtualTransport
+from ..protocol.virtual_transport import VirtualTransport
 from ..sansio import handshake
 from ..sansio.connection import Connection
 from ..view import WebSocketView

@@ -1,10 +1,10 @@
-"""The transport without a socket: to a protocol it is like one of asyncio."""
+"""A `VirtualTransport` calls its protocol as a transport of asyncio does; a `Network` connects two of them."""
 
 import asyncio
 
 import pytest
 
-from duck.contrib.websockets.protocol.transports import VirtualTransport
+from duck.contrib.websockets.protocol.virtual_transport import VirtualTransport
 from duck.contrib.websockets.testing.network import Network
 
 
