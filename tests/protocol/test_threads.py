@@ -1,4 +1,4 @@
-"""Sending from other threads and other event loops: it hops to the connection's own."""
+"""Sending from other threads and other event loops: the call is scheduled in the thread of the connection."""
 
 import asyncio
 import gc
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, State, WebSocketView
-from duck.contrib.websockets.protocol.pending import hop
 from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
+from duck.contrib.websockets.protocol.threadsafe import call_threadsafe
 from duck.contrib.websockets.sansio.connection import Connection
 
 from ..support.servers import SLOW
@@ -207,8 +207,8 @@ def test_a_send_that_is_on_its_way_when_the_loop_is_closed(run):
         raise AssertionError("the loop does not run any more")
 
     loop = asyncio.new_event_loop()
-    sending = hop(Protocol(loop), send)
-    closing = hop(Protocol(loop), send, closes=True)
+    sending = call_threadsafe(Protocol(loop), send)
+    closing = call_threadsafe(Protocol(loop), send, closes=True)
     loop.close()
 
     async def scenario():

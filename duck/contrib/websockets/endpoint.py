@@ -16,10 +16,9 @@ from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
 from .protocol.message import IncomingMessage
-from .protocol.pending import hop
-from .protocol.prepared import Prepared
+from .protocol.prepared import Data, Prepared
 from .protocol.protocol import ConnectionProtocol
-from .protocol.sender import Data
+from .protocol.threadsafe import call_threadsafe
 from .sansio.connection import Connection
 from .sansio.payloads import check_close
 from .settings import BY_NAME, CHANGEABLE
@@ -378,7 +377,7 @@ class WebSocketEndpoint:
             self._check_begun()
             return SENT
         if protocol.is_elsewhere:
-            return hop(protocol, self.send_close, code, reason, closes=True)
+            return call_threadsafe(protocol, self.send_close, code, reason, closes=True)
         protocol.close(code, reason)
         return SENT
 
@@ -392,7 +391,7 @@ class WebSocketEndpoint:
         """
         protocol = self._open_protocol()
         if protocol.is_elsewhere:
-            return hop(protocol, self.send_frame, frame)
+            return call_threadsafe(protocol, self.send_frame, frame)
         if frame.opcode == OpCode.CLOSE:
             protocol.close_with(frame.payload)
             return SENT
@@ -413,7 +412,7 @@ class WebSocketEndpoint:
             self._check_begun()
             self.state = State.CLOSED
         elif protocol.is_elsewhere:
-            await hop(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
+            await call_threadsafe(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)

@@ -20,7 +20,7 @@ from ..endpoint import State, WebSocketEndpoint
 from ..exceptions import ConnectionClosed
 from ..logging import logger
 from ..opcodes import CloseCode
-from ..protocol.pending import hop
+from ..protocol.threadsafe import call_threadsafe
 from ..sansio.client_handshake import Agreement, ResponseHeaders
 from ..sansio.negotiation import ClientOffer
 from ..settings import BY_NAME
@@ -273,7 +273,7 @@ class WebSocketClient(WebSocketEndpoint):
         """
         protocol = self._protocol
         if protocol is not None and protocol.is_elsewhere:
-            await hop(protocol, self.close, code, reason, closes=True)
+            await call_threadsafe(protocol, self.close, code, reason, closes=True)
             return
         await self.send_close(code, reason)
         if protocol is not None:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
-from ..protocol.pending import hop
 from ..protocol.prepared import Data, encode
+from ..protocol.threadsafe import call_threadsafe
 from .broker import Broker, Message, MessageId
 from .history import History, checked_seconds
 from .hub import Hub
@@ -274,12 +274,12 @@ class Groups:
         async def call() -> None:
             results.append(await method(*args))
 
-        await hop(_Home(home), call)
+        await call_threadsafe(_Home(home), call)
         return results[0]
 
 
 class _Home(NamedTuple):
-    """The loop of a member, for `hop`."""
+    """The loop of a member, for `call_threadsafe`."""
 
     loop: asyncio.AbstractEventLoop
     lost: bool = True  # a loop that does not run any more ends the call

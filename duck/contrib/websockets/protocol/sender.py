@@ -21,20 +21,21 @@ from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_text
+from .eager import start_eagerly
 from .endpoint import Settings
 from .loop import threads
-from .pending import Owner as HopOwner
-from .pending import Pending, begin, hop
-from .prepared import Data
+from .pending import Pending
 from .send_queue import Parts, QueuedMessage, SendQueue
+from .threadsafe import Owner as ThreadOwner
+from .threadsafe import call_threadsafe
 
-__all__ = ["LARGE", "Data", "Sender"]
+__all__ = ["LARGE", "Sender"]
 
 LARGE = 262144
 """Size in bytes above which compressing a message would delay other connections too long."""
 
 
-class Owner(HopOwner, Protocol):
+class Owner(ThreadOwner, Protocol):
     """The connection to send to."""
 
     busy: bool
@@ -88,7 +89,7 @@ class Sender:
         self._by_frame = send_frame is not None
         self._streaming = False
         self._queue = SendQueue(self, owner.loop)
-        self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first in line
+        self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first message of the queue
         self._tasks: dict[asyncio.Future[None], QueuedMessage] = {}  # the only strong references to them
         self._closings: list[Callable[[], None]] = []  # callbacks that close the connection
         self._deadline: asyncio.TimerHandle | None = None  # of the latest time to call them
@@ -118,7 +119,8 @@ class Sender:
         owner = self._owner
         payload = payload_of(data)
         if owner.is_elsewhere:
-            return hop(owner, owner.send, data if payload is None or isinstance(data, str) else payload, opcode)
+            sent = data if payload is None or isinstance(data, str) else payload
+            return call_threadsafe(owner, owner.send, sent, opcode)
         if not owner.connection.is_open and opcode != OpCode.CLOSE:
             raise owner.closed_error()
         if payload is None:
@@ -162,7 +164,7 @@ class Sender:
                 task.cancel()
 
     def forget(self) -> None:
-        """Releases the line of a connection that has ended, which would otherwise form a cycle with this object."""
+        """Releases the queue of a connection that has ended, which would otherwise form a cycle with this object."""
         if not self._queue.resuming:
             del self._queue
 
@@ -298,7 +300,7 @@ class Sender:
         return Pending(partial(self._until_ended, message))
 
     def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        message.task = task = begin(self._owner.loop, self._run(message, make), message.context)
+        message.task = task = start_eagerly(self._owner.loop, self._run(message, make), message.context)
         message.settle()
         if not task.done():
             self._tasks[task] = message
