@@ -25,7 +25,7 @@ from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
-from .protocol.message import IncomingMessage
+from .protocol.incoming_message import IncomingMessage
 from .protocol.prepared import broadcast
 from .sansio.handshake import Handshake
 from .view import State, WebSocketView

@@ -15,7 +15,7 @@ from .logging import logger
 from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
 from .protocol.frame_queue import FrameQueue
-from .protocol.message import IncomingMessage
+from .protocol.incoming_message import IncomingMessage
 from .protocol.prepared import Data, Prepared
 from .protocol.protocol import ConnectionProtocol
 from .protocol.threadsafe import call_threadsafe

@@ -11,7 +11,7 @@ async with connect("wss://example.org/chat") as ws:
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
-from ..protocol.message import IncomingMessage
+from ..protocol.incoming_message import IncomingMessage
 from ..sansio.negotiation import ClientOffer
 from .client import Options, WebSocketClient
 from .connecting import connect

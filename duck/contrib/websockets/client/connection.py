@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..opcodes import CloseCode, OpCode
 from ..protocol.inbox import Inbox
-from ..protocol.message import IncomingMessage
+from ..protocol.incoming_message import IncomingMessage
 from ..protocol.protocol import ConnectionProtocol
 from ..protocol.stream_queue import StreamQueue
 from ..sansio.connection import Connection

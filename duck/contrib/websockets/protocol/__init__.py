@@ -125,7 +125,7 @@ A received byte, to the reader of an `IncomingMessage`:
 2. `protocol.stream_queue.StreamQueue.deliver` adds the part to its message, and holds reading if too many bytes wait.
 3. At the first part of a message `codec.dispatcher.Dispatcher.deliver` starts
    `protocol.stream_queue.StreamQueue.handle`, which calls `view.WebSocketView.on_stream`. At later parts
-   `protocol.message.IncomingMessage.wake` steps the reader.
+   `protocol.incoming_message.IncomingMessage.wake` steps the reader.
 4. The reader gets the decoded part. `protocol.stream_queue.StreamQueue.taken` resumes reading once there is room.
 
 A sent str, to bytes:

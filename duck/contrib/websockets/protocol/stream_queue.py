@@ -19,7 +19,7 @@ from ..extensions import Inflating
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
 from .flow_control import Hold
-from .message import IncomingMessage
+from .incoming_message import IncomingMessage
 
 __all__ = ["OnStream", "Owner", "StreamQueue"]
 

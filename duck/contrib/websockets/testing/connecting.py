@@ -19,7 +19,7 @@ from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..frame import Frame
 from ..opcodes import CloseCode
-from ..protocol.message import IncomingMessage
+from ..protocol.incoming_message import IncomingMessage
 from ..sansio.client_handshake import ClientHandshake
 from .network import Network, frames_of
 from .serving import ERRORS, Server, catching_errors
