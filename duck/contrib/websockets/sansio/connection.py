@@ -216,70 +216,6 @@ class Connection:
             self.refuse(error)
         return decoded
 
-    def respond(self) -> None:
-        """Answers the received close frame, or a breach of a rule.
-
-        This is a separate step, so that replies to earlier messages are sent first.
-        """
-        if self._close_frame is not None:
-            self._receive_close(self._close_frame)
-            self._close_frame = None
-        if self._breach is not None and self.failed is None:
-            self.fail(self._breach)
-
-    def breach(self, error: BaseException) -> None:
-        """Notes that the bytes behind the received messages break a rule; `respond` closes the connection."""
-        self._breach = error
-        if self.failed is None:
-            self.incoming = _UNANSWERED
-
-    def refuse(self, error: builtins.BaseException) -> None:
-        """Notes that the next message cannot be decoded; `respond` closes the connection.
-
-        Args:
-            error: The error of `decode`. If it is not the peer's fault, it becomes `fault`, and the close frame
-                contains no details.
-        """
-        if isinstance(error, (ExtensionError, ProtocolError)):
-            try:
-                check_close(error.close_code, str(error))
-            except Exception as unsendable:  # a fault of the extension that has raised the error
-                error = unsendable
-            else:
-                # The traceback would keep the decompressed data in memory until the peer closes.
-                error.__traceback__ = error.__context__ = None
-                self.breach(error)
-                return
-        self.fault = error
-        self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
-
-    def prepare_close(self, code: int, reason: str) -> None:
-        """Announces `close`, which follows after queued data has left; no more messages may be sent."""
-        self._prepare_end()
-        self.close_code, self.close_reason = code, reason
-
-    def prepare_response(self) -> None:
-        """Announces `respond`, which follows after queued data has left; no more messages may be sent."""
-        self._prepare_end()
-        self.incoming = Incoming.ANSWERING
-        if self._close_frame is not None:
-            with contextlib.suppress(ProtocolError):
-                self.close_code, self.close_reason = parse_close(self._close_frame)
-
-    def _prepare_end(self) -> None:
-        if self.outgoing is _OPEN:
-            self.outgoing = _ENDING
-
-    def receive_eof(self) -> None:
-        """Notes the end of the stream, for any reason."""
-        self.ended = True
-        self.outgoing = _CLOSED
-        for extension in self.extensions:
-            if isinstance(extension, PerMessageDeflate):
-                extension.release()
-        if self.close_code is None:
-            self.close_code = CloseCode.ABNORMAL_CLOSURE
-
     def received(self, messages: list[tuple[int, bytes]], control: bool = True) -> list[tuple[int, bytes]]:
         """Applies the rules to the last messages of `reader`, as `receive` does, but does not decode them.
 
@@ -338,21 +274,15 @@ class Connection:
         assert self.deflate is not None
         return Inflating(self.deflate, self._max_size)
 
-    def _receive_close(self, payload: bytes) -> None:
-        try:
-            code, reason = parse_close(payload)
-        except ProtocolError as error:
-            self.fail(error)
-            return
-        self._close_payload = payload
-        self.close_code, self.close_reason = code, reason
-        if not self.writer.closed:
-            self._write_close(payload[:2])
-        self.incoming = _ANSWERED
-
-    def _write_close(self, payload: bytes) -> None:
-        self.writer.write(FIN | _CLOSE, payload)
+    def receive_eof(self) -> None:
+        """Notes the end of the stream, for any reason."""
+        self.ended = True
         self.outgoing = _CLOSED
+        for extension in self.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                extension.release()
+        if self.close_code is None:
+            self.close_code = CloseCode.ABNORMAL_CLOSURE
 
     # Sending
 
@@ -405,6 +335,12 @@ class Connection:
             return
         self.writer.write(first, payload)
 
+    def _check_text(self, opcode: int, payload: bytes, fin: bool) -> None:
+        if opcode != OpCode.CONTINUATION:
+            self._text = 0 if opcode == OpCode.TEXT else _NO_TEXT
+        if self._text != _NO_TEXT:
+            self._text = check_text(payload, self._text, fin)
+
     def _write_compressed(self, deflate: PerMessageDeflate, first: int, payload: bytes, fin: bool) -> None:
         context = deflate.context
         try:
@@ -425,11 +361,14 @@ class Connection:
                 deflate.rewind(context)
             raise
 
-    def _check_text(self, opcode: int, payload: bytes, fin: bool) -> None:
-        if opcode != OpCode.CONTINUATION:
-            self._text = 0 if opcode == OpCode.TEXT else _NO_TEXT
-        if self._text != _NO_TEXT:
-            self._text = check_text(payload, self._text, fin)
+    def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
+        """Joins the fragments of a message, and encodes it; returns the first byte and the payload of its frame."""
+        frame = gathered[0]
+        if len(gathered) > 1:
+            frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
+        for extension in self.extensions:
+            frame = extension.encode(frame)
+        return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
 
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
         """Compresses a message for `send_compressed`; may be called in another thread, for one message at a time."""
@@ -453,18 +392,20 @@ class Connection:
             first = OpCode.CONTINUATION
         self.writer.write(FIN | first, fragments[-1])
 
+    def take_outgoing(self) -> list[bytes]:
+        """Removes and returns the bytes to be sent, in order."""
+        return self.writer.take()
+
     def closed_error(self) -> ConnectionClosed:
         """The error of a sender after the connection has ended."""
         return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
-    def _encode(self, gathered: list[Frame]) -> tuple[int, bytes]:
-        """Joins the fragments of a message, and encodes it; returns the first byte and the payload of its frame."""
-        frame = gathered[0]
-        if len(gathered) > 1:
-            frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
-        for extension in self.extensions:
-            frame = extension.encode(frame)
-        return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
+    # Closing
+
+    def prepare_close(self, code: int, reason: str) -> None:
+        """Announces `close`, which follows after queued data has left; no more messages may be sent."""
+        self._prepare_end()
+        self.close_code, self.close_reason = code, reason
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Queues a close frame, unless one has been written already.
@@ -484,12 +425,73 @@ class Connection:
             self.own_code = self.close_code = code
             self.close_reason = reason
 
-    def take_outgoing(self) -> list[bytes]:
-        """Removes and returns the bytes to be sent, in order."""
-        return self.writer.take()
-
     def fail(self, error: BaseException) -> None:
         """Fails the connection because of an error of the peer, with a close frame for it (section 7.1.7)."""
         self.failed = error
         self.incoming = _FAILED
         self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
+
+    def breach(self, error: BaseException) -> None:
+        """Notes that the bytes behind the received messages break a rule; `respond` closes the connection."""
+        self._breach = error
+        if self.failed is None:
+            self.incoming = _UNANSWERED
+
+    def refuse(self, error: builtins.BaseException) -> None:
+        """Notes that the next message cannot be decoded; `respond` closes the connection.
+
+        Args:
+            error: The error of `decode`. If it is not the peer's fault, it becomes `fault`, and the close frame
+                contains no details.
+        """
+        if isinstance(error, (ExtensionError, ProtocolError)):
+            try:
+                check_close(error.close_code, str(error))
+            except Exception as unsendable:  # a fault of the extension that has raised the error
+                error = unsendable
+            else:
+                # The traceback would keep the decompressed data in memory until the peer closes.
+                error.__traceback__ = error.__context__ = None
+                self.breach(error)
+                return
+        self.fault = error
+        self.breach(ProtocolError("internal error", CloseCode.INTERNAL_ERROR))
+
+    def prepare_response(self) -> None:
+        """Announces `respond`, which follows after queued data has left; no more messages may be sent."""
+        self._prepare_end()
+        self.incoming = Incoming.ANSWERING
+        if self._close_frame is not None:
+            with contextlib.suppress(ProtocolError):
+                self.close_code, self.close_reason = parse_close(self._close_frame)
+
+    def respond(self) -> None:
+        """Answers the received close frame, or a breach of a rule.
+
+        This is a separate step, so that replies to earlier messages are sent first.
+        """
+        if self._close_frame is not None:
+            self._receive_close(self._close_frame)
+            self._close_frame = None
+        if self._breach is not None and self.failed is None:
+            self.fail(self._breach)
+
+    def _prepare_end(self) -> None:
+        if self.outgoing is _OPEN:
+            self.outgoing = _ENDING
+
+    def _receive_close(self, payload: bytes) -> None:
+        try:
+            code, reason = parse_close(payload)
+        except ProtocolError as error:
+            self.fail(error)
+            return
+        self._close_payload = payload
+        self.close_code, self.close_reason = code, reason
+        if not self.writer.closed:
+            self._write_close(payload[:2])
+        self.incoming = _ANSWERED
+
+    def _write_close(self, payload: bytes) -> None:
+        self.writer.write(FIN | _CLOSE, payload)
+        self.outgoing = _CLOSED
