@@ -239,11 +239,6 @@ class WebSocketEndpoint:
             self._heartbeat_loop if "_heartbeat_loop" in overridden else None,
         )
 
-    def terminate(self) -> None:
-        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
-        if self._protocol is not None:
-            self._protocol.terminate()
-
     # Steps of serving. Messages skip the steps that a subclass does not override.
 
     async def _receive_loop(self) -> None:
@@ -282,6 +277,22 @@ class WebSocketEndpoint:
         protocol.heartbeat.start()
         await protocol.until_closed()
 
+    async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
+        await self.on_new_frame(Frame(opcode, payload=payload))
+
+    def _frames(self) -> FrameQueue:
+        frames = self._open_protocol().frames
+        if frames is None:
+            raise RuntimeError(
+                "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"
+            )
+        return frames
+
+    def _open_protocol(self) -> ConnectionProtocol:
+        if self._protocol is None:
+            raise RuntimeError("the connection is not open yet")
+        return self._protocol
+
     # Sending
 
     def send(
@@ -310,28 +321,6 @@ class WebSocketEndpoint:
         if protocol is None:
             raise RuntimeError("the connection is not open yet: send from on_open on")
         return protocol.send(data, opcode)
-
-    @property
-    def _home(self) -> asyncio.AbstractEventLoop:
-        """The loop of the connection."""
-        return self._open_protocol().loop
-
-    def _when_lost(self, callback: Callable[[Any], object]) -> None:
-        self._open_protocol().when_lost(callback)
-
-    def _missed(self, group: str) -> None:
-        if getattr(self.on_gap, "__func__", None) is not WebSocketEndpoint.on_gap:
-            protocol = self._open_protocol()
-            if not protocol.lost:
-                protocol.hooks.call(partial(self.on_gap, group))
-
-    def _send_prepared(self, message: Prepared) -> bool:
-        """Sends a prepared message without waiting; returns False if it is not sent. Called by `broadcast`."""
-        return self._protocol is not None and self._protocol.send_prepared(message)
-
-    async def _drained(self) -> None:
-        """Waits until the peer has taken most of what was sent."""
-        await self._open_protocol().drained()
 
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> Coroutine[Any, Any, None]:
         """Sends a text message; see `send`."""
@@ -397,6 +386,8 @@ class WebSocketEndpoint:
             return SENT
         return protocol.send_frame(frame)
 
+    # Closing
+
     async def safe_close(self, disable_logging: bool = False, call_on_close_handler: bool = True) -> None:
         """Closes the connection and waits until it is lost. May be called repeatedly.
 
@@ -417,12 +408,43 @@ class WebSocketEndpoint:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
 
-    def _check_begun(self) -> None:
-        """Called to close a connection that is not open; `WebSocketView` raises while `on_handshake` runs."""
+    def terminate(self) -> None:
+        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
+        if self._protocol is not None:
+            self._protocol.terminate()
 
     def _shut_down(self, code: int, timeout: float) -> None:
         if self._protocol is not None:
             self._protocol.shut_down(code, timeout)
+
+    def _check_begun(self) -> None:
+        """Called to close a connection that is not open; `WebSocketView` raises while `on_handshake` runs."""
+
+    # Calls of `broadcast` and of groups
+
+    def _send_prepared(self, message: Prepared) -> bool:
+        """Sends a prepared message without waiting; returns False if it is not sent. Called by `broadcast`."""
+        return self._protocol is not None and self._protocol.send_prepared(message)
+
+    @property
+    def _home(self) -> asyncio.AbstractEventLoop:
+        """The loop of the connection."""
+        return self._open_protocol().loop
+
+    async def _drained(self) -> None:
+        """Waits until the peer has taken most of what was sent."""
+        await self._open_protocol().drained()
+
+    def _when_lost(self, callback: Callable[[Any], object]) -> None:
+        """Has `callback` called with this object once the connection is lost."""
+        self._open_protocol().when_lost(callback)
+
+    def _missed(self, group: str) -> None:
+        """Calls `on_gap`, if it is overridden."""
+        if getattr(self.on_gap, "__func__", None) is not WebSocketEndpoint.on_gap:
+            protocol = self._open_protocol()
+            if not protocol.lost:
+                protocol.hooks.call(partial(self.on_gap, group))
 
     # Calls of the protocol
 
@@ -435,19 +457,3 @@ class WebSocketEndpoint:
 
     def _connection_lost(self, log: bool) -> None:
         raise NotImplementedError
-
-    async def _receive_frame(self, payload: bytes, opcode: OpCode) -> None:
-        await self.on_new_frame(Frame(opcode, payload=payload))
-
-    def _frames(self) -> FrameQueue:
-        frames = self._open_protocol().frames
-        if frames is None:
-            raise RuntimeError(
-                "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"
-            )
-        return frames
-
-    def _open_protocol(self) -> ConnectionProtocol:
-        if self._protocol is None:
-            raise RuntimeError("the connection is not open yet")
-        return self._protocol
