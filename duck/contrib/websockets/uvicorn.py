@@ -11,11 +11,9 @@ the events of its response still pass through the application's middleware.
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.logging import TRACE_LOG_LEVEL
@@ -35,6 +33,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
+from .hosts.request_head import RequestHead, header_lines
 from .logging import label
 from .metrics import Metrics
 from .opcodes import CloseCode
@@ -57,9 +56,6 @@ _EARLY_LIMIT = 65536  # bytes that are kept of a client's data before the respon
 
 _PLAIN: "Mapping[str, Negotiator]" = {}
 _COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
-
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -181,7 +177,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> None:
         try:
-            head = _Head(data)
+            head = RequestHead(data)
             self._request = request = self._make_request(head)
             self._key = handshake.check(request, ("*",))  # the application decides whose pages may connect
         except HandshakeError as error:
@@ -203,7 +199,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
-    def _make_request(self, head: "_Head") -> HttpRequest:
+    def _make_request(self, head: RequestHead) -> HttpRequest:
         return HttpRequest(
             head.method,
             head.target.decode("latin-1"),
@@ -224,25 +220,14 @@ class WebSocketProtocol(asyncio.Protocol):
             self.metrics.refused(error)
         self._session.hand_over()
         head_only = self._request is not None and self._request.method == "HEAD"
-        self._answer_last(handshake.refusal(error, head_only, _serialize(self._server_state.default_headers)))
+        self._answer_last(handshake.refusal(error, head_only, header_lines(self._server_state.default_headers)))
 
-    def _make_scope(self, head: "_Head") -> dict[str, Any]:
-        raw_path, _, query_string = head.target.partition(b"?")
-        root_path = self._config.root_path
-        offered = b",".join(value for name, value in head.headers if name == b"sec-websocket-protocol")
+    def _make_scope(self, head: RequestHead) -> dict[str, Any]:
         return {
-            "type": "websocket",
+            **head.scope(is_ssl(self.transport), self._config.root_path),
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self.transport) else "ws",
             "server": get_local_addr(self.transport),
             "client": get_remote_addr(self.transport),
-            "root_path": root_path,
-            "path": root_path + unquote(raw_path.decode("latin-1")),
-            "raw_path": root_path.encode() + raw_path,
-            "query_string": query_string,
-            "headers": head.headers,
-            "subprotocols": [name.strip() for name in offered.decode("latin-1").split(",")] if offered else [],
             "state": self._state.copy(),
             "extensions": {"websocket.http.response": {}, EXTENSION: {"run": self.run_view}},
         }
@@ -345,7 +330,7 @@ class WebSocketProtocol(asyncio.Protocol):
         assert request is not None
         lines = [*self._server_state.default_headers, *headers]
         if self._responder is not None:
-            self._responder.fields = _serialize(lines)
+            self._responder.fields = header_lines(lines)
             self.transport.pause_reading()  # until the view uses the transport
             self._accepted()
             return None
@@ -359,7 +344,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(error)
             self._session.disconnected()
             raise ConnectionClosed from None
-        response = handshake.switching_protocols(acceptance, _serialize(lines))
+        response = handshake.switching_protocols(acceptance, header_lines(lines))
         endpoint = Accepted(
             self._session, label(request), config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
@@ -389,7 +374,7 @@ class WebSocketProtocol(asyncio.Protocol):
         dropped = (b"connection", b"transfer-encoding", *((b"content-length",) if status == 204 else ()))
         lines = [(name, value) for name, value in lines if name.lower() not in dropped]
         head = b"HTTP/1.1 %d %b\r\n" % (status, handshake.reason_phrase(status).encode())
-        self._denial = head + _serialize([*lines, (b"connection", b"close")])
+        self._denial = head + header_lines([*lines, (b"connection", b"close")])
         self._log(str(status))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
@@ -469,35 +454,7 @@ class _Responder:
         self.refusal = error
 
 
-class _Head:
-    """The head of a request that uvicorn has already checked."""
-
-    def __init__(self, data: bytes) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        parser = httptools.HttpRequestParser(self)
-        with contextlib.suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(data)
-        self.method = parser.get_method().decode()
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-
 def _is_cancelled() -> bool:
     """Whether the running task itself was cancelled, not the awaitable it has waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _serialize(headers: Headers) -> bytes:
-    """Serializes header lines; raises ValueError for a field that would break out of its line."""
-    lines = []
-    for name, value in headers:
-        if not _NAME.fullmatch(name) or _CONTROL.search(value):
-            raise ValueError(f"invalid header {bytes(name)!r}: {bytes(value)!r}")
-        lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines)

@@ -5,18 +5,18 @@ Application = a view class | urlpatterns | an ASGI application
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
-from urllib.parse import unquote
 
 from duck.http.request import HttpRequest
 
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
-from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol
+from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
+from ..hosts.request_head import RequestHead, header_lines
 from ..logging import label, logger
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
@@ -31,6 +31,7 @@ ERRORS: ContextVar[list[BaseException] | None] = ContextVar("errors of a tested 
 """The error list of the connection in whose context a hook runs."""
 
 _END = b"\r\n\r\n"
+_CLIENT = ("testclient", 50000)
 
 
 class _Catcher(logging.Handler):
@@ -135,7 +136,8 @@ class Server(asyncio.Protocol):
     # One request
 
     def _begin(self, head: bytes, content: bytes) -> None:
-        request = self._request(head, content)
+        parsed = RequestHead(head)
+        request = self._request(parsed, content)
         application = self._application
         if isinstance(application, type) and issubclass(application, WebSocketView):
             self._start(application, request, {})
@@ -147,22 +149,16 @@ class Server(asyncio.Protocol):
                     return
             self._refuse(request, HandshakeError(404, "not found"))
         else:
-            host = _AsgiHost(request, self._scope)
+            host = _AsgiHost(request, {**_scope_of(parsed, self._secure), **self._scope})
             self.task = asyncio.get_running_loop().create_task(host.run(application))
 
-    def _request(self, head: bytes, content: bytes) -> HttpRequest:
-        from httptools import HttpParserUpgrade, HttpRequestParser
-
+    def _request(self, head: RequestHead, content: bytes) -> HttpRequest:
         assert self.transport is not None
-        fields = _Fields()
-        parser = HttpRequestParser(fields)
-        with suppress(HttpParserUpgrade):
-            parser.feed_data(head)
         return HttpRequest(
-            parser.get_method().decode(),
-            fields.target.decode("latin-1"),
-            fields.headers,
-            client_address=("testclient", 50000),
+            head.method,
+            head.target.decode("latin-1"),
+            head.headers,
+            client_address=_CLIENT,
             secure=self._secure,
             transport=self.transport,
             content=content,
@@ -180,32 +176,29 @@ class Server(asyncio.Protocol):
         upgrade.refuse(request, error)
 
 
-class _Fields:
-    """Receives the parts of a request's head from httptools."""
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-
 def _match(pattern: Any, path: str) -> dict[str, Any] | None:
     """Returns the parameters that a route finds in a path; None if it does not match."""
     found: dict[str, Any] | None = pattern.match(path)
     return found
 
 
+def _scope_of(head: RequestHead, secure: bool) -> MutableMapping[str, Any]:
+    return {
+        **head.scope(secure),
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "server": ("testserver", 80),
+        "client": _CLIENT,
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
 class _AsgiHost:
     """One ASGI application on one transport, with the methods of `Host`."""
 
-    def __init__(self, request: HttpRequest, scope: Mapping[str, Any]) -> None:
+    def __init__(self, request: HttpRequest, scope: MutableMapping[str, Any]) -> None:
         self._request = request
-        self._added = scope
+        self._scope = scope
         self._session = Session(asyncio.get_running_loop(), self, None, None)
         self._denial = b""
 
@@ -215,17 +208,17 @@ class _AsgiHost:
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
             with suppress(ConnectionClosed):  # the application has sent to a disconnected client
-                await application(self._scope(), session.receive, session.send)
+                await application(self._scope, session.receive, session.send)
         except Exception as error:
             logger.error("error in the ASGI application", exc_info=error)
             code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
         await self._finish(code, reason)
 
     async def _finish(self, code: int, reason: str) -> None:
-        stage = self._session.stage.name
-        if stage == "CONNECTING" and not self._transport.is_closing():
+        stage = self._session.stage
+        if stage is Stage.CONNECTING and not self._transport.is_closing():
             upgrade.refuse(self._request, HandshakeError(500, "internal error"))
-        elif stage == "ACCEPTED":
+        elif stage is Stage.ACCEPTED:
             with suppress(ConnectionClosed):
                 self._session.close(code, reason)
 
@@ -233,29 +226,6 @@ class _AsgiHost:
     def _transport(self) -> asyncio.Transport:
         assert self._request.transport is not None
         return self._request.transport
-
-    def _scope(self) -> MutableMapping[str, Any]:
-        request = self._request
-        raw_path, _, query = request.target.encode("latin-1").partition(b"?")
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in _pairs(request.headers)]
-        offered = request.headers.get("sec-websocket-protocol", "")
-        return {
-            "type": "websocket",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if request.secure else "ws",
-            "server": ("testserver", 80),
-            "client": request.client_address,
-            "root_path": "",
-            "path": unquote(raw_path.decode("latin-1")),
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
-            "subprotocols": [name.strip() for name in offered.split(",")] if offered else [],
-            "state": {},
-            "extensions": {"websocket.http.response": {}},
-            **self._added,
-        }
 
     # For the session
 
@@ -265,7 +235,7 @@ class _AsgiHost:
         key = handshake.check(request, allowed_origins=["*"])  # the application checks origins
         extensions = {PERMESSAGE_DEFLATE: Compression().accept}
         acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
-        response = handshake.switching_protocols(acceptance, _serialize(headers))
+        response = handshake.switching_protocols(acceptance, header_lines(headers))
         endpoint = Accepted(self._session, label(request), None, None, None)
         protocol = SessionProtocol(self._session, endpoint, Connection(extensions=acceptance.extensions))
         early = upgrade.attach(request, protocol, response)
@@ -275,7 +245,7 @@ class _AsgiHost:
     def deny(self, status: int, headers: Headers) -> None:
         """Starts another response."""
         head = b"HTTP/1.1 %d %b\r\n%bconnection: close\r\n\r\n"
-        self._denial = head % (status, handshake.reason_phrase(status).encode(), _serialize(headers))
+        self._denial = head % (status, handshake.reason_phrase(status).encode(), header_lines(headers))
 
     async def deny_body(self, body: bytes, more: bool) -> None:
         """Sends a part of the response's body."""
@@ -286,12 +256,3 @@ class _AsgiHost:
 
     def ended(self) -> None:
         """Does nothing, because the connection is the only one."""
-
-
-def _serialize(headers: Headers) -> bytes:
-    return b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
-
-
-def _pairs(headers: Any) -> Iterable[tuple[str, str]]:
-    pairs: Iterable[tuple[str, str]] = headers.items()
-    return pairs

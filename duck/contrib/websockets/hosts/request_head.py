@@ -1,0 +1,84 @@
+"""The head of an upgrade request in ASGI terms, for hosts that run ASGI applications: `uvicorn.py`, and that of tests.
+
+`duck.server` serves pages too, and reads requests of any kind by a reader of its own.
+"""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ["RequestHead", "header_lines"]
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class RequestHead:
+    """The head of a request that asks for an upgrade, parsed by httptools.
+
+    Args:
+        data: The request up to the empty line.
+
+    Attributes:
+        method: The method.
+        target: Path and query, undecoded.
+        headers: The header fields; names in lower case.
+
+    Raises:
+        httptools.HttpParserError: The bytes are not a request.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        from httptools import HttpParserUpgrade, HttpRequestParser
+
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        parser = HttpRequestParser(self)
+        with suppress(HttpParserUpgrade):
+            parser.feed_data(data)
+        self.method = parser.get_method().decode()
+
+    # Callbacks of httptools
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def scope(self, secure: bool, root_path: str = "") -> dict[str, Any]:
+        """Returns the entries of a scope that follow from the request; the host adds those about itself.
+
+        Args:
+            secure: Whether the connection is encrypted.
+            root_path: The path at which the application is mounted.
+        """
+        raw_path, _, query_string = self.target.partition(b"?")
+        offered = b",".join(value for name, value in self.headers if name == b"sec-websocket-protocol")
+        return {
+            "type": "websocket",
+            "http_version": "1.1",
+            "scheme": "wss" if secure else "ws",
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path.decode("latin-1")),
+            "raw_path": root_path.encode() + raw_path,
+            "query_string": query_string,
+            "headers": self.headers,
+            "subprotocols": [name.strip() for name in offered.decode("latin-1").split(",")] if offered else [],
+        }
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Returns header fields as lines of a response.
+
+    Raises:
+        ValueError: A field would break out of its line.
+    """
+    lines = []
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise ValueError(f"invalid header {bytes(name)!r}: {bytes(value)!r}")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)
