@@ -17,7 +17,6 @@ fires early. So a read costs no more than a call of the clock.
 
 import asyncio
 import enum
-import inspect
 import logging
 from collections.abc import Collection, Coroutine
 from contextvars import Context, copy_context
@@ -25,13 +24,11 @@ from ssl import SSLContext
 from typing import Any, Protocol
 
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.logging import format_address, log_access, printable
+from duck.contrib.websockets.logging import log_access
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
-from duck.contrib.websockets.protocol.stepping import is_abandoned
 from duck.contrib.websockets.protocol.transports import close_transport
-from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -39,10 +36,11 @@ from .connection_limit import Permit
 from .head import Refusal, RequestHead, RequestReader
 from .hosts import AllowedHosts
 from .limits import Limits
+from .pages import fault_of_post, log_refusal, plain, respond
 from .proxies import Proxies
 from .routes import Match, Routes
 
-__all__ = ["Host", "HttpProtocol"]
+__all__ = ["HttpProtocol", "Owner"]
 
 logger = logging.getLogger("duck.server")
 
@@ -61,8 +59,8 @@ class Phase(enum.Enum):
     GONE = enum.auto()
 
 
-class Host(Protocol):
-    """The interface of a connection's server; see `Server`."""
+class Owner(Protocol):
+    """The server of the connection; see `Server`."""
 
     @property
     def limits(self) -> Limits: ...
@@ -136,7 +134,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     address: ClientAddress
     permit: Permit | None
 
-    def __init__(self, server: Host, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Owner, loop: asyncio.AbstractEventLoop) -> None:
         """Creates the protocol of a connection that is still to be made.
 
         Args:
@@ -285,7 +283,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._refuse(503, "the server drains", head_only, headers=[("Retry-After", str(seconds))])
                 return
             copy_context().run(self._hand_over, request, match)
-        elif fault := _fault_of_post(request, head, match, self._server.allowed_origins):
+        elif fault := fault_of_post(request, head, match, self._server.allowed_origins):
             self._refuse(fault.status, fault.reason, head_only)
         else:
             self._set_deadline(_NEVER)
@@ -333,7 +331,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
         try:
-            self._send_response(request, await _respond(request, match, self._loop), keep_alive)
+            self._send_response(request, await respond(request, match, self._loop), keep_alive)
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -360,9 +358,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
         """Answers bytes that are not a valid request, and ends the connection."""
-        _log_refusal(self.address, status, reason)
+        log_refusal(self.address, status, reason)
         log_access(None, status, address=self.address)
-        self._transport.write(_plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
+        self._transport.write(plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:
@@ -444,63 +442,3 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._set_deadline(_SPARE_TIME)
         else:
             self._end()
-
-
-def _fault_of_post(
-    request: HttpRequest, head: RequestHead, match: Match | None, allowed_origins: Collection[str] | None
-) -> Refusal | None:
-    """The refusal of a POST for a page of ours: without its body, or from a page of a foreign origin."""
-    if head.method != "POST" or match is None or "POST" not in match.route.methods:
-        return None
-    if head.body is None:
-        if "expect" in head.headers:
-            return Refusal(417, "bodies are read without 100-continue only")
-        return Refusal(413, "the body is longer than Limits.body_size, or belongs to an upgrade request")
-    if not is_allowed(request, None if allowed_origins is None else tuple(allowed_origins)):
-        return Refusal(403, f"pages of {request.get_header('origin')!r} may not post: see allowed_origins")
-    return None
-
-
-async def _respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
-    """Asks the view for its response; an exception is logged and answered with 500."""
-    if match is None:
-        _log_refusal(request.client_address, 404, "there is no route for %s", request.target)
-        return _plain(404)
-    route, kwargs = match
-    if request.method not in route.methods:
-        allowed = ", ".join(route.methods)
-        words = "%s of %s, which answers %s: see methods of its route"
-        _log_refusal(request.client_address, 405, words, request.method, request.target, allowed)
-        return _plain(405, headers=[("Allow", allowed)])
-    try:
-        result = route.handler(request, **kwargs)
-        if isinstance(route.handler, type):
-            result = result.run(request, **kwargs)
-        if inspect.isawaitable(result):
-            result = await result
-        if isinstance(result, HttpResponse):
-            result.check()
-            return result
-        if isinstance(result, str | bytes):
-            return HttpResponse(result)
-        raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # as above
-        task = asyncio.current_task()
-        is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-        if is_cancelled or is_abandoned(error, loop):
-            raise
-        logger.exception("the view for %r failed", request)
-        return _plain(500)
-
-
-def _log_refusal(address: ClientAddress, status: int, reason: str, *words: str) -> None:
-    if logger.isEnabledFor(logging.INFO):
-        reason = printable(reason % words if words else reason)
-        logger.info("%s refused with %d: %s", format_address(address), status, reason)
-
-
-def _plain(status: int, **kwargs: Any) -> HttpResponse:
-    """Returns a response without a body beyond its status."""
-    return HttpResponse(f"{status}\n", status, "text/plain; charset=utf-8", **kwargs)

@@ -28,6 +28,7 @@ from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
 from .listen import UnixListener, bind, url
 from .options import Options
+from .pages import plain
 from .proxies import Proxies
 from .routes import Routes
 from .shutdown import Work, abort, drain, shut_down
@@ -400,7 +401,7 @@ class Server:
             if not isinstance(result, HttpResponse):
                 if error is None and not transport.is_closing():
                     logger.error("%s answered nothing to %r", type(view).__name__, view.request)
-                result = HttpResponse("500\n", 500, "text/plain; charset=utf-8")
+                result = plain(500)
             self._work.protocols.add(protocol)
             protocol.take_back(transport, result, head_only=view.request.method == "HEAD")
         elif transport.is_closing():
