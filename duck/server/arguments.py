@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from .addresses import split_address
-from .hosts import AllowedHosts, checked_origins
+from .allowed_hosts import AllowedHosts, checked_origins
 from .limits import Limits
 from .log_config import LogOptions
 from .loops import LOOPS

@@ -32,9 +32,9 @@ from duck.contrib.websockets.protocol.transports import close_transport
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
+from .allowed_hosts import AllowedHosts
 from .connection_limit import Permit
 from .head import Refusal, RequestHead, RequestReader
-from .hosts import AllowedHosts
 from .limits import Limits
 from .pages import fault_of_post, log_refusal, plain, respond
 from .proxies import Proxies

@@ -23,15 +23,15 @@ from duck.views import View
 
 from . import proxy_protocol as proxy_header
 from .accept import BACKLOG, Acceptor, LoopAcceptor
+from .allowed_hosts import AllowedHosts, checked_origins
 from .connection_limit import ConnectionLimiter, Permit
-from .hosts import AllowedHosts, checked_origins
 from .http import HttpProtocol
-from .listen import UnixListener, bind, url
 from .options import Options
 from .pages import plain
 from .proxies import Proxies
 from .routes import Routes
 from .shutdown import Work, abort, drain, shut_down
+from .sockets import UnixListener, bind, url
 
 __all__ = ["Server"]
 

@@ -26,13 +26,13 @@ from typing import Any
 from duck.contrib.websockets.metrics import Stats
 
 from .exposition import exposing
-from .listener import Listener
 from .options import Options
 from .signals import on_signals
 from .stdio import announce
 from .systemd import notify, notify_reloading
 from .worker import Boot, Job, boot, is_worker
-from .worker_process import Worker, WorkerError, outcome
+from .worker_process import WorkerError, WorkerProcess, outcome
+from .worker_sockets import WorkerSockets
 
 __all__ = ["WorkerError", "WorkersUnavailableError", "supervise"]
 
@@ -64,7 +64,7 @@ class Slot:
     """
 
     def __init__(self) -> None:
-        self.worker: Worker | None = None
+        self.worker: WorkerProcess | None = None
         self.sockets: list[socket.socket] = []
         self.failures = 0
         self.renewal: asyncio.Future[bool] | None = None
@@ -83,20 +83,20 @@ class Supervisor:
 
     Args:
         order: The start instructions of a worker.
-        listener: The owner of the sockets.
+        worker_sockets: The owner of the sockets.
         options: The options of the workers' servers.
         stop: Set to give the order to stop.
     """
 
-    def __init__(self, order: Boot, listener: Listener, options: Options, stop: asyncio.Event) -> None:
+    def __init__(self, order: Boot, worker_sockets: WorkerSockets, options: Options, stop: asyncio.Event) -> None:
         self._order = order
-        self._listener = listener
+        self._worker_sockets = worker_sockets
         self._startup_timeout = options.startup_timeout
         self._patience = options.patience + _GRACE
         self._slots: list[Slot] = []
         self._keepers: set[asyncio.Task[None]] = set()
-        self._workers: set[Worker] = set()
-        self._leaving: dict[Worker, asyncio.Task[None]] = {}  # have ended
+        self._workers: set[WorkerProcess] = set()
+        self._leaving: dict[WorkerProcess, asyncio.Task[None]] = {}  # have ended
         self._past = Stats()  # of all workers that have ended
         self._all_serve = False
         self._proven = False  # a worker has served for a while
@@ -104,7 +104,7 @@ class Supervisor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = stop
         self._renewing: asyncio.Task[None] | None = None
-        self._successor: asyncio.Task[Worker] | None = None  # starts in place of a serving worker
+        self._successor: asyncio.Task[WorkerProcess] | None = None  # starts in place of a serving worker
         self._again = False
 
     async def run(self) -> None:
@@ -121,8 +121,8 @@ class Supervisor:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         for slot in self._slots:
-            self._listener.put_back(slot.sockets)
-        self._listener.close()
+            self._worker_sockets.put_back(slot.sockets)
+        self._worker_sockets.close()
         notify("STOPPING=1")
         if self._renewing is not None:
             self._renewing.cancel()
@@ -176,7 +176,7 @@ class Supervisor:
         """Stops the worker of a slot that has been removed."""
         if slot.worker is not None:
             self._retire(slot.worker)
-        self._listener.put_back(slot.sockets)
+        self._worker_sockets.put_back(slot.sockets)
         slot.answer(True)
         self._note_service()
 
@@ -254,7 +254,7 @@ class Supervisor:
             self._retire(worker)
             slot.answer(True)
 
-    async def _filled(self, slot: Slot) -> Worker:
+    async def _filled(self, slot: Slot) -> WorkerProcess:
         """Starts workers until one serves.
 
         Raises:
@@ -263,7 +263,7 @@ class Supervisor:
         while True:
             if slot.failures > 1:  # the first replacement starts at once
                 # Meanwhile the other workers accept its connections.
-                self._listener.put_back(slot.sockets)
+                self._worker_sockets.put_back(slot.sockets)
                 await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE))
             try:
                 return await self._start(slot)
@@ -276,10 +276,10 @@ class Supervisor:
                     raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
                 logger.error("%s", error.described())
 
-    async def _start(self, slot: Slot) -> Worker:
+    async def _start(self, slot: Slot) -> WorkerProcess:
         try:
-            slot.sockets = slot.sockets or self._listener.take()
-            worker = await Worker.start(self._order._replace(files=[sock.fileno() for sock in slot.sockets]))
+            slot.sockets = slot.sockets or self._worker_sockets.take()
+            worker = await WorkerProcess.start(self._order._replace(files=[sock.fileno() for sock in slot.sockets]))
         except OSError as error:
             raise WorkerError(f"cannot start a worker: {error.strerror or error}", is_known=True) from error
         self._workers.add(worker)
@@ -295,22 +295,22 @@ class Supervisor:
         self._addresses = addresses
         return worker
 
-    def _prove(self, worker: Worker) -> None:
+    def _prove(self, worker: WorkerProcess) -> None:
         self._proven = self._proven or not worker.ended.done()
 
-    def _retire(self, worker: Worker) -> None:
+    def _retire(self, worker: WorkerProcess) -> None:
         """Stops a worker while others continue."""
         worker.stop(replaced=True)
         asyncio.get_running_loop().call_later(self._patience, self._kill, worker)
 
-    def _kill(self, worker: Worker) -> None:
+    def _kill(self, worker: WorkerProcess) -> None:
         """Ends a worker that has not ended by itself."""
         if not worker.ended.done():
             words = "worker %d has not ended within %g s, and is killed: its event loop is blocked, or a thread hangs"
             logger.error(words, worker.pid, self._patience)
             worker.kill()
 
-    async def _end(self, workers: set[Worker]) -> None:
+    async def _end(self, workers: set[WorkerProcess]) -> None:
         """Stops all workers, and kills those that have not ended in time."""
         if not workers:
             return
@@ -322,11 +322,11 @@ class Supervisor:
         if late:
             await asyncio.wait(late)
 
-    def _forget(self, worker: Worker) -> None:
+    def _forget(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
         self._leaving[worker] = asyncio.get_running_loop().create_task(self._keep_stats(worker))
 
-    async def _keep_stats(self, worker: Worker) -> None:
+    async def _keep_stats(self, worker: WorkerProcess) -> None:
         """Adds the last numbers of a worker that has ended to those of its predecessors."""
         last = await worker.last_stats()
         worker.close()
@@ -371,9 +371,9 @@ def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2,
     changes = _changes(reload) if reload else None
 
     async def main() -> None:
-        async with Listener.at(job.options, sockets) as listener:
+        async with WorkerSockets.at(job.options, sockets) as worker_sockets:
             own = replace(job, options=replace(job.options, metrics=None))  # the supervisor has those of all
-            supervisor = Supervisor(boot(own, workers), listener, job.options, stop)
+            supervisor = Supervisor(boot(own, workers), worker_sockets, job.options, stop)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
             loop.add_signal_handler(signal.SIGTTIN, supervisor.grow)

@@ -1,4 +1,4 @@
-"""`Worker`: the supervisor's interface to a worker, consisting of a process and a socket to it."""
+"""`WorkerProcess`: the supervisor's interface to a worker, consisting of a process and a socket to it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from duck.contrib.websockets.metrics import Stats
 
 from .worker import Boot
 
-__all__ = ["Worker", "WorkerError", "outcome"]
+__all__ = ["WorkerError", "WorkerProcess", "outcome"]
 
 # The supervisor's `sys.path`, and `-P`: with `-c` alone, files of the current folder would hide modules of their names.
 _BOOT = (
@@ -47,7 +47,7 @@ class WorkerError(Exception):
         return f"{self}\n{self.details}".rstrip()
 
 
-class Worker:
+class WorkerProcess:
     """A worker process.
 
     Attributes:
@@ -71,7 +71,7 @@ class Worker:
         self._writer = writer
 
     @classmethod
-    async def start(cls, order: Boot) -> "Worker":
+    async def start(cls, order: Boot) -> "WorkerProcess":
         """Starts a process, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:

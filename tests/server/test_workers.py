@@ -18,7 +18,7 @@ from websockets.sync.client import connect as sync_connect
 
 from duck.server import worker_process
 from duck.server.worker import Boot
-from duck.server.worker_process import Worker
+from duck.server.worker_process import WorkerProcess
 
 from ..support.commands import Process, command, environment, run_command
 
@@ -252,7 +252,7 @@ def test_workers_that_die_soon_after_they_serve_again_and_again(folder):
 
 def test_a_worker_is_stopped_at_any_moment_of_its_end():
     async def scenario():
-        worker = await Worker.start(Boot(sys.path, [], None, b"", [], 1))
+        worker = await WorkerProcess.start(Boot(sys.path, [], None, b"", [], 1))
         while not worker.ended.done():
             worker.stop()
             worker.kill()
@@ -268,7 +268,7 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
     monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(60)  # {}")
 
     async def scenario():
-        worker = await Worker.start(Boot(sys.path, [], None, b"", [], 1))
+        worker = await WorkerProcess.start(Boot(sys.path, [], None, b"", [], 1))
         worker._reader.feed_eof()
         ready = asyncio.ensure_future(worker.ready(30))
         await asyncio.sleep(0)

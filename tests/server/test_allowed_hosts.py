@@ -4,7 +4,7 @@ import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.server import serve
-from duck.server.hosts import AllowedHosts
+from duck.server.allowed_hosts import AllowedHosts
 from duck.urls import path
 
 from ..support.handshake import LINES, head

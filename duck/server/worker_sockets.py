@@ -1,17 +1,17 @@
-"""`Listener`: the listening sockets of workers; the supervisor owns it."""
+"""`WorkerSockets`: the listening sockets of workers; the supervisor owns it."""
 
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .listen import UnixListener, balances, bind, bind_again
 from .options import Options
+from .sockets import UnixListener, balances, bind, bind_again
 
-__all__ = ["Listener"]
+__all__ = ["WorkerSockets"]
 
 
-class Listener:
+class WorkerSockets:
     """Owns the listening sockets of workers.
 
     Of 600 connections, 50 at a time, four workers with a shared socket had 424, 140, 32 and 4, because the first worker
@@ -29,7 +29,7 @@ class Listener:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def at(cls, options: Options, sockets: Sequence[socket.socket]) -> "AsyncIterator[Listener]":
+    async def at(cls, options: Options, sockets: Sequence[socket.socket]) -> "AsyncIterator[WorkerSockets]":
         """Binds to the address in the options, unless bound sockets are given.
 
         Raises:
@@ -48,11 +48,11 @@ class Listener:
                 for sock in sockets:
                     sock.close()
                 sockets = []
-        listener = cls(sockets, addresses)
+        owner = cls(sockets, addresses)
         try:
-            yield listener
+            yield owner
         finally:
-            listener.close()
+            owner.close()
             if unix_listener is not None:
                 unix_listener.unlink()
 
