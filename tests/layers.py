@@ -42,6 +42,7 @@ LAYERS = [
     [f"{WEBSOCKETS}.view"],
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
     [f"{WEBSOCKETS}.testing"],
+    ["duck.stdio", "duck.commands"],
     ["duck._duckframework", "duck.pytest_plugin", "duck.server", "duck", "duck.contrib"],
 ]
 _LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}

@@ -45,8 +45,6 @@ def test_the_overlay_imports_only_modules_that_duck_framework_has_too():
 def test_the_server_imports_only_the_listed_modules_of_the_package():
     """The public names, and what both halves do: with a loop, its tasks and transports, the log, and origins."""
     shared = (
-        "client.bench",
-        "client.terminal",
         "logging",
         "metrics",
         "protocol.lingering",
@@ -105,12 +103,12 @@ def test_the_reader_of_imports_sees_them(tmp_path):
 NOT_FOR_EVERY_SERVER = {
     *("calendar", "concurrent.futures.thread", "datetime", "email.utils", "http", "httptools"),
     *("ipaddress", "json", "random", "redis", "ssl", "urllib.parse", "urllib.request", "uvicorn"),
-    *("duck.pytest_plugin", "duck.server"),
+    *("duck.commands", "duck.pytest_plugin", "duck.server", "duck.stdio"),
     *(
         f"{PACKAGE}.{name}"
         for name in ("client", "groups", "metrics.stats", "sansio.client_handshake", "testing", "uvicorn")
     ),
-    *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework")),
+    *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework", "request_head")),
 }
 
 

@@ -1,4 +1,4 @@
-"""The `duck` command: serves an application, and shows installed versions."""
+"""The `duck` command: serves an application, runs the clients of `duck.commands`, and shows installed versions."""
 
 import argparse
 import asyncio
@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from duck.commands import bench, connect
 from duck.contrib.websockets import __version__
-from duck.contrib.websockets.client import bench, terminal
+from duck.stdio import drop_output, open_standard_files
 
 from .accept import BACKLOG
 from .arguments import Parser, add_serve_options, log_options, options
@@ -23,7 +24,6 @@ from .loops import LOOPS, LoopError, loop_factory
 from .routes import HealthPathError
 from .runner import run_options
 from .signals import outlast_signals
-from .stdio import drop_output, open_standard_files
 from .supervisor import WorkerError, WorkersUnavailableError, supervise
 from .systemd import passed_by_systemd
 from .target import TargetError, load
@@ -32,7 +32,7 @@ from .worker import Job
 
 __all__ = ["main"]
 
-_CLIENTS = {"connect": terminal.run, "bench": bench.run}
+_CLIENTS = {"connect": connect.run, "bench": bench.run}
 
 
 class UsageError(Exception):
@@ -79,7 +79,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="show the version, the codec and the compression library")
-    terminal.add_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
+    connect.add_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
     bench.add_options(commands.add_parser("bench", help="measure the speed of an echo server"))
     add_serve_options(commands.add_parser("serve", help="serve an application"))
     return parser

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode
+from duck.stdio import announce
 from duck.views import View
 
 from .deadline import Deadline
@@ -20,7 +21,6 @@ from .options import Options
 from .process import Stop, serve_until_stopped
 from .server import Server
 from .signals import on_hangup, on_signals
-from .stdio import announce
 from .supervisor import supervise
 from .systemd import notify, notify_reloading
 from .target import Target

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets.metrics import Stats
+from duck.stdio import announce
 
 from .exposition import exposing
 from .options import Options
 from .signals import on_signals
-from .stdio import announce
 from .systemd import notify, notify_reloading
 from .worker import Boot, Job, boot, is_worker
 from .worker_process import WorkerError, WorkerProcess, outcome

@@ -9,20 +9,19 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
 
-from ..exceptions import ConnectionClosed, HandshakeFailed
-from ..frame import Frame
-from ..logging import printable
-from ..opcodes import OpCode
-from ..sansio.payloads import parse_close
-from .client import WebSocketClient
-from .options import add_connection_options, connection_options, explain
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode
+from duck.contrib.websockets.client import HandshakeFailed, WebSocketClient
+from duck.contrib.websockets.logging import printable
+from duck.contrib.websockets.sansio.payloads import parse_close
+from duck.stdio import drop_output
+
+from .connection_options import add_connection_options, connection_options, explain
 
 __all__ = ["add_options", "run"]
 
@@ -62,7 +61,7 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a received letter
     terminal.begin(sys.stdin if lines is None else lines)
     code = await terminal.wait_closed()
-    terminal._say(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
+    terminal.say(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
     return 0 if code in (1000, 1001, 1005) and not terminal.is_cut else 1
 
 
@@ -80,18 +79,17 @@ class Terminal(WebSocketClient):
         if self.subprotocol:
             facts.append(f"subprotocol {printable(self.subprotocol)}")
         facts += [extension.name for extension in self.extensions]
-        self._say(", ".join(facts))
-        self._say("/help for help, end of input to close")
+        self.say(", ".join(facts))
+        self.say("/help for help, end of input to close")
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
         """Prints a line; closes the connection if the output takes none any more, as with `| head`."""
         try:
             print(words, flush=True)
         except OSError as error:
-            with open(os.devnull, "wb") as nowhere:  # the interpreter flushes the output again at exit
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            drop_output()
             if not isinstance(error, BrokenPipeError):
                 self.is_cut = True
                 print(f"duck: cannot write the output: {error.strerror or error}", file=sys.stderr)
@@ -127,7 +125,7 @@ class Terminal(WebSocketClient):
         except ConnectionClosed:
             pass  # it is reported at the end
         except ValueError as error:
-            self._say(f"! {error}")
+            self.say(f"! {error}")
 
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -136,10 +134,10 @@ class Terminal(WebSocketClient):
             "/pong": lambda text: self.send_pong(text.encode()),
             "/binary": lambda text: self.send_binary(bytes.fromhex(text)),
             "/close": self._close,
-            "/help": lambda text: self._say(HELP),
+            "/help": lambda text: self.say(HELP),
         }
         if name not in commands:
-            self._say(f"! {printable(name)} is not a command: write /{printable(line)} to send it, or /help")
+            self.say(f"! {printable(name)} is not a command: write /{printable(line)} to send it, or /help")
             return
         commands[name](rest)
 
@@ -157,7 +155,7 @@ class Terminal(WebSocketClient):
                 # A server may answer the ping before earlier messages.
                 asyncio.get_running_loop().call_later(_QUIET, self.take_line, "/close")
                 continue
-            self._say(f"< {describe(frame)}")
+            self.say(f"< {describe(frame)}")
             if frame.opcode == OpCode.CLOSE:
                 return
 

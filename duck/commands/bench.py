@@ -10,10 +10,10 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import Unpack
 
-from ..exceptions import ConnectionClosed, HandshakeFailed
-from ..opcodes import OpCode
-from .client import Options, WebSocketClient
-from .options import add_connection_options, connection_options, explain
+from duck.contrib.websockets import ConnectionClosed, OpCode
+from duck.contrib.websockets.client import HandshakeFailed, Options, WebSocketClient
+
+from .connection_options import add_connection_options, connection_options, explain
 
 __all__ = ["add_options", "run"]
 

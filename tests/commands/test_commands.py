@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
+from duck.commands import bench, connect
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.client import bench, terminal
 from duck.server import serve
 from duck.server.cli import main
 
@@ -45,11 +45,11 @@ def test_connect(run, serving, capsys):
 
     async def scenario():
         async with serving(Echo) as server:
-            arguments = parse(terminal, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
-            assert await terminal.run(arguments, io.StringIO(lines)) == 0
-            assert await terminal.run(parse(terminal, server), io.StringIO("close\n")) == 1
-            assert await terminal.run(parse(terminal, server, "--origin", "https://a.b"), io.StringIO()) == 2
-            assert await terminal.run(parse(terminal, server, "--insecure"), io.StringIO()) == 2
+            arguments = parse(connect, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
+            assert await connect.run(arguments, io.StringIO(lines)) == 0
+            assert await connect.run(parse(connect, server), io.StringIO("close\n")) == 1
+            assert await connect.run(parse(connect, server, "--origin", "https://a.b"), io.StringIO()) == 2
+            assert await connect.run(parse(connect, server, "--insecure"), io.StringIO()) == 2
 
     run(scenario())
     out, err = capsys.readouterr()
@@ -98,7 +98,7 @@ def test_input_that_is_no_text(run, serving, capsys):
     async def scenario():
         async with serving(Echo) as server:
             lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
-            assert await terminal.run(parse(terminal, server), lines) == 1
+            assert await connect.run(parse(connect, server), lines) == 1
 
     run(scenario())
     out, err = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_a_closed_output_ends_the_command(serving, monkeypatch):
                 os.close(reading)
                 waiting = threading.Event()
                 try:
-                    await asyncio.wait_for(terminal.run(parse(terminal, server), Lines(waiting)), 5)
+                    await asyncio.wait_for(connect.run(parse(connect, server), Lines(waiting)), 5)
                 finally:
                     waiting.set()
 
@@ -139,7 +139,7 @@ def test_output_in_another_encoding(run, serving, monkeypatch):
 
     async def scenario():
         async with serving(Echo) as server:
-            assert await terminal.run(parse(terminal, server), io.StringIO("\u00e9\n")) == 0
+            assert await connect.run(parse(connect, server), io.StringIO("\u00e9\n")) == 0
 
     monkeypatch.setattr(sys, "stdout", output)
     run(scenario())
@@ -209,7 +209,7 @@ def test_an_output_that_takes_nothing_ends_the_command_with_one_line(tmp_path):
 def test_a_full_output_of_a_client(run, serving, monkeypatch, capsys):
     async def scenario():
         async with serving(Echo) as server:
-            assert await terminal.run(parse(terminal, server), Lines(threading.Event())) == 1
+            assert await connect.run(parse(connect, server), Lines(threading.Event())) == 1
 
     with open("/dev/full", "w") as output:
         monkeypatch.setattr(sys, "stdout", output)
@@ -221,9 +221,9 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
     async def scenario():
         async with serve(Echo, port=0) as plain, serve(Echo, port=0, ssl=tls.server) as secure:
             for server in (plain, secure):
-                arguments = parse(terminal, server)
+                arguments = parse(connect, server)
                 arguments.url = arguments.url.replace("ws:", "wss:")
-                assert await terminal.run(arguments, io.StringIO()) == 2
+                assert await connect.run(arguments, io.StringIO()) == 2
 
     run(scenario())
     err = capsys.readouterr().err

@@ -3,9 +3,9 @@
 import argparse
 import ssl
 
-from ..logging import printable
-from .address import Address
-from .client import Options
+from duck.contrib.websockets.client import Options
+from duck.contrib.websockets.client.address import Address
+from duck.contrib.websockets.logging import printable
 
 __all__ = ["add_connection_options", "connection_options", "explain"]
 
