@@ -11,7 +11,9 @@ The pytest plugin provides the same as the fixture `websocket`.
 """
 
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused
-from .connecting import Blocking, TestConnection, connect
+from .blocking import Blocking
+from .connecting import connect
+from .connection import TestConnection
 from .virtual_time import VirtualTimeLoop
 
 __all__ = [

@@ -1,314 +1,17 @@
 """`connect`: a test client for a view, routes or an ASGI application in the same process."""
 
 import asyncio
-import linecache
-import os
-import threading
-import traceback
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextvars import copy_context
-from inspect import ismethod
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Unpack
 
 from ..client.client import Options
 from ..client.connecting import Connecting
-from ..client.connection import ClientConnection
-from ..client.dialing import Opening
-from ..exceptions import ConnectionClosed, HandshakeRefused
-from ..frame import Frame
-from ..opcodes import CloseCode
-from ..protocol.incoming_message import IncomingMessage
-from ..sansio.client_handshake import ClientHandshake
-from .network import Network, frames_of
-from .serving import ERRORS, Server, catching_errors
+from ..exceptions import HandshakeRefused
+from .blocking import RUNNERS, Blocking, LoopFactory
+from .connection import TestConnection
 
-__all__ = ["Blocking", "TestConnection", "connect"]
-
-T = TypeVar("T")
-
-
-class TestConnection(ClientConnection):
-    """A client's connection to the tested application: a `ClientConnection` with additions for tests.
-
-    Attributes:
-        timeout: Seconds for each wait.
-        view: The view at the other end; None for an ASGI application.
-        errors: The exceptions of the view's hooks.
-    """
-
-    __test__ = False  # pytest collects classes by name
-
-    PING_INTERVAL = None  # pings that a test has not requested would disturb it
-    RECEIVE_TIMEOUT = None
-
-    def __init__(
-        self,
-        application: Any,
-        path: str = "/",
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        scope: Mapping[str, Any] | None = None,
-        timeout: float = 5,
-        raise_errors: bool = True,
-        keep_frames: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), **options)
-        self.timeout = timeout
-        self.errors: list[BaseException] = []
-        self._raised: list[BaseException] = []
-        self._raise_errors = raise_errors
-        self._server = Server(application, kwargs or {}, self._address.secure, scope)
-        self._network: Network | None = None
-        self._keeps_frames = keep_frames
-        self._catching = catching_errors()
-        self._received = 0
-
-    @property
-    def view(self) -> Any:
-        """The view at the other end."""
-        return self._server.view
-
-    # Opening
-
-    async def open(self) -> None:
-        """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
-        self._catching.__enter__()
-        try:
-            await super().open()
-        except BaseException as error:
-            try:
-                if self._network is not None:
-                    self._network.drop()
-                    await self._end_application()
-            finally:
-                self._catching.__exit__(None, None, None)
-            if isinstance(error, Exception):
-                self._raise_error(error)
-            raise
-
-    async def _end_application(self) -> None:
-        """Waits for the tested view to notice the failed connection; cancels it after a while."""
-        for _ in range(2):
-            if self._server.ends:
-                _, left = await asyncio.wait(self._server.ends, timeout=self._patience)
-                if left:
-                    self._server.cancel()
-
-    async def _dial(self) -> None:
-        self._network = network = Network()
-        network.kept = bytearray() if self._keeps_frames else None
-        fields = self._route.fields(self._address, True)
-        handshake = ClientHandshake(
-            self._address.target,
-            self._address.netloc,
-            subprotocols=self.SUBPROTOCOLS,
-            extensions=self._offers(),
-            headers=fields,
-        )
-        opening = Opening(asyncio.get_running_loop(), handshake)
-        context = copy_context()
-        context.run(ERRORS.set, self.errors)
-        context.run(network.server.connect, self._server)
-        network.client.connect(opening)
-        try:
-            agreement = await self._in_time(opening.agreement, "an answer to the upgrade request")
-        finally:
-            opening.agreement.cancel()
-        self._take(network.client, agreement, handshake.rest)
-
-    # Waiting
-
-    async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
-        """Returns the next message: a str for text, bytes for binary.
-
-        Args:
-            timeout: Seconds to wait; None for the connection's timeout.
-
-        Raises:
-            ConnectionClosed: The connection is closing or closed, and no message is left.
-            Exception: The exception of a view's hook, if it has closed the connection.
-            TimeoutError: No message was received in time; the text describes the activity of the view.
-        """
-        try:
-            message = await self._in_time(super().recv(), "a message", timeout)
-        except ConnectionClosed as closed:
-            self._raise_error(closed)
-            raise
-        self._received += 1
-        return message
-
-    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
-        """Returns the next message as soon as it begins. The errors are those of `recv`."""
-        if self._streams is None:
-            return await super().recv_stream(timeout)
-        try:
-            message = await self._in_time(super().recv_stream(), "a message", timeout)
-        except ConnectionClosed as closed:
-            self._raise_error(closed)
-            raise
-        self._received += 1
-        return message
-
-    async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
-        """Waits until both ends are closed and every hook of the view has ended; returns the close code."""
-        await self._in_time(self._until_ended(), "the end of the connection", timeout)
-        return self._open_protocol().connection.close_code or CloseCode.ABNORMAL_CLOSURE
-
-    async def _until_ended(self) -> None:
-        await self._open_protocol().until_closed()
-        if self._server.ends:
-            await asyncio.wait(self._server.ends)
-
-    async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
-        timeout = self.timeout if timeout is None else timeout
-        explain = lambda: f"timeout after {timeout} seconds, waiting for {what}: {self.doing()}"  # noqa: E731
-        return await self._within(timeout, waiting, explain)
-
-    def doing(self) -> str:
-        """Describes the activity of the other end."""
-        server, protocol = self._server, self._open_protocol() if self._protocol else None
-        words = [f"{self.received} messages were received"] if protocol is not None else ["the connection is not open"]
-        tasks = [] if server.task is None or server.task.done() else [server.task]
-        view = server.view
-        if view is not None and view._decision is not None:
-            tasks += view._decision.running
-        if view is not None and view._protocol is not None:
-            tasks += view._protocol.running
-            waiting = len(view._protocol.dispatcher.inbox)
-            if waiting:
-                words.append(f"{waiting} messages wait for {server.label}")
-        words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is running"]
-        words += [f"{type(error).__name__} was raised: {error}" for error in self.errors]
-        return "; ".join(words)
-
-    @property
-    def received(self) -> int:
-        """The number of messages that `recv` has returned."""
-        return self._received
-
-    @property
-    def frames(self) -> list[Frame]:
-        """The received frames, pings and close frames included, before decompression.
-
-        Raises:
-            RuntimeError: The connection keeps no frames.
-        """
-        kept = self._network_of().kept
-        if kept is None:
-            raise RuntimeError("frames are not kept: write connect(..., keep_frames=True)")
-        return frames_of(bytes(kept))
-
-    # Closing
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        network = self._network_of()
-        network.piece = None
-        network.resume()
-        try:
-            await self._in_time(self.close(self._code_of(error)), "the end of the connection")
-            await self._end_hooks()
-        finally:
-            network.drop()
-            self._catching.__exit__(None, None, None)
-        if error is None or isinstance(error, ConnectionClosed):
-            self._raise_error(error)
-        else:
-            self._note_errors(error)
-
-    async def _end_hooks(self) -> None:
-        """Waits for the view's hooks, and cancels them after a timeout, as a server does after CLOSE_TIMEOUT."""
-        try:
-            await asyncio.wait_for(self._until_ended(), self._patience)
-        except TimeoutError:
-            doing = self.doing()
-            self._server.cancel()
-            await self.wait_closed()
-            for index, error in enumerate(self.errors):
-                if isinstance(error, asyncio.CancelledError):  # in the test it would look like its own cancellation
-                    words = f"a hook had not ended {self._patience} seconds after the connection, and was cancelled"
-                    self.errors[index] = TimeoutError(f"{words}: {doing}")
-
-    @property
-    def _patience(self) -> float:
-        return min(self.timeout, _PATIENCE)
-
-    def _raise_error(self, cause: BaseException | None) -> None:
-        """Raises the first exception of a hook that the test has not got yet, with its own traceback."""
-        error = next((error for error in self.errors if error not in self._raised), None)
-        if self._raise_errors and error is not None and error is not cause:
-            self._raised.append(error)
-            raise error from None
-
-    def _note_errors(self, error: BaseException) -> None:
-        for other in self.errors:
-            if other is not error:
-                lines = "".join(traceback.format_exception(other))
-                error.add_note(f"{self._server.label} has failed as well:\n{lines}")
-
-    # Faults
-
-    def _network_of(self) -> Network:
-        if self._network is None:
-            raise RuntimeError("the connection is not open yet")
-        return self._network
-
-    def drop(self) -> None:
-        """Breaks the connection without a close frame; both ends see a reset."""
-        self._network_of().drop()
-
-    def stop_reading(self) -> None:
-        """Pauses reading until `resume_reading`, so that the view's data accumulates in its transport."""
-        self._network_of().stalled = True
-
-    def resume_reading(self) -> None:
-        """Reads the accumulated data."""
-        self._network_of().resume()
-
-    def send_raw(self, data: bytes) -> None:
-        """Sends bytes unchanged, such as half a frame, or a frame that breaks the rules.
-
-        `Frame(OpCode.TEXT, payload=b"hi").serialize(mask=True)` returns the bytes of a valid frame.
-        """
-        self._network_of().client.write(data)
-
-    def send_eof(self) -> None:
-        """Ends the client's side of the stream."""
-        self._network_of().client.write_eof()
-
-    def slow_down(self, size: int = 1) -> None:
-        """Limits each pass of the loop to `size` bytes in each direction from now on."""
-        self._network_of().piece = size
-
-
-_PATIENCE = 1.0  # seconds for the hooks of a view to end after the connection
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-
-
-def _where(task: "asyncio.Task[Any]") -> str:
-    """Describes the place at which a task waits: its coroutine, and the line."""
-    coroutine = _own(task.get_coro())
-    name = getattr(coroutine, "__qualname__", repr(coroutine))
-    frame = coroutine.cr_frame
-    if frame is None:
-        return f"{name} is running"
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    return f"{name} is at line {frame.f_lineno} of {frame.f_code.co_filename}: {line}"
-
-
-def _own(coroutine: Any) -> Any:
-    """Returns the outermost coroutine of the tested code, below those of this package and of installed packages."""
-    below = [coroutine]
-    while getattr(below[-1].cr_await, "cr_frame", None) is not None:
-        below.append(below[-1].cr_await)
-    files = {each: each.cr_frame.f_code.co_filename if each.cr_frame else "" for each in below}
-    outside = [each for each in below if not files[each].startswith(_PACKAGE)]
-    own = [each for each in outside if "site-packages" not in files[each]]
-    return (own or outside or below[-1:])[0]
+__all__ = ["connect"]
 
 
 class connect(Connecting[TestConnection]):
@@ -353,7 +56,7 @@ class connect(Connecting[TestConnection]):
         timeout: float = 5,
         raise_errors: bool = True,
         keep_frames: bool = False,
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        loop_factory: LoopFactory | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._loop_factory = loop_factory
@@ -391,110 +94,29 @@ class connect(Connecting[TestConnection]):
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write await connect(...).refusal()")
-        runner = _RUNNERS.acquire(self._loop_factory)
+        runner = RUNNERS.acquire(self._loop_factory)
         try:
             return runner.run(self.refusal())
         finally:
-            _RUNNERS.release(self._loop_factory)
+            RUNNERS.release(self._loop_factory)
 
     def __enter__(self) -> "Blocking":
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
-        runner = _RUNNERS.acquire(self._loop_factory)
+        runner = RUNNERS.acquire(self._loop_factory)
         try:
             self._blocking = Blocking(runner, runner.run(self.__aenter__()))
             return self._blocking
         except BaseException:
-            _RUNNERS.release(self._loop_factory)
+            RUNNERS.release(self._loop_factory)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            _RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
+            RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
         finally:
-            _RUNNERS.release(self._loop_factory)
+            RUNNERS.release(self._loop_factory)
             assert self._blocking is not None
-            self._blocking._has_ended = True
-
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-class _Runners(threading.local):
-    """The loops of the synchronous tests in a thread.
-
-    Attributes:
-        running: The loops by their factory; None for asyncio's default.
-        users: The numbers of open connections of each loop. The last one closes it.
-    """
-
-    def __init__(self) -> None:
-        self.running: dict[LoopFactory | None, asyncio.Runner] = {}
-        self.users: Counter[LoopFactory | None] = Counter()
-
-    def acquire(self, factory: LoopFactory | None) -> asyncio.Runner:
-        if not self.users[factory]:
-            self.running[factory] = asyncio.Runner(loop_factory=factory)
-        self.users[factory] += 1
-        return self.running[factory]
-
-    def release(self, factory: LoopFactory | None) -> None:
-        self.users[factory] -= 1
-        if not self.users[factory]:
-            del self.users[factory]
-            self.running.pop(factory).close()
-
-
-_RUNNERS = _Runners()
-
-
-class Blocking:
-    """A tested connection with blocking methods, for synchronous tests.
-
-    Args:
-        runner: Runs the loop.
-        connection: The connection; its other attributes are available here as well.
-    """
-
-    def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:
-        self._runner = runner
-        self._connection = connection
-        self._has_ended = False
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._connection, name)
-        if not ismethod(found) or not hasattr(type(self._connection), name):  # a view is callable too
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._run(found, args, kwargs)
-
-        return call
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return self._run(self._connection.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
-        if self._has_ended:
-            raise RuntimeError("the connection is over, and its loop: call its methods within the with block")
-        return self._runner.run(_call(method, args, kwargs))
-
-
-def _whole_url(path: str) -> str:
-    """Returns a whole URL; raises a ValueError for a path without its slash."""
-    if "://" not in path:
-        raise ValueError(f"a path begins with a slash, or is a whole URL: write {'/' + path!r}")
-    return path
-
-
-async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    result = method(*args, **kwargs)
-    return await result if isinstance(result, Coroutine) else result
+            self._blocking.has_ended = True

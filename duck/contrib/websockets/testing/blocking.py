@@ -1,0 +1,91 @@
+"""`Blocking`: a tested connection for synchronous tests, and the loops on which such connections run."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from inspect import ismethod
+from typing import Any, Self
+
+from .connection import TestConnection
+
+__all__ = ["RUNNERS", "Blocking", "LoopFactory"]
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+"""Creates the loop of a synchronous test; None instead of it stands for asyncio's default."""
+
+
+class _Runners(threading.local):
+    """The loops of the synchronous tests in a thread.
+
+    Attributes:
+        running: The loops by their factory; None for asyncio's default.
+        users: The numbers of open connections of each loop. The last one closes it.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[LoopFactory | None, asyncio.Runner] = {}
+        self.users: Counter[LoopFactory | None] = Counter()
+
+    def acquire(self, factory: LoopFactory | None) -> asyncio.Runner:
+        """Returns the loop of a connection to be opened."""
+        if not self.users[factory]:
+            self.running[factory] = asyncio.Runner(loop_factory=factory)
+        self.users[factory] += 1
+        return self.running[factory]
+
+    def release(self, factory: LoopFactory | None) -> None:
+        """Closes the loop if no other connection uses it."""
+        self.users[factory] -= 1
+        if not self.users[factory]:
+            del self.users[factory]
+            self.running.pop(factory).close()
+
+
+RUNNERS = _Runners()
+
+
+class Blocking:
+    """A tested connection with blocking methods, for synchronous tests.
+
+    Args:
+        runner: Runs the loop.
+        connection: The connection; its other attributes are available here as well.
+
+    Attributes:
+        has_ended: Whether the `with` block has ended.
+    """
+
+    def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:
+        self._runner = runner
+        self._connection = connection
+        self.has_ended = False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._connection, name)
+        if not ismethod(found) or not hasattr(type(self._connection), name):  # a view is callable too
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._run(found, args, kwargs)
+
+        return call
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._run(self._connection.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
+        if self.has_ended:
+            raise RuntimeError("the connection is over, and its loop: call its methods within the with block")
+        return self._runner.run(_call(method, args, kwargs))
+
+
+async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    result = method(*args, **kwargs)
+    return await result if isinstance(result, Coroutine) else result
