@@ -138,28 +138,10 @@ class Counters:
         self.deflated[0] += size
         self.deflated[1] += plain
 
-    def add_handlers(self, started: float, ended: int, waiting: int) -> float:
-        """Counts handlers that have run one after another, each with the mean of their times.
-
-        In the compiled codec, only C code calls this.
-
-        Args:
-            started: The time when the first one began.
-            ended: The number of handlers that have ended.
-            waiting: 1 if a further handler, the last one, waits; else 0.
-
-        Returns:
-            The time when the waiting handler began; the current time if none waits.
-        """
-        now = perf_counter()
-        mean = (now - started) / (ended + waiting)
-        self.handlers.add(mean, ended)
-        return now - mean * waiting
-
     def add_received(self, opcode: int, size: int, ends: bool) -> None:
         """Counts a received message, a part of one, or a control frame.
 
-        In the compiled codec, only C code calls this and `add_sent`.
+        In the compiled codec, only C code calls this, `add_sent` and `add_handlers`.
 
         Args:
             opcode: That of the message.
@@ -179,3 +161,19 @@ class Counters:
         """
         self.sent[opcode] += begins
         self.sent_bytes[opcode] += size
+
+    def add_handlers(self, started: float, ended: int, waiting: int) -> float:
+        """Counts handlers that have run one after another, each with the mean of their times.
+
+        Args:
+            started: The time when the first one began.
+            ended: The number of handlers that have ended.
+            waiting: 1 if a further handler, the last one, waits; else 0.
+
+        Returns:
+            The time when the waiting handler began; the current time if none waits.
+        """
+        now = perf_counter()
+        mean = (now - started) / (ended + waiting)
+        self.handlers.add(mean, ended)
+        return now - mean * waiting

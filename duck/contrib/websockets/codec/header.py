@@ -20,11 +20,6 @@ from .payload import Buffer, mask_bytes, rotate_mask, view_of
 __all__ = ["build_header", "check_first", "parse_header", "payload_size", "read_header", "serialize"]
 
 
-def payload_size(frame: bytes) -> int:
-    """Returns the size of the payload of a serialized frame without mask."""
-    return len(frame) - (2 if frame[1] < 126 else 4 if frame[1] == 126 else 10)
-
-
 def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, bytes] | int:
     """Reads the header at the start of `data`.
 
@@ -72,6 +67,17 @@ def read_header(data: Buffer, masked: bool, rsv1: bool) -> tuple[int, int, int, 
     return size + 4, first, length, bytes(data[size : size + 4])
 
 
+def payload_size(frame: bytes) -> int:
+    """Returns the size of the payload of a serialized frame without mask."""
+    return len(frame) - (2 if frame[1] < 126 else 4 if frame[1] == 126 else 10)
+
+
+def check_first(first: int) -> None:
+    """Raises ValueError unless a number can be the first byte of a frame."""
+    if not 0 <= first <= 255:
+        raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
+
+
 def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple[int, int, int, bytes] | None:
     """Parses the header at the start of `data`.
 
@@ -96,12 +102,6 @@ def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple
     if header[2] > max_size:
         raise ValueError(TOO_BIG)
     return header
-
-
-def check_first(first: int) -> None:
-    """Raises ValueError unless a number can be the first byte of a frame."""
-    if not 0 <= first <= 255:
-        raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
 
 
 def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
