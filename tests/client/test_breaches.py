@@ -65,7 +65,7 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("name", BREACHES)
-def test_a_server_that_breaks_the_rules(run, name, log):
+def test_a_breach_by_the_server_is_answered_with_its_close_code(run, name, log):
     data, code = BREACHES[name]
     told = []
 
@@ -103,7 +103,7 @@ def test_a_server_that_breaks_the_rules(run, name, log):
         (b"ssh", InvalidHandshake),
     ],
 )
-def test_a_server_that_does_not_agree(run, answer, error):
+def test_an_answer_other_than_101_is_an_error_with_its_content(run, answer, error):
     async def scenario():
         async def serve_one(reader, writer):
             await reader.readuntil(b"\r\n\r\n")
@@ -120,7 +120,7 @@ def test_a_server_that_does_not_agree(run, answer, error):
     run(scenario())
 
 
-def test_a_server_that_does_not_answer(run):
+def test_a_silent_server_is_a_timeout_and_an_absent_one_an_error(run):
     async def scenario():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]

@@ -45,7 +45,7 @@ def url_of(server, path="/", scheme="ws"):
     return f"{scheme}://127.0.0.1:{server.port}{path}"
 
 
-def test_messages(run, serving):
+def test_every_kind_of_message_goes_both_ways(run, serving):
     async def scenario():
         async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
             assert await ws.recv() == "hello"
@@ -174,7 +174,7 @@ def test_the_end_of_a_block_decides_the_close_code(run, serving):
     run(scenario())
 
 
-def test_a_client_with_hooks(run, serving):
+def test_the_hooks_of_a_client_are_called_in_order(run, serving):
     seen = []
 
     class Client(WebSocketClient):
@@ -246,7 +246,7 @@ def test_errors_in_hooks_end_a_connection(run, serving, log):
     assert [type(entry.error) for entry in log()] == [ZeroDivisionError]
 
 
-def test_a_client_that_is_cancelled(run, serving):
+def test_cancelling_run_closes_the_connection_with_1001(run, serving):
     async def scenario():
         async with serving(Echo) as server:
             client = WebSocketClient(url_of(server))
@@ -261,7 +261,7 @@ def test_a_client_that_is_cancelled(run, serving):
     run(scenario())
 
 
-def test_fields_of_the_request(run, serving):
+def test_options_become_header_fields_of_the_request(run, serving):
     async def scenario():
         async with serving(Echo) as server:
             url = f"ws://us%20er:pa%3Ass@127.0.0.1:{server.port}/?a=%20"
@@ -286,7 +286,7 @@ def test_fields_of_the_request(run, serving):
 
 
 @pytest.mark.parametrize("compression", [True, False, Compression(client_context_takeover=False, level=9)])
-def test_compression(run, serving, compression):
+def test_large_and_small_messages_pass_under_each_setting_of_compression(run, serving, compression):
     async def scenario():
         async with serving(Echo) as server, connect(url_of(server), compression=compression) as ws:
             assert len(ws.extensions) == (compression is not False)
@@ -311,7 +311,7 @@ class Reversed(Extension):
         return frame.replace(payload=frame.payload[::-1])
 
 
-def test_an_extension_of_a_users_own(run, serving):
+def test_an_extension_of_a_users_own_is_negotiated_beside_compression(run, serving):
     class View(WebSocketView):
         EXTENSIONS = MappingProxyType({"x-reversed": reverse})
 
@@ -329,7 +329,7 @@ def test_an_extension_of_a_users_own(run, serving):
     run(scenario())
 
 
-def test_tls(run, serving, tls):
+def test_certificates_are_verified_unless_ssl_is_false(run, serving, tls):
     async def scenario():
         async with serving(Echo, tls=tls) as server:
             url = f"wss://localhost:{server.port}/greeting"
@@ -350,7 +350,7 @@ def test_tls(run, serving, tls):
     run(scenario())
 
 
-def test_a_unix_socket_and_a_socket_of_ones_own(run, tmp_path):
+def test_a_unix_socket_or_a_given_socket_may_lead_to_the_server(run, tmp_path):
     async def scenario():
         path = str(tmp_path / "s")
         async with serve(Echo, uds=path):
@@ -389,7 +389,7 @@ def test_the_server_is_slowed_down_while_no_task_receives(run, serving):
     run(scenario())
 
 
-def test_a_loop_with_eager_tasks(run, serving, eager_tasks):
+def test_a_client_works_on_a_loop_with_eager_tasks(run, serving, eager_tasks):
     async def scenario():
         asyncio.get_running_loop().set_task_factory(eager_tasks)
         async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:

@@ -40,7 +40,7 @@ class Greeting(WebSocketView):
         ("ws://[fe80::1%25eth0]:81/", (False, "fe80::1%eth0", 81, "/"), "[fe80::1]:81"),
     ],
 )
-def test_an_address(url, address, netloc):
+def test_a_url_is_parsed_into_an_address(url, address, netloc):
     found = Address.parse(url)
     assert found == Address(*address)
     assert found.netloc == netloc
@@ -146,7 +146,7 @@ def see_other(location, status=302):
     return f"HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
-def test_redirects(run, serving):
+def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serving):
     async def scenario():
         targets = []
 
@@ -226,7 +226,7 @@ class Tunnel:
         writer.write_eof()
 
 
-def test_proxies(run, serving, monkeypatch):
+def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(run, serving, monkeypatch):
     pytest.importorskip("python_socks")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ws_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -262,7 +262,7 @@ def test_proxies(run, serving, monkeypatch):
     run(scenario())
 
 
-def test_proxies_of_the_environment(monkeypatch):
+def test_the_most_specific_variable_of_the_environment_names_the_proxy(monkeypatch):
     for name in ("http", "https", "all", "no", "ws", "wss", "socks"):
         monkeypatch.delenv(f"{name}_proxy", raising=False)
         monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)

@@ -60,7 +60,7 @@ def test_every_connection_sends_the_header_fields(serving):
     asyncio.run(scenario())
 
 
-def test_a_server_that_comes_back(run, serving, caplog):
+def test_a_loop_connects_again_once_the_server_is_back(run, serving, caplog):
     caplog.set_level("INFO", "duck")
 
     async def scenario():
@@ -197,7 +197,7 @@ def test_a_server_may_ask_for_a_longer_pause():
         (ValueError(), True),
     ],
 )
-def test_final_errors(error, final):
+def test_only_errors_that_would_recur_are_final(error, final):
     assert is_final(error) is final
 
 

@@ -40,7 +40,7 @@ async def read(message):
 
 @pytest.mark.parametrize("compression", [False, True])
 @pytest.mark.parametrize("stream", [True, False])
-def test_recv_stream_beside_recv(run, stream, compression):
+def test_recv_stream_and_recv_may_be_mixed(run, stream, compression):
     async def scenario():
         async with connect(Sender, stream=stream, compression=compression, max_size=None) as ws:
             for text in ("small", "large", "", "large", "\u00e4", "large"):
@@ -81,7 +81,7 @@ def test_a_cancelled_recv_loses_nothing(run):
     run(scenario())
 
 
-def test_limits_and_the_end(run):
+def test_streams_and_whole_messages_have_limits_of_their_own_and_end_with_the_connection(run):
     async def scenario():
         async with connect(Sender, stream=True, max_size=1000) as ws:
             await ws.send("large")
@@ -128,7 +128,7 @@ def test_two_tasks_do_not_read_at_a_time(run):
     run(scenario())
 
 
-def test_a_client_with_hooks(run, serving):
+def test_on_stream_of_a_client_reads_a_message_part_by_part(run, serving):
     class Reading(WebSocketClient):
         async def on_open(self):
             await self.send("large")

@@ -40,7 +40,7 @@ def parse(command, server, *options):
     return parser.parse_args([f"ws://127.0.0.1:{server.port}/", *options])
 
 
-def test_connect(run, serving, capsys):
+def test_connect_sends_lines_runs_commands_and_prints_frames(run, serving, capsys):
     lines = "hello\n//x\n\x1b[2J\n/binary 00 ff\n/binary zz\n/nope\n/ping a\n/ping\n/help\n/close x\n/close 1005\n"
 
     async def scenario():
@@ -75,7 +75,7 @@ def test_connect(run, serving, capsys):
     assert "--insecure is for wss://" in err
 
 
-def test_bench(run, serving, capsys):
+def test_bench_reports_rates_latencies_and_errors(run, serving, capsys):
     async def scenario():
         async with serving(Echo) as server:
             options = ("-c", "3", "-d", "2", "-s", "10", "--seconds", "0.1")
@@ -94,7 +94,7 @@ def test_bench(run, serving, capsys):
     assert "(2 times)" in err
 
 
-def test_input_that_is_no_text(run, serving, capsys):
+def test_input_that_is_no_text_ends_connect_with_an_error(run, serving, capsys):
     async def scenario():
         async with serving(Echo) as server:
             lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
@@ -134,7 +134,7 @@ class Lines(io.StringIO):
         raise StopIteration
 
 
-def test_output_in_another_encoding(run, serving, monkeypatch):
+def test_letters_that_the_output_lacks_are_escaped(run, serving, monkeypatch):
     output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
 
     async def scenario():
@@ -146,7 +146,7 @@ def test_output_in_another_encoding(run, serving, monkeypatch):
     assert rb"< \xe9" in output.buffer.getvalue()
 
 
-def test_a_bench_that_is_interrupted_or_gets_no_echo(run, serving, capsys):
+def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):
             pass
@@ -206,7 +206,7 @@ def test_an_output_that_takes_nothing_ends_the_command_with_one_line(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
-def test_a_full_output_of_a_client(run, serving, monkeypatch, capsys):
+def test_a_full_output_closes_the_connection_with_an_error(run, serving, monkeypatch, capsys):
     async def scenario():
         async with serving(Echo) as server:
             assert await connect.run(parse(connect, server), Lines(threading.Event())) == 1
@@ -231,6 +231,6 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
     assert "--insecure accepts any certificate" in err
 
 
-def test_no_server(capsys):
+def test_an_absent_server_is_an_error(capsys):
     assert main(["connect", "ws://127.0.0.1:1/"]) == 2
     assert "Connect" in capsys.readouterr().err
