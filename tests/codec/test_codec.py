@@ -31,7 +31,7 @@ def xor(data, mask, offset=0):
 
 
 @pytest.mark.parametrize("offset", range(4))
-def test_apply_mask_on_every_length_and_alignment(codec, offset):
+def test_apply_mask_works_at_every_length_and_alignment(codec, offset):
     for length in range(301):
         expected = xor(BYTES[:length], MASK, offset)
         for address in range(16):
@@ -53,7 +53,7 @@ def test_apply_mask_inplace_writes_its_range_only(codec, offset):
 
 
 @pytest.mark.parametrize("size", [65536, 2**20 + 3])
-def test_apply_mask_on_large_data(codec, size):
+def test_apply_mask_works_on_large_data(codec, size):
     data = (BYTES * (size // 512 + 1))[:size]
     expected = (xor(BYTES, MASK, 3) * (size // 512 + 1))[:size]
     assert codec.apply_mask(data, MASK, 3) == expected
@@ -159,7 +159,7 @@ def test_apply_mask_inplace_refuses_read_only_data(codec, data):
     assert data == before
 
 
-def test_buffers_are_let_go(codec):
+def test_buffers_are_released(codec):
     """An array that is exported cannot be resized, so append() fails where a view has leaked."""
     data, mask, short = bytearray(BYTES), bytearray(MASK), bytearray(3)
     codec.apply_mask(data, mask)
@@ -215,7 +215,7 @@ EDGES = [0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xE0,
 CHARACTERS = "\x00\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U000fffff\U0010ffff"
 
 
-def test_utf8_state_of_all_sequences_of_one_and_two_bytes(codec):
+def test_utf8_state_judges_all_sequences_of_one_and_two_bytes(codec):
     assert codec.utf8_state(b"") == 0
     for first in range(256):
         start = bytes([first])
@@ -229,7 +229,7 @@ def test_utf8_state_of_all_sequences_of_one_and_two_bytes(codec):
 
 
 @pytest.mark.parametrize("lead", range(0xDF, 0x100), ids=hex)
-def test_utf8_state_at_the_edges_of_longer_sequences(codec, lead):
+def test_utf8_state_judges_the_edges_of_longer_sequences(codec, lead):
     """Alone (the automaton), amid ASCII (the fast path) and in two pieces."""
     tails = itertools.chain(itertools.product(EDGES, repeat=2), itertools.product(EDGES, repeat=3))
     for tail in tails:
@@ -243,7 +243,7 @@ def test_utf8_state_at_the_edges_of_longer_sequences(codec, lead):
 
 
 @pytest.mark.parametrize("filler", ["é", "漢", "𝄞", "é漢a𝄞"])
-def test_utf8_state_of_blocks(codec, filler):
+def test_utf8_state_judges_sequences_at_each_place_of_a_block(codec, filler):
     """Long text that is not ASCII is judged a block at a time: each sequence at each place in two blocks."""
     sequences = [*map(str.encode, CHARACTERS), b"\x80", b"\xbf\x80", b"\xc1\xbf", b"\xc3\x28", b"\xc3\xc3\xa9"]
     sequences += [b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xe1\x80", b"\xe1\x80\xc0", b"\xf0\x8f\xbf\xbf"]

@@ -88,7 +88,7 @@ def test_a_histogram_counts_values_up_to_each_bound(codec):
             codec.Histogram(bounds)
 
 
-def test_events_and_peaks(codec):
+def test_events_add_up_and_peaks_stay(codec):
     counters = codec.Counters()
     counters.note(("close", "1000", "peer"))
     counters.note(("close", "1000", "peer"))

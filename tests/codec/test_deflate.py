@@ -129,7 +129,7 @@ def test_bytes_behind_the_last_block_are_an_error(backend):
 
 
 @pytest.mark.parametrize("limit", [0, 1, 1000, 2**20])
-def test_the_limit(backend, limit):
+def test_a_message_may_have_the_size_of_the_limit_and_no_more(backend, limit):
     fits = end(backend).compress(bytes(limit))
     assert end(backend).decompress(fits, limit) == bytes(limit)
     with pytest.raises(PayloadTooBig):
@@ -138,7 +138,7 @@ def test_the_limit(backend, limit):
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_071, 131_072, 131_073, 262_144, 300_000])
 @pytest.mark.parametrize("kind", ["zeros", "text", "random"])
-def test_large_messages(backend, size, kind):
+def test_large_messages_pass_between_all_libraries(backend, size, kind):
     text = (JSON * (size // len(JSON) + 1))[:size]
     message = {"zeros": bytes(size), "text": text, "random": random.Random(size).randbytes(size)}[kind]
     for writer in (end(backend), end(deflate.load("zlib"))):
@@ -202,7 +202,7 @@ def test_a_compressor_within_a_message_is_never_evicted(backend, monkeypatch):
     other.release()
 
 
-def test_a_compressor_that_is_not_to_be_kept(backend):
+def test_a_compressor_is_kept_or_not_as_its_caller_says(backend):
     """This happens in a thread of another loop; the next message refers to this one nevertheless."""
     one, reader = end(backend), zlib.decompressobj(-15)
     for keep in (True, False, True):

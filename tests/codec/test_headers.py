@@ -13,7 +13,7 @@ HUGE_LENGTHS = [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1]
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unmasked", "masked"])
 @pytest.mark.parametrize("length", INTERESTING_LENGTHS + HUGE_LENGTHS)
-def test_headers_of_every_length(codec, length, mask):
+def test_headers_of_every_length_are_built_and_parsed(codec, length, mask):
     header = header_of(0x82, length, mask)
     assert codec.build_header(0x82, length, mask) == header
     expected = len(header), 0x82, length, mask or bytes(4)
@@ -24,7 +24,7 @@ def test_headers_of_every_length(codec, length, mask):
 
 
 @pytest.mark.parametrize("first", [0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A])
-def test_headers_of_every_opcode(codec, first):
+def test_headers_of_every_opcode_are_parsed(codec, first):
     assert codec.parse_header(bytes([first, 5]), False, False, 5) == (2, first, 5, bytes(4))
 
 
@@ -35,7 +35,7 @@ def test_rsv1_is_accepted_with_an_extension_that_defines_it(codec, first):
 
 @pytest.mark.parametrize("mask", [None, b"", MASK, bytearray(MASK), memoryview(MASK)])
 @pytest.mark.parametrize("length", [*INTERESTING_LENGTHS, 2**20])
-def test_serialize(codec, length, mask):
+def test_serialize_returns_header_and_masked_payload(codec, length, mask):
     payload = bytes(length)
     if mask == b"":
         with pytest.raises(ValueError, match="a mask has 4 bytes, not 0"):
@@ -99,7 +99,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_parse_header_refuses(codec, case):
+def test_parse_header_refuses_at_the_deciding_byte(codec, case):
     """The refusal comes with the deciding byte, and does not change with later bytes."""
     data, told, name = REFUSED[case]
     needed = 2 if name not in ("TOO_BIG", "LENGTH_TOP_BIT", "LENGTH_NOT_MINIMAL") else len(data)

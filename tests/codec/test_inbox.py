@@ -134,7 +134,7 @@ def test_a_cancelled_waiter_leaves_the_queue(run, codec):
 
 
 @pytest.mark.parametrize("how", ["deliver", "fail"])
-def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
+def test_a_waiter_may_be_woken_before_its_task_waits(run, codec, how):
     """The first step of a handler may precede that of its task, which then awaits the handler's future."""
 
     class Handler:
@@ -168,7 +168,7 @@ def test_a_turn_may_be_woken_before_its_task_waits(run, codec, how):
     run(scenario())
 
 
-def test_messages_that_need_a_thread_and_the_end(run, codec):
+def test_a_message_decoded_by_a_thread_is_awaited_and_the_end_raises(run, codec):
     async def scenario():
         inbox = inbox_of(codec)
         inbox.encoded = 0b01000000

@@ -24,14 +24,14 @@ from .streams import BINARY, CLOSE, CONTINUATION, MIB, PING, PONG, TEXT, by_buff
     ],
     ids=["none", "empty text", "empty binary", "empty control", "data", "control", "many"],
 )
-def test_whole_messages(codec, feed, mask, messages):
+def test_whole_messages_are_returned_in_order(codec, feed, mask, messages):
     stream = b"".join(frame(*message, mask=mask) for message in messages)
     check(codec.MessageReader(MIB, mask is not None, False), feed, stream, messages)
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [1, 125, 126, 127, 8191, 65535, 65536, 300_001])
-def test_payloads_of_every_form_of_length(codec, mask, opcode, size):
+def test_payloads_of_every_form_of_length_are_read(codec, mask, opcode, size):
     payload = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     stream = frame(opcode, payload, mask=mask) + frame(PING, b"after", mask=mask)
     for sizes in ([2**30], [size // 2 + 1], [997], [4, size - 1, 3]):
@@ -60,7 +60,7 @@ def test_fragments_are_joined(codec, feed, mask):
     check(codec.MessageReader(MIB, mask is not None, False), feed, stream, expected)
 
 
-def test_control_frames_between_fragments(codec, feed, mask):
+def test_control_frames_between_fragments_are_returned_first(codec, feed, mask):
     one, two, three = fragments(TEXT, "\u00e9".encode()[:1], "\u00e9".encode()[1:], b"!", mask=mask)
     ping, empty = frame(PING, b"between", mask=mask), frame(PONG, mask=mask)
     stream = one + ping + empty + two + ping + three + ping
@@ -119,7 +119,7 @@ def test_receive_refuses_strided_views(codec):
         server(codec).receive(memoryview(bytes(8))[::2])
 
 
-def test_control_is_that_of_the_last_call(codec):
+def test_control_tells_of_the_last_call_only(codec):
     reader = server(codec)
     assert reader.control is False
     for data, control in [
@@ -172,7 +172,7 @@ def test_the_message_itself_is_given_while_much_is_missing(codec, mask):
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("sizes", [[2**30], [65537], [1, 99_999, 2, 70_003, 4094, 4095]], ids=str)
-def test_large_payloads_in_place(codec, mask, opcode, sizes):
+def test_large_payloads_are_received_in_place(codec, mask, opcode, sizes):
     text = "0123456789 \u00e9\u20ac\U0001f986".encode()
     small, large, larger = text, text * 20_000, text * 150_000
     stream = b"".join(
@@ -229,7 +229,7 @@ def test_a_size_is_held_to_the_buffer(codec):
     assert len(payload) == 4 * MIB
 
 
-def test_buffer_updated_once_for_each_buffer(codec):
+def test_a_buffer_is_used_for_one_read(codec):
     """A second time, or after receive(), the bytes are those of `spare`."""
     spare = bytearray(frame(PING, b"spare"))
     for come in (by_receive, by_buffer):

@@ -86,7 +86,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(codec, feed, case):
+def test_a_wrong_frame_is_refused_at_its_last_byte_for_good(codec, feed, case):
     """At the last byte of the wrong frame, be the payload there or not, and for good."""
     before, messages, wrong, name = REFUSED[case]
     reader = server(codec, max_size=1000)
@@ -179,13 +179,13 @@ def test_empty_fragments_are_counted_for_each_message(codec):
     assert reader.error == 0
 
 
-def test_many_fragments_of_one_byte(codec):
+def test_many_fragments_of_one_byte_are_joined(codec):
     payload = bytes(range(256)) * 256
     stream = b"".join(fragments(BINARY, *(payload[i : i + 1] for i in range(65536))))
     assert server(codec).receive(stream) == [(BINARY, payload)]
 
 
-def test_many_messages(codec):
+def test_many_messages_are_returned_by_one_call(codec):
     reader = server(codec)
     for stream in (frame(TEXT, b"a"), b"".join(fragments(TEXT, b"", b"a", b""))):
         assert reader.receive(stream * 20_000) == [(TEXT, b"a")] * 20_000
@@ -225,7 +225,7 @@ def test_text_is_refused_at_the_first_invalid_byte(codec, case, before):
             assert reader.error == codec.INVALID_UTF8
 
 
-def test_characters_split_over_fragments(codec, mask):
+def test_characters_may_be_split_over_fragments(codec, mask):
     text = "\x00\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff".encode()
     for i in range(len(text) + 1):
         for j in range(i, len(text) + 1):
@@ -235,7 +235,7 @@ def test_characters_split_over_fragments(codec, mask):
             assert reader.receive(stream)[-1] == (TEXT, text)
 
 
-def test_characters_across_the_edges_of_validated_blocks(codec):
+def test_characters_may_cross_the_edges_of_validated_blocks(codec):
     for character in map(str.encode, "\u00e9\u20ac\U0001f986"):
         for shift in range(len(character)):
             text = b"a" * (8192 - shift) + character * 9000

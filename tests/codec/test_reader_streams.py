@@ -117,7 +117,7 @@ def joined(parts):
 
 
 @given(valid=valid_streams(), sizes=sizes)
-def test_any_valid_stream(codec, valid, sizes):
+def test_any_valid_stream_is_read(codec, valid, sizes):
     stream, expected = valid
     for feed in (by_receive, by_buffer):
         check(server(codec), functools.partial(feed, sizes=sizes), stream, expected)
@@ -275,7 +275,7 @@ def read_a_mix(codec):
         codec.parse_header(b"\xff\xff", True, False, 0)
 
 
-def test_no_memory_leaks(codec):
+def test_reading_leaks_no_memory(codec):
     rounds = 400 if codec is pure else 2_000
     for _ in range(50):
         read_a_mix(codec)

@@ -35,7 +35,7 @@ def check(stats, handlers=0):
     assert stats.handlers.count == handlers
 
 
-def test_the_embedded_server_and_a_client(run, serving, monkeypatch):
+def test_the_embedded_server_and_a_client_count_the_same_connection(run, serving, monkeypatch):
     async def scenario():
         metrics = Metrics()
         monkeypatch.setattr(ClientConnection, "METRICS", metrics)
@@ -50,7 +50,7 @@ def test_the_embedded_server_and_a_client(run, serving, monkeypatch):
 
 
 @pytest.mark.parametrize("app", [application, Echo.as_asgi()], ids=["events", "view"])
-def test_uvicorn(run, serving_asgi, until, monkeypatch, app):
+def test_uvicorn_counts_connections_and_refusals(run, serving_asgi, until, monkeypatch, app):
     from duck.contrib.websockets.uvicorn import WebSocketProtocol
 
     async def scenario():

@@ -36,7 +36,7 @@ def counted(counts):
     return {name: number for name, number in counts.items() if number}
 
 
-def test_messages_and_their_bytes(run):
+def test_messages_and_their_bytes_are_counted(run):
     async def scenario():
         metrics = Metrics()
         async with connect(Echo, kwargs={"metrics": metrics}) as ws:
@@ -64,7 +64,7 @@ def test_messages_and_their_bytes(run):
     ("message", "closed", "errors"),
     [("close", {"local": {"4000": 1}}, 0), ("fail", {"local": {"1011": 1}}, 1), (None, {"none": {"1006": 1}}, 0)],
 )
-def test_ends_and_errors(run, message, closed, errors):
+def test_ends_are_counted_by_side_and_code_and_errors_apart(run, message, closed, errors):
     async def scenario():
         metrics = Metrics()
         async with connect(Echo, kwargs={"metrics": metrics}, raise_errors=False) as ws:
@@ -92,7 +92,7 @@ def test_codes_of_peers_are_few(run):
     run(scenario())
 
 
-def test_refusals_by_reason(run):
+def test_refusals_are_counted_by_reason(run):
     class Choosy(WebSocketView):
         async def on_handshake(self, handshake):
             status = int(self.kwargs["status"])
@@ -113,7 +113,7 @@ def test_refusals_by_reason(run):
     run(scenario())
 
 
-def test_a_peer_that_does_not_read(run, until):
+def test_dropped_messages_paused_reads_and_the_buffer_of_a_slow_peer_are_counted(run, until):
     """Its messages are dropped, reading is paused meanwhile, and the buffer that waits for it is seen."""
 
     class Flood(WebSocketView):
@@ -140,7 +140,7 @@ def test_a_peer_that_does_not_read(run, until):
     run(scenario())
 
 
-def test_messages_that_wait(run, until):
+def test_the_peak_of_waiting_messages_is_kept(run, until):
     class Slow(WebSocketView):
         MAX_CONCURRENT_MESSAGES = 1
         MAX_WAITING_MESSAGES = 2
@@ -165,7 +165,7 @@ def test_messages_that_wait(run, until):
     run(scenario())
 
 
-def test_pings_of_the_heartbeat(run, until):
+def test_round_trips_of_pings_are_observed(run, until):
     class Pinging(WebSocketView):
         PING_INTERVAL = 0.01
 

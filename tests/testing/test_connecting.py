@@ -56,7 +56,7 @@ async def echo(scope, receive, send):
         await send({"type": "websocket.send", "text": event["text"]})
 
 
-def test_messages_on_any_loop(run):
+def test_messages_pass_on_any_loop(run):
     async def scenario():
         async with connect(Echo, "/a?b", subprotocols=["chat"], headers={"X-A": "b"}) as ws:
             for message in ("hello", "x" * 300_000, ""):
@@ -110,7 +110,7 @@ def test_connections_of_a_synchronous_test_share_their_loop():
     assert [loop.is_closed() for loop in loops] == [True] * 3
 
 
-def test_routes():
+def test_routes_lead_to_their_views():
     patterns = [
         path("/rooms/<name>/<int:page>", Room),
         re_path("/any/(?P<rest>.*)", Room),
@@ -141,7 +141,7 @@ def test_refusals_are_values():
     asyncio.run(scenario())
 
 
-def test_refusals_in_a_test_that_is_no_coroutine():
+def test_a_synchronous_test_gets_refusals_too():
     assert connect(Echo, origin="https://example.com").refusal_sync().status == 403
 
     async def scenario():
@@ -151,7 +151,7 @@ def test_refusals_in_a_test_that_is_no_coroutine():
     asyncio.run(scenario())
 
 
-def test_frames_that_have_come():
+def test_received_frames_are_kept_on_request():
     async def scenario():
         async with connect(Echo, keep_frames=True, compression=False) as ws:
             await ws.view.send_ping(b"here")
@@ -180,7 +180,7 @@ def test_invalid_applications_and_paths_are_refused(application, path, words):
         pass
 
 
-def test_a_connection_that_is_used_after_its_block():
+def test_a_blocking_connection_cannot_be_used_after_its_block():
     with connect(Echo) as ws:
         pass
     assert ws.close_code == 1000
@@ -232,7 +232,7 @@ def test_errors_belong_to_their_connection():
     asyncio.run(scenario())
 
 
-def test_errors_before_a_connection_is_open():
+def test_errors_before_a_connection_is_open_are_raised_by_connect():
     class Broken(WebSocketView):
         def __init__(self, *args, **kwargs):
             raise ZeroDivisionError
@@ -307,7 +307,7 @@ def test_with_on_a_running_loop_is_an_error_with_advice():
     asyncio.run(scenario())
 
 
-def test_faults():
+def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
     async def scenario():
         async with connect(Echo) as ws:
             ws.send_raw(b"\x83\x80abcd")
@@ -328,7 +328,7 @@ def test_faults():
     asyncio.run(scenario())
 
 
-def test_a_client_that_does_not_read():
+def test_a_client_may_stop_reading():
     class Flood(WebSocketView):
         COMPRESSION = False
         SLOW_CONSUMER = "drop"
@@ -352,7 +352,7 @@ def test_a_client_that_does_not_read():
     asyncio.run(scenario())
 
 
-def test_an_asgi_application():
+def test_an_asgi_application_is_tested_as_a_view_is():
     async def scenario():
         async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
             await ws.send("hello")

@@ -56,7 +56,7 @@ def test_hours_take_no_time():
     assert time.monotonic() - start < 60
 
 
-def test_a_client_that_does_not_answer():
+def test_a_silent_client_is_closed_after_two_virtual_minutes():
     async def scenario():
         async with connect(Ticker, timeout=600) as ws:
             ws.stop_reading()
@@ -67,7 +67,7 @@ def test_a_client_that_does_not_answer():
     run(scenario())
 
 
-def test_virtual_time_in_a_synchronous_test():
+def test_a_synchronous_test_may_have_virtual_time():
     with connect(Ticker, timeout=600, loop_factory=VirtualTimeLoop) as ws:
         assert [ws.recv(), ws.recv()] == ["tick", "tick"]
         ws.stop_reading()

@@ -23,7 +23,7 @@ class Boom(Exception):
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
-def test_an_error_in_on_receive(run, connect, log, waits):
+def test_an_error_in_on_receive_closes_with_1011_and_is_logged(run, connect, log, waits):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             await super().on_receive(message, opcode)
@@ -75,7 +75,7 @@ def test_messages_behind_an_error_are_not_handled(run, connect, log):
     assert len(log()) == 1
 
 
-def test_an_error_in_on_open(run, connect, log):
+def test_an_error_in_on_open_closes_with_1011_and_is_logged(run, connect, log):
     class View(Recorder):
         async def on_open(self):
             raise Boom("internal detail")
@@ -96,7 +96,7 @@ def test_an_error_in_on_open(run, connect, log):
 
 
 @pytest.mark.parametrize("error", [Boom("x"), asyncio.CancelledError()], ids=["error", "cancelled"])
-def test_an_error_in_on_close(run, connect, log, error):
+def test_an_error_in_on_close_is_logged_and_changes_nothing_else(run, connect, log, error):
     class View(Recorder):
         async def on_close(self, frame=None):
             self.events.append("close")
@@ -261,7 +261,7 @@ def test_a_connection_closed_of_another_connection_is_an_error(run, connect, log
     assert len(log()) == 1
 
 
-def test_a_view_that_does_not_implement_on_receive(run, connect, log):
+def test_a_message_to_a_view_without_on_receive_closes_with_1003(run, connect, log):
     class View(WebSocketView):
         pass
 

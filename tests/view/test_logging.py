@@ -84,7 +84,7 @@ def test_several_messages_are_one_line():
         (None, "-"),
     ],
 )
-def test_addresses(address, shown):
+def test_addresses_of_all_families_are_formatted(address, shown):
     assert format_address(address) == shown
 
 
@@ -178,7 +178,7 @@ def test_the_access_log_may_be_asked_for_before_the_import():
     assert done.stdout == "10\n"
 
 
-def test_the_access_log(caplog):
+def test_the_access_log_escapes_the_text_of_the_client(caplog):
     request = HttpRequest("GET", '/a"\u2028?b=%0A', client_address=("::1", 4711))
     with caplog.at_level("INFO", "duck.access"):
         log_access(request, 200, 5)

@@ -53,7 +53,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_public_names(module):
+def test_public_names_are_exported(module):
     found = importlib.import_module(PACKAGE + module)
     for name in PUBLIC[module].split():
         assert hasattr(found, name)

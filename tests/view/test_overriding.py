@@ -20,7 +20,7 @@ CLOSED = ("close", b"\x03\xe8")
 # on_new_frame
 
 
-def test_on_new_frame(run, connect):
+def test_on_new_frame_gets_whole_messages(run, connect):
     class View(Recorder):
         async def on_new_frame(self, frame):
             assert type(frame) is Frame
@@ -56,7 +56,7 @@ def test_on_new_frame_may_keep_messages_to_itself(run, connect):
     run(scenario())
 
 
-def test_an_error_in_on_new_frame(run, connect, log):
+def test_an_error_in_on_new_frame_closes_with_1011(run, connect, log):
     class View(Recorder):
         async def on_new_frame(self, frame):
             raise ValueError("internal detail")
@@ -84,7 +84,7 @@ class Sending(Recorder):
         await super().send_frame(frame)
 
 
-def test_send_frame(run, connect):
+def test_every_method_of_sending_calls_send_frame(run, connect):
     async def scenario():
         async with connect(Sending) as session:
             view, peer = session.view, session.peer
@@ -204,7 +204,7 @@ def test_an_invalid_message_does_not_reach_send_frame(run, connect):
     run(scenario())
 
 
-def test_closing_goes_as_ever(run, connect):
+def test_a_close_frame_bypasses_send_frame(run, connect):
     async def scenario():
         async with connect(Sending) as session:
             await session.view.send_close(4000, "a reason longer than a frame may be")
@@ -218,7 +218,7 @@ def test_closing_goes_as_ever(run, connect):
 # Others
 
 
-def test_initiate_upgrade_to_ws(run, serving, dial):
+def test_initiate_upgrade_to_ws_may_wait(run, serving, dial):
     class View(Recorder):
         async def initiate_upgrade_to_ws(self):
             await asyncio.sleep(0)
@@ -236,7 +236,7 @@ def test_initiate_upgrade_to_ws(run, serving, dial):
     run(scenario())
 
 
-def test_run_and_run_forever(run, connect):
+def test_run_and_run_forever_enclose_all_hooks(run, connect):
     class View(Recorder):
         async def run(self, *args, **kwargs):
             self.events.append("run")
@@ -415,7 +415,7 @@ def test_a_decorator_may_guard_a_view(run, connect):
     run(scenario())
 
 
-def test_a_view_with_a_setattr_of_its_own(run, connect):
+def test_a_view_may_have_a_setattr_of_its_own(run, connect):
     """It may call that of `object`, as frozen classes do."""
 
     class View(WebSocketView):

@@ -19,7 +19,7 @@ CLOSED = ("close", b"\x03\xe8")
 # read_frame
 
 
-def test_read_frame(run, connect):
+def test_read_frame_returns_messages_and_control_frames(run, connect):
     """`read_frame` returns control frames, too, which have been answered."""
 
     class View(Recorder):
@@ -129,7 +129,7 @@ def test_frames_that_are_not_pulled_are_not_read(run, connect):
     run(scenario())
 
 
-def test_an_error_in_read_frame(run, connect, log):
+def test_an_error_in_read_frame_closes_with_1011(run, connect, log):
     class View(Recorder):
         async def read_frame(self):
             await super().read_frame()
@@ -173,7 +173,7 @@ def test_read_frame_raises_when_there_is_nothing_more(run, connect, log):
 # _receive_loop
 
 
-def test_a_receive_loop_of_the_views_own(run, connect):
+def test_a_receive_loop_of_the_views_own_replaces_on_receive(run, connect):
     class View(Recorder):
         async def _receive_loop(self):
             await self.on_open()
@@ -196,7 +196,7 @@ def test_a_receive_loop_of_the_views_own(run, connect):
     run(scenario())
 
 
-def test_a_receive_loop_that_calls_the_usual_one(run, connect):
+def test_a_receive_loop_may_enclose_the_usual_one(run, connect):
     class View(Recorder):
         async def _receive_loop(self):
             self.events.append("begin")
@@ -262,7 +262,7 @@ def test_a_receive_loop_that_is_cancelled_ends_the_connection(run, connect, log)
     assert not log()
 
 
-def test_a_receive_loop_that_times_out(run, connect, log):
+def test_a_timeout_in_a_receive_loop_closes_with_1001(run, connect, log):
     class View(Recorder):
         async def _receive_loop(self):
             while True:
@@ -277,7 +277,7 @@ def test_a_receive_loop_that_times_out(run, connect, log):
     assert not log()
 
 
-def test_a_breach_in_a_receive_loop_of_the_views_own(run, connect):
+def test_messages_before_a_breach_reach_a_receive_loop_of_the_views_own(run, connect):
     class View(Recorder):
         async def _receive_loop(self):
             while True:

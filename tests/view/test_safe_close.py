@@ -12,7 +12,7 @@ pytestmark = pytest.mark.in_memory
 
 
 @pytest.mark.parametrize("place", ["on_open", "on_receive", "on_close", "outside"])
-def test_safe_close_anywhere(run, connect, place):
+def test_safe_close_may_be_called_anywhere_and_repeatedly(run, connect, place):
     class View(Recorder):
         async def close_in(self, where):
             if where == place:
@@ -75,7 +75,7 @@ def test_on_open_closes_and_the_peer_does_not_answer(run, connect, how):
 
 
 @pytest.mark.parametrize(("call", "expected"), [(True, [("close", b"\x03\xe8")]), (False, [])])
-def test_safe_close_without_on_close(run, connect, call, expected):
+def test_safe_close_calls_on_close_unless_told_otherwise(run, connect, call, expected):
     async def scenario():
         async with connect(Recorder) as session:
             closing = asyncio.create_task(session.view.safe_close(call_on_close_handler=call))
@@ -91,7 +91,7 @@ def test_safe_close_without_on_close(run, connect, call, expected):
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_safe_close_without_a_log_line(run, connect, quiet, caplog):
+def test_safe_close_logs_the_end_unless_told_otherwise(run, connect, quiet, caplog):
     caplog.set_level("INFO", "duck.contrib.websockets")
 
     async def scenario():

@@ -232,7 +232,7 @@ def test_a_class_that_counts_its_connections_is_still_checked(run, connect):
     run(scenario())
 
 
-def test_settings_of_an_open_connection(run, connect):
+def test_only_the_times_of_an_open_connection_may_change(run, connect):
     """Those of the heartbeat and of the end may change; of any other the change would be without effect."""
 
     class View(WebSocketView):

@@ -15,7 +15,7 @@ from ..support.views import OpcodeRecorder as Recorder
 pytestmark = pytest.mark.in_memory
 
 
-def test_hooks_in_order(run, connect):
+def test_hooks_are_called_in_order(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             peer = session.peer
@@ -61,7 +61,7 @@ def test_fragments_are_delivered_as_one_message(run, connect):
     run(scenario())
 
 
-def test_a_view_without_on_close_and_on_open(run, connect):
+def test_on_open_and_on_close_may_be_left_out(run, connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             await self.send("got it")
@@ -151,7 +151,7 @@ def test_on_open_may_send_and_wait_for_messages_to_be_sent(run, connect):
     run(scenario())
 
 
-def test_under_asyncio_debug(run, connect):
+def test_a_view_works_in_the_debug_mode_of_asyncio(run, connect):
     async def scenario():
         asyncio.get_running_loop().set_debug(True)
         async with connect(Recorder) as session:
@@ -265,7 +265,7 @@ def test_a_breach_is_logged_with_its_reason(run, connect, caplog):
 # Before there is a connection
 
 
-def test_a_view_that_is_not_connected():
+def test_a_view_that_is_not_connected_sends_nothing_and_may_be_closed():
     view = WebSocketView(HttpRequest())
     with pytest.raises(RuntimeError, match="not open yet"):
         view.send("x")
