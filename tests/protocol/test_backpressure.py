@@ -179,7 +179,7 @@ def test_a_large_message_is_not_copied_on_its_way(run, connect):
     run(scenario())
 
 
-def test_a_connection_that_closes_while_its_peer_does_not_read(run, connect):
+def test_messages_and_close_frame_reach_a_peer_that_reads_at_last(run, connect):
     """Earlier messages and the close frame behind them arrive when the peer reads at last."""
 
     async def scenario():
@@ -331,7 +331,7 @@ def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
     run(scenario())
 
 
-def test_many_small_messages_for_a_peer_that_does_not_read(run, connect):
+def test_many_small_messages_for_a_peer_that_does_not_read_are_written_together(run, connect):
     """They are handed to the transport together, because asyncio's transport counts its buffer at every call."""
 
     async def scenario():

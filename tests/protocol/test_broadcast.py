@@ -241,7 +241,7 @@ payloads = st.binary(max_size=40).map(lambda seed: seed * 30)
     backend=st.sampled_from(["zlib", deflate.BACKEND.name]),
     messages=st.lists(st.tuples(st.booleans(), payloads), max_size=12),
 )
-def test_shared_and_own_messages_in_any_order(bits, alone, backend, messages):
+def test_shared_and_own_messages_are_decompressed_in_any_order(bits, alone, backend, messages):
     sending = PerMessageDeflate(
         "permessage-deflate",
         server_max_window_bits=bits,
@@ -281,7 +281,7 @@ def test_an_error_of_compression_leaves_a_member_as_it_was(run, gather, monkeypa
 # Those to which a message goes by its ordinary way
 
 
-def test_views_with_steps_and_extensions_of_their_own(run, gather):
+def test_a_broadcast_goes_through_send_frame_and_extensions_of_a_view(run, gather):
     class Reversed(Extension):
         uses_rsv1 = False
 

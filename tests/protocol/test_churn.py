@@ -59,7 +59,7 @@ def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
     run(scenario())
 
 
-def test_connections_come_and_go(run, log, monkeypatch):
+def test_connections_that_come_and_go_leave_nothing(run, log, monkeypatch):
     async def scenario():
         monkeypatch.setattr(churn.Echo, "opened", 0)
         monkeypatch.setattr(churn.Echo, "closed", 0)

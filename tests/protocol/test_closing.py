@@ -29,7 +29,7 @@ BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 
 
 @BY
-def test_the_peer_closes(run, connect, by_run):
+def test_a_close_frame_of_the_peer_is_echoed_and_the_stream_ended(run, connect, by_run):
     async def scenario():
         async with connect(Recorder, by_run=by_run) as session:
             session.peer.close(4000, "bye")
@@ -43,7 +43,7 @@ def test_the_peer_closes(run, connect, by_run):
     run(scenario())
 
 
-def test_the_peer_closes_without_a_code(run, connect):
+def test_a_close_frame_without_a_code_is_echoed_without_one(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             session.peer.send(Frame(OpCode.CLOSE))
@@ -56,7 +56,7 @@ def test_the_peer_closes_without_a_code(run, connect):
 
 
 @BY
-def test_the_view_closes(run, connect, by_run):
+def test_after_our_close_frame_messages_are_neither_handled_nor_answered(run, connect, by_run):
     async def scenario():
         async with connect(Recorder, by_run=by_run) as session:
             view, peer = session.view, session.peer
@@ -76,7 +76,7 @@ def test_the_view_closes(run, connect, by_run):
 
 
 @pytest.mark.parametrize("answer", ["nothing", "end of stream", "reset"])
-def test_the_view_closes_and_the_peer_does_not_answer(run, connect, answer):
+def test_a_peer_that_does_not_answer_our_close_frame_ends_the_connection(run, connect, answer):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.1 if answer == "nothing" else 30
 
@@ -96,7 +96,7 @@ def test_the_view_closes_and_the_peer_does_not_answer(run, connect, answer):
     run(scenario())
 
 
-def test_both_close(run, connect):
+def test_close_frames_that_cross_end_the_connection_with_the_peers_code(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             session.peer.close(4002)
@@ -125,7 +125,7 @@ def test_a_peer_that_vanishes_is_1006(run, connect, leave, by_run, log):
 
 
 @pytest.mark.parametrize("broadcasts", [False, True])
-def test_messages_to_a_peer_that_is_gone(run, connect, broadcasts, either_tls, log):
+def test_messages_to_a_peer_that_is_gone_cause_no_log_line(run, connect, broadcasts, either_tls, log):
     """The transport discards them. It is not asked to write, for asyncio's would log a warning each time."""
 
     async def scenario():
@@ -156,7 +156,7 @@ BREACHES = {
 
 @pytest.mark.parametrize("case", BREACHES)
 @pytest.mark.parametrize("behind", [0, 4 * MIB], ids=["", "with bytes behind"])
-def test_a_breach(run, connect, case, behind):
+def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connect, case, behind):
     """The peer gets to read why: closed with bytes of it unread, the connection would be reset."""
     data, code = BREACHES[case]
 
@@ -180,7 +180,7 @@ def test_a_breach(run, connect, case, behind):
     run(scenario())
 
 
-def test_a_breach_by_a_peer_that_stays(run, connect):
+def test_a_peer_that_stays_after_its_breach_is_cut(run, connect):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.1
 
@@ -194,7 +194,7 @@ def test_a_breach_by_a_peer_that_stays(run, connect):
     run(scenario())
 
 
-def test_a_breach_in_the_place_of_an_answer_to_our_close_frame(run, connect):
+def test_a_breach_in_place_of_an_answer_to_our_close_frame_ends_the_stream(run, connect):
     """It waits for us to end the stream, and we are not to wait for it until the deadline."""
 
     async def scenario():
@@ -211,7 +211,7 @@ def test_a_breach_in_the_place_of_an_answer_to_our_close_frame(run, connect):
     run(scenario())
 
 
-def test_a_close_frame_with_more_behind_it(run, connect):
+def test_bytes_behind_a_close_frame_are_ignored(run, connect):
     async def scenario():
         async with connect(Recorder) as session:
             session.peer.send("one", Frame(OpCode.CLOSE, payload=b"\x03\xe8"), "two", Frame(OpCode.CLOSE), "three")
@@ -280,7 +280,7 @@ def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
 
 @pytest.mark.parametrize("first", ["view", "peer"])
 @KINDS
-def test_a_peer_that_stays_behind_its_close_frame(run, connect, tls, secure, first):
+def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect, tls, secure, first):
     """TLS would wait for its end, but all has been said."""
 
     class View(Recorder):
@@ -381,7 +381,7 @@ STEPS = [*range(0, ENDS[4] + 10, 3), *range(ENDS[5] - 5, ENDS[-1] + 1, 3)]
 
 
 @pytest.mark.parametrize("end", ["leave", "reset", "shut"])
-def test_a_peer_that_goes_at_any_step(run, serving, dial, end, log):
+def test_a_peer_may_go_at_any_step_of_a_conversation(run, serving, dial, end, log):
     """`on_close` runs once, behind every handler, and nothing is logged as an error."""
 
     class View(Recorder):
@@ -422,7 +422,7 @@ def test_a_peer_that_goes_at_any_step(run, serving, dial, end, log):
 
 
 @pytest.mark.parametrize("end", ["leave", "reset", "shut"])
-def test_a_peer_that_goes_during_the_handshake(run, serving, dial, end, log):
+def test_a_peer_may_go_during_the_handshake(run, serving, dial, end, log):
     async def scenario():
         async with serving(Recorder) as server:
             for size in (0, 1, 20, 100, -1):

@@ -71,7 +71,7 @@ def test_a_view_compresses_messages_above_the_threshold(run, serving, dial):
     ],
     ids=["off", "on", "settings"],
 )
-def test_the_settings_of_a_view(run, serving, dial, setting, answer):
+def test_the_settings_of_a_view_decide_the_agreement(run, serving, dial, setting, answer):
     class View(Echo):
         COMPRESSION = setting
 
@@ -111,7 +111,7 @@ def test_a_malformed_offer_is_refused(run, serving, dial):
     run(scenario())
 
 
-def test_rsv1_without_an_agreement(run, connect):
+def test_rsv1_without_an_agreement_is_a_breach(run, connect):
     async def scenario():
         async with connect(Echo) as session:
             session.peer.write(compressed(far_end(), JSON))
@@ -170,7 +170,7 @@ def test_messages_before_a_fault_are_answered_and_none_behind(run, connect, wron
     run(scenario())
 
 
-def test_messages_out_of_fragments_with_others_between(run, connect):
+def test_fragments_of_a_compressed_message_may_have_control_frames_between(run, connect):
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
             client, peer = far_end(), session.peer
@@ -296,7 +296,7 @@ def test_a_text_that_an_extension_has_changed_need_not_be_utf8_on_the_wire(run, 
     run(scenario())
 
 
-def test_an_extension_that_cannot_decode(run, connect, log):
+def test_an_extension_that_cannot_decode_closes_with_1011(run, connect, log):
     """The fault is logged, and the peer gets no details. Earlier messages are answered."""
 
     async def scenario():

@@ -268,7 +268,7 @@ def test_messages_behind_an_on_open_that_was_cancelled_are_handled(run, connect,
 
 
 @pytest.mark.parametrize("by", ["nobody", "a later handler", "a later handler that then waits"])
-def test_cancelling_the_task_of_a_handler_that_has_ended(run, connect, log, by):
+def test_cancelling_the_task_of_a_handler_that_has_ended_affects_no_other(run, connect, log, by):
     """The task may serve other handlers by then, which are not affected."""
 
     class View(WebSocketView):

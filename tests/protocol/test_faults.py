@@ -242,7 +242,9 @@ def sockets():
 
 
 @pytest.mark.parametrize(("fault", "step", "view_class", "encrypted"), CASES)
-def test_a_fault(run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted):
+def test_a_fault_at_any_step_ends_the_connection_and_leaves_nothing(
+    run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted
+):
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.02)
     monkeypatch.setattr(View, "broken", False)
     closes = []

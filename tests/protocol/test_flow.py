@@ -188,7 +188,7 @@ def test_a_peer_that_sends_too_much_is_closed(run, connect, log):
     assert log() == []
 
 
-def test_pings_count(run, connect):
+def test_pings_count_against_the_rate_limit(run, connect):
     async def scenario():
         async with connect(Limited) as session:
             session.peer.send(*[Frame(OpCode.PING)] * 6)
@@ -292,7 +292,7 @@ def test_messages_in_parts_wait_for_a_peer_that_does_not_read(run, connect, unti
 
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
-def test_sending_after_the_end(run, connect, view_class):
+def test_sending_after_the_end_raises_under_every_policy(run, connect, view_class):
     async def scenario():
         async with connect(view_class) as session:
             view = session.view
@@ -309,7 +309,7 @@ def test_sending_after_the_end(run, connect, view_class):
     run(scenario())
 
 
-def test_a_close_frame_does_not_count(run, connect):
+def test_a_close_frame_does_not_count_against_the_rate_limit(run, connect):
     async def scenario():
         async with connect(Limited) as session:
             peer = session.peer

@@ -165,7 +165,7 @@ def test_a_peer_that_sends_in_time_is_kept(run, connect):
 
 
 @pytest.mark.parametrize("interval", [None, 0])
-def test_no_pings(run, connect, interval):
+def test_without_an_interval_no_pings_are_sent(run, connect, interval):
     class Quiet(View):
         PING_INTERVAL = interval
 
@@ -180,7 +180,7 @@ def test_no_pings(run, connect, interval):
 
 
 @pytest.mark.parametrize("timeout", [None, 0])
-def test_no_limit_to_silence(run, connect, timeout):
+def test_without_a_receive_timeout_silence_has_no_limit(run, connect, timeout):
     class Patient(View):
         PING_INTERVAL = None
         RECEIVE_TIMEOUT = timeout
@@ -193,7 +193,7 @@ def test_no_limit_to_silence(run, connect, timeout):
     run(scenario())
 
 
-def test_no_pings_behind_a_close_frame(run, connect):
+def test_no_pings_follow_a_close_frame(run, connect):
     class Patient(View):
         CLOSE_TIMEOUT = 3600
 
@@ -233,7 +233,7 @@ def test_a_ping_goes_between_the_parts_of_a_message(run, connect):
 # A heartbeat of the view's own
 
 
-def test_a_loop_of_the_views_own(run, connect):
+def test_a_loop_of_the_views_own_replaces_the_usual_one(run, connect):
     """The own loop replaces the usual one, and ends with the connection."""
 
     class Own(View):
@@ -254,7 +254,7 @@ def test_a_loop_of_the_views_own(run, connect):
     run(scenario())
 
 
-def test_a_loop_of_the_views_own_that_calls_the_usual_one(run, connect):
+def test_a_loop_of_the_views_own_may_call_the_usual_one(run, connect):
     class Own(View):
         CLOSE_TIMEOUT = 30
 
@@ -277,7 +277,7 @@ def test_a_loop_of_the_views_own_that_calls_the_usual_one(run, connect):
     run(scenario())
 
 
-def test_a_loop_of_the_views_own_that_does_nothing(run, connect):
+def test_a_loop_of_the_views_own_may_return_at_once(run, connect):
     class Own(View):
         async def _heartbeat_loop(self):
             self.events.append("no heartbeat")
@@ -292,7 +292,7 @@ def test_a_loop_of_the_views_own_that_does_nothing(run, connect):
     run(scenario())
 
 
-def test_a_loop_of_the_views_own_that_fails(run, connect, log):
+def test_an_error_in_a_loop_of_the_views_own_closes_with_1011(run, connect, log):
     class Own(View):
         async def _heartbeat_loop(self):
             await asyncio.sleep(0)
@@ -309,7 +309,7 @@ def test_a_loop_of_the_views_own_that_fails(run, connect, log):
     assert isinstance(entry.error, ValueError)
 
 
-def test_a_loop_of_the_views_own_that_times_out(run, connect, log):
+def test_a_timeout_in_a_loop_of_the_views_own_closes_with_1001(run, connect, log):
     """An example is a loop that awaits a pong under `asyncio.timeout`."""
 
     class Own(View):
@@ -328,7 +328,7 @@ def test_a_loop_of_the_views_own_that_times_out(run, connect, log):
     assert not log()
 
 
-def test_a_loop_of_the_views_own_that_closes(run, connect, log):
+def test_a_loop_of_the_views_own_may_close_the_connection(run, connect, log):
     class Own(View):
         async def _heartbeat_loop(self):
             await self.safe_close()

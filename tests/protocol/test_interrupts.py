@@ -110,7 +110,7 @@ def test_a_signal_handler_may_send_within_a_send(run, connect, interrupts, view_
     run(scenario())
 
 
-def test_a_signal_handler_that_raises(run, connect, interrupts):
+def test_a_signal_handler_that_raises_loses_only_the_interrupted_message(run, connect, interrupts):
     """The message that it has interrupted is lost, and those behind it do not refer to it."""
 
     def handler():
@@ -132,7 +132,7 @@ def test_a_signal_handler_that_raises(run, connect, interrupts):
     run(scenario())
 
 
-def test_a_transport_that_is_interrupted(run, connect, interrupts):
+def test_a_message_sent_within_a_write_follows_it(run, connect, interrupts):
     """A message that is sent while bytes are handed to the transport follows them."""
 
     async def scenario():

@@ -77,7 +77,7 @@ def test_messages_leave_in_the_order_of_calls(run, connect):
 
 
 @pytest.mark.usefixtures("each_backend")
-def test_a_view_that_sees_each_frame(run, connect):
+def test_large_messages_pass_through_send_frame_and_read_frame(run, connect):
     class View(Echo):
         async def send_frame(self, frame):
             await super().send_frame(frame)
@@ -210,7 +210,7 @@ def test_messages_behind_a_large_one_are_bounded(run, connect, gate):
     ],
     ids=["garbage", "too large", "not UTF-8"],
 )
-def test_a_message_that_is_refused(run, connect, gate, message, code):
+def test_a_large_message_that_is_refused_hides_those_behind_it(run, connect, gate, message, code):
     """Messages behind it are not examined."""
 
     class View(Recorder):
@@ -233,7 +233,7 @@ def test_a_message_that_is_refused(run, connect, gate, message, code):
 
 
 @pytest.mark.parametrize("wrong", [b"\x83\x80\0\0\0\0", broken(100)], ids=["a reserved opcode", "garbage"])
-def test_a_fault_behind_a_large_message(run, connect, wrong):
+def test_a_breach_is_answered_after_the_large_message_before_it(run, connect, wrong):
     """The large message is answered first."""
 
     async def scenario():
@@ -246,7 +246,7 @@ def test_a_fault_behind_a_large_message(run, connect, wrong):
     run(scenario())
 
 
-def test_a_large_message_behind_a_fault(run, connect, gate):
+def test_a_large_message_behind_a_breach_is_not_decompressed(run, connect, gate):
     class View(Recorder):
         pass
 
@@ -264,7 +264,7 @@ def test_a_large_message_behind_a_fault(run, connect, gate):
     run(scenario())
 
 
-def test_the_rate_of_messages_holds(run, connect):
+def test_the_rate_limit_holds_for_large_messages(run, connect):
     class View(Echo):
         RATE_LIMIT = 2
 
@@ -285,7 +285,7 @@ def test_the_rate_of_messages_holds(run, connect):
 # ASGI
 
 
-def test_an_asgi_application(run, serving_asgi, dial):
+def test_an_asgi_application_gets_large_messages_in_order(run, serving_asgi, dial):
     events = []
 
     async def app(scope, receive, send):

@@ -20,7 +20,7 @@ from ..support.views import Recorder
 from .large import LARGE, OFFER, Client, Echo, compressed, far_end
 
 
-def test_a_close_frame_behind_a_large_message(run, connect):
+def test_a_close_frame_is_answered_after_the_large_message_before_it(run, connect):
     async def scenario():
         async with connect(Recorder, headers=OFFER) as session:
             client = Client(session.peer)
@@ -40,7 +40,7 @@ class Pulling(Recorder):
 
 
 @pytest.mark.parametrize("view_class", [Recorder, Pulling])
-def test_the_connection_is_lost_while_a_message_is_decompressed(run, connect, gate, until, view_class):
+def test_messages_before_the_loss_are_handled_though_one_is_being_decompressed(run, connect, gate, until, view_class):
     async def scenario():
         held = gate("decode")
         async with connect(view_class, headers=OFFER) as session:
@@ -60,7 +60,7 @@ def test_the_connection_is_lost_while_a_message_is_decompressed(run, connect, ga
     run(scenario())
 
 
-def test_a_view_without_on_close(run, connect, gate):
+def test_a_view_without_on_close_handles_a_message_decompressed_after_the_loss(run, connect, gate):
     class View(WebSocketView):
         received = None
 
@@ -103,7 +103,7 @@ def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log)
     assert [entry.message for entry in log()] == ["'/': 2 messages were not handled in time"]
 
 
-def test_the_connection_is_lost_while_a_message_for_an_application_is_decompressed(run, serving_asgi, dial, gate, log):
+def test_an_application_gets_a_message_decompressed_after_the_loss(run, serving_asgi, dial, gate, log):
     """uvicorn hears of the loss at once, and the application gets the message first."""
     received = []
 
@@ -131,7 +131,7 @@ def test_the_connection_is_lost_while_a_message_for_an_application_is_decompress
     assert not log()
 
 
-def test_a_view_closes_while_a_message_is_decompressed(run, connect, gate):
+def test_a_view_that_closes_drops_the_message_being_decompressed(run, connect, gate):
     """Later messages are dropped."""
 
     async def scenario():
@@ -169,7 +169,7 @@ def test_a_close_frame_leaves_behind_large_messages(run, connect, count):
     run(scenario())
 
 
-def test_the_connection_is_lost_while_a_message_is_compressed(run, connect, gate):
+def test_a_loss_during_compression_ends_all_waiting_senders(run, connect, gate):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             for data in (LARGE[0], "small"):
@@ -196,7 +196,7 @@ def test_the_connection_is_lost_while_a_message_is_compressed(run, connect, gate
 
 
 @pytest.mark.parametrize("who", ["peer", "view"])
-def test_a_close_frame_behind_messages_that_are_compressed(run, serving, dial, gate, who):
+def test_a_close_frame_waits_for_messages_that_are_being_compressed(run, serving, dial, gate, who):
     """They leave first, for they were sent first. Others are served meanwhile, and nothing may be sent any more."""
 
     async def scenario():
@@ -235,7 +235,7 @@ def test_a_close_frame_behind_messages_that_are_compressed(run, serving, dial, g
 
 
 @pytest.mark.parametrize("who", ["peer", "view"])
-def test_a_close_frame_behind_messages_for_which_the_time_is_over(run, connect, gate, who):
+def test_a_close_frame_overtakes_messages_whose_compression_takes_too_long(run, connect, gate, who):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.2
 
@@ -260,7 +260,7 @@ def test_a_close_frame_behind_messages_for_which_the_time_is_over(run, connect, 
     run(scenario())
 
 
-def test_the_connection_is_lost_while_a_close_frame_waits(run, connect, gate):
+def test_a_loss_while_a_close_frame_waits_ends_the_sender(run, connect, gate):
     async def scenario():
         held = gate("compress")
         async with connect(Recorder, headers=OFFER) as session:
@@ -344,7 +344,7 @@ def test_an_error_in_the_thread_is_the_senders(run, connect, monkeypatch, log):
     assert [type(entry.error) for entry in log()] == [MemoryError]
 
 
-def test_terminate(run, connect, gate):
+def test_terminate_does_not_wait_for_compression(run, connect, gate):
     """The server does not wait for compression under way."""
 
     async def scenario():

@@ -151,7 +151,7 @@ def test_many_small_messages_of_one_read_are_handled_within_it(run):
 
 
 @pytest.mark.parametrize("way", ["close", "eof", "drop"])
-def test_a_message_that_stays_incomplete(run, log, until, way):
+def test_no_handler_begins_for_a_message_that_stays_incomplete(run, log, until, way):
     async def scenario():
         async with connect_in_memory(Noting) as ws:
             view = ws.view

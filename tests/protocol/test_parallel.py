@@ -70,7 +70,7 @@ def test_a_build_without_a_gil_stays_without():
     assert not sys._is_gil_enabled()
 
 
-def test_the_codec_in_all_threads(codec, in_threads):
+def test_the_codec_may_be_used_in_all_threads_at_once(codec, in_threads):
     """On the same bytes, and on a part each of the same array."""
     data, mask = TEXT.encode() * 20, b"\x02\x81\x21\x3d"
     size = len(data) // 4 * 4
@@ -102,7 +102,7 @@ class Echo(WebSocketView):
         await self.send(message, opcode)
 
 
-def test_a_server_in_each_thread(in_loops, serving, dial):
+def test_each_thread_may_have_a_server(in_loops, serving, dial):
     """Connections come, talk, and go, everywhere at the same time."""
     small, large = [f"{i}" for i in range(200)], [bytes([i]) * 100_000 for i in range(5)]
     pieces = [Frame(OpCode.TEXT, False, b"1, "), Frame(OpCode.PING, payload=b"?"), Frame(0, True, b"2")]
@@ -131,7 +131,7 @@ def test_a_server_in_each_thread(in_loops, serving, dial):
     in_loops(scenario)
 
 
-def test_messages_that_go_round_all_loops(in_loops, serving, dial):
+def test_views_may_send_to_views_of_other_loops(in_loops, serving, dial):
     """Each view forwards its messages to the view of the next thread, and receives those of the previous one."""
     views = [None] * THREADS
     ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
@@ -164,7 +164,7 @@ def test_messages_that_go_round_all_loops(in_loops, serving, dial):
     in_loops(scenario)
 
 
-def test_sending_to_views_that_end(in_loops, serving, dial):
+def test_sending_to_views_of_other_threads_is_refused_after_their_end(in_loops, serving, dial):
     """From other threads: until the end it works, afterwards it is refused, and nothing hangs."""
     views = []
     ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)

@@ -60,7 +60,7 @@ DATA = {
 
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_data(run, connect, kind, opcode):
+def test_every_bytes_like_object_is_sent_as_its_bytes(run, connect, kind, opcode):
     data, expected = DATA[kind]
     if opcode == TEXT and kind == "array of doubles":
         pytest.skip("is no text")
@@ -202,7 +202,7 @@ def test_a_message_larger_than_a_frame_may_be_leaves_in_fragments(run, connect, 
 
 
 @pytest.mark.parametrize("size", [None, 2**20])
-def test_large_messages(run, connect, size):
+def test_large_messages_leave_in_frames_of_the_allowed_size(run, connect, size):
     class View(Quiet):
         MAX_FRAME_SIZE = size
 
@@ -224,7 +224,7 @@ def test_large_messages(run, connect, size):
 
 
 @pytest.mark.parametrize("end", ["ours", "theirs", "breach", "gone"])
-def test_sending_to_a_closed_connection(run, connect, end):
+def test_sending_to_a_closed_connection_raises_its_code_and_reason(run, connect, end):
     class View(Quiet):
         async def on_close(self, frame=None):
             for send in (self.send, self.send_text, self.send_binary, self.send_json, self.send_ping, self.send_pong):
@@ -264,7 +264,7 @@ def test_sending_to_a_closed_connection(run, connect, end):
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536, -1])
-def test_a_close_code_that_may_not_be_sent(run, connect, code):
+def test_an_invalid_close_code_is_refused_and_the_connection_stays_open(run, connect, code):
     async def scenario():
         async with connect(Quiet) as session:
             with pytest.raises(ValueError, match=f"close code {code} cannot be sent"):
@@ -276,7 +276,7 @@ def test_a_close_code_that_may_not_be_sent(run, connect, code):
 
 
 @pytest.mark.parametrize("way", ["send_close", "send", "send_frame"])
-def test_ways_to_close(run, connect, way):
+def test_a_close_frame_may_be_sent_by_each_method(run, connect, way):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -296,7 +296,7 @@ def test_ways_to_close(run, connect, way):
 
 
 @pytest.mark.parametrize("way", ["send", "send_frame"])
-def test_closing_without_a_code(run, connect, way):
+def test_a_close_frame_may_lack_a_code(run, connect, way):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -310,7 +310,7 @@ def test_closing_without_a_code(run, connect, way):
 
 
 @pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xee", b"\x00\x00why"])
-def test_a_close_frame_that_may_not_be_sent(run, connect, payload):
+def test_an_invalid_close_frame_is_refused(run, connect, payload):
     async def scenario():
         async with connect(Quiet) as session:
             for send in (session.view.send, lambda data, opcode: session.view.send_frame(Frame(opcode, payload=data))):
@@ -366,7 +366,7 @@ def test_a_text_in_parts_may_be_cut_inside_a_character(run, connect):
 
 
 @pytest.mark.parametrize("parts", [[b"ok", BROKEN], [b"ok\xc3"], [b"ok\xc3", "\xbc"]])
-def test_parts_that_are_no_text(run, connect, parts):
+def test_parts_that_are_no_text_end_the_connection(run, connect, parts):
     """A message that has begun cannot be finished; its invalid part does not leave."""
 
     async def scenario():
@@ -382,7 +382,7 @@ def test_parts_that_are_no_text(run, connect, parts):
     run(scenario())
 
 
-def test_a_fragment_that_is_no_text(run, connect):
+def test_a_fragment_that_is_no_text_is_refused(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view

@@ -47,7 +47,7 @@ BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 
 
 @BY
-def test_the_server_shuts_down(run, serving, dial, by_run):
+def test_a_server_that_shuts_down_closes_with_1001(run, serving, dial, by_run):
     async def scenario():
         async with serving(Waiting, by_run=by_run) as server, dial(server) as peer:
             view, _ = await server.views.get()
@@ -92,7 +92,7 @@ def test_a_shutdown_ends_despite_silent_peers_and_endless_hooks(run, serving, di
 # run() is cancelled
 
 
-def test_run_is_cancelled(run, connect):
+def test_cancelling_run_closes_with_1001_and_cancels_the_handlers(run, connect):
     async def scenario():
         async with connect(Waiting, by_run=True) as session:
             view, peer = session.view, session.peer
@@ -109,7 +109,7 @@ def test_run_is_cancelled(run, connect):
     run(scenario())
 
 
-def test_run_is_cancelled_while_messages_wait_for_handlers(run, connect, log):
+def test_cancelling_run_drops_the_messages_that_wait_for_handlers(run, connect, log):
     """The waiting messages are not handled, and the cancellation does not wait for them."""
 
     class View(Waiting):
@@ -130,7 +130,7 @@ def test_run_is_cancelled_while_messages_wait_for_handlers(run, connect, log):
     assert not log()
 
 
-def test_run_is_cancelled_while_on_open_waits(run, connect, log):
+def test_cancelling_run_cancels_on_open(run, connect, log):
     class View(Waiting):
         async def on_open(self):
             try:
@@ -151,7 +151,7 @@ def test_run_is_cancelled_while_on_open_waits(run, connect, log):
     assert not log()
 
 
-def test_run_is_cancelled_when_the_peer_has_gone_and_handlers_have_not_ended(run, connect):
+def test_cancelling_run_after_the_loss_cancels_the_handlers_once(run, connect):
     class View(Waiting):
         MAX_CONCURRENT_MESSAGES = 1
 
@@ -341,7 +341,7 @@ def test_on_close_may_be_declared_with_its_argument(run, connect):
     run(scenario())
 
 
-def test_a_view_is_terminated_while_its_peer_reads_slowly(run, connect, monkeypatch):
+def test_terminate_ends_a_connection_whose_peer_reads_slowly(run, connect, monkeypatch):
     """The transport is not called again after its end."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.2)
 

@@ -129,7 +129,7 @@ def test_a_compressed_message_is_decompressed_as_it_is_read(run):
     ],
 )
 @pytest.mark.parametrize("reads", [True, False])
-def test_compressed_data_that_is_broken(run, payload, close, reads):
+def test_broken_compressed_data_closes_with_its_reason(run, payload, close, reads):
     class Reading(WebSocketView):
         async def on_stream(self, message):
             if reads or message.opcode == BINARY:

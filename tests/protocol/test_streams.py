@@ -185,7 +185,7 @@ async def failing_asynchronously(parts):
 
 
 @pytest.mark.parametrize("make", [failing, failing_asynchronously])
-def test_a_stream_that_fails_midway(run, connect, log, make):
+def test_a_stream_that_fails_midway_closes_with_1011(run, connect, log, make):
     """A message that has begun cannot be finished, so the connection ends; the sender gets the error."""
 
     async def scenario():
@@ -209,7 +209,7 @@ def test_a_stream_that_fails_midway(run, connect, log, make):
 
 
 @pytest.mark.parametrize("make", [failing, failing_asynchronously])
-def test_a_stream_that_fails_before_its_first_part(run, connect, log, make):
+def test_a_stream_that_fails_before_its_first_part_leaves_the_connection_open(run, connect, log, make):
     """No frame has been sent, so the connection stays open."""
 
     async def scenario():
@@ -271,7 +271,7 @@ def test_a_stream_that_fails_in_a_handler_is_logged_once(run, connect, log):
     assert isinstance(entry.error, Failed)
 
 
-def test_a_stream_that_is_cancelled(run, connect):
+def test_a_stream_that_is_cancelled_midway_closes_with_1011(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
 
@@ -294,7 +294,7 @@ def test_a_stream_that_is_cancelled(run, connect):
     run(scenario())
 
 
-def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run, connect):
+def test_a_stream_that_is_cancelled_during_its_first_part_closes_with_1011(run, connect):
     async def scenario():
         async with connect(Quiet, **SLOW) as session:
             sending = asyncio.create_task(session.view.send([bytes(2**24), b"more"]))
@@ -312,7 +312,7 @@ def test_a_stream_that_is_cancelled_while_its_first_part_waits_to_be_written(run
     run(scenario())
 
 
-def test_a_sender_is_cancelled_as_its_stream_leaves(run, connect):
+def test_a_stream_that_has_left_is_not_cut_by_a_cancellation(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
 

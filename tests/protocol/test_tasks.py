@@ -64,7 +64,7 @@ def test_a_referenced_task_ends_with_its_handler(run, connect, way):
     run(scenario())
 
 
-def test_the_tasks_of_messages_that_come_together(run, connect):
+def test_messages_of_one_read_have_tasks_of_their_own_where_they_are_kept(run, connect):
     async def scenario():
         async with connect(Keeping) as session:
             session.peer.send("at_once", "wait", "at_once", "cancel_itself", "at_once", "wait")

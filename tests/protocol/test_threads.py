@@ -34,7 +34,7 @@ async def in_another_loop(make):
     return await elsewhere(lambda: asyncio.run(main()))
 
 
-def test_send_from_another_loop(run, connect):
+def test_every_method_of_sending_works_from_another_loop(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             view, peer = session.view, session.peer
@@ -52,7 +52,7 @@ def test_send_from_another_loop(run, connect):
     run(scenario())
 
 
-def test_send_from_a_thread_without_a_loop(run, connect):
+def test_a_thread_without_a_loop_may_send(run, connect):
     """The call behaves as with `asyncio.run_coroutine_threadsafe`."""
 
     async def scenario():
@@ -68,7 +68,7 @@ def test_send_from_a_thread_without_a_loop(run, connect):
     run(scenario())
 
 
-def test_close_from_another_loop(run, connect):
+def test_another_loop_may_close_the_connection(run, connect):
     async def scenario():
         async with connect(Quiet) as session:
             await in_another_loop(lambda: session.view.send_close(4000, "from afar"))
@@ -100,7 +100,7 @@ def test_errors_reach_the_calling_thread(run, connect):
     run(scenario())
 
 
-def test_many_threads_at_once(run, connect):
+def test_messages_of_many_threads_arrive_whole_and_in_order(run, connect):
     """Their messages arrive whole, and those of each in order."""
     threads, count = 8, 50
 
@@ -162,7 +162,7 @@ def test_back_pressure_reaches_other_threads(run, connect):
     run(scenario())
 
 
-def test_sending_once_the_loop_of_the_connection_is_closed(run, connect):
+def test_sending_raises_once_the_loop_of_the_connection_is_closed(run, connect):
     """Closing is harmless, as it is twice; nothing hangs."""
     views = []
 
@@ -191,7 +191,7 @@ def test_sending_once_the_loop_of_the_connection_is_closed(run, connect):
             asyncio.run(late(views[0]))
 
 
-def test_a_send_that_is_on_its_way_when_the_loop_is_closed(run):
+def test_a_sender_learns_that_the_loop_was_closed_meanwhile(run):
     """A waiting sender learns of the end."""
 
     class Protocol:

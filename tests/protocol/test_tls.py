@@ -28,7 +28,7 @@ class Echo(WebSocketView):
         self.closed += 1
 
 
-def test_messages_of_many_sizes(run, connect, tls):
+def test_messages_of_all_sizes_pass_over_tls(run, connect, tls):
     chance = random.Random(3)
     sizes = [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 262_144, MIB, 3 * MIB + 1]
     messages = [chance.randbytes(size) for size in sizes]
@@ -46,7 +46,7 @@ def test_messages_of_many_sizes(run, connect, tls):
     run(scenario())
 
 
-def test_many_small_messages_at_once(run, connect, tls):
+def test_many_small_messages_pass_over_tls_at_once(run, connect, tls):
     async def scenario():
         async with connect(Echo, tls=tls) as session:
             session.peer.send(*map(str, range(5000)))
@@ -56,7 +56,7 @@ def test_many_small_messages_at_once(run, connect, tls):
     run(scenario())
 
 
-def test_a_view_is_terminated_again_while_the_peer_does_not_answer(run, connect, tls, monkeypatch):
+def test_terminate_may_be_repeated_while_the_peer_does_not_answer(run, connect, tls, monkeypatch):
     """A second `close` of asyncio's TLS transport would make `abort` do nothing."""
     monkeypatch.setattr(Hooks, "FLUSH_TIMEOUT", 0.05)
 
@@ -70,7 +70,7 @@ def test_a_view_is_terminated_again_while_the_peer_does_not_answer(run, connect,
     run(scenario())
 
 
-def test_frames_behind_the_request(run, connect, tls):
+def test_frames_behind_the_request_are_handled_over_tls(run, connect, tls):
     async def scenario():
         behind = b"".join(Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(50))
         async with connect(Echo, tls=tls, behind=behind + b"\x81\x84\0\0") as session:
@@ -82,7 +82,7 @@ def test_frames_behind_the_request(run, connect, tls):
 
 
 @pytest.mark.parametrize("end", ["peer", "view", "breach", "gone"])
-def test_ends(run, connect, tls, end):
+def test_every_end_over_tls_runs_on_close_once(run, connect, tls, end):
     async def scenario():
         async with connect(Echo, tls=tls) as session:
             view, peer = session.view, session.peer
@@ -111,7 +111,7 @@ def test_ends(run, connect, tls, end):
     run(scenario())
 
 
-def test_back_pressure(run, connect, tls):
+def test_senders_wait_for_a_slow_peer_over_tls(run, connect, tls):
     async def scenario():
         async with connect(Echo, tls=tls, **SLOW) as session:
             view, peer = session.view, session.peer
