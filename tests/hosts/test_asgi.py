@@ -78,7 +78,7 @@ def test_a_view_has_the_request_of_the_scope(run, serving_view, dial, route):
     run(scenario())
 
 
-def test_the_client_closes(run, serving_view, dial, until):
+def test_the_view_gets_the_clients_close_frame(run, serving_view, dial, until):
     class View(Echo):
         frame = None
 
@@ -97,7 +97,7 @@ def test_the_client_closes(run, serving_view, dial, until):
     run(scenario())
 
 
-def test_the_view_closes(run, serving_view, dial, until):
+def test_the_client_gets_the_views_close_code(run, serving_view, dial, until):
     class View(Echo):
         closed = False
 
@@ -140,7 +140,7 @@ def test_a_client_that_vanishes_is_1006(run, serving_view, dial, until):
     assert View.closed[0] in (1005, 1006)  # 1005 is what uvicorn's own protocol says of it
 
 
-def test_a_hook_fails(run, serving_view, dial, caplog):
+def test_an_error_in_a_hook_closes_with_1011(run, serving_view, dial, caplog):
     class View(Echo):
         async def on_receive(self, message, opcode):
             raise ValueError("as the test expects")
@@ -156,7 +156,7 @@ def test_a_hook_fails(run, serving_view, dial, caplog):
     assert "as the test expects" in caplog.text
 
 
-def test_a_message_that_is_too_large(run, serving_view, dial):
+def test_a_message_over_the_limit_closes_with_1009(run, serving_view, dial):
     class View(Echo):
         MAX_FRAME_SIZE = 1000
 
@@ -207,7 +207,7 @@ def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
     run(scenario())
 
 
-def test_a_view_that_cannot_be_made(run, serving_view, dial, caplog):
+def test_an_error_in_the_init_of_a_view_is_answered_500(run, serving_view, dial, caplog):
     class View(Echo):
         def __init__(self, request, **kwargs):
             raise ValueError("as the test expects")
@@ -231,7 +231,7 @@ def test_a_request_without_upgrade_is_refused(run, serving_view):
     run(scenario())
 
 
-def test_another_scope(run):
+def test_a_scope_of_another_type_is_an_error(run):
     async def scenario():
         with pytest.raises(ValueError, match=r"Echo as an ASGI application.*'lifespan'"):
             await Echo.as_asgi()({"type": "lifespan"}, None, None)
@@ -239,7 +239,7 @@ def test_another_scope(run):
     run(scenario())
 
 
-def test_a_class_in_place_of_its_application():
+def test_a_class_in_place_of_its_application_is_an_error_with_advice():
     """Servers call a class with the scope, and the object with the rest, as the first version of ASGI had it."""
     with pytest.raises(TypeError, match=r"serve Echo\.as_asgi\(\)"):
         Echo({"type": "websocket"})(None, None)
@@ -262,7 +262,7 @@ async def fragments():
         yield part
 
 
-def test_the_whole_connection(run, serving_asgi, dial):
+def test_on_our_protocol_for_uvicorn_a_view_has_the_whole_connection(run, serving_asgi, dial):
     async def scenario():
         async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
             await peer.head()
@@ -369,7 +369,7 @@ def test_a_system_exit_of_a_view_does_not_end_the_server(run, serving_view, dial
     assert "as the test expects" in caplog.text
 
 
-def test_a_loop_with_eager_tasks(run, serving_view, dial, eager_tasks):
+def test_a_view_works_on_a_loop_with_eager_tasks(run, serving_view, dial, eager_tasks):
     class View(Echo):
         async def on_open(self):
             await asyncio.sleep(0)

@@ -26,7 +26,7 @@ class Events:
         self.sent.append(event)
 
 
-def test_a_server_with_the_required_keys_only(run):
+def test_the_required_keys_of_scope_and_events_suffice(run):
     """No raw path, no client, no code of closing; and `text` and `bytes` both in one event."""
 
     class View(Echo):
@@ -52,7 +52,7 @@ def test_a_server_with_the_required_keys_only(run):
 
 
 @pytest.mark.parametrize("version", [None, "2.0", "2.1"])
-def test_a_server_without_header_fields_in_its_acceptance(run, caplog, version):
+def test_a_server_that_ignores_header_fields_of_the_acceptance_is_named_in_the_log(run, caplog, version):
     """Daphne: its scope names no version of the specification, which means 2.0."""
 
     class Cookie(Echo):
@@ -86,7 +86,7 @@ def test_a_server_that_cannot_send_responses_closes(run):
 
 
 @pytest.mark.parametrize("fails", ["receive", "send"])
-def test_a_server_that_raises(run, fails):
+def test_an_error_of_the_server_is_the_loss_of_the_client(run, fails):
     """Some servers do so when the client is gone."""
 
     class View(Echo):
@@ -117,7 +117,7 @@ def test_a_server_that_raises(run, fails):
     assert View.closed == [1006]
 
 
-def test_an_application_that_is_cancelled(run):
+def test_cancelling_the_application_closes_with_1001(run):
     class View(Echo):
         closed: ClassVar[list] = []
 
@@ -165,7 +165,7 @@ def test_on_close_has_no_frame_after_a_close_of_the_view(run):
 
 
 @pytest.mark.parametrize("what", ["close", "message"])
-def test_an_event_that_the_server_does_not_take(run, what):
+def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(run, what):
     """Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
 
     class View(Closed):
@@ -190,7 +190,7 @@ def test_an_event_that_the_server_does_not_take(run, what):
     assert View.closed == [(None, 1008 if what == "close" else 1006)]
 
 
-def test_a_server_that_reports_a_lost_client_after_a_failed_send(run):
+def test_a_lost_client_reported_after_a_failed_send_is_no_error(run):
     class View(Closed):
         pass
 

@@ -103,7 +103,7 @@ def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, servin
 
 
 @pytest.mark.parametrize("accepts", [True, False])
-def test_a_client_that_middleware_names_in_a_list(run, serving_asgi, dial, caplog, accepts):
+def test_middleware_may_name_the_client_in_a_list(run, serving_asgi, dial, caplog, accepts):
     """The specification has a list; uvicorn's own log takes a tuple."""
     caplog.set_level("INFO", "uvicorn.error")
 
@@ -120,7 +120,7 @@ def test_a_client_that_middleware_names_in_a_list(run, serving_asgi, dial, caplo
     assert f'192.0.2.9:4711 - "WebSocket /chat" {"[accepted]" if accepts else "403"}' in caplog.messages
 
 
-def test_middleware_that_replaces_the_header_fields_in_place(run, serving_asgi, dial, ws):
+def test_middleware_may_replace_the_header_fields_in_place(run, serving_asgi, dial, ws):
     class Behind(View):
         pass
 
@@ -137,7 +137,7 @@ def test_middleware_that_replaces_the_header_fields_in_place(run, serving_asgi, 
     assert Behind.views[0].request.get_header("host") == "inner"
 
 
-def test_the_server_stops_while_a_refused_client_reads_why(run, serving_asgi, dial):
+def test_a_stopping_server_lets_a_refused_client_read_why(run, serving_asgi, dial):
     async def scenario():
         headers = {"Origin": "http://example.org"}
         async with serving_asgi(View.as_asgi()) as server, dial(server, headers=headers) as peer:
@@ -150,7 +150,7 @@ def test_the_server_stops_while_a_refused_client_reads_why(run, serving_asgi, di
     run(scenario())
 
 
-def test_the_server_stops_between_the_event_and_the_response(run, serving_asgi, dial):
+def test_a_stopping_server_drops_a_handshake_between_event_and_response(run, serving_asgi, dial):
     """Middleware may take its time once it has passed the event on."""
     passed, going_on = asyncio.Event(), asyncio.Event()
 
@@ -182,7 +182,7 @@ def test_there_is_no_scope_on_the_embedded_server(run, connect):
     run(scenario())
 
 
-def test_headers_that_middleware_adds_to_the_response(run, serving_asgi, dial, ws):
+def test_headers_that_middleware_adds_to_the_response_are_sent(run, serving_asgi, dial, ws):
     def change(event):
         if event["type"] == "websocket.accept":
             return {**event, "headers": [*event["headers"], (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]}
@@ -199,7 +199,7 @@ def test_headers_that_middleware_adds_to_the_response(run, serving_asgi, dial, w
     run(scenario())
 
 
-def test_headers_that_middleware_adds_to_a_refusal(run, serving_asgi, dial, ws):
+def test_headers_that_middleware_adds_to_a_refusal_are_sent(run, serving_asgi, dial, ws):
     def change(event):
         if event["type"] == "websocket.http.response.start":
             return {**event, "headers": [*event["headers"], (b"x-reason", b"origin")]}
@@ -217,7 +217,7 @@ def test_headers_that_middleware_adds_to_a_refusal(run, serving_asgi, dial, ws):
     run(scenario())
 
 
-def test_middleware_that_closes_instead_of_accepting(run, serving_asgi, dial, ws, log):
+def test_middleware_may_close_instead_of_accepting(run, serving_asgi, dial, ws, log):
     class Refused(View):
         pass
 
@@ -233,7 +233,7 @@ def test_middleware_that_closes_instead_of_accepting(run, serving_asgi, dial, ws
     assert log() == []
 
 
-def test_a_client_that_leaves_during_slow_middleware(run, serving_asgi, dial, log, until):
+def test_a_client_may_leave_during_slow_middleware(run, serving_asgi, dial, log, until):
     class Late(View):
         pass
 
@@ -253,7 +253,7 @@ def test_a_client_that_leaves_during_slow_middleware(run, serving_asgi, dial, lo
     assert log() == []
 
 
-def test_subprotocols_of_the_scope(run, serving_asgi, dial, ws):
+def test_subprotocols_are_taken_from_the_scope(run, serving_asgi, dial, ws):
     """Some servers take the header out, or do not have one."""
 
     class Spoken(View):
@@ -377,7 +377,7 @@ def test_a_run_without_a_handshake_is_answered(run, serving_asgi, dial, ws, log,
     assert [entry.message for entry in log()] == ([] if result else [words])
 
 
-def test_a_view_that_does_not_upgrade_and_answers_nothing(run, serving_asgi, dial, ws):
+def test_a_view_that_answers_nothing_is_answered_500(run, serving_asgi, dial, ws):
     class Silent(WebSocketView):
         async def initiate_upgrade_to_ws(self):
             return False

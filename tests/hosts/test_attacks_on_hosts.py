@@ -138,7 +138,7 @@ def announcing(first, length):
 
 
 @pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x00", "\x7f"])
-def test_control_characters_in_a_header(run, http_host, dial, character):
+def test_control_characters_in_a_header_are_refused(run, http_host, dial, character):
     """daphne: some split a header for one reader and not for another."""
 
     async def scenario():
@@ -151,7 +151,7 @@ def test_control_characters_in_a_header(run, http_host, dial, character):
 
 
 @pytest.mark.parametrize("target", ["http://[/", "/\x80"])
-def test_a_target_that_is_no_url(run, http_host, dial, target):
+def test_a_target_that_is_no_url_is_refused(run, http_host, dial, target):
     async def scenario():
         async with http_host.serve() as server:
             async with dial(server, target=target) as peer:
@@ -161,7 +161,7 @@ def test_a_target_that_is_no_url(run, http_host, dial, target):
     run(scenario())
 
 
-def test_ten_thousand_headers(run, http_host, dial):
+def test_ten_thousand_headers_do_not_end_the_server(run, http_host, dial):
     """ws: they ended the process. How many there may be in uvicorn is for that to say."""
 
     async def scenario():
@@ -175,7 +175,7 @@ def test_ten_thousand_headers(run, http_host, dial):
 
 
 @pytest.mark.parametrize("case", LONG)
-def test_long_headers(run, http_host, dial, case):
+def test_long_headers_take_linear_time(run, http_host, dial, case):
     """ws, websocket-extensions: an expression went back and forth over them for ever."""
     name, value = LONG[case]
 
@@ -208,7 +208,7 @@ def test_tokens_are_compared_whole(run, http_host, dial, name, value, accepted):
     run(scenario())
 
 
-def test_bytes_beyond_ascii_in_a_header(run, http_host, dial):
+def test_bytes_beyond_ascii_in_a_header_are_accepted(run, http_host, dial):
     """Such bytes are opaque (RFC 9110, section 5.5), and must not look like the end of a line."""
 
     async def scenario():
@@ -231,7 +231,7 @@ def test_bytes_beyond_ascii_in_a_header(run, http_host, dial):
         (("Content-Length", "0"), b"", True),
     ],
 )
-def test_an_upgrade_request_with_a_body(run, http_host, dial, header, body, accepted):
+def test_an_upgrade_request_with_a_body_is_refused(run, http_host, dial, header, body, accepted):
     """A server that switches protocols before the body has ended (RFC 9110, section 7.8) reads it as frames."""
 
     async def scenario():
@@ -244,7 +244,7 @@ def test_an_upgrade_request_with_a_body(run, http_host, dial, header, body, acce
 
 
 @pytest.mark.parametrize("size", [10, 3 * MIB])
-def test_bytes_behind_a_refused_request(run, http_host, dial, size):
+def test_bytes_behind_a_refused_request_are_discarded(run, http_host, dial, size):
     """aiohttp: they were taken for another request, or destroyed the answer on its way."""
 
     async def scenario():
@@ -285,7 +285,7 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("case", BREACHES)
-def test_a_breach(run, host, dial, case):
+def test_a_breach_is_answered_with_its_code_though_more_bytes_follow(run, host, dial, case):
     """Its sender gets to read why, even if it sends on; nothing of it is handled."""
     data, code = BREACHES[case]
 
@@ -318,7 +318,7 @@ def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(run, host, dial, monkey
     run(scenario())
 
 
-def test_a_close_frame_inside_a_fragmented_message_and_another_behind_it(run, host, dial):
+def test_the_first_close_frame_counts_inside_a_fragmented_message_too(run, host, dial):
     """websockets and picows answered the first with 1002."""
 
     async def scenario():
@@ -354,7 +354,7 @@ def test_the_close_frame_behind_much_is_read(run, host, dial):
 @pytest.mark.parametrize(
     "data", [frame(PING, bytes(125)) * 500, frame(BINARY, bytes(16 * KIB)) * 4], ids=["pings", "messages"]
 )
-def test_a_flood_by_a_peer_that_does_not_read(run, host, dial, data):
+def test_a_flood_by_a_peer_that_does_not_read_is_bounded(run, host, dial, data):
     """Reading stops once too many answers wait."""
 
     async def scenario():
@@ -365,7 +365,7 @@ def test_a_flood_by_a_peer_that_does_not_read(run, host, dial, data):
     run(scenario())
 
 
-def test_a_large_message_that_comes_byte_by_byte(run, host, dial):
+def test_a_message_may_come_byte_by_byte(run, host, dial):
     data = frame(TEXT, b"x" * 300)
 
     async def scenario():
@@ -379,7 +379,7 @@ def test_a_large_message_that_comes_byte_by_byte(run, host, dial):
 
 
 @pytest.mark.parametrize("size", [2**23, 2**24])
-def test_large_messages(run, host, dial, size):
+def test_large_messages_are_echoed(run, host, dial, size):
     """aiohttp: a frame of 2**23 bytes and more broke its parser."""
 
     async def scenario():
@@ -395,7 +395,7 @@ def test_large_messages(run, host, dial, size):
     run(scenario())
 
 
-def test_20000_messages_on_one_connection(run, host, dial):
+def test_20000_messages_pass_on_one_connection(run, host, dial):
     """ws: a count of fragments was never reset."""
 
     async def scenario():
@@ -413,7 +413,7 @@ def test_20000_messages_on_one_connection(run, host, dial):
 
 
 @pytest.mark.parametrize("fragments", [1, 50])
-def test_a_bomb(run, host, dial, fragments):
+def test_a_bomb_is_refused_by_its_decompressed_size(run, host, dial, fragments):
     """aiohttp, undici, autobahn: the limit was for the compressed size, or what had been cut was handled."""
     bomb = PerMessageDeflate("permessage-deflate").compress(bytes(64 * MIB))
     size = -(-len(bomb) // fragments)
@@ -441,7 +441,7 @@ def test_the_limit_holds_for_uncompressed_messages_too(run, host, dial):
     run(scenario())
 
 
-def test_a_ping_between_compressed_fragments_of_which_the_last_is_one_zero_byte(run, host, dial):
+def test_a_ping_between_compressed_fragments_is_answered_uncompressed(run, host, dial):
     """aiohttp: the ping made it forget that the message is compressed. The answer to the ping is not compressed."""
     compressed = PerMessageDeflate("permessage-deflate").compress(b"quack " * 100, fin=False)
 
@@ -461,7 +461,7 @@ def test_a_ping_between_compressed_fragments_of_which_the_last_is_one_zero_byte(
 
 
 @pytest.mark.parametrize("data", [frame(PING, rsv=RSV1), frame(CLOSE, rsv=RSV1), frame(TEXT, b"x", rsv=RSV2)])
-def test_reserved_bits_with_compression(run, host, dial, data):
+def test_reserved_bits_are_refused_with_compression_too(run, host, dial, data):
     """picows: they passed once deflate was agreed on."""
 
     async def scenario():

@@ -79,7 +79,7 @@ def test_subprotocols_on_several_lines_are_one_list(run, serving_asgi, dial, htt
     assert scopes[0]["subprotocols"] == ["one", "two", "three", "four"]
 
 
-def test_a_subprotocol_that_would_break_out_of_its_line(run, serving_asgi, dial, caplog):
+def test_a_subprotocol_that_would_break_out_of_its_line_is_refused(run, serving_asgi, dial, caplog):
     """websockets 16.1: one could write header lines by it."""
 
     async def app(scope, receive, send):

@@ -31,7 +31,7 @@ def messages():
         yield "é" * (size // 2)
 
 
-def test_websockets(run, serving):
+def test_a_client_of_websockets_exchanges_messages_parts_and_pings(run, serving):
     async def scenario():
         async with serving(Echo) as server:
             url = f"ws://127.0.0.1:{server.port}/"
@@ -98,7 +98,7 @@ def test_websockets_over_tls(run, serving, tls):
     run(scenario())
 
 
-def test_aiohttp(run, serving):
+def test_a_client_of_aiohttp_exchanges_messages(run, serving):
     async def scenario():
         async with serving(Echo) as server, aiohttp.ClientSession() as session:
             url = f"ws://127.0.0.1:{server.port}/"
@@ -119,7 +119,7 @@ def test_aiohttp(run, serving):
     run(scenario())
 
 
-def test_many_clients_at_once(run, serving):
+def test_many_clients_are_served_at_once(run, serving):
     async def scenario():
         async with serving(Echo) as server:
 

@@ -243,7 +243,7 @@ def test_a_wrong_hook_accepts_no_client(run, serving, dial, log, hook):
     assert WRONG_HOOKS[hook] in str(error)
 
 
-def test_a_hook_that_terminates_its_connection(run, serving, dial):
+def test_a_hook_that_terminates_its_connection_is_answered_503(run, serving, dial):
     class View(Told):
         async def on_handshake(self, handshake):
             self.terminate()

@@ -10,7 +10,7 @@ class Counting(WebSocketView):
         await self.send(f"{message.opcode.name} {sum(map(len, parts))} {len(parts)}")
 
 
-def test_messages_part_by_part(run, serving_asgi, ws):
+def test_on_stream_gets_messages_part_by_part_on_asgi_servers(run, serving_asgi, ws):
     async def scenario():
         async with (
             serving_asgi(Counting.as_asgi(), ws=ws) as server,

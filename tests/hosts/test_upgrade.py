@@ -37,7 +37,7 @@ class Told(Echo):
         self.events += ("close",)
 
 
-def test_the_answer(run, serving, dial):
+def test_the_101_response_has_the_accept_key_and_nothing_else(run, serving, dial):
     key = base64.b64encode(bytes(range(16))).decode()
     digest = hashlib.sha1((key + WebSocketView.MAGIC_STRING).encode()).digest()
 
@@ -164,7 +164,7 @@ def test_a_refused_peer_that_stays_is_disconnected(run, serving, dial):
     run(scenario())
 
 
-def test_refusals_over_tls(run, serving, dial, tls):
+def test_a_refusal_can_be_read_over_tls(run, serving, dial, tls):
     async def scenario():
         async with serving(Echo, tls=tls) as server, dial(server, tls=tls, without=["Sec-WebSocket-Key"]) as peer:
             status, _ = await peer.head()
@@ -180,7 +180,7 @@ def test_a_request_without_a_transport_is_a_mistake_of_the_host(run):
         run(view.run())
 
 
-def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
+def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(run, serving, dial, log):
     """No hook is called, and nobody waits for an end that has been."""
 
     class View(Told):
@@ -205,7 +205,7 @@ def test_a_peer_that_has_gone_before_it_is_answered(run, serving, dial, log):
     run(scenario())
 
 
-def test_a_peer_that_goes_while_a_step_of_the_view_is_at_work(run, serving, dial, log):
+def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(run, serving, dial, log):
     """No hook is called: the connection has never been open to the view."""
 
     class View(Told):
@@ -238,7 +238,7 @@ def test_a_peer_that_goes_while_a_step_of_the_view_is_at_work(run, serving, dial
     ("origin", "status"),
     [("http://localhost:{}", 101), ("https://localhost:{}", 101), ("http://localhost", 403), ("null", 403)],
 )
-def test_origins(run, serving, dial, origin, status):
+def test_pages_of_the_servers_own_host_may_connect(run, serving, dial, origin, status):
     async def scenario():
         async with serving(Echo) as server:
             port = server.port
@@ -250,7 +250,7 @@ def test_origins(run, serving, dial, origin, status):
 
 
 @pytest.mark.parametrize(("scheme", "status"), [("https", 101), ("http", 403)])
-def test_origins_over_tls(run, serving, dial, tls, scheme, status):
+def test_over_tls_only_https_pages_may_connect(run, serving, dial, tls, scheme, status):
     async def scenario():
         async with serving(Echo, tls=tls) as server:
             headers = {"Host": f"localhost:{server.port}", "Origin": f"{scheme}://localhost:{server.port}"}
@@ -260,7 +260,7 @@ def test_origins_over_tls(run, serving, dial, tls, scheme, status):
     run(scenario())
 
 
-def test_origins_that_a_view_allows(run, serving, dial):
+def test_allowed_origins_replace_the_servers_own(run, serving, dial):
     class Open(Echo):
         ALLOWED_ORIGINS = ("https://app.example",)
 
@@ -276,7 +276,7 @@ def test_origins_that_a_view_allows(run, serving, dial):
 # Bytes that come with the request
 
 
-def test_frames_behind_the_request(run, connect):
+def test_frames_behind_the_request_are_handled(run, connect):
     frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(20)]
 
     async def scenario():
@@ -290,7 +290,7 @@ def test_frames_behind_the_request(run, connect):
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 7, 100, 70_000])
-def test_a_part_of_a_frame_behind_the_request(run, connect, cut):
+def test_a_frame_may_begin_behind_the_request(run, connect, cut):
     frame = Frame(OpCode.BINARY, payload=bytes(70_000)).serialize(mask=True)
 
     async def scenario():
@@ -303,7 +303,7 @@ def test_a_part_of_a_frame_behind_the_request(run, connect, cut):
 
 @pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 @pytest.mark.parametrize("size", [1000, 100_000, MIB])
-def test_much_behind_the_request(run, connect, by_run, size):
+def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(run, connect, by_run, size):
     """The bytes exceed one read: later reads must not overtake the bytes read with the request."""
 
     class View(Echo):
@@ -322,7 +322,7 @@ def test_much_behind_the_request(run, connect, by_run, size):
     run(scenario())
 
 
-def test_a_close_frame_behind_the_request(run, connect):
+def test_a_close_frame_behind_the_request_is_answered(run, connect):
     async def scenario():
         closing = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
         async with connect(Echo, behind=closing) as session:
@@ -334,7 +334,7 @@ def test_a_close_frame_behind_the_request(run, connect):
     run(scenario())
 
 
-def test_messages_and_a_close_frame_behind_the_request(run, connect):
+def test_messages_behind_the_request_are_answered_before_the_close_frame(run, connect):
     """Early bytes get the same answers as later ones."""
 
     async def scenario():
@@ -348,7 +348,7 @@ def test_messages_and_a_close_frame_behind_the_request(run, connect):
     run(scenario())
 
 
-def test_a_breach_behind_the_request(run, connect):
+def test_a_breach_behind_the_request_is_answered_with_its_code(run, connect):
     async def scenario():
         message = Frame(OpCode.TEXT, payload=b"first").serialize(mask=True)
         async with connect(Echo, behind=message + b"\x83\x80") as session:
@@ -446,7 +446,7 @@ def test_a_head_request_is_refused_without_a_body(run, serving):
     run(scenario())
 
 
-def test_the_end_of_a_stream_that_the_peer_has_reset(run):
+def test_ending_a_stream_that_the_peer_has_reset_aborts_it(run):
     """Between the answer and the end of the stream, so that nobody has heard of it."""
 
     class Lost(asyncio.Protocol):

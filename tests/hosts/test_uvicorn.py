@@ -123,7 +123,7 @@ def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
 
 
 @pytest.mark.parametrize("as_view", [False, True], ids=["application", "view"])
-def test_a_client_that_stays_behind_its_close_frame(run, serving_asgi, dial, tls, as_view):
+def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, serving_asgi, dial, tls, as_view):
     """TLS would wait for its end, but all has been said."""
 
     class View(WebSocketView):
@@ -142,7 +142,7 @@ def test_a_client_that_stays_behind_its_close_frame(run, serving_asgi, dial, tls
     run(scenario())
 
 
-def test_the_scope(run, serving_asgi, dial, http, either_tls):
+def test_the_scope_is_that_of_the_specification(run, serving_asgi, dial, http, either_tls):
     app = App()
     headers = {"Sec-WebSocket-Protocol": "one, two", "X-Name": "caf\xe9"}
 
@@ -171,7 +171,7 @@ def test_the_scope(run, serving_asgi, dial, http, either_tls):
     assert scope["extensions"]["websocket.http.response"] == {}
 
 
-def test_headers_of_a_proxy(run, serving_asgi, dial, caplog):
+def test_uvicorn_applies_the_headers_of_a_proxy(run, serving_asgi, dial, caplog):
     caplog.set_level("INFO", "uvicorn.error")
     app = App()
     headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
@@ -224,7 +224,9 @@ def test_a_header_with_a_line_break_is_refused(run, serving_asgi, dial, caplog, 
         ({"headers": {"Sec-WebSocket-Version": "12"}}, 426),
     ],
 )
-def test_a_request_that_is_no_handshake(run, serving_asgi, dial, http, either_tls, changes, status):
+def test_a_request_that_is_no_handshake_is_refused_before_the_application(
+    run, serving_asgi, dial, http, either_tls, changes, status
+):
     app = App()
 
     async def scenario():
@@ -285,7 +287,7 @@ def test_the_application_denies_with_a_response(run, serving_asgi, dial, bodies,
     run(scenario())
 
 
-def test_a_response_that_the_client_reads_slowly(run, serving_asgi, dial):
+def test_send_of_a_response_waits_for_a_slow_client(run, serving_asgi, dial):
     """`send` waits for it, and then for its end."""
     sent = []
 
@@ -325,7 +327,7 @@ def test_an_application_that_does_not_answer_gets_500_for_it(run, serving_asgi, 
     run(scenario())
 
 
-def test_a_second_start_of_a_response(run, serving_asgi, dial, caplog):
+def test_a_second_start_of_a_response_is_an_error_of_the_application(run, serving_asgi, dial, caplog):
     async def scenario():
         async with serving_asgi(answering(START, START)) as server, dial(server) as peer:
             assert (await peer.head())[0] == 404

@@ -16,7 +16,7 @@ def quick_shutdown(monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.2)
 
 
-def test_the_application_closes(run, serving_asgi, dial):
+def test_the_application_closes_with_its_code_and_reason(run, serving_asgi, dial):
     outcome = []
     app = answering(ACCEPT, {"type": "websocket.close", "code": 4001, "reason": "enough"}, outcome=outcome)
 
@@ -53,7 +53,7 @@ def test_send_fails_after_closing(run, serving_asgi, dial):
 @pytest.mark.parametrize(
     ("returned", "code"), [(None, CloseCode.NORMAL_CLOSURE), ("something", CloseCode.INTERNAL_ERROR)]
 )
-def test_an_application_that_returns(run, serving_asgi, dial, returned, code):
+def test_an_application_that_returns_closes_the_connection(run, serving_asgi, dial, returned, code):
     async def app(scope, receive, send):
         await send(ACCEPT)
         return returned
@@ -67,7 +67,7 @@ def test_an_application_that_returns(run, serving_asgi, dial, returned, code):
     run(scenario())
 
 
-def test_an_application_that_fails(run, serving_asgi, dial, caplog):
+def test_an_application_that_fails_closes_with_1011(run, serving_asgi, dial, caplog):
     async def app(scope, receive, send):
         await send(ACCEPT)
         await receive()
@@ -109,7 +109,7 @@ def test_a_client_that_vanishes_is_1006(run, serving_asgi, dial, caplog, leave, 
     assert not caplog.records
 
 
-def test_a_client_that_leaves_before_the_answer(run, serving_asgi, dial, until):
+def test_an_application_learns_that_its_client_left_before_the_answer(run, serving_asgi, dial, until):
     events = []
 
     async def app(scope, receive, send):
@@ -150,7 +150,7 @@ def test_messages_before_the_end_are_still_received(run, serving_asgi, dial, unt
     assert [event.get("text", event.get("bytes", event.get("code"))) for event in events] == ["one", b"two", 4000]
 
 
-def test_the_server_shuts_down(run, serving_asgi, dial):
+def test_a_server_that_shuts_down_closes_with_1012(run, serving_asgi, dial):
     app = App()
 
     async def scenario():
@@ -168,7 +168,7 @@ def test_the_server_shuts_down(run, serving_asgi, dial):
 
 
 @pytest.mark.usefixtures("quick_shutdown")
-def test_the_server_shuts_down_and_the_client_does_not_care(run, serving_asgi, dial):
+def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(run, serving_asgi, dial):
     async def scenario():
         async with serving_asgi(App()) as server, dial(server) as peer:
             await peer.head()
@@ -206,7 +206,7 @@ async def frame_header(peer):
 
 @pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
-def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial, app):
+def test_a_client_that_reads_gets_everything_from_a_server_that_shuts_down(run, serving_asgi, dial, app):
     """The client gets all messages and the close frame, for any duration of the transfer."""
 
     async def scenario():
@@ -231,7 +231,7 @@ def test_the_server_shuts_down_while_a_client_is_reading(run, serving_asgi, dial
 
 @pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
-def test_the_server_shuts_down_and_a_client_does_not_read(run, serving_asgi, dial, app):
+def test_a_client_that_does_not_read_does_not_delay_the_shutdown(run, serving_asgi, dial, app):
     async def scenario():
         async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
             await peer.head()
@@ -240,7 +240,7 @@ def test_the_server_shuts_down_and_a_client_does_not_read(run, serving_asgi, dia
     run(scenario())
 
 
-def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, dial, until):
+def test_a_server_that_shuts_down_answers_waiting_requests_with_503(run, serving_asgi, dial, until):
     events = []
 
     async def app(scope, receive, send):
@@ -258,7 +258,7 @@ def test_the_server_shuts_down_before_a_request_is_answered(run, serving_asgi, d
     assert events[-1] == {"type": "websocket.disconnect", "code": 1006}
 
 
-def test_the_task_of_an_application_is_cancelled(run, serving_asgi, dial):
+def test_cancelling_the_task_of_an_application_closes_with_1012(run, serving_asgi, dial):
     async def scenario():
         async with serving_asgi(App()) as server, dial(server) as peer:
             await peer.head()

@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn")
 # Limits
 
 
-def test_a_message_that_is_too_large(run, serving_asgi, dial):
+def test_a_message_over_ws_max_size_closes_with_1009(run, serving_asgi, dial):
     app = App()
 
     async def scenario():
@@ -101,7 +101,7 @@ def test_a_ping_that_is_not_answered_ends_the_connection(run, serving_asgi, dial
 
 
 @pytest.mark.parametrize("timeout", [10, None])
-def test_pings(run, serving_asgi, dial, timeout):
+def test_pings_are_sent_at_uvicorns_interval(run, serving_asgi, dial, timeout):
     """With None for the timeout a ping need not be answered."""
 
     async def scenario():
@@ -210,7 +210,7 @@ def test_replies_to_the_messages_of_one_read_leave_together(run, serving_asgi, d
     run(scenario())
 
 
-def test_trace_logging(run, serving_asgi, dial, caplog):
+def test_connections_are_traced_as_by_uvicorn(run, serving_asgi, dial, caplog):
     caplog.set_level(5, "uvicorn.error")
     logging.addLevelName(5, "TRACE")
 
@@ -224,7 +224,7 @@ def test_trace_logging(run, serving_asgi, dial, caplog):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_compression(run, serving_asgi, allowed):
+def test_uvicorns_setting_decides_on_compression(run, serving_asgi, allowed):
     websockets = pytest.importorskip("websockets")
     messages = ["text " * 1000, b"binary" * 1000, "", b""]
 
@@ -272,7 +272,7 @@ def test_a_system_exit_of_an_application_does_not_end_the_server(run, serving_as
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_response_that_has_no_body(run, serving_asgi, dial, status):
+def test_a_204_and_a_304_have_no_body(run, serving_asgi, dial, status):
     headers = [(b"etag", b'"1"'), (b"content-length", b"9")]
     app = answering(
         {"type": "websocket.http.response.start", "status": status, "headers": headers},
@@ -323,7 +323,7 @@ def test_a_client_denied_while_it_sends_can_read_the_reason(run, serving_asgi, d
     run(scenario())
 
 
-def test_a_loop_with_eager_tasks(run, serving_asgi, dial, until, eager_tasks):
+def test_an_application_works_on_a_loop_with_eager_tasks(run, serving_asgi, dial, until, eager_tasks):
     """uvicorn makes the protocol the transport's own only after it has handed the request over."""
 
     async def scenario():

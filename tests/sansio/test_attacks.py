@@ -37,7 +37,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
     ],
     ids=["rsv2", "rsv3", "rsv1 and rsv2", "ping", "close", "continuation", "continuation of a compressed message"],
 )
-def test_reserved_bits_with_compression(data):
+def test_reserved_bits_are_refused_with_compression_too(data):
     """picows: they passed once deflate was agreed on. RSV1 is for the first frame of a data message only."""
     server = Connection(extensions=[PerMessageDeflate("permessage-deflate")])
     server.receive(data)

@@ -200,7 +200,7 @@ def test_a_text_is_utf8(case):
 
 
 @pytest.mark.parametrize("case", BAD_TEXTS)
-def test_bytes_need_not_be(case):
+def test_a_binary_message_need_not_be_utf8(case):
     payload = BAD_TEXTS[case]
     assert Connection().receive(frame(BINARY, payload)) == [(BINARY, payload)]
 
@@ -290,7 +290,7 @@ def test_responding_twice_responds_once():
     assert len(taken(server)) == 2 + 2 + len("reserved opcode")
 
 
-def test_nothing_to_respond_to():
+def test_respond_does_nothing_without_a_breach_or_close_frame():
     server = Connection()
     server.receive(frame(TEXT, b"x"))
     assert not server.needs_response

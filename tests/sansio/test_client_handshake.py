@@ -33,7 +33,7 @@ def own(name, negotiator=lambda parameters: Extension("x-own"), parameters=()):
     return {name: ClientOffer(parameters, negotiator)}
 
 
-def test_the_request():
+def test_the_request_has_the_required_and_the_given_fields():
     offers = {PERMESSAGE_DEFLATE: Compression().offer(), **own("x-own", parameters=[("a", "1")])}
     request = begin(subprotocols=["a", "b"], extensions=offers, headers=[("Cookie", "k=v")]).request
     assert request == (
@@ -57,7 +57,7 @@ def test_the_request():
         {"extensions": own("x y")},
     ],
 )
-def test_a_request_that_cannot_be_sent(options):
+def test_fields_that_cannot_be_sent_are_refused(options):
     with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|consists of tokens"):
         begin(**options)
 
@@ -74,7 +74,7 @@ def test_only_fields_that_can_be_sent_are_sent(name, value):
 
 
 @pytest.mark.parametrize("target", ["", "chat", "/a b", "/\u00e4", "/\r\n"])
-def test_a_target_that_cannot_be_sent(target):
+def test_a_target_that_cannot_be_sent_is_refused(target):
     with pytest.raises(ValueError, match="percent-encode it"):
         ClientHandshake(target, "example.org")
 
@@ -144,13 +144,13 @@ def test_an_invalid_101_is_an_error(fields, words):
         b"HTTP/1.1 102 Processing\r\n\r\n" * 20,
     ],
 )
-def test_no_response_at_all(data):
+def test_bytes_that_are_no_response_are_an_error(data):
     with pytest.raises(InvalidHandshake):
         begin().feed(data)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "403 Forbidden", "599"])
-def test_a_refusal(status):
+def test_a_refusal_has_status_headers_and_body(status):
     shaken = begin()
     content = b"" if status[:3] in ("204", "304") else b"no entry"
     with pytest.raises(HandshakeRefused, match=re.escape(status)) as caught:
@@ -167,7 +167,7 @@ def test_the_text_of_a_refusal_is_part_of_its_error(kind, reason):
     assert str(caught.value) == f"the server refused the connection: 401 Unauthorized{reason}"
 
 
-def test_a_refusal_in_chunks_up_to_the_end_of_the_stream_and_too_long():
+def test_the_body_of_a_refusal_ends_by_its_chunks_the_stream_or_the_limit():
     shaken = begin()
     assert shaken.feed(response({"Transfer-Encoding": "chunked"}, "404 X") + b"2\r\nno\r\n") is None
     assert shaken.refusal.body == b"no"
@@ -184,7 +184,7 @@ def test_a_refusal_in_chunks_up_to_the_end_of_the_stream_and_too_long():
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 101"])
-def test_a_stream_that_ends_too_soon(data):
+def test_a_stream_that_ends_within_the_response_is_an_error(data):
     shaken = begin()
     assert shaken.feed(data) is None
     assert shaken.refusal is None
@@ -215,7 +215,7 @@ def test_headers_join_the_values_of_a_name(fields):
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 4, 100])
 @pytest.mark.parametrize("beyond", range(-1, 6))
-def test_the_limit_of_a_head(cut, beyond):
+def test_a_head_may_have_the_size_of_the_limit_and_no_more(cut, beyond):
     padding = "x" * (MOST_HEAD + beyond - len(response({**SOUND, "X": ""})))
     head = response({**SOUND, "X": padding})
     assert len(head) == MOST_HEAD + beyond
@@ -243,7 +243,7 @@ def test_an_agreement_leaves_no_cycle():
         gc.enable()
 
 
-def test_headers():
+def test_headers_have_case_insensitive_names():
     headers = ResponseHeaders([("Set-Cookie", "a"), ("X", "b"), ("set-cookie", "c")])
     assert dict(headers) == {"set-cookie": "a, c", "x": "b"}
     assert headers.get_all("SET-COOKIE") == ["a", "c"]
@@ -297,7 +297,7 @@ def test_both_ends_reach_the_same_agreement(client, server):
         ({"client_context_takeover": False}, "server_max_window_bits=12", True),
     ],
 )
-def test_answers_to_an_offer_of_compression(settings, answer, fits):
+def test_an_answer_must_match_the_offer_of_compression(settings, answer, fits):
     shaken = begin(extensions={PERMESSAGE_DEFLATE: Compression(**settings).offer()})
     agreed = response({**SOUND, "Sec-WebSocket-Extensions": f"permessage-deflate{'; ' if answer else ''}{answer}"})
     if fits:

@@ -33,14 +33,14 @@ def ends(client):
 
 
 @pytest.mark.parametrize("code", VALID)
-def test_valid_codes(code):
+def test_codes_of_the_registry_and_of_applications_are_valid(code):
     check_close(code)
     assert parse_close(code.to_bytes(2)) == (code, "")
     assert parse_close(code.to_bytes(2) + "é".encode()) == (code, "é")
 
 
 @pytest.mark.parametrize("code", INVALID)
-def test_invalid_codes(code):
+def test_reserved_and_undefined_codes_are_invalid(code):
     with pytest.raises(ValueError, match=f"close code {code} cannot be sent"):
         check_close(code)
     for reason in (b"", b"why"):
@@ -50,7 +50,7 @@ def test_invalid_codes(code):
 
 
 @pytest.mark.parametrize("code", [-1, 65536, 10**6])
-def test_codes_of_more_than_two_bytes(code):
+def test_codes_of_more_than_two_bytes_are_refused(code):
     with pytest.raises(ValueError, match="cannot be sent"):
         check_close(code)
 
@@ -59,7 +59,7 @@ def test_codes_of_more_than_two_bytes(code):
     ("code", "reason", "error"),
     [(1000.0, "", TypeError), ("1000", "", TypeError), (1000, None, TypeError), (1000, "\ud800", ValueError)],
 )
-def test_a_close_frame_that_cannot_be_written(code, reason, error):
+def test_a_close_frame_that_cannot_be_written_leaves_the_connection_open(code, reason, error):
     with pytest.raises(error):
         check_close(code, reason)
     connection = Connection()
@@ -81,14 +81,14 @@ def test_no_payload_is_no_status():
 
 
 @pytest.mark.parametrize("payload", [b"\x00", b"\x03", b"\xff"])
-def test_a_payload_of_one_byte(payload):
+def test_a_payload_of_one_byte_is_a_breach(payload):
     with pytest.raises(ProtocolError) as caught:
         parse_close(payload)
     assert caught.value.close_code == 1002
 
 
 @pytest.mark.parametrize("reason", [b"\xff", b"\xed\xa0\x80", b"ok \xe2\x82", b"\xc0\xaf"])
-def test_a_reason_that_is_not_utf8(reason):
+def test_a_reason_that_is_not_utf8_is_a_breach(reason):
     with pytest.raises(ProtocolError) as caught:
         parse_close(b"\x03\xe8" + reason)
     assert caught.value.close_code == 1007
@@ -109,7 +109,7 @@ def test_any_payload_is_parsed_or_refused(payload):
 
 @ROLES
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4999, "gründlich 🦆"), (3000, "a" * 123)])
-def test_a_closing_handshake(client, code, reason):
+def test_both_ends_agree_on_the_code_of_a_closing_handshake(client, code, reason):
     first, second = ends(client)
     first.close(code, reason)
     assert first.close_sent
@@ -129,7 +129,7 @@ def test_a_closing_handshake(client, code, reason):
 
 
 @ROLES
-def test_a_closing_handshake_without_code(client):
+def test_a_closing_handshake_may_lack_a_code(client):
     first, second = ends(client)
     first.close(1005)
     assert exchange(first, second) == [(CLOSE, b"")]
@@ -140,7 +140,7 @@ def test_a_closing_handshake_without_code(client):
 
 
 @ROLES
-def test_both_close_at_the_same_time(client):
+def test_close_frames_that_cross_give_each_end_the_code_of_the_other(client):
     first, second = ends(client)
     first.close(4001, "first")
     second.close(4002, "second")
@@ -326,7 +326,7 @@ def test_a_reply_that_closes_comes_before_the_answer_to_a_close_frame():
 # The end of the stream
 
 
-def test_a_stream_that_ends_without_a_close_frame():
+def test_a_stream_that_ends_without_a_close_frame_has_the_code_1006():
     server = Connection()
     assert server.close_code is None
     server.receive_eof()

@@ -56,7 +56,7 @@ ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"
 @WAYS
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 300_000])
-def test_a_message_arrives(client, way, opcode, size):
+def test_a_message_arrives_in_both_roles(client, way, opcode, size):
     sender, receiver = Connection(client=not client), Connection(client=client)
     payload = b"x" * size
     sender.send(opcode, payload)
@@ -109,7 +109,7 @@ def test_the_division_of_a_stream_does_not_change_a_conversation(client, way, da
     assert receiver.failed is None
 
 
-def test_a_stream_of_single_bytes():
+def test_a_stream_may_arrive_in_single_bytes():
     server = Connection()
     stream = frame(TEXT, b"Hel", fin=False) + frame(PING, b"?") + frame(CONTINUATION, b"lo")
     assert by_receive(server, stream, [1]) == [(PING, b"?"), (TEXT, b"Hello")]
@@ -181,7 +181,7 @@ def test_a_client_masks_each_frame_with_a_mask_of_its_own():
     assert len(masks) == 20
 
 
-def test_fragments():
+def test_fragments_leave_as_given():
     server = Connection()
     server.send(TEXT, b"a", fin=False)
     server.send(CONTINUATION, b"b", fin=False)
@@ -283,7 +283,7 @@ def test_compressed_messages_arrive():
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_a_compressed_message_in_fragments_with_a_ping_between(cut):
+def test_a_compressed_message_may_have_a_ping_between_its_fragments(cut):
     server = deflating()
     payload = compressed(b"Hello, Hello")
     stream = frame(TEXT, payload[:cut], False, rsv=RSV1) + frame(PING) + frame(CONTINUATION, payload[cut:])

@@ -20,7 +20,7 @@ def test_all_errors_have_one_base(name):
     assert issubclass(exceptions.BaseException, Exception)
 
 
-def test_close_codes():
+def test_errors_carry_their_close_codes():
     assert ProtocolError().close_code == 1002
     assert ProtocolError("why", 1007).close_code == 1007
     assert PayloadTooBig().close_code == 1009

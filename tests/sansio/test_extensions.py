@@ -44,7 +44,7 @@ def test_a_subclass_must_implement_its_methods(method):
         getattr(Nothing("x"), method)(text(b""))
 
 
-def test_check_frame():
+def test_check_frame_refuses_other_objects():
     Extension("x").check_frame(text(b""))
     for other in (b"bytes", None, Frame):
         with pytest.raises(ExtensionError, match="takes a Frame"):
@@ -87,7 +87,7 @@ def test_an_empty_message_is_one_zero_byte_every_time():
         assert receiver.decode(encoded).payload == message
 
 
-def test_the_examples_of_the_rfc():
+def test_the_examples_of_rfc_7692_are_decoded():
     """RFC 7692, section 7.2.3."""
     receiver = deflate()
     for payload in (b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00"):
@@ -100,14 +100,14 @@ def test_the_examples_of_the_rfc():
     assert deflate().decode(text(two_blocks, rsv1=True)).payload == b"Hello"
 
 
-def test_a_message_behind_one_with_a_final_block():
+def test_messages_may_follow_one_with_a_final_block():
     receiver = deflate()
     final = b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"
     for _ in range(3):
         assert receiver.decode(text(final, rsv1=True)).payload == b"Hello"
 
 
-def test_the_context_is_taken_over_or_not():
+def test_the_context_is_taken_over_unless_declined():
     message = bytes(range(256)) * 2
     for alone in (False, True):
         sender = deflate(server_no_context_takeover=alone)

@@ -47,7 +47,7 @@ def parse(data, **options):
     ],
     ids=["text", "first fragment", "last fragment", "ping", "256 bytes", "64 KiB"],
 )
-def test_unmasked_examples(data, opcode, fin, payload):
+def test_the_unmasked_examples_of_the_rfc_are_parsed_and_serialized(data, opcode, fin, payload):
     frame = parse(data, mask_required=False)
     assert (frame.opcode, frame.fin, frame.payload) == (opcode, fin, payload)
     assert Frame(opcode, fin, payload).serialize() == data
@@ -61,7 +61,7 @@ def test_unmasked_examples(data, opcode, fin, payload):
     ],
 )
 @pytest.mark.parametrize("mask_required", [True, False])
-def test_masked_examples(data, opcode, mask_required):
+def test_the_masked_examples_of_the_rfc_are_parsed(data, opcode, mask_required):
     frame = parse(data, mask_required=mask_required)
     assert (frame.opcode, frame.payload) == (opcode, b"Hello")
 

@@ -41,7 +41,7 @@ def parsed(response):
 # Agreed to
 
 
-def test_the_example_of_the_rfc():
+def test_the_example_of_the_rfc_is_accepted():
     """RFC 6455, section 1.3."""
     line, headers, body = parsed(handshake.switching_protocols(accept()))
     assert line == "HTTP/1.1 101 Switching Protocols"
@@ -53,7 +53,7 @@ def test_the_example_of_the_rfc():
     assert body == ""
 
 
-def test_accept_key():
+def test_accept_key_is_that_of_the_rfc():
     assert handshake.accept_key(KEY) == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     assert handshake.MAGIC_STRING == "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -75,7 +75,7 @@ ODD_BUT_GOOD = {
 
 
 @pytest.mark.parametrize("case", ODD_BUT_GOOD)
-def test_odd_but_good(case):
+def test_unusual_but_valid_requests_are_accepted(case):
     _, headers, _ = parsed(handshake.switching_protocols(accept(ODD_BUT_GOOD[case])))
     assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     assert "sec-websocket-extensions" not in headers
@@ -121,7 +121,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case):
+def test_an_invalid_request_is_refused_with_its_status(case):
     status, change = REFUSED[case]
     change = dict(change)
     error = refused(change.pop("headers", {}), **change)
@@ -291,7 +291,7 @@ def test_a_page_of_the_host_itself_may_connect(origin, host, options):
 
 
 @pytest.mark.parametrize(("origin", "host", "options"), FOREIGN)
-def test_a_foreign_page_may_not(origin, host, options):
+def test_a_foreign_page_may_not_connect(origin, host, options):
     assert refused({"Origin": origin, "Host": host}, **options).status == 403
 
 

@@ -38,7 +38,7 @@ def allocated():
         tracemalloc.stop()
 
 
-def test_a_frame_that_comes_byte_by_byte():
+def test_a_frame_that_comes_byte_by_byte_takes_its_size():
     """aiohttp: reads of one byte pinned 28 times the memory."""
     data = frame(BINARY, bytes(8 * KIB))
     server = Connection(max_size=MIB)
@@ -50,7 +50,7 @@ def test_a_frame_that_comes_byte_by_byte():
     assert memory.peak < 32 * KIB
 
 
-def test_a_message_in_tiny_fragments():
+def test_a_message_in_tiny_fragments_takes_its_size():
     """ws: 131 000 fragments of one byte pinned 13.5 MB; here a fragment costs its byte."""
     server = Connection(max_size=10_000)
     start, fragment = frame(BINARY, b"x", fin=False), frame(CONTINUATION, b"x", fin=False)
@@ -144,7 +144,7 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(fragments):
 
 
 @pytest.mark.parametrize("name", deflate.BACKENDS)
-def test_a_connection_that_has_compressed(name, monkeypatch):
+def test_a_connection_that_has_compressed_keeps_its_windows_only(name, monkeypatch):
     """Elsewhere 48 KiB for the compressor and the decompressor alone; here a window of 4 KiB for each direction."""
     try:
         monkeypatch.setattr(deflate, "BACKEND", deflate.load(name))
@@ -180,14 +180,14 @@ def test_65536_fragments_pass():
 
 
 @pytest.mark.parametrize("size", [2**23 - 1, 2**23, 2**24])
-def test_a_large_frame(size):
+def test_a_large_frame_passes(size):
     """aiohttp's compiled parser broke at 2**23."""
     server, client = Connection(max_size=None), Connection(client=True)
     client.send(BINARY, bytes(size))
     assert server.receive(taken(client)) == [(BINARY, bytes(size))]
 
 
-def test_20000_messages():
+def test_20000_messages_in_fragments_pass():
     """ws: a counter of fragments was never reset."""
     server = Connection(max_size=100)
     stream = (frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"", fin=False) + frame(CONTINUATION)) * 100

@@ -120,7 +120,7 @@ def accepting(name, kind=Extension):
     return lambda parameters: kind(name, parameters)
 
 
-def test_the_first_offer_that_is_not_declined():
+def test_the_first_offer_that_is_not_declined_is_agreed():
     seen = []
 
     def choosy(parameters):

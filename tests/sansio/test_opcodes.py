@@ -7,7 +7,7 @@ import pytest
 from duck.contrib.websockets.opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
 
 
-def test_opcodes():
+def test_opcodes_have_the_numbers_of_the_rfc():
     assert {code.name: code.value for code in OpCode} == {
         "CONTINUATION": 0,
         "TEXT": 1,
@@ -18,7 +18,7 @@ def test_opcodes():
     }
 
 
-def test_close_codes():
+def test_close_codes_have_the_numbers_of_the_registry():
     assert {code.name: code.value for code in CloseCode} == {
         "NORMAL_CLOSURE": 1000,
         "GOING_AWAY": 1001,

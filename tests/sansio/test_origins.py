@@ -60,12 +60,12 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("origin", "entries"), ALLOWED)
-def test_an_allowed_origin(origin, entries):
+def test_an_origin_that_matches_an_entry_is_allowed(origin, entries):
     assert origin in AllowedOrigins(entries)
 
 
 @pytest.mark.parametrize(("origin", "entries"), FOREIGN)
-def test_a_foreign_origin(origin, entries):
+def test_an_origin_that_matches_no_entry_is_not_allowed(origin, entries):
     assert origin not in AllowedOrigins(entries)
 
 
@@ -146,7 +146,7 @@ def test_any_text_is_an_origin_or_none(text):
     assert text not in AllowedOrigins(["https://*.example.org"]) or text.endswith((".example.org", ".example.org:443"))
 
 
-def test_patterns_of_hosts():
+def test_patterns_of_hosts_match_subdomains_only():
     patterns = HostPatterns(["localhost", "*.example.org"])
     assert [host for host in ("localhost", "a.example.org", "example.org", "xexample.org") if host in patterns] == [
         "localhost",
