@@ -99,7 +99,7 @@ def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until
     run(scenario())
 
 
-def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monkeypatch):
+def test_accepting_pauses_while_no_files_are_left(run, loop_name, either_tls, connect, until, caplog, monkeypatch):
     """Each attempt logs the lack once, and the server continues once files are free."""
     if loop_name == "uvloop" and either_tls is None:
         pytest.skip("uvloop accepts plain connections by itself, and closes those that it has no file for")
@@ -135,7 +135,7 @@ def test_files_run_out(run, loop_name, either_tls, connect, until, caplog, monke
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_loop_that_cannot_watch_sockets(run, loop_name, connect, monkeypatch):
+def test_a_loop_that_cannot_watch_sockets_accepts_too(run, loop_name, connect, monkeypatch):
     """Windows' proactor is one."""
 
     def add_reader(self, *_):

@@ -106,7 +106,7 @@ def test_a_refusal_is_logged_with_its_reason(ask, caplog, data, limits, words):
     assert words.startswith(str(status))
 
 
-def test_a_refused_page_of_a_foreign_origin(ask, caplog):
+def test_a_refused_origin_is_logged_with_its_host_and_the_setting(ask, caplog):
     caplog.set_level("INFO")
     _, address = ask(request("/ws", *LINES, "Origin: https://evil.test", host="inside:8000"))
     assert caplog.messages == [

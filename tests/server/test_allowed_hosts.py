@@ -41,7 +41,7 @@ from ..support.handshake import LINES, head
         (["::1"], "[::1", False),
     ],
 )
-def test_hosts(names, field, allowed):
+def test_a_host_is_allowed_by_its_name_on_any_port(names, field, allowed):
     assert (field in AllowedHosts(names)) is allowed
 
 
@@ -170,7 +170,7 @@ def test_a_refused_host_is_logged_with_the_setting(run, connect, caplog):
         ("/closed", "https://app.example.org", 403),
     ],
 )
-def test_origins_for_views_that_name_none(run, connect, target, origin, status):
+def test_allowed_origins_hold_for_views_that_name_none(run, connect, target, origin, status):
     async def scenario():
         origins = ["https://app.example.org", "https://*.example.net"]
         async with serve(ROUTES, port=0, allowed_origins=origins) as server, connect(server) as client:

@@ -30,7 +30,7 @@ def client_of(address):
 @pytest.mark.parametrize(
     "target", ["echo.py", "./echo.py", "echo", "echo:urlpatterns", "echo:Echo", "one_view.py", "one_view"]
 )
-def test_targets(folder, target):
+def test_a_target_is_a_file_a_module_or_an_attribute(folder, target):
     with Process(folder, target, "--port", 0) as process:
         assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9]\d*", process.address)
         assert echo(process.address) == "hello"
@@ -44,7 +44,7 @@ def test_serving_takes_no_threads(folder):
 
 
 @pytest.mark.parametrize("option", ["--max-connections", "--max-connections-per-address"])
-def test_limits(folder, option):
+def test_limits_of_connections_are_options(folder, option):
     with (
         Process(folder, "echo.py", "--port", 0, option, 1) as process,
         connect(process.address),
@@ -62,7 +62,7 @@ def test_limits(folder, option):
         ((), False),
     ],
 )
-def test_the_access_log(folder, arguments, is_on):
+def test_the_access_log_is_switched_by_its_option_at_any_level(folder, arguments, is_on):
     with Process(folder, "echo.py", "--port", 0, *arguments) as process:
         assert echo(process.address) == "hello"
         with client_of(process.address) as client:
@@ -94,7 +94,7 @@ def test_errors_of_hooks_are_logged(folder):
         assert "has no attribute 'sned'" in process.stop(signal.SIGTERM)[1]
 
 
-def test_a_loop_of_ones_own(folder):
+def test_a_loop_of_ones_own_is_named_by_its_factory(folder):
     (folder / "loops.py").write_text(
         "import asyncio\nclass Own(asyncio.SelectorEventLoop):\n    pass\ndef none():\n    return None\n"
     )
@@ -146,14 +146,14 @@ handlers=""",
 
 
 @pytest.mark.parametrize("name", LOG_CONFIGS)
-def test_a_configuration_of_logging(folder, name):
+def test_logging_is_configured_by_a_file(folder, name):
     (folder / name).write_text(LOG_CONFIGS[name])
     with Process(folder, "echo.py", "--port", 0, "--log-config", name) as process:
         assert echo(process.address) == "hello"
         assert re.fullmatch(r'own 127.0.0.1:\d+ "GET / HTTP/1.1" 101 .*\n', process.stop(signal.SIGTERM)[1])
 
 
-def test_no_configuration_of_logging(folder):
+def test_an_invalid_configuration_of_logging_is_an_error(folder):
     (folder / "log.json").write_text("{}")
     line = fails(folder, "serve", "echo.py", "--log-config", "log.json")
     assert line.startswith("duck: cannot configure logging by log.json: dictionary doesn't specify a version; give")
@@ -161,11 +161,11 @@ def test_no_configuration_of_logging(folder):
 
 
 @pytest.mark.parametrize("path", ["healthz", "/health/<x>"])
-def test_a_health_path_that_is_none(folder, path):
+def test_an_invalid_health_path_is_refused(folder, path):
     assert "is not a path, such as /healthz" in fails(folder, "serve", "echo.py", "--health-path", path)
 
 
-def test_uvloop_that_is_not_installed(folder, monkeypatch, capsys):
+def test_a_missing_uvloop_is_an_error_unless_the_loop_is_auto(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -183,7 +183,7 @@ def test_uvloop_that_is_not_installed(folder, monkeypatch, capsys):
         (("--head-timeout", 0.2), None, 408),
     ],
 )
-def test_limits_of_requests(folder, option, head, status):
+def test_limits_of_requests_are_options(folder, option, head, status):
     sent = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"" if head is None else head + b"\r\n\r\n")
     with Process(folder, "echo.py", "--port", 0, *option) as process, client_of(process.address) as client:
         client.sendall(sent)
@@ -210,12 +210,12 @@ def test_every_limit_has_an_option():
     assert arguments.options(parser.parse_args(["app.py", *words])).limits == Limits(**changed)
 
 
-def test_version(folder):
+def test_version_is_printed(folder):
     result = run_command(folder, "--version")
     assert (result.returncode, result.stdout) == (0, f"duck-websockets {__version__}\n")
 
 
-def test_info(folder):
+def test_info_is_printed(folder):
     result = run_command(folder, "info")
     assert result.returncode == 0, result.stderr
     assert result.stdout

@@ -19,7 +19,7 @@ from .command import ONE_VIEW, echo, fails
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
 
-def test_uds(folder):
+def test_a_unix_socket_is_served_and_removed(folder):
     with Process(folder, "echo.py", "--uds", "duck.sock") as process:
         assert process.address == "ws+unix:duck.sock"
         with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
@@ -29,14 +29,14 @@ def test_uds(folder):
     assert not (folder / "duck.sock").exists()
 
 
-def test_uds_mode(folder):
+def test_uds_mode_sets_the_permissions(folder):
     with Process(folder, "echo.py", "--uds", "duck.sock", "--uds-mode", "600"):
         assert stat.S_IMODE((folder / "duck.sock").stat().st_mode) == 0o600
     with Process(folder, "echo.py", "--uds", "other.sock"):
         assert stat.S_IMODE((folder / "other.sock").stat().st_mode) == 0o666
 
 
-def test_every_interface(folder):
+def test_a_star_listens_on_every_interface(folder):
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     with Process(folder, "echo.py", "--host", "*", "--port", 0) as process:
@@ -47,7 +47,7 @@ def test_every_interface(folder):
             assert echo(f"ws://{host}:{port}") == "hello"
 
 
-def test_a_file_descriptor(folder):
+def test_a_passed_file_descriptor_is_served(folder):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -56,7 +56,7 @@ def test_a_file_descriptor(folder):
             assert echo(process.address) == "hello"
 
 
-def test_file_descriptors_that_cannot_listen(folder):
+def test_a_file_descriptor_that_cannot_listen_is_an_error(folder):
     with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         for sock, words in ((unbound, "has no port; bind it first"), (datagrams, "Operation not supported; choose")):
@@ -64,7 +64,7 @@ def test_file_descriptors_that_cannot_listen(folder):
             assert words in line
 
 
-def test_sockets_that_systemd_passes(folder):
+def test_sockets_that_systemd_passes_replace_host_and_port(folder):
     """They replace --host and --port, and no child process inherits them."""
     told = "str([name for name in __import__('os').environ if name.startswith('LISTEN_')])"
     (folder / "telling.py").write_text(ONE_VIEW.replace("send(message, opcode)", f"send({told})"))
@@ -86,7 +86,7 @@ def test_sockets_that_systemd_passes(folder):
                 assert client.recv() == "[]"
 
 
-def test_a_password_of_the_key(folder, tls):
+def test_the_password_of_a_key_is_given_or_in_a_file(folder, tls):
     key = serialization.load_pem_private_key(Path(tls.keyfile).read_bytes(), None)
     encryption = serialization.BestAvailableEncryption(b"secret")
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
@@ -101,7 +101,7 @@ def test_a_password_of_the_key(folder, tls):
     assert "cannot read missing" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "@missing")
 
 
-def test_client_certificates(folder, tls):
+def test_clients_without_a_required_certificate_are_refused(folder, tls):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile, "--ssl-ca-certs", "ca.pem")
@@ -157,14 +157,14 @@ def test_certificates_are_read_again(folder, tls, loop):
         assert served(process.address) == before
 
 
-def test_tls(folder, tls):
+def test_a_certificate_switches_to_tls(folder, tls):
     options = ["--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile]
     with Process(folder, "echo.py", "--port", 0, *options) as process:
         assert process.address.startswith("wss://127.0.0.1:")
         assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
 
 
-def test_a_port_in_use(folder):
+def test_a_port_in_use_is_an_error_with_advice(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = fails(folder, "serve", "echo.py", "--port", port)
@@ -173,17 +173,17 @@ def test_a_port_in_use(folder):
     )
 
 
-def test_a_host_that_is_not_there(folder):
+def test_an_unknown_host_is_an_error(folder):
     line = fails(folder, "serve", "echo.py", "--host", "name.invalid")
     assert line.startswith("duck: cannot listen on name.invalid:8000: ")
 
 
-def test_a_socket_that_cannot_be_made(folder):
+def test_a_unix_socket_that_cannot_be_made_is_an_error(folder):
     line = fails(folder, "serve", "echo.py", "--uds", "missing/duck.sock")
     assert "cannot listen on missing/duck.sock: No such file or directory" in line
 
 
-def test_the_proxy_protocol(folder):
+def test_the_proxy_protocol_needs_trusted_proxies_and_names_the_client(folder):
     line = fails(folder, "serve", "echo.py", "--proxy-protocol")
     assert line.startswith("duck: --proxy-protocol needs --trusted-proxies")
     arguments = ("echo.py", "--port", 0, "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
@@ -197,7 +197,7 @@ def test_the_proxy_protocol(folder):
         assert "192.0.2.1:4711" in process.stop(signal.SIGTERM)[1]
 
 
-def test_bad_certificates(folder, tls):
+def test_unusable_certificates_are_errors_with_advice(folder, tls):
     (folder / "nonsense.pem").write_text("nonsense")
     serve = ("serve", "echo.py", "--port", "0")
     key, certificate = "--ssl-keyfile", "--ssl-certfile"

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals a
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "auto"])
-def test_signals(folder, signum, loop):
+def test_a_signal_closes_the_connections_and_ends_with_0(folder, signum, loop):
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     with Process(folder, "echo.py", "--port", 0, "--loop", loop) as process:
@@ -45,14 +45,14 @@ def refused(address):
     return False
 
 
-def test_standard_files_that_are_closed(folder):
+def test_a_server_may_start_with_closed_standard_files(folder):
     """The sockets get no numbers below 3, where libuv would abort the process."""
     is_served_by(
         folder, ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("serve", "echo.py", "--uds", "duck.sock")]
     )
 
 
-def test_clients_whose_standard_files_are_closed(folder):
+def test_connect_may_start_with_closed_standard_files(folder):
     """A closed input is an empty one."""
     with Process(folder, "echo.py", "--port", 0) as process:
         words = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *command("connect", process.address)]
@@ -62,7 +62,7 @@ def test_clients_whose_standard_files_are_closed(folder):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_an_output_without_a_reader(folder):
+def test_a_server_needs_no_reader_of_its_output(folder):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as output:
@@ -199,7 +199,7 @@ def test_threads_that_outlive_the_server_are_named(folder):
 
 
 @pytest.mark.parametrize("code", [1001, 1012])
-def test_the_code_of_the_shutdown(folder, code):
+def test_shutdown_code_is_the_close_code_for_clients(folder, code):
     with (
         Process(folder, "echo.py", "--port", 0, "--shutdown-code", code) as process,
         connect(process.address) as client,
@@ -221,7 +221,7 @@ async def lifespan(server):
 
 
 @pytest.mark.parametrize("target", ["living.py", "living:Echo"])
-def test_the_lifespan_of_a_module(folder, target):
+def test_the_lifespan_of_a_module_encloses_serving(folder, target):
     (folder / "living.py").write_text(ONE_VIEW + LIFESPAN)
     with subprocess.Popen(
         command("serve", target, "--port", 0),
@@ -237,7 +237,7 @@ def test_the_lifespan_of_a_module(folder, target):
         assert process.returncode == 0
 
 
-def test_a_lifespan_that_fails(folder):
+def test_a_lifespan_that_fails_ends_the_command_with_1(folder):
     (folder / "failing.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", "1 / 0\n    yield"))
     result = run_command(folder, "serve", "failing.py", "--port", 0)
     assert (result.returncode, result.stdout) == (1, "begun\n")
@@ -245,7 +245,7 @@ def test_a_lifespan_that_fails(folder):
     assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
 
 
-def test_an_interrupt_while_the_application_is_imported(folder):
+def test_an_interrupt_during_the_import_ends_the_command_with_130(folder):
     (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
     with subprocess.Popen(
         command("serve", "slow.py"),
@@ -260,7 +260,7 @@ def test_an_interrupt_while_the_application_is_imported(folder):
         assert process.returncode == 130
 
 
-def test_a_signal_while_the_lifespan_starts(folder):
+def test_a_signal_during_the_start_of_the_lifespan_ends_the_command_with_0(folder):
     sleep = "import asyncio; await asyncio.sleep(1000)\n    yield"
     (folder / "slow.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", sleep))
     with subprocess.Popen(

@@ -39,7 +39,7 @@ def test_invalid_urls_of_groups_are_refused(folder):
         ("methods.py", "'/': the server offers GET, HEAD, POST only"),
     ],
 )
-def test_bad_targets(folder, target, words):
+def test_a_bad_target_is_an_error_with_advice(folder, target, words):
     (folder / "empty.py").write_text("")
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
     (folder / "methods.py").write_text(
@@ -84,7 +84,7 @@ def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target
         ),
     ],
 )
-def test_errors_in_applications(folder, source, shown, words):
+def test_an_error_in_an_application_is_one_line_with_its_place(folder, source, shown, words):
     (folder / "app.py").write_text(source)
     result = run_command(folder, "serve", "app.py")
     assert result.returncode == 2
@@ -104,7 +104,7 @@ def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_health_path_that_would_hide_a_route(folder, workers):
+def test_a_health_path_that_would_hide_a_route_is_refused(folder, workers):
     (folder / "app.py").write_text(
         "from duck.urls import path\ndef page(request): pass\nurlpatterns = [path('/health', page)]\n"
     )
@@ -116,7 +116,7 @@ def test_a_health_path_that_would_hide_a_route(folder, workers):
     assert (result.returncode, result.stderr.splitlines()[-1]) == (2, words)
 
 
-def test_no_command(folder):
+def test_a_command_is_required(folder):
     line = fails(folder)
     assert "required" in line
     assert line.endswith("--help\n")
@@ -158,7 +158,7 @@ def test_no_command(folder):
         (("serve", "echo.py", "--head-size", "32K"), "'32K' is not a positive whole number"),
     ],
 )
-def test_bad_usage(capsys, arguments, words):
+def test_bad_usage_is_an_error_with_advice(capsys, arguments, words):
     """In this process, as nothing is imported or served."""
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
@@ -178,7 +178,7 @@ def test_bad_usage(capsys, arguments, words):
         ("def make(): loop = new_event_loop(); loop.close(); return loop", "returned a loop that is closed"),
     ],
 )
-def test_factories_that_create_no_loop(tmp_path, monkeypatch, source, words):
+def test_a_factory_that_creates_no_loop_is_an_error(tmp_path, monkeypatch, source, words):
     (tmp_path / "broken_loop.py").write_text(f"from asyncio import new_event_loop\n{source}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken_loop", raising=False)
@@ -190,14 +190,14 @@ def test_factories_that_create_no_loop(tmp_path, monkeypatch, source, words):
     "limit",
     [{"connections": "20"}, {"head_size": None}, {"header_count": 1.5}, {"head_timeout": "1"}, {"body_size": True}],
 )
-def test_limits_that_are_no_numbers(limit):
+def test_limits_that_are_no_numbers_are_refused(limit):
     (name,) = limit
     with pytest.raises(TypeError, match=rf"Limits\.{name} must be"):
         Limits(**limit)
 
 
 @pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
-def test_limits_that_are_negative(limit):
+def test_negative_limits_are_refused(limit):
     (name,) = limit
     with pytest.raises(ValueError, match=rf"Limits\.{name} must not be negative"):
         Limits(**limit)

@@ -176,7 +176,7 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
         (None, "/run/socket", True),
     ],
 )
-def test_addresses_of_one_owner(run, one, other, same):
+def test_addresses_of_one_owner_share_a_limit(run, one, other, same):
     async def scenario():
         limiter = ConnectionLimiter(Limits(connections_per_address=1))
         first, second = limiter.acquire(), limiter.acquire()

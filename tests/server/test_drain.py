@@ -43,7 +43,7 @@ def test_views_are_closed_in_even_steps(run):
     run(scenario())
 
 
-def test_requests_while_the_server_drains(run, connect, until):
+def test_a_draining_server_answers_pages_and_refuses_handshakes(run, connect, until):
     """Health checks hear of it, whatever their Host; handshakes are to come back; pages are answered."""
 
     async def scenario():

@@ -42,14 +42,14 @@ def serve():
         yield start
 
 
-def test_echo(serve):
+def test_the_echo_returns_messages_of_16_mib(serve):
     with connect(serve("echo.py"), max_size=None) as client:
         for message in ("text", b"binary", "", "x" * (16 << 20)):
             client.send(message)
             assert client.recv() == message
 
 
-def test_chat(serve):
+def test_the_chat_sends_text_to_all_clients(serve):
     address = serve("chat.py")
     with urlopen(address.replace("ws://", "http://")) as response:
         page = response.read().decode()
@@ -68,7 +68,7 @@ def test_chat(serve):
             clients[0].recv()
 
 
-def test_login(serve):
+def test_the_login_admits_signed_in_users_from_its_own_page(serve):
     address = serve("login.py")
     site = address.replace("ws://", "http://")
     with pytest.raises(InvalidStatus) as refused:
@@ -109,7 +109,7 @@ def test_the_chat_does_not_wait_for_a_client_that_does_not_read(serve):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("name", ["echo.py", "chat.py"])
-def test_run_as_a_script(name):
+def test_an_example_runs_as_a_script(name):
     source = (EXAMPLES / name).read_text().replace("run(urlpatterns)", "run(urlpatterns, port=0)")
     words = [sys.executable, "-P", "-c", source]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}) as process:
@@ -119,7 +119,7 @@ def test_run_as_a_script(name):
         assert process.wait(30) == 0
 
 
-def test_aiohttp_as_the_host():
+def test_the_example_of_aiohttp_hosts_a_view():
     pytest.importorskip("aiohttp")
     port = free_port()
     source = (EXAMPLES / "aiohttp_host.py").read_text().replace("port=8080", f"port={port}")

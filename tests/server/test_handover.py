@@ -132,7 +132,7 @@ def test_a_view_gets_its_request(run, connect, serve_view, view_class, either_tl
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
-def test_early_bytes(run, connect, serve_view, view_class, either_tls, size):
+def test_bytes_behind_the_request_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
     """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
     early = pattern(size)
 
@@ -148,7 +148,7 @@ def test_early_bytes(run, connect, serve_view, view_class, either_tls, size):
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-def test_bytes_that_come_while_reading_is_paused(run, connect, serve_view, view_class, either_tls, size):
+def test_bytes_that_come_while_reading_is_paused_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
     view_class.hold = asyncio.Event()
     early = pattern(size)
 
@@ -168,7 +168,7 @@ def test_bytes_that_come_while_reading_is_paused(run, connect, serve_view, view_
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
-def test_head_and_early_bytes_in_small_pieces(run, connect, serve_view, view_class, either_tls, step):
+def test_head_and_bytes_behind_it_may_come_in_small_pieces(run, connect, serve_view, view_class, either_tls, step):
     data = UPGRADE + bytes(range(64))
 
     async def scenario():
@@ -182,7 +182,7 @@ def test_head_and_early_bytes_in_small_pieces(run, connect, serve_view, view_cla
     run(scenario())
 
 
-def test_behind_pipelined_requests(run, connect, view_class, either_tls):
+def test_an_upgrade_may_follow_pipelined_requests(run, connect, view_class, either_tls):
     async def page(request):
         await asyncio.sleep(0)
         return "page"
@@ -222,7 +222,7 @@ def test_any_request_to_the_route_goes_to_the_view(run, connect, serve_view, vie
     run(scenario())
 
 
-def test_no_deadline_is_left(run, connect, serve_view, view_class, either_tls):
+def test_no_deadline_of_http_is_left(run, connect, serve_view, view_class, either_tls):
     async def scenario():
         limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
         async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
@@ -275,7 +275,7 @@ def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
     run(scenario())
 
 
-def test_a_view_that_cannot_be_made(run, connect, serve_view, view_class, either_tls, caplog):
+def test_an_error_in_the_init_of_a_view_is_answered_500(run, connect, serve_view, view_class, either_tls, caplog):
     def fail(self, request, **kwargs):
         raise RuntimeError("a secret")
 
@@ -317,7 +317,9 @@ def count(view_class):
 
 
 @pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
-def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until, count, caplog, step):
+def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
+    run, connect, serve_view, either_tls, until, count, caplog, step
+):
     async def nothing(self, *_, **__):
         return None
 
@@ -339,7 +341,7 @@ def test_a_view_that_answers_nothing(run, connect, serve_view, either_tls, until
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
 
 
-def test_a_response_that_cannot_be_written(run, connect, until, count, caplog):
+def test_a_response_that_cannot_be_written_is_answered_500(run, connect, until, count, caplog):
     class View(WebSocketView):
         async def run(self, *_, **__):
             response = HttpResponse()
@@ -358,7 +360,7 @@ def test_a_response_that_cannot_be_written(run, connect, until, count, caplog):
     assert "bytes, not str" in caplog.text
 
 
-def test_the_response_that_a_view_returns(run, connect, either_tls, until, count, caplog):
+def test_the_response_that_a_view_returns_is_sent(run, connect, either_tls, until, count, caplog):
     class View(WebSocketView):
         async def run(self, *_, **__):
             return HttpResponse("log in first\n", 401, "text/plain", [("WWW-Authenticate", "Basic")])
@@ -383,7 +385,9 @@ def test_the_response_that_a_view_returns(run, connect, either_tls, until, count
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_view_that_upgrades_and_does_not_serve(run, connect, either_tls, until, count, caplog, fails):
+def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
+    run, connect, either_tls, until, count, caplog, fails
+):
     class View(WebSocketView):
         async def run(self, *_, **__):
             await self.initiate_upgrade_to_ws()
@@ -404,7 +408,7 @@ def test_a_view_that_upgrades_and_does_not_serve(run, connect, either_tls, until
     assert ("not in the plan" if fails else "View left the connection") in caplog.text
 
 
-def test_a_view_that_keeps_a_transport_of_its_own_kind(run, connect, view_class, either_tls, until, count):
+def test_a_view_may_use_the_transport_itself_until_it_ends(run, connect, view_class, either_tls, until, count):
     """The view has ended, so its connection ends after a while for the last bytes."""
 
     class View(RawView):
@@ -425,7 +429,7 @@ def test_a_view_that_keeps_a_transport_of_its_own_kind(run, connect, view_class,
     run(scenario())
 
 
-def test_a_client_that_leaves_a_view_that_answers_nothing(run, connect, view_class, either_tls, until, count):
+def test_a_client_may_leave_a_view_that_answers_nothing(run, connect, view_class, either_tls, until, count):
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     class View(WebSocketView):
@@ -447,7 +451,7 @@ def test_a_client_that_leaves_a_view_that_answers_nothing(run, connect, view_cla
     run(scenario())
 
 
-def test_a_client_that_is_gone_before_the_switch(run, connect, serve_view, view_class, either_tls, until):
+def test_a_client_may_be_gone_before_the_101(run, connect, serve_view, view_class, either_tls, until):
     view_class.hold = asyncio.Event()
 
     async def scenario():

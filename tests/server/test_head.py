@@ -41,7 +41,7 @@ def head_of(size):
 
 
 @pytest.mark.parametrize("step", [None, 1, 3, 7])
-def test_head(step):
+def test_a_head_is_parsed_in_any_pieces(step):
     data = b"GET /a%20b?c=d HTTP/1.1\r\nHost: test:80\r\nX:\r\nY: 1 \t\r\nCookie: a\r\ncookie: b\r\n\r\n"
     request = read_one(data, step=step)
     assert (request.method, request.target, request.http_version) == ("GET", "/a%20b?c=d", "1.1")
@@ -67,7 +67,7 @@ def test_head(step):
         (b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", True),
     ],
 )
-def test_keep_alive(data, keep_alive):
+def test_only_http_1_1_without_close_is_kept_alive(data, keep_alive):
     assert read_one(data).keep_alive is keep_alive
 
 
@@ -98,7 +98,7 @@ def test_keep_alive(data, keep_alive):
         (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
     ],
 )
-def test_malformed(data, status, step):
+def test_a_malformed_request_is_refused_with_its_status(data, status, step):
     found, reader = read(data, step=step)
     assert found[-1] == Refusal(status)
     assert reader.stopped
@@ -106,7 +106,7 @@ def test_malformed(data, status, step):
 
 
 @pytest.mark.parametrize("code", [*range(9), *range(0x0A, 0x20), 0x7F])
-def test_control_characters(code):
+def test_control_characters_in_a_field_are_refused(code):
     data = b"GET / HTTP/1.1\r\nHost: test\r\nX: a" + bytes([code]) + b"b\r\n\r\n"
     assert read(data)[0] == [Refusal(400)]
 
@@ -118,7 +118,7 @@ def test_other_characters_pass():
 
 
 @pytest.mark.parametrize("step", [None, 1, 100])
-def test_head_size(step):
+def test_a_head_may_have_the_size_of_the_limit_and_no_more(step):
     limits = Limits(head_size=2000)
     assert isinstance(read_one(head_of(2000), limits=limits, step=step), RequestHead)
     assert read(head_of(2001), limits=limits, step=step)[0] == [Refusal(431)]
@@ -138,7 +138,7 @@ def test_a_part_that_does_not_end_is_cut_off(start, step):
     assert reader.next_request() == Refusal(431)
 
 
-def test_header_count():
+def test_a_head_may_have_as_many_fields_as_the_limit():
     def request(count):
         return b"GET / HTTP/1.1\r\nHost: test\r\n" + b"X: a\r\n" * (count - 1) + b"\r\n"
 
@@ -276,7 +276,7 @@ def test_bytes_that_may_be_a_body_are_never_read_as_a_request(data):
     assert reader.stopped
 
 
-def test_in_request():
+def test_in_request_is_true_from_the_first_byte_to_the_last():
     reader = RequestReader(Limits())
     assert not reader.in_request
     for byte in post(b"Content-Length: 1"):

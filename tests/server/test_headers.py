@@ -30,7 +30,7 @@ def test_values_are_latin_1(headers):
     assert headers["x-latin"] == "caf\xe9"
 
 
-def test_missing(headers):
+def test_a_missing_field_has_no_value(headers):
     assert headers.get("origin") is None
     assert headers.get("origin", "?") == "?"
     assert headers.getall("origin") == []
@@ -44,7 +44,7 @@ def test_an_empty_value_is_kept(headers):
     assert headers.getall("x-empty") == [""]
 
 
-def test_repeated_lines(headers):
+def test_repeated_lines_are_joined(headers):
     assert headers.getall("Accept") == ["a", "b"]
     assert headers["accept"] == "a, b"
 
@@ -61,14 +61,14 @@ def test_a_name_is_not_found_inside_another_or_inside_a_value():
     assert headers.get("") is None
 
 
-def test_empty():
+def test_headers_may_be_empty():
     headers = Headers()
     assert headers.items() == []
     assert len(headers) == 0
     assert headers.get("host") is None
 
 
-def test_equal_by_content():
+def test_headers_are_equal_by_content():
     assert Headers([("A", "1")]) == Headers([(b"a", b"1")])
     assert hash(Headers([("A", "1")])) == hash(Headers([("a", "1")]))
     assert Headers([("A", "1")]) != Headers([("A", "2")])

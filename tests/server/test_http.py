@@ -89,7 +89,7 @@ urlpatterns = [
 ]
 
 
-def test_views(run, connect, either_tls):
+def test_pages_of_every_kind_of_view_are_served(run, connect, either_tls):
     async def scenario():
         ssl = either_tls and either_tls.server
         async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
@@ -144,7 +144,7 @@ def test_nagle_is_off(run, connect):
     assert delays != [0]
 
 
-def test_head(run, connect):
+def test_a_head_request_gets_the_length_without_the_body(run, connect):
     async def scenario():
         async with serve(urlpatterns, port=0) as server, connect(server) as client:
             for target, length in (("/coroutine", "9"), ("/head", "9"), ("/nowhere", "4")):
@@ -176,7 +176,7 @@ FORM = b"Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n"
     ],
     ids=["form", "empty", "other type", "foreign origin", "own origin", "long", "expectation"],
 )
-def test_a_form(run, connect, fields, body, expected):
+def test_a_form_is_accepted_from_the_servers_own_pages(run, connect, fields, body, expected):
     async def scenario():
         routes = [path("/", sign_in, methods=["POST"])]
         async with serve(routes, port=0) as server, connect(server) as client:
@@ -189,7 +189,7 @@ def test_a_form(run, connect, fields, body, expected):
     run(scenario())
 
 
-def test_unknown_path_and_method(run, connect):
+def test_an_unknown_path_is_404_and_an_unknown_method_405(run, connect):
     async def scenario():
         async with serve(urlpatterns, port=0) as server, connect(server) as client:
             assert (await client.get("/nowhere")).status == 404
@@ -215,7 +215,7 @@ def test_unknown_path_and_method(run, connect):
         ("/none", "returned NoneType, not a response"),
     ],
 )
-def test_a_failing_view(run, connect, caplog, target, words):
+def test_an_error_in_a_page_is_logged_and_answered_500(run, connect, caplog, target, words):
     async def scenario():
         async with serve(urlpatterns, port=0) as server, connect(server) as client:
             response = await client.get(target)
@@ -323,7 +323,7 @@ def test_a_cookie_in_utf_8_comes_through(run, connect, cookie):
         b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
-def test_a_connection_that_is_not_kept(run, connect, either_tls, data):
+def test_a_connection_that_is_not_kept_closes_after_the_response(run, connect, either_tls, data):
     async def scenario():
         ssl = either_tls and either_tls.server
         async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
@@ -381,7 +381,7 @@ def test_requests_before_a_malformed_one_are_answered(run, connect):
     run(scenario())
 
 
-def test_a_head_in_single_bytes(run, connect):
+def test_a_head_may_come_in_single_bytes(run, connect):
     async def scenario():
         async with serve(urlpatterns, port=0) as server, connect(server) as client:
             client.writer.transport.set_write_buffer_limits(0)
@@ -406,7 +406,7 @@ def test_a_client_that_stops_sending_still_gets_its_answer(run, connect):
     run(scenario())
 
 
-def test_a_client_that_is_gone_before_the_answer(run, connect, either_tls, until, caplog):
+def test_a_client_that_is_gone_before_the_answer_leaves_nothing(run, connect, either_tls, until, caplog):
     asked, release = asyncio.Queue(), asyncio.Event()
 
     async def view(request):
@@ -500,7 +500,7 @@ def test_connections_do_not_disturb_each_other(run, connect):
     run(scenario())
 
 
-def test_a_view_that_does_not_call_the_init_of_its_base(run, connect, caplog, until):
+def test_a_view_that_does_not_call_the_init_of_its_base_is_answered_500(run, connect, caplog, until):
     class Forgetful(WebSocketView):
         def __init__(self, request, **kwargs):
             self.name = "forgetful"

@@ -14,7 +14,7 @@ urlpatterns = [path("/", lambda request: "a page")]
 
 
 @pytest.mark.parametrize("part", [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
-def test_a_request_that_does_not_end(run, connect, part):
+def test_a_request_that_does_not_end_is_answered_408(run, connect, part):
     async def scenario():
         limits = Limits(head_timeout=0.1, linger_timeout=0.1, keep_alive_timeout=1000)
         async with serve(urlpatterns, port=0, limits=limits) as server:
@@ -31,7 +31,7 @@ def test_a_request_that_does_not_end(run, connect, part):
     run(scenario())
 
 
-def test_a_request_that_came_while_the_loop_was_busy(run, connect):
+def test_a_request_that_came_while_the_loop_was_busy_is_answered(run, connect):
     async def scenario():
         limits = Limits(head_timeout=0.1)
         async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:

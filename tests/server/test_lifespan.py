@@ -112,7 +112,7 @@ def test_an_error_at_shutdown_comes_after_the_last_connection(run):
     run(scenario())
 
 
-def test_functions_that_are_no_lifespan(run):
+def test_functions_that_are_no_lifespan_are_refused(run):
     async def generator(server):
         yield
 

@@ -111,7 +111,7 @@ def test_clients_of_a_unix_socket_may_be_trusted(peer):
         ("gopher", True, True),
     ],
 )
-def test_whether_the_client_came_encrypted(proto, secure, result):
+def test_the_nearest_proxy_tells_whether_the_client_came_encrypted(proto, secure, result):
     assert client(("X-Forwarded-Proto", proto), secure=secure) == (PROXY, result)
 
 
@@ -129,12 +129,12 @@ def test_whether_the_client_came_encrypted(proto, secure, result):
         ("host:port", "inside:8000"),
     ],
 )
-def test_the_host_that_the_client_has_asked_for(value, result):
+def test_the_nearest_proxy_tells_the_host_that_the_client_asked_for(value, result):
     assert host(("X-Forwarded-Host", value)) == result
     assert host(("Forwarded", f'host="{value.rpartition(", ")[2]}"')) == result
 
 
-def test_a_host_that_the_request_itself_has_not():
+def test_a_proxy_may_name_a_host_that_the_request_lacks():
     headers = Proxies(["10.0.0.0/8"]).client(PROXY, Headers([("X-Forwarded-Host", "outside")]), False).headers
     assert headers["host"] == "outside"
 
@@ -161,7 +161,7 @@ def test_a_host_that_the_request_itself_has_not():
         ('for="evil, for=203.0.113.7', (("203.0.113.7", 0), False)),  # begun by the client, ended by the proxy
     ],
 )
-def test_forwarded(value, result):
+def test_forwarded_names_the_last_client_that_is_no_proxy(value, result):
     assert client(("Forwarded", value)) == result
 
 
@@ -211,7 +211,7 @@ def test_an_invalid_trusted_proxy_is_refused(trusted):
         Proxies(trusted)
 
 
-def test_on_a_server(run, connect):
+def test_a_server_believes_trusted_proxies_only(run, connect):
     def tell(request):
         return f"{request.client_address[0]} {request.secure} {request.headers['host']}"
 

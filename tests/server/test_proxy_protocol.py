@@ -55,13 +55,13 @@ def comes_only_whole(header, rest, expected):
 
 
 @given(PAIRS, st.tuples(PORTS, PORTS), st.binary())
-def test_version_1(pair, ports, rest):
+def test_a_header_of_version_1_is_parsed_once_whole(pair, ports, rest):
     header = version_1(*pair, ports)
     comes_only_whole(header, rest, Header(len(header), (str(pair[0]), ports[0])))
 
 
 @given(PAIRS, st.tuples(PORTS, PORTS), TLVS, st.booleans(), st.binary())
-def test_version_2(pair, ports, tlvs, secure, rest):
+def test_a_header_of_version_2_is_parsed_once_whole(pair, ports, tlvs, secure, rest):
     if secure:
         tlvs = [*tlvs, (0x20, b"\x01\0\0\0\0")]
     header = version_2(addresses(*pair, ports) + vectors(tlvs), family(pair[0]))
@@ -88,11 +88,11 @@ def test_any_bytes_are_a_header_or_an_error(start, rest):
         version_2(b"whatever", 0x00),
     ],
 )
-def test_a_connection_of_the_proxy_itself(header):
+def test_a_connection_of_the_proxy_itself_has_no_address(header):
     comes_only_whole(header, b"more", Header(len(header)))
 
 
-def test_a_unix_socket():
+def test_a_client_of_a_unix_socket_has_its_path():
     header = version_2(b"/run/client".ljust(108, b"\0") + bytes(108), 0x31)
     assert parse(header) == Header(len(header), "/run/client")
 
@@ -137,7 +137,7 @@ def serving(**options):
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("together", [True, False])
-def test_a_server_behind_a_proxy(run, connect, header, together):
+def test_the_client_in_the_header_is_that_of_the_request(run, connect, header, together):
     async def scenario():
         async with serving() as server, connect(server) as client:
             if together:
@@ -155,7 +155,7 @@ def test_a_server_behind_a_proxy(run, connect, header, together):
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_tls_behind_the_header(run, tls, header):
+def test_tls_may_follow_the_header(run, tls, header):
     async def scenario():
         loop = asyncio.get_running_loop()
         async with serving(ssl=tls.server) as server:
@@ -171,7 +171,7 @@ def test_tls_behind_the_header(run, tls, header):
     run(scenario())
 
 
-def test_the_client_of_the_proxy_uses_tls(run, connect):
+def test_the_header_tells_that_the_client_uses_tls(run, connect):
     header = version_2(addresses(ONE, TWO, (1, 2)) + vectors([(0x20, b"\x01\0\0\0\0")]), 0x11)
 
     async def scenario():
@@ -216,7 +216,7 @@ def test_a_silent_proxy_does_not_delay_the_end(run, connect, until):
     run(scenario())
 
 
-def test_others_have_no_header(run, connect):
+def test_connections_of_others_have_no_header(run, connect):
     async def scenario():
         async with serving(trusted_proxies=["192.0.2.9"]) as server:
             async with connect(server) as client:
@@ -288,7 +288,7 @@ backend servers
 
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
-def test_behind_haproxy(run, connect, either_tls, tmp_path, option):
+def test_haproxy_sends_headers_that_are_understood(run, connect, either_tls, tmp_path, option):
     executable = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if executable is None:
         pytest.skip("haproxy is not installed")

@@ -24,18 +24,18 @@ from duck.http import Headers, HttpRequest
         ("host:443", "host:443", ""),
     ],
 )
-def test_target(target, path, query_string):
+def test_a_target_is_split_and_decoded(target, path, query_string):
     request = HttpRequest(target=target)
     assert (request.target, request.path) == (target, path)
     assert request.query_string == query_string
 
 
-def test_malformed_target():
+def test_a_malformed_target_is_refused():
     with pytest.raises(ValueError):
         HttpRequest(target="http://[::1/")
 
 
-def test_query():
+def test_a_query_has_lists_of_values():
     request = HttpRequest(target="/?a=1&b=%C3%A9+x&a=2&c=")
     assert request.query == {"a": ["1", "2"], "b": ["\xe9 x"], "c": [""]}
     assert HttpRequest().query == {}
@@ -57,7 +57,7 @@ def test_meta_is_made_once():
     assert HttpRequest().META == {}
 
 
-def test_a_request_without_a_connection():
+def test_a_request_needs_no_connection():
     request = HttpRequest()
     assert request.method == "GET"
     assert request.http_version == "1.1"

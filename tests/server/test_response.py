@@ -13,7 +13,7 @@ def parse(data):
     return status_line, [tuple(line.split(": ", 1)) for line in lines], body
 
 
-def test_bytes_of_a_page():
+def test_a_page_has_date_type_and_length():
     status_line, headers, body = parse(HttpResponse("h\xe9").to_bytes())
     assert status_line == "HTTP/1.1 200 OK"
     assert body == "h\xe9".encode()
@@ -27,26 +27,26 @@ def test_head_only_keeps_the_length():
     assert ("Content-Length", "3") in headers
 
 
-def test_close():
+def test_close_is_announced_on_request():
     assert ("Connection", "close") in parse(HttpResponse().to_bytes(close=True))[1]
     assert "Connection" not in dict(parse(HttpResponse().to_bytes())[1])
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_no_body_where_none_may_be(status):
+def test_a_204_and_a_304_have_no_body(status):
     _, headers, body = parse(HttpResponse("x", status).to_bytes())
     assert body == b""
     assert "Content-Length" not in dict(headers)
 
 
-def test_repeated_headers_and_no_content_type():
+def test_headers_may_be_repeated_and_the_type_left_out():
     cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
     _, headers, _ = parse(HttpResponse(content_type="", headers=cookies).to_bytes())
     assert [header for header in headers if header[0] == "Set-Cookie"] == cookies
     assert "Content-Type" not in dict(headers)
 
 
-def test_status_without_a_phrase():
+def test_a_status_may_lack_a_phrase():
     assert HttpResponse(status=299).to_bytes().startswith(b"HTTP/1.1 299 \r\n")
 
 
@@ -57,7 +57,7 @@ def test_an_interim_status_is_refused(status):
 
 
 @pytest.mark.parametrize("character", ["\r", "\n", "\0", "\x0b", "\x1f", "\x7f"])
-def test_control_character_in_a_header(character):
+def test_a_control_character_in_a_header_is_refused(character):
     with pytest.raises(ValueError, match="control character in X"):
         HttpResponse(headers=[("X", f"a{character}b")])
     with pytest.raises(ValueError, match="control character in Content-Type"):
@@ -76,6 +76,6 @@ def test_framing_belongs_to_the_server(name):
         HttpResponse(headers=[(name, "1")])
 
 
-def test_value_outside_of_latin_1():
+def test_a_value_outside_of_latin_1_is_refused():
     with pytest.raises(ValueError):
         HttpResponse(headers=[("X", "\u20ac")])

@@ -55,7 +55,7 @@ def kwargs_of(pattern, url):
         ("/f/<path:p>/edit", "/f/edit", None),
     ],
 )
-def test_path(pattern, url, kwargs):
+def test_a_path_matches_its_pattern(pattern, url, kwargs):
     assert kwargs_of(path(pattern, view), url) == kwargs
 
 
@@ -102,11 +102,11 @@ def test_websocket_views_are_known():
         (["HEAD"], ("HEAD",)),
     ],
 )
-def test_methods(methods, offered):
+def test_get_implies_head_and_is_the_default(methods, offered):
     assert Routes([path("/", view, methods=methods)]).match("/").route.methods == offered
 
 
-def test_methods_that_are_not_offered():
+def test_a_route_without_an_offered_method_is_refused():
     with pytest.raises(ValueError, match="'/a': the server offers GET, HEAD, POST only"):
         Routes([path("/a", view, methods=["PUT"])])
 
@@ -135,7 +135,7 @@ def test_a_near_match_is_fast(pattern, url):
     assert time.thread_time() - start < 1
 
 
-def test_the_first_page_without_parameters():
+def test_the_first_page_is_the_first_one_without_parameters():
     class Socket(WebSocketView):
         pass
 

@@ -68,7 +68,7 @@ def test_connections_that_come_together_are_accepted_together(run):
     run(scenario())
 
 
-def test_tls_address(run, tls):
+def test_the_address_of_a_tls_server_is_wss(run, tls):
     async def scenario():
         async with serve(Page, port=0, ssl=tls.server) as server:
             assert server.addresses == [f"wss://127.0.0.1:{server.port}"]
@@ -76,7 +76,7 @@ def test_tls_address(run, tls):
     run(scenario())
 
 
-def test_ipv6(run):
+def test_a_server_listens_on_an_ipv6_address(run):
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -102,7 +102,7 @@ def test_ipv6(run):
     run(scenario())
 
 
-def test_every_interface(run, connect):
+def test_a_server_listens_on_every_interface_with_one_port(run, connect):
     """By both families, with one port."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
@@ -120,7 +120,7 @@ def test_every_interface(run, connect):
     run(scenario())
 
 
-def test_sockets_that_somebody_else_has_bound(run, connect):
+def test_bound_sockets_are_served_and_closed(run, connect):
     async def scenario():
         bound = socket.create_server(("127.0.0.1", 0))
         async with serve(Page, sockets=[bound]) as server, connect(server) as client:
@@ -131,7 +131,7 @@ def test_sockets_that_somebody_else_has_bound(run, connect):
     run(scenario())
 
 
-def test_sockets_that_cannot_listen(run):
+def test_sockets_that_cannot_listen_are_an_error_and_closed(run):
     async def scenario():
         good, bad = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
         with pytest.raises(OSError):
@@ -142,7 +142,7 @@ def test_sockets_that_cannot_listen(run):
     run(scenario())
 
 
-def test_an_address_in_use(run):
+def test_an_address_in_use_is_an_error(run):
     async def scenario():
         async with serve(Page, port=0) as server:
             with pytest.raises(OSError) as caught:
@@ -153,7 +153,7 @@ def test_an_address_in_use(run):
     run(scenario())
 
 
-def test_malformed_routes(run):
+def test_malformed_routes_are_an_error(run):
     async def scenario():
         with pytest.raises(TypeError):
             async with serve(None, port=0):
@@ -163,7 +163,7 @@ def test_malformed_routes(run):
 
 
 @needs_unix_sockets
-def test_unix_socket(run, connect, either_tls, tmp_path):
+def test_a_unix_socket_is_served_and_removed(run, connect, either_tls, tmp_path):
     place = str(tmp_path / "duck.sock")
     clients = []
 
@@ -185,7 +185,7 @@ def test_unix_socket(run, connect, either_tls, tmp_path):
 
 
 @needs_unix_sockets
-def test_the_permissions_of_a_unix_socket(run, tmp_path):
+def test_the_permissions_of_a_unix_socket_are_given_kept_or_open(run, tmp_path):
     """Every user may connect by default, because a proxy has a user of its own; the umask has no effect."""
     place = tmp_path / "duck.sock"
 
@@ -209,7 +209,7 @@ def test_the_permissions_of_a_unix_socket(run, tmp_path):
 
 
 @needs_unix_sockets
-def test_unix_socket_of_a_dead_server_is_replaced(run, connect, tmp_path):
+def test_the_unix_socket_of_a_dead_server_is_replaced(run, connect, tmp_path):
     place = str(tmp_path / "duck.sock")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(place)
@@ -222,7 +222,7 @@ def test_unix_socket_of_a_dead_server_is_replaced(run, connect, tmp_path):
 
 
 @needs_unix_sockets
-def test_unix_socket_in_use(run, connect, tmp_path):
+def test_a_unix_socket_in_use_is_an_error(run, connect, tmp_path):
     place = str(tmp_path / "duck.sock")
 
     async def scenario():
@@ -238,7 +238,7 @@ def test_unix_socket_in_use(run, connect, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses connections")
-def test_unix_socket_of_a_server_that_hangs(tmp_path):
+def test_the_unix_socket_of_a_server_that_hangs_is_in_use(tmp_path):
     """A connection would wait for room in its backlog."""
     place = str(tmp_path / "duck.sock")
     with socket.socket(socket.AF_UNIX) as hanging, socket.socket(socket.AF_UNIX) as client:
@@ -251,7 +251,7 @@ def test_unix_socket_of_a_server_that_hangs(tmp_path):
 
 
 @needs_unix_sockets
-def test_unix_socket_where_a_file_is(run, tmp_path):
+def test_a_file_is_not_replaced_by_a_unix_socket(run, tmp_path):
     place = tmp_path / "precious"
     place.write_text("words")
 
@@ -265,7 +265,7 @@ def test_unix_socket_where_a_file_is(run, tmp_path):
 
 
 @needs_unix_sockets
-def test_unix_socket_of_a_successor_is_left_alone(run, tmp_path):
+def test_the_unix_socket_of_a_successor_is_left_alone(run, tmp_path):
     place = str(tmp_path / "duck.sock")
 
     async def scenario():
@@ -353,7 +353,7 @@ def test_closing_cancels_answers_that_take_too_long(run, connect):
     run(scenario())
 
 
-def test_closing_twice(run):
+def test_closing_may_be_repeated(run):
     async def scenario():
         async with serve(Page, port=0) as server:
             await asyncio.gather(server.close(), server.close())
@@ -419,7 +419,7 @@ def test_a_websocket_is_refused_on_a_page(run):
     run(scenario())
 
 
-def test_large_messages_in_many_tls_records(run, either_tls):
+def test_large_messages_pass_in_many_tls_records(run, either_tls):
     messages = [bytes([number]) * size for number, size in enumerate((1, 40_000, 700_000, 16, 900_000))]
 
     async def scenario():
@@ -435,7 +435,7 @@ def test_large_messages_in_many_tls_records(run, either_tls):
     run(scenario())
 
 
-def test_a_tls_handshake_that_does_not_end(run, connect, tls):
+def test_a_tls_handshake_that_does_not_end_is_cut(run, connect, tls):
     async def scenario():
         limits = Limits(head_timeout=0.1)
         async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server) as client:
@@ -444,7 +444,7 @@ def test_a_tls_handshake_that_does_not_end(run, connect, tls):
     run(scenario())
 
 
-def test_http_to_a_tls_port(run, connect, tls):
+def test_plain_http_to_a_tls_port_gets_no_answer(run, connect, tls):
     async def scenario():
         async with serve(Page, port=0, ssl=tls.server) as server:
             async with connect(server) as client:

@@ -193,7 +193,7 @@ def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
     run(scenario())
 
 
-def test_a_code_that_may_not_be_sent(run):
+def test_a_shutdown_code_that_may_not_be_sent_is_refused(run):
     async def scenario():
         with pytest.raises(ValueError, match="1006"):
             async with serve(Working, port=0, shutdown_code=1006):

@@ -102,7 +102,7 @@ def test_a_page_sees_no_variables_of_the_page_before_it(run, connect, serving, e
     run(scenario())
 
 
-def test_many_pipelined_requests(run, connect, serving, either_tls):
+def test_many_pipelined_requests_are_answered_without_nesting(run, connect, serving, either_tls):
     count = 2000
 
     async def scenario():

@@ -65,13 +65,13 @@ def test_re_path_gives_a_regex():
         ("/<self>", "self is the name of another argument of the view"),
     ],
 )
-def test_malformed_path(url, message):
+def test_a_malformed_path_is_refused(url, message):
     with pytest.raises(ValueError, match=message):
         path(url, view)
 
 
 @pytest.mark.parametrize(("url", "message"), [("/(", "not a regular"), ("/(?P<self>.)", "self is")])
-def test_malformed_re_path(url, message):
+def test_a_malformed_re_path_is_refused(url, message):
     with pytest.raises(ValueError, match=message):
         re_path(url, view)
 
@@ -113,7 +113,7 @@ def apart(given, /, **kwargs):
         (function, "given"),
     ],
 )
-def test_the_name_of_an_argument_that_the_view_gets_anyway(handler, name):
+def test_the_name_of_an_argument_that_the_view_gets_anyway_is_refused(handler, name):
     refused = pytest.raises(
         ValueError, match=f"{name} is the name of another argument of the view; choose another name"
     )

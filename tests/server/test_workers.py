@@ -194,7 +194,7 @@ def test_files_of_the_folder_do_not_take_the_place_of_modules(folder):
         assert process.stop(signal.SIGTERM)[0] == 0
 
 
-def test_an_application_that_cannot_be_imported(folder):
+def test_an_application_that_cannot_be_imported_ends_the_command_with_2(folder):
     (folder / "broken.py").write_text("import nothing_of_the_kind\n")
     result = run_command(folder, "serve", "broken.py", "--port", 0, "--workers", 2)
     assert (result.returncode, result.stdout) == (2, "")
@@ -204,14 +204,14 @@ def test_an_application_that_cannot_be_imported(folder):
     )
 
 
-def test_a_lifespan_that_fails_in_a_worker(folder):
+def test_a_lifespan_that_fails_in_a_worker_ends_the_command_with_1(folder):
     (folder / "failing.py").write_text(APPLICATION.replace("yield", "1 / 0\n    yield"))
     result = run_command(folder, "serve", "failing.py", "--port", 0, "--workers", 2)
     assert result.returncode == 1
     assert result.stderr.endswith("duck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
 
 
-def test_a_lifespan_that_fails_at_the_end_of_a_worker(folder):
+def test_each_worker_logs_the_error_of_its_lifespan_at_the_end(folder):
     """Each worker logs its own error, which no other process knows."""
     (folder / "failing.py").write_text(APPLICATION.replace('yield "alive"', 'yield "alive"\n    1 / 0'))
     with Process(folder, "failing.py", "--port", 0, "--workers", 2) as process:
@@ -226,7 +226,7 @@ def test_a_lifespan_that_fails_at_the_end_of_a_worker(folder):
     assert process.process.returncode == 1
 
 
-def test_workers_that_die_at_once_again_and_again(folder):
+def test_workers_that_die_at_once_again_and_again_are_given_up(folder):
     (folder / "dying.py").write_text("import os\nos._exit(7)\n")
     result = run_command(folder, "serve", "dying.py", "--port", 0, "--workers", 2)
     assert result.returncode == 1
@@ -236,7 +236,7 @@ def test_workers_that_die_at_once_again_and_again(folder):
     )
 
 
-def test_workers_that_die_soon_after_they_serve_again_and_again(folder):
+def test_workers_that_die_soon_after_they_serve_are_given_up(folder):
     (folder / "fading.py").write_text(
         APPLICATION.replace(
             'yield "alive"', "import asyncio; asyncio.get_running_loop().call_later(0.05, os._exit, 7); yield"
@@ -283,7 +283,7 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_worker_that_does_not_begin_to_serve(folder):
+def test_a_worker_that_does_not_serve_in_time_is_stopped(folder):
     (folder / "hanging.py").write_text("import time\ntime.sleep(1000)\n")
     result = run_command(folder, "serve", "hanging.py", "--port", 0, "--workers", 2, "--startup-timeout", 0.2)
     assert result.returncode == 1
@@ -321,7 +321,7 @@ def test_workers_end_when_their_supervisor_is_killed(folder, client):
         asyncio.run(until(lambda: not any(map(is_there, workers))))
 
 
-def test_an_address_that_is_taken(folder):
+def test_an_address_that_is_taken_is_an_error(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run_command(folder, "serve", "app.py", "--port", port, "--workers", 2)
@@ -381,7 +381,7 @@ def test_files_that_change_replace_the_workers(folder):
         assert process.stop(signal.SIGTERM)[0] == 0
 
 
-def test_reloading_without_watchfiles(folder):
+def test_reloading_without_watchfiles_is_an_error_with_advice(folder):
     (folder / "watchfiles.py").write_text("raise ModuleNotFoundError(name='watchfiles')")
     words = command("serve", "app.py", "--reload")
     env = environment() | {"PYTHONPATH": f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"}
