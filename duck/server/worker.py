@@ -228,23 +228,22 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop, report_stats: Call
 
     def receive() -> None:
         try:
-            order = control.recv(16)
+            orders = control.recv(16)  # those that have been sent since the last read
         except BlockingIOError:
             return
         except ConnectionError:
-            order = b""
-        if order.startswith(b"m"):
+            orders = b""
+        if b"m" in orders:
             report_stats()
-            order = order.strip(b"m")
-            if not order:
-                return
-        if not order:
+        if orders and not orders.strip(b"m"):
+            return
+        if not orders:
             loop.remove_reader(control)
             if stop.is_set():  # a second order, or the supervisor was killed: nothing would wait for this process
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTERM)
             logger.error("the supervisor is gone, so this worker stops")
-        stop.set(replaced=order == b"r")
+        stop.set(replaced=b"r" in orders)
 
     loop.add_reader(control, receive)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from websockets.asyncio.client import connect, unix_connect
@@ -17,7 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 
 from duck.server import worker_process
-from duck.server.worker import Boot
+from duck.server.process import Stop
+from duck.server.worker import Boot, _listen_to_supervisor
 from duck.server.worker_process import WorkerProcess
 
 from ..support.commands import Process, command, environment, run_command
@@ -261,6 +263,28 @@ def test_a_worker_is_stopped_at_any_moment_of_its_end():
         assert worker.ended.result() < 0
 
     asyncio.run(scenario())
+
+
+def test_orders_of_the_supervisor_that_arrive_together_are_all_obeyed(run):
+    """A scrape of the metrics while the worker is replaced."""
+
+    async def scenario():
+        supervisor, control = socket.socketpair()
+        stop = Stop(SimpleNamespace(start=lambda: None))
+        reports = []
+        with supervisor, control:
+            _listen_to_supervisor(control, stop, lambda: reports.append("stats"))
+            supervisor.sendall(b"m")
+            while not reports:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert not stop.is_set()
+            supervisor.sendall(b"rm")
+            await stop.wait()
+            asyncio.get_running_loop().remove_reader(control)
+        assert reports == ["stats", "stats"]
+        assert stop.replaced
+
+    run(scenario())
 
 
 def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
