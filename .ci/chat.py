@@ -13,7 +13,7 @@ ANNOUNCEMENT = "listening on "
 
 
 async def chat(address: str) -> None:
-    """Say something, and hear it at both ends."""
+    """Sends a message, which both clients must receive."""
     url = address + "/chat"
     async with connect(url) as alice, connect(url) as bob:
         await alice.send("Hello, Bob")
@@ -40,7 +40,7 @@ def main() -> int:
             asyncio.run(chat(address))
             print("Hello, Bob: heard by both")
         finally:
-            # The shell and what it has started.
+            # To the shell and its child processes.
             os.killpg(process.pid, signal.SIGINT)
     print(f"stopped with status {process.returncode}")
     return process.returncode

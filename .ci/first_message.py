@@ -23,7 +23,7 @@ class Echo(WebSocketView):
 
 
 async def echo(url: str) -> None:
-    """Say something, and hear it."""
+    """Sends a message, and receives its echo."""
     async with connect(url) as connection:
         await connection.send("Hello")
         heard = await connection.recv()
