@@ -1,4 +1,4 @@
-"""Common parts of all tests: the two codecs, and the header that names the tested one."""
+"""Common parts of all tests: fixtures, loops, and the header that names the tested codec."""
 
 import logging
 import os
@@ -11,29 +11,29 @@ from textwrap import shorten
 import pytest
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that the codec was not built is said in the header
-    from duck.contrib.websockets.codec import describe  # with DUCK_REQUIRE_SPEEDUPS=1 that ends the run
+    warnings.simplefilter("ignore")  # the header tells of a missing codec
+    from duck.contrib.websockets.codec import describe  # raises with DUCK_REQUIRE_SPEEDUPS=1
 
 
 pytest.register_assert_rewrite("tests.support")
 
-from .support.fixtures import *  # noqa: E402, F403  of all rooms
+from .support.fixtures import *  # noqa: E402, F403
 from .support.fixtures import EAGER  # noqa: E402
 
 
 def pytest_configure():
-    with suppress(ImportError):  # benchmarks do without
+    with suppress(ImportError):  # benchmarks do not need it
         from hypothesis import HealthCheck, settings
 
         # Both measure wall time, and a test machine may be busy.
         settings.register_profile("duck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("duck")
-    if os.environ.get("PYTHONASYNCIODEBUG"):  # then it tells of selectors and slow callbacks, among what tests look for
+    if os.environ.get("PYTHONASYNCIODEBUG"):  # it logs selectors and slow callbacks among the records that tests check
         logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def pytest_generate_tests(metafunc):
-    """Has each test run on both loops, unless it needs no socket or names its loop."""
+    """Runs each test on both loops, unless it needs no socket or names its loop."""
     item = metafunc.definition
     named = any("loop_name" in mark.args[0] for mark in item.iter_markers("parametrize"))
     if "loop_name" in metafunc.fixturenames and not named:
@@ -54,7 +54,7 @@ def pytest_report_header():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """A line for each reason to skip tests, with their number."""
+    """Writes a line for each reason of skipped tests, with their number."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())
     )

@@ -1,7 +1,6 @@
 """The end of a connection behind a real HAProxy, which ends both directions of a tunnel when the server ends one."""
 
 import json
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import websockets
 
+from ..support.programs import program
 from .conftest import NODE, Kind
 from .serving import Server
 
@@ -42,9 +42,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(scope="module")
 def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A URL through HAProxy, where messages of more than 1 MiB are refused."""
-    executable = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
-    if executable is None:
-        pytest.skip("haproxy is not installed")
+    executable = program("haproxy")
     settings = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings.write_text(SETTINGS.format(listener=listener.fileno(), port=server.port))

@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 from duck.server import Limits, serve
 from duck.server.proxy_protocol import SIGNATURES, Header, parse
 from duck.urls import path
+
+from ..support.programs import program
 
 PORTS = st.integers(0, 65535)
 PAIRS = st.sampled_from([4, 6]).flatmap(lambda version: st.tuples(*[st.ip_addresses(v=version)] * 2))
@@ -289,9 +290,7 @@ backend servers
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
 def test_haproxy_sends_headers_that_are_understood(run, connect, either_tls, tmp_path, option):
-    executable = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
-    if executable is None:
-        pytest.skip("haproxy is not installed")
+    executable = program("haproxy")
 
     async def scenario():
         async with serving(ssl=either_tls and either_tls.server) as server:

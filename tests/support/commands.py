@@ -17,25 +17,25 @@ __all__ = ["ROOT", "Process", "command", "environment", "run_command"]
 ROOT = Path(duck.__file__).parents[1]
 
 SECONDS = 60
-"""Seconds that a command may take to say what a test waits for."""
+"""Seconds within which a command must print the awaited line."""
 
 
 def command(*arguments: object) -> list[str]:
-    """The words of a command."""
+    """The arguments of a process that runs `duck`."""
     return [sys.executable, "-W", "error", "-m", "duck.server", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """The environment of a command: it finds our package, and warns of unclosed resources."""
+    """The environment of a command, which imports the tested package and warns of unclosed resources."""
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
 
 
 class Process:
-    """A command that serves; ended at the end of the test, if need be.
+    """A running `duck serve`, which is killed at the end of the block.
 
     Attributes:
         process: The process.
-        address: The first address that it has printed.
+        address: The first printed address.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Process:
         self.process.communicate()
 
     def until_told(self, words: str) -> str:
-        """Reads stderr up to a line with some words, and returns that; ends a process that does not say them."""
+        """Reads stderr up to a line with `words`, and returns the line; kills a process that does not write it soon."""
         assert self.process.stderr is not None
         read = []
         watchdog = threading.Timer(SECONDS, self.process.kill)
@@ -78,7 +78,7 @@ class Process:
                 read.append(line)
         finally:
             watchdog.cancel()
-        raise AssertionError(f"the process has not said {words!r}, but:\n{''.join(read)}")
+        raise AssertionError(f"the process has not written {words!r}, but:\n{''.join(read)}")
 
     def stop(self, signum: signal.Signals) -> tuple[int, str]:
         """Sends a signal and waits; returns the exit status and the text of stderr."""
@@ -90,7 +90,7 @@ class Process:
 def run_command(
     folder: Path, *arguments: object, words: Sequence[str] | None = None, pass_fds: Sequence[int] = ()
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs a command to its end; `words` take the place of those of `duck`."""
+    """Runs a command to its end; `words` replace the arguments of `command`."""
     return subprocess.run(
         words or command(*arguments),
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The fixtures of all rooms, which `tests/conftest.py` imports."""
+"""The fixtures of all tests; `tests/conftest.py` imports them."""
 
 import asyncio
 import collections
@@ -56,7 +56,7 @@ VIRTUAL_SECONDS = 7200
 """The same for tests in virtual time."""
 
 EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
-"""Whether tasks run from their creation on to their first wait, as some applications have them do (Python 3.12)."""
+"""Whether the loop has an eager task factory, as in some applications (Python 3.12)."""
 
 
 # The codec
@@ -64,7 +64,7 @@ EAGER = os.environ.get("DUCK_TEST_EAGER", "") not in ("", "0")
 
 @pytest.fixture(scope="session", params=["codec.pure", "_speedups"], ids=["python", "compiled"])
 def codec(request: pytest.FixtureRequest) -> ModuleType:
-    """Each of the two codecs; skips the compiled one where it was not built."""
+    """Each of the two codecs; skips the compiled one if it is not built."""
     try:
         return importlib.import_module(f"duck.contrib.websockets.{request.param}")
     except ImportError as error:
@@ -73,24 +73,24 @@ def codec(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture
 def on_codec(codec: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has every `Connection` made in a test run on each of the two codecs in turn."""
+    """Runs the test twice: once for each codec, which all its connections use."""
     for name, value in vars(codec).items():
         if hasattr(chosen, name) and not name.startswith("_"):
             monkeypatch.setattr(chosen, name, value)
-    assert type(Connection().reader) is codec.MessageReader, "connections do not take the codec from the package"
+    assert type(Connection().reader) is codec.MessageReader, "connections do not use the codec of the package"
 
 
 # The loop
 
 
 def eager_task(loop: Any, coroutine: Any, *, eager_start: bool | None = None, **options: Any) -> asyncio.Task[Any]:
-    """asyncio.eager_task_factory for uvloop, whose `eager_start` it does not take before Python 3.13.3."""
+    """asyncio.eager_task_factory for uvloop, whose argument `eager_start` it rejects before Python 3.13.3."""
     return asyncio.Task(coroutine, loop=loop, **options | {"eager_start": eager_start is not False})
 
 
 @pytest.fixture
 def eager_tasks() -> Callable[..., asyncio.Task[Any]]:
-    """A factory of tasks that run from their creation on to their first wait."""
+    """A factory of eager tasks, which run to their first wait at once."""
     if not hasattr(asyncio, "eager_task_factory"):
         pytest.skip("before Python 3.12 no task starts eagerly")
     return eager_task
@@ -98,7 +98,7 @@ def eager_tasks() -> Callable[..., asyncio.Task[Any]]:
 
 @pytest.fixture
 def loop_name(request: pytest.FixtureRequest) -> str:
-    """The kind of a loop; `pytest_generate_tests` has a test of each."""
+    """The kind of the loop; `pytest_generate_tests` sets the parameters."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return str(request.param)
@@ -116,7 +116,7 @@ def runner(loop_name: str) -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def run(runner: asyncio.Runner) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs a coroutine on each kind of loop in turn; what is raised where nobody sees it fails the test."""
+    """Runs a coroutine on each kind of loop. Exceptions that only the loop's exception handler sees fail the test."""
     unseen: list[dict[str, Any]] = []
     seconds = VIRTUAL_SECONDS if isinstance(runner.get_loop(), VirtualTimeLoop) else SECONDS
 
@@ -132,7 +132,7 @@ def run(runner: asyncio.Runner) -> Iterator[Callable[[Coroutine[Any, Any, Any]],
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens the waits of a connection for its peer that no setting shortens."""
+    """Shortens those waits for the peer that have no setting."""
     monkeypatch.setattr(Drain, "QUIET", 0.03)
     monkeypatch.setattr(Closing, "LINGER", 0.5)  # its eighth is more than a delayed acknowledgement
     monkeypatch.setattr(Lingering, "QUIET", 0.03)
@@ -141,7 +141,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def quick_collection() -> Iterator[None]:
-    """Lets the garbage collector look at nothing but what the tests of a module leave."""
+    """Restricts the garbage collector to objects that the tests of this module create."""
     gc.collect()
     gc.freeze()
     yield
@@ -150,7 +150,7 @@ def quick_collection() -> Iterator[None]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], Coroutine[Any, Any, None]]:
-    """Waits for what nothing tells of."""
+    """Waits for a condition that has no event."""
 
     async def wait(condition: Callable[[], object]) -> None:
         while not condition():  # noqa: ASYNC110
@@ -170,7 +170,7 @@ def serving() -> Callable[..., AbstractAsyncContextManager[Server]]:
 
 @pytest.fixture
 def dial() -> Callable[..., AbstractAsyncContextManager[Peer]]:
-    """Connects to a server: `async with dial(server) as peer`; the answer is not read."""
+    """Connects to a server: `async with dial(server) as peer`. The response is not read."""
     return dial_
 
 
@@ -189,11 +189,11 @@ def serving_asgi() -> Callable[..., AbstractAsyncContextManager[AsgiServer]]:
 
 @pytest.fixture(params=["taken over", "bridged"])
 def ws(request: pytest.FixtureRequest) -> str:
-    """The protocols of uvicorn that a view is served by: ours gives the connection away, the other has events only."""
+    """The WebSocket protocols of uvicorn for a view: ours hands over the connection; the other exchanges events."""
     if request.param == "taken over":
         return servers.OURS
     if tuple(map(int, importlib.metadata.version("uvicorn").split(".")[:2])) < (0, 53):
-        pytest.skip("events of this uvicorn's own protocol have faults, which are mended in 0.53")
+        pytest.skip("the events of this version of uvicorn have faults; fixed in 0.53")
     return "websockets-sansio"
 
 

@@ -1,4 +1,4 @@
-"""Frames packed by hand, so that neither codec is tested by itself (RFC 6455, section 5.2)."""
+"""Frames packed without a codec, so that no codec is tested by itself (RFC 6455, section 5.2)."""
 
 import struct
 
@@ -42,5 +42,5 @@ def close(code: int = 1000, reason: str = "", *, mask: bytes | None = MASK) -> b
 
 
 def taken(connection: Connection) -> bytes:
-    """The bytes that a connection has to send, which are taken from it."""
+    """Removes and returns the outgoing bytes of a connection."""
     return b"".join(connection.take_outgoing())

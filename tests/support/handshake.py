@@ -17,13 +17,13 @@ FIELDS = {
 
 
 def fields(headers: Mapping[str, str] | Iterable[tuple[str, str]] = (), without: Iterable[str] = ()) -> dict[str, str]:
-    """The fields of a valid upgrade request, of which some are replaced or added, and others left out."""
+    """The fields of a valid upgrade request, with `headers` added or replaced, and without some."""
     left_out = set(without)
     return {name: value for name, value in {**FIELDS, **dict(headers)}.items() if name not in left_out}
 
 
 def head(target: str = "/", *lines: str, method: str = "GET") -> bytes:
-    """The head of a request with these lines as its fields."""
+    """The head of a request with `lines` as its fields."""
     return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
@@ -34,13 +34,13 @@ def upgrade(
     without: Iterable[str] = (),
     method: str = "GET",
 ) -> bytes:
-    """The head of an upgrade request, with the fields that `fields` gives."""
+    """The head of an upgrade request with the result of `fields`."""
     lines = (f"{name}: {value}" for name, value in fields(headers, without).items())
     return head(target, *lines, method=method)
 
 
 LINES = tuple(f"{name}: {value}" for name, value in fields(without=["Host"]).items())
-"""The fields of an upgrade request but Host, for `head`."""
+"""The fields of an upgrade request except Host, for `head`."""
 
 UPGRADE = upgrade()
 """The head of a valid upgrade request for `/`."""

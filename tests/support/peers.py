@@ -1,4 +1,4 @@
-"""A WebSocket client on a bare connection, which does as it is told, allowed or not."""
+"""A WebSocket client without rules: it sends valid and invalid bytes alike, and answers nothing by itself."""
 
 import asyncio
 import socket
@@ -15,11 +15,11 @@ from .tls import Tls
 __all__ = ["ENDING", "Peer", "Session", "dial"]
 
 ENDING = 5
-"""Seconds in which a view must have ended once its peer is gone."""
+"""Seconds within which a view must end after the loss of its peer."""
 
 
 class Peer:
-    """A client that does nothing by itself."""
+    """A client that sends only on request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -29,7 +29,7 @@ class Peer:
         self.writer.write(data)
 
     def send(self, *messages: str | bytes | Frame) -> None:
-        """Sends texts, bytes and frames, all in one piece."""
+        """Sends texts, bytes and frames by one write."""
         self.write(b"".join(map(self.serialize, messages)))
 
     @staticmethod
@@ -47,18 +47,18 @@ class Peer:
         self.send(Frame(OpCode.CLOSE, payload=code.to_bytes(2) + reason.encode()))
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """The head of the response: its status, and its fields by their names in lower case."""
+        """Reads the head of the response; returns its status, and its fields by lower-case name."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         line, *fields = head.decode("latin-1").split("\r\n")[:-2]
         pairs = (field.split(": ", 1) for field in fields)
         return int(line.split()[1]), {name.lower(): value for name, value in pairs}
 
     async def frame(self) -> Frame:
-        """The next frame, as it is on the wire."""
+        """The next frame, not decompressed."""
         return await Frame.parse(self.reader.readexactly, mask_required=False)
 
     async def joined(self) -> tuple[int, bytes]:
-        """The next message, joined of its fragments and still compressed, or a control frame.
+        """The next message, with its fragments joined and still compressed; or a control frame.
 
         Returns:
             The first byte of its (first) header, and the payload.
@@ -76,26 +76,26 @@ class Peer:
                 return begun, joined
 
     async def inflated(self, deflate: PerMessageDeflate) -> bytes:
-        """The payload of the next message, compressed or not, of any number of fragments."""
+        """The decompressed payload of the next message, in any number of fragments."""
         first, payload = await self.joined()
         assert first & 0b1111 in (OpCode.TEXT, OpCode.BINARY), (first, payload)
         return deflate.decompress(payload) if first & 0b01000000 else payload
 
     async def message(self) -> str | bytes:
-        """The next frame, which is a whole message."""
+        """The next frame, which must be a whole message."""
         frame = await self.frame()
         assert frame.fin, frame
         assert frame.opcode in (OpCode.TEXT, OpCode.BINARY), (frame, frame.payload)
         return frame.payload.decode() if frame.opcode == OpCode.TEXT else frame.payload
 
     async def closing(self) -> tuple[int, str]:
-        """The next frame, which is a close frame: its code and reason."""
+        """Code and reason of the next frame, which must be a close frame."""
         frame = await self.frame()
         assert frame.opcode == OpCode.CLOSE, frame
         return parse_close(frame.payload)
 
     async def rest(self) -> list[Frame]:
-        """The frames until the server has closed its side."""
+        """The frames up to the end of the server's side."""
         frames = []
         try:
             while True:
@@ -105,9 +105,9 @@ class Peer:
             return frames
 
     async def flood(self, data: bytes, most: int = 400) -> int:
-        """Sends `data` until it is not taken any more: how often that was, which is less than `most`.
+        """Sends `data` repeatedly until the server stops reading; returns the number of writes, less than `most`.
 
-        The buffers of both sockets hold some MiB then.
+        The buffers of both sockets hold a few MiB by then.
         """
         self.writer.transport.set_write_buffer_limits(high=0)
         for count in range(1, most):
@@ -117,10 +117,10 @@ class Peer:
                     await self.writer.drain()
             except TimeoutError:
                 return count
-        raise AssertionError(f"all of {most} times {len(data)} bytes have been taken")
+        raise AssertionError(f"the server has read {most} times {len(data)} bytes")
 
     async def settled(self) -> list[Frame]:
-        """The frames until the server has read everything that was sent to it."""
+        """The frames up to the pong that shows that the server has read everything."""
         probe = b"settled?"
         self.ping(probe)
         frames: list[Frame] = []
@@ -135,21 +135,21 @@ class Peer:
         self.writer.write_eof()
 
     def leave(self) -> None:
-        """Is gone, without a word."""
+        """Drops the connection without a close frame."""
         self.writer.transport.abort()
 
     def reset(self) -> None:
-        """Is gone, with a TCP reset."""
+        """Drops the connection by a TCP reset."""
         if (sock := self.writer.get_extra_info("socket")) is not None:  # in memory every abort is a reset
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.leave()
 
 
 class Session:
-    """A peer, and the view that it talks to.
+    """A peer and its view.
 
     Attributes:
-        end: A future that is done when all is over.
+        end: Completes when the view has ended.
     """
 
     view: Any  # a test knows its view's class
@@ -179,13 +179,13 @@ async def dial(
     tls: Tls | None = None,
     cut: int | None = None,
 ) -> AsyncIterator[Peer]:
-    """A peer that has sent its request up to the `cut`, and what is `behind` it, in one piece.
+    """Connects a peer that sends its request up to `cut`, and the bytes `behind` it, by one write.
 
     Args:
-        server: With a `port`.
-        target: Of the request, as `headers` and `without`, for which see `handshake.fields`.
-        read_limit: Bytes, for the stream that the peer reads from.
-        receive_buffer: Bytes, of the kernel's; None leaves it to it.
+        server: The server; only its `port` is used.
+        target: The target of the request. For `headers` and `without`, see `handshake.fields`.
+        read_limit: Bytes that the peer's stream may buffer.
+        receive_buffer: Bytes of the kernel's receive buffer; None for the default.
     """
     sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where the protocol is named
     if receive_buffer is not None:

@@ -1,4 +1,4 @@
-"""Programs that tests run where they are installed."""
+"""Installed programs, for tests with other servers."""
 
 import shutil
 
@@ -21,11 +21,11 @@ http {{
     {server}
 }}
 """
-"""The settings of an nginx that keeps its files in `folder`, around those of its `server`."""
+"""A configuration of nginx with all its files in `folder`; `server` has the rest."""
 
 
 def program(name: str) -> str:
-    """The path of an executable file; skips the test where there is none."""
+    """The path of a program; skips the test if it is not installed."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed")

@@ -1,4 +1,4 @@
-"""A Redis server for tests: started on a free port with a folder of its own, ended by its process."""
+"""Redis servers for tests, each on a free port and with a folder of its own."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ __all__ = ["RedisServer", "Sentinel", "program"]
 
 
 def program() -> str:
-    """The path of redis-server; skips the test where there is none, unless DUCK_REQUIRE_REDIS=1 forbids that."""
+    """The path of redis-server. Without it the test is skipped, or fails if DUCK_REQUIRE_REDIS=1 is set."""
     try:
         import redis  # noqa: F401
     except ImportError:
@@ -30,12 +30,12 @@ def program() -> str:
 
 
 class RedisServer:
-    """A server that can be killed and started again on the same port.
+    """A server that can be killed, and started again on the same port.
 
     Args:
-        folder: For its files.
-        options: Further ones of its command line.
-        tls: Whether it listens for TLS alone.
+        folder: The folder of its files.
+        options: Further options of its command line.
+        tls: Whether it accepts only TLS.
     """
 
     def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
@@ -45,9 +45,7 @@ class RedisServer:
         self._port_option = "--tls-port" if tls else "--port"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        while (
-            "--cluster-enabled" in options and self.port > 65535 - 10000
-        ):  # the port of a cluster's bus is that + 10000
+        while "--cluster-enabled" in options and self.port > 65535 - 10000:  # the cluster's bus uses port + 10000
             self.port = free_port()
 
     @property
@@ -55,7 +53,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts it, and returns when it listens."""
+        """Starts the server, and waits until it listens."""
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
         until_listening(self.port, self._process)
@@ -76,11 +74,11 @@ class RedisServer:
         return [self._program, *words, "--dir", str(self._folder), *self._options]
 
     def kill(self) -> None:
-        """Kills it with SIGKILL, if it runs."""
+        """Kills the server by SIGKILL, if it runs."""
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stops it without closing its connections."""
+        """Suspends the server; its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -97,15 +95,15 @@ class RedisServer:
 
 
 class Sentinel(RedisServer):
-    """A Sentinel, which alone decides on the failover of a master.
+    """A Sentinel with a quorum of one, which decides alone on the failover of a master.
 
     Args:
-        folder: For its files.
+        folder: The folder of its files.
         name: The name of the master.
         master: The master.
         password: The password of the master; empty for none.
-        options: Further ones of its command line.
-        tls: Whether it listens for TLS alone.
+        options: Further options of its command line.
+        tls: Whether it accepts only TLS.
     """
 
     def __init__(

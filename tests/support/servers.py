@@ -22,7 +22,7 @@ __all__ = ["OURS", "SLOW", "AsgiServer", "connected", "connected_in_memory", "se
 OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 
 SLOW = {"receive_buffer": 2**14, "send_buffer": 2**14, "read_limit": 2**12}
-"""Options of `connected` for a peer that takes little, some 100 KiB, before it has to read."""
+"""Options of `connected` for small buffers: the view may send about 100 KiB to a peer that does not read."""
 
 
 @asynccontextmanager
@@ -31,8 +31,8 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Serves a view on a free port.
 
-    `server.views` is a queue of a pair (view, end) for each view that comes to be; `end` is a future, None after a
-    refusal. It is a task that awaits `run()`, as hosts do that have no other way, if `by_run` is true.
+    `server.views` is a queue with a pair (view, end) for each created view. `end` is a future; None after a refusal.
+    With `by_run`, `end` is a task that awaits `run()`.
     """
     views: asyncio.Queue[tuple[WebSocketView, Any]] = asyncio.Queue()
 
@@ -64,8 +64,8 @@ async def connected(
 ) -> AsyncIterator[Session]:
     """Serves a view and connects to it; the options are those of `dial`.
 
-    `send_buffer` is bytes, of the kernel's at the view's side; None leaves it to the kernel, which lets it grow to MiB.
-    However a test leaves the connection, the view has to end soon.
+    `send_buffer` is the size of the kernel's send buffer on the view's side in bytes; None lets the kernel enlarge it
+    up to a few MiB. At the end of the block the view must end soon, in whatever state the test leaves the connection.
     """
     async with serving(view_class, tls=tls, by_run=by_run) as server:
         async with dial(server, tls=tls, **options) as peer:
@@ -90,7 +90,7 @@ async def connected_in_memory(
     send_buffer: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Session]:
-    """As `connected`, with the network of `testing` for sockets: the buffers of kernels have no room there.
+    """`connected` on the network of `testing`, without sockets. The sizes of kernel buffers have no effect.
 
     The other options are those of `upgrade`.
     """
@@ -116,10 +116,10 @@ async def connected_in_memory(
 
 
 class AsgiServer:
-    """uvicorn without its main loop: its protocols, as its settings have them, on a port.
+    """uvicorn's protocols on a port, without its main loop.
 
     Attributes:
-        state: Where uvicorn keeps account of connections and tasks.
+        state: uvicorn's record of connections and tasks.
     """
 
     def __init__(self, config: Any, state: Any, port: int) -> None:
@@ -128,13 +128,13 @@ class AsgiServer:
         self.port = port
 
     async def shut_down(self) -> None:
-        """Stop as uvicorn stops itself."""
+        """Stops all connections as uvicorn does."""
         for connection in list(self.state.connections):
             connection.shutdown()
         await self.idle()
 
     async def idle(self) -> None:
-        """Until no connection and no task is left."""
+        """Waits until no connection and no task is left."""
         while self.state.connections or self.state.tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -143,7 +143,7 @@ class AsgiServer:
 async def serving_asgi(
     app: Any, *, tls: Tls | None = None, ws: Any = OURS, **options: Any
 ) -> AsyncIterator[AsgiServer]:
-    """Serves an ASGI application, with uvicorn's settings as options; in the end no connection and no task is left."""
+    """Serves an ASGI application with uvicorn's settings as options, and waits for connections and tasks at the end."""
     config = pytest.importorskip("uvicorn.config").Config(app, ws=ws, lifespan="off", log_config=None, **options)
     config.load()
     state = pytest.importorskip("uvicorn.server").ServerState()

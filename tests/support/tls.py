@@ -1,4 +1,4 @@
-"""A certificate for localhost that a client of the tests trusts."""
+"""A certificate for localhost, and a client's context that trusts it."""
 
 import ssl
 from pathlib import Path
@@ -8,13 +8,13 @@ __all__ = ["Tls", "make"]
 
 
 class Tls(NamedTuple):
-    """Both ends' contexts, and the server's files.
+    """The contexts of both ends, and the files of the server.
 
     Attributes:
-        server: Has the certificate.
-        client: Trusts it.
-        certfile: PEM.
-        keyfile: PEM, without a password.
+        server: A context with the certificate.
+        client: A context that trusts its authority.
+        certfile: The certificate, as PEM.
+        keyfile: The key, as PEM without a password.
         cafile: The certificate of the authority, as PEM.
     """
 

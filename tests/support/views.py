@@ -1,4 +1,4 @@
-"""Views that several modules of tests serve."""
+"""Views for several test modules."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ __all__ = ["Gates", "Listed", "Noting", "OpcodeRecorder", "Recorder"]
 
 
 class Noting(WebSocketView):
-    """Notes that it has opened, for those below."""
+    """Notes `on_open`; the base of the other recorders."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -21,7 +21,7 @@ class Noting(WebSocketView):
 
 
 class Recorder(Noting):
-    """Notes what happens to it."""
+    """Notes its events, and echoes messages."""
 
     CLOSE_TIMEOUT = 30
 
@@ -34,7 +34,7 @@ class Recorder(Noting):
 
 
 class OpcodeRecorder(Noting):
-    """Notes what happens to it, and the opcode of each message; answers every one."""
+    """Notes its events, with the opcode of each message, and echoes messages."""
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         self.events.append((opcode.name, message))
@@ -45,7 +45,7 @@ class OpcodeRecorder(Noting):
 
 
 class Listed(WebSocketView):
-    """Echoes; each class derived from it has a list of its views."""
+    """Echoes; each subclass has a list of its views."""
 
     views: ClassVar[list[Any]] = []
 
@@ -61,7 +61,7 @@ class Listed(WebSocketView):
 
 
 class Gates(WebSocketView):
-    """Handles a message `name` until `name` is opened; notes who starts and who ends."""
+    """The handler of a message `name` waits until the gate `name` is opened. Starts and ends are noted."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -78,7 +78,7 @@ class Gates(WebSocketView):
         self.noted.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Until a note makes it true."""
+        """Waits until an event makes the condition true."""
         while not condition():
             self.noted.clear()
             await self.noted.wait()

@@ -1,4 +1,4 @@
-"""Limits of time that hold on a busy machine, too; and tasks that have come to their first wait."""
+"""Time limits for busy machines, and tasks that have run to their first wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -14,7 +14,7 @@ _TICK = 0.05
 async def within(seconds: float) -> AsyncIterator[None]:
     """Cancels the block after some seconds, and raises a TimeoutError.
 
-    The seconds are counted in short sleeps of the loop. A process that gets no processor for a while loses one of them.
+    The seconds are counted in short sleeps of the loop, so a suspended process loses the time of one sleep at most.
     """
 
     async def count() -> None:
