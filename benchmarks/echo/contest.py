@@ -3,12 +3,11 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import cores, launch, processes, programs
@@ -19,16 +18,11 @@ from .registry import Server
 from .servers.options import HOST
 from .workloads import Workload
 
-__all__ = ["measure"]
+__all__ = ["FLOOR", "Process", "line", "measure", "others_seconds", "running"]
 
-RATE = 1000
-"""Messages a second that a client receives under the mode "receive"."""
+FLOOR = Server("floor", "C floor", "", tls=False)
 
-_FLOOR = Server("floor", "C floor", "", tls=False)
-_REQUEST = (
-    "GET /broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+Process = subprocess.Popen[str]
 
 
 def measure(
@@ -56,35 +50,36 @@ def measure(
         LoadError: The client has failed.
         ServerError: The floor did not start.
     """
-    with contextlib.ExitStack() as stack:
-        floor = stack.enter_context(launch.running(_FLOOR, cores_.server))
-        if workload.mode == "receive":
-            stack.enter_context(_sending(floor.port, workload.size))
-        process = stack.enter_context(_running(client, workload, floor.port, cores_.client, seconds, warmup))
-        _line(process)  # the measurement begins
-        began, floor_before, all_before = time.monotonic(), processes.cpu_seconds(floor.session), _seconds(cores_)
-        report = _line(process)
-        elapsed, floor_cpu = time.monotonic() - began, processes.cpu_seconds(floor.session) - floor_before
-        others = _seconds(cores_) - all_before - floor_cpu - report["cpu"]
+    with (
+        launch.running(FLOOR, cores_.server) as floor,
+        running(client, workload, floor.port, cores_.client, seconds, warmup) as process,
+    ):
+        line(process)  # the measurement begins
+        began, before = time.monotonic(), others_seconds(cores_, [floor])
+        report = line(process)
+        elapsed, others = time.monotonic() - began, others_seconds(cores_, [floor]) - before - report["cpu"]
     count = report["count"]
     if not count:
         raise LoadError("nothing came in time to be measured")
     return {
-        "value": count / (report["cpu"] if workload.mode == "receive" else report["seconds"]),
+        "value": count / report["seconds"],
         "server_us": round(report["cpu"] / count * 1e6, 2),
         "server_cpu": round(report["cpu"] / report["seconds"], 3),
         "others_cpu": round(max(others, 0) / elapsed, 3),
     }
 
 
-def _seconds(pair: Cores) -> float:
-    return sum(processes.core_seconds(core) for core in {pair.server, pair.client})
+def others_seconds(cores_: Cores, floors: Sequence[launch.Running]) -> float:
+    """Processor time that everything but the floors has used on the cores, clients included."""
+    used = sum(processes.core_seconds(core) for core in {cores_.server, cores_.client})
+    return used - sum(processes.cpu_seconds(floor.session) for floor in floors)
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     client: Server, workload: Workload, port: int, core: int, seconds: float, warmup: float
-) -> Iterator["subprocess.Popen[str]"]:
+) -> Iterator[Process]:
+    """Runs a client of the floor at a port while the block runs. See `measure` for the other arguments."""
     words = [str(programs.build("floor_client"))]
     if client.module:
         words = [sys.executable, "-m", "benchmarks.echo.clients", client.module]
@@ -113,38 +108,17 @@ def _running(
         deadline.cancel()
 
 
-def _line(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def line(process: Process) -> dict[str, Any]:
+    """Returns the next line of a client: the first at the begin of its measurement, the second with its figures.
+
+    Raises:
+        LoadError: The client has ended; the message has its last words.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
-    line = process.stdout.readline()
-    if not line:
+    words = process.stdout.readline()
+    if not words:
         last = process.stderr.read().strip().splitlines()[-1:]
         raise LoadError(f"it ended with status {process.wait()}: {''.join(last)}")
-    report: dict[str, Any] = json.loads(line)
+    report: dict[str, Any] = json.loads(words)
     return report
-
-
-@contextlib.contextmanager
-def _sending(port: int, size: int) -> Iterator[None]:
-    """Sends RATE messages a second to all who are connected."""
-    stop = threading.Event()
-    frame = bytes([0x82, 0x80 | size] if size < 126 else [0x82, 0xFE, *size.to_bytes(2)]) + bytes(4) + bytes(size)
-    with socket.create_connection((HOST, port)) as connection:
-        connection.sendall(_REQUEST.encode())
-        connection.recv(4096)
-        thread = threading.Thread(target=_send, args=(connection, frame, stop))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def _send(connection: socket.socket, frame: bytes, stop: threading.Event) -> None:
-    due = time.monotonic()
-    while not stop.is_set():
-        due += 1 / RATE
-        time.sleep(max(due - time.monotonic(), 0))
-        connection.sendall(frame)
-        connection.recv(65536)  # its own copy

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import launch, machine
+from . import launch, machine, receiving
 from .client import LoadError
 from .cores import Cores
 from .launch import ServerError
@@ -42,6 +42,25 @@ class Settings:
     rest: float = 0.2
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One measurement: one workload in one round.
+
+    Attributes:
+        workload: The workload.
+        number: The round, from 1 on.
+        servers: Servers or clients: one, or several that are measured together.
+    """
+
+    workload: Workload
+    number: int
+    servers: Sequence[Server]
+
+    def seconds(self, settings: Settings) -> float:
+        """An estimate of its length."""
+        return len(self.servers) * settings.seconds + settings.warmup + settings.rest + STARTING
+
+
 def run(
     servers: Sequence[Server],
     workloads: Sequence[Workload],
@@ -53,7 +72,7 @@ def run(
     """Measures; what has been measured when it is interrupted is not lost.
 
     The rounds of a workload go through the servers in turn, A B C A B C, so that a machine that gets slower or
-    faster meanwhile does so for all of them.
+    faster meanwhile does so for all of them. Clients that receive a few messages take turns within a round.
 
     Args:
         say: Called with lines on how it goes.
@@ -82,17 +101,17 @@ def run(
                 if not described["missing"]:
                     present.append(server)
             turns = [
-                (workload, number, server)
+                Turn(workload, number, group)
                 for workload in workloads
                 for number in range(1, settings.rounds + 1)
-                for server in present
-                if _can_take_part(server, workload, bool(tls))
+                for group in _groups(workload, [one for one in present if _can_take_part(one, workload, bool(tls))])
             ]
-            for index, (workload, number, server) in enumerate(turns):
-                sample = _sample(server, workload, cores, settings, tls, measure)
-                turn = {"workload": workload.name, "server": server.name, "round": number}
-                results["samples"].append(turn | sample)
-                say(_progress(index, turns, sample, settings))
+            for index, turn in enumerate(turns):
+                samples = _samples(turn, cores, settings, tls, measure)
+                for server, sample in zip(turn.servers, samples, strict=True):
+                    row = {"workload": turn.workload.name, "server": server.name, "round": turn.number}
+                    results["samples"].append(row | sample)
+                    say(_progress(index, turns, server, sample, settings))
                 time.sleep(settings.rest)
         except KeyboardInterrupt:
             results["interrupted"] = True
@@ -103,6 +122,13 @@ def _can_take_part(server: Server, workload: Workload, tls: bool) -> bool:
     if workload.tls and not (tls and server.tls):
         return False
     return server.deflate if workload.deflate else server.plain
+
+
+def _groups(workload: Workload, servers: Sequence[Server]) -> list[Sequence[Server]]:
+    """Returns the groups of servers or clients that a workload measures together."""
+    if workload.mode == "receive":
+        return [servers] if servers else []
+    return [[server] for server in servers]
 
 
 def _described_server(server: Server) -> dict[str, Any]:
@@ -142,35 +168,35 @@ def _reason_to_miss(server: Server, cores: Cores, say: Say, measure: Callable[..
     return reason
 
 
-def _sample(
-    server: Server,
-    workload: Workload,
+def _samples(
+    turn: Turn,
     cores: Cores,
     settings: Settings,
     tls: tuple[str, str] | None,
     measure: Callable[..., Sample],
-) -> Sample:
+) -> list[Sample]:
+    workload, servers = turn.workload, turn.servers
     if workload.one_core:
         cores = Cores(cores.server, cores.server)
+    how = {"seconds": settings.seconds, "warmup": settings.warmup}
     try:
-        return measure(server, workload, cores, seconds=settings.seconds, warmup=settings.warmup, tls=tls)
+        if workload.mode == "receive":
+            found = receiving.measure(servers, workload, cores, **how)
+            return [{"error": _explained(one)} if isinstance(one, LoadError) else one for one in found]
+        return [measure(servers[0], workload, cores, **how, tls=tls)]
     except (LoadError, ServerError) as error:
-        return {"error": _explained(error)}
+        return [{"error": _explained(error)} for _ in servers]
 
 
 def _explained(error: Exception) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
-def _progress(
-    index: int,
-    turns: Sequence[tuple[Workload, int, Server]],
-    sample: Sample,
-    settings: Settings,
-) -> str:
-    workload, number, server = turns[index]
-    left = (len(turns) - index - 1) * (settings.seconds + settings.warmup + settings.rest + STARTING)
-    figure = f"failed: {sample['error']}" if "error" in sample else f"{sample['value']:,.1f} {workload.unit}"
+def _progress(index: int, turns: Sequence[Turn], server: Server, sample: Sample, settings: Settings) -> str:
+    turn = turns[index]
+    left = sum(later.seconds(settings) for later in turns[index + 1 :])
+    figure = f"failed: {sample['error']}" if "error" in sample else f"{sample['value']:,.1f} {turn.workload.unit}"
     return (
-        f"[{index + 1}/{len(turns)}, {left / 60:.0f} min left] {workload.name}, round {number}, {server.name}: {figure}"
+        f"[{index + 1}/{len(turns)}, {left / 60:.0f} min left] {turn.workload.name}, round {turn.number}, "
+        f"{server.name}: {figure}"
     )

@@ -13,7 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.echo import cli, client, contest, cores, launch, programs, published, report, results, run, summary
+from benchmarks.echo import (
+    cli,
+    client,
+    contest,
+    cores,
+    launch,
+    programs,
+    published,
+    receiving,
+    report,
+    results,
+    run,
+    summary,
+)
 from benchmarks.echo.measure import measure
 from benchmarks.echo.registry import CLIENTS, Server, named
 from benchmarks.echo.workloads import Workload
@@ -191,6 +204,14 @@ def test_a_missing_or_broken_server_does_not_stop_the_run(pair):
     assert [(sample["server"], sample["round"]) for sample in found["samples"]] == [("floor", 1), ("floor", 2)]
     assert len(said) == 4
     assert "Not measured: Absent" in report.markdown(found, ["absent", "floor"])
+
+
+def test_a_broken_client_does_not_stop_those_measured_with_it(pair):
+    broken = Server("broken", "Broken", "no_such_module")
+    workload = Workload("receive", "receive", size=200)
+    found = receiving.measure([broken, *named("floor", CLIENTS)], workload, pair, **SHORT)
+    assert "No module named" in str(found[0])
+    assert found[1]["value"] > 0
 
 
 def test_a_server_leaves_no_process_behind(pair):

@@ -11,6 +11,7 @@ from .load import MAX_SIZE, Load
 __all__ = ["connect", "echo", "receive"]
 
 open_ = connect
+BINARY = OpCode.BINARY
 
 
 class Hooks(WebSocketClient):
@@ -24,14 +25,14 @@ class Hooks(WebSocketClient):
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         load = self.load
-        if message != load.payload and self.echoes:
+        if self.echoes and message != load.payload:
             load.wrong()
         load.count += 1
         if not load.running:
             if not self.done.done():
                 self.done.set_result(None)
         elif self.echoes:
-            await self.send(load.payload, OpCode.BINARY)
+            await self.send(load.payload, BINARY)
 
 
 def options(load: Load) -> dict[str, Any]:
@@ -42,17 +43,17 @@ async def echo(load: Load) -> None:
     if load.variant == "hooks":
         async with Hooks(load, echoes=True) as client:
             for _ in range(load.depth):
-                await client.send(load.payload, OpCode.BINARY)
+                await client.send(load.payload, BINARY)
             await client.done
         return
     async with open_(load.url, **options(load)) as ws:
         for _ in range(load.depth):
-            await ws.send(load.payload, OpCode.BINARY)
+            await ws.send(load.payload, BINARY)
         while load.running:
             if await ws.recv() != load.payload:
                 load.wrong()
             load.count += 1
-            await ws.send(load.payload, OpCode.BINARY)
+            await ws.send(load.payload, BINARY)
 
 
 async def receive(load: Load) -> None:

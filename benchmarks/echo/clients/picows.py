@@ -8,6 +8,8 @@ from .load import MAX_SIZE, Load
 
 __all__ = ["connect", "echo", "receive"]
 
+BINARY = WSMsgType.BINARY
+
 
 class Listener(WSListener):
     """Echoes, or only counts."""
@@ -19,25 +21,25 @@ class Listener(WSListener):
         self.done = asyncio.get_running_loop().create_future()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type != WSMsgType.BINARY:
+        if frame.msg_type != BINARY:
             return
         load = self.load
         message = frame.get_payload_as_bytes()
-        if message != load.payload and self.echoes:
+        if self.echoes and message != load.payload:
             load.wrong()
         load.count += 1
         if not load.running:
             if not self.done.done():
                 self.done.set_result(None)
         elif self.echoes:
-            transport.send(WSMsgType.BINARY, load.payload)
+            transport.send(BINARY, load.payload)
 
 
 async def _run(load: Load, echoes: bool) -> None:
     transport, listener = await ws_connect(lambda: Listener(load, echoes), load.url, max_frame_size=MAX_SIZE)
     if echoes:
         for _ in range(load.depth):
-            transport.send(WSMsgType.BINARY, load.payload)
+            transport.send(BINARY, load.payload)
     await listener.done
     transport.send_close()
     transport.disconnect()
