@@ -1,13 +1,16 @@
 """Publishing to a Redis server: its errors, its queue, and what has been published for certain."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from redis import Redis
+from redis.exceptions import MovedError, ResponseError
 
 from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher
 from duck.contrib.websockets.groups.redis_publisher import Publisher
-from duck.contrib.websockets.groups.redis_server import Server
+from duck.contrib.websockets.groups.redis_server import Server, has_moved
 
 KIB = 2**10
 
@@ -81,6 +84,32 @@ def test_publish_sync_where_no_server_is(url):
     with pytest.raises(BrokerError, match=r"^a message was not sent to Redis at \S+: [^<]*$") as caught:
         rooms.publish_sync("lobby", "to nobody")
     assert caught.value.not_published
+
+
+def test_an_answer_of_a_moved_slot_is_known_by_its_code():
+    """redis-py 5.2 makes no MovedError of it."""
+    assert has_moved(ResponseError("MOVED 4326 127.0.0.1:7000"))
+    assert has_moved(MovedError("4326 127.0.0.1:7000"))
+    assert not has_moved(ResponseError("unknown command 'MOVED'"))
+
+
+def test_publish_sync_waits_for_a_server_that_is_away(own_redis):
+    rooms = Groups(own_redis.url, timeout=20, history=5)
+    with ThreadPoolExecutor() as pool:
+        publishing = pool.submit(rooms.publish_sync, "lobby", "x")
+        own_redis.start()
+        assert publishing.result()
+    rooms._broker.close_sync()
+
+
+def test_the_options_of_a_url_do_not_change_what_publish_sync_needs(own_redis):
+    own_redis.start()
+    rooms = Groups(f"{own_redis.url}?decode_responses=yes&socket_timeout=60", timeout=0.2, history=5)
+    assert rooms.publish_sync("lobby", "x")
+    own_redis.freeze()
+    with pytest.raises(BrokerError):
+        rooms.publish_sync("lobby", "x")
+    rooms._broker.close_sync()
 
 
 def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
@@ -168,7 +197,7 @@ def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monke
 def test_a_message_waits_for_a_server_that_loads_its_data(run):
     """A server of the test, because a real one has loaded a small set of data before it answers, or not."""
     loading = b"-LOADING Redis is loading the dataset in memory\r\n"
-    pongs = [loading, b"+PONG\r\n"]
+    pongs = []
 
     async def serve(reader, writer):
         while (line := await reader.readline()).startswith(b"*"):
@@ -183,8 +212,10 @@ def test_a_message_waits_for_a_server_that_loads_its_data(run):
     async def scenario():
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             rooms = Groups(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            await rooms.publish("lobby", "x")
-            assert pongs == []
+            for publish in (rooms.publish, partial(asyncio.to_thread, rooms.publish_sync)):
+                pongs[:] = loading, b"+PONG\r\n"
+                await publish("lobby", "x")
+                assert pongs == []
             await rooms.close()
 
     run(scenario())

@@ -151,7 +151,7 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
     """A handler waits for at most the timeout."""
     monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(redis_publisher, "_SURE", 60)  # else a slow machine checks the connection first
+    monkeypatch.setattr(redis_publisher, "SURE", 60)  # else a slow machine checks the connection first
 
     async def scenario():
         own_redis.start()

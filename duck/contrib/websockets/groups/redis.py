@@ -8,9 +8,7 @@ of a cluster, and pub/sub is sharded: a message goes only to the node that has t
 """
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -23,8 +21,9 @@ from .redis_history import PUBLISH, RedisHistory, publish_arguments
 from .redis_presence import MARK, RedisPresence
 from .redis_publisher import Publisher
 from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
-from .redis_server import Server, answers, errors, execute_last, not_sent, refused, uncertain
+from .redis_server import Server, execute_last
 from .redis_subscriber import Subscriber
+from .redis_sync import SyncPublisher, sync_options
 
 __all__ = ["RedisBroker"]
 
@@ -93,8 +92,7 @@ class RedisBroker:
         self.publish_command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         self.history = history
         self.presence = presence
-        self._lock = threading.Lock()
-        self._client: Any = None
+        self._sync = SyncPublisher(self._new_sync_client, self.label, timeout, is_cluster=self.is_cluster)
 
     def channel(self, group: str) -> bytes:
         """Returns the channel of a group. On a cluster it has no braces, which would decide on its slot."""
@@ -115,67 +113,29 @@ class RedisBroker:
 
     def publish_sync(self, group: str, message: Message) -> None:
         """See `Broker`."""
-        from redis.exceptions import ReadOnlyError, RedisClusterException
-
-        away: tuple[type[Exception], ...] = (*errors(), RedisClusterException)  # that is no RedisError
-        with ExitStack() as stack:
-            try:
-                client = self._sync_client()
-                if not self.is_cluster:
-                    client = stack.enter_context(client.client())  # connects, so that a later error is that of sending
-            except answers() as error:
-                raise refused(self.label, error) from error
-            except away as error:
-                reason = str(error).partition(" : <")[0]  # redis-py lists the Sentinels with all their options
-                raise not_sent(self.label, reason) from error
-            try:
-                self._publish_by(client, group, message)
-            except answers() as error:
-                if isinstance(error, ReadOnlyError):  # the name of the server may lead to another master by now
-                    self.close_sync()
-                raise refused(self.label, error) from error
-            except away as error:
-                raise uncertain(self.label, error) from error
-
-    def _publish_by(self, client: Any, group: str, message: Message) -> None:
-        if self.history is not None:
-            arguments = publish_arguments(self.history, self.publish_command, self.channel(group), message, new_epoch())
-            message.id = MessageId.parse(client.eval(PUBLISH, *arguments).decode())
+        channel = self.channel(group)
+        if self.history is None:
+            self._sync.execute(channel, self.publish_command, channel, message.to_bytes())
             return
-        publish = client.spublish if self.is_cluster else client.publish
-        publish(self.channel(group), message.to_bytes())
+        arguments = publish_arguments(self.history, self.publish_command, channel, message, new_epoch())
+        message.id = MessageId.parse(self._sync.execute(channel, "EVAL", PUBLISH, *arguments).decode())
 
-    def _sync_client(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = self._new_sync_client()
-            return self._client
+    def _new_sync_client(self, options: dict[str, Any]) -> Any:
+        from redis import ConnectionPool, Redis, RedisCluster
 
-    def _new_sync_client(self) -> Any:
-        from redis import Redis, RedisCluster
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        options: dict[str, Any] = {
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "health_check_interval": 1,
-        }
+        options = sync_options(self._url, options)
+        if not self.is_cluster and self._sentinel is None:
+            return Redis.from_pool(ConnectionPool(**options))
+        if options.pop("connection_class", None) is not None:  # of a URL with TLS
+            options["ssl"] = True
         if self._sentinel is not None:
             return self._sentinel.sync_client(options)
-        client: Any = RedisCluster if self.is_cluster else Redis
-        return client.from_url(self._url, **options)
+        options.pop("db", None)
+        return RedisCluster(**options)
 
     def close_sync(self) -> None:
         """See `Broker`."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-            if self._sentinel is not None:  # redis-py leaves the connections to the Sentinels open
-                for sentinel in client.connection_pool.sentinel_manager.sentinels:
-                    sentinel.close()
+        self._sync.close()
 
 
 def _check_url(url: str) -> str:

@@ -6,15 +6,24 @@ from contextlib import suppress
 from typing import Any
 
 from ..exceptions import BrokerError
-from .redis_server import Backoff, Server, answers, connected, errors, execute_last, not_sent, refused, uncertain
+from .redis_server import (
+    SURE,
+    Backoff,
+    Server,
+    answers,
+    connected,
+    errors,
+    execute_last,
+    has_moved,
+    not_sent,
+    refused,
+    uncertain,
+)
 
 __all__ = ["Moved", "Publisher"]
 
-_SURE = 1.0  # seconds for which an idle connection is assumed to be alive
 _COST = 128  # bytes that a message counts in addition to its payload
 _BATCH = 1048576  # bytes of the largest pipeline
-
-_MOVED = ("MovedError", "AskError", "TryAgainError", "ClusterDownError", "MasterDownError")  # by names in redis-py
 
 
 class Moved(BrokerError):
@@ -148,7 +157,7 @@ class Publisher:
         """Waits for a message, then checks that the idle connection is still alive."""
         self._wake.clear()
         try:
-            async with asyncio.timeout(_SURE):
+            async with asyncio.timeout(SURE):
                 await self._wake.wait()
             is_sure = not connection._reader.at_eof()
         except TimeoutError:
@@ -191,7 +200,7 @@ class Publisher:
             try:
                 answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             except answers() as error:
-                if type(error).__name__ in _MOVED:
+                if has_moved(error):
                     _settle_with(future, Moved(f"{self._server.label}: {error}", not_published=True))
                     continue
                 # A connection without a password is refused each of its commands.

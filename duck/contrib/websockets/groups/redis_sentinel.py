@@ -65,17 +65,22 @@ class SentinelUrl(NamedTuple):
         return cls(label, master, sentinels, given, server)
 
     def sync_client(self, options: dict[str, Any]) -> Any:
-        """Returns redis-py's client for threads; connections to the Sentinels share those of sockets and TLS."""
-        from redis import connection, sentinel
+        """Returns redis-py's client for threads.
 
-        untyped: Any = connection
-        own = untyped.parse_url(self.server) | options
-        if own.pop("connection_class", None) is not None:
-            own["ssl"] = True
-        for name in ("host", "port"):
-            own.pop(name, None)
+        Args:
+            options: Those of connections to the master; connections to the Sentinels share those of sockets and TLS.
+        """
+        from redis import sentinel
+
+        def on_connect(connection: Any) -> None:
+            connection.on_connect()
+            connection.send_command("ROLE", check_health=False)
+            _check_role(connection, connection.read_response())
+
+        own = {name: value for name, value in options.items() if name not in ("host", "port")}
+        own["redis_connect_func"] = on_connect
         to_sentinels = {name: value for name, value in own.items() if name.startswith(("socket_", "ssl", "retry"))}
-        untyped = sentinel
+        untyped: Any = sentinel
         sentinels = untyped.Sentinel(self.sentinels, sentinel_kwargs=to_sentinels | self.credentials)
         return sentinels.master_for(self.master, **own)
 
@@ -124,6 +129,12 @@ class SentinelServer(Server):
         """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it, too."""
         await super().check(connection)
         await connection.send_command("ROLE", check_health=False)
-        role, *_ = await connection.read_response(disable_decoding=True)
-        if role != b"master":
-            raise ConnectionError(f"{connection.host}:{connection.port} is no longer a master")
+        _check_role(connection, await connection.read_response(disable_decoding=True))
+
+
+def _check_role(connection: Any, answer: list[Any]) -> None:
+    """Checks the answer to ROLE."""
+    from redis.exceptions import ConnectionError  # redis-py closes its connections after errors of its own only
+
+    if answer[0] != b"master":
+        raise ConnectionError(f"{connection.host}:{connection.port} is no longer a master")

@@ -9,10 +9,27 @@ from typing import Any
 from ..exceptions import BrokerError
 from ..protocol.transports import abort_transport
 
-__all__ = ["Backoff", "Server", "answers", "connected", "errors", "execute_last", "not_sent", "refused", "uncertain"]
+__all__ = [
+    "SURE",
+    "Backoff",
+    "Server",
+    "answers",
+    "connected",
+    "errors",
+    "execute_last",
+    "has_moved",
+    "is_passing",
+    "not_sent",
+    "refused",
+    "uncertain",
+]
+
+SURE = 1  # seconds for which an idle connection is assumed to be alive
 
 _LEAST_DELAY, _MOST_DELAY = 0.05, 1.5  # seconds between two attempts to connect
 _LAST = 1.0  # seconds for the last commands of a loop, and for the end of a connection
+_MOVED = ("MovedError", "AskError", "TryAgainError", "ClusterDownError", "MasterDownError")  # by names in redis-py
+_MOVED_CODES = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")  # of which redis-py 5.2 makes a ResponseError
 
 
 class Server:
@@ -71,6 +88,18 @@ def answers() -> tuple[type[Exception], ...]:
     from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
 
     return ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError
+
+
+def has_moved(answer: Exception) -> bool:
+    """Whether an answer says that another node of the cluster serves the channel now, or will soon."""
+    return type(answer).__name__ in _MOVED or str(answer).partition(" ")[0] in _MOVED_CODES
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether another attempt may succeed soon, after an error by which a command has not been executed."""
+    from redis.exceptions import BusyLoadingError
+
+    return not isinstance(error, answers()) or isinstance(error, BusyLoadingError) or has_moved(error)
 
 
 def refused(label: str, answer: Exception) -> BrokerError:
