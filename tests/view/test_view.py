@@ -3,11 +3,15 @@
 import asyncio
 import contextvars
 import gc
+import types
 import weakref
+from abc import ABC
 
 import pytest
 
 from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
+from duck.contrib.websockets.client import WebSocketClient
+from duck.contrib.websockets.testing import connect as in_memory
 from duck.http.request import HttpRequest
 
 from ..support.views import OpcodeRecorder as Recorder
@@ -79,6 +83,14 @@ def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
         def __await__(self):
             yield from asyncio.sleep(0).__await__()
 
+    class Plain:
+        def __await__(self):
+            return iter([None, None])  # without `send` and `throw`
+
+    @types.coroutine
+    def generator():
+        yield
+
     class View(WebSocketView):
         def on_receive(self, message, opcode):
             awaitables = {
@@ -87,13 +99,33 @@ def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
                 b"task": lambda: asyncio.create_task(asyncio.sleep(0)),
                 b"gathered": lambda: asyncio.gather(self.send("one"), asyncio.sleep(0)),
                 b"custom": Custom,
+                b"plain": Plain,
+                b"generator": generator,
             }
             return awaitables[message]()
 
     async def scenario():
         async with connect(View) as session:
-            session.peer.send("custom", "gathered", "coroutine", "task", "send", "custom", "send")
+            session.peer.send("plain", "generator", "custom", "gathered", "coroutine", "task", "send", "custom", "send")
             assert {await session.peer.message() for _ in range(3)} == {"one", "sent"}
+
+    run(scenario())
+
+
+def test_a_view_and_a_client_may_have_a_metaclass(run):
+    class View(WebSocketView, ABC):
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+
+    class Client(WebSocketClient, ABC):
+        pass
+
+    async def scenario():
+        async with in_memory(View) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        with pytest.raises(ConnectionError):
+            await Client("ws://127.0.0.1:1").open()
 
     run(scenario())
 

@@ -41,6 +41,8 @@ def watching(frozenset names):
     return PyDescr_NewMethod(&PyBaseObject_Type, &watched_method), object.__delattr__
 
 
-def type_version(type cls):
+def type_version(cls):
     """See `type_version` in watching.py. The number is the tag of the class in the interpreter's attribute cache."""
+    if not isinstance(cls, type):  # a parameter of that type would refuse the classes of a metaclass, such as ABCMeta
+        raise TypeError(f"{cls!r} is not a class")
     return (<PyTypeObject *>cls).tp_version_tag

@@ -131,20 +131,17 @@ def name_of(hook: object) -> str:
 
 def checked(awaitable: Awaitable[object]) -> Awaitable[object]:
     """Returns the result of a hook; raises TypeError if it cannot be awaited."""
-    if not hasattr(type(awaitable), "__await__"):
-        raise _no_coroutine(awaitable)
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(f"a hook must be a coroutine function (async def); one returned {awaitable!r}")
     return awaitable
 
 
-def _no_coroutine(result: object) -> TypeError:
-    return TypeError(f"a hook must be a coroutine function (async def); one returned {result!r}")
-
-
 def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
-    """Returns the iterator that `await` would drive."""
+    """Returns an iterator with `send` and `throw` that awaits the result of a hook."""
     if isinstance(awaitable, Coroutine):
         return awaitable  # type: ignore[return-value]
-    try:
-        return type(awaitable).__await__(awaitable)
-    except AttributeError:
-        raise _no_coroutine(awaitable) from None
+    return _awaiting(checked(awaitable))  # type: ignore[return-value]
+
+
+async def _awaiting(awaitable: Awaitable[object]) -> None:
+    await awaitable
