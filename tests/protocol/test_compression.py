@@ -1,6 +1,7 @@
 """Compression on a connection (RFC 7692), and extensions of users."""
 
 import asyncio
+from array import array
 
 import pytest
 
@@ -327,6 +328,37 @@ def test_an_extension_must_decode_to_a_message_within_the_limit(run, connect, ch
         async with connect(View, headers=ODD) as session:
             session.peer.send(b"x")
             assert (await session.peer.closing())[0] == code
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["handed on", "pulled"])
+def test_a_handler_gets_bytes_whatever_an_extension_assigns(run, connect, pulls):
+    kinds = iter([bytearray, memoryview, lambda payload: array("I", payload)])
+
+    class Loose(Odd):
+        def encode(self, frame):
+            return frame
+
+        def decode(self, frame, max_size=None):
+            frame.payload = next(kinds)(frame.payload)
+            return frame
+
+    class View(OddView):
+        MAX_FRAME_SIZE = 8
+        EXTENSIONS = {"x-odd": lambda parameters: Loose("x-odd")}  # noqa: RUF012
+
+        async def on_receive(self, message, opcode):
+            await self.send(type(message).__name__)
+
+    class Pulling(View):
+        async def read_frame(self):
+            return await super().read_frame()
+
+    async def scenario():
+        async with connect(Pulling if pulls else View, headers=ODD) as session:
+            session.peer.send(b"x", b"y", b"12345678")
+            assert [await session.peer.message() for _ in range(3)] == ["bytes"] * 3
 
     run(scenario())
 

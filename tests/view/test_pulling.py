@@ -58,6 +58,31 @@ def test_read_frame_may_change_the_message(run, connect):
     run(scenario())
 
 
+@pytest.mark.parametrize(("change", "answer"), [({"payload": bytearray(b"yes")}, b"yes"), ({"opcode": 0}, None)])
+def test_a_frame_that_read_frame_has_changed_is_a_message_of_bytes_or_an_error(run, connect, log, change, answer):
+    class View(Recorder):
+        async def read_frame(self):
+            frame = await super().read_frame()
+            for name, value in change.items():
+                setattr(frame, name, value)
+            return frame
+
+        async def on_receive(self, message, opcode):
+            assert type(message) is bytes
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            if answer is None:
+                assert (await session.peer.closing())[0] == 1011
+            else:
+                assert await session.peer.message() == answer.decode()
+
+    run(scenario())
+    assert [type(entry.error) for entry in log()] == ([] if answer else [TypeError])
+
+
 @pytest.mark.parametrize("passes", [0, 1, 5])
 def test_messages_right_before_the_end_are_handled_before_on_close(run, connect, passes):
     """This holds for a slow reader, too."""

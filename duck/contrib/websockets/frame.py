@@ -74,7 +74,8 @@ class Frame:
 
     def __repr__(self) -> str:
         bits = "".join(f" {name}" for name in ("fin", "rsv1", "rsv2", "rsv3") if getattr(self, name))
-        return f"<Frame {self.opcode.name}{bits} {len(self.payload)} bytes>"
+        opcode = getattr(self.opcode, "name", self.opcode)  # a number may have been assigned
+        return f"<Frame {opcode}{bits} {len(self.payload)} bytes>"
 
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with some attributes changed."""
@@ -146,3 +147,17 @@ class Frame:
             frame = extension.encode(frame)
         first = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
         return codec.serialize(first, frame.payload, codec.new_mask() if mask else None)
+
+
+def message_of(frame: Frame) -> tuple[int, bytes]:
+    """Returns opcode and payload of a message that an extension or an overridden `read_frame` has returned.
+
+    Either may have assigned any bytes-like payload, and handlers get bytes.
+
+    Raises:
+        TypeError: The frame is not a TEXT or BINARY frame, or its payload is not bytes-like.
+    """
+    if frame.opcode not in (OpCode.TEXT, OpCode.BINARY):
+        raise TypeError(f"a received message has become {frame!r}: return a TEXT or BINARY frame")
+    payload = frame.payload
+    return int(frame.opcode), payload if type(payload) is bytes else memoryview(payload).tobytes()

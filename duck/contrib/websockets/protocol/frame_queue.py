@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from ..frame import Frame
+from ..frame import Frame, message_of
 from .endpoint import Consumer
 from .inbox import Inbox
 from .inbox import Owner as InboxOwner
@@ -64,8 +64,9 @@ class FrameQueue:
 
     def hand_on(self, frame: Frame) -> None:
         """Passes a message to `on_receive`, in a later callback because no task may be running during a delivery."""
-        self._handed += len(frame.payload)
-        self._owner.loop.call_soon(self._deliver, (int(frame.opcode), frame.payload))
+        message = message_of(frame)
+        self._handed += len(message[1])
+        self._owner.loop.call_soon(self._deliver, message)
 
     def _deliver(self, message: tuple[int, bytes]) -> None:
         self._handed -= len(message[1])

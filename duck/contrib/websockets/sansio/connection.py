@@ -23,7 +23,7 @@ from ..exceptions import (
     codec_error,
 )
 from ..extensions import Extension, Inflating, PerMessageDeflate
-from ..frame import Frame
+from ..frame import Frame, message_of
 from ..opcodes import CloseCode, OpCode
 from .payloads import check_close, check_text, close_payload, parse_close
 from .states import Incoming, Outgoing
@@ -260,9 +260,7 @@ class Connection:
             frame = Frame(kind, payload=payload, rsv1=bool(opcode & RSV1))
             for extension in reversed(self.extensions):
                 frame = extension.decode(frame, self._max_size)
-            kind, payload = frame.opcode, frame.payload
-            if kind not in (OpCode.TEXT, OpCode.BINARY):
-                raise TypeError(f"an extension has decoded a message to {frame!r}: return a TEXT or BINARY frame")
+            kind, payload = message_of(frame)
             if self._max_size is not None and len(payload) > self._max_size:
                 raise PayloadTooBig("message too big")
         if kind == OpCode.TEXT and codec.utf8_state(payload):
