@@ -252,6 +252,11 @@ class Talker(Echo):
         if message == b"ping":
             await self.send_ping(b"ping")
             await self.send("done")
+        elif message == b"round trip":
+            try:
+                await self.ping()
+            except RuntimeError as error:
+                await self.send(str(error))
         else:
             await self.send(fragments())
 
@@ -303,6 +308,8 @@ def test_missing_features_of_asgi_are_logged_once(run, serving_asgi, dial, caplo
             for _ in range(3):
                 peer.send("ping", "fragments")
                 assert [await peer.message(), await peer.message()] == ["done", "fragments"]
+            peer.send("round trip")
+            assert await peer.message() == "messages of ASGI have no pings: the server sends its own"
             peer.close()
             await peer.closing()
 

@@ -30,6 +30,7 @@ class Plain(WebSocketView):
         assert_type(self.request, HttpRequest)
         assert_type(self.subprotocol, str | None)
         assert_type(self.latency, float | None)
+        assert_type(await self.ping(), float)
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         await self.send(message, opcode)

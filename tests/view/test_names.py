@@ -115,6 +115,7 @@ SENDING = [
     "send_pong",
     "send_close",
     "send_frame",
+    "ping",
 ]
 PROPERTIES = ["server", "sock", "latency", "close_code", "close_reason"]
 
@@ -128,6 +129,7 @@ SIGNATURES = {
     "send_json": ["self", "data"],
     "send_ping": ["self", "data"],
     "send_pong": ["self", "data"],
+    "ping": ["self"],
     "send_close": ["self", "code", "reason"],
     "send_frame": ["self", "frame"],
     "safe_close": ["self", "disable_logging", "call_on_close_handler"],

@@ -113,7 +113,7 @@ class WebSocketEndpoint:
 
     @property
     def latency(self) -> float | None:
-        """Round-trip time of the last ping in seconds; None before the first pong."""
+        """Round-trip time in seconds of the last answered ping of the heartbeat or of `ping`; None before the first."""
         return self._protocol.heartbeat.latency if self._protocol else None
 
     @property
@@ -347,6 +347,30 @@ class WebSocketEndpoint:
     def send_pong(self, data: Data = b"") -> Coroutine[Any, Any, None]:
         """Sends a pong with a payload of at most 125 bytes (RFC 6455, section 5.5.3); see `send`."""
         return self.send(data, OpCode.PONG)
+
+    async def ping(self) -> float:
+        """Sends a ping and waits for its pong (RFC 6455, section 5.5.2); `latency` has the result, too.
+
+        The wait ends with the connection, at the latest when the peer has been silent for too long. A shorter limit is
+        `async with asyncio.timeout(5)`.
+
+        Returns:
+            The round-trip time in seconds. It includes the wait behind data that the peer has not read yet.
+
+        Raises:
+            ConnectionClosed: The connection is closing or closed, or has ended before the pong.
+            RuntimeError: The connection is not open yet; or an ASGI server hosts the view that passes no pings.
+        """
+        protocol = self._open_protocol()
+        if protocol.is_elsewhere:
+            seconds: list[float] = []
+
+            async def measure() -> None:
+                seconds.append(await self.ping())
+
+            await call_threadsafe(protocol, measure)
+            return seconds[0]
+        return await protocol.heartbeat.measure(self.send_ping)
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
         """Starts the closing handshake. Further calls have no effect.

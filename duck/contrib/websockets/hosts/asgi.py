@@ -418,6 +418,7 @@ class Bridge:
     def _events_of(self, data: bytes | memoryview) -> Iterator[Event]:
         """Yields the events for bytes that the view has written."""
         client = self._client
+        protocol: Any = self._transport.get_protocol()
         # Only the reader is used, because the view may send messages after the client's close frame.
         for opcode, payload in client.reader.receive(bytes(data)):
             if opcode == OpCode.TEXT:
@@ -431,10 +432,10 @@ class Bridge:
                 yield {"type": "websocket.close", "code": int(code), "reason": reason}
             elif opcode == OpCode.PING:
                 self._warn("a ping is not sent")
+                protocol.heartbeat.fail(RuntimeError("messages of ASGI have no pings: the server sends its own"))
                 if not client.close_sent:
                     client.send(OpCode.PONG, payload)
                     self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
-        protocol: Any = self._transport.get_protocol()
         if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
 

@@ -12,11 +12,14 @@ If PONG_TIMEOUT is None, there are no misses.
 All connections of a loop share a clock, and a received message only sets a flag. Therefore the time of the last byte is
 known only as the time of the check that found the flag set. A check in every tenth of RECEIVE_TIMEOUT bounds the error:
 a silent connection ends after 1.0 to 1.1 times RECEIVE_TIMEOUT, never earlier.
+
+An application may measure round trips itself. Its pings have times as payloads, too, and are independent of the watch.
 """
 
 import asyncio
 import enum
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ..codec import Counters
@@ -63,7 +66,8 @@ class Heartbeat:
         CODE: The close code of that end.
         REASON: The close reason of that end.
         LATE: Seconds of timer delay that indicate a busy loop, in which a pong may wait unread.
-        latency: Round-trip time of the last ping in seconds; None before the first pong.
+        latency: Round-trip time in seconds of the last answered ping; None before the first pong.
+        asked: The application's pings without a pong: the outcomes by the times in the payloads, the oldest first.
     """
 
     MISSES = 3
@@ -82,6 +86,7 @@ class Heartbeat:
         "_silent_since",
         "_tick",
         "_watch",
+        "asked",
         "latency",
     )
 
@@ -97,6 +102,7 @@ class Heartbeat:
         # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
         self._sent: int | None = None
         self._silent_since = 0.0
+        self.asked: dict[int, asyncio.Future[float | Exception]] | None = None
         self.latency: float | None = None
 
     def start(self) -> None:
@@ -115,12 +121,49 @@ class Heartbeat:
         del self._owner
 
     def pong(self, payload: bytes) -> None:
-        """Handles a pong; one that answers the last ping gives the latency."""
+        """Handles a pong; one that answers the last ping, or one of the application, gives the latency."""
+        if self.asked:
+            self._answer(payload, self.asked)
         if self._watch is not _QUIET and self._sent is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
             self._sent = None
             if self._owner.counters is not None:
                 self._owner.counters.pings.observe(self.latency)
+
+    async def measure(self, send: Callable[[bytes], Awaitable[None]]) -> float:
+        """Sends a ping of the application by `send`, and returns the seconds until its pong."""
+        if self.asked is None:
+            self.asked = {}
+        sent = time.perf_counter_ns()
+        while sent in self.asked:  # the clock of Windows has steps of 100 nanoseconds
+            sent += 1
+        outcome: asyncio.Future[float | Exception] = self._loop.create_future()
+        self.asked[sent] = outcome
+        try:
+            await send(b"%d" % sent)
+            seconds = await outcome
+        finally:
+            del self.asked[sent]
+        if isinstance(seconds, Exception):
+            raise seconds
+        return seconds
+
+    def _answer(self, payload: bytes, asked: dict[int, "asyncio.Future[float | Exception]"]) -> None:
+        """Completes the ping of a pong and all before it: a peer may answer only the last (RFC 6455, section 5.5.3)."""
+        last = int(payload) if payload.isdigit() else 0
+        if last not in asked and last != self._sent:
+            return
+        now = time.perf_counter_ns()
+        for sent, outcome in asked.items():
+            if sent <= last and not outcome.done():
+                self.latency = (now - sent) / 1e9
+                outcome.set_result(self.latency)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the waits for pongs of the application's pings with an error."""
+        for outcome in (self.asked or {}).values():
+            if not outcome.done():
+                outcome.set_result(error)
 
     def _wait(self, now: float, seconds: float) -> None:
         """Schedules the next check in `seconds`, or earlier if RECEIVE_TIMEOUT requires it."""

@@ -180,6 +180,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.counters.note(_close_event(self.connection))
         self.direct_out = False
         self.heartbeat.stop()
+        if self.heartbeat.asked:
+            self.heartbeat.fail(self.closed_error())
         if self._closing is not None:
             self._closing.stop()
             self._closing = None

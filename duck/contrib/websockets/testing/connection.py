@@ -151,6 +151,9 @@ class TestConnection(ClientConnection):
         self._received += 1
         return message
 
+    async def ping(self) -> float:
+        return await self._in_time(super().ping(), "a pong")
+
     async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
         """Waits until both ends are closed and every hook of the view has ended; returns the close code."""
         await self._in_time(self._until_ended(), "the end of the connection", timeout)
