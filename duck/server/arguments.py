@@ -42,8 +42,8 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a Python file or a module, with :attribute for another attribute than urlpatterns, "
-        "or else the only View class",
+        help="a Python file or a module; TARGET:ATTRIBUTE serves one attribute of it, "
+        "otherwise urlpatterns or the only view is served",
     )
     _add_addresses(parser.add_argument_group("addresses"))
     _add_tls(parser.add_argument_group("TLS"))

@@ -1,5 +1,6 @@
 """`Routes`: the routes of a server, compiled from `urlpatterns`, and the look-up of the view for a path."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -8,10 +9,10 @@ from duck.contrib.websockets import WebSocketView
 from duck.urls import Converters, check_parameters, compile_url
 from duck.views import View
 
-__all__ = ["HealthPathError", "Match", "Route", "Routes"]
+__all__ = ["UVICORN", "HealthPathError", "Match", "Route", "Routes", "is_asgi"]
 
 OFFERED_METHODS = ("GET", "HEAD", "POST")
-_UVICORN = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
+UVICORN = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 DEFAULT_METHODS = ("GET", "HEAD")
 
 
@@ -72,7 +73,7 @@ class Routes:
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
-            advice = f": serve an ASGI application by uvicorn --ws {_UVICORN}" if callable(urlpatterns) else ""
+            advice = f": serve an ASGI application by uvicorn --ws {UVICORN}" if callable(urlpatterns) else ""
             raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class{advice}")
         pages = (route for route in self._routes if "GET" in route.methods and not route.is_websocket)
         self.first_page = next((route.literal for route in pages if route.literal is not None), None)
@@ -114,6 +115,11 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
         or (isinstance(handler, type) and not issubclass(handler, View))
     ):
         raise TypeError(f"the handler of {url!r}, {handler!r}, is neither a View nor a function")
+    if is_asgi(handler):
+        raise TypeError(
+            f"the handler of {url!r}, {handler!r}, is an ASGI application: give the View class itself,"
+            f" or serve the application by uvicorn --ws {UVICORN}"
+        )
     expression, converters = compile_url(url, regex=pattern["regex"])
     check_parameters(url, handler, converters)
     literal = None if pattern["regex"] or converters else url
@@ -121,6 +127,14 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     if not route.methods and not route.is_websocket:
         raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only")
     return route
+
+
+def is_asgi(value: Any) -> bool:
+    """Whether a value has the arguments of an ASGI application."""
+    try:
+        return callable(value) and list(inspect.signature(value).parameters) == ["scope", "receive", "send"]
+    except (TypeError, ValueError):  # a C function without a signature
+        return False
 
 
 def _is_websocket(handler: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from duck.views import View
 
-from .routes import Routes
+from .routes import UVICORN, Routes, is_asgi
 
 __all__ = ["Target", "TargetError", "load"]
 
@@ -80,11 +80,16 @@ def _default(module: ModuleType, target: str) -> Any:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, View) and value.__module__ == module.__name__
     ]
+    if application := next((name for name, value in vars(module).items() if is_asgi(value)), ""):
+        raise TargetError(
+            f"{target} has an ASGI application, {application!r}: serve it by uvicorn --ws {UVICORN}, "
+            f"or name what to serve as {target}:attribute"
+        )
     if len(views) == 1:
         return views[0]
     raise TargetError(
-        f"{target} has no urlpatterns and defines {len(views)} views; "
-        "define urlpatterns, or name what to serve as module:attribute"
+        f"{target} has no urlpatterns and defines {len(views) or 'no'} views; "
+        f"define urlpatterns, or name what to serve as {target}:attribute"
     )
 
 
@@ -105,7 +110,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str, target: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
+    if not all(part.isidentifier() for part in name.split(".")) or Path(name).is_file():
         raise TargetError(f"{target!r} names no module; give the path of a Python file, or a module's name")
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -413,6 +413,13 @@ def test_invalid_options_are_refused():
         type("Client", (WebSocketClient,), {"PING_INTERVAL": -1})
 
 
+def test_a_forgotten_await_is_explained():
+    with pytest.raises(AttributeError, match="no attribute 'recv': the connection is not open; write async with"):
+        connect("ws://localhost").recv()
+    with pytest.raises(AttributeError, match=r"no attribute 'receive'$"):
+        connect("ws://localhost").receive()
+
+
 def test_many_connections_leave_no_objects(run, serving):
     async def scenario():
         async with serving(Echo) as server:

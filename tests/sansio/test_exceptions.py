@@ -52,6 +52,8 @@ def test_handshake_error_is_an_http_answer():
     assert HandshakeError(403, "no", body="nö").body == "nö".encode()
     with pytest.raises(ValueError, match="from 200 to 599, not 101"):
         HandshakeError(101)
+    with pytest.raises(TypeError, match=r"is an int, not 'no': write HandshakeError\(403"):
+        HandshakeError("no")
     with pytest.raises(TypeError, match="give bytes as body="):
         HandshakeError(403, b"no")
     with pytest.raises(TypeError, match="is a str or bytes, not dict"):

@@ -29,7 +29,9 @@ def test_invalid_urls_of_groups_are_refused(folder):
         ("missing.inner:x", "no module 'missing'"),
         ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
         ("echo:path", "is neither a list of routes nor a View class: serve an ASGI application by uvicorn --ws duck"),
-        ("empty.py", "has no urlpatterns and defines 0 views; define urlpatterns, or name"),
+        ("empty.py", "has no urlpatterns and defines no views; define urlpatterns, or name"),
+        ("asgi.py", "asgi.py has an ASGI application, 'app': serve it by uvicorn --ws duck"),
+        ("notes.txt", "'notes.txt' names no module; give the path of a Python file"),
         ("two.py", "has no urlpatterns and defines 2 views"),
         ("", "'' names no module; give the path of a Python file, or a module's name\n"),
         (":Echo", "':Echo' names no module"),
@@ -41,6 +43,8 @@ def test_invalid_urls_of_groups_are_refused(folder):
 )
 def test_a_bad_target_is_an_error_with_advice(folder, target, words):
     (folder / "empty.py").write_text("")
+    (folder / "notes.txt").write_text("")
+    (folder / "asgi.py").write_text(ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n")
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"

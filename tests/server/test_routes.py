@@ -135,6 +135,11 @@ def test_a_near_match_is_fast(pattern, url):
     assert time.thread_time() - start < 1
 
 
+def test_an_asgi_application_is_no_page():
+    with pytest.raises(TypeError, match="is an ASGI application: give the View class itself, or serve"):
+        Routes([path("/", WebSocketView.as_asgi())])
+
+
 def test_the_first_page_is_the_first_one_without_parameters():
     class Socket(WebSocketView):
         pass

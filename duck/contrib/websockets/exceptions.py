@@ -78,7 +78,7 @@ class HandshakeError(BaseException):
 
     Raises:
         ValueError: The status is not that of a final response.
-        TypeError: The message is not a str, or the body neither str nor bytes.
+        TypeError: The status is not an int, the message not a str, or the body neither str nor bytes.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ class HandshakeError(BaseException):
         fields: tuple[str, ...] = (),
         setting: str = "",
     ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"the status of a refusal is an int, not {status!r}: write HandshakeError(403, 'reason')")
         if not 200 <= status <= 599:
             raise ValueError(f"a handshake is refused with a status from 200 to 599, not {status!r}")
         if not isinstance(message, str):

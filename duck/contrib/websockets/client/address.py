@@ -114,7 +114,7 @@ def _parse(url: str) -> Address:
         raise ValueError(f"{_shown(url)!r} is not a URL: {error}") from None
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname:
-        raise ValueError(f"{_shown(url)!r} is not a WebSocket URL: write such as 'wss://example.org/chat'")
+        raise ValueError(f"{_shown(url)!r} is not a WebSocket URL: write one such as 'wss://example.org/chat'")
     if "#" in url:
         raise ValueError(f"{_shown(url)!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
     try:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
 from ..logging import logger
@@ -45,6 +45,14 @@ class Connecting(Generic[C]):
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.__aexit__(kind, error, traceback)
+
+    if not TYPE_CHECKING:  # type checkers report these mistakes themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(ClientConnection, name) and not name.startswith("_"):
+                message += ": the connection is not open; write async with connect(...) as ws, or await connect(...)"
+            raise AttributeError(message, name=name, obj=self)
 
 
 class connect(Connecting[ClientConnection]):

@@ -83,7 +83,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     except ValueError as error:
         raise ValueError(f"the URL of the proxy is invalid: {error}") from None
     if port is None:
-        raise ValueError("the URL of the proxy has no port: write such as http://proxy.example:3128")
+        raise ValueError("the URL of the proxy has no port: write one such as http://proxy.example:3128")
     through = Proxy.from_url(f"{scheme}://{rest}", rdns=remote_lookup)
     try:
         return await through.connect(address.host, address.port)

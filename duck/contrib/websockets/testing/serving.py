@@ -86,7 +86,7 @@ class Server(asyncio.Protocol):
             raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
         for route in application if isinstance(application, Sequence) else ():
             if not hasattr(route, "match"):
-                raise TypeError(f"{route!r} is not a route: write such as path('/', View) of duck.urls")
+                raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
         self._application = application
         self._kwargs = kwargs
         self._secure = secure
