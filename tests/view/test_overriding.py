@@ -178,6 +178,35 @@ def test_streams_go_through_send_frame(run, connect):
     run(scenario())
 
 
+def test_messages_keep_their_order_where_send_frame_waits(run, connect):
+    """It may send messages itself, directly or by a task, which do not wait for it."""
+
+    class View(Sending):
+        async def send_frame(self, frame):
+            if frame.payload == b"three":
+                await self.send("by itself")
+                await asyncio.create_task(self.relay())
+            else:
+                await asyncio.sleep(0.03 if frame.payload.startswith(b"one") else 0)
+            await super().send_frame(frame)
+
+        async def relay(self):
+            await self.send("by a task")
+
+    async def scenario():
+        async with connect(View) as session:
+            for message in ("one, in fragments", ["two"], "three", "four"):
+                _ = session.view.send(message)
+            await session.view.send_ping()
+            frames = [await session.peer.frame() for _ in range(9)]
+            assert frames[0].opcode == PING
+            assert b"|".join(frame.payload for frame in frames[1:]) == (
+                b"one, in fr|agments|two||by itself|by a task|three|four"
+            )
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("data", "opcode"), [(bytes(126), PING), (bytes(126), PONG)])
 def test_control_frames_are_as_short_as_ever(run, connect, data, opcode):
     async def scenario():

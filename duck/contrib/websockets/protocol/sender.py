@@ -8,10 +8,14 @@ queued until it begins. It runs in its own task, whether or not its result is aw
 
 A close frame leaves after all earlier data that depends only on this connection. An incomplete stream, or an incomplete
 message that the view sends in its own frames, is cut off.
+
+A view's own `send_frame` may wait. So it gets the frames of a data message after those of the earlier ones; only
+messages that it sends itself, or a task that it has started, do not wait for it.
 """
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +37,9 @@ __all__ = ["LARGE", "Sender"]
 
 LARGE = 262144
 """Size in bytes above which compressing a message would delay other connections too long."""
+
+_sending: "ContextVar[Sender | None]" = ContextVar("_sending", default=None)
+"""The sender whose view's own `send_frame` has called the current code."""
 
 
 class Owner(ThreadOwner, Protocol):
@@ -81,12 +88,14 @@ class Sender:
         "_send_frame",
         "_streaming",
         "_tasks",
+        "_turn",
     )
 
     def __init__(self, owner: Owner, send_frame: Callable[[Frame], Awaitable[None]] | None = None) -> None:
         self._owner = owner
         self._send_frame = send_frame
         self._by_frame = send_frame is not None
+        self._turn = asyncio.Lock() if send_frame is not None else None  # its waiters take turns in the order of calls
         self._streaming = False
         self._queue = SendQueue(self, owner.loop)
         self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first message of the queue
@@ -289,14 +298,15 @@ class Sender:
             raise ValueError("only a text or binary message can be sent in parts")
         message = QueuedMessage(self._owner.loop.create_future(), opcode, parts=parts)
         if self._by_frame:  # `send_frame` queues each of its frames
-            self._start(message, partial(self._send_parts, message))
+            self._start(message, partial(self._in_turn, partial(self._send_parts, message)))
         else:
             self._queue.append(message)
         return Pending(partial(self._until_ended, message))
 
     def _send_by_frame(self, payload: bytes, opcode: int) -> Coroutine[Any, Any, None]:
         message = QueuedMessage(self._owner.loop.create_future(), opcode)
-        self._start(message, partial(self._send_frames, payload, opcode))
+        send = partial(self._send_frames, payload, opcode)
+        self._start(message, send if opcode >= OpCode.CLOSE else partial(self._in_turn, send))
         return Pending(partial(self._until_ended, message))
 
     def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -305,6 +315,15 @@ class Sender:
         if not task.done():
             self._tasks[task] = message
             task.add_done_callback(self._tasks.pop)
+
+    async def _in_turn(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Sends a data message through the view's `send_frame`, after the earlier ones."""
+        if _sending.get() is self or self._turn is None:
+            await make()
+            return
+        _sending.set(self)
+        async with self._turn:
+            await make()
 
     async def _run(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
