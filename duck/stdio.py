@@ -31,7 +31,7 @@ def announce(line: str) -> None:
 
 
 def drop_output() -> None:
-    """Discards what stdout still has, because Python writes its buffer once more at the exit."""
+    """Redirects stdout to the null device, because Python writes its buffer once more at the exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -36,7 +36,7 @@ _CLIENTS = {"connect": connect.run, "bench": bench.run}
 
 
 class UsageError(Exception):
-    """An impossible request; the message says what to do."""
+    """The arguments contradict each other or the system; the message has advice."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,7 +86,7 @@ def _parser() -> Parser:
 
 
 def _print_results(arguments: argparse.Namespace) -> int:
-    """Runs a command whose purpose is its output, and ends it where nobody takes the output any more."""
+    """Runs a command that prints results. Returns its exit status; 1 if the output cannot be written."""
     try:
         if arguments.command in _CLIENTS:
             with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:

@@ -89,7 +89,7 @@ class ConnectionLimiter:
         files = _files()
         self.limit = limits.connections if limits.connections is not None else files
         if files is not None and self.limit is not None and self.limit > files:
-            # uvloop closes connections without files, and tells nobody.
+            # Without free files uvloop closes connections, and logs nothing.
             words = "Limits.connections is %d, but the limit of open files allows %d: raise that limit (ulimit -n)"
             logger.warning(words, self.limit, files)
         self.per_address = limits.connections_per_address

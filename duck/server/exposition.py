@@ -23,7 +23,7 @@ _CONNECTIONS = 32  # of scrapers at a time
 
 
 class ExpositionError(Exception):
-    """The metrics cannot be served; the message says what to do."""
+    """The metrics cannot be served; the message has advice."""
 
 
 def prometheus() -> Any:

@@ -16,7 +16,7 @@ _GRACE = 1.0  # seconds for a cancelled lifespan to end before the log says that
 _HUNG = "the lifespan did not end within the shutdown timeout of %g s, nor when cancelled: it swallows CancelledError"
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
-"""Called with the server; what it returns is entered before the first connection is accepted."""
+"""Called with the server; the result is entered before the first connection is accepted."""
 
 
 class LifespanError(Exception):
@@ -24,7 +24,7 @@ class LifespanError(Exception):
 
 
 class NoLifespanError(LifespanError, TypeError):
-    """An object is not a lifespan; the message says what to do."""
+    """An object is not a lifespan; the message has advice."""
 
 
 class HasState(Protocol):

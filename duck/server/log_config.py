@@ -17,7 +17,7 @@ _FORMAT_OF_MANY = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s
 
 
 class LogConfigError(Exception):
-    """A file contains no valid logging configuration; the message says what to do."""
+    """A file contains no valid logging configuration; the message has advice."""
 
 
 @dataclass(frozen=True, slots=True)

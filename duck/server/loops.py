@@ -12,7 +12,7 @@ LOOPS = ("auto", "asyncio", "uvloop")
 
 
 class LoopError(Exception):
-    """A name gives no event loop; the message says what to do."""
+    """A name gives no event loop; the message has advice."""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

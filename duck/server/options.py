@@ -10,7 +10,7 @@ from .limits import Limits
 
 __all__ = ["Options"]
 
-_GRACE = 5.0  # seconds for what was cancelled to end, and for threads, beyond the other times of a shutdown
+_GRACE = 5.0  # seconds for cancelled tasks and for threads to end, beyond the other times of a shutdown
 _SHUTDOWN_CODES = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
 
 

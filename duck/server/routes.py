@@ -17,7 +17,7 @@ DEFAULT_METHODS = ("GET", "HEAD")
 
 
 class HealthPathError(ValueError):
-    """The path of health checks is that of a route, which it would hide; the message says what to do."""
+    """The path of health checks is that of a route, which it would hide; the message has advice."""
 
 
 class Route(NamedTuple):

@@ -235,7 +235,7 @@ class Server:
                 await self._receive_proxy_header(protocol, sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
-            # A client that leaves is no event; one whose TLS does not suit, such as its certificate, is to be found.
+            # Faults of TLS, such as a missing certificate, need a log line; clients that leave do not.
             level = logging.INFO if isinstance(error, tls.SSLError) else logging.DEBUG
             if logger.isEnabledFor(level):
                 words = "%s: the connection has failed at its start: %s"

@@ -119,8 +119,8 @@ class UnixListener:
 
         Args:
             path: The path of the file.
-            mode: The file's permissions, regardless of the umask; None for those of the replaced socket, or 0o666. Any
-                user who can reach the folder can connect then, as a proxy under its own user must.
+            mode: The file's permissions, regardless of the umask; None for those of the replaced socket, or 0o666. Then
+                any user with access to the folder can connect, such as the user of a proxy.
 
         Raises:
             OSError: Another process listens there, or the file is not a socket or cannot be created.

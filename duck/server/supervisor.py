@@ -45,7 +45,7 @@ _GRACE = 2.0  # seconds beyond its own deadline after which a worker is killed
 
 
 class WorkersUnavailableError(RuntimeError):
-    """This process can have no workers; the message says what to do."""
+    """This process can have no workers; the message has advice."""
 
     details = ""
     status = 2
@@ -185,7 +185,7 @@ class Supervisor:
         if self._renewing is not None and not self._renewing.done():
             self._again = True
             if self._successor is not None:
-                self._successor.cancel()  # it may hang, in what has been corrected since
+                self._successor.cancel()  # it may hang because of a fault that has been corrected since
             return
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 

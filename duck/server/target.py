@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 class TargetError(Exception):
-    """A target does not name an application; the message says what to do.
+    """A target does not name an application; the message has advice.
 
     Attributes:
         details: The traceback of an error in the application, from its own first frame on; otherwise empty.

@@ -50,7 +50,7 @@ logger = logging.getLogger("duck.server")
 
 _COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
 
-_PLAIN = (TargetError, LoopError, LogConfigError, HealthPathError)  # their messages say what to do
+_PLAIN = (TargetError, LoopError, LogConfigError, HealthPathError)  # their messages have advice
 
 
 @dataclass(frozen=True, slots=True)

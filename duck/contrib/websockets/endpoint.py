@@ -456,7 +456,7 @@ class WebSocketEndpoint:
         return self._open_protocol().loop
 
     async def _drained(self) -> None:
-        """Waits until the peer has taken most of what was sent."""
+        """Waits until the peer has received most of the sent bytes."""
         await self._open_protocol().drained()
 
     def _when_lost(self, callback: Callable[[Any], object]) -> None:

@@ -57,11 +57,11 @@ class Extension:
             raise ExtensionError(f"an extension takes a Frame, not {type(frame).__name__}")
 
     def encode(self, frame: Frame) -> Frame:
-        """Returns the frame as it is to be sent."""
+        """Returns the encoded frame."""
         raise NotImplementedError(f"{type(self).__name__} does not implement encode()")
 
     def decode(self, frame: Frame, max_size: int | None = None) -> Frame:
-        """Returns the frame as it was before the peer encoded it.
+        """Returns the decoded frame.
 
         Args:
             frame: The frame as received.

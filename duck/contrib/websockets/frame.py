@@ -30,11 +30,11 @@ class Transform(Protocol):
     """The methods of an extension that a frame uses; see `Extension`."""
 
     def encode(self, frame: "Frame") -> "Frame":
-        """Returns the frame as it is to be sent."""
+        """Returns the encoded frame."""
         raise NotImplementedError
 
     def decode(self, frame: "Frame", max_size: int | None = None) -> "Frame":
-        """Returns the frame as it was before the peer encoded it."""
+        """Returns the decoded frame."""
         raise NotImplementedError
 
 

@@ -166,7 +166,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return Application(cls, kwargs)
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        """Explains what to give to an ASGI server, which calls a class with a scope, and the object with the rest."""
+        """Raises an error with advice: an ASGI server calls a class with a scope, and then the object."""
         name = type(self).__name__
         raise TypeError(f"{name} is a class of views, not an ASGI application: serve {name}.as_asgi()")
 

@@ -102,7 +102,7 @@ class HotPath:
         writer: Takes messages to be sent.
         buffer: The buffer to receive into.
         burst: The burst of the loop; None for none.
-        counters: Counts what the connection does; None for no counting.
+        counters: The counters of the connection; None for no counting.
         deflate: The permessage-deflate of the connection; None for no compression.
 
     Attributes:

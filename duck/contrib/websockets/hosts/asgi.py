@@ -439,8 +439,8 @@ class Bridge:
         if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
 
-    def _warn(self, what: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
+    def _warn(self, loss: str) -> None:
+        if loss not in self._warned:
+            self._warned.add(loss)
             name = type(self._view).__name__
-            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, what, _ADVICE)
+            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, loss, _ADVICE)

@@ -47,7 +47,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         pull: The view's own receive loop, which pulls frames; replaces `handle`.
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
-        counters: Counts what the connection does; None for no counting.
+        counters: The counters of the connection; None for no counting.
         on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:
@@ -117,7 +117,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     def _start_hooks(
         self, on_open: Callable[[], Awaitable[None]] | None, heartbeat: Callable[[], Awaitable[None]] | None
     ) -> None:
-        """Starts the hooks that a view has; what they send leaves together."""
+        """Starts the hooks of a view; the messages that they send at once leave in one write."""
         self.cork()
         try:
             if heartbeat is not None:

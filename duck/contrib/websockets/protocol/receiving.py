@@ -46,7 +46,7 @@ class Receiving(Sending):
         pull: The view's own receive loop, which pulls frames; replaces `handle`.
         send_frame: The view's own method, which sends everything that the view sends.
         inbox: The queue of messages for tasks that ask for them; replaces `handle`.
-        counters: Counts what the connection does; None for no counting.
+        counters: The counters of the connection; None for no counting.
         on_stream: The handler of messages that are read part by part; replaces `handle`.
 
     Attributes:

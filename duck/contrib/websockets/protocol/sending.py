@@ -32,7 +32,6 @@ from .transports import HIGH_WATER, discards
 
 __all__ = ["Sending"]
 
-_CORK_LIMIT = 16384  # bytes gathered at most before they are written
 _JOIN_LIMIT = 65536  # bytes; smaller writes are joined by a copy
 
 _SHARED_LIMIT = 1048576  # bytes; a larger message to many connections is compressed for each of them
@@ -49,7 +48,7 @@ class Sending(codec.HotPath):
         endpoint: The view, or another endpoint.
         connection: The rules.
         send_frame: The view's own method, which sends everything that the view sends.
-        counters: Counts what the connection does; None for no counting.
+        counters: The counters of the connection; None for no counting.
         loop: The running loop.
         shared: Its shared objects.
 

@@ -85,7 +85,7 @@ def backlog(transport: asyncio.WriteTransport) -> Backlog:
 
 
 def discards(transport: asyncio.WriteTransport) -> bool:
-    """Whether a transport discards what is written to it. asyncio's transports then log a warning for each write.
+    """Whether a transport discards written bytes. asyncio's transports then log a warning for each write.
 
     asyncio's TLS transport reports `is_closing` too late: a pass of the loop after the transport below it has failed,
     or, while reading is paused, long after the peer has closed.

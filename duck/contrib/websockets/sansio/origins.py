@@ -150,19 +150,19 @@ def _advice(text: str) -> str:
     return "write 'https://example.org', 'https://example.org:8443', or 'https://*.example.org' for its subdomains"
 
 
-def checked_names(names: object, what: str, example: str) -> Collection[str]:
+def checked_names(names: object, kind: str, example: str) -> Collection[str]:
     """Returns `names` if it is a collection of str. A single str is refused, although it contains str.
 
     Raises:
         TypeError: `names` is not such a collection. The message gives a valid form.
     """
     if isinstance(names, str):
-        raise TypeError(f"is a list of {what}, not one str: write [{names!r}]")
+        raise TypeError(f"is a list of {kind}, not one str: write [{names!r}]")
     if not isinstance(names, Collection) or isinstance(names, (bytes, bytearray, memoryview)):
-        raise TypeError(f"is a list of {what}, such as [{example!r}], not {names!r}")
+        raise TypeError(f"is a list of {kind}, such as [{example!r}], not {names!r}")
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"is a list of {what}, each a str such as {example!r}, and not {name!r}")
+            raise TypeError(f"is a list of {kind}, each a str such as {example!r}, and not {name!r}")
     return names
 
 

@@ -10,7 +10,7 @@ __all__ = ["check_close", "check_text", "close_payload", "parse_close"]
 # applications.
 _STANDARD = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
-# Most connections end with a standard code without a reason: its payload, and what that payload means.
+# Most connections end with a standard code without a reason: the payload of each such code, and the reverse.
 _PAYLOADS = {code: code.to_bytes(2) for code in _STANDARD}
 _PARSED: dict[bytes, tuple[int, str]] = {payload: (code, "") for code, payload in _PAYLOADS.items()}
 _PARSED[b""] = CloseCode.NO_STATUS_RCVD, ""

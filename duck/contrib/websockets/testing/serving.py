@@ -203,7 +203,7 @@ class _AsgiHost:
         self._denial = b""
 
     async def run(self, application: Callable[..., Any]) -> None:
-        """Runs the application to its end, and closes what it has left open."""
+        """Runs the application to its end, and closes a connection that it has left open."""
         session = self._session
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
