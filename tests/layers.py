@@ -56,7 +56,7 @@ class Arrow(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """The modules of `duck`, and who imports whom.
+    """The modules of `duck`, and the imports between them.
 
     Attributes:
         modules: Dotted names.

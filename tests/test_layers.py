@@ -1,4 +1,4 @@
-"""The direction of imports, and what each module may import."""
+"""The direction of imports, and the allowed imports of each module."""
 
 import ast
 import importlib.util
@@ -43,7 +43,7 @@ def test_the_overlay_imports_only_modules_that_duck_framework_has_too():
 
 
 def test_the_server_imports_only_the_listed_modules_of_the_package():
-    """The public names, and what both halves do: with a loop, its tasks and transports, the log, and origins."""
+    """The public names, and the parts that both use: of loops, tasks, transports, the log, and origins."""
     shared = (
         "logging",
         "metrics",

@@ -62,7 +62,7 @@ Case = dict[str, Any]
 
 
 class CannotRun(Exception):
-    """The suite cannot be run; the message says what is missing."""
+    """The suite cannot be run; the message names the missing part."""
 
 
 def main() -> int:
@@ -305,7 +305,7 @@ def call(*command: str | Path, timeout: float | None = None) -> str:
 
 
 def clean() -> dict[str, str]:
-    """The environment without what leads another Python to our modules."""
+    """The environment without the variables by which another Python would find our modules."""
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
 
 

@@ -298,7 +298,7 @@ def frame(payload, opcode=OpCode.BINARY, first=0x80, second=0):
 
 
 class Liar:
-    """A server for one connection and messages of 32 bytes, which answers as it is told.
+    """A server for one connection and messages of 32 bytes, with given answers.
 
     Args:
         answer: Makes what is sent back of a payload.

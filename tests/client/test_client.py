@@ -1,4 +1,4 @@
-"""The client against our own server: what users write, on a socket."""
+"""The client against our own server, on a socket, as users write it."""
 
 import asyncio
 import gc

@@ -100,7 +100,7 @@ def test_a_redirect_resolves_against_the_url():
 
 
 def test_a_failure_after_a_cancellation_is_not_reported(run):
-    """The transport closes after a cancelled connect, and nobody awaits the outcome any more."""
+    """The transport closes after a cancelled connect, whose outcome is not awaited."""
 
     async def scenario():
         loop, reported = asyncio.get_running_loop(), []

@@ -131,7 +131,7 @@ def test_nothing_waits_for_a_loop_that_does_not_run(codec, members):
 
 
 def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, members):
-    """The publisher is a member as well, and gathers what it sends until its read has been handled."""
+    """The publisher is a member too, and gathers its messages until its read has been handled."""
 
     async def scenario():
         publisher, *others = everyone = members(3)

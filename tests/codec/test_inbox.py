@@ -212,7 +212,7 @@ def test_reading_pauses_beyond_the_limits(run, codec, most, most_bytes):
 
 
 def test_the_value_at_the_end_of_a_coroutine_is_its_own(run, codec):
-    """The compiled codec uses the exception of an earlier end again, unless somebody has it."""
+    """The compiled codec reuses the exception of an earlier end, unless other code refers to it."""
 
     def ending(message):
         with pytest.raises(StopIteration) as raised:

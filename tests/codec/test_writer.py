@@ -225,7 +225,7 @@ class Dispatcher:
 
 @pytest.fixture
 def connected(codec, monkeypatch):
-    """Gives both ends of a connection, without I/O: what comes of `HotPath` with nothing around it."""
+    """Both ends of a connection without I/O: a `HotPath` of each role without the rest of a connection."""
     monkeypatch.setattr(chosen, "FrameWriter", codec.FrameWriter)
     monkeypatch.setattr(chosen, "MaskingWriter", codec.MaskingWriter)
     monkeypatch.setattr(chosen, "MessageReader", codec.MessageReader)

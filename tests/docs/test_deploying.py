@@ -34,7 +34,7 @@ class Told(WebSocketView):
 
 
 def adapted(language: str, changes: dict[str, str]) -> str:
-    """The block of the guide in a language; the changes are for what only a test has."""
+    """A block of the guide in a language, with changes for the test."""
     (text,) = blocks(GUIDE, language)
     for old, new in changes.items():
         assert old in text
@@ -44,7 +44,7 @@ def adapted(language: str, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A folder with a certificate for HOST as app.pem, with its key, and app.key; and what trusts it."""
+    """A folder with a certificate for HOST and its key as app.pem and app.key; and a context that trusts it."""
     authority, folder = trustme.CA(), tmp_path_factory.mktemp("certificate")
     issued = authority.issue_cert(HOST)
     issued.private_key_and_cert_chain_pem.write_to_path(folder / "app.pem")

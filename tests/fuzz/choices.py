@@ -26,7 +26,7 @@ class Choices:
         return self._at < len(self._data)
 
     def take(self, size: int) -> bytes:
-        """The next bytes, so many or what there is."""
+        """The next bytes: at most `size`, fewer at the end."""
         taken = self._data[self._at : self._at + size]
         self._at += len(taken)
         return taken
@@ -44,7 +44,7 @@ class Choices:
         return self.take(len(self._data))
 
     def piece(self) -> bytes:
-        """A piece of a WebSocket stream: bytes as they are, a frame, a large frame, or what may be a header."""
+        """A piece of a WebSocket stream: raw bytes, a frame, a large frame, or a possible header."""
         kind = self.number() % 4
         if kind == 0:
             return self.take(self.number())

@@ -66,7 +66,7 @@ def _is_websocket(head: RequestHead) -> bool:
 
 
 def seeds() -> Iterator[bytes]:
-    """Requests of every kind, and what is no request."""
+    """Requests of every kind, and bytes that are no request."""
     upgrade = (
         b"GET /room?a=b HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

@@ -1,4 +1,4 @@
-"""`PerMessageDeflate`: any payload is inflated as zlib does it, or refused; what we compress, zlib inflates."""
+"""`PerMessageDeflate`: it inflates any payload as zlib does, or refuses it; zlib inflates its output."""
 
 import zlib
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def _compare(reference: "zlib._Decompress", payload: bytes, inflated: bytes) -> 
 
 
 def seeds() -> Iterator[bytes]:
-    """Good messages, and what is none."""
+    """Valid and invalid messages."""
     for options in (0, 1):
         for bits in (0, 3, 6):
             start = bytes([options, bits, 0])

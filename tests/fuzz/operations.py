@@ -92,7 +92,7 @@ def receive_in_place(reader: _speedups.MessageReader, stream: bytes, size: int) 
 
 
 def use_writers() -> None:
-    """Frames that are gathered, large ones, frames serialized before, and what is never taken."""
+    """Gathered frames, large ones, serialized ones, and frames that are never taken."""
     for writer in (_speedups.FrameWriter(), _speedups.MaskingWriter(os.urandom)):
         writer.counters = counters = _speedups.Counters()
         for size in (0, 125, 126, 3000, 8192, 70_000):
@@ -112,7 +112,7 @@ def use_writers() -> None:
 
 
 def use_counters() -> None:
-    """Histograms, right and wrong, and what is noted."""
+    """Valid and invalid histograms, and noted events."""
     for bounds in ([1, 2.5], range(20), [], [2, 1], range(21), ["x"]):
         with contextlib.suppress(ValueError):
             histogram = _speedups.Histogram(bounds)
@@ -158,7 +158,7 @@ class Owner:
     dispatcher: Any
 
     def hook_failed(self, error: BaseException) -> None:
-        """Not of interest, as what follows."""
+        """Ignored, as are the next ones."""
 
     refuse = hook_failed
 
@@ -167,7 +167,7 @@ class Owner:
     release_inbox = inbox_emptied = hold_inbox
 
     def drain_inbox(self) -> None:
-        """The owner is to drain the inbox."""
+        """Drains the inbox."""
         self.dispatcher.drain()
 
     def decode_later(self, message: tuple[int, bytes]) -> None:
@@ -226,7 +226,7 @@ async def use_dispatchers() -> None:
 
 
 class Inbox(_speedups.Inbox):
-    """Has no connection; a thread decodes what is "late"."""
+    """An inbox without a connection; a thread decodes the messages named "late"."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()

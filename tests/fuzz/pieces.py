@@ -1,4 +1,4 @@
-"""The codec's functions and `FrameWriter`: the same results and errors on both codecs, and what goes out comes back."""
+"""The codec's functions and `FrameWriter`: equal results and errors on both codecs; written frames are read back."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

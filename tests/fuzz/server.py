@@ -29,7 +29,7 @@ PASSES = 60  # of the loop, in which everything must have come to its end
 
 
 class Boom(Exception):
-    """The error of hooks that are told to fail."""
+    """The error of hooks that fail on request."""
 
 
 class View(WebSocketView):
@@ -159,7 +159,7 @@ class Transport(asyncio.Transport):
 
 
 class Errors(logging.Handler):
-    """Logged errors, except those that a hook was told to raise."""
+    """Logged errors, except the requested errors of hooks."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -223,7 +223,7 @@ async def _call(callback: Callable[..., None], *arguments: Any) -> None:
 
 
 async def _end(server: Server, transport: Transport) -> None:
-    """The peer takes what there is, ends the stream, and is gone if that is not enough."""
+    """The peer reads everything, ends its stream, and aborts if the connection stays open."""
     transport.blocked = False
     await _call(transport.drain)
     transport.inbox.append(b"")

@@ -10,7 +10,7 @@ __all__ = ["FOUND", "TARGETS", "found", "load"]
 TARGETS = ("reader", "pieces", "connection", "handshake", "head", "inflate", "server")
 
 FOUND = Path(__file__).parent / "found"
-"""Has a folder for each target; atheris writes there what makes `check` raise."""
+"""The folder of each target's corpus, to which atheris writes the inputs for which `check` raises."""
 
 
 def load(name: str) -> ModuleType:

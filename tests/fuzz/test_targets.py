@@ -1,4 +1,4 @@
-"""Replays what every target begins with and what fuzzing has found, and tries a few inputs of hypothesis."""
+"""Replays the seeds and the findings of every target, and tries a few inputs of hypothesis."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

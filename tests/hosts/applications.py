@@ -26,7 +26,7 @@ class App:
 
 
 def answering(*events, outcome=None):
-    """An application that sends events, and notes in `outcome` what it receives then."""
+    """An application that sends events, and notes the events received afterwards in `outcome`."""
 
     async def app(scope, receive, send):
         await receive()

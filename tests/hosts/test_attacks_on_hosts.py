@@ -23,7 +23,7 @@ UVICORN = ("uvicorn-httptools", "uvicorn-h11")
 
 
 class Host:
-    """A server that repeats what it is told; after `last` it sends some more, and closes.
+    """A server that echoes messages; after `last` it sends some more, and closes.
 
     Attributes:
         kind: The name of the server.
@@ -414,7 +414,7 @@ def test_20000_messages_pass_on_one_connection(run, host, dial):
 
 @pytest.mark.parametrize("fragments", [1, 50])
 def test_a_bomb_is_refused_by_its_decompressed_size(run, host, dial, fragments):
-    """aiohttp, undici, autobahn: the limit was for the compressed size, or what had been cut was handled."""
+    """aiohttp, undici, autobahn: the limit applied to the compressed size, or the truncated message was handled."""
     bomb = PerMessageDeflate("permessage-deflate").compress(bytes(64 * MIB))
     size = -(-len(bomb) // fragments)
     pieces = [bomb[i : i + size] for i in range(0, len(bomb), size)]

@@ -120,7 +120,7 @@ def test_headers_of_a_denial_are_sent_once(run, serving_asgi, dial, http):
 
 
 def test_connections_share_no_scope(run, serving_asgi, dial, http):
-    """Channels CVE-2020-35681: what one had put into its scope was found in that of another."""
+    """Channels CVE-2020-35681: entries of one connection's scope appeared in that of another."""
     seen = []
 
     async def app(scope, receive, send):

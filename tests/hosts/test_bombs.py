@@ -1,4 +1,4 @@
-"""Compressed bombs against a server in a process of its own, whose memory the kernel tells."""
+"""Compressed bombs against a server in a process of its own, whose memory is read from the kernel."""
 
 import asyncio
 import subprocess

@@ -39,7 +39,7 @@ taking_the_transport = pytest.mark.parametrize("hosting", ["embedded", "uvicorn"
 
 
 class Told(WebSocketView):
-    """Tells what happened to it."""
+    """Notes its hooks."""
 
     COMPRESSION = False
 

@@ -10,7 +10,7 @@ pytest.importorskip("uvicorn")
 
 
 def telling(opening=None, handling=None, closes=None):
-    """A view that notes what happens to it, and what it is closed by."""
+    """A view that notes its hooks, and closes on request."""
 
     class View(WebSocketView):
         COMPRESSION = False

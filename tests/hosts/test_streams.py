@@ -1,4 +1,4 @@
-"""on_stream under uvicorn: parts as they come from our protocol, and what another protocol has gathered."""
+"""`on_stream` under uvicorn: received parts from our protocol, and gathered messages from another."""
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import connect

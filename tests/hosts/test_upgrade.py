@@ -181,7 +181,7 @@ def test_a_request_without_a_transport_is_a_mistake_of_the_host(run):
 
 
 def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(run, serving, dial, log):
-    """No hook is called, and nobody waits for an end that has been."""
+    """No hook is called, and `run` does not wait for an end that has passed."""
 
     class View(Told):
         async def initiate_upgrade_to_ws(self):
@@ -447,7 +447,7 @@ def test_a_head_request_is_refused_without_a_body(run, serving):
 
 
 def test_ending_a_stream_that_the_peer_has_reset_aborts_it(run):
-    """Between the answer and the end of the stream, so that nobody has heard of it."""
+    """The reset arrives between the response and the end of the stream, so asyncio has not noticed it."""
 
     class Lost(asyncio.Protocol):
         def __init__(self):

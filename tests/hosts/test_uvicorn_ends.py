@@ -87,7 +87,7 @@ def test_an_application_that_fails_closes_with_1011(run, serving_asgi, dial, cap
 
 @pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
 def test_a_client_that_vanishes_is_1006(run, serving_asgi, dial, caplog, leave, until):
-    """Each later `receive` tells of it again, and `send` raises an OSError, which is no fault of the application."""
+    """Each later `receive` returns the same event, and `send` raises an OSError, which is not logged as a fault."""
     events = []
 
     async def app(scope, receive, send):

@@ -37,7 +37,7 @@ class EndingsView(WebSocketView):
 
 
 class MemberView(WebSocketView):
-    """Is for users who have a session."""
+    """Accepts users with a session only."""
 
     SUBPROTOCOLS = ("v1", "v2")
 

@@ -1,4 +1,4 @@
-"""A scene for each example: its pages in a browser, what visitors do there, and what they must see.
+"""A scene for each example: its pages in a browser, the actions of visitors, and the expected content.
 
 The tests play the scenes, and `python -m tests.docs.screenshots` photographs the page that each one returns.
 """
@@ -26,7 +26,7 @@ class Visit:
         self._pages = pages
 
     async def open(self, path: str = "/") -> Page:
-        """Load a page for a new visitor, who shares no cookies with the others."""
+        """Loads a page for a new visitor, without cookies of the others."""
         return await self._pages.enter_async_context(open_page(self._devtools, self._server.page(path)))
 
 

@@ -24,7 +24,7 @@ def loop(request):
 
 @pytest.fixture(scope="module", params=["python", "compiled"])
 def server(request, loop):
-    """Serves the application; whatever it logs as an error is in what its process has written."""
+    """Serves the application in a process, whose output has the logged errors."""
     with pytest.MonkeyPatch.context() as variables:
         if request.param == "python":
             variables.setenv("DUCK_NO_EXTENSIONS", "1")

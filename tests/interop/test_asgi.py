@@ -34,7 +34,7 @@ for package in ("uvicorn", "fastapi", "starlette", "channels", "django"):
 
 @contextmanager
 def running(tmp_path, module, *options, trust=None):
-    """Runs a server, which is told its port."""
+    """Runs a server on a given port."""
     port = free_port()
     command = [sys.executable, "-P", "-m", module, *(option.replace("PORT", str(port)) for option in options)]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE)]))}

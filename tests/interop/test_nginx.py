@@ -1,4 +1,4 @@
-"""`duck serve` behind a real nginx, which writes a Host of its own and tells the client's in other fields."""
+"""`duck serve` behind a real nginx, which replaces Host and reports the client's Host in other fields."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`Metrics` and `Stats`: what connections do is counted, whatever their host and role."""
+"""`Metrics` and `Stats` count the activity of connections of any host and role."""
 
 import asyncio
 import json

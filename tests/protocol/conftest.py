@@ -21,7 +21,7 @@ def each_backend(request, monkeypatch):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """A gate before what is done in threads, to be made inside of a loop: by `gate("decode")` or `gate("compress")`."""
+    """A gate before the work of threads, created within a loop by `gate("decode")` or `gate("compress")`."""
     gates = []
 
     def make(method):

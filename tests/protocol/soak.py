@@ -41,13 +41,13 @@ LEAVING = 30  # seconds until the server knows that all have gone
 
 
 def trim() -> None:
-    """Has the C library give back what it keeps of freed memory, where it can, so that what is in use is compared."""
+    """Has the C library return freed memory to the system, so that only memory in use is compared."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class AskedFor(Exception):
-    """The error of a handler that is told to fail."""
+    """The error of a handler that fails on request."""
 
 
 class Soaked(WebSocketView):
@@ -86,7 +86,7 @@ EXPECTED = {
         r"Traceback \(most recent call last\):\n(?:  .*\n)+tests\.websockets\.soak\.AskedFor\n"
     ),
 }
-"""Expected log records: steps of connections, and the errors of handlers that were told to fail."""
+"""Expected log records: steps of connections, and requested errors of handlers."""
 
 
 def read_log(log: IO[str]) -> tuple[Counter[str], list[str]]:
@@ -106,7 +106,7 @@ def read_log(log: IO[str]) -> tuple[Counter[str], list[str]]:
 
 
 class Soak:
-    """The peers of one server, and what came of them.
+    """The peers of one server, and their outcomes.
 
     Attributes:
         counts: Of whatever went well, by its name.

@@ -406,7 +406,7 @@ def test_one_hop_serves_all_members_of_another_loop(run, gather, monkeypatch):
             call = loop.call_soon_threadsafe
 
             class Watched:
-                """Of the loop what a hop needs; uvloop's own has no attributes to replace."""
+                """The methods of a loop that a call from another thread uses; those of uvloop cannot be replaced."""
 
                 def call_soon_threadsafe(self, *args):
                     hops.append(args)

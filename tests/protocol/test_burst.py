@@ -38,7 +38,7 @@ operations = st.lists(
 
 
 class Program:
-    """Performs operations on the members of a room; notes what each of them is to receive."""
+    """Performs operations on the members of a room, and notes the messages that each must receive."""
 
     def __init__(self, views):
         self.views = views

@@ -254,7 +254,7 @@ def test_a_view_may_have_extensions_of_its_own(run, serving, dial):
 
 
 class Odd(Extension):
-    """Turns each byte round, and says nothing of it; cannot decode what begins with 0xFF."""
+    """Inverts each byte without setting RSV1; cannot decode payloads that begin with 0xFF."""
 
     uses_rsv1 = False
 

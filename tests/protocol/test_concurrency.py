@@ -68,7 +68,7 @@ def test_one_handler_at_a_time_keeps_strict_order(run, connect):
 
 
 def test_reading_is_on_hold_at_the_limit_and_all_is_handled_in_the_end(run, connect):
-    """Someone who sends on while nothing is handled is not read on: it backs up to the sender."""
+    """While nothing is handled, reading stops, and the peer has to wait."""
 
     class View(Gates):
         MAX_CONCURRENT_MESSAGES = 2

@@ -40,7 +40,7 @@ class Boom(Exception):
 
 
 class View(WebSocketView):
-    """Waits in its hooks where it is told to, and fails in them once it is `broken`."""
+    """Waits in its hooks on request, and fails in them once it is `broken`."""
 
     CLOSE_TIMEOUT = 0.03
     broken = False
@@ -233,7 +233,7 @@ CASES = [
 
 
 def sockets():
-    """Those that are open, where the system tells; uvloop opens other files when it likes."""
+    """The open sockets, if the system lists them; other files may be uvloop's."""
     links = []
     for name in os.listdir(FILES) if FILES.exists() else []:
         with contextlib.suppress(FileNotFoundError):  # that of the folder itself

@@ -1,4 +1,4 @@
-"""Bounds to what flows: messages a second from a peer, and messages for a peer that does not read."""
+"""Limits of flow: messages a second from a peer, and messages for a peer that does not read."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The heartbeat in memory and in virtual time: pings, what counts as life, and the end of a peer that shows none."""
+"""The heartbeat in memory and in virtual time: pings, signs of life, and the end of a silent peer."""
 
 import asyncio
 

@@ -10,7 +10,7 @@ from duck.contrib.websockets.protocol.loop import clock
 
 
 class VirtualLoop:
-    """A loop whose time passes when it is told to."""
+    """A loop whose clock is set by the test."""
 
     def __init__(self):
         self.now = 1000.0

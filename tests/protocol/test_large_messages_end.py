@@ -104,7 +104,7 @@ def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log)
 
 
 def test_an_application_gets_a_message_decompressed_after_the_loss(run, serving_asgi, dial, gate, log):
-    """uvicorn hears of the loss at once, and the application gets the message first."""
+    """uvicorn learns of the loss at once, and the application gets the message before it."""
     received = []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""The end of a connection whose peer is to read the last bytes, over a transport without a socket."""
+"""`Lingering` on a transport without a socket: the peer can read the last bytes."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Messages that are received part by part: on_stream, and what becomes of a message that is not read to its end."""
+"""Messages that are received part by part: `on_stream`, and messages that are not read to their end."""
 
 import asyncio
 import gc

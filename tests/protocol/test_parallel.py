@@ -30,7 +30,7 @@ def often():
 
 @pytest.fixture
 def in_threads():
-    """Calls a function with 0, 1, ... in so many threads, which begin together; what each gave."""
+    """Calls a function with 0, 1, ... in THREADS threads, which begin together; returns the results."""
 
     def run(function, count=THREADS):
         barrier = threading.Barrier(count, timeout=60)
@@ -47,7 +47,7 @@ def in_threads():
 
 @pytest.fixture
 def in_loops(in_threads):
-    """The same for a coroutine function, on an event loop in each thread; what is raised unseen is raised here."""
+    """The same for a coroutine function, on a loop in each thread; raises exceptions that only the loops have seen."""
 
     def run(scenario, count=THREADS):
         async def main(number):

@@ -36,7 +36,7 @@ PROGRAMS = st.recursive(LEAVES, deeper, max_leaves=8)
 
 
 async def execute(program, say):
-    """Runs a program, and notes what it sees."""
+    """Runs a program, and notes its observations."""
     kind, *parts = program
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ async def outcome(program, events):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(programs=st.lists(st.tuples(PROGRAMS, st.booleans()), min_size=1, max_size=4))
 def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, programs):
-    """One after the other on one connection, where what one leaves behind would strike the next."""
+    """Runs programs one after the other on one connection, where leftovers of one would affect the next."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):

@@ -17,7 +17,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 
 class Quiet(WebSocketView):
-    """Is told by the test what to send."""
+    """Sends nothing by itself."""
 
     async def on_receive(self, message, opcode):
         raise AssertionError("nothing is sent to this view")

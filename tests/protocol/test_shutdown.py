@@ -8,7 +8,7 @@ from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
 
 
 class Waiting(WebSocketView):
-    """Waits in its handlers until it is let go; notes what happens to it."""
+    """Waits in its handlers for an event, and notes its hooks."""
 
     CLOSE_TIMEOUT = 30
 
@@ -34,7 +34,7 @@ class Waiting(WebSocketView):
 
 
 async def until_gone(view):
-    """Until the transport is lost, which nobody sees where nothing is read before something is written."""
+    """Waits for the loss of the transport, which is noticed only by a write while nothing is read."""
     while view.close_code is None:
         view.send_ping()
         await asyncio.sleep(0)
@@ -209,7 +209,7 @@ def test_a_handler_is_not_cancelled_by_the_peers_close(run, connect):
 
 
 def test_the_peers_answer_is_read_even_where_reading_was_on_hold(run, connect):
-    """Once we have closed, everything is read: all but the close frame is dropped, as is what waits."""
+    """After our close frame everything is read. All messages are dropped, waiting ones too; the close frame counts."""
 
     class View(Waiting):
         MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1

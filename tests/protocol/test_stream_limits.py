@@ -85,7 +85,7 @@ def test_a_rate_limit_counts_messages_not_parts(run):
 
 
 def test_a_compressed_message_is_decompressed_as_it_is_read(run):
-    """In small steps, between which the loop serves others; and what is left is decompressed only where it must be."""
+    """Decompression yields to the loop between small steps; an unread rest is decompressed only if necessary."""
 
     class Bombed(WebSocketView):
         MAX_STREAM_SIZE = None

@@ -181,7 +181,7 @@ def test_a_callback_is_called_when_the_handler_has_ended(run, connect):
 
 
 def test_the_handler_before_may_always_be_cancelled(run, connect):
-    """ "Only the latest counts": what is cancelled has ended long ago, or is at work."""
+    """A search cancels the one before it, which may have ended, or may still run."""
 
     class Search(WebSocketView):
         previous = None
@@ -321,7 +321,7 @@ def run_nested(until):
 
 
 def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
-    """As nest_asyncio has it: what others receive meanwhile is not mixed up with what is being handled."""
+    """As with nest_asyncio: messages of other connections are not mixed with the one being handled."""
     if loop_name == "uvloop":
         pytest.skip("uvloop cannot be run by what it runs")
     if sys.version_info < (3, 12):

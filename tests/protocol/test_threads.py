@@ -26,7 +26,7 @@ async def elsewhere(function, *args):
 
 
 async def in_another_loop(make):
-    """Runs what `make` gives, a coroutine or another awaitable, on the event loop of another thread."""
+    """Awaits the result of `make` on the event loop of another thread."""
 
     async def main():
         return await make()

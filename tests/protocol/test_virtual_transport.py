@@ -9,7 +9,7 @@ from duck.contrib.websockets.testing.network import Network
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what its transport calls.
+    """Notes the calls of its transport.
 
     Attributes:
         keeps: Whether its own side of the stream stays open at the end of the other's.

@@ -1,4 +1,4 @@
-"""Messages that wait for a handler: bounded, and no reason not to hear the peer."""
+"""Messages that wait for a handler are bounded, and do not keep the connection from reading control frames."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 class Stuck(WebSocketView):
-    """Its handlers begin and do not end before it is told to go on."""
+    """Its handlers begin, and end after an event."""
 
     MAX_CONCURRENT_MESSAGES = 1
     CLOSE_TIMEOUT = 0.2
@@ -40,7 +40,7 @@ class Stuck(WebSocketView):
 
 
 class Feed(Stuck):
-    """Its `on_open` sends until it is told to go on."""
+    """Its `on_open` sends until an event is set."""
 
     async def on_open(self):
         while not self.go_on.is_set():

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("on_codec")
 
 
 def failed(server):
-    """The code and reason that the peer of a failed connection is told, by the one close frame that leaves."""
+    """The code and reason in the only close frame of a failed connection."""
     server.respond()
     assert isinstance(server.failed, ProtocolError)
     assert server.is_over

@@ -1,4 +1,4 @@
-"""`ClientHandshake`: each response of a server is agreed to or fails in a way that tells why."""
+"""`ClientHandshake`: each response of a server is an agreement, or an error with its reason."""
 
 import gc
 import re

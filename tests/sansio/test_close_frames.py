@@ -18,7 +18,7 @@ ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"
 
 
 def exchange(sender, receiver):
-    """Carries what is to be sent to the other end, which then responds."""
+    """Carries the outgoing bytes to the other end, which then responds."""
     received = receiver.receive(taken(sender))
     receiver.respond()
     return received

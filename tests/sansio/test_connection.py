@@ -1,4 +1,4 @@
-"""`Connection` without I/O: what goes in comes out at the other end, however the stream is cut."""
+"""`Connection` without I/O: sent messages arrive at the other end, in whatever pieces."""
 
 import itertools
 
@@ -219,7 +219,7 @@ def test_a_control_frame_is_short_and_whole(opcode, payload, fin):
 
 @pytest.mark.parametrize("opcode", [3, 7, CLOSE, 11, 15, 16, 129, -1])
 def test_other_opcodes_are_not_sent(opcode):
-    """A close frame is sent by `close`, which knows what follows from it."""
+    """A close frame is sent by `close`, which changes the state too."""
     server = Connection()
     with pytest.raises(ValueError, match="opcode"):
         server.send(opcode, b"")

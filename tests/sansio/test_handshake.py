@@ -12,7 +12,7 @@ from ..support.handshake import KEY, fields
 
 
 def request(headers=(), /, *, without=(), method="GET", http_version="1.1", secure=False, also=()):
-    """A good request but for what is given; `also` are further lines of headers that are there."""
+    """A valid request with the given changes; `also` has additional lines for existing header fields."""
     lines = fields({"Host": "example.org", **dict(headers)}, without).items()
     return HttpRequest(method, "/", [*lines, *also], http_version=http_version, secure=secure)
 

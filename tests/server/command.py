@@ -41,7 +41,7 @@ def echo(address, **options):
 
 
 def fails(folder, *arguments, **options):
-    """The one line in which a command says what to do."""
+    """Returns the error of a command, which must be one line."""
     result = run_command(folder, *arguments, **options)
     assert result.returncode == 2, result
     assert result.stdout == ""

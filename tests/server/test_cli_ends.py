@@ -36,7 +36,7 @@ def test_a_signal_closes_the_connections_and_ends_with_0(folder, signum, loop):
 
 
 def refused(address):
-    """Whether nobody listens there."""
+    """Whether no process listens at the address."""
     host, port = address.removeprefix("ws://").split(":")
     try:
         socket.create_connection((host, int(port)), timeout=30).close()

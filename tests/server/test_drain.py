@@ -44,7 +44,7 @@ def test_views_are_closed_in_even_steps(run):
 
 
 def test_a_draining_server_answers_pages_and_refuses_handshakes(run, connect, until):
-    """Health checks hear of it, whatever their Host; handshakes are to come back; pages are answered."""
+    """Health checks get 503 for any Host, handshakes get Retry-After, and pages are answered."""
 
     async def scenario():
         options = {"drain": 1000, "health_path": "/healthz", "allowed_hosts": ["localhost"]}

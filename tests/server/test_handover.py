@@ -27,7 +27,7 @@ def pattern(size):
 
 
 class Collector(asyncio.BufferedProtocol):
-    """Collects what arrives, until the end."""
+    """Collects the received bytes."""
 
     def __init__(self):
         self.buffer = memoryview(bytearray(65536))

@@ -170,7 +170,7 @@ def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(r
 
 @pytest.mark.usefixtures("impatient")
 def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
-    """It could still read the refusal; what is open when `close` returns would be open when the loop is closed."""
+    """The client may read the refusal. A connection left open by `close` would be open when the loop is closed."""
     limits = Limits(linger_timeout=0.2, keep_alive_timeout=1000)
 
     def ask(port):

@@ -315,7 +315,7 @@ def test_a_worker_that_does_not_serve_in_time_is_stopped(folder):
 
 
 def test_signals_add_and_stop_workers(folder):
-    """A worker that is taken away tells its clients to come again. The last one stays."""
+    """A removed worker closes its connections with 1012. The last worker is not removed."""
     with Process(folder, "app.py", "--port", 0, "--workers", 2) as process, contextlib.ExitStack() as stack:
         process.process.send_signal(signal.SIGTTIN)
         process.until_told("the number of workers is 3 from now on")

@@ -1,4 +1,4 @@
-"""`testing.connect`: what users' tests do, in memory."""
+"""`testing.connect`, as tests of users call it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Steps of serving that a subclass may take into its own hands; the rest goes on as ever."""
+"""Overridden steps of serving, which leave the other steps unchanged."""
 
 import asyncio
 from unittest import mock

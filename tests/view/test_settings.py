@@ -99,7 +99,7 @@ def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
 
 
 def test_a_hook_that_cannot_be_called_is_refused(run, serving, dial, log):
-    """To leave a hook out is to have none; the connection failed at a depth where nothing named the hook."""
+    """A hook is left out rather than set to None, which failed later, with an error that did not name the hook."""
     words = r"^Chat\.on_receive is None, which cannot be called: define it as a method, or leave it out"
     with pytest.raises(TypeError, match=words):
         type("Chat", (WebSocketView,), {"on_receive": None})
@@ -141,7 +141,7 @@ def test_a_right_value_serves(run, connect, name, value):
 
 
 def refused(run, serving, dial, view_class, change=lambda: None, **options):
-    """A connection is, once `change` has been called while the class is served; the peer is not told why."""
+    """After `change` a connection is refused with 500, without the reason."""
 
     async def scenario():
         async with serving(view_class) as server:

@@ -1,4 +1,4 @@
-"""The hooks of a view: when they are called, with what, and what becomes of their errors."""
+"""The hooks of a view: their order, their arguments, and their errors."""
 
 import asyncio
 import contextvars
