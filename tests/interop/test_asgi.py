@@ -103,7 +103,7 @@ def test_messages_are_echoed(connect, run, place):
     run(scenario())
 
 
-def test_5_mib(connect, run, place):
+def test_a_message_of_5_mib_is_echoed(connect, run, place):
     message = bytes(range(256)) * (5 * MIB // 256)
 
     async def scenario():
@@ -114,7 +114,7 @@ def test_5_mib(connect, run, place):
     run(scenario())
 
 
-def test_the_client_closes(connect, server, run, place):
+def test_the_application_gets_the_clients_close_code(connect, server, run, place):
     name = uuid.uuid4().hex
 
     async def scenario():
@@ -127,7 +127,7 @@ def test_the_client_closes(connect, server, run, place):
     run(scenario())
 
 
-def test_the_application_closes(connect, run, place):
+def test_the_client_gets_the_applications_close_code(connect, run, place):
     async def scenario():
         async with connect(f"{place}/closes") as peer:
             await peer.send("close")
@@ -136,7 +136,7 @@ def test_the_application_closes(connect, run, place):
     run(scenario())
 
 
-def test_an_endpoint_of_starlette(connect, server, run):
+def test_an_endpoint_of_starlette_chooses_its_subprotocol(connect, server, run):
     name = uuid.uuid4().hex
 
     async def scenario():
@@ -158,7 +158,7 @@ def test_an_endpoint_of_starlette(connect, server, run):
     ],
     ids=["fastapi", "channels"],
 )
-def test_chat(connect, run, path, said, heard):
+def test_a_chat_of_fastapi_or_channels_reaches_all_clients(connect, run, path, said, heard):
     async def scenario():
         async with connect(path) as one, connect(path) as two, connect(path) as three:
             await two.send(said)
@@ -177,7 +177,7 @@ def test_chat(connect, run, path, said, heard):
         ("/fastapi/denied", 401, b'{"detail":"who are you?"}'),
     ],
 )
-def test_a_refusal(server, run, path, status, body):
+def test_a_refusal_of_the_application_reaches_the_client(server, run, path, status, body):
     async def scenario():
         with pytest.raises(websockets.InvalidStatus) as refused:
             await websockets.connect(server.url(path), ssl=server.trust)
@@ -186,7 +186,7 @@ def test_a_refusal(server, run, path, status, body):
     run(scenario())
 
 
-def test_an_application_that_fails(connect, run):
+def test_an_application_that_fails_closes_with_1011(connect, run):
     async def scenario():
         async with connect("/fastapi/fails") as peer:
             await peer.send("now")
@@ -195,7 +195,7 @@ def test_an_application_that_fails(connect, run):
     run(scenario())
 
 
-def test_a_client_that_is_killed(server, run, place):
+def test_a_client_that_is_killed_is_1006(server, run, place):
     name = uuid.uuid4().hex
 
     async def scenario():
@@ -208,7 +208,7 @@ def test_a_client_that_is_killed(server, run, place):
     run(scenario())
 
 
-def test_uvicorn_stops(tmp_path, run):
+def test_uvicorn_closes_with_1012_as_it_stops(tmp_path, run):
     async def scenario():
         with running(tmp_path, "uvicorn", *UVICORN) as server:
             async with (
@@ -232,7 +232,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_view_on_another_server(tmp_path, run, name):
+def test_a_view_is_served_by_another_asgi_server(tmp_path, run, name):
     pytest.importorskip(name)
     messages = ["text", "🦆" * 1000, bytes(range(256)), *(f"message {i}" for i in range(100)), bytes(500_000)]
 

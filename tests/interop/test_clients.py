@@ -43,7 +43,7 @@ def test_messages_keep_their_order(connect, run):
 
 
 @pytest.mark.parametrize("unit", ["0123456789é🦆", b"0123456789\xff\0\x80\n"], ids=["text", "binary"])
-def test_a_message_of_5_mib(connect, run, unit):
+def test_a_message_of_5_mib_is_echoed(connect, run, unit):
     size = len(unit.encode() if isinstance(unit, str) else unit)
     message = unit * (5 * MIB // size)
 
@@ -57,7 +57,7 @@ def test_a_message_of_5_mib(connect, run, unit):
 
 
 @pytest.mark.parametrize("message", ["a🦆" * 1000, b"\xf0" * 2999], ids=["text", "binary"])
-def test_fragments_of_the_server(connect, run, message):
+def test_fragments_of_the_server_are_joined(connect, run, message):
     async def scenario():
         async with connect("/fragments") as peer:
             await peer.send(message)
@@ -66,7 +66,7 @@ def test_fragments_of_the_server(connect, run, message):
     run(scenario())
 
 
-def test_fragments_on_the_wire(server, run):
+def test_a_long_message_leaves_in_fragments(server, run):
     async def scenario():
         async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
             await socket.send(["dr", "", "ake"] * 1000)
@@ -77,7 +77,7 @@ def test_fragments_on_the_wire(server, run):
     run(scenario())
 
 
-def test_ping_between_fragments(server, run):
+def test_a_ping_between_fragments_is_answered(server, run):
     async def scenario():
         async with websockets.connect(server.url("/echo"), ssl=server.trust) as socket:
 
@@ -93,7 +93,7 @@ def test_ping_between_fragments(server, run):
 
 
 @pytest.mark.parametrize("code", [1000, 3000, 4999])
-def test_the_client_closes(connect, server, run, code):
+def test_the_view_gets_the_clients_close_code_and_reason(connect, server, run, code):
     name = str(uuid.uuid4())
 
     async def scenario():
@@ -106,7 +106,7 @@ def test_the_client_closes(connect, server, run, code):
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4999])
-def test_the_server_closes(connect, run, code):
+def test_the_client_gets_the_views_close_code_and_reason(connect, run, code):
     async def scenario():
         async with connect(f"/close/{code}") as peer:
             assert await peer.closed() == (code, "the sërver's reason")
@@ -114,7 +114,7 @@ def test_the_server_closes(connect, run, code):
     run(scenario())
 
 
-def test_a_client_that_vanishes(server, run):
+def test_a_client_that_vanishes_is_1006(server, run):
     name = str(uuid.uuid4())
 
     async def scenario():
@@ -126,7 +126,7 @@ def test_a_client_that_vanishes(server, run):
     run(scenario())
 
 
-def test_a_message_over_the_limit(connect, run):
+def test_a_message_over_the_limit_closes_with_1009(connect, run):
     async def scenario():
         async with connect("/fail") as peer:  # 1 MiB
             await peer.send(bytes(2 * MIB))
@@ -135,7 +135,7 @@ def test_a_message_over_the_limit(connect, run):
     run(scenario())
 
 
-def test_a_handler_that_fails(connect, run):
+def test_a_handler_that_fails_closes_with_1011(connect, run):
     async def scenario():
         async with connect("/fail") as peer:
             await peer.send("anything")
@@ -152,7 +152,7 @@ def test_a_subprotocol_is_agreed_on(connect, run):
     run(scenario())
 
 
-def test_no_subprotocol(connect, run):
+def test_without_an_offer_there_is_no_subprotocol(connect, run):
     async def scenario():
         async with connect("/echo") as peer:
             assert peer.subprotocol is None

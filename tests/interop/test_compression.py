@@ -30,7 +30,7 @@ CLIENT_WINDOWS = [None, True, 9, 12, 15]
 
 @pytest.mark.parametrize("server_window", WINDOWS)
 @pytest.mark.parametrize("client_window", CLIENT_WINDOWS)
-def test_websockets_with_every_set_of_parameters(server, run, server_window, client_window):
+def test_websockets_agrees_on_every_set_of_parameters(server, run, server_window, client_window):
     async def scenario():
         for alone in itertools.product((False, True), repeat=2):
             factory = ClientPerMessageDeflateFactory(
@@ -50,7 +50,7 @@ def test_websockets_with_every_set_of_parameters(server, run, server_window, cli
     run(scenario())
 
 
-def test_fragments_of_the_server(server, run):
+def test_compressed_fragments_of_the_server_are_joined(server, run):
     async def scenario():
         async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
             assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]
@@ -62,7 +62,7 @@ def test_fragments_of_the_server(server, run):
 
 
 @pytest.mark.parametrize("window", [9, 12, 15])
-def test_aiohttp(server, run, window):
+def test_aiohttp_exchanges_compressed_messages(server, run, window):
     async def scenario():
         async with aiohttp_peer(server, "/echo", compress=window) as peer:
             assert peer.compress
@@ -73,7 +73,7 @@ def test_aiohttp(server, run, window):
     run(scenario())
 
 
-def test_chromium(server, devtools, run):
+def test_chromium_exchanges_compressed_messages(server, devtools, run):
     async def scenario():
         async with open_page(devtools, server.page("/")) as page:
             url = json.dumps(server.url("/echo"))
@@ -107,7 +107,7 @@ NODE_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", NODE_OPTIONS)
-def test_node(server, ws, name):
+def test_node_exchanges_compressed_messages(server, ws, name):
     options, answer = NODE_OPTIONS[name]
     messages = [
         {"text": message} if isinstance(message, str) else {"base64": base64.b64encode(message).decode()}

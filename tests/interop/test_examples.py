@@ -15,7 +15,7 @@ def test_every_example_with_a_page_has_a_scene_and_fits_a_screen():
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_an_example(name, devtools, run):
+def test_an_example_plays_its_scene(name, devtools, run):
     async def scenario():
         async with visiting(devtools, server) as visit:
             await SCENES[name](visit)
@@ -24,7 +24,7 @@ def test_an_example(name, devtools, run):
         run(scenario())
 
 
-def test_rooms_of_two_workers(devtools, run, tmp_path):
+def test_the_rooms_span_two_workers(devtools, run, tmp_path):
     async def scenario():
         async with visiting(devtools, server) as visit:
             await SCENES["rooms"](visit)

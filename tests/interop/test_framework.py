@@ -210,7 +210,7 @@ def test_messages_are_echoed(site, run):
     run(scenario())
 
 
-def test_5_mib(site, run):
+def test_a_message_of_5_mib_is_echoed(site, run):
     message = bytes(range(256)) * (5 * MIB // 256)
 
     async def scenario():
@@ -221,7 +221,7 @@ def test_5_mib(site, run):
     run(scenario())
 
 
-def test_fragments(site, run):
+def test_fragments_go_both_ways(site, run):
     async def scenario():
         async with site.connect("/echo/fragments", compression=None) as socket:
             await socket.send(["in ", "three ", "parts"])
@@ -232,7 +232,7 @@ def test_fragments(site, run):
     run(scenario())
 
 
-def test_the_client_closes(site, run):
+def test_the_view_gets_the_clients_close_code(site, run):
     async def scenario():
         async with site.connect("/echo/client-closes") as socket:
             await socket.close(4000, "enough")
@@ -242,7 +242,7 @@ def test_the_client_closes(site, run):
     run(scenario())
 
 
-def test_the_view_closes(site, run):
+def test_the_client_gets_the_views_close_code(site, run):
     async def scenario():
         async with site.connect("/echo/view-closes") as socket:
             await socket.send("close")
@@ -264,7 +264,7 @@ def test_a_client_that_vanishes_is_1006(site, run):
     run(scenario())
 
 
-def test_a_hook_fails(site, run):
+def test_an_error_in_a_hook_closes_with_1011(site, run):
     async def scenario():
         async with site.connect("/echo/hook-fails") as socket:
             await socket.send("fail")
@@ -300,7 +300,7 @@ def test_a_view_decides_on_its_handshake(site, run):
     run(scenario())
 
 
-def test_a_client_leaves_while_a_view_decides(site, run):
+def test_a_client_may_leave_while_a_view_decides(site, run):
     async def scenario():
         url = f"ws{site.origin.removeprefix('http')}/undecided"
         while "undecided" not in await endings(site):
@@ -310,7 +310,7 @@ def test_a_client_leaves_while_a_view_decides(site, run):
     run(scenario())
 
 
-def test_many_connections(site, run):
+def test_many_connections_are_served_at_once(site, run):
     async def scenario():
         gate = asyncio.Semaphore(TLS_AT_A_TIME if site.mode.secure else 1000)
 
@@ -329,7 +329,7 @@ def test_many_connections(site, run):
     run(scenario())
 
 
-def test_a_click_on_a_lively_component(site, run, devtools):
+def test_a_click_on_a_lively_component_is_handled(site, run, devtools):
     """Its handler waits for the answer to a message that it sends, while its own message is being handled."""
     if site.mode.secure:
         pytest.skip("a browser does not try again as `Site.dial` does")

@@ -92,7 +92,7 @@ def test_a_page_of_the_host_that_nginx_was_asked_for_connects(port, run):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.test", "http://app.example.org"])
-def test_a_page_of_another_origin_does_not(port, run, origin):
+def test_a_page_of_another_origin_is_refused_behind_nginx(port, run, origin):
     async def scenario():
         with pytest.raises(websockets.InvalidStatus) as caught:
             async with connect(port, origin):
@@ -102,7 +102,7 @@ def test_a_page_of_another_origin_does_not(port, run, origin):
     run(scenario())
 
 
-def test_our_client_gets_through(port, run):
+def test_our_client_connects_through_nginx(port, run):
     async def scenario():
         async with client.connect(f"ws://127.0.0.1:{port}/", headers={"X-A": "b"}) as ws:
             assert ws.extensions

@@ -39,14 +39,14 @@ def libwebsockets(tmp_path_factory):
         "permessage-deflate; client_no_context_takeover",
     ],
 )
-def test_libwebsockets(server, libwebsockets, offer):
+def test_libwebsockets_exchanges_compressed_messages(server, libwebsockets, offer):
     """Versions 4.1 to 4.3 deliver an uncompressed message for ever."""
     command = [libwebsockets, str(server.port), offer]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines() == [text_of(size) for size in SIZES]
 
 
-def test_mojolicious(server):
+def test_mojolicious_exchanges_compressed_messages(server):
     """Mojolicious keeps its context despite the agreement."""
     command = [shutil.which("perl") or pytest.skip("perl is not installed"), str(HERE / "mojolicious.pl")]
     if subprocess.run([command[0], "-MMojolicious", "-e", "1"], capture_output=True, check=False).returncode:

@@ -86,7 +86,7 @@ async def talk(port: int, compression: bool) -> None:
 
 @pytest.mark.parametrize("compression", [True, False])
 @pytest.mark.parametrize("name", SERVERS)
-def test_servers_in_python(run, name, compression):
+def test_our_client_connects_to_servers_in_python(run, name, compression):
     async def scenario():
         async with SERVERS[name]() as port:
             await talk(port, compression)
@@ -95,7 +95,7 @@ def test_servers_in_python(run, name, compression):
 
 
 @pytest.mark.parametrize("compression", [True, False])
-def test_node(run, ws, compression):
+def test_our_client_connects_to_a_server_in_node(run, ws, compression):
     command = ["node", str(NODE / "echo.mjs")]
     with subprocess.Popen(command, cwd=ws, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None

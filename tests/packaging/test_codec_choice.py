@@ -29,7 +29,7 @@ def test_info_has_a_line_for_each_fact(python, command):
     assert names == ["duck-websockets", "python", "codec", "reason", "simd", "simd tiers", "compression"]
 
 
-def test_compiled(info, compiled):
+def test_the_compiled_codec_is_the_default(info, compiled):
     facts = info()
     assert facts["codec"] == "compiled"
     assert facts["simd"] in facts["simd tiers"].split(", ")
@@ -41,24 +41,24 @@ def test_the_required_codec_is_used(info, compiled):
 
 
 @pytest.mark.parametrize("off", ["", "0"])
-def test_settings_that_are_off(info, compiled, off):
+def test_variables_may_be_empty_or_0(info, compiled, off):
     assert info(DUCK_NO_EXTENSIONS=off, DUCK_REQUIRE_SPEEDUPS=off)["codec"] == "compiled"
 
 
-def test_switched_off_without_a_warning(info):
+def test_the_codec_is_switched_off_without_a_warning(info):
     facts = info(DUCK_NO_EXTENSIONS="1")
     assert facts["codec"] == "pure Python"
     assert facts["reason"] == "DUCK_NO_EXTENSIONS is set"
     assert facts["stderr"] == ""
 
 
-def test_switched_off_and_required(python):
+def test_a_codec_that_is_switched_off_and_required_is_an_error(python):
     process = python(*INFO, DUCK_NO_EXTENSIONS="1", DUCK_REQUIRE_SPEEDUPS="1")
     assert process.returncode == 1
     assert "ImportError: DUCK_NO_EXTENSIONS and DUCK_REQUIRE_SPEEDUPS are both set" in process.stderr
 
 
-def test_missing_is_warned_of(info, tree):
+def test_a_missing_codec_causes_a_warning(info, tree):
     facts = info(PYTHONPATH=str(tree))
     assert facts["codec"] == "pure Python"
     assert facts["reason"] == f"it was not built in {tree / 'duck/contrib/websockets'}"
@@ -67,7 +67,7 @@ def test_missing_is_warned_of(info, tree):
     assert "Reinstall with a C compiler" in facts["stderr"]
 
 
-def test_missing_in_a_source_tree_that_is_in_the_way(info, tree, root):
+def test_a_source_tree_that_hides_the_package_is_named(info, tree, root):
     shutil.copy(root / "setup.py", tree)
     (tree / "duck/contrib/websockets/_speedups.pyx").touch()  # a wheel that is being tested has none
     said = info(PYTHONPATH=str(tree))["stderr"]
@@ -77,14 +77,14 @@ def test_missing_in_a_source_tree_that_is_in_the_way(info, tree, root):
     assert "Reinstall" not in said
 
 
-def test_missing_and_required(python, tree):
+def test_a_required_codec_that_is_missing_is_an_error(python, tree):
     process = python(*INFO, DUCK_REQUIRE_SPEEDUPS="1", PYTHONPATH=str(tree))
     assert process.returncode == 1
     assert f"ImportError: the compiled codec is required, but it was not built in {tree}" in process.stderr
     assert "Reinstall with a C compiler" in process.stderr
 
 
-def test_broken_is_warned_of_with_the_cause(info, tree):
+def test_a_broken_codec_causes_a_warning_with_its_cause(info, tree):
     broken(tree)
     facts = info(PYTHONPATH=str(tree))
     assert facts["codec"] == "pure Python"
@@ -95,7 +95,7 @@ def test_broken_is_warned_of_with_the_cause(info, tree):
     assert facts["reason"] in facts["stderr"]
 
 
-def test_broken_and_required(python, tree):
+def test_a_required_codec_that_is_broken_is_an_error(python, tree):
     broken(tree)
     process = python(*INFO, DUCK_REQUIRE_SPEEDUPS="1", PYTHONPATH=str(tree))
     assert process.returncode == 1

@@ -35,7 +35,7 @@ def source(root, tmp_path_factory):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_compiles(target, source, root):
+def test_the_codec_compiles_for_other_systems(target, source, root):
     made = source.with_name(f"{target}.o")
     folders = [sysconfig.get_path("include"), root / "duck/contrib/websockets/codec"]
     if "windows" in target:

@@ -29,7 +29,7 @@ def metadata(tmp_path):
     return write
 
 
-def test_alone(python, tree):
+def test_without_the_framework_there_is_no_warning(python, tree):
     process = python(*SERVER, PYTHONPATH=str(tree), DUCK_NO_EXTENSIONS="1")
     assert (process.returncode, process.stderr) == (0, "")
 
@@ -50,7 +50,7 @@ def test_a_framework_installed_last_is_an_error(python, beside):
     assert f"ImportError: {EXPLAINED}" in process.stderr
 
 
-def test_info(info, tree, metadata):
+def test_info_names_the_framework(info, tree, metadata):
     metadata("duck-websockets", "0.1.0")
     folders = [str(tree), metadata("duckframework", "2.3.2")]
     facts = info(DUCK_NO_EXTENSIONS="1", PYTHONPATH=os.pathsep.join(folders))

@@ -48,7 +48,7 @@ def test_neither_sources_of_the_codec_nor_tests_are_installed(installed):
     assert {file.parts[0] for file in files if file.suffix in {".py", ".pyi"}} == {"duck"}
 
 
-def test_one_version(installed, project, info, python):
+def test_the_version_is_the_same_everywhere(installed, project, info, python):
     version = project["version"]
     assert installed.version == version
     assert info(DUCK_NO_EXTENSIONS="1")["duck-websockets"] == version
@@ -83,7 +83,7 @@ def small_project(tmp_path, root):
         ),
     ],
 )
-def test_relative_links_on_a_package_index(small_project, source, shown):
+def test_relative_links_lead_to_the_repository_on_a_package_index(small_project, source, shown):
     pytest.importorskip("setuptools")
     urls = f"[project.urls]\n{source}\n"
     (small_project / "pyproject.toml").write_text(f'[project]\nname = "x"\nversion = "1"\ndynamic = ["readme"]\n{urls}')

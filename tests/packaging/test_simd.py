@@ -53,12 +53,12 @@ def tried(programs, root):
     return run
 
 
-def test_on_this_machine(tried):
+def test_simd_works_on_this_machine(tried):
     assert tried(None)[0] == "words"
 
 
 @pytest.mark.parametrize(("processor", "tiers"), [("qemu64", 2), ("Nehalem", 3), ("Haswell", 4)])
-def test_on_processors_of_every_tier(tried, processor, tiers):
+def test_each_processor_uses_its_tiers(tried, processor, tiers):
     """Which instructions are there is asked at run time: one that is not there would end the program."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
         pytest.skip("is for Linux on x86-64")
@@ -69,5 +69,5 @@ def test_on_processors_of_every_tier(tried, processor, tiers):
     ("machine", "tiers"),
     [("aarch64", ["words", "neon"]), ("s390x", ["words"])],  # the latter has its bytes the other way round
 )
-def test_on_other_machines(tried, machine, tiers):
+def test_other_machines_use_their_tiers(tried, machine, tiers):
     assert tried(f"{machine}-linux-musl", emulator(machine)) == tiers
