@@ -251,10 +251,14 @@ class RequestReader:
         self._head = head
         self._body = bytearray() if method == "POST" else None
         if self._body is not None and not upgrade:
-            if headers.get("transfer-encoding", "chunked").strip(" \t").lower() != "chunked":
-                self._refuse(501, "the body has a transfer coding other than chunked (RFC 9112, section 6.1)")
-                raise _Stop
-            self._check_body(int(headers.get("content-length", "0")))
+            self._check_framing(headers)
+
+    def _check_framing(self, headers: Headers) -> None:
+        """Checks the announced form and length of a body."""
+        if headers.get("transfer-encoding", "chunked").strip(" \t").lower() != "chunked":
+            self._refuse(501, "the body has a transfer coding other than chunked (RFC 9112, section 6.1)")
+            raise _Stop
+        self._check_body(int(headers.get("content-length", "0")))
 
     def on_body(self, part: bytes) -> None:
         if self._body is not None:

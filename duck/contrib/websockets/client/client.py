@@ -51,7 +51,7 @@ _SETTINGS = {
     "subprotocols": "SUBPROTOCOLS",
     "write_limit": "WRITE_LIMIT",
 }
-"""Keywords of a client by the setting that each of them sets."""
+"""The setting of each keyword of a client."""
 
 _NO_HEADERS = ResponseHeaders()
 
