@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import subprocess
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +171,10 @@ def test_uvicorn_behind_nginx(tmp_path, certificate):
 
 def test_the_deployment_on_kubernetes():
     """The command is valid, and the pod outlives it."""
-    (pod,) = [pytest.importorskip("yaml").safe_load(text)["spec"]["template"]["spec"] for text in blocks(GUIDE, "yaml")]
+    yaml = pytest.importorskip("yaml")
+    deployment, hook = blocks(GUIDE, "yaml")
+    assert yaml.safe_load(textwrap.dedent(hook))["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
+    pod = yaml.safe_load(deployment)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     options = _parser().parse_args(container["args"][1:])
     assert pod["terminationGracePeriodSeconds"] > options.drain + options.shutdown_timeout

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed
+from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 from duck.contrib.websockets.testing import HandshakeRefused, VirtualTimeLoop
 from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
@@ -15,6 +15,11 @@ from duck.server import serve
 from .snippets import ROOT, block, blocks
 
 NODE = [shutil.which("node"), "--experimental-websocket"]  # needless from Node 22 on
+
+
+def has_websocket():
+    """Whether Node is installed, and has a WebSocket."""
+    return NODE[0] and not subprocess.run([*NODE, "-e", "WebSocket"], capture_output=True, check=False).returncode
 
 
 def test_the_clock_ticks_until_the_connection_ends(execute):
@@ -43,6 +48,80 @@ def test_a_signed_out_user_is_disconnected(execute):
             ws.recv()
     with pytest.raises(HandshakeRefused, match="401"), memory(page["Checked"], cookies={"session": "3f9a"}):
         pass
+
+
+def test_an_answer_grows_until_it_is_stopped(execute):
+    with memory(execute(block("class Assistant"))["Assistant"], loop_factory=VirtualTimeLoop) as ws:
+        ws.send_json({"prompt": "to be or"})
+        assert [ws.recv_json() for _ in range(4)] == [
+            *({"piece": f"{word} "} for word in ["to", "be", "or"]),
+            {"end": "complete"},
+        ]
+        ws.send_json({"prompt": "a b c"})
+        assert ws.recv_json() == {"piece": "a "}
+        ws.send_json({"stop": True})
+        assert ws.recv_json() == {"end": "stopped"}
+        ws.send_json({"prompt": "endless " * 1000})
+        ws.recv()
+        view = ws.view
+    assert view.answering.cancelled()
+
+
+def test_a_client_in_synchronous_code(execute, run, capsys):
+    page = execute(block("def background_loop"))
+
+    async def scenario():
+        async with serve(execute(block("class Shout(WebSocketView):"))["urlpatterns"], port=0) as server:
+            await asyncio.to_thread(page["ask"], f"{server.addresses[0]}/shout/lobby")
+
+    run(scenario())
+    assert capsys.readouterr().out == "QUACK\n"
+
+
+CONTENT = bytes(at % 251 for at in range(2**21 + 7))
+UPLOAD = """
+const file = new Blob([new Uint8Array(2 ** 21 + 7).map((_, at) => at % 251)]);
+for (const stop of [false, true]) {
+  const socket = new WebSocket(process.argv[2]), control = new AbortController();
+  await new Promise(resolve => { socket.onopen = resolve });
+  const sent = upload(socket, file, control.signal);
+  if (stop) control.abort();
+  await sent;
+  console.log(await new Promise(resolve => { socket.onmessage = event => resolve(event.data) }));
+  socket.close();
+}
+"""
+
+
+def test_an_upload_in_slices_can_be_stopped(folder, run):
+    if not has_websocket():
+        pytest.skip("Node with a WebSocket is not installed")
+    (source,) = blocks(ROOT / "docs/guides/streams.md", "js")
+    (folder / "upload.mjs").write_text(source + UPLOAD)
+
+    class Slices(WebSocketView):
+        async def on_open(self):
+            self.received = b""
+
+        async def on_receive(self, message, opcode):
+            if opcode == OpCode.BINARY:
+                self.received += message
+            else:
+                await self.send(
+                    f"{message.decode()} {self.received == CONTENT[: len(self.received)]} {len(self.received)}"
+                )
+
+    async def scenario():
+        async with serve(Slices, port=0) as server:
+            command = [*NODE, folder / "upload.mjs", server.addresses[0]]
+            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            out, _ = await process.communicate()
+            whole, stopped = out.decode().splitlines()
+            assert whole == f"end True {len(CONTENT)}"
+            assert stopped.startswith("stop True ")
+            assert int(stopped.split()[2]) < len(CONTENT)
+
+    run(scenario())
 
 
 def test_messages_of_several_types(execute):
@@ -88,7 +167,7 @@ const live = new Live(process.argv[2], message => console.log(message.text), (st
 
 @pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)
 def test_the_client_in_javascript_catches_up_after_a_reconnection(execute, folder, run):
-    if NODE[0] is None or subprocess.run([*NODE, "-e", "WebSocket"], capture_output=True, check=False).returncode:
+    if not has_websocket():
         pytest.skip("Node with a WebSocket is not installed")
     source, _ = blocks(ROOT / "docs/guides/browser.md", "js")
     (folder / "live.mjs").write_text(source)
