@@ -183,7 +183,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self._go_on()
+        self._advance_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -225,7 +225,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     # From one request to the next.
 
-    def _go_on(self) -> None:
+    def _advance_soon(self) -> None:
         """Schedules the next request, in the connection's context.
 
         A callback of the loop is needed, because a task that starts eagerly would nest each answer in the previous one
@@ -326,7 +326,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             logger.exception("cannot make the view for %r", request)
             self._refuse(500, "the view cannot be made", request.method == "HEAD")
             return
-        self._let_go()
+        self._release()
         self._server.hand_over(self, view)
 
     async def _answer(self, request: HttpRequest, match: Match | None, keep_alive: bool) -> None:
@@ -352,7 +352,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         else:
             self._phase = Phase.READING
             self._set_deadline(self._server.limits.keep_alive_timeout)
-            self._go_on()
+            self._advance_soon()
 
     # The end.
 
@@ -386,10 +386,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _leave(self) -> None:
         """Releases a lost connection."""
         self._reader.stop()
-        self._let_go()
+        self._release()
         self._server.connection_closed(self)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Releases the transport."""
         self._phase = Phase.GONE
         if self._alarm != _NEVER:

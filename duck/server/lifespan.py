@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-__all__ = ["Lifespan", "LifespanError", "NoLifespanError", "alive"]
+__all__ = ["Lifespan", "LifespanError", "NoLifespanError", "running_lifespan"]
 
 logger = logging.getLogger("duck.server")
 
@@ -34,7 +34,7 @@ class HasState(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def alive(lifespan: Lifespan | None, server: HasState, shutdown_timeout: float) -> AsyncIterator[None]:
+async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown_timeout: float) -> AsyncIterator[None]:
     """Enters a lifespan, stores its value as the server's `state`, and leaves the lifespan at the end of the block.
 
     The lifespan is left without an error, however the block ends, so that the code after its `yield` runs.

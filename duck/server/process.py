@@ -16,7 +16,7 @@ from .deadline import Deadline
 from .exposition import exposing
 from .options import Options
 from .server import Server
-from .serving import serving
+from .serving import serve_options
 from .target import Target
 
 __all__ = ["Stop", "serve_until_stopped"]
@@ -95,7 +95,7 @@ async def serve_until_stopped(
     stop.begin()
     try:
         stop.deadline.stage = "the start of the server and its lifespan"
-        async with serving(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
+        async with serve_options(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
 
             async def stats() -> Stats:
                 return server.stats()

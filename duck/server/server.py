@@ -179,7 +179,7 @@ class Server:
             self._stop_accepting()
             for _ in range(3):
                 await asyncio.sleep(0)  # the loop may have accepted connections before it calls `connection_made`
-            await self._work.asked()
+            await self._work.until_requested()
         elif options.drain:
             self.retry_after = math.ceil(options.drain)
         if options.drain:

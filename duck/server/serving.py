@@ -9,12 +9,12 @@ from typing import Any
 from duck.contrib.websockets import CloseCode
 from duck.views import View
 
-from .lifespan import Lifespan, alive
+from .lifespan import Lifespan, running_lifespan
 from .limits import Limits
 from .options import Options
 from .server import Server
 
-__all__ = ["serve", "serving"]
+__all__ = ["serve", "serve_options"]
 
 
 @contextlib.asynccontextmanager
@@ -87,12 +87,12 @@ async def serve(
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
     )
-    async with serving(urlpatterns, options, sockets, ssl, lifespan) as server:
+    async with serve_options(urlpatterns, options, sockets, ssl, lifespan) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def serving(
+async def serve_options(
     urlpatterns: Iterable[Mapping[str, Any]] | type[View],
     options: Options,
     sockets: Sequence[socket.socket] = (),
@@ -101,7 +101,7 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Serves an application, as `serve` does, with options in one object."""
     server = Server(urlpatterns, options)
-    async with alive(lifespan, server, options.shutdown_timeout):
+    async with running_lifespan(lifespan, server, options.shutdown_timeout):
         try:
             await server.listen(sockets, ssl)
             yield server

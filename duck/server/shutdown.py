@@ -17,10 +17,10 @@ __all__ = ["Work", "abort", "drain", "shut_down"]
 
 logger = logging.getLogger("duck.server")
 
-_FAREWELL = 1.0  # seconds of the shutdown reserved for the closing handshakes
+_CLOSING_TIME = 1.0  # seconds of the shutdown reserved for the closing handshakes
 _STEP = 0.01  # seconds between two steps of draining, at least
-_LOOK = 0.2  # seconds within which the end of all views is noticed
-_FRESH = 1.0  # seconds for the first request of a new connection when the server is replaced
+_POLL = 0.2  # seconds within which the end of all views is noticed
+_FIRST_REQUEST = 1.0  # seconds for the first request of a new connection when the server is replaced
 _NAMED = 10  # hanging views and pages named in the log
 
 
@@ -37,14 +37,14 @@ class Work:
 
     CANCEL_TIMEOUT = 2.0
 
-    __slots__ = ("_farewells", "_no_connections", "answers", "lingering", "protocols", "views")
+    __slots__ = ("_closings", "_no_connections", "answers", "lingering", "protocols", "views")
 
     def __init__(self) -> None:
         self.protocols: set[HttpProtocol] = set()
         self.answers: dict[asyncio.Task[None], HttpRequest] = {}
         self.views: dict[asyncio.Future[None], WebSocketView] = {}
         self.lingering: set[Lingering] = set()
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Task[None]] = set()
         self._no_connections = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
@@ -78,7 +78,7 @@ class Work:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while running := {*self.answers, *self.views, *self._farewells}:
+                while running := {*self.answers, *self.views, *self._closings}:
                     await asyncio.wait(running)
                 while self.protocols or self.lingering:
                     self._no_connections.clear()
@@ -86,27 +86,27 @@ class Work:
             return True
         return False
 
-    async def asked(self) -> None:
+    async def until_requested(self) -> None:
         """Waits a short time for the requests of clients that have just connected."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FRESH):
+            async with asyncio.timeout(_FIRST_REQUEST):
                 while any(protocol.is_fresh for protocol in self.protocols):  # noqa: ASYNC110
                     await asyncio.sleep(_STEP)
 
-    def say_goodbye(self, view: WebSocketView, patience: float, code: int) -> None:
+    def close_view(self, view: WebSocketView, patience: float, code: int) -> None:
         """Closes a WebSocket once its running handlers have ended.
 
         Args:
             patience: Seconds to wait for the handlers.
         """
-        farewell = asyncio.get_running_loop().create_task(_say_goodbye(view, patience, code))
-        self._farewells.add(farewell)
-        farewell.add_done_callback(self._farewells.discard)
+        closing = asyncio.get_running_loop().create_task(_close_view(view, patience, code))
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
 
     def cancel(self) -> None:
         """Cancels all tasks, and drops all connections."""
-        for farewell in self._farewells:
-            farewell.cancel()
+        for closing in self._closings:
+            closing.cancel()
         for answer in self.answers:
             answer.cancel()
         for ended, view in list(self.views.items()):
@@ -133,9 +133,9 @@ async def drain(work: Work, seconds: float, code: int) -> None:
     views = list(work.views.items())
     for number, (ended, view) in enumerate(views):
         while (wait := begin + seconds * number / len(views) - loop.time()) > _STEP and work.views:  # noqa: ASYNC110
-            await asyncio.sleep(min(wait, _LOOK))
+            await asyncio.sleep(min(wait, _POLL))
         if not ended.done():
-            work.say_goodbye(view, seconds, code)
+            work.close_view(view, seconds, code)
 
 
 async def shut_down(work: Work, patience: float, code: int) -> list[str]:
@@ -151,16 +151,16 @@ async def shut_down(work: Work, patience: float, code: int) -> list[str]:
     """
     for protocol in list(work.protocols):
         protocol.shut_down()
-    for_handlers = patience - min(patience / 4, _FAREWELL)
+    for_handlers = patience - min(patience / 4, _CLOSING_TIME)
     for view in work.views.values():
-        work.say_goodbye(view, for_handlers, code)
+        work.close_view(view, for_handlers, code)
     if await work.ended(patience):
         return []
     work.cancel()
     return [] if await work.ended(work.CANCEL_TIMEOUT) else _give_up(work)
 
 
-async def _say_goodbye(view: WebSocketView, patience: float, code: int) -> None:
+async def _close_view(view: WebSocketView, patience: float, code: int) -> None:
     try:
         await view.drain(patience)
         await view.send_close(code, "server shutting down")
