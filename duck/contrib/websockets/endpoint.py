@@ -359,7 +359,7 @@ class WebSocketEndpoint:
 
         Raises:
             ConnectionClosed: The connection is closing or closed, or has ended before the pong.
-            RuntimeError: The connection is not open yet; or an ASGI server hosts the view that passes no pings.
+            RuntimeError: The connection is not open yet; or the view runs on an ASGI server, which passes no pings.
         """
         protocol = self._open_protocol()
         if protocol.is_elsewhere:
