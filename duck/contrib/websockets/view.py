@@ -394,7 +394,7 @@ class WebSocketView(WebSocketEndpoint, View):
         found: Metrics | None = self.METRICS or getattr(self.request, "metrics", None)
         return found
 
-    # Called by the protocol; see `protocol.endpoint.Endpoint`
+    # Called by the protocol; see `protocol.interfaces.Endpoint`
 
     @property
     def _label(self) -> str:

@@ -310,7 +310,7 @@ class WebSocketClient(WebSocketEndpoint):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url} {self.state.name}>"
 
-    # Called by the protocol; see `protocol.endpoint.Endpoint`
+    # Called by the protocol; see `protocol.interfaces.Endpoint`
 
     @property
     def _label(self) -> str:

@@ -4,9 +4,9 @@ import asyncio
 from typing import Protocol
 
 from ..frame import Frame, message_of
-from .endpoint import Consumer
 from .inbox import Inbox
 from .inbox import Owner as InboxOwner
+from .interfaces import Consumer
 
 __all__ = ["FrameQueue"]
 

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from ..codec import Counters
 from ..opcodes import CloseCode
-from .endpoint import Settings
+from .interfaces import Settings
 from .loop import Clock
 
 __all__ = ["Heartbeat"]

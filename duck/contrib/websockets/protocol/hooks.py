@@ -17,7 +17,7 @@ from ..logging import logger
 from ..opcodes import CloseCode
 from ..sansio.connection import Connection
 from . import stepping
-from .endpoint import Consumer, Endpoint
+from .interfaces import Consumer, Endpoint
 
 __all__ = ["Hooks"]
 

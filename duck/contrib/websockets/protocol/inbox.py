@@ -22,8 +22,8 @@ from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
 from .decoding import Decoding
-from .endpoint import Endpoint
 from .flow_control import Hold
+from .interfaces import Endpoint
 from .loop import done_future
 from .stepping import retrieve
 

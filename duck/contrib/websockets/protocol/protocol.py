@@ -21,10 +21,10 @@ from ..sansio.connection import Connection
 from ..sansio.payloads import check_close
 from . import stepping
 from .closing import Closing
-from .endpoint import Endpoint
 from .flow_control import Hold
 from .hooks import Hooks
 from .inbox import Inbox
+from .interfaces import Endpoint
 from .phases import Phase
 from .receiving import Receiving
 from .stream_queue import OnStream, StreamQueue

@@ -19,11 +19,11 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from . import stepping
 from .decoding import Decoding
-from .endpoint import Endpoint
 from .flow_control import FlowControl, Hold
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
 from .inbox import Inbox
+from .interfaces import Endpoint
 from .loop import shared
 from .phases import Phase
 from .rate_limit import RateLimit

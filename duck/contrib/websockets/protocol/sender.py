@@ -26,7 +26,7 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_text
 from .eager import start_eagerly
-from .endpoint import Settings
+from .interfaces import Settings
 from .loop import threads
 from .pending import Pending
 from .send_queue import Parts, QueuedMessage, SendQueue

@@ -21,7 +21,7 @@ from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
-from .endpoint import Endpoint
+from .interfaces import Endpoint
 from .loop import Shared, receive_buffer
 from .pending import Pending
 from .phases import Phase

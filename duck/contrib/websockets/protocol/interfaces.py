@@ -1,4 +1,4 @@
-"""The interfaces of a connection's endpoint (a view, or the session of an ASGI application) and of its consumer."""
+"""The interfaces that a connection uses: its endpoint (a view, a client or an ASGI session), and its consumer."""
 
 from collections.abc import Awaitable, Callable, Collection, Sized
 from typing import Any, Protocol
