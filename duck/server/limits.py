@@ -1,8 +1,24 @@
 """`Limits`: the resources that clients of the embedded server may use."""
 
+import sys
 from dataclasses import dataclass, fields
+from typing import Any
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "check_seconds"]
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Checks the value of an option in seconds.
+
+    Raises:
+        TypeError, ValueError: It is not a number of 0 or more, or a loop could not wait for so long.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative: {value!r}")
+    if isinstance(value, int) and value > sys.float_info.max:
+        raise ValueError(f"{name} must be a number of seconds that a float can express")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,9 @@ class Limits:
             value = getattr(self, field.name)
             if value is None and field.default is None:
                 continue
-            kinds, words = ((int, float), "a number of seconds") if field.name.endswith("_timeout") else (int, "an int")
-            if not isinstance(value, kinds) or isinstance(value, bool):
-                raise TypeError(f"Limits.{field.name} must be {words}, not {value!r}")
-            if not value >= 0:
+            if field.name.endswith("_timeout"):
+                check_seconds(f"Limits.{field.name}", value)
+            elif not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"Limits.{field.name} must be an int, not {value!r}")
+            elif value < 0:
                 raise ValueError(f"Limits.{field.name} must not be negative: {value!r}")

@@ -70,7 +70,8 @@ async def serve(
         OSError: The address is not available.
         LifespanError: The lifespan has failed, or did not end in time. If it failed at its start, nothing has been
             served.
-        TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed.
+        TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed, or a time is not a number of
+            seconds.
     """
     options = Options(
         host,

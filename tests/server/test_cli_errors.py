@@ -8,6 +8,7 @@ import pytest
 from duck.server import Limits
 from duck.server.cli import main
 from duck.server.loops import LoopError, loop_factory
+from duck.server.options import Options
 
 from ..support.commands import ROOT, run_command
 from .command import ONE_VIEW, fails
@@ -198,6 +199,23 @@ def test_limits_that_are_no_numbers_are_refused(limit):
     (name,) = limit
     with pytest.raises(TypeError, match=rf"Limits\.{name} must be"):
         Limits(**limit)
+
+
+@pytest.mark.parametrize("name", ["drain", "shutdown_timeout", "startup_timeout"])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ("10", "a number of seconds"),
+        (None, "a number of seconds"),
+        (True, "a number of seconds"),
+        (-1, "negative"),
+        (float("nan"), "negative"),
+        (10**400, "a float can express"),
+    ],
+)
+def test_times_that_no_loop_could_wait_for_are_refused(name, seconds, words):
+    with pytest.raises((TypeError, ValueError), match=f"{name} must .*{words}"):
+        Options(**{name: seconds})
 
 
 @pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
