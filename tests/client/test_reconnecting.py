@@ -171,6 +171,12 @@ def test_pauses_grow_within_bounds(attempt, first, factor, more):
     assert min(first, policy.longest) / 2 <= pause + 1e-9 and pause <= policy.longest
 
 
+@pytest.mark.parametrize("factor", [1e300, 10**300])
+def test_the_longest_pause_takes_the_place_of_one_that_overflows(factor):
+    assert 30 <= Reconnect(factor=factor).pause(3) <= 60
+    assert Reconnect(first=0, factor=factor).pause(3) == 0
+
+
 def test_a_server_may_ask_for_a_longer_pause():
     refusal = HandshakeRefused("", 503, {"retry-after": "7"})
     assert Reconnect().pause(0, refusal) == 7

@@ -98,8 +98,10 @@ class Reconnect:
             attempt: The number of the attempt, from 0.
             error: The error that ended the last attempt or connection.
         """
-        # A larger exponent could overflow with some factors.
-        seconds = min(self.first * self.factor ** min(attempt, 100), self.longest)
+        try:
+            seconds = min(self.first * float(self.factor) ** attempt, self.longest)
+        except OverflowError:
+            seconds = self.longest if self.first else 0
         seconds *= 1 - random.random() / 2
         if isinstance(error, HandshakeRefused):
             seconds = max(seconds, min(_seconds_of(error.headers.get("retry-after", "")), self.longest))
