@@ -304,7 +304,13 @@ def test_with_on_a_running_loop_is_an_error_with_advice():
         with pytest.raises(RuntimeError, match="write async with connect"), connect(Echo):
             pass
 
+    async def call(ws):
+        with pytest.raises(RuntimeError, match="use async with connect"):
+            ws.send("x")
+
     asyncio.run(scenario())
+    with connect(Echo) as ws:
+        asyncio.run(call(ws))
 
 
 def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():

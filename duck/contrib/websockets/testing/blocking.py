@@ -83,6 +83,8 @@ class Blocking:
     def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
         if self.has_ended:
             raise RuntimeError("the connection is over, and its loop: call its methods within the with block")
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
         return self._runner.run(_call(method, args, kwargs))
 
 
