@@ -105,7 +105,7 @@ class Groups:
             group: The name of the group.
             since: The id of the last message that the member has received, or "" for the whole history. The member gets
                 the later messages in order, then new ones, with neither losses nor duplicates.
-            data: Makes the member present with this data: anything that JSON can express, 1 024 bytes at most. None
+            data: Makes the member present with this data: anything that JSON can express, 1,024 bytes at most. None
                 leaves its presence as it is.
 
         Returns:
