@@ -132,6 +132,7 @@ SIGNATURES = {
     "ping": ["self"],
     "send_close": ["self", "code", "reason"],
     "send_frame": ["self", "frame"],
+    "close": ["self", "code", "reason"],
     "safe_close": ["self", "disable_logging", "call_on_close_handler"],
     "get_sec_accept_key": ["self", "sec_websocket_key"],
     "__init__": ["self", "upgrade_request", "kwargs"],

@@ -51,6 +51,25 @@ def test_safe_close_may_be_called_anywhere_and_repeatedly(run, connect, place):
     run(scenario())
 
 
+def test_close_has_a_code_and_waits(run, connect):
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            await self.close(4000, "bye")
+            await self.close()
+            self.events.append(self.state.name)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            assert await session.peer.closing() == (4000, "bye")
+            assert "CLOSED" not in session.view.events
+            session.peer.close(4000)
+            await session.ended()
+            assert session.view.events == ["open", "CLOSED", ("close", b"\x0f\xa0")]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["send_close", "safe_close", "error"])
 def test_on_open_closes_and_the_peer_does_not_answer(run, connect, how):
     class View(Recorder):

@@ -18,6 +18,7 @@ from .hosts import upgrade
 from .hosts.decision import Decision
 from .logging import access_logger, label, log_access, log_event, log_refusal, logger
 from .metrics import Metrics
+from .opcodes import CloseCode
 from .protocol.stepping import start_task
 from .sansio import handshake
 from .sansio.handshake import Handshake
@@ -253,6 +254,22 @@ class WebSocketView(WebSocketEndpoint, View):
             patience = max(until - loop.time(), 0.0)
         if self._protocol is not None:
             await self._protocol.drain(patience)
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Closes the connection and waits until it is lost, as `close` of a client. May be called repeatedly.
+
+        `send_close` does the same without the wait.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            reason: Truncated to 123 bytes of UTF-8.
+
+        Raises:
+            RuntimeError: `on_handshake` has not ended.
+            TypeError, ValueError: As for `send_close`.
+        """
+        await self.send_close(code, reason)
+        await self.safe_close()
 
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers.
