@@ -266,6 +266,19 @@ def test_a_timeout_names_the_position_of_the_view():
     asyncio.run(scenario())
 
 
+def test_a_timeout_reports_messages_that_nobody_receives():
+    """The end of the connection is behind them."""
+    with connect(Echo, timeout=0.05) as ws:
+        for _ in range(17):
+            ws.send("")
+        ws.send("close")
+        with pytest.raises(TimeoutError, match="the end of the connection: 0 messages were received; 17 wait for recv"):
+            ws.wait_closed()
+        for _ in range(17):
+            ws.recv()
+        assert ws.wait_closed() == 4000
+
+
 async def deaf(scope, receive, send):
     """An ASGI application that answers nothing."""
     await asyncio.Event().wait()

@@ -173,6 +173,8 @@ class TestConnection(ClientConnection):
         """Describes the activity of the other end."""
         server, protocol = self._server, self._open_protocol() if self._protocol else None
         words = [f"{self.received} messages were received"] if protocol is not None else ["the connection is not open"]
+        if self._inbox is not None and self._inbox.messages:
+            words.append(f"{len(self._inbox.messages)} wait for recv")
         tasks = [] if server.task is None or server.task.done() else [server.task]
         view = server.view
         if view is not None and view._decision is not None:
