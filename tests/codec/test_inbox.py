@@ -82,6 +82,36 @@ def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(run, codec):
     run(scenario())
 
 
+def test_an_awaitable_is_not_used_again_while_the_program_keeps_it(run, codec):
+    async def scenario():
+        inbox = inbox_of(codec)
+        seen, kept = [], []
+
+        async def receive(keeps):
+            for _ in range(5):
+                if keeps:
+                    kept.append(inbox.next(5))
+                    seen.append(await kept[-1])
+                else:
+                    seen.append(await inbox.next(5))
+
+        for keeps in (False, True, False):
+            task = asyncio.ensure_future(receive(keeps))
+            await asyncio.sleep(0)
+            for number in range(5):
+                await delivered(inbox, b"%d" % number)
+            await task
+        assert seen == ["0", "1", "2", "3", "4"] * 3
+        assert len({id(message) for message in kept}) == 5
+        for message in kept:
+            with pytest.raises(RuntimeError, match="cannot reuse"):
+                await message
+        message = inbox.next()
+        assert (message.timeout, message.deadline, message.is_over) == (None, 0, True)
+
+    run(scenario())
+
+
 def test_a_task_is_stepped_within_the_delivery_and_in_its_own_context(run, codec):
     async def scenario():
         inbox, seen = inbox_of(codec), []

@@ -43,7 +43,16 @@ cdef class NextMessage(Waiter):
         self.queue = inbox.waiters
         self.inbox = inbox
         self.timeout = timeout
+        self.deadline = 0
         self.ends = ends
+        return 0
+
+    cdef inline int finish(self) except -1:
+        """Ends the awaitable, and leaves it to the inbox for another `next`."""
+        cdef Inbox inbox = self.inbox
+        self.inbox = None
+        self.queue = self.future = self.callback = self.context = self.timeout = self.ends = None
+        inbox.older, inbox.newer = inbox.newer, self
         return 0
 
     def __next__(self):
@@ -63,8 +72,8 @@ cdef class NextMessage(Waiter):
                 return message[0]
             opcode = <int>message[0]
             payload = <bytes>message[1]
-        self.queue = self.future = None
         value = payload.decode() if opcode == 1 else payload
+        self.finish()
         # A bare StopIteration leaves this one set, and adds no traceback, which would cost more than the message.
         inbox.renew_stop()
         duck_stop_with(<PyObject *>inbox.stop, <PyObject *>value)
@@ -103,9 +112,8 @@ cdef class NextMessage(Waiter):
         self.inbox.spare = future
         return self.inbox.done
 
-    cdef int stepped(self, future, callback, context) except -1:
+    cdef int stepped(self, list waiters, future, callback, context) except -1:
         # The task most likely waits again. Its waiter then has the callback, and only checks it when it is woken.
-        cdef list waiters = self.inbox.waiters
         cdef Waiter last
         if waiters:
             last = <Waiter>waiters[len(waiters) - 1]
@@ -153,6 +161,9 @@ cdef class Inbox:
     cdef public object spare
     cdef bytes payload  # of a message that is being delivered without a list; else None
     cdef int opcode
+    # The last two completed awaitables. The newer one often wakes the task that calls `next`, so it is still in use.
+    cdef NextMessage older
+    cdef NextMessage newer
     cdef object stop
     cdef bint held
 
@@ -169,7 +180,10 @@ cdef class Inbox:
         self.waiters = []
 
     def next(self, timeout=None, ends=None):
-        cdef NextMessage message = NextMessage.__new__(NextMessage)
+        cdef NextMessage message = self.older
+        self.older = None
+        if message is None or Py_REFCNT(<PyObject *>message) != 1:  # none, or the program keeps it
+            message = NextMessage.__new__(NextMessage)
         message.begin(self, timeout, ends)
         return message
 

@@ -21,6 +21,7 @@ cdef class Waiter:
 
     cdef int step(self) except -1:
         """Steps the task at once."""
+        cdef list queue = self.queue
         future = self.future
         if future is None:
             return 0
@@ -39,7 +40,7 @@ cdef class Waiter:
             callback(done)
         finally:
             PyContext_Exit(context)
-        self.stepped(future, callback, context)
+        self.stepped(queue, future, callback, context)
         return 0
 
     cpdef wake_soon(self):
@@ -61,8 +62,8 @@ cdef class Waiter:
         future.set_result(None)
         return future
 
-    cdef int stepped(self, future, callback, context) except -1:
-        """Called with the callback of a task that has been stepped."""
+    cdef int stepped(self, list waiters, future, callback, context) except -1:
+        """Called with the callback of a task that has been stepped, and the queue in which it waited."""
         return 0
 
     cdef object new_future(self):
