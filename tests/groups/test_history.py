@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import sys
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
@@ -141,15 +143,33 @@ def test_a_history_larger_than_the_buffers_is_sent_as_fast_as_it_is_read(run):
 
 
 def test_a_message_that_stamp_cannot_take_is_missing_alone(run, new_rooms, until, log):
+    def stamp(payload, place):
+        return sys.exit(2) if payload == b"exit" else str(int(payload))
+
     async def scenario():
-        rooms = new_rooms(stamp=lambda payload, place: str(int(payload)))
+        rooms = new_rooms(stamp=stamp)
         live, late = Sink(), Sink()
         await rooms.join(live, "lobby")
-        for text in ("1", "two", "3"):
+        for text in ("1", "two", "exit", "3"):
             await rooms.publish("lobby", text)
         assert await rooms.join(late, "lobby", since="")
         await until(lambda: live.messages == late.messages == ["1", "3"])
         assert log()[0].message == "group 'lobby': a message is not delivered, because stamp has failed"
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_stamp_sees_the_context_variables_of_the_creator(run, new_rooms, until):
+    """A broker's tasks start in the context of the first member."""
+    user = ContextVar("user", default="the creator")
+
+    async def scenario():
+        rooms, sink = new_rooms(stamp=lambda payload, place: user.get()), Sink()
+        user.set("a member")
+        await rooms.join(sink, "lobby")
+        await rooms.publish("lobby", "x")
+        await until(lambda: sink.messages == ["the creator"])
         await rooms.close()
 
     run(scenario())

@@ -8,7 +8,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from contextvars import copy_context
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
@@ -24,6 +25,7 @@ from .presence import Announce, Presence, PresenceOptions, encode_data
 __all__ = ["Groups"]
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 class Groups:
@@ -31,7 +33,8 @@ class Groups:
 
     Create it before any loop runs. All handlers, threads and loops of a process may use it. Every member gets the
     messages of one publisher in their order, each at most once. A slow member does not delay the others; the
-    `SLOW_CONSUMER` of its view applies to it.
+    `SLOW_CONSUMER` of its view applies to it. `stamp` and `announce` see the context variables of the code that creates
+    the object, because they serve all members.
 
     Args:
         broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path` or
@@ -85,8 +88,8 @@ class Groups:
             self._broker = MemoryBroker(kept) if broker is None else broker
         self._timeout = timeout
         self._keeps_history = kept is not None
-        self._stamp = stamp
-        self._announce = announce
+        self._stamp = stamp and _in_current_context(stamp)
+        self._announce = announce and _in_current_context(announce)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._lock = threading.Lock()
 
@@ -301,6 +304,16 @@ def _check_broker(broker: object) -> None:
 def _check_function(name: str, arguments: str, function: object) -> None:
     if function is not None and not callable(function):
         raise TypeError(f"{name} is a function that takes {arguments}, or None, not {function!r}")
+
+
+def _in_current_context(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Returns the function bound to the current context variables, each call in a copy of them."""
+    context = copy_context()
+
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return context.copy().run(function, *args, **kwargs)
+
+    return call
 
 
 def _check_name(group: object) -> None:

@@ -274,7 +274,9 @@ class Hub:
                 payload = self._announce(change)
                 if payload is not None:
                     send_to_all(list(group.members), Prepared(payload))
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # such as SystemExit, which would end the loop
             logger.exception("group %r: a change of presence cannot be announced", name)
 
     async def _catch_up(self, name: str, group: LocalGroup) -> None:

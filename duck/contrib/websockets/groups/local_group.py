@@ -164,7 +164,9 @@ class LocalGroup:
         """Returns the message as members get it; None if `stamp` fails."""
         try:
             return message.prepared(self._stamp)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # such as SystemExit, which would end the loop
             logger.exception("group %r: a message is not delivered, because stamp has failed", self.alone[0])
             return None
 
