@@ -330,7 +330,9 @@ class Server:
         assert permit is not None
         try:
             ended = view.start()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit of a computed setting, which would end the server
             self._clear_up(view, permit, protocol, None, error)
             return
         if ended is None:
@@ -365,8 +367,11 @@ class Server:
         """Cleans up after an overridden `run` or a step of it has ended; the connection may still be open."""
         view = self._work.views.pop(ended)
         if ended.cancelled():
-            abort(view)
-            self._clear_up(view, permit, protocol(), None, None)
+            if ended.cancelling():
+                abort(view)
+                self._clear_up(view, permit, protocol(), None, None)
+            else:  # it has awaited something that was cancelled
+                self._clear_up(view, permit, protocol(), None, asyncio.CancelledError())
         elif (error := ended.exception()) is not None:
             self._clear_up(view, permit, protocol(), None, error)
         else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import weakref
 
 import pytest
@@ -358,6 +359,31 @@ def test_a_response_that_cannot_be_written_is_answered_500(run, connect, until, 
 
     run(scenario())
     assert "bytes, not str" in caplog.text
+
+
+class Exits(WebSocketView):
+    MAX_FRAME_SIZE = property(lambda self: sys.exit(2))
+
+
+class Cancelled(WebSocketView):
+    async def run(self, *_, **__):
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+
+@pytest.mark.parametrize("view_class", [Exits, Cancelled])
+def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, caplog, view_class):
+    async def scenario():
+        async with serve(view_class, port=0, limits=QUICKLY) as server:
+            async with connect(server) as client:
+                client.send(HANDSHAKE)
+                assert (await client.response()).status == 500
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+
+    run(scenario())
+    assert "the view for <HttpRequest GET '/a/7?b'> failed" in caplog.text
 
 
 def test_the_response_that_a_view_returns_is_sent(run, connect, either_tls, until, count, caplog):
