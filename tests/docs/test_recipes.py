@@ -67,6 +67,24 @@ def test_an_answer_grows_until_it_is_stopped(execute):
     assert view.answering.cancelled()
 
 
+def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run, capsys):
+    codes = [1012, 1008]
+
+    class Ending(WebSocketView):
+        async def on_open(self):
+            code = codes.pop(0)
+            await self.send(f"{code}")
+            await self.close(code)
+
+    async def scenario():
+        async with serve(Ending, port=0) as server:
+            with pytest.raises(ConnectionClosed, match="1008"):
+                await execute(block("async def follow"))["follow"](server.addresses[0])
+
+    run(scenario())
+    assert capsys.readouterr().out == "1012\n1008\n"
+
+
 def test_a_client_in_synchronous_code(execute, run, capsys):
     page = execute(block("def background_loop"))
 
