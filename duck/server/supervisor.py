@@ -407,6 +407,9 @@ def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
         watchfiles: Any = importlib.import_module("watchfiles")
     except ModuleNotFoundError:
         raise WorkersUnavailableError("reloading needs watchfiles: pip install 'duck-websockets[reload]'") from None
+    log = logging.getLogger("watchfiles")
+    if log.level == logging.NOTSET:  # its line about the number of changes repeats that of `_watch`
+        log.setLevel(logging.WARNING)
     found: AsyncIterator[Any] = watchfiles.awatch(*folders, watch_filter=watchfiles.PythonFilter())
     return found
 

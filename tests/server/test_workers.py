@@ -402,7 +402,10 @@ def test_files_that_change_replace_the_workers(folder):
                 before.recv(30)
         with sync_connect(process.address, proxy=None) as after:
             assert after.recv(30).split()[1:] == ["1", "changed"]
-        assert process.stop(signal.SIGTERM)[0] == 0
+        status, errors = process.stop(signal.SIGTERM)
+        assert status == 0
+        assert "app.py changed; the workers are replaced" in errors
+        assert "watchfiles" not in errors
 
 
 def test_reloading_without_watchfiles_is_an_error_with_advice(folder):
