@@ -25,7 +25,8 @@ from ..sansio.client_handshake import Agreement, ResponseHeaders
 from ..sansio.negotiation import ClientOffer
 from ..settings import BY_NAME
 from .address import Address
-from .dialing import Headers, Route, dial
+from .dialing import dial
+from .route import Headers, Route
 
 __all__ = ["Options", "WebSocketClient"]
 

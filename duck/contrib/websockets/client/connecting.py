@@ -9,8 +9,8 @@ from ..exceptions import ConnectionClosed
 from ..logging import logger
 from .client import Options
 from .connection import ClientConnection
-from .dialing import pairs_of
 from .reconnecting import Reconnect, ReconnectingConnection
+from .route import pairs_of
 
 __all__ = ["Connecting", "connect"]
 

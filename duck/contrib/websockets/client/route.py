@@ -1,0 +1,157 @@
+"""The way from a client to a server: the options of a connection that are not settings, checked as they are given."""
+
+import socket
+import ssl as tls
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
+from typing import Any
+
+from .address import Address
+
+__all__ = ["Headers", "Route", "pairs_of"]
+
+_PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Returns header fields as pairs, for repeated use: after a redirect, or by the next connection.
+
+    Raises:
+        TypeError: The fields are not pairs of str.
+    """
+    if headers == ():
+        return ()
+    given: Any = headers.items() if isinstance(headers, Mapping) else headers
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"headers are a mapping of names to values, or pairs of them, not {given!r}")
+    pairs = tuple(given)
+    for pair in pairs:
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(word, str) for word in pair)):
+            raise TypeError(f"a header field is a name and a value, both str, not {pair!r}")
+    return pairs
+
+
+def _instance(name: str, types: tuple[type, ...], words: str) -> Callable[[Any], Any]:
+    """Returns a check for the instances of some types."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, types):
+            raise TypeError(f"{name} is {words}, not {value!r}")
+        return value
+
+    return check
+
+
+def _cookies(value: Any) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"cookies are a mapping of names to values, not {value!r}")
+    for name, content in value.items():
+        if ";" in f"{name}{content}" or "=" in name:
+            raise ValueError(f"the cookie {name!r}: {content!r} would be misread: percent-encode ; and =")
+    return value
+
+
+def _redirects(value: Any) -> Any:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {value!r}")
+    return value
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "ssl": _instance("ssl", (tls.SSLContext, bool, NoneType), "an ssl.SSLContext, False or None"),
+    "server_hostname": _instance("server_hostname", (str, NoneType), "a str or None"),
+    "unix": _instance("unix", (object,), "a path"),
+    "sock": _instance("sock", (socket.socket, NoneType), "a connected socket.socket"),
+    "proxy": _instance("proxy", (str, bool, NoneType), "a URL, True for the environment's, or None for none"),
+    "headers": pairs_of,
+    "origin": _instance("origin", (str, NoneType), "a str or None"),
+    "cookies": _cookies,
+    "user_agent": _instance("user_agent", (str, NoneType), "a str or None"),
+    "max_redirects": _redirects,
+}
+"""The options of a route, and for each a function that checks a value, and returns it as the route keeps it."""
+
+_ELSEWHERE = {
+    "additional_headers": "use headers",
+    "extra_headers": "use headers",
+    "heartbeat": "use ping_interval",
+    "max_msg_size": "use max_size",
+    "max_queue": "use max_waiting_messages",
+    "ping_timeout": "use pong_timeout",
+    "protocols": "use subprotocols",
+    "ssl_context": "use ssl",
+    "timeout": "use open_timeout, or the timeout of recv",
+    "user_agent_header": "use user_agent",
+}
+"""Names of options in other libraries."""
+
+
+class Route:
+    """The way to a server; `Options` explains each attribute. It does not change.
+
+    Args:
+        options: The given options, which are checked. The others have the defaults of the class.
+
+    Raises:
+        TypeError: An option is unknown, or has the wrong type.
+        ValueError: An option is out of bounds, or two contradict each other.
+    """
+
+    ssl: tls.SSLContext | bool | None = None
+    server_hostname: str | None = None
+    unix: str | None = None
+    sock: socket.socket | None = None
+    proxy: str | bool | None = True
+    headers: Sequence[tuple[str, str]] = ()
+    origin: str | None = None
+    cookies: Mapping[str, str] = {}
+    user_agent: str | None = "duck-websockets"
+    max_redirects: int = 5
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            if name not in _CHECKS:
+                advice = _ELSEWHERE.get(name, "see duck.contrib.websockets.client.Options")
+                raise TypeError(f"{name!r} is not an option of a client: {advice}")
+            setattr(self, name, _CHECKS[name](value))
+        if len(options) > 1:
+            self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        """Checks that no options contradict each other."""
+        ways = ("unix", self.unix), ("sock", self.sock), ("proxy", isinstance(self.proxy, str) and self.proxy)
+        chosen = [name for name, value in ways if value]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are different ways to a server: choose one")
+        if self.origin is not None and any(name.lower() == "origin" for name, _ in self.headers):
+            raise ValueError("both origin and headers have an Origin: leave one out")
+
+    def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
+        """Returns the header fields of a request.
+
+        Args:
+            address: The address of the request.
+            is_first: Whether the host is that of the user's URL, not of a redirect; only then private fields are sent.
+        """
+        given = list(self.headers)
+        if not is_first:
+            given = [(name, value) for name, value in given if name.lower() not in _PERSONAL]
+        names = {name.lower() for name, _ in given}
+        fields = []
+        if self.origin is not None:
+            fields.append(("Origin", self.origin))
+        if self.user_agent is not None and "user-agent" not in names:
+            fields.append(("User-Agent", self.user_agent))
+        if address.authorization is not None and "authorization" not in names:
+            fields.append(("Authorization", address.authorization))
+        if self.cookies and is_first:
+            cookies = [f"{name}={value}" for name, value in self.cookies.items()]
+            if "cookie" in names:  # there is only one such field (RFC 6265, section 5.4)
+                cookies = [value for name, value in given if name.lower() == "cookie"] + cookies
+                given = [(name, value) for name, value in given if name.lower() != "cookie"]
+            fields.append(("Cookie", "; ".join(cookies)))
+        return fields + given
