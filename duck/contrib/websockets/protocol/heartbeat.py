@@ -67,7 +67,7 @@ class Heartbeat:
         REASON: The close reason of that end.
         LATE: Seconds of timer delay that indicate a busy loop, in which a pong may wait unread.
         latency: Round-trip time in seconds of the last answered ping; None before the first pong.
-        asked: The application's pings without a pong: the outcomes by the times in the payloads, the oldest first.
+        awaited_pings: The application's pings without a pong, the oldest first: outcomes by the times in the payloads.
     """
 
     MISSES = 3
@@ -86,7 +86,7 @@ class Heartbeat:
         "_silent_since",
         "_tick",
         "_watch",
-        "asked",
+        "awaited_pings",
         "latency",
     )
 
@@ -102,7 +102,7 @@ class Heartbeat:
         # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
         self._sent: int | None = None
         self._silent_since = 0.0
-        self.asked: dict[int, asyncio.Future[float | Exception]] | None = None
+        self.awaited_pings: dict[int, asyncio.Future[float | Exception]] | None = None
         self.latency: float | None = None
 
     def start(self) -> None:
@@ -122,8 +122,8 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """Handles a pong; one that answers the last ping, or one of the application, gives the latency."""
-        if self.asked:
-            self._answer(payload, self.asked)
+        if self.awaited_pings:
+            self._answer(payload, self.awaited_pings)
         if self._watch is not _QUIET and self._sent is not None and payload == b"%d" % self._sent:
             self.latency = (time.perf_counter_ns() - self._sent) / 1e9
             self._sent = None
@@ -132,36 +132,36 @@ class Heartbeat:
 
     async def measure(self, send: Callable[[bytes], Awaitable[None]]) -> float:
         """Sends a ping of the application by `send`, and returns the seconds until its pong."""
-        if self.asked is None:
-            self.asked = {}
+        if self.awaited_pings is None:
+            self.awaited_pings = {}
         sent = time.perf_counter_ns()
-        while sent in self.asked:  # the clock of Windows has steps of 100 nanoseconds
+        while sent in self.awaited_pings:  # the clock of Windows has steps of 100 nanoseconds
             sent += 1
         outcome: asyncio.Future[float | Exception] = self._loop.create_future()
-        self.asked[sent] = outcome
+        self.awaited_pings[sent] = outcome
         try:
             await send(b"%d" % sent)
             seconds = await outcome
         finally:
-            del self.asked[sent]
+            del self.awaited_pings[sent]
         if isinstance(seconds, Exception):
             raise seconds
         return seconds
 
-    def _answer(self, payload: bytes, asked: dict[int, "asyncio.Future[float | Exception]"]) -> None:
+    def _answer(self, payload: bytes, awaited: dict[int, "asyncio.Future[float | Exception]"]) -> None:
         """Completes the ping of a pong and all before it: a peer may answer only the last (RFC 6455, section 5.5.3)."""
         last = int(payload) if payload.isdigit() else 0
-        if last not in asked and last != self._sent:
+        if last not in awaited and last != self._sent:
             return
         now = time.perf_counter_ns()
-        for sent, outcome in asked.items():
+        for sent, outcome in awaited.items():
             if sent <= last and not outcome.done():
                 self.latency = (now - sent) / 1e9
                 outcome.set_result(self.latency)
 
     def fail(self, error: Exception) -> None:
         """Ends the waits for pongs of the application's pings with an error."""
-        for outcome in (self.asked or {}).values():
+        for outcome in (self.awaited_pings or {}).values():
             if not outcome.done():
                 outcome.set_result(error)
 

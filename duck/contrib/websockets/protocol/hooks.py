@@ -56,19 +56,19 @@ class Hooks:
 
     FLUSH_TIMEOUT = 1.0
 
-    __slots__ = ("_beating", "_emptied", "_owner", "_pulling", "on_close", "tasks")
+    __slots__ = ("_emptied", "_heartbeat", "_owner", "_receiving", "on_close", "tasks")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self.tasks: tuple[asyncio.Task[None], ...] = ()
-        self._beating: asyncio.Task[None] | None = None
-        self._pulling: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._receiving: asyncio.Task[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
         self.on_close: Callable[[Frame | None], Awaitable[None]] | None = None
 
-    def beat(self, loop: Callable[[], Awaitable[None]]) -> None:
+    def start_heartbeat(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own heartbeat loop."""
-        self._beating = self._start(self._run(loop), loop, self._owner.context.copy())
+        self._heartbeat = self._start(self._run(loop), loop, self._owner.context.copy())
 
     def call(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Runs a hook concurrently with the handlers, in its own task and context."""
@@ -78,17 +78,17 @@ class Hooks:
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self.tasks = tuple(other for other in self.tasks if other is not task)
 
-    def stop_beating(self) -> None:
+    def stop_heartbeat(self) -> None:
         """Cancels the view's own heartbeat loop."""
-        if self._beating is not None:
-            self._beating.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
 
-    def pull(self, loop: Callable[[], Awaitable[None]]) -> None:
+    def start_receiving(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own receive loop. Its end closes the connection, because no frame is read afterwards."""
-        self._pulling = self._start(self._run(loop), loop, self._owner.context)
-        self._pulling.add_done_callback(self._pulled)
+        self._receiving = self._start(self._run(loop), loop, self._owner.context)
+        self._receiving.add_done_callback(self._receiving_ended)
 
-    def _pulled(self, task: "asyncio.Task[None]") -> None:
+    def _receiving_ended(self, task: "asyncio.Task[None]") -> None:
         self._owner.close()
 
     def cancel(self) -> None:
@@ -164,11 +164,11 @@ class Hooks:
         """Waits until every received message has been passed to its handler; then no more handlers start."""
         owner = self._owner
         dispatcher = owner.dispatcher
-        if self._pulling is not None:
+        if self._receiving is not None:
             # A completed task is awaited too: the callbacks that deliver its results may still be queued behind this
             # one.
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([self._pulling], timeout=deadline - owner.loop.time())
+                await asyncio.wait([self._receiving], timeout=deadline - owner.loop.time())
         if dispatcher.inbox or dispatcher.decoding:
             self._emptied = owner.loop.create_future()
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):

@@ -121,7 +121,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.cork()
         try:
             if heartbeat is not None:
-                self.hooks.beat(heartbeat)
+                self.hooks.start_heartbeat(heartbeat)
             if self._pull is None:
                 try:
                     self.dispatcher.open(on_open)
@@ -129,7 +129,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                     self.hook_failed(error)
             else:
                 self.dispatcher.open(None)
-                self.hooks.pull(self._pull)
+                self.hooks.start_receiving(self._pull)
         finally:
             self.uncork()
 
@@ -180,7 +180,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.counters.note(_close_event(self.connection))
         self.direct_out = False
         self.heartbeat.stop()
-        if self.heartbeat.asked:
+        if self.heartbeat.awaited_pings:
             self.heartbeat.fail(self.closed_error())
         if self._closing is not None:
             self._closing.stop()
@@ -188,7 +188,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._flow_control is not None:
             self._flow_control.stop()
         if self._hooks is not None:
-            self._hooks.stop_beating()
+            self._hooks.stop_heartbeat()
         if self._waiters:
             self._wake_waiters()
         if self._sender is not None:
