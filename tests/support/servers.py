@@ -36,17 +36,18 @@ async def serving(
     """
     views: asyncio.Queue[tuple[WebSocketView, Any]] = asyncio.Queue()
 
-    class Observed(view_class):  # type: ignore[valid-type, misc]
-        def start(self) -> Any:
-            end = super().start()
-            views.put_nowait((self, end))
-            return end
+    def start(self: WebSocketView) -> Any:
+        end = view_class.start(self)
+        views.put_nowait((self, end))
+        return end
 
+    class Observed(view_class):  # type: ignore[valid-type, misc]
         if by_run:
 
             async def run(self, *args: Any, **kwargs: Any) -> None:
                 await super().run(*args, **kwargs)
 
+    Observed.start = start  # an override in the class statement causes a warning
     Observed.__name__ = Observed.__qualname__ = view_class.__name__
     async with serve(Observed, port=0, ssl=tls and tls.server, **options) as server:
         server.views = views  # type: ignore[attr-defined]

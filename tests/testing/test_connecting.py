@@ -238,8 +238,7 @@ def test_errors_before_a_connection_is_open_are_raised_by_connect():
             raise ZeroDivisionError
 
     class Negotiating(WebSocketView):
-        def _negotiators(self):
-            raise ZeroDivisionError
+        EXTENSIONS = property(lambda self: 1 // 0)
 
     async def scenario():
         for view_class in (Broken, Negotiating):

@@ -300,10 +300,27 @@ def test_a_misspelt_setting_or_hook_causes_a_warning(base, name, meant):
     assert warned[0].filename == __file__
 
 
+@pytest.mark.parametrize("name", ["start", "_start", "_new_connection", "_own_steps"])
+def test_an_attribute_that_replaces_an_internal_one_causes_a_warning(name):
+    async def method(self):
+        pass
+
+    with pytest.warns(RuntimeWarning, match=rf"Game\.{name} replaces an internal attribute of WebSocket") as warned:
+        type("Game", (WebSocketView,), {name: method})
+    assert warned[0].filename == __file__
+
+
 def test_other_attributes_of_a_class_cause_no_warning():
     class Chat(WebSocketView):
         MAX_USERS = 5
         JOIN_TIMEOUT = 10
+        _users = ()
+
+        async def _receive_loop(self):
+            pass
+
+        async def close(self, code=1000, reason=""):
+            pass
 
         def on_message(self, text):
             pass

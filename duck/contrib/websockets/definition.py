@@ -11,7 +11,7 @@ from typing import Any
 from .codec import type_version
 from .settings import BY_NAME, SETTINGS
 
-__all__ = ["STEPS", "WATCHED", "Definition", "check_method", "warn_of_misspellings"]
+__all__ = ["STEPS", "WATCHED", "Definition", "check_method", "warn_of_clashes", "warn_of_misspellings"]
 
 STEPS = (
     "_heartbeat_loop",
@@ -31,6 +31,12 @@ STEPS = (
 
 WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
 """Attributes for which an assignment to an object is checked, noted or refused."""
+
+_HOSTS = frozenset({"start", "terminate"})
+"""Methods that hosts call."""
+
+_ALLOWED = frozenset({*STEPS, "_definition"})
+"""Names with an underscore that a class may have, or that `__init_subclass__` sets."""
 
 _WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
 """Steps that handle whole messages, so a class cannot override both one of them and `on_stream`."""
@@ -61,6 +67,25 @@ def warn_of_misspellings(endpoint_class: type) -> None:
                 RuntimeWarning,
                 stacklevel=3,  # the class statement
             )
+
+
+def warn_of_clashes(endpoint_class: type) -> None:
+    """Warns of attributes that replace internal ones by accident, because the connection would not be served."""
+    package = __name__.rpartition(".")[0]
+    if endpoint_class.__module__.startswith(package):
+        return
+    ours = [base for base in endpoint_class.__mro__ if base.__module__.startswith(package)]
+    for name in vars(endpoint_class):
+        is_free = not name.startswith("_") or name.endswith("__") or name in _ALLOWED
+        for base in ours if name in _HOSTS or not is_free else ():
+            if name in vars(base):
+                warnings.warn(
+                    f"{endpoint_class.__name__}.{name} replaces an internal attribute of {base.__name__}, which needs"
+                    " it to serve a connection: choose another name",
+                    RuntimeWarning,
+                    stacklevel=3,  # the class statement
+                )
+                break
 
 
 def check_method(owner: str, name: str, value: object) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from .codec import SENT, Counters, watching
 from .compression import Compression
-from .definition import WATCHED, Definition, check_method, warn_of_misspellings
+from .definition import WATCHED, Definition, check_method, warn_of_clashes, warn_of_misspellings
 from .extensions import Extension
 from .frame import Frame
 from .logging import logger
@@ -79,6 +79,7 @@ class WebSocketEndpoint:
         cls._definition = Definition(cls, cls if inherited is None else inherited.base)
         if inherited is not None:
             warn_of_misspellings(cls)
+            warn_of_clashes(cls)
 
     def __init__(self) -> None:
         self.state = State.CLOSED
