@@ -386,6 +386,24 @@ def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log, name):
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/venv/bin/uvicorn app:app --workers 2", "--workers=2 processes serve"),
+        ("/venv/site-packages/uvicorn/__main__.py --workers=3 app:app", "--workers=3 processes serve"),
+        ("gunicorn -w 4 app:app", "-w=4 processes serve"),
+        ("uvicorn app:app --workers 1", None),
+        ("uvicorn app:app --workers", None),
+        ("train.py --workers 4", None),
+    ],
+)
+def test_groups_in_process_warn_of_several_workers_of_other_servers(run, monkeypatch, log, line, words):
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    monkeypatch.setattr("sys.argv", line.split())
+    run(Groups().publish("lobby", "hello"))
+    assert [words in entry.message for entry in log()] == ([] if words is None else [True])
+
+
 def test_a_member_of_a_loop_that_has_ended_cannot_join(run, rooms):
     loop = asyncio.new_event_loop()
     loop.close()

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ..codec import SENT
@@ -15,6 +17,9 @@ __all__ = ["MemoryBroker"]
 
 _COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
 """Environment variables with the number of processes: of `duck serve`, and of uvicorn, gunicorn and hypercorn."""
+
+_COMMANDS = frozenset({"granian", "gunicorn", "hypercorn", "uvicorn"})
+"""Servers whose workers have the command line of the server as `sys.argv`."""
 
 
 class MemoryBroker:
@@ -157,8 +162,7 @@ class _MemoryConnection:
 def _warn_of_workers() -> None:
     if os.environ.get("DUCK_WORKER_PID", str(os.getpid())) != str(os.getpid()):
         return  # a child process of a worker, which does not serve
-    for name in _COUNTS_OF_WORKERS:
-        count = os.environ.get(name, "")
+    for name, count in _counts_of_workers():
         if count.isdecimal() and int(count) > 1:
             logger.warning(
                 "groups are kept in this process, but %s=%s processes serve: a message reaches the members in one of"
@@ -167,3 +171,15 @@ def _warn_of_workers() -> None:
                 count,
             )
             return
+
+
+def _counts_of_workers() -> Iterator[tuple[str, str]]:
+    """Yields the names and values of settings that may have the number of processes."""
+    for name in _COUNTS_OF_WORKERS:
+        yield name, os.environ.get(name, "")
+    program = Path(sys.argv[0])
+    if not _COMMANDS.isdisjoint({program.stem, program.parent.name}):  # the latter for `python -m`
+        for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+            name, _, value = argument.partition("=")
+            if name in ("--workers", "-w"):
+                yield name, value or following
