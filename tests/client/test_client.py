@@ -14,6 +14,7 @@ from duck.contrib.websockets.client import (
     HandshakeRefused,
     WebSocketClient,
     connect,
+    dialing,
 )
 from duck.contrib.websockets.testing import connect as connect_in_memory
 from duck.server import serve
@@ -348,6 +349,29 @@ def test_certificates_are_verified_unless_ssl_is_false(run, serving, tls):
                 await connect("ws://localhost", ssl=tls.client)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_certificates_of_the_system_are_loaded_once(run, serving, tls, monkeypatch, trusted):
+    loaded = []
+
+    def create_default_context():
+        loaded.append(tls.client)
+        return tls.client if trusted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    async def scenario():
+        async with serving(Echo, tls=tls) as server:
+            for _ in range(2):
+                async with connect(f"wss://localhost:{server.port}/greeting", ssl=None if trusted else False) as ws:
+                    assert await ws.recv() == "hello"
+
+    monkeypatch.setattr(dialing.tls, "create_default_context", create_default_context)
+    dialing._default_context.cache_clear()
+    try:
+        run(scenario())
+    finally:
+        dialing._default_context.cache_clear()
+    assert len(loaded) == 1
 
 
 def test_a_unix_socket_or_a_given_socket_may_lead_to_the_server(run, tmp_path):

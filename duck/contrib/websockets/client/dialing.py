@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl as tls
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from ..exceptions import HandshakeRefused
@@ -114,10 +115,20 @@ def _context(address: Address, route: Route) -> tls.SSLContext | None:
             name = "ssl" if route.ssl else "server_hostname"
             raise ValueError(f"{name} is for wss, but the URL is {address.url}: change one of them")
         return None
-    if isinstance(route.ssl, tls.SSLContext):
-        return route.ssl
+    return route.ssl if isinstance(route.ssl, tls.SSLContext) else _default_context(route.ssl is not False)
+
+
+@cache
+def _default_context(verifies: bool) -> tls.SSLContext:
+    """Returns the context of all connections without one of their own.
+
+    The certificates of the system take 30 ms to load, during which the loop would stand still, and 800 KiB.
+
+    Args:
+        verifies: Whether the server must have a certificate that the system trusts, for its name.
+    """
     context = tls.create_default_context()
-    if route.ssl is False:
+    if not verifies:
         context.check_hostname = False
         context.verify_mode = tls.CERT_NONE
     return context
