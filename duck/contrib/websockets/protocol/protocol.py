@@ -218,6 +218,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         connection = self.connection
         if not connection.is_open:
             return
+        if self.loop.is_closed():  # its transport cannot be closed any more
+            connection.receive_eof()
+            self.update_direct()
+            return
         if self.frames is not None:
             self.frames.inbox.drop_messages()
         self.stop_handling()
@@ -304,6 +308,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     def terminate(self) -> None:
         """Closes without waiting for the peer; running handlers are cancelled."""
         self.terminated = True
+        if self.loop.is_closed():
+            self.close()
+            return
         self.dispatcher.stop()
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
@@ -335,7 +342,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
         Called by a hook, it waits only until the transport is lost, because a hook cannot wait for its own end.
         """
-        if self.phase is _CLOSED:
+        if self.phase is _CLOSED or self.loop.is_closed():
             return
         if not self.closed.done():
             await asyncio.sleep(0)  # a hook is registered as running at its first wait
@@ -362,7 +369,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         return self._until_lost()
 
     async def _until_lost(self) -> None:
-        while not self.lost:
+        while not (self.lost or self.loop.is_closed()):
             await self._wait()
 
     # Hooks
