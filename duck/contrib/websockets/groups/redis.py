@@ -182,7 +182,7 @@ class _OneServer:
         self.unsubscribe = self.subscriber.unsubscribe
 
     async def execute(self, channel: bytes, *command: Any) -> Any:
-        return await self.publisher.execute(*command)
+        return await self.publisher.execute(channel, *command)
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
         await execute_last(self._server, list(commands.values()))

@@ -6,12 +6,12 @@ map is read again. Moved channels are then subscribed to at their new node, and 
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from ..exceptions import BrokerError
 from ..logging import logger
-from .redis_publisher import Moved, Publisher
+from .redis_line import Line
+from .redis_publisher import Command, Publisher, answer_to, check_size
 from .redis_server import Backoff, Server, connected, errors, execute_last, not_sent
 from .redis_subscriber import Subscriber
 
@@ -29,9 +29,10 @@ class _Node:
         received: Callable[[bytes, bytes], None],
         interrupted: Callable[[bytes], None],
         broken: Callable[[], None],
+        moved: Callable[[list[Command]], None],
     ) -> None:
         self.server = server
-        self.publisher = Publisher(server)
+        self.publisher = Publisher(server, moved)
         self.subscriber = Subscriber(server, received, interrupted, broken, self.publisher.retry)
 
 
@@ -50,6 +51,10 @@ class Cluster:
         self._seed = seed
         self._received = received
         self._interrupted = interrupted
+        self._last: dict[bytes, Command] = {}  # of each channel with commands under way
+        self._lines: dict[bytes, Line] = {}
+        self._size = 0  # bytes of the commands that have waited in a line, until they are answered
+        self._error: BrokerError | None = None  # of the last attempt to read the slot map for a line
         self._slots: list[tuple[int, int, _Address]] = []  # first slot, last slot, their node
         self._nodes: dict[_Address, _Node] = {}
         self._where: dict[bytes, _Node | None] = {}  # each subscribed channel; None if no node is known
@@ -57,32 +62,32 @@ class Cluster:
         self._repairing: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    async def execute(self, channel: bytes, *command: Any) -> Any:
+    async def execute(self, channel: bytes, *words: Any) -> Any:
         """Executes a command at the node of a channel; waits up to `timeout` seconds in all while the slot moves.
+
+        The commands of a channel are executed in the order of the calls.
 
         Raises:
             BrokerError: The node does not answer, the slot stays without one, or the outcome is unknown.
         """
-        backoff = Backoff()
-        deadline = asyncio.get_running_loop().time() + self._seed.timeout
+        node = None if channel in self._lines else self._known_node(channel)
+        if node is not None and node.publisher.is_at_the_end():
+            return await node.publisher.execute_alone(words)
+        command = Command(channel, words)
+        before = self._last.get(channel)
+        self._last[channel] = command
         try:
-            async with asyncio.timeout_at(deadline):
-                node = await self._node_of(channel)
-            while True:
-                with suppress(Moved):
-                    return await node.publisher.execute(*command, deadline=deadline)
-                async with asyncio.timeout_at(deadline):
-                    await self._read_map()
-                    before, node = node, await self._node_of(channel)
-                    if node is before:  # the slot is moving
-                        await asyncio.sleep(backoff.next())
+            if node is not None and (before is None or before.publisher is node.publisher):
+                node.publisher.put(command)
+            else:
+                return await self._execute_in_line(command, before)
+            return await answer_to(command, self._seed, lambda: self._error)
         except BrokerError:
             self._repair()
             raise
-        except TimeoutError:
-            self._repair()
-            reason = f"no node has taken it in {self._seed.timeout} s"
-            raise not_sent(self._seed.label, reason) from None
+        finally:
+            if self._last.get(channel) is command:
+                del self._last[channel]
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
         """Executes a command for each channel, at the end of the loop; see `redis_server.execute_last`."""
@@ -119,7 +124,7 @@ class Cluster:
     async def close(self) -> None:
         self._is_closed = True
         self._where.clear()
-        for task in (self._repairing, self._reading):
+        for task in (self._repairing, self._reading, *[line.task for line in self._lines.values()]):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -127,20 +132,87 @@ class Cluster:
         await asyncio.gather(*ends)
         self._nodes.clear()
 
+    # Commands without a node
+
+    async def _execute_in_line(self, command: Command, before: Command | None) -> Any:
+        label = self._seed.label
+        if self._is_closed:
+            raise not_sent(label, "the groups have been closed")
+        check_size(label, self._size, command)
+        self._size += command.size
+        try:
+            line = self._line(command.channel, before)
+            line.append(command)
+            self._serve(command.channel, line)
+            return await answer_to(command, self._seed, lambda: self._error)
+        finally:
+            self._size -= command.size
+
+    def _line(self, channel: bytes, before: Command | None = None) -> Line:
+        """Returns the line of a channel; see `Line` for a new one's arguments."""
+        line = self._lines.get(channel)
+        if line is None:
+            line = self._lines[channel] = Line(lambda: self._locate(channel), before)
+        return line
+
+    def _serve(self, channel: bytes, line: Line) -> None:
+        """Starts the task of a line, unless it has one; call it after commands have been added."""
+
+        async def serve() -> None:
+            await line.serve()
+            del self._lines[channel]
+
+        def end(task: asyncio.Task[None]) -> None:
+            if self._lines.get(channel) is line:  # the task has been cancelled, perhaps before it has begun
+                del self._lines[channel]
+                line.fail(not_sent(self._seed.label, "the connection has been closed"))
+
+        if line.task is None:
+            line.task = asyncio.get_running_loop().create_task(serve())
+            line.task.add_done_callback(end)
+
+    def _take_back(self, commands: list[Command]) -> None:
+        """Takes commands back that a node has not executed."""
+        by_channel: dict[bytes, list[Command]] = {}
+        for command in commands:
+            by_channel.setdefault(command.channel, []).append(command)
+        for channel, part in by_channel.items():
+            line = self._line(channel)
+            line.take_back(part)
+            self._serve(channel, line)
+
+    async def _locate(self, channel: bytes) -> Publisher:
+        """Reads the slot map, and returns the publisher of a channel."""
+        try:
+            await self._read_map()
+            node = await self._node_of(channel)
+        except BrokerError as error:
+            self._error = error
+            raise
+        self._error = None
+        return node.publisher
+
     # The slot map
 
     async def _node_of(self, channel: bytes) -> _Node:
         """Returns the node of a channel; raises BrokerError if no node knows one."""
+        node = self._known_node(channel)
+        if node is None:
+            await self._read_map()
+            node = self._known_node(channel)
+        if node is None:
+            raise not_sent(self._seed.label, f"no node of the cluster has the slot of {channel!r}")
+        return node
+
+    def _known_node(self, channel: bytes) -> _Node | None:
+        """Returns the node of a channel by the slot map as it was read last."""
         address = self._address_of(channel)
         if address is None:
-            await self._read_map()
-            address = self._address_of(channel)
-        if address is None:
-            raise not_sent(self._seed.label, f"no node of the cluster has the slot of {channel!r}")
+            return None
         node = self._nodes.get(address)
         if node is None:
-            node = _Node(self._seed.at(*address), self._received, self._interrupted, self._repair)
-            self._nodes[address] = node
+            handlers = (self._received, self._interrupted, self._repair, self._take_back)
+            node = self._nodes[address] = _Node(self._seed.at(*address), *handlers)
         return node
 
     def _address_of(self, channel: bytes) -> _Address | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,30 +21,41 @@ from .redis_server import (
     uncertain,
 )
 
-__all__ = ["Moved", "Publisher"]
+__all__ = ["Command", "Publisher", "answer_to", "check_size"]
 
 _COST = 128  # bytes that a message counts in addition to its payload
 _BATCH = 1048576  # bytes of the largest pipeline
 
 
-class Moved(BrokerError):
-    """Another node of the cluster serves the channel now, or will soon; the command has not been executed."""
+class Command:
+    """A command that waits for a connection, or for its answer.
 
-
-class _Command:
-    """A command in the queue.
+    Args:
+        channel: The channel that it concerns.
+        words: The command and its arguments.
 
     Attributes:
+        answer: The answer of the server, or a BrokerError.
         has_left: Whether it has been taken into a pipeline, so that its outcome is unknown until it is answered.
+        publisher: The publisher that has it; None while it waits for the node of its channel.
+        size: The bytes that it counts in a queue.
     """
 
-    __slots__ = ("answer", "has_left", "size", "words")
+    __slots__ = ("answer", "channel", "has_left", "publisher", "size", "words")
 
-    def __init__(self, words: tuple[Any, ...], size: int, answer: "asyncio.Future[Any]") -> None:
+    def __init__(self, channel: bytes, words: tuple[Any, ...]) -> None:
+        self.channel = channel
         self.words = words
-        self.size = size
-        self.answer = answer
+        self.size = sum(len(word) for word in words if isinstance(word, (bytes, str))) + _COST
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.has_left = False
+        self.publisher: Publisher | None = None
+
+    def fail(self, error: BrokerError) -> None:
+        """Sets the error, unless the command has an answer, or its caller has given up."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # retrieved: its caller may have given up
 
 
 class Publisher:
@@ -52,19 +64,28 @@ class Publisher:
     A message in a pipeline whose connection broke may or may not have been published; it is not published again. A
     message that has not left waits up to `timeout` seconds for the server.
 
+    Args:
+        server: The server to connect to.
+        moved: Called with commands that have not been executed, because another node of the cluster serves their
+            channels now, or will soon: the refused ones, then those of the same channels that were behind them. None
+            without a cluster.
+
     Attributes:
         QUEUE_LIMIT: Bytes of one loop's messages that may wait to be published.
+        error: The error by which the server is absent.
+        server: The server.
     """
 
     QUEUE_LIMIT = 16777216
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._queue: deque[_Command] = deque()
+    def __init__(self, server: Server, moved: Callable[[list[Command]], None] | None = None) -> None:
+        self.server = server
+        self._on_moved = moved
+        self._queue: deque[Command] = deque()
         self._size = 0  # bytes of the queue
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._error: Exception | None = None  # of the absent server
+        self.error: Exception | None = None
         self._returned = asyncio.Event()
         self._is_closed = False
 
@@ -72,50 +93,49 @@ class Publisher:
         """Ends the pause before the next attempt to connect, because the server is available again."""
         self._returned.set()
 
-    async def execute(self, *command: Any, deadline: float | None = None) -> Any:
-        """Executes a command, and returns the server's answer.
-
-        Args:
-            deadline: The time of the loop until which to wait; None for the server's timeout.
+    async def execute(self, channel: bytes, *words: Any) -> Any:
+        """Executes a command that concerns a channel, and returns the server's answer.
 
         Raises:
             BrokerError: The server does not answer, or the outcome is unknown.
         """
-        size = sum(len(word) for word in command if isinstance(word, (bytes, str))) + _COST
-        label = self._server.label
+        if self.is_at_the_end():
+            return await self.execute_alone(words)
+        command = Command(channel, words)
+        self.put(command)
+        return await answer_to(command, self.server)
+
+    def is_at_the_end(self) -> bool:
+        """Whether the loop ends, which has cancelled the task of the connection, and the present one."""
+        task = self._task
+        return task is not None and (task.done() or task.cancelling() > 0) and _is_being_cancelled()
+
+    def put(self, command: Command) -> None:
+        """Queues a command.
+
+        Raises:
+            BrokerError: The publisher is closed, or the queue is full.
+        """
+        label = self.server.label
         if self._is_closed:
             raise not_sent(label, "the groups have been closed")
-        if self._queue and self._size + size > self.QUEUE_LIMIT:
-            raise not_sent(label, f"{self._size} bytes wait for it; publish less, or try again later")
-        task = self._task
-        if task is not None and (task.done() or task.cancelling()) and _is_being_cancelled():
-            return await self._execute_alone(command)
-        loop = asyncio.get_running_loop()
-        if deadline is None:
-            deadline = loop.time() + self._server.timeout
-        entry = _Command(command, size, loop.create_future())
-        self._queue.append(entry)
-        self._size += size
+        check_size(label, self._size, command)
+        self._queue.append(command)
+        self._size += command.size
+        command.publisher = self
         self._wake.set()
-        if task is None or task.done():
-            self._task = loop.create_task(self._run())
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await entry.answer
-        except TimeoutError:
-            reason = self._error or f"no answer in {self._server.timeout} s"
-            # One that has not left is skipped from now on, because its future is cancelled.
-            raise (uncertain if entry.has_left else not_sent)(label, reason) from self._error
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def _execute_alone(self, command: tuple[Any, ...]) -> Any:
+    async def execute_alone(self, words: tuple[Any, ...]) -> Any:
         """Executes a command of a `finally` at the end of the loop, which has ended our task, and ends later ones."""
         try:
-            (answer,) = await execute_last(self._server, [command])
+            (answer,) = await execute_last(self.server, [words])
             return answer
         except answers() as error:
-            raise refused(self._server.label, error) from error
+            raise refused(self.server.label, error) from error
         except errors() as error:
-            raise uncertain(self._server.label, str(error) or type(error).__name__) from error
+            raise uncertain(self.server.label, str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
         self._is_closed = True
@@ -131,14 +151,14 @@ class Publisher:
             while True:
                 await self._wake.wait()
                 try:
-                    async with connected(self._server) as connection:
-                        self._error = None
+                    async with connected(self.server) as connection:
+                        self.error = None
                         backoff = Backoff()
                         while True:
                             await self._publish_all(connection)
                             await self._until_wanted(connection)
                 except errors() as error:
-                    self._error = error
+                    self.error = error
                     self._drop_given_up()
                     self._returned.clear()
                     with suppress(TimeoutError):
@@ -148,8 +168,8 @@ class Publisher:
             self._fail_all()
 
     def _fail_all(self) -> None:
-        for entry in self._queue:
-            _settle_with(entry.answer, not_sent(self._server.label, "the connection has been closed"))
+        for command in self._queue:
+            command.fail(not_sent(self.server.label, "the connection has been closed"))
         self._queue.clear()
         self._size = 0
 
@@ -164,71 +184,115 @@ class Publisher:
             await self._wake.wait()
             is_sure = False
         if not is_sure:
-            async with asyncio.timeout(self._server.timeout):
-                await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
-                await connection.read_response(disable_decoding=True)
+            async with asyncio.timeout(self.server.timeout):
+                await self.server.check(connection)
 
     async def _publish_all(self, connection: Any) -> None:
         while self._queue:
-            commands: list[tuple[Any, ...]] = []
-            futures = []
+            commands: list[Command] = []
             size = 0
             while self._queue and size < _BATCH:
-                entry = self._queue.popleft()
-                self._size -= entry.size
-                if not entry.answer.done():  # its publisher may have given up
-                    entry.has_left = True
-                    commands.append(entry.words)
-                    futures.append(entry.answer)
-                    size += entry.size
+                command = self._queue.popleft()
+                self._size -= command.size
+                if not command.answer.done():  # its caller may have given up
+                    command.has_left = True
+                    commands.append(command)
+                    size += command.size
             if not commands:
                 continue
             try:
-                async with asyncio.timeout(self._server.timeout):
-                    await self._pipeline(connection, commands, futures)
+                async with asyncio.timeout(self.server.timeout):
+                    await self._pipeline(connection, commands)
             except BaseException as error:
-                for future in futures:
-                    _settle_with(future, uncertain(self._server.label, str(error) or type(error).__name__))
+                for command in commands:
+                    if command.has_left:
+                        command.fail(uncertain(self.server.label, str(error) or type(error).__name__))
                 raise
 
-    async def _pipeline(self, connection: Any, commands: list[Any], futures: "list[asyncio.Future[Any]]") -> None:
+    async def _pipeline(self, connection: Any, commands: list[Command]) -> None:
+        """Sends commands, and takes their answers."""
         from redis.exceptions import AuthenticationError, ConnectionError, ReadOnlyError
 
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        words = [command.words for command in commands]
+        await connection.send_packed_command(connection.pack_commands(words), check_health=False)
+        moved: list[Command] = []
         demoted: Exception | None = None
-        for future in futures:
-            try:
-                answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-            except answers() as error:
-                if has_moved(error):
-                    _settle_with(future, Moved(f"{self._server.label}: {error}", not_published=True))
-                    continue
-                # A connection without a password is refused each of its commands.
-                for one in futures if isinstance(error, AuthenticationError) else [future]:
-                    _settle_with(one, refused(self._server.label, error))
-                if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
-                    raise
-                if isinstance(error, ReadOnlyError):
-                    demoted = error
-            else:
-                if not future.done():
-                    future.set_result(answer)
+        try:
+            for command in commands:
+                try:
+                    answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+                except answers() as error:
+                    if self._on_moved is not None and has_moved(error):
+                        moved.append(command)
+                        continue
+                    # A connection without a password is refused each of its commands.
+                    for one in commands if isinstance(error, AuthenticationError) else [command]:
+                        one.fail(refused(self.server.label, error))
+                    if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
+                        raise
+                    if isinstance(error, ReadOnlyError):
+                        demoted = error
+                else:
+                    if not command.answer.done():
+                        command.answer.set_result(answer)
+        finally:
+            if moved:
+                self._hand_back(moved)
         if demoted is not None:  # the name of the server may lead to another master by now
             raise demoted
 
+    def _hand_back(self, moved: list[Command]) -> None:
+        """Gives moved commands away, with those behind them, so that they keep their order."""
+        assert self._on_moved is not None
+        channels = {command.channel for command in moved}
+        queue, self._queue = self._queue, deque()
+        for command in queue:
+            if command.channel in channels:
+                self._size -= command.size
+                moved.append(command)
+            else:
+                self._queue.append(command)
+        for command in moved:
+            command.has_left = False
+            command.publisher = None
+        self._on_moved(moved)
+
     def _drop_given_up(self) -> None:
-        self._queue = deque(entry for entry in self._queue if not entry.answer.done())
-        self._size = sum(entry.size for entry in self._queue)
+        self._queue = deque(command for command in self._queue if not command.answer.done())
+        self._size = sum(command.size for command in self._queue)
         if not self._queue:
             self._wake.clear()
+
+
+def check_size(label: str, size: int, command: Command) -> None:
+    """Raises a BrokerError if a command would make a queue of `size` bytes too large."""
+    if size and size + command.size > Publisher.QUEUE_LIMIT:
+        raise not_sent(label, f"{size} bytes wait for it; publish less, or try again later")
+
+
+async def answer_to(command: Command, server: Server, error: Callable[[], Exception | None] = lambda: None) -> Any:
+    """Waits for the answer to a command, up to the timeout of the server.
+
+    Args:
+        command: The command.
+        server: The server, or a node of the cluster.
+        error: Returns the error by which a command without a publisher waits.
+
+    Raises:
+        BrokerError: The server does not answer, or the outcome is unknown.
+    """
+    try:
+        async with asyncio.timeout(server.timeout):
+            return await command.answer
+    except TimeoutError:
+        # One that has not left is skipped from now on, because its future is cancelled.
+        publisher = command.publisher
+        cause = error() if publisher is None else publisher.error
+        label = server.label if publisher is None else publisher.server.label
+        reason = cause or f"no answer in {server.timeout} s"
+        raise (uncertain if command.has_left else not_sent)(label, reason) from cause
 
 
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _settle_with(future: "asyncio.Future[Any]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # retrieved: its publisher may have given up
