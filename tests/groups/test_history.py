@@ -10,7 +10,7 @@ import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import Groups
-from duck.contrib.websockets.groups.broker import MessageId, Past
+from duck.contrib.websockets.groups.broker import Message, MessageId, Past
 from duck.contrib.websockets.testing import connect
 
 from ..support.redis import RedisServer
@@ -346,6 +346,41 @@ def test_a_later_member_does_not_hide_a_gap_of_the_first(run, until):
         await rooms.join(two, "lobby")
         broker.handler.interrupted("lobby")
         await until(lambda: one.gaps and two.gaps)
+        await rooms.close()
+
+    run(scenario())
+
+
+class OlderCopy(Restarted):
+    """A broker that takes over with an older copy of the history and a slow clock, after its fourth message."""
+
+    def __init__(self):
+        self.positions = [MessageId("one", 0, 2)]
+        self.pasts = [Past([message_at(3), message_at(4)], True)] * 2 + [Past([], False)]
+
+    async def after(self, group, since):
+        return self.pasts.pop(0)
+
+
+def message_at(number):
+    message = Message(OpCode.TEXT, str(number).encode())
+    message.id = MessageId("one", 0, number)
+    return message
+
+
+def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(run, until):
+    async def scenario():
+        broker = OlderCopy()
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.messages == ["3", "4"])
+        await rooms.join(late, "lobby", since="one.0-2")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.gaps and late.gaps)
+        broker.handler.received("lobby", message_at(3))
+        assert one.messages == late.messages == ["3", "4", "3"]
         await rooms.close()
 
     run(scenario())

@@ -295,6 +295,8 @@ class Hub:
                 group.deliver(message)
             if past.messages:
                 group.floor = past.messages[-1].id
+            elif not past.complete:
+                group.forget_floors()
             for message in waiting:
                 group.deliver(message)
             if not past.complete:

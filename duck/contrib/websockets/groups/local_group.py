@@ -147,6 +147,11 @@ class LocalGroup:
         self.early.pop(member, None)
         return entry
 
+    def forget_floors(self) -> None:
+        """Forgets what was delivered from a history that is lost: a server's older copy may assign its ids again."""
+        self.floor = None
+        self.floors.clear()
+
     def deliver(self, message: Message) -> None:
         """Delivers a message, unless it was delivered from the history."""
         if message.id is not None:
