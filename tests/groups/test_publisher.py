@@ -1,16 +1,20 @@
 """Publishing to a Redis server: its errors, its queue, and what has been published for certain."""
 
 import asyncio
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
 from redis.exceptions import MovedError, ResponseError
 
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher
+from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher, redis_subscriber
 from duck.contrib.websockets.groups.redis_publisher import Publisher
 from duck.contrib.websockets.groups.redis_server import Server, has_moved
+
+from .sink import Sink
 
 KIB = 2**10
 
@@ -159,6 +163,31 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         run(demoted(admin))
 
 
+def test_a_user_with_few_rights(run, own_redis, monkeypatch, log, until):
+    """A PING that is refused to an idle connection does not end it; the log has a refusal of presence, once."""
+    monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.05)
+    monkeypatch.setattr(redis_publisher, "SURE", 0.05)
+    rights = ["-@all", "+publish", "+subscribe", "+unsubscribe"]
+
+    async def scenario():
+        rooms = Groups(own_redis.url.replace("//", "//writer:x@"), presence_ttl=0.1)
+        sink = Sink()
+        await rooms.join(sink, "lobby", data="here")
+        await asyncio.sleep(0.2)
+        await rooms.publish("lobby", "hello")
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "hello")
+        await until(lambda: len(sink.messages) == 2)
+        assert not sink.gaps
+        (entry,) = log()
+        assert "do not see the members" in entry.message and "no permissions to run the 'eval'" in entry.message
+        await rooms.close()
+
+    own_redis.start()
+    with Redis(port=own_redis.port) as admin:
+        admin.acl_setuser("writer", enabled=True, passwords=["+x"], commands=rights, channels=["*"])
+    run(scenario())
+
+
 def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
     async def scenario():
         rooms = Groups(own_redis.url, timeout=5)
@@ -194,28 +223,53 @@ def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monke
     run(scenario())
 
 
-def test_a_message_waits_for_a_server_that_loads_its_data(run):
-    """A server of the test, because a real one has loaded a small set of data before it answers, or not."""
-    loading = b"-LOADING Redis is loading the dataset in memory\r\n"
-    pongs = []
+@asynccontextmanager
+async def answering(pongs=()):
+    """A server of the test, with given answers to PING: its URL, and the writers of its connections."""
+    pongs, writers = list(pongs), []
 
     async def serve(reader, writer):
-        while (line := await reader.readline()).startswith(b"*"):
-            words = []
-            for _ in range(int(line[1:])):
-                size = int((await reader.readline())[1:])
-                words.append((await reader.readexactly(size + 2))[:-2])
-            answers = {b"PING": pongs, b"PUBLISH": [b":1\r\n"]}
-            writer.write(answers.get(words[0], [b"+OK\r\n"]).pop(0))
+        writers.append(writer)
+        with suppress(ConnectionError):
+            while (line := await reader.readline()).startswith(b"*"):
+                words = []
+                for _ in range(int(line[1:])):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                answers = {b"PING": pongs or [b"+PONG\r\n"], b"PUBLISH": [b":1\r\n"]}
+                writer.write(answers.get(words[0], [b"+OK\r\n"]).pop(0))
         writer.close()
 
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers
+        assert not pongs
+
+
+@pytest.mark.parametrize("is_sync", [False, True])
+def test_a_message_waits_for_a_server_that_loads_its_data(run, is_sync):
+    """A real one has loaded a small set of data before it answers, or not."""
+
     async def scenario():
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            rooms = Groups(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            for publish in (rooms.publish, partial(asyncio.to_thread, rooms.publish_sync)):
-                pongs[:] = loading, b"+PONG\r\n"
-                await publish("lobby", "x")
-                assert pongs == []
+        async with answering([b"-LOADING Redis is loading the dataset in memory\r\n", b"+PONG\r\n"]) as (url, _):
+            rooms = Groups(url)
+            await (asyncio.to_thread(rooms.publish_sync, "lobby", "x") if is_sync else rooms.publish("lobby", "x"))
+            await rooms.close()
+
+    run(scenario())
+
+
+def test_a_publisher_whose_connection_was_reset_connects_again(run):
+    """A killed server resets connections with unread data."""
+
+    async def scenario():
+        async with answering() as (url, writers):
+            rooms = Groups(url)
+            await rooms.publish("lobby", "one")
+            (writer,) = writers
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            await asyncio.sleep(0.05)
+            await rooms.publish("lobby", "two")
             await rooms.close()
 
     run(scenario())

@@ -1,6 +1,7 @@
 """The subscribed connection, on a server whose answers are those of the test."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ class Connection:
     """As much of a connection of redis-py as is used."""
 
     def __init__(self):
+        self._reader = asyncio.StreamReader()
+        self._writer = SimpleNamespace(transport=SimpleNamespace(is_closing=bool))
         self.sent = asyncio.Queue()
         self.answers = asyncio.Queue()
 

@@ -23,7 +23,7 @@ from ..codec import SENT
 from ..exceptions import BrokerError
 from ..logging import logger
 from .presence import PresenceOptions
-from .redis_server import errors
+from .redis_server import answers, errors
 
 __all__ = ["MARK", "RedisPresence"]
 
@@ -160,6 +160,7 @@ class RedisPresence:
         self._watched: dict[bytes, _Watched] = {}
         self._written: asyncio.Future[None] | None = None  # the end of the next batch
         self._is_away = False  # whether the last batch has failed
+        self._is_refused = False  # whether the log has the server's refusal
         self._is_closed = False
         self._beat_at = 0.0
         self._wake = asyncio.Event()
@@ -355,8 +356,8 @@ class RedisPresence:
             return await self._replace(channel)
         try:
             known = await self._write(channel, _CHANGE, change.joined, change.left)
-        except BrokerError:
-            self._unsure.add(channel)
+        except BrokerError as error:
+            self._failed(channel, error)
             return False
         if not known and len(self._own.get(channel, ())) > len(change.joined):
             return await self._replace(channel)  # the server has lost the others
@@ -367,10 +368,17 @@ class RedisPresence:
         self._unsure.discard(channel)
         try:
             await self._write(channel, _REPLACE, self._own.get(channel, {}))
-        except BrokerError:
-            self._unsure.add(channel)
+        except BrokerError as error:
+            self._failed(channel, error)
             return False
         return True
+
+    def _failed(self, channel: bytes, error: BrokerError) -> None:
+        """Notes that a write has failed; the subscriber logs a server that is away."""
+        self._unsure.add(channel)
+        if isinstance(error.__cause__, answers()) and not self._is_refused:
+            self._is_refused = True
+            logger.warning("presence: others do not see the members of this process: %s", error)
 
     async def _beat(self) -> None:
         """Renews the leases, writes again what may be lost, and removes the entries of dead owners."""
@@ -406,7 +414,9 @@ class RedisPresence:
 
     async def _write(self, channel: bytes, mode: str, joined: dict[str, str], left: Collection[str] = ()) -> bool:
         """Executes the script; returns whether the server knew a lease of ours."""
-        return bool(await self._execute(channel, *self._script(channel, mode, joined, left)))
+        known = bool(await self._execute(channel, *self._script(channel, mode, joined, left)))
+        self._is_refused = False
+        return known
 
     def _script(self, channel: bytes, mode: str, joined: dict[str, str], left: Collection[str] = ()) -> tuple[Any, ...]:
         """Returns the command that executes the script."""

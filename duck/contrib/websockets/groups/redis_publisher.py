@@ -12,6 +12,7 @@ from .redis_server import (
     Backoff,
     Server,
     answers,
+    check_open,
     connected,
     errors,
     execute_last,
@@ -179,16 +180,18 @@ class Publisher:
         try:
             async with asyncio.timeout(SURE):
                 await self._wake.wait()
-            is_sure = not connection._reader.at_eof()
+            is_sure = True
         except TimeoutError:
             await self._wake.wait()
             is_sure = False
         if not is_sure:
             async with asyncio.timeout(self.server.timeout):
+                check_open(connection)
                 await self.server.check(connection)
 
     async def _publish_all(self, connection: Any) -> None:
         while self._queue:
+            check_open(connection)
             commands: list[Command] = []
             size = 0
             while self._queue and size < _BATCH:

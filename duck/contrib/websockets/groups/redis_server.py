@@ -14,6 +14,7 @@ __all__ = [
     "Backoff",
     "Server",
     "answers",
+    "check_open",
     "connected",
     "errors",
     "execute_last",
@@ -104,7 +105,9 @@ def is_passing(error: BaseException | None) -> bool:
 
 def refused(label: str, answer: Exception) -> BrokerError:
     """The error for a command that a server has refused."""
-    return BrokerError(f"Redis at {label} has refused a message: {answer}", not_published=True)
+    error = BrokerError(f"Redis at {label} has refused a message: {answer}", not_published=True)
+    error.__cause__ = answer
+    return error
 
 
 def not_sent(label: str, reason: object) -> BrokerError:
@@ -126,6 +129,13 @@ class Backoff:
     def next(self) -> float:
         delay, self._delay = self._delay, min(2 * self._delay, _MOST_DELAY)
         return delay * random.uniform(0.5, 1.0)
+
+
+def check_open(connection: Any) -> None:
+    """Raises a ConnectionError if a connection has ended. A write to it would raise other errors, or go nowhere."""
+    reader, writer = connection._reader, connection._writer
+    if writer is None or writer.transport.is_closing() or reader.at_eof() or reader.exception() is not None:
+        raise ConnectionError("the connection has been closed")
 
 
 @asynccontextmanager

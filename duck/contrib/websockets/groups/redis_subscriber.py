@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from ..logging import logger
-from .redis_server import Backoff, Server, connected, errors
+from .redis_server import Backoff, Server, check_open, connected, errors
 
 __all__ = ["Subscriber"]
 
@@ -213,6 +213,7 @@ class Subscriber:
             connection = self._connection
             commands, self._commands = self._commands, []
             try:
+                check_open(connection)
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             except errors():
                 if connection is self._connection:
@@ -236,9 +237,17 @@ class Subscriber:
                 watch.cancel()
 
     async def _read_on(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
+        from redis.exceptions import ResponseError
+
         begin = perf_counter()
         while True:
-            response = await connection.read_response(disable_decoding=True)
+            try:
+                response = await connection.read_response(disable_decoding=True)
+            except ResponseError:
+                if self._waiting:
+                    raise
+                self._heard = loop.time()  # the server is there, but refuses a PING to a user without the right
+                continue
             self._heard = loop.time()
             kind = response[0]
             if kind in (b"message", b"smessage"):
