@@ -179,16 +179,12 @@ class _OneServer:
         self._server = server
         self.publisher = Publisher(server)
         self.subscriber = Subscriber(server, received, interrupted, returned=self.publisher.retry)
+        self.execute = self.publisher.execute
+        self.subscribe = self.subscriber.subscribe
         self.unsubscribe = self.subscriber.unsubscribe
-
-    async def execute(self, channel: bytes, *command: Any) -> Any:
-        return await self.publisher.execute(channel, *command)
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
         await execute_last(self._server, list(commands.values()))
-
-    async def subscribe(self, channel: bytes) -> None:
-        await self.subscriber.subscribe(channel)
 
     async def close(self) -> None:
         await asyncio.gather(self.subscriber.close(), self.publisher.close())

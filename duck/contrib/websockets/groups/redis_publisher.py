@@ -180,11 +180,8 @@ class Publisher:
         try:
             async with asyncio.timeout(SURE):
                 await self._wake.wait()
-            is_sure = True
         except TimeoutError:
             await self._wake.wait()
-            is_sure = False
-        if not is_sure:
             async with asyncio.timeout(self.server.timeout):
                 check_open(connection)
                 await self.server.check(connection)
