@@ -125,6 +125,15 @@ def test_settings_have_bounds(settings):
         Compression(**settings)
 
 
+@pytest.mark.parametrize("agree", [Compression().accept, Compression().confirm])
+def test_connections_with_the_same_agreement_share_no_history(agree):
+    first, second = agree([("client_max_window_bits", "12")]), agree([("client_max_window_bits", "12")])
+    before = second.compress(b"duck " * 100)
+    first.compress(b"goose " * 100)
+    assert agree([("client_max_window_bits", "12")]).compress(b"duck " * 100) == before
+    assert first.parameters == second.parameters
+
+
 def test_settings_are_not_changed():
     with pytest.raises(AttributeError):
         Compression().level = 1

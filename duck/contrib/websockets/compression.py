@@ -1,8 +1,12 @@
 """Settings of permessage-deflate, and their negotiation by a server and by a client (RFC 7692, section 7.1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeGuard
 
+from .codec import deflate
+from .codec.deflate import Backend
 from .extensions import PerMessageDeflate
 from .sansio.negotiation import ClientOffer, Parameters
 
@@ -85,8 +89,9 @@ class Compression:
         Offers outside of section 7.1 are declined: unknown or repeated parameters, flags with a value, window bits
         other than 8 to 15.
         """
-        offered = _checked(parameters, may_lack_value="client_max_window_bits")
-        return None if offered is None else self._agree(offered)
+        if not _is_valid(parameters, may_lack_value="client_max_window_bits"):
+            return None
+        return _agreed(self, tuple(parameters), deflate.BACKEND).fresh()
 
     def offer(self) -> ClientOffer:
         """Returns the offer of a client with these settings.
@@ -111,86 +116,107 @@ class Compression:
         15; or a server that exceeds the offered limits. An answer with more window bits for the client than offered is
         valid: some servers answer with their own maximum.
         """
-        answer = _checked(parameters)
-        if answer is None:
+        if not _is_valid(parameters):
             return None
-        server_bits = _WINDOW_BITS[answer.get("server_max_window_bits") or "15"]
-        client_bits = _WINDOW_BITS[answer.get("client_max_window_bits") or str(self.client_max_window_bits)]
-        if server_bits > self.server_max_window_bits:
-            return None
-        server_alone = "server_no_context_takeover" in answer
-        if not (server_alone or self.server_context_takeover):
-            return None
-        client_alone = "client_no_context_takeover" in answer or not self.client_context_takeover
-        return PerMessageDeflate(
-            PERMESSAGE_DEFLATE,
-            client_no_context_takeover=client_alone,
-            server_no_context_takeover=server_alone,
-            client_max_window_bits=min(client_bits, self.client_max_window_bits),
-            server_max_window_bits=server_bits,
-            client=True,
-            level=self.level,
-            memory_level=self.memory_level,
-            threshold=self.threshold,
-            parameters=parameters,
-        )
-
-    def _agree(self, offered: dict[str, str | None]) -> PerMessageDeflate:
-        server_bits = min(self.server_max_window_bits, _WINDOW_BITS[offered.get("server_max_window_bits") or "15"])
-        client_bits = 15
-        if "client_max_window_bits" in offered:
-            client_bits = min(self.client_max_window_bits, _WINDOW_BITS[offered["client_max_window_bits"] or "15"])
-        server_alone = "server_no_context_takeover" in offered or not self.server_context_takeover
-        room = self.memory_limit - (0 if server_alone else 1 << server_bits)
-        client_alone = (
-            "client_no_context_takeover" in offered or not self.client_context_takeover or 1 << client_bits > room
-        )
-        agreed: list[tuple[str, str | None]] = []
-        if server_alone:
-            agreed.append(("server_no_context_takeover", None))
-        if client_alone:
-            agreed.append(("client_no_context_takeover", None))
-        if server_bits < 15 or "server_max_window_bits" in offered:
-            agreed.append(("server_max_window_bits", str(server_bits)))
-        if "client_max_window_bits" in offered:
-            agreed.append(("client_max_window_bits", str(client_bits)))
-        return PerMessageDeflate(
-            PERMESSAGE_DEFLATE,
-            client_no_context_takeover=client_alone,
-            server_no_context_takeover=server_alone,
-            client_max_window_bits=client_bits,
-            server_max_window_bits=server_bits,
-            level=self.level,
-            memory_level=self.memory_level,
-            threshold=self._threshold(offered),
-            parameters=agreed,
-        )
-
-    def _threshold(self, offered: dict[str, str | None]) -> int:
-        """Returns the smallest size in bytes of a compressed message, for the client of an offer.
-
-        libwebsockets 4.1 to 4.3 delivers an uncompressed message endlessly once compression has been agreed on. Its
-        clients offer `client_no_context_takeover`, and browsers do not. All messages to such clients are compressed.
-        For other clients that costs too much: compressing 50 bytes takes 7 us by isal and 4 us by zlib, as much as the
-        rest of an echo. A stored block takes 1.4 us, but then the next larger message needs a new compressor, whose
-        history contains the stored bytes.
-        """
-        return 0 if "client_no_context_takeover" in offered else self.threshold
+        confirmed = _confirmed(self, tuple(parameters), deflate.BACKEND)
+        return None if confirmed is None else confirmed.fresh()
 
 
-def _checked(parameters: Parameters, may_lack_value: str | None = None) -> dict[str, str | None] | None:
-    """Returns the parameters by their names; None if a name or a value does not conform to section 7.1."""
-    found = dict(parameters)
-    if len(found) < len(parameters) or not found.keys() <= _FLAGS | _SIZES:
+# The functions below depend on nothing but their arguments, and all clients of a kind send the same parameters.
+# The cached extensions have no history; each connection gets a copy.
+
+
+@lru_cache
+def _agreed(
+    settings: Compression, parameters: tuple[tuple[str, str | None], ...], backend: Backend
+) -> PerMessageDeflate:
+    """Returns the server's extension for a valid offer."""
+    offered = dict(parameters)
+    server_bits = min(settings.server_max_window_bits, _WINDOW_BITS[offered.get("server_max_window_bits") or "15"])
+    client_bits = 15
+    if "client_max_window_bits" in offered:
+        client_bits = min(settings.client_max_window_bits, _WINDOW_BITS[offered["client_max_window_bits"] or "15"])
+    server_alone = "server_no_context_takeover" in offered or not settings.server_context_takeover
+    room = settings.memory_limit - (0 if server_alone else 1 << server_bits)
+    client_alone = (
+        "client_no_context_takeover" in offered or not settings.client_context_takeover or 1 << client_bits > room
+    )
+    agreed: list[tuple[str, str | None]] = []
+    if server_alone:
+        agreed.append(("server_no_context_takeover", None))
+    if client_alone:
+        agreed.append(("client_no_context_takeover", None))
+    if server_bits < 15 or "server_max_window_bits" in offered:
+        agreed.append(("server_max_window_bits", str(server_bits)))
+    if "client_max_window_bits" in offered:
+        agreed.append(("client_max_window_bits", str(client_bits)))
+    return PerMessageDeflate(
+        PERMESSAGE_DEFLATE,
+        client_no_context_takeover=client_alone,
+        server_no_context_takeover=server_alone,
+        client_max_window_bits=client_bits,
+        server_max_window_bits=server_bits,
+        level=settings.level,
+        memory_level=settings.memory_level,
+        threshold=_threshold(settings, offered),
+        parameters=agreed,
+        backend=backend,
+    )
+
+
+def _threshold(settings: Compression, offered: Mapping[str, str | None]) -> int:
+    """Returns the smallest size in bytes of a compressed message, for the client of an offer.
+
+    libwebsockets 4.1 to 4.3 delivers an uncompressed message endlessly once compression has been agreed on. Its clients
+    offer `client_no_context_takeover`, and browsers do not. All messages to such clients are compressed. For other
+    clients that costs too much: compressing 50 bytes takes 7 us by isal and 4 us by zlib, as much as the rest of an
+    echo. A stored block takes 1.4 us, but then the next larger message needs a new compressor, whose history contains
+    the stored bytes.
+    """
+    return 0 if "client_no_context_takeover" in offered else settings.threshold
+
+
+@lru_cache
+def _confirmed(
+    settings: Compression, parameters: tuple[tuple[str, str | None], ...], backend: Backend
+) -> PerMessageDeflate | None:
+    """Returns the client's extension for a valid answer; None if the server exceeds the offered limits."""
+    answer = dict(parameters)
+    server_bits = _WINDOW_BITS[answer.get("server_max_window_bits") or "15"]
+    client_bits = _WINDOW_BITS[answer.get("client_max_window_bits") or str(settings.client_max_window_bits)]
+    if server_bits > settings.server_max_window_bits:
         return None
-    for name, value in found.items():
+    server_alone = "server_no_context_takeover" in answer
+    if not (server_alone or settings.server_context_takeover):
+        return None
+    return PerMessageDeflate(
+        PERMESSAGE_DEFLATE,
+        client_no_context_takeover="client_no_context_takeover" in answer or not settings.client_context_takeover,
+        server_no_context_takeover=server_alone,
+        client_max_window_bits=min(client_bits, settings.client_max_window_bits),
+        server_max_window_bits=server_bits,
+        client=True,
+        level=settings.level,
+        memory_level=settings.memory_level,
+        threshold=settings.threshold,
+        parameters=parameters,
+        backend=backend,
+    )
+
+
+def _is_valid(parameters: Parameters, may_lack_value: str | None = None) -> bool:
+    """Whether the parameters conform to section 7.1: known names, each once, with the values that they may have."""
+    names = set()
+    for name, value in parameters:
+        if name in names:
+            return False
         if name in _FLAGS:
-            is_sound = value is None
-        else:
-            is_sound = value in _WINDOW_BITS if value is not None else name == may_lack_value
-        if not is_sound:
-            return None
-    return found
+            if value is not None:
+                return False
+        elif name not in _SIZES or (value not in _WINDOW_BITS if value is not None else name != may_lack_value):
+            return False
+        names.add(name)
+    return True
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

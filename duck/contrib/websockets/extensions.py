@@ -155,6 +155,12 @@ class PerMessageDeflate(Extension):
         )
         return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
 
+    def fresh(self) -> "PerMessageDeflate":
+        """Returns an extension with the same agreement, for another connection; this one must not have been used."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def encode(self, frame: Frame) -> Frame:
         """Compresses a data message (RFC 7692, section 7.2.1), unless it is smaller than the threshold."""
         self.check_frame(frame)

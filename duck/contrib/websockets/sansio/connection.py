@@ -103,7 +103,7 @@ class Connection:
         self._gathered: list[Frame] | None = None
         self._text = 0  # UTF-8 state of the fragmented text being sent; _NO_TEXT for a binary message
         limit = codec.MAX_LENGTH if max_size is None else max_size
-        rsv1 = bool(extensions) and any(extension.uses_rsv1 for extension in extensions)
+        rsv1 = self.deflate is not None or (bool(extensions) and any(extension.uses_rsv1 for extension in extensions))
         self.reader = codec.MessageReader(limit, not client, rsv1, bool(extensions) and self.deflate is None)
         self.parts = False
         self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()

@@ -55,7 +55,10 @@ _NOTHING = re.compile(r"[ \t]*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-def parse_offers(header: str) -> list[Offer]:
+_MOST_CACHED = 256  # characters of a cached header; a browser sends 42
+
+
+def parse_offers(header: str) -> Sequence[Offer]:
     """Parses the value of Sec-WebSocket-Extensions; returns the offers in the client's order of preference.
 
     The values of repeated fields are joined by commas. A list may have empty members (RFC 9110, section 5.6.1).
@@ -63,6 +66,11 @@ def parse_offers(header: str) -> list[Offer]:
     Raises:
         ValueError: The value does not match the grammar. The message gives the position.
     """
+    return _parsed(header) if len(header) <= _MOST_CACHED else _parsed.__wrapped__(header)
+
+
+@lru_cache  # all clients of a kind send the same header
+def _parsed(header: str) -> tuple[Offer, ...]:
     offers = []
     at = 0
     while at < len(header):
@@ -75,12 +83,12 @@ def parse_offers(header: str) -> list[Offer]:
             while parameter := _PARAMETER.match(header, at):
                 at = parameter.end()
                 parameters.append((parameter[1], _value(parameter[2], parameter[3], at)))
-            offers.append(Offer(name[1], parameters))
+            offers.append(Offer(name[1], tuple(parameters)))
         if at < len(header):
             if header[at] != ",":
                 raise ValueError(f"character {at + 1} of Sec-WebSocket-Extensions breaks its grammar")
             at += 1
-    return offers
+    return tuple(offers)
 
 
 def _value(token: str | None, quoted: str | None, at: int) -> str | None:
@@ -105,6 +113,11 @@ def format_extension(name: str, parameters: Parameters) -> str:
     Raises:
         ValueError: A name or value is not a token.
     """
+    return _formatted(name, tuple(parameters))
+
+
+@lru_cache
+def _formatted(name: str, parameters: Parameters) -> str:
     member = _token(name)
     for key, value in parameters:
         member += f"; {_token(key)}" if value is None else f"; {_token(key)}={_token(value)}"

@@ -23,6 +23,8 @@ _ENTRY = re.compile(_SCHEME + r"(\*\.)?" + _HOST + r"(?::([0-9]{1,5}))?/?")
 # Origins of pages without a host: sandboxed frames and data: URLs in all browsers, local files in some.
 _OPAQUE = frozenset({"null", "file://"})
 
+_MOST_CACHED = 512  # characters of a cached pair of origin and host
+
 
 class Origin(NamedTuple):
     """Scheme, host and port in normalized form.
@@ -187,15 +189,28 @@ def is_allowed(request: "HttpRequest", allowed: Sequence[str] | None = None) -> 
     if field is None:
         return True
     origin = field.strip(" \t").lower()
-    return not origin or (_is_same_origin(origin, request) if allowed is None else origin in allowed_origins(allowed))
+    if not origin:
+        return True
+    if allowed is not None:
+        return origin in allowed_origins(allowed)
+    host = request.headers.get("host", "").strip(" \t").lower()
+    is_cached = len(origin) + len(host) <= _MOST_CACHED
+    check = _is_same_origin if is_cached else _is_same_origin.__wrapped__
+    return check(origin, host, request.secure)
 
 
-def _is_same_origin(origin: str, request: "HttpRequest") -> bool:
-    """Whether the host of a request serves pages of this origin.
+@lru_cache  # most browsers come from the same few origins
+def _is_same_origin(origin: str, host: str, secure: bool) -> bool:
+    """Whether a host serves pages of this origin.
 
     A page may be served over TLS that ends at a proxy, so `https` may meet a plain connection, but never the reverse.
+
+    Args:
+        origin: The value of Origin in lower case.
+        host: The value of Host in lower case.
+        secure: Whether the connection is encrypted.
     """
     page = origin_of(origin)
-    if page is None or page.scheme not in ("http", "https") or (request.secure and page.scheme != "https"):
+    if page is None or page.scheme not in ("http", "https") or (secure and page.scheme != "https"):
         return False
-    return page == host_of(request.headers.get("host", "").strip(" \t").lower(), page.scheme)
+    return page == host_of(host, page.scheme)
