@@ -226,10 +226,11 @@ def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monke
 @asynccontextmanager
 async def answering(pongs=()):
     """A server of the test, with given answers to PING: its URL, and the writers of its connections."""
-    pongs, writers = list(pongs), []
+    pongs, writers, tasks = list(pongs), [], []
 
     async def serve(reader, writer):
         writers.append(writer)
+        tasks.append(asyncio.current_task())
         with suppress(ConnectionError):
             while (line := await reader.readline()).startswith(b"*"):
                 words = []
@@ -239,10 +240,13 @@ async def answering(pongs=()):
                 answers = {b"PING": pongs or [b"+PONG\r\n"], b"PUBLISH": [b":1\r\n"]}
                 writer.write(answers.get(words[0], [b"+OK\r\n"]).pop(0))
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers
         assert not pongs
+        await asyncio.gather(*tasks)  # before Python 3.12 a server does not wait for its connections
 
 
 @pytest.mark.parametrize("is_sync", [False, True])

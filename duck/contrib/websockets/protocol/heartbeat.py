@@ -122,10 +122,11 @@ class Heartbeat:
 
     def pong(self, payload: bytes) -> None:
         """Handles a pong; one that answers the last ping, or one of the application, gives the latency."""
+        now = time.perf_counter_ns()
         if self.awaited_pings:
-            self._answer(payload, self.awaited_pings)
+            self._answer(payload, self.awaited_pings, now)
         if self._watch is not _QUIET and self._sent is not None and payload == b"%d" % self._sent:
-            self.latency = (time.perf_counter_ns() - self._sent) / 1e9
+            self.latency = (now - self._sent) / 1e9
             self._sent = None
             if self._owner.counters is not None:
                 self._owner.counters.pings.observe(self.latency)
@@ -148,12 +149,11 @@ class Heartbeat:
             raise seconds
         return seconds
 
-    def _answer(self, payload: bytes, awaited: dict[int, "asyncio.Future[float | Exception]"]) -> None:
+    def _answer(self, payload: bytes, awaited: dict[int, "asyncio.Future[float | Exception]"], now: int) -> None:
         """Completes the ping of a pong and all before it: a peer may answer only the last (RFC 6455, section 5.5.3)."""
         last = int(payload) if payload.isdigit() else 0
         if last not in awaited and last != self._sent:
             return
-        now = time.perf_counter_ns()
         for sent, outcome in awaited.items():
             if sent <= last and not outcome.done():
                 self.latency = (now - sent) / 1e9
