@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from ..selection import select
 
@@ -63,7 +64,8 @@ class Server:
             words = ["duck.server", "serve", self.target, "--port", str(port), "--loop", "uvloop"]
         else:
             words = ["uvicorn", self.target, "--port", str(port), "--ws", self.ws, "--lifespan", "off"]
-            words += ["--loop", "uvloop", "--http", "httptools"]
+            # By default uvicorn puts the checkout, whose codec may not be built, before the installed packages.
+            words += ["--loop", "uvloop", "--http", "httptools", "--app-dir", str(Path(__file__).parent)]
         return [sys.executable, "-m", "benchmarks.module", *words, "--log-level", "warning"]
 
     def versions(self) -> dict[str, str]:
