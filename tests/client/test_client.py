@@ -4,8 +4,6 @@ import asyncio
 import gc
 import socket
 import ssl
-import subprocess
-import sys
 from types import MappingProxyType
 
 import pytest
@@ -21,7 +19,6 @@ from duck.contrib.websockets.client import (
 from duck.contrib.websockets.testing import connect as connect_in_memory
 from duck.server import serve
 
-from ..support.commands import ROOT
 from ..support.leftovers import left
 
 
@@ -468,46 +465,3 @@ def test_many_connections_leave_no_objects(run, serving):
             assert left() == before
 
     run(scenario())
-
-
-TWO_LOOPS = """
-import asyncio
-from duck.contrib.websockets import ConnectionClosed, WebSocketView
-from duck.contrib.websockets.client import WebSocketClient
-from duck.server import serve
-
-class View(WebSocketView):
-    async def on_open(self):
-        begun.set_result(self)
-
-async def opened():
-    global begun
-    begun = asyncio.get_running_loop().create_future()
-    serving = serve(View, port=0)
-    client = WebSocketClient((await serving.__aenter__()).addresses[0])
-    await client.open()
-    return client, await begun, serving
-
-async def closed(end, method):
-    if hasattr(end, method):
-        await asyncio.wait_for(getattr(end, method)(), 5)
-    await end.send_close()
-    try:
-        await end.send("late")
-    except ConnectionClosed:
-        print(method, int(end.close_code))
-
-for method in ("safe_close", "wait_closed", "close"):
-    loop = asyncio.new_event_loop()
-    *ends, serving = loop.run_until_complete(opened())
-    loop.close()
-    for end in ends:
-        asyncio.run(closed(end, method))
-"""
-
-
-def test_a_connection_whose_loop_is_closed_may_still_be_closed():
-    """Both ends; sending raises ConnectionClosed afterwards. In a process of its own, because sockets stay open."""
-    words = [sys.executable, "-W", "ignore", "-c", TWO_LOOPS]
-    run = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert run.stdout.split() == ["safe_close", "1006"] * 2 + ["wait_closed", "1006"] * 2 + ["close", "1006"] * 2, run
