@@ -131,20 +131,18 @@ class TestConnection(ClientConnection):
             Exception: The exception of a view's hook, if it has closed the connection.
             TimeoutError: No message was received in time; the text describes the activity of the view.
         """
-        try:
-            message = await self._in_time(super().recv(), "a message", timeout)
-        except ConnectionClosed as closed:
-            self._raise_error(closed)
-            raise
-        self._received += 1
-        return message
+        return await self._received_in_time(super().recv(), timeout)
 
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
         """Returns the next message as soon as it begins. The errors are those of `recv`."""
         if self._streams is None:
             return await super().recv_stream(timeout)
+        return await self._received_in_time(super().recv_stream(), timeout)
+
+    async def _received_in_time(self, waiting: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109
+        """Awaits and counts a message; raises the errors of `recv`."""
         try:
-            message = await self._in_time(super().recv_stream(), "a message", timeout)
+            message = await self._in_time(waiting, "a message", timeout)
         except ConnectionClosed as closed:
             self._raise_error(closed)
             raise
