@@ -342,23 +342,11 @@ def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
 
 
-def test_a_response_that_cannot_be_written_is_answered_500(run, connect, until, count, caplog):
-    class View(WebSocketView):
-        async def run(self, *_, **__):
-            response = HttpResponse()
-            response.content = "a str"
-            return response
-
-    async def scenario():
-        async with serve(View, port=0, limits=QUICKLY) as server:
-            async with connect(server) as client:
-                client.send(HANDSHAKE)
-                assert (await client.response()).status == 500
-                assert await client.end() == b""
-            await until(lambda: not count(server))
-
-    run(scenario())
-    assert "bytes, not str" in caplog.text
+class Unwritable(WebSocketView):
+    async def run(self, *_, **__):
+        response = HttpResponse()
+        response.content = "a str"
+        return response
 
 
 class Exits(WebSocketView):
@@ -372,8 +360,13 @@ class Cancelled(WebSocketView):
         await other
 
 
-@pytest.mark.parametrize("view_class", [Exits, Cancelled])
-def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, caplog, view_class):
+VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
+
+
+@pytest.mark.parametrize(
+    ("view_class", "words"), [(Exits, VIEW_FAILED), (Cancelled, VIEW_FAILED), (Unwritable, "bytes, not str")]
+)
+def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, caplog, view_class, words):
     async def scenario():
         async with serve(view_class, port=0, limits=QUICKLY) as server:
             async with connect(server) as client:
@@ -383,7 +376,7 @@ def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, cap
             await until(lambda: not count(server))
 
     run(scenario())
-    assert "the view for <HttpRequest GET '/a/7?b'> failed" in caplog.text
+    assert words in caplog.text
 
 
 def test_the_response_that_a_view_returns_is_sent(run, connect, either_tls, until, count, caplog):
