@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, NoReturn
 
 from .addresses import split_address
-from .allowed_hosts import AllowedHosts, checked_origins
+from .http.allowed_hosts import AllowedHosts, checked_origins
+from .http.proxies import Proxies
 from .limits import Limits
-from .log_config import LogOptions
-from .loops import LOOPS
 from .options import Options
-from .proxies import Proxies
+from .process.log_config import LogOptions
+from .process.loops import LOOPS
 
 __all__ = ["Parser", "add_serve_options", "log_options", "options"]
 

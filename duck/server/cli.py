@@ -15,20 +15,20 @@ from duck.commands import bench, connect
 from duck.contrib.websockets import __version__
 from duck.stdio import drop_output, open_standard_files
 
-from .accept import BACKLOG
+from .application.lifespan import LifespanError
+from .application.routes import HealthPathError
+from .application.target import TargetError, load
 from .arguments import Parser, add_serve_options, log_options, options
-from .exposition import ExpositionError, prometheus
-from .lifespan import LifespanError
-from .log_config import LogConfigError
-from .loops import LOOPS, LoopError, loop_factory
-from .routes import HealthPathError
+from .listening.accept import BACKLOG
+from .listening.tls import Certificates
+from .process.exposition import ExpositionError, prometheus
+from .process.log_config import LogConfigError
+from .process.loops import LOOPS, LoopError, loop_factory
+from .process.signals import outlast_signals
+from .process.systemd import passed_by_systemd
 from .runner import run_options
-from .signals import outlast_signals
-from .supervisor import WorkerError, WorkersUnavailableError, supervise
-from .systemd import passed_by_systemd
-from .target import TargetError, load
-from .tls import Certificates
-from .worker import Job
+from .workers.supervisor import WorkerError, WorkersUnavailableError, supervise
+from .workers.worker import Job
 
 __all__ = ["main"]
 

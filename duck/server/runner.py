@@ -13,18 +13,18 @@ from duck.contrib.websockets import CloseCode
 from duck.stdio import announce
 from duck.views import View
 
-from .deadline import Deadline
-from .lifespan import Lifespan
+from .application.lifespan import Lifespan
+from .application.target import Target
 from .limits import Limits
-from .loops import LOOPS, loop_factory
 from .options import Options
-from .process import Stop, serve_until_stopped
+from .process.deadline import Deadline
+from .process.loops import LOOPS, loop_factory
+from .process.signals import on_hangup, on_signals
+from .process.systemd import notify, notify_reloading
+from .process.until_stopped import Stop, serve_until_stopped
 from .server import Server
-from .signals import on_hangup, on_signals
-from .supervisor import supervise
-from .systemd import notify, notify_reloading
-from .target import Target
-from .worker import Job, is_worker
+from .workers.supervisor import supervise
+from .workers.worker import Job, is_worker
 
 __all__ = ["LOOPS", "loop_factory", "run", "run_options"]
 

@@ -21,17 +21,17 @@ from duck.http.response import HttpResponse
 from duck.urls import path
 from duck.views import View
 
-from . import proxy_protocol as proxy_header
-from .accept import BACKLOG, Acceptor, LoopAcceptor
-from .allowed_hosts import AllowedHosts, checked_origins
-from .connection_limit import ConnectionLimiter, Permit
-from .http import HttpProtocol
+from .application.routes import Routes
+from .http import proxy_protocol as proxy_header
+from .http.allowed_hosts import AllowedHosts, checked_origins
+from .http.connection_limit import ConnectionLimiter, Permit
+from .http.pages import plain
+from .http.protocol import HttpProtocol
+from .http.proxies import Proxies
+from .listening.accept import BACKLOG, Acceptor, LoopAcceptor
+from .listening.sockets import UnixListener, bind, url
 from .options import Options
-from .pages import plain
-from .proxies import Proxies
-from .routes import Routes
 from .shutdown import Work, abort, drain, shut_down
-from .sockets import UnixListener, bind, url
 
 __all__ = ["Server"]
 

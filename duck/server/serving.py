@@ -9,7 +9,7 @@ from typing import Any
 from duck.contrib.websockets import CloseCode
 from duck.views import View
 
-from .lifespan import Lifespan, running_lifespan
+from .application.lifespan import Lifespan, running_lifespan
 from .limits import Limits
 from .options import Options
 from .server import Server

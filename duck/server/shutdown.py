@@ -11,7 +11,7 @@ from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.transports import abort_transport
 from duck.http.request import HttpRequest
 
-from .http import HttpProtocol
+from .http.protocol import HttpProtocol
 
 __all__ = ["Work", "abort", "drain", "shut_down"]
 

@@ -41,7 +41,7 @@ def test_opentelemetry_exports_the_numbers():
 
 LOG = """
 import logging
-from duck.server.log_config import LogOptions
+from duck.server.process.log_config import LogOptions
 
 LogOptions(file="logging.json").apply()
 logging.getLogger("duck.access").info("a %s", "line")

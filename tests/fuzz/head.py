@@ -6,7 +6,7 @@ from typing import Any
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.contrib.websockets.sansio import handshake
 from duck.http.request import HttpRequest
-from duck.server.head import Refusal, RequestHead, RequestReader
+from duck.server.http.head import Refusal, RequestHead, RequestReader
 from duck.server.limits import Limits
 
 from .choices import Choices, cut

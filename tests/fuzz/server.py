@@ -12,7 +12,7 @@ from typing import Any
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.contrib.websockets.codec import pure
 from duck.server import Server
-from duck.server.http import HttpProtocol
+from duck.server.http.protocol import HttpProtocol
 from duck.server.options import Options
 from duck.urls import path
 

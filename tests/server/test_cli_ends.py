@@ -187,7 +187,7 @@ def test_an_end_that_hangs_is_cut_short(folder, how, workers, stage, where):
 
 def test_threads_that_outlive_the_server_are_named(folder):
     (folder / "threads.py").write_text(
-        "import os, threading, time\nfrom duck.server.deadline import Deadline\nfrom echo import urlpatterns\n\n"
+        "import os, threading, time\nfrom duck.server.process.deadline import Deadline\nfrom echo import urlpatterns\n"
         "Deadline.EXIT_PATIENCE = 0.01\n\ndef work():\n    while not os.path.exists('end'):\n        time.sleep(0.01)\n"
         "\nthreading.Thread(target=work).start()\n"
     )

@@ -7,8 +7,8 @@ import pytest
 
 from duck.server import Limits
 from duck.server.cli import main
-from duck.server.loops import LoopError, loop_factory
 from duck.server.options import Options
+from duck.server.process.loops import LoopError, loop_factory
 
 from ..support.commands import ROOT, run_command
 from .command import ONE_VIEW, fails

@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from duck.contrib.websockets import WebSocketView
 from duck.server import serve
-from duck.server.http import Phase
+from duck.server.http.protocol import Phase
 from duck.urls import path
 
 ASK = b"GET /room HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"

@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from duck.server import target
+from duck.server.application import target
 
 from ..support.handshake import upgrade
 from ..support.processes import free_port, until_listening

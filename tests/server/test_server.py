@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, Server, serve
-from duck.server.sockets import UnixListener
+from duck.server.listening.sockets import UnixListener
 from duck.urls import path
 from duck.views import View
 

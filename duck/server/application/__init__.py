@@ -1,0 +1,1 @@
+"""The served application: its import by name, its routes and its lifespan."""

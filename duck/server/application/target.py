@@ -1,0 +1,143 @@
+"""`load`: imports the application that a command line names, from a file or a module."""
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from duck.views import View
+
+from .routes import UVICORN, Routes, is_asgi
+
+__all__ = ["Target", "TargetError", "load"]
+
+_OURS = (str(Path(__file__).parents[2]) + os.sep, str(Path(importlib.__file__).parent) + os.sep, "<frozen importlib")
+
+
+class Target(NamedTuple):
+    """An application.
+
+    Attributes:
+        urlpatterns: Its routes, or its only view.
+        lifespan: The `lifespan` of its module; None without one.
+    """
+
+    urlpatterns: Any
+    lifespan: Any
+
+
+class TargetError(Exception):
+    """A target does not name an application; the message has advice.
+
+    Attributes:
+        details: The traceback of an error in the application, from its own first frame on; otherwise empty.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+def load(target: str) -> Target:
+    """Imports a target, and the `lifespan` of its module.
+
+    Args:
+        target: The path of a Python file or the name of a module, and `:attribute` for another attribute than
+            `urlpatterns`, or else the only `View` class that the module defines.
+
+    Raises:
+        TargetError: The target does not exist, its import fails, or the routes are malformed.
+    """
+    name, _, attribute = (target, "", "") if target.endswith(".py") else target.rpartition(":")
+    if not name:
+        name, attribute = target, ""
+    module = _import_file(Path(name)) if name.endswith(".py") else _import_module(name, target)
+    try:
+        found = reduce(getattr, attribute.split("."), module) if attribute else _default(module, target)
+    except AttributeError:
+        raise TargetError(f"{name} has no {attribute!r}; check the name behind the colon") from None
+    return _checked(target, found, module)
+
+
+def _checked(target: str, urlpatterns: Any, module: ModuleType) -> Target:
+    try:
+        Routes(urlpatterns)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"{target}: {error}") from error
+    return Target(urlpatterns, getattr(module, "lifespan", None))
+
+
+def _default(module: ModuleType, target: str) -> Any:
+    if hasattr(module, "urlpatterns"):
+        return module.urlpatterns
+    views = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, View) and value.__module__ == module.__name__
+    ]
+    if application := next((name for name, value in vars(module).items() if is_asgi(value)), ""):
+        raise TargetError(
+            f"{target} has an ASGI application, {application!r}: serve it by uvicorn --ws {UVICORN}, "
+            f"or name what to serve as {target}:attribute"
+        )
+    if len(views) == 1:
+        return views[0]
+    raise TargetError(
+        f"{target} has no urlpatterns and defines {len(views) or 'no'} views; "
+        f"define urlpatterns, or name what to serve as {target}:attribute"
+    )
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetError(f"{path}: no such file; give the path of a Python file, or a module's name")
+    sys.path.insert(0, str(path.parent.resolve()))
+    # Not under the file's own name, which another module may have.
+    spec = importlib.util.spec_from_file_location("__duck_target__", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise _failure(str(path), error) from error
+    return module
+
+
+def _import_module(name: str, target: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")) or Path(name).is_file():
+        raise TargetError(f"{target!r} names no module; give the path of a Python file, or a module's name")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            words = "run this from the folder that holds it, or give the path of a .py file"
+            parent, _, attribute = error.name.rpartition(".")
+            if parent in sys.modules and hasattr(sys.modules[parent], attribute):
+                words = f"did you mean {parent}:{attribute}?"
+            raise TargetError(f"{target}: no module {error.name!r}; {words}") from None
+        raise _failure(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _failure(name, error) from error
+
+
+def _failure(name: str, error: Exception | SystemExit) -> TargetError:
+    """Describes an error in the application: one line with its place there, and its traceback."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
+    words = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        words, place, line = error.msg, error.filename, error.lineno
+    else:
+        theirs = [frame for frame in traceback.extract_tb(frames) if not frame.filename.startswith(_OURS)]
+        place, line = (theirs[-1].filename, theirs[-1].lineno) if theirs else (None, None)
+    where = f" ({place}, line {line})" if place else ""
+    details = "".join(traceback.format_exception(error.with_traceback(frames))) if where else ""
+    return TargetError(f"{name} cannot be imported: {type(error).__name__}: {words}{where}", details)

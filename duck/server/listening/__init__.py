@@ -1,0 +1,1 @@
+"""Listening sockets, the acceptance of connections, and the TLS contexts."""

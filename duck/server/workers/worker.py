@@ -1,0 +1,262 @@
+"""A worker: one of several processes that serve the same sockets, started, watched and stopped by a supervisor.
+
+A worker is a new interpreter, not a fork: a fork would share the locks and the event loop of an imported application,
+and would keep its code when SIGHUP replaces the workers. Its job arrives as a pickle through a socket, whose other end
+the supervisor holds:
+
+    supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop because another worker serves; its end: stop
+                           b"m" to report the numbers of connections
+    worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
+                           {"stats": {...}} at each b"m", and at the end
+
+An error after that line goes to the worker's log.
+
+In a worker the environment variable `DUCK_WORKERS` is the number of workers.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pickle
+import runpy
+import signal
+import socket
+import ssl as tls
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..application.lifespan import LifespanError
+from ..application.routes import HealthPathError
+from ..application.target import Target, TargetError, load
+from ..options import Options
+from ..process.deadline import Deadline
+from ..process.log_config import LogConfigError, LogOptions
+from ..process.loops import LoopError, loop_factory
+from ..process.signals import on_signals
+from ..process.until_stopped import Stop, serve_until_stopped
+from ..server import Server
+
+__all__ = ["Boot", "Job", "boot", "is_worker", "main"]
+
+logger = logging.getLogger("duck.server")
+
+_COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
+
+_PLAIN = (TargetError, LoopError, LogConfigError, HealthPathError)  # their messages have advice
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The job of a worker.
+
+    Attributes:
+        target: The application, or its name as for `duck serve`.
+        options: The options of the server.
+        loop: The name of the event loop.
+        ssl: Creates the TLS context; None without TLS.
+        logs: The logging options; None if the application configures logging.
+    """
+
+    target: Target | str
+    options: Options
+    loop: str = "auto"
+    ssl: Callable[[], tls.SSLContext] | None = None
+    logs: LogOptions | None = None
+
+
+class Boot(NamedTuple):
+    """The start instructions of a worker.
+
+    Attributes:
+        path: `sys.path`.
+        argv: `sys.argv`.
+        main: The main module to import, as a module name or a file; None if it is not needed.
+        job: The pickled job, which may name objects of the main module.
+        files: The listening sockets.
+        workers: The number of workers.
+    """
+
+    path: list[str]
+    argv: list[str]
+    main: str | Path | None
+    job: bytes
+    files: list[int]
+    workers: int
+
+
+def boot(job: Job, workers: int) -> Boot:
+    """Prepares the start of workers, for a job that may name objects of this process's main module.
+
+    `files` belongs to one worker, and is not set here.
+
+    Raises:
+        TypeError: The job cannot be pickled.
+    """
+    try:
+        pickled = pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"workers import the application anew: {error}; define routes, views, the lifespan and the function for ssl"
+            " at the top of a module, and give no lambda, local function or TLS context"
+        ) from error
+    main = None if isinstance(job.target, str) else _main_module()
+    return Boot(sys.path, sys.argv, main, pickled, [], workers)
+
+
+def _main_module() -> str | Path | None:
+    module = sys.modules["__main__"]
+    name = getattr(getattr(module, "__spec__", None), "name", None)
+    if name is not None:
+        return None if name.rpartition(".")[2] == "__main__" else str(name)  # `python -m package` guards nothing
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file).absolute()
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker."""
+    return os.environ.get(_PID) == str(os.getpid())
+
+
+def main(file: int) -> None:
+    """Serves as a worker.
+
+    Args:
+        file: The socket to the supervisor.
+    """
+    control = socket.socket(fileno=file)
+    report = _Report(control)
+    with control:
+        try:
+            with control.makefile("rb") as stream:
+                order: Boot = pickle.load(stream)
+            _serve(order, control, report)
+        except (Exception, SystemExit) as error:
+            report.failed(error)
+            sys.exit(1)
+
+
+class _Report:
+    """Writes reports to the supervisor, each a line of JSON."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._serves = False
+
+    def serves(self, addresses: list[str]) -> None:
+        """Reports that the worker accepts connections."""
+        self._serves = True
+        self._write({"addresses": addresses})
+
+    def stats(self, server: Server) -> None:
+        """Reports the counts of connections."""
+        with contextlib.suppress(OSError):  # the supervisor has ended, or does not read
+            self._write({"stats": server.stats().as_dict()})
+
+    def failed(self, error: BaseException) -> None:
+        """Reports the error that ends the worker; logs it once the supervisor reads no more."""
+        report = _failure(error)
+        if self._serves:
+            cause = error.__cause__ if isinstance(error, LifespanError) else error
+            logger.error("%s", report["failed"], exc_info=cause)
+            return
+        with contextlib.suppress(OSError):
+            self._write(report)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(line).encode() + b"\n")
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Describes an error for the supervisor: message, traceback if it helps, and exit status."""
+    if isinstance(error, LifespanError):
+        details = "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
+        return {"failed": str(error), "details": details, "status": 1}
+    if isinstance(error, _PLAIN):
+        return {"failed": str(error), "details": getattr(error, "details", ""), "status": 2}
+    details = "".join(traceback.format_exception(error))
+    return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
+
+
+def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
+    os.environ.update({_COUNT: str(order.workers), _PID: str(os.getpid())})
+    sys.path[:], sys.argv[:] = order.path, order.argv
+    if order.main is not None:
+        _import_main(order.main)
+    job: Job = pickle.loads(order.job)
+    if job.logs is not None:
+        job.logs.apply()
+    target = load(job.target) if isinstance(job.target, str) else job.target
+    sockets = [socket.socket(fileno=file) for file in order.files]
+    stop = Stop(Deadline(job.options.patience))
+    serving: Server | None = None
+
+    @contextlib.contextmanager
+    def ready(server: Server) -> Iterator[None]:
+        nonlocal serving
+        serving = server
+        report.serves(server.addresses)
+        yield
+
+    async def run() -> None:
+        _listen_to_supervisor(control, stop, report_stats)
+        await serve_until_stopped(target, job.options, sockets, job.ssl() if job.ssl else None, stop, ready)
+        report_stats()
+
+    def report_stats() -> None:
+        if serving is not None:
+            report.stats(serving)
+
+    runner = asyncio.Runner(loop_factory=loop_factory(job.loop))
+    try:
+        with on_signals(partial(stop.from_signal, runner)), runner:
+            runner.run(run())
+    finally:
+        stop.deadline.met()
+
+
+def _listen_to_supervisor(control: socket.socket, stop: Stop, report_stats: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    control.setblocking(False)
+
+    def receive() -> None:
+        try:
+            orders = control.recv(16)  # those that have been sent since the last read
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            orders = b""
+        if b"m" in orders:
+            report_stats()
+        if orders and not orders.strip(b"m"):
+            return
+        if not orders:
+            loop.remove_reader(control)
+            if stop.is_set():  # a second order, or the supervisor was killed: nothing would wait for this process
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
+            logger.error("the supervisor is gone, so this worker stops")
+        stop.set(replaced=b"r" in orders)
+
+    loop.add_reader(control, receive)
+
+
+def _import_main(where: str | Path) -> None:
+    """Imports the supervisor's main module as `__mp_main__`, as multiprocessing does.
+
+    Code inside `if __name__ == "__main__":` does not run, and pickles that name objects of `__main__` find them.
+    """
+    module = types.ModuleType("__mp_main__")
+    if isinstance(where, str):
+        found = runpy.run_module(where, run_name="__mp_main__", alter_sys=True)
+    else:
+        found = runpy.run_path(str(where), run_name="__mp_main__")
+    module.__dict__.update(found)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module

@@ -1,0 +1,181 @@
+"""`WorkerProcess`: the supervisor's interface to a worker, consisting of a process and a socket to it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+from duck.contrib.websockets.metrics import Stats
+
+from .worker import Boot
+
+__all__ = ["WorkerError", "WorkerProcess", "outcome"]
+
+# The supervisor's `sys.path`, and `-P`: with `-c` alone, files of the current folder would hide modules of their names.
+_BOOT = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); sys.path[:] = {1!a};"
+    " from duck.server.workers.worker import main; main({0})"
+)
+
+_REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
+
+
+class WorkerError(Exception):
+    """Workers cannot be started; the message says why.
+
+    Attributes:
+        details: The traceback of an error in the application; otherwise empty.
+        status: The exit status for the process.
+        is_known: Whether the cause is known, rather than just the end of the worker.
+    """
+
+    def __init__(self, message: str, details: str = "", status: int = 1, is_known: bool = False) -> None:
+        super().__init__(message)
+        self.details = details
+        self.status = status
+        self.is_known = is_known
+
+    def described(self) -> str:
+        """Returns the message, with the traceback below it."""
+        return f"{self}\n{self.details}".rstrip()
+
+
+class WorkerProcess:
+    """A worker process.
+
+    Attributes:
+        pid: The process identifier.
+        ended: Done once the process has ended; the result is its exit status.
+        serves: Whether it has started to serve.
+        stats: The last known numbers of its connections.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.pid = process.pid
+        self.ended = asyncio.get_running_loop().create_task(process.wait())
+        self.serves = False
+        self.stats = Stats()
+        self._reported = asyncio.Event()  # set by each report of the counts
+        self._reading: asyncio.Task[None] | None = None
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, order: Boot) -> "WorkerProcess":
+        """Starts a process, without waiting until it is ready."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            path = [folder for folder in order.path if isinstance(folder, str)]
+            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), path)]
+            try:
+                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *order.files])
+            except BaseException:
+                writer.close()
+                raise
+        writer.write(pickle.dumps(order))
+        return cls(process, reader, writer)
+
+    async def ready(self, startup_timeout: float) -> list[str]:
+        """Waits until the worker serves.
+
+        Args:
+            startup_timeout: Seconds to wait.
+
+        Returns:
+            Its addresses.
+
+        Raises:
+            WorkerError: The worker has ended, has reported a failure, or does not serve in time.
+        """
+        try:
+            async with asyncio.timeout(startup_timeout):
+                return await self._report()
+        except TimeoutError:
+            raise WorkerError(
+                f"worker {self.pid} did not serve within {startup_timeout:g} s and is stopped: the import of the"
+                " application or the start of its lifespan may hang; otherwise raise --startup-timeout",
+                is_known=True,
+            ) from None
+
+    async def _report(self) -> list[str]:
+        with contextlib.suppress(ConnectionError):
+            line = await self._reader.readline()
+            if line:
+                report: dict[str, Any] = json.loads(line)
+                if "failed" in report:
+                    raise WorkerError(report["failed"], report["details"], report["status"], is_known=True)
+                self.serves = True
+                self._reading = asyncio.get_running_loop().create_task(self._read())
+                addresses: list[str] = report["addresses"]
+                return addresses
+        await asyncio.wait([self.ended])  # a caller that is cancelled leaves `ended` as it is
+        raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                self.stats = Stats.from_dict(json.loads(line)["stats"])
+                self._reported.set()
+
+    async def measured(self) -> Stats:
+        """Asks for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
+        if self._reading is not None and not self._reading.done():
+            self._reported.clear()
+            self._writer.write(b"m")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPORT_TIMEOUT):
+                    await self._reported.wait()
+        return self.stats
+
+    async def last_stats(self) -> Stats:
+        """Waits for the last numbers of a worker that has ended, whose connections are all closed."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=_REPORT_TIMEOUT)
+            self._reading.cancel()
+        return replace(self.stats, open=0)
+
+    def stop(self, replaced: bool = False) -> None:
+        """Asks the worker to drain and end; one that does not serve yet ends at once."""
+        if self.ended.done():
+            return
+        if self.serves:
+            self._writer.write(b"r" if replaced else b"s")
+        else:
+            self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills the process."""
+        self._send_signal(signal.SIGKILL)
+
+    def _send_signal(self, number: int) -> None:
+        """Sends a signal, unless the process has ended.
+
+        The methods of the process raise if it has just ended, and some take its status from asyncio.
+        """
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Closes the socket to a process that has ended."""
+        self._writer.close()
+
+
+def outcome(status: int) -> str:
+    """Describes the exit of a process."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-status).name}"
+    return f"has ended with status {status}"

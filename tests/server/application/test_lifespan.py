@@ -1,0 +1,152 @@
+"""Things that start before the first connection and stop after the last."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from websockets.asyncio.client import connect as ws_connect
+
+from duck.contrib.websockets import WebSocketView
+from duck.server import serve
+from duck.server.application.lifespan import LifespanError
+
+
+class Greeting(WebSocketView):
+    async def on_open(self):
+        await self.send(self.server.state["greeting"])
+
+    async def on_receive(self, message, opcode):
+        pass
+
+    async def on_close(self, frame=None):
+        self.server.state["ended"].append("connection")
+
+
+def test_a_lifespan_encloses_all_connections(run):
+    ended = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        assert server.addresses == []
+        yield {"greeting": "hello", "ended": ended}
+        ended.append("lifespan")
+
+    async def scenario():
+        with pytest.raises(ZeroDivisionError):
+            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+                assert await client.recv() == "hello"
+                assert ended == []
+                await server.close()
+                raise ZeroDivisionError
+        assert ended == ["connection", "lifespan"]
+
+    run(scenario())
+
+
+def test_an_error_at_startup_comes_before_anything_is_served(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        raise ConnectionRefusedError("no database")
+        yield
+
+    async def scenario():
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            with pytest.raises(LifespanError, match="failed at startup: ConnectionRefusedError: no database") as caught:
+                async with serve(Greeting, sockets=[sock], lifespan=lifespan):
+                    pass
+            assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(sock.getsockname())
+
+    run(scenario())
+
+
+def test_an_end_that_hangs_is_cancelled(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield
+        await asyncio.Event().wait()
+
+    async def scenario():
+        with pytest.raises(LifespanError, match=r"did not end within .* 0\.01 s, and was cancelled"):
+            async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+                pass
+
+    run(scenario())
+
+
+def test_an_end_that_swallows_its_cancellation_is_named_in_the_log(run, monkeypatch, caplog):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while not caplog.records:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def scenario():
+        async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+            pass
+
+    monkeypatch.setattr("duck.server.application.lifespan._GRACE", 0.01)
+    run(scenario())
+    assert "nor when cancelled: it swallows CancelledError" in caplog.text
+
+
+def test_an_error_at_shutdown_comes_after_the_last_connection(run):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        yield {"greeting": "hello", "ended": ended}
+        raise OSError("not flushed")
+
+    ended = []
+
+    async def scenario():
+        with pytest.raises(LifespanError, match="failed at shutdown: OSError: not flushed"):
+            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+                await client.recv()
+        assert ended == ["connection"]
+
+    run(scenario())
+
+
+def test_functions_that_are_no_lifespan_are_refused(run):
+    async def generator(server):
+        yield
+
+    async def coroutine(server):
+        pass
+
+    @contextlib.asynccontextmanager
+    async def without_argument():
+        yield
+
+    async def scenario():
+        for lifespan in (generator, coroutine):
+            with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
+                async with serve(Greeting, port=0, lifespan=lifespan):
+                    pass
+        with pytest.raises(LifespanError, match=r"failed at startup: TypeError: .*takes 0 positional arguments"):
+            async with serve(Greeting, port=0, lifespan=without_argument):
+                pass
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("moment", ["startup", "shutdown"])
+def test_a_lifespan_that_cancels_itself_has_failed(run, moment):
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        if moment == "startup":
+            raise asyncio.CancelledError
+        yield
+        raise asyncio.CancelledError
+
+    async def scenario():
+        with pytest.raises(LifespanError, match=f"failed at {moment}: CancelledError"):
+            async with serve(Greeting, port=0, lifespan=lifespan):
+                pass
+
+    run(scenario())

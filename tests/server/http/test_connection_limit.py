@@ -1,0 +1,205 @@
+"""How many connections there may be, in all and from each address."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.server import Limits, serve
+from duck.server.http.connection_limit import ConnectionLimiter
+from duck.server.server import TURNED_AWAY
+from duck.urls import path
+
+from ...support.handshake import upgrade
+
+HANDSHAKE = upgrade("/echo")
+
+PAGE = b"GET /page HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+
+urlpatterns = [path("/echo", Echo), path("/page", lambda request: "a page")]
+
+
+def serving(**limits):
+    return serve(urlpatterns, port=0, limits=Limits(**limits))
+
+
+async def upgraded(client):
+    client.send(HANDSHAKE)
+    assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+
+
+async def turned_away(client):
+    client.send(PAGE)
+    response = await client.response()
+    assert (response.status, response.headers["connection"]) == (503, "close")
+    assert await client.end() == b""
+
+
+async def close(client):
+    client.send(Frame(OpCode.CLOSE).serialize(mask=True))
+    assert await client.rest() == b"\x88\x00"
+
+
+def test_connections_are_limited(run, connect, until, caplog):
+    async def scenario():
+        async with (
+            serving(connections=2) as server,
+            connect(server) as one,
+            connect(server) as two,
+        ):
+            await upgraded(one)
+            two.send(PAGE)
+            assert (await two.response()).status == 200
+            for _ in range(3):
+                async with connect(server) as three:
+                    await turned_away(three)
+            # Open connections are not affected.
+            one.send(Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
+            assert await one.reader.readexactly(5) == b"\x81\x03Hi!"
+            await close(one)
+            await until(lambda: not server.connections)
+            async with connect(server) as four:
+                await upgraded(four)
+
+    run(scenario())
+    assert caplog.messages.count("2 connections are open: more are refused") == 1  # in a minute
+
+
+def test_refusals_for_lack_of_room_are_bounded(run, connect):
+    """Clients that are turned away may read the reason, a bounded number of them at a time."""
+
+    async def scenario():
+        async with serving(connections=1) as server, connect(server) as one:
+            await upgraded(one)
+            waiting = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(TURNED_AWAY + 10)]
+            for _, writer in waiting:
+                writer.write(PAGE)
+            answers = await asyncio.gather(*(told(reader) for reader, _ in waiting))
+            assert 10 <= answers.count(b"") < TURNED_AWAY + 10
+            assert {answer[:13] for answer in answers} == {b"HTTP/1.1 503 ", b""}
+            for _, writer in waiting:
+                writer.transport.abort()
+
+    async def told(reader):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+    run(scenario())
+
+
+def test_connections_of_an_address_are_limited(run, connect, until, caplog):
+    async def scenario():
+        async with serving(connections_per_address=1) as server, connect(server) as one:
+            await upgraded(one)
+            async with connect(server) as two:
+                await turned_away(two)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+            writer.write(HANDSHAKE)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.transport.abort()
+            await close(one)
+            await until(lambda: not server.connections)
+            async with connect(server) as three:
+                await upgraded(three)
+
+    run(scenario())
+    assert "127.0.0.1 has 1 connections: more from there are refused" in caplog.messages
+
+
+def test_a_client_beyond_the_limit_has_little_time_for_its_request(run, connect):
+    async def scenario():
+        async with serving(connections=1, linger_timeout=0.05) as server, connect(server) as one:
+            await upgraded(one)
+            async with connect(server) as two:
+                assert await two.end() == b""
+            async with connect(server) as three:
+                three.send(PAGE[:10])
+                assert (await three.response()).status == 408
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("request_", [PAGE, b"no HTTP\r\n\r\n", HANDSHAKE.replace(b"13", b"12"), b"", PAGE[:10]])
+def test_a_client_that_has_left_does_not_count(run, connect, until, request_):
+    async def scenario():
+        async with serving(connections=1, linger_timeout=0.05) as server:
+            for _ in range(3):
+                async with connect(server) as client:
+                    client.send(request_)
+                    if request_.endswith(b"\r\n\r\n"):
+                        assert (await client.response()).status != 503
+                await until(lambda: server._limiter.count == 0)
+
+    run(scenario())
+
+
+def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
+    class Failing(Echo):
+        async def run(self, *_, **__):
+            raise RuntimeError("not in the plan")
+
+    class Broken(Echo):
+        MAX_FRAME_SIZE = property(lambda self: 1 // 0)
+
+    async def scenario(view):
+        async with serve([path("/echo", view)], port=0, limits=Limits(connections=1)) as server:
+            for _ in range(2):
+                async with connect(server) as client:
+                    client.send(HANDSHAKE)
+                    assert (await client.response()).status == 500
+                    assert await client.end() == b""
+                await until(lambda: server._limiter.count == 0)
+
+    run(scenario(Failing))
+    run(scenario(Broken))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("10.0.0.1", 1), ("10.0.0.1", 2), True),
+        (("10.0.0.1", 1), ("10.0.0.2", 1), False),
+        (("2001:db8:0:1::1", 1), ("2001:db8:0:1:ffff::2", 1), True),
+        (("2001:db8:0:1::1", 1), ("2001:db8:0:2::1", 1), False),
+        (("fe80::1%eth0", 1), ("fe80::2%eth1", 1), True),
+        (("::ffff:10.0.0.1", 1), ("10.0.0.1", 1), True),
+        (("::ffff:10.0.0.1", 1), ("::ffff:10.0.0.2", 1), False),
+        (None, "/run/socket", True),
+    ],
+)
+def test_addresses_of_one_owner_share_a_limit(run, one, other, same):
+    async def scenario():
+        limiter = ConnectionLimiter(Limits(connections_per_address=1))
+        first, second = limiter.acquire(), limiter.acquire()
+        assert first.assign(one)
+        assert second.assign(other) is not same
+        first.release()
+        assert second.assign(one)
+
+    run(scenario())
+
+
+def test_the_limit_of_open_files_is_the_default():
+    resource = pytest.importorskip("resource")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = ConnectionLimiter(Limits()).limit
+    assert limit is None if soft == resource.RLIM_INFINITY else 0 < limit < soft
+    assert ConnectionLimiter(Limits()).per_address is None
+
+
+def test_a_limit_above_that_of_open_files_causes_a_warning(caplog):
+    resource = pytest.importorskip("resource")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit of open files")
+    assert ConnectionLimiter(Limits(connections=soft)).limit == soft
+    (record,) = caplog.records
+    assert f"Limits.connections is {soft}, but the limit of open files" in record.getMessage()

@@ -1,0 +1,485 @@
+"""From a request to a WebSocket view: the attributes of the view, without the loss of a byte."""
+
+import asyncio
+import gc
+import sys
+import weakref
+
+import pytest
+
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.http.response import HttpResponse
+from duck.server import Limits, serve
+from duck.server.http.head import RequestReader
+from duck.server.http.protocol import HttpProtocol
+from duck.urls import path
+
+from ...support.handshake import upgrade
+
+UPGRADE = upgrade("/a/7?b", {"Host": "test"}, without=["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+HANDSHAKE = upgrade("/a/7?b", {"Host": "test"})
+QUICKLY = Limits(linger_timeout=0.1)  # for a client that does not close by itself
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+def pattern(size):
+    """Bytes of which a piece that is lost or twice there shows."""
+    return (bytes(index * index % 251 for index in range(251)) * (size // 251 + 1))[:size]
+
+
+class Collector(asyncio.BufferedProtocol):
+    """Collects the received bytes."""
+
+    def __init__(self):
+        self.buffer = memoryview(bytearray(65536))
+        self.received = bytearray()
+        self.lost = asyncio.get_running_loop().create_future()
+        self.waiting = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.take(self.buffer[:nbytes])
+
+    def take(self, data):
+        self.received += data
+        if self.waiting is not None and len(self.received) >= self.waiting[0]:
+            self.waiting[1].set_result(None)
+            self.waiting = None
+
+    async def until(self, size):
+        if len(self.received) < size:
+            self.waiting = (size, asyncio.get_running_loop().create_future())
+            await self.waiting[1]
+        return bytes(self.received)
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+class RawView(WebSocketView):
+    """Takes the connection over and speaks no WebSocket on it."""
+
+    views = None  # a queue of those that run
+    hold = None  # an event to wait for before the switch
+
+    async def run(self, *_, **__):
+        if self.hold is not None:
+            self.views.put_nowait(self)
+            await self.hold.wait()
+        transport = self.request.transport
+        if transport.is_closing():
+            return  # nobody would be told of the end
+        self.protocol = protocol = Collector()
+        transport.write(SWITCH)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.take(self.request.content)
+        if self.hold is None:
+            self.views.put_nowait(self)
+        transport.resume_reading()
+        await protocol.lost
+
+    async def send_close(self, code=1000, reason=""):
+        self.protocol.transport.close()
+
+
+@pytest.fixture
+def without_collector(quick_collection):
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def view_class():
+    return type("View", (RawView,), {"views": asyncio.Queue()})
+
+
+@pytest.fixture
+def serve_view(view_class, either_tls):
+    def start(**options):
+        ssl = either_tls and either_tls.server
+        return serve([path("/a/<int:n>", view_class)], port=0, ssl=ssl, **options)
+
+    return start
+
+
+def test_a_view_gets_its_request(run, connect, serve_view, view_class, either_tls):
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            request = view.request
+            assert view.kwargs == {"n": 7}
+            assert (request.method, request.path, request.query_string) == ("GET", "/a/7", "b")
+            assert request.get_header("upgrade") == "websocket"
+            assert request.application.server is server
+            assert request.secure is (either_tls is not None)
+            assert request.client_address == client.writer.get_extra_info("sockname")
+            assert server.connections == [view]
+            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+            client.writer.transport.abort()
+            await view.protocol.lost
+            await asyncio.sleep(0)
+            assert server.connections == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
+def test_bytes_behind_the_request_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
+    """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
+    early = pattern(size)
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE + early)
+            view = await view_class.views.get()
+            assert await view.protocol.until(size) == early
+            client.send(b"more")
+            assert await view.protocol.until(size + 4) == early + b"more"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_bytes_that_come_while_reading_is_paused_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
+    view_class.hold = asyncio.Event()
+    early = pattern(size)
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            assert not view.request.transport.is_reading()
+            client.send(early)
+            await asyncio.sleep(0.05)  # let the loop come to the socket, which it must not read
+            assert view.request.transport.get_protocol().__class__ is HttpProtocol
+            view_class.hold.set()
+            await client.reader.readexactly(len(SWITCH))
+            assert await view.protocol.until(size) == early
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+def test_head_and_bytes_behind_it_may_come_in_small_pieces(run, connect, serve_view, view_class, either_tls, step):
+    data = UPGRADE + bytes(range(64))
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            for start in range(0, len(data), step):
+                client.send(data[start : start + step])
+                await asyncio.sleep(0)
+            view = await view_class.views.get()
+            assert await view.protocol.until(64) == bytes(range(64))
+
+    run(scenario())
+
+
+def test_an_upgrade_may_follow_pipelined_requests(run, connect, view_class, either_tls):
+    async def page(request):
+        await asyncio.sleep(0)
+        return "page"
+
+    async def scenario():
+        patterns = [path("/", page), path("/a/<int:n>", view_class)]
+        ssl = either_tls and either_tls.server
+        async with serve(patterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 300 + UPGRADE + b"early")
+            for _ in range(300):
+                assert (await client.response()).body == b"page"
+            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+            view = await view_class.views.get()
+            assert await view.protocol.until(5) == b"early"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /a/7 HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"HEAD /a/7 HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"POST /a/7 HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET /a/7 HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
+def test_any_request_to_the_route_goes_to_the_view(run, connect, serve_view, view_class, either_tls, data):
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(data)
+            view = await view_class.views.get()
+            assert view.request.method == data.split()[0].decode()
+            assert view.request.content == b""
+
+    run(scenario())
+
+
+def test_no_deadline_of_http_is_left(run, connect, serve_view, view_class, either_tls):
+    async def scenario():
+        limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
+        async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+            await asyncio.sleep(0.5)
+            client.send(b"still there")
+            assert await view.protocol.until(11) == b"still there"
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_websocket_keeps_no_object_of_http(run, connect, serve_view, view_class, either_tls):
+    """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            await view_class.views.get()
+            await client.reader.readexactly(len(SWITCH))
+            http = (HttpProtocol, RequestReader)
+            assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
+    """Memory that waits for the collector is cold when it is used again, and the collector has work."""
+    views = weakref.WeakSet()
+
+    class Echo(WebSocketView):
+        async def on_receive(self, message, opcode):
+            views.add(self)
+            await self.send(message, opcode)
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(Echo, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE + Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
+                await client.reader.readuntil(b"Hi!")
+                assert len(views) == 1
+                client.send(Frame(OpCode.CLOSE).serialize(mask=True))
+                assert await client.rest() == b"\x88\x00"
+            await until(lambda: not server.connections)
+            await until(lambda: not views)
+
+    run(scenario())
+
+
+def test_an_error_in_the_init_of_a_view_is_answered_500(run, connect, serve_view, view_class, either_tls, caplog):
+    def fail(self, request, **kwargs):
+        raise RuntimeError("a secret")
+
+    view_class.__init__ = fail
+
+    async def scenario():
+        async with serve_view() as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            response = await client.response()
+            assert (response.status, response.body) == (500, b"500\n")
+            assert response.headers["connection"] == "close"
+
+    run(scenario())
+    assert "a secret" in caplog.text
+
+
+def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_class, either_tls, caplog):
+    async def fail(self, *_, **__):
+        raise RuntimeError("not in the plan")
+
+    view_class.run = fail
+
+    async def scenario():
+        async with serve_view(limits=QUICKLY) as server, connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            response = await client.response()
+            assert (response.status, response.body) == (500, b"500\n")
+            assert await client.end() == b""
+            assert server.connections == []
+
+    run(scenario())
+    assert "not in the plan" in caplog.text
+
+
+@pytest.fixture
+def count(view_class):
+    """The number of connections that a server counts."""
+    return lambda server: server._limiter.count
+
+
+@pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
+def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
+    run, connect, serve_view, either_tls, until, count, caplog, step
+):
+    async def nothing(self, *_, **__):
+        return None
+
+    view = type("Silent", (WebSocketView,), {step: nothing})
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(view, port=0, ssl=ssl, limits=QUICKLY) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE + b"more")
+                response = await client.response()
+                assert (response.status, response.headers["connection"]) == (500, "close")
+                assert count(server) == 1
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+            assert server.connections == [] and not server._work.protocols
+
+    run(scenario())
+    assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
+
+
+class Unwritable(WebSocketView):
+    async def run(self, *_, **__):
+        response = HttpResponse()
+        response.content = "a str"
+        return response
+
+
+class Exits(WebSocketView):
+    MAX_FRAME_SIZE = property(lambda self: sys.exit(2))
+
+
+class Cancelled(WebSocketView):
+    async def run(self, *_, **__):
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+
+VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
+
+
+@pytest.mark.parametrize(
+    ("view_class", "words"), [(Exits, VIEW_FAILED), (Cancelled, VIEW_FAILED), (Unwritable, "bytes, not str")]
+)
+def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, caplog, view_class, words):
+    async def scenario():
+        async with serve(view_class, port=0, limits=QUICKLY) as server:
+            async with connect(server) as client:
+                client.send(HANDSHAKE)
+                assert (await client.response()).status == 500
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+
+    run(scenario())
+    assert words in caplog.text
+
+
+def test_the_response_that_a_view_returns_is_sent(run, connect, either_tls, until, count, caplog):
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            return HttpResponse("log in first\n", 401, "text/plain", [("WWW-Authenticate", "Basic")])
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl, limits=QUICKLY) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE)
+                response = await client.response()
+                assert (response.status, response.body) == (401, b"log in first\n")
+                assert response.headers["www-authenticate"] == "Basic"
+                assert await client.end() == b""
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE.replace(b"GET", b"HEAD"))
+                assert (await client.response(head_only=True)).status == 401
+                assert await client.end() == b""
+            await until(lambda: not count(server))
+
+    run(scenario())
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
+    run, connect, either_tls, until, count, caplog, fails
+):
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            await self.initiate_upgrade_to_ws()
+            if fails:
+                raise RuntimeError("not in the plan")
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl) as server:
+            async with connect(server, either_tls) as client:
+                client.send(HANDSHAKE)
+                assert (await client.response(head_only=True)).status == 101
+                assert (await client.end())[2:4] == (1011).to_bytes(2)
+            await until(lambda: not count(server))
+            assert server.connections == []
+
+    run(scenario())
+    assert ("not in the plan" if fails else "View left the connection") in caplog.text
+
+
+def test_a_view_may_use_the_transport_itself_until_it_ends(run, connect, view_class, either_tls, until, count):
+    """The view has ended, so its connection ends after a while for the last bytes."""
+
+    class View(RawView):
+        async def run(self, *_, **__):
+            transport = self.request.transport
+            transport.write(b"good bye")
+            transport.set_protocol(asyncio.Protocol())
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        limits = Limits(linger_timeout=0.1)
+        async with serve([path("/a/<int:n>", View)], port=0, ssl=ssl, limits=limits) as server:
+            async with connect(server, either_tls) as client:
+                client.send(UPGRADE)
+                assert await client.end() == b"good bye"
+            await until(lambda: not count(server))
+
+    run(scenario())
+
+
+def test_a_client_may_leave_a_view_that_answers_nothing(run, connect, view_class, either_tls, until, count):
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            begun.set()
+            await let_go.wait()
+            self.request.transport.abort()
+
+    async def scenario():
+        ssl = either_tls and either_tls.server
+        async with serve(View, port=0, ssl=ssl) as server:
+            for _ in range(2):
+                async with connect(server, either_tls) as client:
+                    client.send(HANDSHAKE)
+                    await begun.wait()
+                let_go.set()
+                await until(lambda: not count(server) and not server._work.protocols)
+
+    run(scenario())
+
+
+def test_a_client_may_be_gone_before_the_101(run, connect, serve_view, view_class, either_tls, until):
+    view_class.hold = asyncio.Event()
+
+    async def scenario():
+        async with serve_view() as server:
+            async with connect(server, either_tls) as client:
+                client.send(UPGRADE)
+                view = await view_class.views.get()
+            view_class.hold.set()
+            await until(lambda: not server.connections)
+            assert view.request.transport.is_closing()
+
+    run(scenario())

@@ -1,0 +1,316 @@
+"""The PROXY protocol: its two headers, and a server behind proxies that send one, a real HAProxy among them."""
+
+import asyncio
+import ipaddress
+import re
+import socket
+import struct
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duck.server import Limits, serve
+from duck.server.http.proxy_protocol import SIGNATURES, Header, parse
+from duck.urls import path
+
+from ...support.programs import program
+
+PORTS = st.integers(0, 65535)
+PAIRS = st.sampled_from([4, 6]).flatmap(lambda version: st.tuples(*[st.ip_addresses(v=version)] * 2))
+TLVS = st.lists(st.tuples(st.integers(0, 255).filter(lambda kind: kind != 0x20), st.binary(max_size=300)), max_size=3)
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+
+
+def version_1(source, destination, ports):
+    return f"PROXY TCP{source.version} {source} {destination} {ports[0]} {ports[1]}\r\n".encode()
+
+
+def version_2(body, family, command=0x21):
+    return SIGNATURES[1] + struct.pack("!BBH", command, family, len(body)) + body
+
+
+def addresses(source, destination, ports):
+    return source.packed + destination.packed + struct.pack("!HH", *ports)
+
+
+def vectors(tlvs):
+    return b"".join(struct.pack("!BH", kind, len(value)) + value for kind, value in tlvs)
+
+
+def family(source):
+    return 0x11 if source.version == 4 else 0x21
+
+
+ONE, TWO = ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.2")
+HEADERS = [version_1(ONE, TWO, (4711, 80)), version_2(addresses(ONE, TWO, (4711, 80)), 0x11)]
+
+
+def comes_only_whole(header, rest, expected):
+    """For all divisions into reads, and with bytes behind it."""
+    for size in range(len(header)):
+        assert parse(header[:size]) is None
+    assert parse(header) == parse(header + rest) == expected
+
+
+@given(PAIRS, st.tuples(PORTS, PORTS), st.binary())
+def test_a_header_of_version_1_is_parsed_once_whole(pair, ports, rest):
+    header = version_1(*pair, ports)
+    comes_only_whole(header, rest, Header(len(header), (str(pair[0]), ports[0])))
+
+
+@given(PAIRS, st.tuples(PORTS, PORTS), TLVS, st.booleans(), st.binary())
+def test_a_header_of_version_2_is_parsed_once_whole(pair, ports, tlvs, secure, rest):
+    if secure:
+        tlvs = [*tlvs, (0x20, b"\x01\0\0\0\0")]
+    header = version_2(addresses(*pair, ports) + vectors(tlvs), family(pair[0]))
+    comes_only_whole(header, rest, Header(len(header), (str(pair[0]), ports[0]), secure))
+
+
+@given(st.binary(), st.binary())
+def test_any_bytes_are_a_header_or_an_error(start, rest):
+    for data in (start, *(signature + start + rest for signature in SIGNATURES)):
+        try:
+            header = parse(data)
+        except ValueError:
+            continue
+        assert header is None or 0 < header.size <= len(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n",
+        version_2(b"", 0, 0x20),
+        version_2(addresses(ONE, TWO, (1, 2)), 0x11, 0x20),
+        version_2(b"whatever", 0x00),
+    ],
+)
+def test_a_connection_of_the_proxy_itself_has_no_address(header):
+    comes_only_whole(header, b"more", Header(len(header)))
+
+
+def test_a_client_of_a_unix_socket_has_its_path():
+    header = version_2(b"/run/client".ljust(108, b"\0") + bytes(108), 0x31)
+    assert parse(header) == Header(len(header), "/run/client")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        GET,
+        b"PROXY \r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
+        b"PROXY TCP4 192.0.2.300 192.0.2.2 1 2\r\n",
+        b"PROXY TCP4 ::1 ::2 1 2\r\n",
+        b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+        b"PROXY TCP4 " + b"1" * 200,
+        version_2(addresses(ONE, TWO, (1, 2)), 0x11, 0x11),
+        version_2(addresses(ONE, TWO, (1, 2)), 0x11, 0x22),
+        version_2(addresses(ONE, TWO, (1, 2))[:-1], 0x11),
+        version_2(addresses(ONE, TWO, (1, 2)), 0x21),
+        version_2(addresses(ONE, TWO, (1, 2)), 0x41),
+        version_2(addresses(ONE, TWO, (1, 2)) + b"\x01\0", 0x11),
+        version_2(addresses(ONE, TWO, (1, 2)) + b"\x01\0\x05abc", 0x11),
+    ],
+)
+def test_an_invalid_header_is_refused(header):
+    with pytest.raises(ValueError):
+        parse(header)
+
+
+# A server
+
+
+def who(request):
+    return f"{request.client_address} {request.secure}"
+
+
+def serving(**options):
+    options = {"trusted_proxies": ["127.0.0.1"], "proxy_protocol": True} | options
+    return serve([path("/", who)], port=0, **options)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("together", [True, False])
+def test_the_client_in_the_header_is_that_of_the_request(run, connect, header, together):
+    async def scenario():
+        async with serving() as server, connect(server) as client:
+            if together:
+                client.send(header + GET)
+            else:
+                client.writer.transport.set_write_buffer_limits(0)
+                for at in range(len(header)):
+                    client.send(header[at : at + 1])
+                    await client.writer.drain()
+                    await asyncio.sleep(0)
+                client.send(GET)
+            assert (await client.response()).body == b"('192.0.2.1', 4711) False"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_tls_may_follow_the_header(run, tls, header):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with serving(ssl=tls.server) as server:
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, header)
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=tls.client, server_hostname="localhost")
+            writer.write(GET)
+            assert (await reader.read()).endswith(b"\r\n\r\n('192.0.2.1', 4711) True")
+            writer.close()
+            await writer.wait_closed()
+
+    run(scenario())
+
+
+def test_the_header_tells_that_the_client_uses_tls(run, connect):
+    header = version_2(addresses(ONE, TWO, (1, 2)) + vectors([(0x20, b"\x01\0\0\0\0")]), 0x11)
+
+    async def scenario():
+        async with serving() as server, connect(server) as client:
+            client.send(header + GET)
+            assert (await client.response()).body == b"('192.0.2.1', 1) True"
+
+    run(scenario())
+
+
+def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, caplog):
+    caplog.set_level("INFO", "duck.server")
+
+    async def scenario():
+        async with serving() as server:
+            async with connect(server) as client:
+                client.send(GET)
+                assert await client.end() == b""
+            await until(lambda: not server._work.protocols)
+        async with serving(limits=Limits(head_timeout=0.1)) as server:
+            async with connect(server) as client:
+                client.send(HEADERS[0][:-1])
+                assert await client.end() == b""
+            async with connect(server) as client:
+                client.send(HEADERS[0][:-1])
+                client.writer.write_eof()
+                assert await client.end() == b""
+            await until(lambda: not server._work.protocols and not server._limiter.count)
+
+    run(scenario())
+    dropped = r"127\.0\.0\.1:\d+ dropped: no PROXY protocol header; a trusted proxy must send a header .*"
+    assert re.fullmatch(dropped, caplog.messages[0])
+
+
+def test_a_silent_proxy_does_not_delay_the_end(run, connect, until):
+    async def scenario():
+        async with serving(shutdown_timeout=1000) as server, connect(server) as client:
+            await until(lambda: server._handshakes)
+            await server.close()
+            assert await client.end() == b""
+
+    run(scenario())
+
+
+def test_connections_of_others_have_no_header(run, connect):
+    async def scenario():
+        async with serving(trusted_proxies=["192.0.2.9"]) as server:
+            async with connect(server) as client:
+                client.send(GET)
+                name = client.writer.get_extra_info("sockname")
+                assert (await client.response()).body == f"{name} False".encode()
+            async with connect(server) as client:
+                client.send(HEADERS[0] + GET)
+                assert (await client.response()).status == 400
+
+    run(scenario())
+
+
+def test_clients_behind_the_proxy_count(run, connect):
+    async def scenario():
+        async with (
+            serving(limits=Limits(connections_per_address=1)) as server,
+            connect(server) as one,
+            connect(server) as two,
+            connect(server) as three,
+        ):
+            keep = GET.replace(b"close", b"keep-alive")
+            one.send(HEADERS[0] + keep)
+            assert (await one.response()).status == 200
+            two.send(HEADERS[1] + keep)
+            assert (await two.response()).status == 503
+            three.send(version_1(TWO, ONE, (1, 2)) + keep)
+            assert (await three.response()).status == 200
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_without_the_option_is_logged(run, connect, caplog, header):
+    caplog.set_level("INFO")
+
+    async def scenario():
+        async with serve([path("/", who)], port=0) as server, connect(server) as client:
+            client.send(header + GET)
+            assert (await client.response()).status == 400
+
+    run(scenario())
+    assert "a header of the PROXY protocol: serve with proxy_protocol" in caplog.text
+
+
+def test_the_proxy_protocol_needs_trusted_proxies(run):
+    async def scenario():
+        with pytest.raises(ValueError, match="proxy_protocol needs trusted_proxies"):
+            async with serving(trusted_proxies=()):
+                pass
+
+    run(scenario())
+
+
+HAPROXY = """
+global
+    maxconn 100
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 30s
+    timeout server 30s
+frontend clients
+    bind fd@{listener}
+    default_backend servers
+backend servers
+    server one 127.0.0.1:{port} {option}
+"""
+
+
+@pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
+def test_haproxy_sends_headers_that_are_understood(run, connect, either_tls, tmp_path, option):
+    executable = program("haproxy")
+
+    async def scenario():
+        async with serving(ssl=either_tls and either_tls.server) as server:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                server_behind = server.port
+                (tmp_path / "haproxy.cfg").write_text(
+                    HAPROXY.format(listener=listener.fileno(), port=server_behind, option=option)
+                )
+                command = [executable, "-db", "-f", str(tmp_path / "haproxy.cfg")]
+                with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:  # noqa: ASYNC220
+                    try:
+                        options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
+                        reader, writer = await asyncio.open_connection(*listener.getsockname(), **options)
+                        writer.write(GET)
+                        name = writer.get_extra_info("sockname")
+                        expected = f"\r\n\r\n{name} {either_tls is not None}".encode()
+                        assert (await reader.read()).endswith(expected)
+                        writer.close()
+                        await writer.wait_closed()
+                    finally:
+                        process.terminate()
+
+    run(scenario())
