@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..support.processes import free_port
 from .snippets import MODULES, ROOT
 
 
@@ -35,7 +36,10 @@ def _loggers() -> list[logging.Logger]:
 
 @pytest.fixture
 def execute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Runs a block as a script beside the files of the documents; a call of `run` returns at once."""
+    """Runs a block as a script beside the files of the documents.
+
+    A call of `run` returns at once, and a client finds no server at port 8000, even if one runs on this machine.
+    """
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
     before = set(sys.modules)
@@ -43,7 +47,7 @@ def execute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def run(source: str) -> dict[str, Any]:
         script = folder / "script.py"
-        script.write_text(source)
+        script.write_text(source.replace("localhost:8000", f"localhost:{free_port()}"))
         return runpy.run_path(str(script), run_name="__main__")
 
     yield run
