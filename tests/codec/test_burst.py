@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from duck.contrib.websockets.protocol.prepared import Prepared
+from duck.contrib.websockets.protocol.broadcast import Prepared
 
 MANY = 16
 ENOUGH = 2**20

@@ -15,7 +15,7 @@ from typing import Any
 from duck.contrib.websockets import _speedups
 from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.protocol import stepping
-from duck.contrib.websockets.protocol.prepared import Prepared
+from duck.contrib.websockets.protocol.broadcast import Prepared
 
 ROUNDS = 200
 MASK = b"mask"

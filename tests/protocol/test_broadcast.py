@@ -20,7 +20,7 @@ from duck.contrib.websockets import (
     broadcast,
 )
 from duck.contrib.websockets.codec import deflate
-from duck.contrib.websockets.protocol.prepared import Prepared
+from duck.contrib.websockets.protocol.broadcast import Prepared
 
 KIB = 2**10
 MIB = 2**20

@@ -25,8 +25,8 @@ from .extensions import Extension, PerMessageDeflate
 from .frame import Frame
 from .logging import log_message, logger
 from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
+from .protocol.broadcast import broadcast
 from .protocol.incoming_message import IncomingMessage
-from .protocol.prepared import broadcast
 from .sansio.handshake import Handshake
 from .view import State, WebSocketView
 

@@ -14,13 +14,13 @@ from .frame import Frame
 from .logging import logger
 from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
+from .protocol.broadcast import Prepared
 from .protocol.frame_queue import FrameQueue
 from .protocol.incoming_message import IncomingMessage
-from .protocol.prepared import Data, Prepared
 from .protocol.protocol import ConnectionProtocol
 from .protocol.threadsafe import call_threadsafe
 from .sansio.connection import Connection
-from .sansio.payloads import check_close
+from .sansio.payloads import Data, check_close
 from .settings import BY_NAME, CHANGEABLE
 
 __all__ = ["State", "WebSocketEndpoint"]

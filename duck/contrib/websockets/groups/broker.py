@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from ..protocol.prepared import Data, Prepared
+from ..protocol.broadcast import Prepared
+from ..sansio.payloads import Data
 
 __all__ = [
     "Broker",

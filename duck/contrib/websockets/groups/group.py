@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
-from ..protocol.prepared import Data, encode
+from ..protocol.broadcast import encode
 from ..protocol.threadsafe import call_threadsafe
+from ..sansio.payloads import Data
 from .broker import Broker, Message, MessageId
 from .history import History, checked_seconds
 from .hub import Hub

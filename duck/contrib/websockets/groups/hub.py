@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..codec import SENT
 from ..exceptions import BrokerError
 from ..logging import logger
-from ..protocol.prepared import Prepared, send_to_all
+from ..protocol.broadcast import Prepared, send_to_all
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
 from .memory import MemoryBroker

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ..logging import logger
-from ..protocol.prepared import Data, Prepared, send_to_all
+from ..protocol.broadcast import Prepared, send_to_all
+from ..sansio.payloads import Data
 from .broker import Message, MessageId
 
 __all__ = ["LocalGroup", "Member", "Stamp"]

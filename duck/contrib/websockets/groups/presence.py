@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ..protocol.prepared import Data
+from ..sansio.payloads import Data
 
 __all__ = [
     "DATA_LIMIT",

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
-from .prepared import Data
+from ..sansio.payloads import Data
 
 __all__ = ["Parts", "QueuedMessage", "SendQueue"]
 

@@ -21,11 +21,11 @@ from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
+from .broadcast import Prepared
 from .interfaces import Endpoint
 from .loop import Shared, receive_buffer
 from .pending import Pending
 from .phases import Phase
-from .prepared import Prepared
 from .sender import LARGE, Sender
 from .slow_consumer import Answer, SlowConsumer
 from .transports import HIGH_WATER, discards

@@ -4,7 +4,10 @@ from .. import codec
 from ..exceptions import ProtocolError
 from ..opcodes import CloseCode
 
-__all__ = ["check_close", "check_text", "close_payload", "parse_close"]
+__all__ = ["Data", "check_close", "check_text", "close_payload", "parse_close"]
+
+Data = str | bytes | bytearray | memoryview
+"""The data of a message to send, or of one of its fragments."""
 
 # The codes of RFC 6455 and its registry that a close frame may contain. Those from 3000 to 4999 belong to libraries and
 # applications.

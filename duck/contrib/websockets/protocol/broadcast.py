@@ -1,4 +1,4 @@
-"""A message for many connections: encoded once, and compressed once for each distinct agreement on compression."""
+"""`broadcast`: a message to many connections, encoded once, and compressed once for each distinct agreement."""
 
 import asyncio
 import threading
@@ -9,11 +9,9 @@ from .. import codec
 from ..extensions import PerMessageDeflate
 from ..logging import logger
 from ..opcodes import OpCode
-from ..sansio.payloads import check_text
+from ..sansio.payloads import Data, check_text
 
-__all__ = ["Data", "Member", "Prepared", "broadcast", "encode", "send_to_all"]
-
-Data = str | bytes | bytearray | memoryview
+__all__ = ["Member", "Prepared", "broadcast", "encode", "send_to_all"]
 
 
 class Prepared:
