@@ -147,15 +147,10 @@ def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, member
         path.buffer.data[: len(read)] = read
         path.buffer_updated(len(read))
         assert path.writes == [read]
-        assert not path.buffer.several
-        # Each has its own buffer here; connections of one loop share theirs.
-        assert writes_of(others) == [frames("a"), frames("b")]
-        for member in others:
-            member._protocol.buffer = path.buffer
-        path.buffer_updated(len(read))
-        assert writes_of(others) == [frames("a"), frames("b")]
+        assert not path.burst.several
+        assert writes_of(others) == []
         await asyncio.sleep(0)
-        assert writes_of(others) == [frames("a"), frames("b"), read]
+        assert writes_of(others) == [read]
 
     run(scenario())
 
@@ -226,7 +221,6 @@ def test_sends_of_a_read_with_several_messages_leave_together_too(run, codec, me
 
     async def scenario():
         source, target = (member._protocol for member in members(2))
-        target.buffer = source.buffer
 
         class Dispatcher:
             def deliver(self, messages):

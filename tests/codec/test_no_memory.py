@@ -139,6 +139,10 @@ class Transport:
     def get_write_buffer_size(self):
         return len(self.written)
 
+class Loop:
+    def is_running(self):
+        return False
+
 class Path(codec.HotPath):
     def send_otherwise(self, data, opcode):
         raise ConnectionError
@@ -151,14 +155,15 @@ class Path(codec.HotPath):
             self.transport.write(chunk)
 
 def make():
-    path = Path(codec.MessageReader(2**20, True, False), codec.FrameWriter(), BUFFER, None, None, None)
+    path = Path(codec.MessageReader(2**20, True, False), codec.FrameWriter(), BUFFER, BURST, None, None)
     path.transport = Transport()
     path.max_size = 2**20
     path.direct_in = path.direct_out = True
     return path
 
 import socket
-BUFFER = codec.ReceiveBuffer(2**18)
+LOOP = Loop()
+BUFFER, BURST = codec.ReceiveBuffer(2**18), codec.Burst(LOOP)
 MESSAGES = ["small", b"y" * 5000, b"x" * 9000, "grüße", b"z" * 20000, "w" * 100]
 
 def send_all(path, messages, sent):

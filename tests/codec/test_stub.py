@@ -47,7 +47,7 @@ ONLY_THE_TWIN = {
             "stopped",
         ),
     },
-    "ReceiveBuffer": {"looked"},
+    "Burst": {"looked"},
     "HotPath": {"flush_if_old", "renew_share"},
 }
 

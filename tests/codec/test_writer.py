@@ -213,6 +213,10 @@ class Transport:
         raise AssertionError("nothing is missing")
 
 
+class Loop:
+    """Is gone once its burst has been made, so nothing waits for its next iteration."""
+
+
 class Dispatcher:
     """Keeps the delivered messages."""
 
@@ -229,13 +233,13 @@ def connected(codec, monkeypatch):
     monkeypatch.setattr(chosen, "FrameWriter", codec.FrameWriter)
     monkeypatch.setattr(chosen, "MaskingWriter", codec.MaskingWriter)
     monkeypatch.setattr(chosen, "MessageReader", codec.MessageReader)
-    buffer = codec.ReceiveBuffer(65536)
+    buffer, burst = codec.ReceiveBuffer(65536), codec.Burst(Loop())
 
     class End(codec.HotPath):
         def __init__(self, client, extensions):
             self.connection = Connection(client=client, extensions=extensions)
             self.reader, self.writer = self.connection.reader, self.connection.writer
-            self.dispatcher, self.buffer, self.transport = Dispatcher(), buffer, Transport()
+            self.dispatcher, self.transport, self.buffer, self.burst = Dispatcher(), Transport(), buffer, burst
             self.sent, self.thread, self.fd, self.max_size = codec.SENT, threading.get_ident(), -1, codec.MAX_LENGTH
             self.alive = self.corked = self.lost = self.writes_paused = self.queued = self.busy = False
             self.direct_in, self.direct_out = True, self.connection.is_plain

@@ -252,8 +252,12 @@ class Inbox:
 # burst
 
 class Burst:
+    credit: int
+    held: bool
     @property
     def gathering(self) -> bool: ...
+    @property
+    def several(self) -> bool: ...
     def __init__(self, loop: Any, patience: float = ...) -> None: ...
     def begin(self) -> bool: ...
     def begin_after_broadcast(self) -> None: ...
@@ -275,16 +279,12 @@ class Sent:
 SENT: Coroutine[Any, Any, None]
 
 class ReceiveBuffer:
-    credit: int
-    held: bool
     @property
     def data(self) -> bytearray: ...
     @property
     def window(self) -> memoryview: ...
     @property
     def in_use(self) -> bool: ...
-    @property
-    def several(self) -> bool: ...
     def __init__(self, size: int) -> None: ...
     def unused(self) -> ReceiveBuffer: ...
 
@@ -293,7 +293,7 @@ class HotPath:
     writer: FrameWriter
     dispatcher: Any
     buffer: ReceiveBuffer
-    burst: Burst | None
+    burst: Burst
     counters: Counters | None
     transport: Any
     sent: Any
@@ -320,7 +320,7 @@ class HotPath:
         reader: MessageReader,
         writer: FrameWriter,
         buffer: ReceiveBuffer,
-        burst: Burst | None,
+        burst: Burst,
         counters: Counters | None,
         deflate: Any,
     ) -> None: ...

@@ -1,10 +1,14 @@
-# Messages that follow each other: part of _speedups.pyx. `burst.py` is its specification.
+# The sends of all connections of a loop: part of _speedups.pyx. `burst.py` is its specification.
 
 from weakref import ref as _weakref
 
 
 cdef class Burst:
     cdef readonly bint gathering
+    cdef readonly bint several
+    cdef public Py_ssize_t credit
+    cdef double looked
+    cdef public bint held
     cdef object loop
     cdef list connections
     cdef long long since

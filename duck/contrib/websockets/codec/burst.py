@@ -1,10 +1,12 @@
-"""Messages that follow each other within one iteration of a loop, in plain Python: the specification of `burst.pxi`.
+"""The sends of all connections of a loop, in plain Python: the specification of `burst.pxi`.
 
 A connection gathers its own replies while it handles a read. A `Burst` gathers the messages to all other connections:
 the broadcasts of a busy chat, and what one connection forwards to another. The system call of each write is most of its
 cost. A lone message is written at once. More are expected in a read with several messages, and behind a broadcast to
 many, unless the last bursts have gathered nothing. Then frames wait in their writers, and each connection has one write
 in the loop's next iteration.
+
+A `Burst` also limits the time for which senders hold the loop; see `codec.hotpath.HotPath.pace`.
 """
 
 import weakref
@@ -32,12 +34,32 @@ class Burst:
 
     Attributes:
         gathering: Whether frames wait for the end of the iteration.
+        several: Whether a read with several messages is being handled.
+        credit: Bytes that the connections may send before one of them reads the clock.
+        looked: The time of the first clock reading, or of the last `rest`; 0 for none.
+        held: Whether the loop has run no other callbacks since the last `rest`.
     """
 
-    __slots__ = ("_connections", "_loop", "_patience", "_pause", "_since", "_to_skip", "gathering")
+    __slots__ = (
+        "_connections",
+        "_loop",
+        "_patience",
+        "_pause",
+        "_since",
+        "_to_skip",
+        "credit",
+        "gathering",
+        "held",
+        "looked",
+        "several",
+    )
 
     def __init__(self, loop: Any, patience: float = CORK_TIME) -> None:
         self.gathering = False
+        self.several = False
+        self.credit = 0
+        self.looked = 0.0
+        self.held = False
         self._loop = weakref.ref(loop)
         self._connections: list[Connection] = []
         self._since = 0.0

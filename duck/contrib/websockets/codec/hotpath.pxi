@@ -44,11 +44,7 @@ cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
     cdef readonly bint in_use
-    cdef readonly bint several
     cdef void *last  # the connection that received last; only compared, because it may have been freed
-    cdef public Py_ssize_t credit
-    cdef double looked
-    cdef public bint held
 
     def __cinit__(self, size):
         self.data = bytearray(size)
@@ -90,7 +86,7 @@ cdef class HotPath:
         MessageReader reader not None,
         FrameWriter writer not None,
         ReceiveBuffer buffer not None,
-        Burst burst,
+        Burst burst not None,
         Counters counters,
         deflate,
     ):
@@ -139,14 +135,14 @@ cdef class HotPath:
                 while at < nbytes:
                     messages = reader.read_part(buffer.data, at, min(nbytes - at, portion))
                     at += portion
-                    buffer.several = buffer.several or len(messages) > 1 or at < nbytes
+                    self.burst.several = self.burst.several or len(messages) > 1 or at < nbytes
                     self.take(messages)
                     if alone:
                         self.write_out()
                     else:
                         self.flush_if_old()
         finally:
-            buffer.in_use = buffer.several = False
+            buffer.in_use = self.burst.several = False
             self.corked = False
             self.write_out()
         if self.writer.closed:
@@ -208,7 +204,7 @@ cdef class HotPath:
             if now - self.corked_since > CORK_TIME:
                 self.write_out()
                 self.corked_since = now
-        if self.burst is not None and self.burst.gathering:
+        if self.burst.gathering:
             self.burst.write_if_old()
         return 0
 
@@ -237,10 +233,10 @@ cdef class HotPath:
                     self.writer.append(FIN | <uint8_t>kind, p, size)
                 if self.writer.size > most:
                     self.write_out()
-                self.buffer.credit -= size + MESSAGE_COST
+                self.burst.credit -= size + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
-                return self.pace() if self.buffer.credit < 0 else self.sent
+                return self.pace() if self.burst.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message):
@@ -251,7 +247,7 @@ cdef class HotPath:
             self.put_serialized(frame)
         else:
             self.put_prepared_compressed(message, size, compressed)
-        self.buffer.credit -= size + MESSAGE_COST
+        self.burst.credit -= size + MESSAGE_COST
         return 0
 
     cdef int put_prepared_compressed(self, message, Py_ssize_t size, dict compressed) except -1:
@@ -303,14 +299,14 @@ cdef class HotPath:
         return 0
 
     cdef inline int expect_more(self) except -1:
-        if self.buffer.several and not self.corked and self.burst is not None:
+        if self.burst.several and not self.corked:
             self.burst.begins()
         return 0
 
     cdef inline Py_ssize_t most_waiting(self, Py_ssize_t size) except -1:
         if self.corked or self.writes_paused:
             return CORK_LIMIT
-        if self.burst is None or not self.burst.gathering:
+        if not self.burst.gathering:
             return 0
         if size >= BURST_LIMIT or self.flushing or self.broken or self.lost:
             return 0
@@ -319,18 +315,18 @@ cdef class HotPath:
         return BURST_LIMIT
 
     def pace(self):
-        cdef ReceiveBuffer buffer = self.buffer
+        cdef Burst burst = self.burst
         cdef double now = _perf_counter()
-        buffer.credit = SEND_CREDIT
-        if buffer.looked and now - buffer.looked >= FAIR_SHARE * 0.001:
-            buffer.looked = now
+        burst.credit = SEND_CREDIT
+        if burst.looked and now - burst.looked >= FAIR_SHARE * 0.001:
+            burst.looked = now
             return self.rest()
-        buffer.looked = buffer.looked or now
+        burst.looked = burst.looked or now
         return self.sent
 
     cdef inline void renew_share(self) noexcept:
-        self.buffer.credit = SEND_CREDIT
-        self.buffer.looked = 0
+        self.burst.credit = SEND_CREDIT
+        self.burst.looked = 0
 
     cdef int write_compressed(self, int kind, bytes payload) except -1:
         cdef bint compressed = False

@@ -72,22 +72,14 @@ class ReceiveBuffer:
         data: The bytes; without content between two reads.
         window: A view of `data` for the loop. asyncio's TLS slices it to append bytes.
         in_use: Whether a read is being handled. If a handler runs the loop, other connections need another buffer.
-        several: Whether that read has several messages.
-        credit: Bytes that the connections may send before one of them reads the clock.
-        looked: The time of the first clock reading, or of the last `rest`; 0 for none.
-        held: Whether the loop has run no other callbacks since the last `rest`.
     """
 
-    __slots__ = ("credit", "data", "held", "in_use", "looked", "several", "window")
+    __slots__ = ("data", "in_use", "window")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
         self.window = memoryview(self.data)
-        self.credit = 0
-        self.looked = 0.0
-        self.held = False
         self.in_use = False
-        self.several = False
 
     def unused(self) -> "ReceiveBuffer":
         """Returns this buffer, or a new one while it is in use."""
@@ -101,7 +93,7 @@ class HotPath:
         reader: Takes received bytes.
         writer: Takes messages to be sent.
         buffer: The buffer to receive into.
-        burst: The burst of the loop; None for none.
+        burst: The burst of the loop.
         counters: The counters of the connection; None for no counting.
         deflate: The permessage-deflate of the connection; None for no compression.
 
@@ -110,7 +102,7 @@ class HotPath:
         writer: Gathers frames to be sent.
         dispatcher: The consumer of received messages: a `Dispatcher`, or an inbox.
         buffer: The buffer to receive into.
-        burst: The burst of the loop; None for a connection that gathers only the replies to a read.
+        burst: The burst of the loop.
         counters: Counts compressed messages and the time of handlers; None for no counting.
         transport: The transport to write to.
         sent: The result of `send` when there is nothing to wait for.
@@ -135,7 +127,7 @@ class HotPath:
     writer: FrameWriter
     dispatcher: Any
     buffer: ReceiveBuffer
-    burst: Burst | None = None
+    burst: Burst
     counters: Counters | None = None
     transport: Any
     sent: Any
@@ -162,7 +154,7 @@ class HotPath:
         reader: MessageReader,
         writer: FrameWriter,
         buffer: ReceiveBuffer,
-        burst: Burst | None,
+        burst: Burst,
         counters: Counters | None,
         deflate: Any,
     ) -> None:
@@ -195,13 +187,13 @@ class HotPath:
         self.cork()
         try:
             messages = reader.buffer_updated(buffer.data, nbytes)
-            buffer.several = len(messages) > 1
+            self.burst.several = len(messages) > 1
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:
                 self.dispatcher.deliver(messages)
         finally:
-            buffer.in_use = buffer.several = False
+            buffer.in_use = self.burst.several = False
             self.uncork()
         if self.writer.closed:
             self.move_on()
@@ -221,7 +213,7 @@ class HotPath:
         if self.writer.size and (now := perf_counter()) - self._corked_since > 0.001 * CORK_TIME:
             self.flush()
             self._corked_since = now
-        if self.burst is not None and self.burst.gathering:
+        if self.burst.gathering:
             self.burst.flush_if_old()
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
@@ -240,10 +232,10 @@ class HotPath:
                     writer.write(FIN | opcode, payload)
                 if writer.size > most:
                     self.flush()
-                self.buffer.credit -= len(payload) + MESSAGE_COST
+                self.burst.credit -= len(payload) + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
-                return self.pace() if self.buffer.credit < 0 else self.sent
+                return self.pace() if self.burst.credit < 0 else self.sent
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message: Any) -> None:
@@ -252,7 +244,7 @@ class HotPath:
             self._write_serialized(message.frame)
         else:
             self._write_prepared_compressed(message)
-        self.buffer.credit -= message.size + MESSAGE_COST
+        self.burst.credit -= message.size + MESSAGE_COST
 
     def _write_prepared_compressed(self, message: Any) -> None:
         following = False
@@ -289,7 +281,7 @@ class HotPath:
 
         This runs code of the loop, so a signal handler may send meanwhile: the state of the writer is checked later.
         """
-        if self.buffer.several and not self.corked and self.burst is not None:
+        if self.burst.several and not self.corked:
             self.burst.begin()
 
     def _most_waiting(self, size: int) -> int:
@@ -298,7 +290,7 @@ class HotPath:
         if self.corked or self.writes_paused:
             return CORK_LIMIT
         burst = self.burst
-        if burst is None or not burst.gathering or size >= BURST_LIMIT or self._flushing or self.broken or self.lost:
+        if not burst.gathering or size >= BURST_LIMIT or self._flushing or self.broken or self.lost:
             return 0
         if not self.writer.size:
             burst.add(self)
@@ -309,13 +301,13 @@ class HotPath:
 
         Otherwise a sender whose peers read everything would hold the loop, and starve other connections.
         """
-        buffer = self.buffer
+        burst = self.burst
         now = perf_counter()
-        buffer.credit = SEND_CREDIT
-        if buffer.looked and now - buffer.looked >= 0.001 * FAIR_SHARE:
-            buffer.looked = now
+        burst.credit = SEND_CREDIT
+        if burst.looked and now - burst.looked >= 0.001 * FAIR_SHARE:
+            burst.looked = now
             return self.rest()
-        buffer.looked = buffer.looked or now
+        burst.looked = burst.looked or now
         return cast("Coroutine[Any, Any, None]", self.sent)
 
     def renew_share(self) -> None:
@@ -323,8 +315,8 @@ class HotPath:
 
         If it waited, later handlers would start before it has sent everything, and their replies would leave first.
         """
-        self.buffer.credit = SEND_CREDIT
-        self.buffer.looked = 0.0
+        self.burst.credit = SEND_CREDIT
+        self.burst.looked = 0.0
 
     def _write_compressed(self, opcode: int, payload: bytes) -> None:
         compressed = False

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
-from ..codec import MESSAGE_COST, ReceiveBuffer
+from ..codec import MESSAGE_COST, Burst
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
@@ -53,7 +53,7 @@ class Owner(ThreadOwner, Protocol):
     @property
     def connection(self) -> Connection: ...
     @property
-    def buffer(self) -> ReceiveBuffer: ...
+    def burst(self) -> Burst: ...
     @property
     def frame_size(self) -> int: ...
     @property
@@ -190,7 +190,7 @@ class Sender:
 
     def _write(self, opcode: int, payload: bytes, fin: bool) -> None:
         owner = self._owner
-        owner.buffer.credit -= len(payload) + MESSAGE_COST
+        owner.burst.credit -= len(payload) + MESSAGE_COST
         # Diverts a send that interrupts this one, from a signal handler or a finalizer.
         owner.busy = True
         owner.direct_out = False

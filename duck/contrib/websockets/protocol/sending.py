@@ -203,7 +203,7 @@ class Sending(codec.HotPath):
             self.flush()
         if self.writes_paused:
             return self.until_writable()
-        return self.pace() if self.buffer.credit < 0 else SENT
+        return self.pace() if self.burst.credit < 0 else SENT
 
     def drained(self) -> Coroutine[Any, Any, None]:
         """`written` for data that is never dropped. The result waits even if `SLOW_CONSUMER` drops messages."""
@@ -218,11 +218,11 @@ class Sending(codec.HotPath):
 
     def rest(self) -> Coroutine[Any, Any, None]:
         """Returns an awaitable that yields to the loop if the sender has held it for too long."""
-        buffer = self.buffer
-        if buffer.held:
+        burst = self.burst
+        if burst.held:
             return Pending(self._rest)
-        buffer.held = True
-        self.loop.call_soon(_let_go, buffer)
+        burst.held = True
+        self.loop.call_soon(_let_go, burst)
         return SENT
 
     async def _rest(self) -> None:
@@ -297,5 +297,5 @@ class Sending(codec.HotPath):
         raise NotImplementedError
 
 
-def _let_go(buffer: "codec.ReceiveBuffer") -> None:
-    buffer.held = False
+def _let_go(burst: codec.Burst) -> None:
+    burst.held = False
