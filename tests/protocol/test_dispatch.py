@@ -325,3 +325,27 @@ def test_a_handler_that_swallows_its_cancellation_goes_on(run, connect, log):
 
     run(scenario())
     assert not log()
+
+
+def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run, connect):
+    """As `asyncio.run` cancels them at its end: the handler and the end of the connection in one pass of the loop."""
+
+    class View(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+
+        async def on_receive(self, message, opcode):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("a", "b", "c")
+            await session.peer.settled()
+            session.peer.leave()
+            protocol = session.view._protocol
+            while protocol.hooks._emptied is None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            handlers = {*protocol.dispatcher.workers}
+            for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
+                task.cancel()
+
+    run(scenario())

@@ -241,6 +241,8 @@ class Receiving(Sending):
 
     def drain_inbox(self) -> None:
         """Starts handlers for the waiting messages; called by the loop."""
+        if self.phase is Phase.CLOSED:  # all tasks have been cancelled at once
+            return
         self.cork()
         try:
             self.dispatcher.drain()
