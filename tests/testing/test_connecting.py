@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView
+from duck.contrib.websockets.logging import logger
 from duck.contrib.websockets.testing import ConnectionClosed, HandshakeRefused, VirtualTimeLoop, connect
 from duck.urls import path, re_path
 
@@ -218,6 +219,13 @@ def test_errors_of_hooks_fail_the_test_with_their_traceback():
             assert [str(error) for error in ws.errors] == ["as asked for"]
 
     asyncio.run(scenario())
+
+
+def test_errors_of_hooks_fail_the_test_where_logging_is_off(monkeypatch):
+    monkeypatch.setattr(logger, "disabled", True)  # as `logging.config.dictConfig` does by default
+    with pytest.raises(ZeroDivisionError), connect(Echo) as ws:
+        ws.send("fail")
+        ws.recv()
 
 
 def test_errors_belong_to_their_connection():

@@ -4,6 +4,7 @@ A record is always one line, because text of a peer is escaped. Handlers add tim
 """
 
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 __all__ = [
     "access_logger",
     "cut",
+    "failures",
     "format_address",
     "get_django_formatted_log",
     "get_duck_formatted_log",
     "label",
     "log_access",
     "log_event",
+    "log_failure",
     "log_message",
     "log_refusal",
     "logger",
@@ -33,6 +36,9 @@ access_logger = logging.getLogger("duck.access")
 if access_logger.level == logging.NOTSET:  # keeps a level that was set before the import
     access_logger.setLevel(logging.WARNING)
 
+
+failures: ContextVar[list[BaseException] | None] = ContextVar("failures", default=None)
+"""Collects the arguments of `log_failure` for the connection of a test, in whose context they occur; else None."""
 
 _LONGEST = 200  # characters of a path, a header field or a reason, which may be a page of HTML
 
@@ -95,6 +101,14 @@ def log_event(request: "HttpRequest", event: str, *words: object) -> None:
     """Logs a step of a connection at INFO: `/path [WebSocket] [EVENT] words`."""
     if logger.isEnabledFor(logging.INFO):
         log_message(request, " ".join([f"{label(request)} [WebSocket] [{event}]", *map(str, words)]).rstrip())
+
+
+def log_failure(error: BaseException, words: str, *args: object) -> None:
+    """Logs an exception of a hook or another function of the application, with its traceback."""
+    found = failures.get()
+    if found is not None and not any(error is other for other in found):
+        found.append(error)
+    logger.error(words, *args, exc_info=error)
 
 
 def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:

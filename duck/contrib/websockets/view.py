@@ -16,7 +16,7 @@ from .endpoint import State, WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
-from .logging import access_logger, label, log_access, log_event, log_refusal, logger
+from .logging import access_logger, label, log_access, log_event, log_failure, log_refusal, logger
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol.stepping import start_task
@@ -336,8 +336,8 @@ class WebSocketView(WebSocketEndpoint, View):
             self._refuse(request, error)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # from a negotiator, such as SystemExit, which would end the server
-            logger.exception("%r: error in the handshake of %s", label(request), type(self).__name__)
+        except BaseException as error:  # from a negotiator, such as SystemExit, which would end the server
+            log_failure(error, "%r: error in the handshake of %s", label(request), type(self).__name__)
             self._refuse(request, HandshakeError(500, "internal error"))
         return None
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ..codec import SENT
 from ..exceptions import BrokerError
-from ..logging import logger
+from ..logging import log_failure, logger
 from ..protocol.broadcast import Prepared, send_to_all
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
@@ -222,8 +222,8 @@ class Hub:
         for name in self.names.pop(member, ()):
             try:
                 self._remove(member, name)
-            except Exception:  # of a custom broker
-                logger.exception("group %r: the broker has failed at the end of a membership", name)
+            except Exception as error:  # of a custom broker
+                log_failure(error, "group %r: the broker has failed at the end of a membership", name)
 
     def _remove(self, member: Member, name: str) -> None:
         group = self.groups.get(name)
@@ -276,8 +276,8 @@ class Hub:
                     send_to_all(list(group.members), Prepared(payload))
         except KeyboardInterrupt:
             raise
-        except BaseException:  # such as SystemExit, which would end the loop
-            logger.exception("group %r: a change of presence cannot be announced", name)
+        except BaseException as error:  # such as SystemExit, which would end the loop
+            log_failure(error, "group %r: a change of presence cannot be announced", name)
 
     async def _catch_up(self, name: str, group: LocalGroup) -> None:
         """Delivers the missed messages to all members, then the messages received in the meantime."""
@@ -306,5 +306,5 @@ class Hub:
         for member in group.copy_of_members():
             try:
                 member._missed(name)
-            except Exception:
-                logger.exception("group %r: the gap cannot be reported to %r", name, member)
+            except Exception as error:
+                log_failure(error, "group %r: the gap cannot be reported to %r", name, member)

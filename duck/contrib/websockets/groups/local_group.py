@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..logging import logger
+from ..logging import log_failure
 from ..protocol.broadcast import Prepared, send_to_all
 from ..sansio.payloads import Data
 from .broker import Message, MessageId
@@ -172,8 +172,8 @@ class LocalGroup:
             return message.prepared(self._stamp)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # such as SystemExit, which would end the loop
-            logger.exception("group %r: a message is not delivered, because stamp has failed", self.alone[0])
+        except BaseException as error:  # such as SystemExit, which would end the loop
+            log_failure(error, "group %r: a message is not delivered, because stamp has failed", self.alone[0])
             return None
 
     def _receivers(self, message: Message) -> list[Member]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..logging import logger
+from ..logging import log_failure, logger
 from .broker import Handler, Message, MessageId, Past
 from .history import History, new_epoch
 from .presence import PresenceOptions
@@ -256,8 +256,8 @@ class _RedisConnection:
             return
         try:
             self._handler.received(self._broker.group(channel), message)
-        except Exception:
-            logger.exception("%r: a message of the group could not be delivered", channel)
+        except Exception as error:
+            log_failure(error, "%r: a message of the group could not be delivered", channel)
 
     def _message(self, data: bytes) -> Message:
         """Decodes a message; raises ValueError for bytes of another format."""

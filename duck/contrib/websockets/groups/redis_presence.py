@@ -21,7 +21,7 @@ from typing import Any
 
 from ..codec import SENT
 from ..exceptions import BrokerError
-from ..logging import logger
+from ..logging import log_failure, logger
 from .presence import PresenceOptions
 from .redis_server import answers, errors
 
@@ -312,8 +312,8 @@ class RedisPresence:
                 self._wake.clear()
                 try:
                     await self._write_all()
-                except Exception:
-                    logger.exception("presence at Redis could not be written")
+                except Exception as error:
+                    log_failure(error, "presence at Redis could not be written")
         except asyncio.CancelledError:
             await self._write_last()
             raise

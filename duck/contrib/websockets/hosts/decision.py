@@ -15,7 +15,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ..exceptions import ConnectionClosed, HandshakeError
-from ..logging import label, logger
+from ..logging import label, log_failure, logger
 from ..protocol import stepping
 from ..protocol.loop import receive_buffer
 from ..sansio.handshake import Handshake, check_refusal
@@ -140,8 +140,8 @@ class Decision:
             self._refusal = error
             try:
                 check_refusal(error)
-            except Exception:  # such as AttributeError, of a subclass that does not call `super().__init__()`
-                self._fail()
+            except Exception as mistake:  # such as AttributeError, where a subclass omits `super().__init__()`
+                self._fail(mistake)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # such as SystemExit, which would end the server
@@ -149,10 +149,10 @@ class Decision:
                 raise
             if isinstance(error, CancelledError) and self._task is not None and self._task.cancelling():
                 raise
-            self._fail()
+            self._fail(error)
 
-    def _fail(self) -> None:
-        logger.exception("%r: error in %s", self._label, self._name)
+    def _fail(self, error: BaseException) -> None:
+        log_failure(error, "%r: error in %s", self._label, self._name)
         self._refusal = HandshakeError(500, "internal error")
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .. import codec
 from ..extensions import PerMessageDeflate
-from ..logging import logger
+from ..logging import log_failure
 from ..opcodes import OpCode
 from ..sansio.payloads import Data, check_text
 
@@ -124,8 +124,8 @@ def _send_otherwise(members: Sequence[Member], message: Prepared) -> int:
             continue
         try:
             taken += member._send_prepared(message)
-        except Exception:
-            logger.exception("%r: a message for many could not be sent", member)
+        except Exception as error:
+            log_failure(error, "%r: a message for many could not be sent", member)
     for loop, those in elsewhere.items():
         try:
             loop.call_soon_threadsafe(send_to_all, those, message)

@@ -13,7 +13,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from ..frame import Frame
-from ..logging import logger
+from ..logging import log_failure, logger
 from ..opcodes import CloseCode
 from ..sansio.connection import Connection
 from . import stepping
@@ -202,7 +202,7 @@ class Hooks:
             if stepping.is_abandoned(error, owner.loop):
                 raise
             owner.note_error()
-            logger.error("%r: error in on_close of %s", endpoint._label, type(endpoint).__name__, exc_info=error)
+            log_failure(error, "%r: error in on_close of %s", endpoint._label, type(endpoint).__name__)
 
 
 async def _until_done(running: Iterable["asyncio.Task[None]"], seconds: float) -> set["asyncio.Task[None]"]:

@@ -15,7 +15,7 @@ from typing import Any
 from .. import codec
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
-from ..logging import logger
+from ..logging import log_failure, logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_close
@@ -399,7 +399,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not self.connection.is_open and _is_connection_closed(error):
             return
         self.note_error()
-        logger.error("%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__, exc_info=error)
+        log_failure(error, "%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__)
         self.dispatcher.stop()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 

@@ -14,7 +14,7 @@ from typing import cast
 from .. import codec
 from ..exceptions import ProtocolError
 from ..frame import Frame
-from ..logging import logger
+from ..logging import log_failure
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from . import stepping
@@ -164,7 +164,7 @@ class Receiving(Sending):
         if connection.fault is not None:
             fault, connection.fault = connection.fault, None
             self.note_error()
-            logger.error("%r: a message could not be decoded", self.endpoint._label, exc_info=fault)
+            log_failure(fault, "%r: a message could not be decoded", self.endpoint._label)
         if connection.is_breached:
             self.stop_handling()  # RFC 6455, section 7.1.7
         if self._sender is not None and self._sender.must_finish and connection.is_writable:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..codec import SENT
 from ..exceptions import ConnectionClosed
-from ..logging import logger
+from ..logging import log_failure
 from .eager import start_eagerly
 from .pending import Pending
 
@@ -85,7 +85,7 @@ class _Result(Future[None]):
         if self.done() and not (self.awaited or self.cancelled()):
             error = self.exception()
             if error is not None and not isinstance(error, ConnectionClosed):
-                logger.error("a send from another thread has failed", exc_info=error)
+                log_failure(error, "a send from another thread has failed")
 
 
 class _Call:

@@ -14,11 +14,12 @@ from ..client.connection import ClientConnection
 from ..client.dialing import Opening
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
+from ..logging import failures
 from ..opcodes import CloseCode
 from ..protocol.incoming_message import IncomingMessage
 from ..sansio.client_handshake import ClientHandshake
 from .network import Network, frames_of
-from .serving import ERRORS, Server, catching_errors
+from .serving import Server
 
 __all__ = ["TestConnection"]
 
@@ -62,7 +63,6 @@ class TestConnection(ClientConnection):
         self._server = Server(application, kwargs or {}, self._address.secure, scope)
         self._network: Network | None = None
         self._keeps_frames = keep_frames
-        self._catching = catching_errors()
         self._received = 0
 
     @property
@@ -74,16 +74,12 @@ class TestConnection(ClientConnection):
 
     async def open(self) -> None:
         """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
-        self._catching.__enter__()
         try:
             await super().open()
         except BaseException as error:
-            try:
-                if self._network is not None:
-                    self._network.drop()
-                    await self._end_application()
-            finally:
-                self._catching.__exit__(None, None, None)
+            if self._network is not None:
+                self._network.drop()
+                await self._end_application()
             if isinstance(error, Exception):
                 self._raise_error(error)
             raise
@@ -109,7 +105,7 @@ class TestConnection(ClientConnection):
         )
         opening = Opening(asyncio.get_running_loop(), handshake)
         context = copy_context()
-        context.run(ERRORS.set, self.errors)
+        context.run(failures.set, self.errors)
         context.run(network.server.connect, self._server)
         network.client.connect(opening)
         try:
@@ -216,7 +212,6 @@ class TestConnection(ClientConnection):
             await self._end_hooks()
         finally:
             network.drop()
-            self._catching.__exit__(None, None, None)
         if error is None or isinstance(error, ConnectionClosed):
             self._raise_error(error)
         else:

@@ -4,10 +4,8 @@ Application = a view class | urlpatterns | an ASGI application
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from duck.http.request import HttpRequest
@@ -17,7 +15,7 @@ from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
 from ..hosts.request_head import RequestHead, header_lines
-from ..logging import label, logger
+from ..logging import failures, label, log_failure
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
 from ..protocol.virtual_transport import VirtualTransport
@@ -25,43 +23,10 @@ from ..sansio import handshake
 from ..sansio.connection import Connection
 from ..view import WebSocketView
 
-__all__ = ["ERRORS", "Server", "catching_errors"]
-
-ERRORS: ContextVar[list[BaseException] | None] = ContextVar("errors of a tested connection", default=None)
-"""The error list of the connection in whose context a hook runs."""
+__all__ = ["Server"]
 
 _END = b"\r\n\r\n"
 _CLIENT = ("testclient", 50000)
-
-
-class _Catcher(logging.Handler):
-    """Collects exceptions that are logged within the context of a tested connection."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.users = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        errors, info = ERRORS.get(), record.exc_info
-        if errors is not None and info and info[1] is not None and info[1] not in errors:
-            errors.append(info[1])
-
-
-_catcher = _Catcher()
-
-
-@contextmanager
-def catching_errors() -> Iterator[None]:
-    """Collects the errors of hooks inside the block."""
-    if not _catcher.users:
-        logger.addHandler(_catcher)
-    _catcher.users += 1
-    try:
-        yield
-    finally:
-        _catcher.users -= 1
-        if not _catcher.users:
-            logger.removeHandler(_catcher)
 
 
 class Server(asyncio.Protocol):
@@ -125,7 +90,7 @@ class Server(asyncio.Protocol):
             try:
                 self._begin(head + end, content)
             except Exception as error:  # from the view's `__init__`, or from a computed setting
-                errors = ERRORS.get()
+                errors = failures.get()
                 assert errors is not None and self.transport is not None
                 errors.append(error)
                 self.transport.abort()
@@ -210,7 +175,7 @@ class _AsgiHost:
             with suppress(ConnectionClosed):  # the application has sent to a disconnected client
                 await application(self._scope, session.receive, session.send)
         except Exception as error:
-            logger.error("error in the ASGI application", exc_info=error)
+            log_failure(error, "error in the ASGI application")
             code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
         await self._finish(code, reason)
 
