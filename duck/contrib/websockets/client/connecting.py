@@ -23,6 +23,7 @@ class Connecting(Generic[C]):
     """A connection to be opened by `async with` or `await`. Subclasses create it."""
 
     _connection: C | None = None  # the connection of the `with` block
+    _is_entered = False  # whether the block has begun, at least to connect
 
     def _make(self) -> C:
         raise NotImplementedError
@@ -36,13 +37,21 @@ class Connecting(Generic[C]):
         return self._open().__await__()
 
     async def __aenter__(self) -> C:
-        self._connection = connection = await self._open()
+        if self._is_entered:
+            raise RuntimeError("this object is in use already: write another connect(...) for another connection")
+        self._is_entered = True
+        try:
+            self._connection = connection = await self._open()
+        except BaseException:
+            self._is_entered = False
+            raise
         return connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         connection, self._connection = self._connection, None
+        self._is_entered = False
         if connection is not None:
             await connection.__aexit__(kind, error, traceback)
 

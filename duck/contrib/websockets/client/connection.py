@@ -41,10 +41,13 @@ class ClientConnection(WebSocketClient):
         if self._in_parts:
             connection.receive_parts(self.MAX_STREAM_SIZE)
             if connection.parts:
-                self._streams = streams = StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
+                self._streams = streams = self._new_streams(loop)
                 return ConnectionProtocol(self, connection, inbox=streams, counters=self._counters)
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
         return ConnectionProtocol(self, connection, inbox=inbox, counters=self._counters)
+
+    def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
+        return StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
 
     def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
         """Returns an awaitable of the next message: a str for text, bytes for binary.

@@ -10,6 +10,7 @@ they are read, in steps of bounded size. A part of a text ends at a character bo
 import asyncio
 import codecs
 from collections import deque
+from collections.abc import Awaitable
 from typing import Protocol, Self
 
 from ..codec import RSV1, Waiter
@@ -58,6 +59,10 @@ class Source(Protocol):
         """Ends the connection, because the message cannot be decoded."""
 
     def closed_error(self) -> ConnectionClosed: ...
+
+    def more(self, waiters: list[Waiter]) -> Awaitable[None]:
+        """Returns an awaitable for the next part, which completes when the part or the end wakes `waiters`."""
+        raise NotImplementedError
 
 
 class IncomingMessage:
@@ -125,7 +130,7 @@ class IncomingMessage:
                 raise StopAsyncIteration
             if self._source.has_ended:
                 raise self._source.closed_error()
-            await Waiter(self._source.loop, self._waiters)
+            await self._source.more(self._waiters)
         return part
 
     async def read(self, limit: int | None = None) -> str | bytes:

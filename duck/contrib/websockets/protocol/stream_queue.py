@@ -126,6 +126,9 @@ class StreamQueue:
         finally:
             message.discard()
 
+    def more(self, waiters: list[Waiter]) -> Awaitable[None]:
+        return Waiter(self.loop, waiters)
+
     def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
         """Returns a message that has been received as a whole."""
         message = IncomingMessage(self, opcode)

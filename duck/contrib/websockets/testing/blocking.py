@@ -50,7 +50,7 @@ class Blocking:
 
     Args:
         runner: Runs the loop.
-        connection: The connection; its other attributes are available here as well.
+        connection: The connection; its other attributes can be read and set here as well.
 
     Attributes:
         has_ended: Whether the `with` block has ended.
@@ -60,6 +60,10 @@ class Blocking:
         self._runner = runner
         self._connection = connection
         self.has_ended = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        owner = self if name in ("_runner", "_connection", "has_ended") else self._connection
+        object.__setattr__(owner, name, value)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)

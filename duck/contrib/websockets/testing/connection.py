@@ -4,7 +4,7 @@ import asyncio
 import linecache
 import os
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
@@ -12,11 +12,14 @@ from typing import Any, TypeVar, Unpack
 from ..client.client import Options
 from ..client.connection import ClientConnection
 from ..client.dialing import Opening
+from ..codec import SENT, Waiter
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..logging import failures
-from ..opcodes import CloseCode
+from ..opcodes import CloseCode, OpCode
 from ..protocol.incoming_message import IncomingMessage
+from ..protocol.pending import Pending
+from ..protocol.stream_queue import StreamQueue
 from ..sansio.client_handshake import ClientHandshake
 from .network import Network, frames_of
 from .serving import Server
@@ -114,6 +117,9 @@ class TestConnection(ClientConnection):
             opening.agreement.cancel()
         self._take(network.client, agreement, handshake.rest)
 
+    def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
+        return _Streams(loop, self)
+
     # Waiting
 
     async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
@@ -144,6 +150,11 @@ class TestConnection(ClientConnection):
             raise
         self._received += 1
         return message
+
+    def send(self, data: Any, opcode: int = OpCode.TEXT) -> Coroutine[Any, Any, None]:
+        """Queues a message, as `ClientConnection.send`. Awaiting it raises a TimeoutError without room in time."""
+        sending = super().send(data, opcode)
+        return sending if sending is SENT else Pending(lambda: self._in_time(sending, "room to send"))
 
     async def ping(self) -> float:
         return await self._in_time(super().ping(), "a pong")
@@ -201,19 +212,29 @@ class TestConnection(ClientConnection):
 
     # Closing
 
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        await self._in_time(super().close(code, reason), "the end of the connection")
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         network = self._network_of()
         network.piece = None
         network.resume()
+        late = None
         try:
-            await self._in_time(self.close(self._code_of(error)), "the end of the connection")
+            try:
+                await self.close(self._code_of(error))
+            except TimeoutError as timeout:
+                late = timeout
+                network.drop()
             await self._end_hooks()
         finally:
             network.drop()
         if error is None or isinstance(error, ConnectionClosed):
             self._raise_error(error)
+            if late is not None:
+                raise late
         else:
             self._note_errors(error)
 
@@ -280,6 +301,17 @@ class TestConnection(ClientConnection):
     def slow_down(self, size: int = 1) -> None:
         """Limits each pass of the loop to `size` bytes in each direction from now on."""
         self._network_of().piece = size
+
+
+class _Streams(StreamQueue):
+    """The messages of a tested connection with `stream`, whose parts have a timeout each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: TestConnection) -> None:
+        super().__init__(loop, connection.MAX_WAITING_BYTES, connection.MAX_FRAME_SIZE)
+        self._in_time = connection._in_time
+
+    async def more(self, waiters: list[Waiter]) -> None:
+        await self._in_time(super().more(waiters), "the rest of a message")
 
 
 def _whole_url(path: str) -> str:

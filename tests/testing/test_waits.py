@@ -1,0 +1,80 @@
+"""The timeouts of a tested connection: each method that waits for the view has one."""
+
+import asyncio
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing import connect
+
+
+class Stuck(WebSocketView):
+    MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
+    CLOSE_TIMEOUT = 0.05
+
+    async def on_receive(self, message, opcode):
+        await asyncio.Event().wait()
+
+
+class Half(WebSocketView):
+    CLOSE_TIMEOUT = 0.05
+
+    async def on_receive(self, message, opcode):
+        await self.send(self.half())
+
+    async def half(self):
+        yield "a"
+        await asyncio.Event().wait()
+
+
+def test_a_send_to_a_view_that_does_not_receive_ends(run):
+    async def scenario():
+        words = r"waiting for room to send: .* wait for Stuck; Stuck\.on_receive is at line"
+        with pytest.raises(TimeoutError, match=words):
+            async with connect(Stuck, timeout=0.05) as ws:
+                while True:
+                    await ws.send(b"x" * 300_000)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scenario())
+
+
+def test_reading_a_message_whose_rest_is_not_sent_ends():
+    async def scenario():
+        async with connect(Half, timeout=0.05, stream=True) as ws:
+            await ws.send("")
+            message = await ws.recv_stream()
+            with pytest.raises(TimeoutError, match=r"waiting for the rest of a message: .*Half\.on_receive is at line"):
+                await message.read()
+
+    asyncio.run(scenario())
+
+
+def test_a_close_that_is_not_answered_ends():
+    async def scenario():
+        async with connect(Half, timeout=0.05) as ws:
+            ws.stop_reading()
+            with pytest.raises(TimeoutError, match="waiting for the end of the connection"):
+                await ws.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_timeout_of_a_synchronous_test_may_be_changed():
+    with connect(Stuck, timeout=60) as ws:
+        ws.timeout = 0.01
+        with pytest.raises(TimeoutError, match=r"timeout after 0\.01 seconds"):
+            ws.recv()
+
+
+def test_a_connect_object_serves_one_block_at_a_time():
+    async def scenario():
+        connecting = connect(Stuck)
+        async with connecting:
+            with pytest.raises(RuntimeError, match="write another connect"):
+                async with connecting:
+                    pass
+        async with connecting:
+            pass
+
+    asyncio.run(scenario())
