@@ -70,7 +70,8 @@ def test_every_option_has_its_default(root, usage, command):
     section = page.split(f"\n## `duck {command}`\n")[1].split("\n## ")[0]
     told, options = table(section), usage(command)
     if command == "bench":
-        options = {name: default for name, default in options.items() if name not in usage("connect")}
+        shared = usage("connect")
+        options = {name: default for name, default in options.items() if name not in shared}
     assert set(told) == set(options)
     said = {name: default[1] for name, default in options.items() if default}
     assert {name: told[name].removesuffix(".0") for name in said} == {
