@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_presence
+from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.presence import changes
+from duck.contrib.websockets.groups.redis.presence import MARK
 
 from .sink import Sink
 
@@ -338,7 +339,7 @@ def test_a_change_of_another_format(run, shared_redis, log):
         connection = rooms._hubs[asyncio.get_running_loop()].connection
         foreign = (b"nonsense", b"5", b"[1, 2]", b'[["odd"], []]', b"[[[], []], []]", b"[" * 100_000)
         for data in foreign:
-            connection._received(b"format:lobby", redis_presence.MARK + data)
+            connection._received(b"format:lobby", MARK + data)
         assert ["does something else publish there?" in entry.message for entry in log()] == [True] * len(foreign)
         await rooms.close()
 

@@ -10,9 +10,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import MovedError, ResponseError
 
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher, redis_subscriber
-from duck.contrib.websockets.groups.redis_publisher import Publisher
-from duck.contrib.websockets.groups.redis_server import Server, has_moved
+from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.redis.publisher import Publisher
+from duck.contrib.websockets.groups.redis.server import Server, has_moved
+from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
 from .sink import Sink
 
@@ -49,7 +50,7 @@ def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
 
 
 def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
-    monkeypatch.setattr(redis_publisher.Publisher, "QUEUE_LIMIT", 64 * KIB)
+    monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 64 * KIB)
 
     async def scenario():
         rooms = Groups(own_redis.url, timeout=3)
@@ -165,8 +166,8 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
 
 def test_a_user_with_few_rights(run, own_redis, monkeypatch, log, until):
     """A PING that is refused to an idle connection does not end it; the log has a refusal of presence, once."""
-    monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.05)
-    monkeypatch.setattr(redis_publisher, "SURE", 0.05)
+    monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
     rights = ["-@all", "+publish", "+subscribe", "+unsubscribe"]
 
     async def scenario():

@@ -12,7 +12,9 @@ import pytest
 from redis import Redis
 
 from duck.contrib.websockets import OpCode, WebSocketView
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_publisher, redis_server, redis_subscriber
+from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.redis.server import Backoff
+from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
 from ..support.waiting import within
 from .sink import Sink
@@ -110,7 +112,7 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
     rooms = Groups(own_redis.url)
     with Redis.from_url(own_redis.url) as client:
         client.config_set("requirepass", "secret")
-        monkeypatch.setattr(redis_server.Backoff, "next", next_pause)
+        monkeypatch.setattr(Backoff, "next", next_pause)
         run(scenario())
     assert len({*map(id, backoffs)}) == 1
     (entry,) = log()
@@ -150,8 +152,8 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
 
 def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
     """A handler waits for at most the timeout."""
-    monkeypatch.setattr(redis_subscriber.Subscriber, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(redis_publisher, "SURE", 60)  # else a slow machine checks the connection first
+    monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 60)  # a slow machine would check first
 
     async def scenario():
         own_redis.start()

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("redis")
 
-from duck.contrib.websockets.groups.redis_server import Server
-from duck.contrib.websockets.groups.redis_subscriber import Subscriber
+from duck.contrib.websockets.groups.redis.server import Server
+from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
 CONFIRMED = [b"subscribe", b"c", 1]
 

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets.groups import BrokerError, Groups, redis_server
+from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.redis import RedisBroker
+from duck.contrib.websockets.groups.redis.server import connected
 
 from ..support.redis import RedisServer, Sentinel
 
@@ -86,12 +87,12 @@ def test_a_server_with_an_unknown_ca_gets_no_messages(urls, kind, cause):
 @pytest.mark.parametrize("fails", [False, True], ids=["idle", "reading"])
 def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tls, monkeypatch, fails):
     """redis-py forgets a connection at once whose read is cancelled."""
-    monkeypatch.setattr(redis_server, "_LAST", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.server._LAST", 0.05)
 
     async def scenario():
         lost = asyncio.Event()
         broker = RedisBroker(f"{urls['rediss']}?ssl_ca_certs={tls.cafile}")
-        async with redis_server.connected(broker.server) as connection:
+        async with connected(broker.server) as connection:
             protocol = connection._writer.transport.get_protocol()
             end = protocol.connection_lost
             monkeypatch.setattr(protocol, "connection_lost", lambda error: (end(error), lost.set()))

@@ -12,18 +12,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..logging import log_failure, logger
-from .broker import Handler, Message, MessageId, Past
-from .history import History, new_epoch
-from .presence import PresenceOptions
-from .redis_cluster import Cluster
-from .redis_history import PUBLISH, RedisHistory, publish_arguments
-from .redis_presence import MARK, RedisPresence
-from .redis_publisher import Publisher
-from .redis_sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
-from .redis_server import Server, execute_last
-from .redis_subscriber import Subscriber
-from .redis_sync import SyncPublisher, sync_options
+from ...logging import log_failure, logger
+from ..broker import Handler, Message, MessageId, Past
+from ..history import History, new_epoch
+from ..presence import PresenceOptions
+from .cluster import Cluster
+from .history import PUBLISH, RedisHistory, publish_arguments
+from .presence import MARK, RedisPresence
+from .publisher import Publisher
+from .sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
+from .server import Server, execute_last
+from .subscriber import Subscriber
+from .sync import SyncPublisher, sync_options
 
 __all__ = ["RedisBroker"]
 

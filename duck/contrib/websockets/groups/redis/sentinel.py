@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from .redis_server import Server, connected, errors
+from .server import Server, connected, errors
 
 __all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
 

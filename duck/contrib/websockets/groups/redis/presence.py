@@ -19,11 +19,11 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from ..codec import SENT
-from ..exceptions import BrokerError
-from ..logging import log_failure, logger
-from .presence import PresenceOptions
-from .redis_server import answers, errors
+from ...codec import SENT
+from ...exceptions import BrokerError
+from ...logging import log_failure, logger
+from ..presence import PresenceOptions
+from .server import answers, errors
 
 __all__ = ["MARK", "RedisPresence"]
 

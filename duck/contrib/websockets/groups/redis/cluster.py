@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ..exceptions import BrokerError
-from ..logging import logger
-from .redis_line import Line
-from .redis_publisher import Command, Publisher, answer_to, check_size
-from .redis_server import Backoff, Server, connected, errors, execute_last, not_sent
-from .redis_subscriber import Subscriber
+from ...exceptions import BrokerError
+from ...logging import logger
+from .line import Line
+from .publisher import Command, Publisher, answer_to, check_size
+from .server import Backoff, Server, connected, errors, execute_last, not_sent
+from .subscriber import Subscriber
 
 __all__ = ["Cluster"]
 
@@ -90,7 +90,7 @@ class Cluster:
                 del self._last[channel]
 
     async def execute_last(self, commands: dict[bytes, tuple[Any, ...]]) -> None:
-        """Executes a command for each channel, at the end of the loop; see `redis_server.execute_last`."""
+        """Executes a command for each channel, at the end of the loop; see `server.execute_last`."""
         by_node: dict[_Address, list[tuple[Any, ...]]] = {}
         for channel, command in commands.items():
             address = self._address_of(channel)

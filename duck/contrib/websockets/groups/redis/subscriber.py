@@ -13,8 +13,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from ..logging import logger
-from .redis_server import Backoff, Server, check_open, connected, errors
+from ...logging import logger
+from .server import Backoff, Server, check_open, connected, errors
 
 __all__ = ["Subscriber"]
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from ..exceptions import BrokerError
-from ..protocol.transports import abort_transport
+from ...exceptions import BrokerError
+from ...protocol.transports import abort_transport
 
 __all__ = [
     "SURE",

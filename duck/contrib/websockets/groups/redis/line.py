@@ -11,9 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
-from ..exceptions import BrokerError
-from .redis_publisher import Command, Publisher
-from .redis_server import Backoff
+from ...exceptions import BrokerError
+from .publisher import Command, Publisher
+from .server import Backoff
 
 __all__ = ["Line"]
 

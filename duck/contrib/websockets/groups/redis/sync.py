@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from ..exceptions import BrokerError
-from .redis_server import SURE, Backoff, answers, errors, is_passing, not_sent, refused, uncertain
+from ...exceptions import BrokerError
+from .server import SURE, Backoff, answers, errors, is_passing, not_sent, refused, uncertain
 
 __all__ = ["SyncPublisher", "sync_options"]
 

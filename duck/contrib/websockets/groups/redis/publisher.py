@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..exceptions import BrokerError
-from .redis_server import (
+from ...exceptions import BrokerError
+from .server import (
     SURE,
     Backoff,
     Server,

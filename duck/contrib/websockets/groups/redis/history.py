@@ -8,9 +8,9 @@ are in the slot of its channel.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..exceptions import BrokerError
-from .broker import Message, MessageId, Past
-from .history import History
+from ...exceptions import BrokerError
+from ..broker import Message, MessageId, Past
+from ..history import History
 
 __all__ = ["PUBLISH", "RedisHistory", "publish_arguments"]
 
