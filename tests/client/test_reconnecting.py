@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, WebSocketView
-from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, connect, is_final
+from duck.contrib.websockets.client import (
+    HandshakeRefused,
+    InvalidHandshake,
+    Reconnect,
+    WebSocketClient,
+    connect,
+    is_final,
+)
+from duck.contrib.websockets.metrics import Metrics
 from duck.server import serve
 
+from ..support.processes import free_port
 from .test_breaches import agreed
 
 SOON = Reconnect(first=0.001, longest=0.01)
@@ -39,6 +48,56 @@ def test_a_loop_goes_on_until_an_error_is_final(run, serving):
         assert [message for message in seen if message != "1006"] == ["1000", "1001", "1012", "4000", "1008"]
 
     run(scenario())
+
+
+class Leaving(WebSocketClient):
+    async def on_receive(self, message, opcode):
+        if message in (b"4000", b"left"):  # before the server closes
+            await self.close(4000 if message == b"4000" else 1000)
+
+
+class Told(WebSocketView):
+    words = iter(())
+
+    async def on_open(self):
+        word = next(self.words)
+        await self.send(word)
+        if word.isdecimal() and word != "4000":
+            await self.send_close(int(word))
+
+
+@pytest.mark.parametrize(("last", "code"), [("left", None), ("1008", 1008)])
+def test_clients_with_hooks_connect_again_until_one_leaves_or_an_error_is_final(run, serving, last, code):
+    metrics = Metrics()
+
+    async def scenario():
+        Told.words = iter(("1000", "1012", "4000", last))
+        async with serving(Told) as server:
+            running = SOON.run(lambda: Leaving(f"ws://127.0.0.1:{server.port}", metrics=metrics))
+            if code is None:
+                await running
+            else:
+                with pytest.raises(ConnectionClosed) as caught:
+                    await running
+                assert caught.value.code == code
+        assert metrics.stats().opened == 4
+
+    run(scenario())
+
+
+def test_clients_with_hooks_connect_again_after_failures_up_to_the_attempts(caplog):
+    caplog.set_level("INFO")
+    created, port = [], free_port()
+
+    def create():
+        created.append(Leaving(f"ws://a:secret@127.0.0.1:{port}"))
+        return created[-1]
+
+    with pytest.raises(OSError):
+        asyncio.run(Reconnect(first=0, attempts=2).run(create))
+    assert len(created) == 3
+    again = [record.getMessage() for record in caplog.records if "connecting again in 0.0 seconds" in record.message]
+    assert len(again) == 2 and "secret" not in again[0]
 
 
 def test_every_connection_sends_the_header_fields(serving):

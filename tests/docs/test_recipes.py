@@ -67,22 +67,25 @@ def test_an_answer_grows_until_it_is_stopped(execute):
     assert view.answering.cancelled()
 
 
-def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run, capsys):
+def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run):
     codes = [1012, 1008]
 
-    class Ending(WebSocketView):
-        async def on_open(self):
+    class Numbers(WebSocketView):
+        async def on_receive(self, message, opcode):
+            assert (self.request.headers["x-api-key"], message) == ("s3cret", b'{"subscribe": "ducks"}')
             code = codes.pop(0)
-            await self.send(f"{code}")
+            await self.send_json({"number": code})
             await self.close(code)
 
     async def scenario():
-        async with serve(Ending, port=0) as server:
+        page = execute(block("async def follow"))
+        feed = page["Feed"]()
+        async with serve(Numbers, port=0) as server:
             with pytest.raises(ConnectionClosed, match="1008"):
-                await execute(block("async def follow"))["follow"](server.addresses[0])
+                await page["follow"](server.addresses[0], feed)
+        assert (feed.last, feed.gaps) == (1008, 1)
 
     run(scenario())
-    assert capsys.readouterr().out == "1012\n1008\n"
 
 
 def test_a_client_in_synchronous_code(execute, run, capsys):

@@ -19,6 +19,7 @@ from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
 from ..exceptions import ConnectionClosed
 from ..logging import logger
+from ..metrics import Metrics
 from ..opcodes import CloseCode
 from ..protocol.threadsafe import call_threadsafe
 from ..sansio.client_handshake import Agreement, ResponseHeaders
@@ -43,6 +44,7 @@ _SETTINGS = {
     "max_stream_size": "MAX_STREAM_SIZE",
     "max_waiting_bytes": "MAX_WAITING_BYTES",
     "max_waiting_messages": "MAX_WAITING_MESSAGES",
+    "metrics": "METRICS",
     "open_timeout": "OPEN_TIMEOUT",
     "ping_interval": "PING_INTERVAL",
     "pong_timeout": "PONG_TIMEOUT",
@@ -78,6 +80,7 @@ class Options(TypedDict, total=False):
         max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
         open_timeout: Seconds until the connection must be open; None for no limit.
         stream: Whether `recv_stream` returns a message before all of it has been received; only of `connect`.
+        metrics: Counts the connection; one object may count many.
         max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
     """
 
@@ -109,6 +112,7 @@ class Options(TypedDict, total=False):
     rate_limit: float | None
     write_limit: int
     slow_consumer: Literal["wait", "drop", "close"]
+    metrics: Metrics | None
 
 
 class WebSocketClient(WebSocketEndpoint):
@@ -161,6 +165,11 @@ class WebSocketClient(WebSocketEndpoint):
                 BY_NAME[setting].check(type(self).__name__, value)
             object.__setattr__(self, setting, value)  # has been checked
         self._route = Route(route)
+
+    @property
+    def _has_left(self) -> bool:
+        """Whether the connection has ended by a close frame of its own with 1000: by `close` or `send_close`."""
+        return self._open_protocol().connection.own_code == CloseCode.NORMAL_CLOSURE
 
     def _check_class(self) -> None:
         """Checks the class again if it has changed since the last check, as a view does."""

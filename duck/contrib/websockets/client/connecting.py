@@ -6,10 +6,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
-from ..logging import logger
 from .client import Options
 from .connection import ClientConnection
-from .reconnecting import Reconnect, ReconnectingConnection
+from .reconnecting import Attempts, Reconnect, ReconnectingConnection
 from .route import pairs_of
 
 __all__ = ["Connecting", "connect"]
@@ -109,8 +108,8 @@ class connect(Connecting[ClientConnection]):
         if not (reconnect is None or isinstance(reconnect, Reconnect)):
             raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
         self._reconnect = reconnect or _RECONNECT
-        self._attempts: _Attempts | None = None  # of a loop
-        self._series: AsyncGenerator[ReconnectingConnection] | None = None
+        self._series: _Series | None = None  # of a loop
+        self._connections: AsyncGenerator[ReconnectingConnection] | None = None
 
     def _make(self) -> ClientConnection:
         return ClientConnection(self._url, **self._options)
@@ -121,19 +120,19 @@ class connect(Connecting[ClientConnection]):
         return self
 
     async def __anext__(self) -> ReconnectingConnection:
-        if self._attempts is None:
-            self._attempts = _Attempts(self._url, self._options, self._reconnect)
         if self._series is None:
-            self._series = self._attempts.connections()
+            self._series = _Series(self._url, self._options, self._reconnect)
+        if self._connections is None:
+            self._connections = self._series.connections()
         try:
-            return await anext(self._series)
+            return await anext(self._connections)
         except BaseException:
-            self._series = None
+            self._connections = None
             raise
 
 
-class _Attempts:
-    """The attempts of a loop.
+class _Series:
+    """The connections of a loop.
 
     They do not refer to the `connect` object, which has their generator: without a cycle, the end of the loop frees it.
     """
@@ -141,9 +140,7 @@ class _Attempts:
     def __init__(self, url: str, options: Options, policy: Reconnect) -> None:
         self._url = url
         self._options = options
-        self._policy = policy
-        self._count = 0
-        self._label = ""  # the URL without credentials
+        self._attempts = Attempts(policy)
 
     async def connections(self) -> AsyncGenerator[ReconnectingConnection]:
         """Yields connections, one after the other, until an error is final. Its end closes the last one."""
@@ -159,26 +156,14 @@ class _Attempts:
                 await connection.__aexit__(None, None, None)
                 code = await connection.wait_closed()
             unsent = connection.unsent
-            if self._policy.is_stable(loop.time() - opened):
-                self._count = 0
-            await self._pause(ConnectionClosed(code, connection.close_reason))
+            self._attempts.lasted(loop.time() - opened)
+            await self._attempts.pause(connection.url, ConnectionClosed(code, connection.close_reason))
 
     async def _open(self) -> ReconnectingConnection:
         while True:
             connection = ReconnectingConnection(self._url, **self._options)
-            self._label = connection.url
             try:
                 await connection.open()
                 return connection
             except Exception as failure:
-                await self._pause(failure)
-
-    async def _pause(self, error: Exception) -> None:
-        """Waits before another attempt; raises the error if it is final."""
-        policy = self._policy
-        if policy.is_final(error) or self._count == policy.attempts:
-            raise error
-        seconds = policy.pause(self._count, error)
-        self._count += 1
-        logger.info("%s: %s; connecting again in %.1f seconds", self._label, error, seconds)
-        await asyncio.sleep(seconds)
+                await self._attempts.pause(connection.url, failure)

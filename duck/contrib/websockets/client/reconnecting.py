@@ -1,11 +1,12 @@
 """Reconnection after the end of a connection: pauses, final errors, and messages that were not sent.
 
-`connecting.connect` uses it in `async for`:
+`connecting.connect` uses it in `async for`, and `Reconnect.run` for clients with hooks:
 
 connect -- open --> the body of the loop -- ended --> a pause --> connect ...
    `------- error, not final ------------------------^
 """
 
+import asyncio
 import random
 import ssl
 import time
@@ -16,10 +17,10 @@ from typing import Any, Unpack
 from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
-from .client import Options
+from .client import Options, WebSocketClient
 from .connection import ClientConnection
 
-__all__ = ["Reconnect", "ReconnectingConnection", "is_final"]
+__all__ = ["Attempts", "Reconnect", "ReconnectingConnection", "is_final"]
 
 _RETRIED = frozenset({408, 425, 429})
 _FINAL = frozenset(
@@ -106,6 +107,70 @@ class Reconnect:
         if isinstance(error, HandshakeRefused):
             seconds = max(seconds, min(_seconds_of(error.headers.get("retry-after", "")), self.longest))
         return seconds
+
+    async def run(self, create: Callable[[], WebSocketClient]) -> None:
+        """Runs clients with hooks one after the other, each on a connection of its own, until an error is final.
+
+            await Reconnect(longest=30).run(lambda: Ticker("wss://example.org/ticker"))
+
+        It returns once a client has closed its connection itself with 1000. A client that closes it with another code,
+        such as 4000, asks for another connection.
+
+        Args:
+            create: Returns the client of the next connection.
+
+        Raises:
+            ConnectionClosed: A connection has ended with a final code, or the attempts are used up.
+            Exception: The final error of an attempt, see `connect`.
+        """
+        attempts = Attempts(self)
+        loop = asyncio.get_running_loop()
+        while True:
+            client = create()
+            begun = loop.time()
+            failure: Exception
+            try:
+                await client.run()
+            except Exception as error:
+                failure = error
+            else:
+                if client._has_left:
+                    return
+                failure = ConnectionClosed(client.close_code or CloseCode.ABNORMAL_CLOSURE, client.close_reason)
+                attempts.lasted(loop.time() - begun)
+            await attempts.pause(client.url, failure)
+
+
+class Attempts:
+    """Counts the attempts of a series of connections, and waits between them.
+
+    Args:
+        policy: Decides on the pauses, and on the errors that end the series.
+    """
+
+    def __init__(self, policy: Reconnect) -> None:
+        self._policy = policy
+        self._count = 0
+
+    def lasted(self, seconds: float) -> None:
+        """Notes that a connection was open for some seconds; after a stable one the count restarts."""
+        if self._policy.is_stable(seconds):
+            self._count = 0
+
+    async def pause(self, url: str, error: Exception) -> None:
+        """Waits before another attempt; raises the error if it is final.
+
+        Args:
+            url: The URL for the log, without credentials.
+            error: The error that ended the last attempt or connection.
+        """
+        policy = self._policy
+        if policy.is_final(error) or self._count == policy.attempts:
+            raise error
+        seconds = policy.pause(self._count, error)
+        self._count += 1
+        logger.info("%s: %s; connecting again in %.1f seconds", url, error, seconds)
+        await asyncio.sleep(seconds)
 
 
 def _seconds_of(after: str) -> float:

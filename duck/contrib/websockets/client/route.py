@@ -77,15 +77,22 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 
 _ELSEWHERE = {
     "additional_headers": "use headers",
+    "auth": "put user and password into the URL, or use headers",
+    "compress": "use compression",
     "extra_headers": "use headers",
     "heartbeat": "use ping_interval",
+    "max_message_size": "use max_size",
     "max_msg_size": "use max_size",
     "max_queue": "use max_waiting_messages",
+    "params": "put the query into the URL",
     "ping_timeout": "use pong_timeout",
+    "process_exception": "use reconnect=Reconnect(is_final=...)",
     "protocols": "use subprotocols",
     "ssl_context": "use ssl",
     "timeout": "use open_timeout, or the timeout of recv",
     "user_agent_header": "use user_agent",
+    "verify": "use ssl=False to accept any certificate",
+    "verify_ssl": "use ssl=False to accept any certificate",
 }
 """Names of options in other libraries."""
 
