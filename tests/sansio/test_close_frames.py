@@ -123,7 +123,7 @@ def test_both_ends_agree_on_the_code_of_a_closing_handshake(client, code, reason
     # The answer repeats the code (section 5.5.1).
     assert exchange(second, first) == [(CLOSE, code.to_bytes(2))]
     assert first.is_over
-    assert first.close_code == code
+    assert (first.close_code, first.close_reason) == (code, reason)
     assert taken(first) == taken(second) == b""
     assert first.failed is None and second.failed is None
 

@@ -283,6 +283,18 @@ def test_a_connection_is_logged_from_open_to_close(run, connect, caplog):
     assert "/ [WebSocket] [CLOSE] 4000 bye\\x1b[31m\\x0a!" in closed
 
 
+def test_a_close_of_the_view_is_logged_with_its_reason(caplog):
+    class Closing(WebSocketView):
+        async def on_open(self):
+            await self.send_close(4001, "no token in time")
+
+    with caplog.at_level("INFO", "duck.contrib.websockets"), in_memory(Closing, "/play") as ws:
+        assert repr(ws.view) == "<Closing testclient:50000 /play OPEN>"
+        assert ws.wait_closed() == 4001
+    assert any("/play [WebSocket] [CLOSE] 4001 no token in time" in line for line in caplog.messages)
+    assert (ws.view.close_reason, ws.view.state.name) == ("no token in time", "CLOSED")
+
+
 def test_a_breach_is_logged_with_its_reason(run, connect, caplog):
     async def scenario():
         async with connect(Recorder) as session:

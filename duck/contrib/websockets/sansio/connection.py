@@ -60,7 +60,7 @@ class Connection:
         writer: Gathers the bytes to be sent. While `is_plain`, plain messages may be written to it directly.
         deflate: The permessage-deflate extension, if it is the only one; its messages may take the fast path.
         close_code: The close code: the peer's, else ours; 1006 without a close frame; None before the end.
-        close_reason: The reason that belongs to it.
+        close_reason: The reason that belongs to it; ours as well if the peer has repeated our code without a reason.
         own_code: The code of our close frame; None before it is sent, or if it answers the peer's.
         failed: The rule that the peer has broken.
     """
@@ -461,7 +461,7 @@ class Connection:
         self.incoming = Incoming.ANSWERING
         if self._close_frame is not None:
             with contextlib.suppress(ProtocolError):
-                self.close_code, self.close_reason = parse_close(self._close_frame)
+                self._note_end(*parse_close(self._close_frame))
 
     def respond(self) -> None:
         """Answers the received close frame, or a breach of a rule.
@@ -485,10 +485,15 @@ class Connection:
             self.fail(error)
             return
         self._close_payload = payload
-        self.close_code, self.close_reason = code, reason
+        self._note_end(code, reason)
         if not self.writer.closed:
             self._write_close(payload[:2])
         self.incoming = _ANSWERED
+
+    def _note_end(self, code: int, reason: str) -> None:
+        """Notes the content of the peer's close frame; one that only repeats our code leaves our reason."""
+        if reason or code != self.own_code:
+            self.close_code, self.close_reason = code, reason
 
     def _write_close(self, payload: bytes) -> None:
         self.writer.write(FIN | _CLOSE, payload)
