@@ -34,6 +34,8 @@ class Plain(WebSocketView):
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         await self.send(message, opcode)
+        print(self.scope["user"], self.scope["state"]["database"])  # under ASGI
+        _ = self.send_ping()
 
     async def on_close(self, frame: Frame | None) -> None:
         await super().on_close(frame)

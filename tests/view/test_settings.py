@@ -291,6 +291,9 @@ def test_attributes_are_set_and_deleted_as_ever():
         ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS is the name of the setting"),
         ("on_recieve", "on_receive is the name of the hook"),
         ("on_closed", "on_close is the name of the hook"),
+        ("on_message", "on_receive is the name of the hook"),
+        ("on_connect", "on_open is the name of the hook"),
+        ("on_disconnect", "on_close is the name of the hook"),
     ],
 )
 @pytest.mark.parametrize("base", [WebSocketView, WebSocketClient])
@@ -298,6 +301,18 @@ def test_a_misspelt_setting_or_hook_causes_a_warning(base, name, meant):
     with pytest.warns(RuntimeWarning, match=rf"Chat\.{name} has no effect: {meant}") as warned:
         type("Chat", (base,), {name: None})
     assert warned[0].filename == __file__
+
+
+def test_a_method_with_the_name_of_a_foreign_hook_that_a_hook_may_call_causes_no_warning():
+    async def method(self, *_):
+        pass
+
+    class Mixin:
+        on_receive = method
+
+    type("Chat", (Mixin, WebSocketView), {"on_message": method})
+    base = type("Base", (WebSocketView,), {"on_open": method, "on_close": method})
+    type("Chat", (base,), {"on_connect": method, "on_disconnect": method})
 
 
 @pytest.mark.parametrize("name", ["start", "_start", "_new_connection", "_own_steps"])

@@ -48,6 +48,14 @@ _HOOKS = tuple(name for name in _METHODS if name.startswith("on_"))
 _ALIKE = 0.87  # the similarity of `on_recieve` and `on_receive` is 0.9
 
 
+_FOREIGN = {
+    "on_connect": ("on_open", "on_handshake"),
+    "on_disconnect": ("on_close",),
+    "on_message": ("on_receive", "on_stream", *_WHOLE),
+}
+"""Names of hooks in other libraries, each with the hooks of this one that may call a method of that name."""
+
+
 def _attributes_of(endpoint_class: type) -> tuple[Any, ...]:
     return tuple([getattr(endpoint_class, name, None) for name in _ATTRIBUTES])
 
@@ -60,13 +68,21 @@ def warn_of_misspellings(endpoint_class: type) -> None:
             continue
         import difflib  # most classes do not need it
 
-        if meant := difflib.get_close_matches(name, known, 1, _ALIKE):
+        if meant := _foreign(endpoint_class, name) or difflib.get_close_matches(name, known, 1, _ALIKE):
             warnings.warn(
                 f"{endpoint_class.__name__}.{name} has no effect: {meant[0]} is the name of the"
                 f" {'hook' if known is _HOOKS else 'setting'}",
                 RuntimeWarning,
                 stacklevel=3,  # the class statement
             )
+
+
+def _foreign(endpoint_class: type, name: str) -> tuple[str, ...]:
+    """Returns our names of a hook with the name of another library's; none if a hook of the class may call it."""
+    ours = _FOREIGN.get(name, ())
+    package = __name__.rpartition(".")[0]
+    own = (base for base in endpoint_class.__mro__ if not base.__module__.startswith(package))
+    return () if any(hook in vars(base) for base in own for hook in ours) else ours
 
 
 def warn_of_clashes(endpoint_class: type) -> None:

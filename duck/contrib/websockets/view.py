@@ -16,7 +16,7 @@ from .endpoint import State, WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
-from .logging import access_logger, label, log_access, log_event, log_failure, log_refusal, logger
+from .logging import access_logger, format_address, label, log_access, log_event, log_failure, log_refusal, logger
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol.stepping import start_task
@@ -88,9 +88,14 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def __init__(self, upgrade_request: HttpRequest, **kwargs: Any) -> None:
         self.request = upgrade_request
-        self.scope: MutableMapping[str, Any] | None = getattr(upgrade_request, "scope", None)
+        # The union with Any admits `self.scope["user"]` without a check for None, in views that run under ASGI only.
+        self.scope: MutableMapping[str, Any] | Any = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         super().__init__()
+
+    def __repr__(self) -> str:
+        address = format_address(getattr(self.request, "client_address", None))
+        return f"<{type(self).__name__} {address} {self._label} {self.state.name}>"
 
     def _is_sound(self, request: HttpRequest) -> bool:
         """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
