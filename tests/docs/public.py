@@ -20,7 +20,16 @@ MODULES = (
 INTERNAL = {  # for other modules of ours
     f"{PACKAGE}.client": {"ClientOffer", "is_final"},
     f"{PACKAGE}.extensions": {"Inflating"},
-    f"{PACKAGE}.logging": {"cut", "format_address", "label", "log_access", "log_event", "log_refusal", "printable"},
+    f"{PACKAGE}.logging": {
+        "cut",
+        "format_address",
+        "label",
+        "log_access",
+        "log_event",
+        "log_failure",
+        "log_refusal",
+        "printable",
+    },
     "duck.urls": {"check_parameters", "compile_url"},
 }
 
