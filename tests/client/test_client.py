@@ -145,6 +145,8 @@ def test_a_timeout_and_a_cancellation_lose_no_message(run, serving):
         async with serving(Echo) as server, connect(url_of(server)) as ws:
             with pytest.raises(TimeoutError, match="no message from ws://127"):
                 await ws.recv(timeout=0.01)
+            with pytest.raises(ValueError, match="seconds, not nan"):
+                await ws.recv(timeout=float("nan"))
             waiting = asyncio.create_task(ws.recv())
             await asyncio.sleep(0)
             waiting.cancel()

@@ -172,6 +172,26 @@ def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serv
     run(scenario())
 
 
+def test_a_redirect_may_have_spaces_and_drops_the_host_of_the_first_request(run, serving):
+    class Hosts(WebSocketView):
+        async def on_open(self):
+            await self.send(f"{self.request.headers['host']} {self.request.path}")
+
+    async def scenario():
+        async with serving(Hosts) as server:
+            target = f"ws://127.0.0.1:{server.port}/a b"
+            async with (
+                answering(lambda _: see_other(target)) as port,
+                connect(f"ws://127.0.0.1:{port}", headers={"Host": "inner.example"}) as ws,
+            ):
+                assert await ws.recv() == f"127.0.0.1:{server.port} /a b"
+            async with answering(lambda _: see_other(f"/a\r\nLocation: {target}")) as port:
+                with pytest.raises(HandshakeRefused, match="302"):
+                    await connect(f"ws://127.0.0.1:{port}")
+
+    run(scenario())
+
+
 class Tunnel:
     """A proxy of each kind on one port.
 

@@ -223,6 +223,29 @@ def test_unsent_messages_are_reported(run, log):
     assert [entry.message.partition(": ")[2] for entry in log()] == ["3 messages may not have been sent, see unsent"]
 
 
+def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):
+    class Silent(WebSocketView):
+        async def on_receive(self, message, opcode):
+            pass
+
+    async def scenario():
+        async with serving(Silent) as server:
+            connections = connect(f"ws://127.0.0.1:{server.port}", reconnect=Reconnect(first=60))
+            ws = await anext(connections)
+            ws.send("x" * 20_000_000)
+            ws._protocol.transport.abort()
+            await ws.wait_closed()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await anext(connections)
+            ws = await anext(connections)
+            assert [len(data) for data, _ in ws.left_over] == [20_000_000]
+            await ws.close()
+
+    run(scenario())
+    assert log()
+
+
 @given(st.integers(0, 10**6), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100))
 def test_pauses_grow_within_bounds(attempt, first, factor, more):
     policy = Reconnect(first=first, factor=factor, longest=first + more)
@@ -266,10 +289,14 @@ def test_only_errors_that_would_recur_are_final(error, final):
     assert is_final(error) is final
 
 
+async def in_a_task(error):
+    """An `is_final` that could not be awaited."""
+
+
 def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="first must be from 0"):
         Reconnect(first=2, longest=1)
-    for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}):
+    for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}, {"is_final": in_a_task}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Reconnect(**wrong)
     with pytest.raises(TypeError, match="reconnect is a Reconnect"):

@@ -11,7 +11,7 @@ __all__ = ["Address"]
 _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or a query
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
-_PRINTABLE = "".join(map(chr, range(128)))
+_PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -79,7 +79,7 @@ class Address:
         Raises:
             ValueError: It is not a WebSocket URL, or leads from an encrypted connection to a plain one.
         """
-        location = quote(location.encode("latin-1"), _PRINTABLE)  # non-ASCII bytes are UTF-8 in practice
+        location = quote(location.encode("latin-1"), _PRINTABLE)  # spaces and UTF-8 occur in practice
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])
         if self.secure and not target.secure:

@@ -150,6 +150,9 @@ class WebSocketClient(WebSocketEndpoint):
     OPEN_TIMEOUT: float | None = 10
     OFFERS: Mapping[str, ClientOffer] = {}
 
+    _opening: tuple[asyncio.AbstractEventLoop, asyncio.Timeout] | None = None  # the deadline while `open` runs
+    _is_withdrawn = False  # whether the user has closed the connection while `open` ran
+
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
         super().__init__()
         self._address = Address.parse(url)
@@ -168,8 +171,9 @@ class WebSocketClient(WebSocketEndpoint):
 
     @property
     def _has_left(self) -> bool:
-        """Whether the connection has ended by a close frame of its own with 1000: by `close` or `send_close`."""
-        return self._open_protocol().connection.own_code == CloseCode.NORMAL_CLOSURE
+        """Whether it has closed the connection itself: by `close` or `send_close` with 1000, or while it opened."""
+        protocol = self._protocol
+        return self._is_withdrawn if protocol is None else protocol.connection.own_code == CloseCode.NORMAL_CLOSURE
 
     def _check_class(self) -> None:
         """Checks the class again if it has changed since the last check, as a view does."""
@@ -190,6 +194,7 @@ class WebSocketClient(WebSocketEndpoint):
         """Connects and performs the handshake; `on_open` has started when this returns.
 
         Raises:
+            ConnectionClosed: Another task has closed the connection meanwhile.
             HandshakeFailed: The server refused, or its response breaks the rules; has status, headers and body.
             OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
@@ -198,6 +203,7 @@ class WebSocketClient(WebSocketEndpoint):
             raise RuntimeError("this client has been opened already: create another one to connect again")
         self._check_class()
         self.state = State.INITIATING
+        self._is_withdrawn = False
         try:
             await self._dial()
         except BaseException:
@@ -214,14 +220,19 @@ class WebSocketClient(WebSocketEndpoint):
     async def _dial(self) -> None:
         """Establishes a transport with a successful handshake, and starts the connection on it."""
         deadline = asyncio.timeout(self.OPEN_TIMEOUT)
+        self._opening = asyncio.get_running_loop(), deadline
         try:
             async with deadline:
                 opening, agreement, address = await dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
         except TimeoutError:
+            if self._is_withdrawn:
+                raise ConnectionClosed from None
             if not deadline.expired():
                 raise
             message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
             raise TimeoutError(message) from None
+        finally:
+            del self._opening
         if opening.transport.is_closing():
             raise ConnectionClosed
         if address is not self._address:  # after a redirect
@@ -230,6 +241,9 @@ class WebSocketClient(WebSocketEndpoint):
 
     def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
         """Starts the connection on a transport with a successful handshake."""
+        if self._is_withdrawn:
+            transport.abort()
+            raise ConnectionClosed
         self.response_headers = agreement.headers
         if agreement.subprotocol is not None:
             self.subprotocol = agreement.subprotocol
@@ -274,6 +288,8 @@ class WebSocketClient(WebSocketEndpoint):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Closes the connection and waits until it is lost; may be called at any time, and repeatedly.
 
+        While `open` runs, it only causes a `ConnectionClosed` of `open`.
+
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
             reason: Cut to 123 bytes of UTF-8.
@@ -288,6 +304,23 @@ class WebSocketClient(WebSocketEndpoint):
         await self.send_close(code, reason)
         if protocol is not None:
             await protocol.until_lost(call_on_close=True, log=True)
+
+    def terminate(self) -> None:
+        if self._protocol is None:
+            self._check_begun()
+        super().terminate()
+
+    def _check_begun(self) -> None:
+        """Ends an opening that another task has begun; it raises `ConnectionClosed`."""
+        if self.state is State.INITIATING:
+            self._is_withdrawn = True
+            if self._opening is not None:
+                self._opening[0].call_soon_threadsafe(self._end_opening)
+
+    def _end_opening(self) -> None:
+        if self._opening is not None:
+            loop, deadline = self._opening
+            deadline.reschedule(loop.time())
 
     async def __aenter__(self) -> Self:
         await self.open()

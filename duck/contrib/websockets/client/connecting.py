@@ -141,21 +141,21 @@ class _Series:
         self._url = url
         self._options = options
         self._attempts = Attempts(policy)
+        self._unsent: list[tuple[Any, int]] = []  # of the last connection; kept if the loop ends before the next one
 
     async def connections(self) -> AsyncGenerator[ReconnectingConnection]:
         """Yields connections, one after the other, until an error is final. Its end closes the last one."""
         loop = asyncio.get_running_loop()
-        unsent: list[tuple[Any, int]] = []
         while True:
             connection = await self._open()
-            connection.left_over = unsent
+            connection.left_over, self._unsent = self._unsent, []
             opened = loop.time()
             try:
                 yield connection
             finally:
+                self._unsent = connection.unsent
                 await connection.__aexit__(None, None, None)
                 code = await connection.wait_closed()
-            unsent = connection.unsent
             self._attempts.lasted(loop.time() - opened)
             await self._attempts.pause(connection.url, ConnectionClosed(code, connection.close_reason))
 

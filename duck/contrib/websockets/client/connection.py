@@ -174,8 +174,12 @@ class ClientConnection(WebSocketClient):
         return closed.code in _NORMAL and not self._is_given_up
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
-        self._closes = True
-        return super().send_close(code, reason)
+        closes, self._closes = self._closes, True
+        try:
+            return super().send_close(code, reason)
+        except BaseException:
+            self._closes = closes
+            raise
 
     def terminate(self) -> None:
         self._closes = True

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from ..exceptions import HandshakeRefused
-from ..sansio.client_handshake import Agreement, ClientHandshake
+from ..sansio.client_handshake import Agreement, ClientHandshake, ResponseHeaders
 from ..sansio.negotiation import ClientOffer
 from .address import Address
 from .proxies import connect_through, proxy_for
@@ -62,13 +62,14 @@ async def dial(
 
 def _redirected(address: Address, route: Route, error: HandshakeRefused, redirects: int) -> Address:
     """Returns the address to which a refusal redirects; raises the refusal if it does not redirect."""
-    location = error.headers.get("location")
-    if error.status not in _REDIRECTS or location is None or route.max_redirects == 0:
+    assert isinstance(error.headers, ResponseHeaders)
+    locations = error.headers.get_all("location")
+    if error.status not in _REDIRECTS or len(locations) != 1 or route.max_redirects == 0:
         raise error
     if route.sock is not None or route.unix is not None:
         raise error  # the next request would use a closed socket, or go to another host
     try:
-        address = address.redirected(location)
+        address = address.redirected(locations[0])
     except ValueError as cause:
         raise HandshakeRefused(str(cause), error.status, error.headers, error.body) from None
     if redirects > route.max_redirects:

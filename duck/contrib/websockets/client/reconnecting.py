@@ -7,6 +7,7 @@ connect -- open --> the body of the loop -- ended --> a pause --> connect ...
 """
 
 import asyncio
+import inspect
 import random
 import ssl
 import time
@@ -85,8 +86,8 @@ class Reconnect:
             raise ValueError("first must be from 0 to longest, and factor 1 or more")
         if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 0):
             raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {self.attempts!r}")
-        if not callable(self.is_final):
-            raise TypeError(f"is_final is a function of an error, not {self.is_final!r}")
+        if not callable(self.is_final) or inspect.iscoroutinefunction(self.is_final):
+            raise TypeError(f"is_final is a function of an error, and no coroutine function, not {self.is_final!r}")
 
     def is_stable(self, seconds: float) -> bool:
         """Whether a connection that has lasted for some seconds restarts the count of attempts."""
@@ -134,10 +135,10 @@ class Reconnect:
             except Exception as error:
                 failure = error
             else:
-                if client._has_left:
-                    return
                 failure = ConnectionClosed(client.close_code or CloseCode.ABNORMAL_CLOSURE, client.close_reason)
                 attempts.lasted(loop.time() - begun)
+            if client._has_left:
+                return
             await attempts.pause(client.url, failure)
 
 

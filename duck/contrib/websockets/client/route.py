@@ -10,7 +10,8 @@ from .address import Address
 
 __all__ = ["Headers", "Route", "pairs_of"]
 
-_PERSONAL = frozenset({"authorization", "cookie", "proxy-authorization"})
+# Fields for the host of the user's URL alone.
+_PERSONAL = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
