@@ -1,10 +1,10 @@
 """Builds the compiled codec, and fits the README for a package index; everything else is in pyproject.toml.
 
-DUCK_BUILD_EXTENSION says how much the codec matters to whoever builds:
+The environment variable DUCK_BUILD_EXTENSION selects the codec of a build:
 
-    unset   try; without a working compiler the pure-Python twin is installed
-    yes     a failure to compile is a failure to build (CI, binary wheels)
-    no      do not try (the py3-none-any wheel)
+    unset   the compiled one, or without a working compiler the pure-Python twin
+    yes     the compiled one; the build fails if it cannot be compiled (CI, binary wheels)
+    no      the pure-Python twin (the py3-none-any wheel)
 """
 
 import os
@@ -66,7 +66,7 @@ def extensions():
         ],
         language_level=3,
     )
-    # cythonize() drops Extension(optional=...), so it is set on what it returns.
+    # cythonize() drops Extension(optional=...), so it is set on the results.
     for extension in built:
         extension.optional = wish != "yes"
     return built

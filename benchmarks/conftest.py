@@ -12,7 +12,7 @@ with warnings.catch_warnings():
 
 RIVALS = ["websockets", "aiohttp", "wsproto"]
 
-# Of pytest-benchmark's options; what is given on the command line goes before these.
+# Options of pytest-benchmark; those of the command line take precedence.
 OPTIONS = {
     "enable": True,
     "max_time": 0.15,
@@ -53,7 +53,7 @@ def load():
 def compare(benchmark):
     """Times `function(*args)` as one row of a group, once a first call has given `expected`.
 
-    `result` turns what the function gives, or what it has left in its arguments, into something comparable.
+    `result` turns the result of the function, or its changed arguments, into a comparable value.
     """
 
     def run(group, name, function, *args, expected, result=lambda given, *args: given):

@@ -35,7 +35,7 @@ def text_of(kind, size):
     return text.decode(errors="ignore").encode().ljust(size)
 
 
-# Each reader has `read`, which is timed, and `payloads` of what it gave. All of them give text as str but ours, which
+# Each reader has `read`, which is timed, and `payloads` of the results. All of them give text as str but ours, which
 # gives the bytes that it found valid; "decoded" is the str that a handler sees.
 
 

@@ -1,7 +1,7 @@
 """The layers of `duck`, and the imports between its modules, read from the source.
 
     python -m tests.layers            prints the graph; fails if an import runs up or in a circle
-    python -m tests.layers --modules  and each module with what it imports
+    python -m tests.layers --modules  and each module with its imports
 
 Imports for type checkers count like all others: they hide a dependency at run time, not from a reader.
 """

@@ -24,7 +24,7 @@ def sources(folder):
 
 GRAPH = layers.read()
 IMPORTED = [name for name in GRAPH.modules if not name.endswith(("__main__", "_speedups"))]
-# Modules that import what may not be installed.
+# Modules that import an optional package.
 NEEDS = {f"{PACKAGE}.uvicorn": "uvicorn", f"{PACKAGE}.metrics.prometheus": "prometheus_client"}
 
 

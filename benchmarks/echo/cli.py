@@ -86,7 +86,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a short look: one round, few connections")
     parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="where to write (%(default)s)")
     parser.add_argument("--results", metavar="FILE", type=Path, help="report on these, and measure nothing")
-    parser.add_argument("--record", action="store_true", help="measure what is published, and publish it: 50 minutes")
+    parser.add_argument("--record", action="store_true", help="measure and replace the published figures: 50 minutes")
     parser.add_argument("--redraw", action="store_true", help="draw the published charts and tables anew")
     parser.add_argument("--list", action="store_true", help="name servers and workloads")
     options = parser.parse_args(argv)
@@ -142,7 +142,7 @@ def _write(folder: Path, found: dict[str, Any], text: str, baselines: Sequence[s
 
 
 def _record(run: published.Run) -> int:
-    """Measures what is published, and puts the results in the place of the published ones if nothing failed."""
+    """Measures the published figures anew, and replaces them if no measurement failed."""
     folder = OUT / run.name
     words = ["--clients" if run.clients else "--servers", run.servers, "--seconds", "1", "--out", str(folder)]
     words += ["--workloads", run.workloads] if run.workloads else []

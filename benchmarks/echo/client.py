@@ -1,4 +1,4 @@
-"""Runs the load client and reads what it measured."""
+"""Runs the load client, and reads its measurements."""
 
 import contextlib
 import json

@@ -58,7 +58,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def raise_file_limit() -> int:
-    """Allows as many open files as can be had; what is started from now on inherits that."""
+    """Raises the limit of open files to its maximum, for later child processes too."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

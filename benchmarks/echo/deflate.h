@@ -35,7 +35,7 @@ static struct {
     z_stream compressor;
 } zlib;
 
-/* Loads libz; returns NULL, or what is wrong. */
+/* Loads libz; returns NULL, or the error. */
 static const char *deflate_load(void) {
     void *library = dlopen("libz.so.1", RTLD_NOW);
     if (!library)
@@ -47,7 +47,7 @@ static const char *deflate_load(void) {
         {"zlibVersion", &zlib.version},
     };
     if (!dynamic_load(library, symbols, sizeof symbols / sizeof *symbols))
-        return "libz.so.1 lacks what zlib has";
+        return "libz.so.1 lacks functions of zlib";
     if (zlib.deflate_init(&zlib.compressor, Z_LEVEL, Z_DEFLATED, -DEFLATE_BITS, Z_MEMORY, 0, zlib.version(),
                           (int)sizeof(z_stream)))
         return "zlib gives no compressor";

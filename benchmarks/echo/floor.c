@@ -80,7 +80,7 @@ static void bury(void) {
     }
 }
 
-/* Writes what the socket takes and keeps the rest; until that has left, nothing more is read. */
+/* Writes as much as the socket takes, and keeps the rest; until that has left, nothing more is read. */
 static void put(conn *c, const uint8_t *data, size_t size) {
     if (c->gone)
         return;
@@ -205,7 +205,7 @@ static size_t reply(uint8_t *to, const uint8_t *frame, size_t header, uint64_t s
     return reply_header + size;
 }
 
-/* Keeps what is left of a read, with room for the rest of its frame. */
+/* Keeps the rest of a read, with room for the rest of its frame. */
 static void keep(conn *c, const uint8_t *data, size_t size, size_t room) {
     if (!size) {
         free(c->in);
@@ -309,7 +309,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive the parent process */
     int listener = listen_on(atoi(argv[1]));
     epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[EVENTS];

@@ -45,7 +45,7 @@ static int epoll, fd;
 static enum { CONNECTING, UPGRADING, OPEN, CLOSING } state;
 static bool closed; /* the server's close frame came */
 static char accept_[ACCEPT_LENGTH + 1];
-static uint8_t *in, *out; /* what is received, from the first byte not yet used on; what is to be sent */
+static uint8_t *in, *out; /* received bytes, from the first unused one on; bytes to be sent */
 static size_t in_size, in_room, out_size, out_room, out_done;
 static uint8_t *payload;
 
@@ -79,7 +79,7 @@ static void watch(int operation, uint32_t events) {
 
 /* Sending */
 
-/* Writes what is waiting, as far as the socket takes it. */
+/* Writes the waiting bytes, as far as the socket takes them. */
 static void flush(void) {
     bool waited = out_done;
     ssize_t wrote = send(fd, out + out_done, out_size - out_done, MSG_NOSIGNAL);
@@ -349,7 +349,7 @@ static void parse(int argc, char **argv) {
 int main(int argc, char **argv) {
     parse(argc, argv);
     signal(SIGALRM, on_alarm); /* which interrupts epoll_wait in any case, and other calls for no harm */
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive the parent process */
     epoll = epoll_create1(EPOLL_CLOEXEC);
     payload = checked(malloc(options.size + 1));
     fill_random(payload, options.size);

@@ -8,7 +8,7 @@
  */
 
 enum { WORDS = 30, PROBE_SIZE = 64, LARGE = 48 * 1024, FILLS = 8, NOBODY = 0xffff, PUBLISHERS = 1024 };
-enum { TEXT_SIZE = LARGE + 4096 }; /* of a message with what stands around it */
+enum { TEXT_SIZE = LARGE + 4096 }; /* of a message with its envelope */
 
 typedef struct {
     uint32_t all;   /* all messages up to this number have come */

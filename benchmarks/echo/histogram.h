@@ -1,4 +1,4 @@
-/* Latencies, counted in buckets that are within 1.6 % of what they hold: any number of them in the same memory. */
+/* Latencies, counted in buckets with an error of at most 1.6 %: any number of them in the same memory. */
 
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H

@@ -180,7 +180,7 @@ def _upgrades(connection: socket.socket) -> bool:
 
 
 def last_words(output: IO[bytes]) -> str:
-    """The end of what a server has written."""
+    """The end of a server's output."""
     output.seek(0)
     lines = output.read().decode(errors="replace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-TAIL:])

@@ -97,7 +97,7 @@ static uint8_t *payloads, *frames; /* the ring: all payloads, and all frames */
 static unsigned ring;
 static size_t *frame_at; /* where each frame begins, and behind the last */
 
-static uint64_t now; /* when what is at hand came, in ns */
+static uint64_t now; /* the time of the current event, in ns */
 static bool measuring, over;
 static uint64_t began, ends, done, began_cpu;
 
@@ -167,7 +167,7 @@ static void fill_text(uint8_t *to, size_t size) {
     }
 }
 
-/* A list of trades, as servers send them, of an exact size; random bytes choose what is in it. */
+/* A list of trades, as servers send them, of an exact size; random bytes choose its content. */
 static void fill_json(uint8_t *to, size_t size, unsigned number) {
     static const char *const sides[] = {"buy", "sell"}, *const words[] = {"limit", "market", "stop", "iceberg"};
     uint32_t any[3];
@@ -643,7 +643,7 @@ static void end_connection(conn *c) {
         dial(c);
 }
 
-/* One pass over what has happened. */
+/* One pass over the events. */
 static void turn(const char *what) {
     struct epoll_event events[EVENTS];
     int count = epoll_wait(epoll, events, EVENTS, STALL_MS);
@@ -904,7 +904,7 @@ int main(int argc, char **argv) {
     } modes[] = {{"echo", run_echo}, {"connect", run_connect}, {"broadcast", run_broadcast}, {"idle", run_idle}, {"chat", run_chat}, {"group", run_group}};
     parse(argc, argv);
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive who started it */
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive the parent process */
     const char *problem = options.tls ? tls_load() : NULL;
     if (!problem && options.deflate)
         problem = deflate_load();

@@ -18,8 +18,8 @@ class Memory:
     """Bytes that a server takes.
 
     Attributes:
-        resident: Of all its processes, what is shared counted once for each.
-        proportional: What is shared counted once.
+        resident: Of all its processes; shared memory counts once for each.
+        proportional: The same; shared memory counts once in all.
     """
 
     resident: int

@@ -1,4 +1,4 @@
-"""Which servers can be compared, and what each of them needs."""
+"""The servers and clients that can be compared, and the requirements of each."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ class Server:
         name: On the command line and in results.
         title: In tables and charts.
         module: In `benchmarks.echo.servers`, or `clients`; empty for the floor, which is a C program.
-        packages: What has to be installed, by their names for pip.
+        packages: The required packages, by their names for pip.
         loop: Its event loop, see `servers.options`.
         variant: Which of the module's several servers.
-        environment: What is added to its environment.
-        default: Whether it takes part when nobody says which servers should.
+        environment: Variables added to its environment.
+        default: Whether it takes part unless servers are named.
         tls: Whether it can encrypt.
         deflate: Whether it can compress messages.
         plain: Whether it takes part where messages are not compressed.
@@ -40,7 +40,7 @@ class Server:
     plain: bool = True
 
     def missing(self) -> str | None:
-        """How to install what is not installed; None if nothing is missing."""
+        """The command that installs missing packages; None if none is missing."""
         missing = [package for package in self.packages if _version(package) is None]
         return f"not installed: pip install {' '.join(missing)}" if missing else None
 
@@ -102,7 +102,7 @@ SERVERS: tuple[Server, ...] = (
     Server("granian", "Granian", "granian", ("granian", "uvloop")),
     Server("socketify", "socketify", "socketify", ("socketify",)),
     Server("floor", "C floor", "", tls=False),
-    # On other event loops, for who asks for them.
+    # On other event loops, on request.
     Server("duck-asyncio", "duck, asyncio", "duck", ("httptools",), "asyncio", environment=_COMPILED, default=False),
     Server(
         "duck-aiofastnet",

@@ -20,7 +20,7 @@ _DIGITS = 6  # significant ones; rounds differ in the second
 
 
 def write(results: dict[str, Any], path: Path, program: str = "benchmarks.echo") -> None:
-    """Writes what `run` returned."""
+    """Writes the results of `run`."""
     path.write_text("\n".join(_lines(results, program)) + "\n", encoding="utf-8")
 
 

@@ -69,7 +69,7 @@ def run(
     say: Say,
     measure: Callable[..., Sample] = measure_server,
 ) -> dict[str, Any]:
-    """Measures; what has been measured when it is interrupted is not lost.
+    """Measures. An interrupted run keeps its measurements.
 
     The rounds of a workload go through the servers in turn, A B C A B C, so that a machine that gets slower or
     faster meanwhile does so for all of them. Clients that receive a few messages take turns within a round.

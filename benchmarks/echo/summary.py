@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["Figure", "Spread", "disturbance", "figures", "per_cpu_second", "ratios"]
 
 CLIENT_IS_LIMIT = 0.95
-"""Share of its core from which on the load client was the limit, and not the server."""
+"""Share of its core from which on the load client, not the server, limits the result."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Figure:
     Attributes:
         value: In the workload's unit; None if every round failed.
         p50, p99: Latencies in microseconds; None where there are none.
-        server_us: Processor time of the server for each message, or whatever is counted, in microseconds.
+        server_us: Processor time of the server for each counted operation, in microseconds.
         server_cpu: Share of its core that the server was busy.
         limited_by_client: Whether the server could have done more.
-        errors: What went wrong in the rounds that failed.
+        errors: The errors of failed rounds.
     """
 
     value: Spread | None
@@ -78,7 +78,7 @@ def ratios(
 
 
 def disturbance(results: dict[str, Any]) -> Spread | None:
-    """How many cores other processes took of the two; None if that is not known."""
+    """The share of both cores, in cores, that other processes used; None if it is unknown."""
     cores = [sample["others_cpu"] for sample in results["samples"] if "others_cpu" in sample]
     return Spread.of(cores) if cores else None
 

@@ -29,7 +29,7 @@ static struct {
     SSL_CTX *context;
 } tls;
 
-/* Loads libssl; returns NULL, or what is wrong. Certificates are not verified: who is measured is known. */
+/* Loads libssl; returns NULL, or the error. Certificates are not verified, because the server is known. */
 static const char *tls_load(void) {
     static const char *const names[] = {"libssl.so.3", "libssl.so.1.1", "libssl.so"};
     void *library = NULL;

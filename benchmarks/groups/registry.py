@@ -41,11 +41,11 @@ class Server:
     Attributes:
         name: On the command line and in results.
         title: In tables.
-        packages: What has to be installed.
-        target: What uvicorn serves; for the embedded server the module of its routes.
+        packages: The required packages.
+        target: The application that uvicorn serves; for the embedded server the module of its routes.
         ws: uvicorn's `--ws`; empty for the embedded server.
-        wire: What stands around a message.
-        environment: What is added to its environment.
+        wire: The envelope of a message.
+        environment: Variables added to its environment.
         in_order: Whether members get the messages of a publisher in order.
     """
 
@@ -79,7 +79,7 @@ class Server:
         return found
 
     def missing(self) -> str | None:
-        """How to install what is not installed; None if nothing is missing."""
+        """The command that installs missing packages; None if none is missing."""
         missing = [package for package in self.packages if package not in self.versions()]
         return f"not installed: pip install {' '.join(missing)}" if missing else None
 

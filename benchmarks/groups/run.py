@@ -65,7 +65,7 @@ class Workload:
 WORKLOADS = (
     Workload("chat", "one group of {members} at two processes, 64 B"),
     Workload("even", "the same, 1 KiB", size=1024),
-    Workload("slow", "the same, 1 KiB, beside 5 members at each process who do not read", size=1024, slow=5),
+    Workload("slow", "the same, 1 KiB, beside 5 members at each process that do not read", size=1024, slow=5),
 )
 
 PROCESSES = 2
@@ -80,7 +80,7 @@ def run(
 ) -> dict[str, Any]:
     """Measures; the results have the form of those of `benchmarks.echo`.
 
-    The rivals take part in the first workload alone: the others show what slow members do to the rest.
+    The rivals take part in the first workload alone: the others show the effect of slow members on the rest.
     """
     cores_module.raise_file_limit()
     results: dict[str, Any] = {
@@ -181,11 +181,11 @@ def _usage(cores: Cores, sessions: list[int]) -> tuple[float, float]:
 
 
 def _fill(load: Client, ports: list[int]) -> None:
-    """Publishes large messages until the buffers of members who do not read are full."""
+    """Publishes large messages until the buffers of the members that do not read are full."""
     deadline = time.monotonic() + GRACE
     while not all(map(_dropped, ports)):
         if time.monotonic() > deadline:
-            raise LoadError("the members who do not read are not slow")
+            raise LoadError("the members that do not read are not slow")
         load.order("fill")
         load.report()
 

@@ -1,4 +1,4 @@
-"""One of many clients, who comes again whatever happens."""
+"""One of many clients, which connects again after every end."""
 
 import asyncio
 import itertools
@@ -29,11 +29,11 @@ class Client:
         url: The server's.
         groups: The names of groups to choose from.
         pace: Seconds between its actions, on average.
-        ledger: Where it tells what it gets.
+        ledger: Records the messages that it gets.
         seed: Decides on the actions, together with the number.
 
     Attributes:
-        doing: What it does, in words.
+        doing: Its current activity, for reports.
     """
 
     def __init__(self, number: int, url: str, groups: list[str], pace: float, ledger: Ledger, seed: int) -> None:

@@ -58,8 +58,8 @@ class Ledger:
 
     Attributes:
         kills: When workers were killed.
-        faults: What must not happen.
-        counts: What happened, by kind.
+        faults: Violations of the guarantees.
+        counts: The number of events of each kind.
     """
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ GROWTH = 1.03  # of a worker's memory over the last quarter, at most
 SHORT = 60.0  # seconds of a soak that tells nothing of memory
 SLACK = 2 * 1024  # KiB of growth that are no leak
 
-# When what is killed, as shares of the time. The last quarter is left alone, for the memory.
+# The victims, and the time of each kill as a share of the run. The last quarter has none, to measure the memory.
 EVENTS = (("redis", 0.15), ("worker", 0.3), ("redis", 0.45), ("worker", 0.6))
 
 

@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument(
         "--venv", type=Path, default=ROOT / "build/autobahn", help="the suite's environment, made if it is not there"
     )
-    parser.add_argument("--host", choices=HOSTS, default="duck", help="what serves (%(default)s)")
+    parser.add_argument("--host", choices=HOSTS, default="duck", help="the server (%(default)s)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--pure", action="store_true", help="test the pure-Python codec")
     what.add_argument("--list", action="store_true", help="print the ids of the cases, and run none")
@@ -194,7 +194,7 @@ def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Ca
 @contextmanager
 def serving_duck(pure: bool) -> Iterator[int]:
     """Run the echo example, and give its port."""
-    # -P, or the source tree in the working directory would come before what is installed.
+    # -P, or the source tree in the working directory would precede the installed package.
     duck = [sys.executable, "-P", "-m", "duck.server"]
     server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=environment_for(pure)) as process:

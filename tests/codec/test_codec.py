@@ -194,7 +194,7 @@ def decodes(data):
 def kind_of(data):
     """The verdict of Python's decoder on the start of a text: "whole", "partial" or "refused".
 
-    Partial is what something completes; the decoder alone would wait for more behind ED A0.
+    A text is partial if further bytes can complete it; the decoder alone would wait for more behind ED A0.
     """
     try:
         _, used = codecs.utf_8_decode(data, "strict", False)

@@ -59,7 +59,7 @@ def test_a_frame_is_its_header_and_its_payload(codec, first, payload, mask):
     assert codec.serialize(first, payload, mask) == header_of(first, len(payload), mask) + masked
 
 
-# name: (start of a frame, what its reader was told, the error)
+# name: (start of a frame, the arguments of its reader, the error)
 SERVER = {"masked": True, "rsv1": False, "max_size": 1000}
 CLIENT = {"masked": False, "rsv1": False, "max_size": 1000}
 DEFLATE = {"masked": True, "rsv1": True, "max_size": 1000}

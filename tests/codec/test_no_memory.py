@@ -18,7 +18,7 @@ from duck.contrib.websockets import codec
 gc.disable()  # or a collection, which ignores errors, would take some of them
 
 def each_allocation(attempt):
-    '''Calls `attempt(fail)` with what makes the first, the second, the third ... allocation fail, until none does.'''
+    '''Calls `attempt(fail)`, in which the first allocation fails, then the second, and so on, until none does.'''
     number = 1
     while attempt(number):
         number += 1 + number // 200  # all of the first ones, then fewer
@@ -113,7 +113,7 @@ for piece in (1, 7, 50_000, len(STREAM)):
         failed = failing(number, feed)
         assert got == EXPECTED[: len(got)]
         if failed and step == "read" and codec.describe()["codec"] == "compiled":  # the twin may not have begun
-            # It does not know its place in what follows, and makes nothing of it.
+            # It has lost its place in the stream, and parses no more.
             assert reader.closed
             assert reader.receive(STREAM) == []
         return failed

@@ -10,7 +10,7 @@ from .streams import BINARY, CONTINUATION, MIB, PING, TEXT, UNLIMITED, by_buffer
 # Refused streams
 
 
-# case: (frames that are fine and what they give, the frame that is not, the error)
+# case: (valid frames and their messages, the invalid frame, the error)
 REFUSED = {
     "rsv1": (b"", [], b"\xc1\x80", "RESERVED_BITS"),
     "rsv2": (b"", [], b"\xa1\x80", "RESERVED_BITS"),

@@ -30,7 +30,7 @@ from .streams import (
     server,
 )
 
-# The two codecs against each other, and against what was sent
+# The two codecs against each other, and against the sent messages
 
 
 masks = st.binary(min_size=4, max_size=4)

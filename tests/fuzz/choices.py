@@ -10,7 +10,7 @@ __all__ = ["Choices", "cut", "frame", "large", "raw"]
 
 T = TypeVar("T")
 
-# Bytes of what is made of one byte, around the sizes at which the codec changes its way; and of a stream, about.
+# Sizes of generated payloads, around those at which the codec changes its method; and of a stream, about.
 _SIZES = (126, 1000, 4096, 8192, 65_536, 70_000, 300_000)
 _MOST = 800_000
 

@@ -1,6 +1,6 @@
 """Every operation of the compiled codec, over and over, for valgrind: `.ci/sanitize` runs it.
 
-Errors are among them, for what is lost is lost on the way out of one most easily.
+Errors are among them, because most leaks are on their paths.
 """
 
 import asyncio

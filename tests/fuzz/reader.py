@@ -38,7 +38,7 @@ def check(data: bytes) -> None:
 def _check_messages(codec: ModuleType, messages: list[tuple[int, bytes]], max_size: int, rsv1: bool) -> None:
     for kind, payload in messages:
         assert kind in ((1, 2, 8, 9, 10, 0x41, 0x42) if rsv1 else (1, 2, 8, 9, 10)), kind
-        slack = (max_size >> 4) + 64 if kind & 0x40 else 0  # for what does not compress
+        slack = (max_size >> 4) + 64 if kind & 0x40 else 0  # for data that does not compress
         assert len(payload) <= (125 if kind & 8 else max_size + slack)
         if kind == 1:
             payload.decode()

@@ -1,4 +1,4 @@
-"""The embedded server on one connection in memory: whatever comes, and whenever it ends, nothing fails or is left.
+"""The embedded server on one connection in memory: no input and no end at any time causes an error or a leak.
 
 A script reads, ends the stream, loses the connection, stops and begins to take what the server writes, and lets the
 loop run, in any order. Handlers answer, wait, fail, send much and close, as their messages say.
@@ -71,7 +71,7 @@ class Transport(asyncio.Transport):
         self.loop, self.protocol = loop, protocol
         self.taken = b""  # by the peer
         self.buffer = b""
-        self.inbox: list[bytes] = []  # what has not been read; empty bytes are the end of the stream
+        self.inbox: list[bytes] = []  # unread bytes; empty ones are the end of the stream
         self.blocked = self.closing = self.lost = self.is_paused = self.eof = False
         self.reads, self.high = True, 65536
 

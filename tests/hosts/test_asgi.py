@@ -137,7 +137,7 @@ def test_a_client_that_vanishes_is_1006(run, serving_view, dial, until):
             await until(lambda: View.closed)
 
     run(scenario())
-    assert View.closed[0] in (1005, 1006)  # 1005 is what uvicorn's own protocol says of it
+    assert View.closed[0] in (1005, 1006)  # uvicorn's own protocol reports 1005
 
 
 def test_an_error_in_a_hook_closes_with_1011(run, serving_view, dial, caplog):

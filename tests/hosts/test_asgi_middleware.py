@@ -395,7 +395,7 @@ def test_messages_during_slow_middleware_are_kept(run, serving_asgi, dial, ws):
     async def scenario():
         async with serving_asgi(slow(View.as_asgi(), asked, answered), ws=ws) as server, dial(server) as peer:
             messages = [f"message {number}" for number in range(5000)]  # more than is kept
-            await asked.wait()  # for uvicorn drops what comes in one piece with the request
+            await asked.wait()  # because uvicorn drops bytes that arrive together with the request
             peer.send(*messages)
             await asyncio.sleep(0.05)
             answered.set()

@@ -267,7 +267,7 @@ def test_bytes_behind_a_refused_request_are_discarded(run, http_host, dial, size
 ENDLESS = frame(CONTINUATION, b"x", fin=False)
 BREACHES = {
     "a length over the limit": (announcing(0x82, MIB), 1009),
-    "a length that overflows with what has come": (frame(BINARY, b"x", fin=False) + announcing(0x80, 2**63 - 1), 1009),
+    "a length that overflows the sum": (frame(BINARY, b"x", fin=False) + announcing(0x80, 2**63 - 1), 1009),
     "a length of 2**63": (announcing(0x82, 2**63), 1002),
     "a length of 2**64 - 1": (announcing(0x82, 2**64 - 1), 1002),
     "an unknown opcode of any length": (b"\x83\xff", 1002),

@@ -63,7 +63,7 @@ def launch(executable: str, profile: Path) -> Iterator[str]:
                 break
         else:
             raise RuntimeError(f"{executable} did not start:\n{''.join(said)}")
-        # It goes on to complain about what the machine lacks, and must not wait for a reader.
+        # It continues to report missing services, and must not wait for a reader.
         drain = threading.Thread(target=deque, args=(process.stderr, 0))
         drain.start()
         try:

@@ -22,7 +22,7 @@ class Server:
     Attributes:
         process: To be told to stop.
         port: Where it listens on localhost.
-        trust: With what a client connects over TLS; None when the server does not encrypt.
+        trust: The TLS context of a client; None for a server without TLS.
     """
 
     process: subprocess.Popen[str]
@@ -47,7 +47,7 @@ def serving(target: Path, *options: str, trust: ssl.SSLContext | None = None) ->
         options: Of the command.
         trust: As for `Server`.
     """
-    # -P, or a source tree in the working directory would come before what is installed.
+    # -P, or a source tree in the working directory would precede the installed package.
     command = [sys.executable, "-P", "-m", "duck.server", "serve", str(target), "--port", "0", *options]
     with (
         tempfile.TemporaryFile("w+") as log,

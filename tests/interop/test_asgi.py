@@ -1,6 +1,6 @@
 """Applications of FastAPI, Starlette and Django Channels, and a view, as uvicorn serves them with our protocol.
 
-And the view on other ASGI servers. It takes the packages of the extra `hosts`; what is not there is skipped.
+And the view on other ASGI servers. Tests of missing packages of the extra `hosts` are skipped.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ def python() -> Callable[..., Process]:
 
     def run(*arguments: str, **variables: str) -> Process:
         environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        # -P, or the source tree in the working directory would come before what is installed.
+        # -P, or the source tree in the working directory would precede the installed package.
         command = [sys.executable, "-P", *arguments]
         return subprocess.run(
             command, env=environment | variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60

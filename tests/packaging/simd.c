@@ -1,7 +1,7 @@
-/* Tries every tier of _simd.h that the machine runs against loops that take one byte at a time.
+/* Tries every tier of _simd.h that the machine runs against loops over single bytes.
  *
- * It needs no Python, so it can be cross-compiled and run by an emulator. It names the tiers it has tried, or says what
- * is wrong and ends with status 1.
+ * It needs no Python, so it can be cross-compiled and run by an emulator. It prints the tried tiers, or the first fault,
+ * and then ends with status 1.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +44,7 @@ static int mask_naively(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mas
 
 enum { WHOLE, PARTIAL, REFUSED };
 
-/* RFC 3629, section 4, by its code points: what a text is, as far as it goes. */
+/* RFC 3629, section 4, by code points: the state of a text that may be cut off. */
 static int judge_naively(const uint8_t *p, size_t n)
 {
     static const uint32_t smallest[] = {0, 0x80, 0x800, 0x10000};
@@ -97,7 +97,7 @@ static void try_mask(const duck_tier *tier, int ascii)
             int high = mask_naively(expected + to, src + offset, length, mask);
             uint64_t seen = tier->mask(dst + to, src + offset, length, mask);
             check(memcmp(dst, expected, ROOM) == 0, tier, "mask", length, offset);
-            check(!seen == !high, tier, "the sight of what is not ASCII", length, offset);
+            check(!seen == !high, tier, "the detection of bytes beyond ASCII", length, offset);
             memset(dst, GUARD, ROOM);
             memcpy(dst + to, src + offset, length);
             tier->mask(dst + to, dst + to, length, mask);

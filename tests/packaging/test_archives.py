@@ -18,8 +18,8 @@ SOURCES = sorted(DIST.glob("*.tar.gz"))
 MOST_OF_CODEC = 240_000  # bytes, compressed
 MOST_OF_MODULE = 2_600  # bytes, compressed, as the mean of all modules, with their entries in the lists of the wheel
 COMPILED = {".so", ".pyd"}
-MADE = {".pyc", ".so", ".pyd"}  # what lies in a checkout and is not of it
-SYMBOLS = 2  # SHT_SYMTAB: what `strip` takes away
+MADE = {".pyc", ".so", ".pyd"}  # in a checkout, but not part of it
+SYMBOLS = 2  # SHT_SYMTAB: the section that `strip` removes
 
 pytestmark = pytest.mark.skipif("DUCK_DIST" not in os.environ, reason="DUCK_DIST names no folder with archives")
 

@@ -1,4 +1,4 @@
-"""A server under load, among peers that break every rule, for as long as you like:
+"""A server under load, among peers that break every rule, for any time:
 
     python -m tests.protocol.soak --minutes 10 --idle 5000 --busy 200
 
@@ -6,9 +6,9 @@ The server is `duck serve` in a process of its own. Idle connections answer its 
 to 64 KiB, text and binary, whole, in fragments and compressed, and check every echo. Both kinds come and go, and beside
 them each of the faults of `soak_peers.py` is injected all the time.
 
-The exit status is 0 if every echo and every answer to a fault was right, the server has logged nothing but what peers
-did, each `on_open` was followed by one `on_close`, memory in use has grown by at most 5 % since minute two, and no file
-is left open.
+The exit status is 0 if every echo and every answer to a fault was right, the server has logged nothing but the faults
+of peers, each `on_open` was followed by one `on_close`, the memory in use has grown by at most 5 % since minute two, and
+no file is left open.
 """
 
 import argparse
@@ -109,8 +109,8 @@ class Soak:
     """The peers of one server, and their outcomes.
 
     Attributes:
-        counts: Of whatever went well, by its name.
-        wrong: Of whatever did not, in words.
+        counts: The successes, by name.
+        wrong: The failures, described.
         present: Idle and busy connections that are open.
     """
 
@@ -188,7 +188,7 @@ class Process:
 async def _soak(server: Process, port: int, options: argparse.Namespace) -> list[str]:
     """Runs the peers, and reports on them; returns the faults."""
     soak = Soak(port)
-    await _ask(port, peers.TRIM)  # and what the first connection takes for all is taken
+    await _ask(port, peers.TRIM)  # and memory that the first connection allocates for all is allocated
     files = server.files
     soak.begin(options.idle, options.busy)
     while soak.present < options.idle + options.busy:  # noqa: ASYNC110

@@ -20,7 +20,7 @@ RAISE, WAIT, MUCH, COUNT, TRIM = b"raise", b"wait", b"much", b"count", b"trim"
 MUCH_COUNT = 64
 MUCH_OF = bytes(range(256)) * 256
 
-PATIENCE = 60  # seconds in which the server must have done what is waited for
+PATIENCE = 60  # seconds for an expected reaction of the server
 PAUSE = 0.5  # seconds between two batches of a busy connection, at most
 
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"

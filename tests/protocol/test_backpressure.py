@@ -1,4 +1,4 @@
-"""A peer that does not read: whoever sends to it waits, and memory stays bounded."""
+"""A peer that does not read: senders wait, and memory stays bounded."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ async def fill(view, size=64 * KIB):
         if not sending.done():
             return count, sending
         count += 1
-        assert count < 1000, "whatever is sent is taken"
+        assert count < 1000, "the transport is never full"
 
 
 def buffered(view):

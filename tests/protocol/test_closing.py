@@ -169,7 +169,7 @@ def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connec
             told, reason = await peer.closing()
             assert told == code
             assert reason
-            # Nothing else comes, and what is still on its way is taken without a reset.
+            # Nothing else comes, and late bytes are read, without a reset.
             assert await peer.reader.read() == b""
             await peer.writer.drain()
             peer.shut()
@@ -413,7 +413,7 @@ def test_a_peer_may_go_at_any_step_of_a_conversation(run, serving, dial, end, lo
                 assert view.close_code in (1000, 1006)
                 assert (view.close_code == 1000) is (last[1] == b"\x03\xe8")
                 if end == "shut":
-                    # Nothing of what was sent is lost, and so it is known how far it came.
+                    # No sent byte is lost, so the number of received ones is known.
                     assert messages == [message for size, message in expected.items() if step >= size]
                     assert (view.close_code == 1000) is (step >= ENDS[6])
 

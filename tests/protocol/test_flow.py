@@ -55,7 +55,7 @@ def crowd(view, peer_is_slow, count=400, size=16 * KIB):
         view.send_binary(number.to_bytes(4) + bytes(size))
         if peer_is_slow():
             return number
-    raise AssertionError("whatever is sent is taken")
+    raise AssertionError("the transport is never full")
 
 
 # A peer that does not read

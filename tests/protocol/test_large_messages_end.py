@@ -377,7 +377,7 @@ def test_a_connection_that_has_ended_is_freed_at_once(run, serving, dial, until)
                 assert await client.closing() == 1000
                 await end
             extension = weakref.ref(view.extensions[0])
-            gc.disable()  # which would find what is left in a cycle
+            gc.disable()  # which would free objects in a cycle
             try:
                 del view, end
                 await until(lambda: extension() is None)

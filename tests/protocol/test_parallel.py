@@ -187,7 +187,7 @@ def test_sending_to_views_of_other_threads_is_refused_after_their_end(in_loops, 
                     peer.close()
                     await peer.rest()
             await asyncio.wait([end for _, end in pairs])
-            await asyncio.to_thread(done.wait)  # a loop that is closed takes what was handed to it along
+            await asyncio.to_thread(done.wait)  # a closed loop would lose the callback
 
     async def abroad(number):
         await asyncio.to_thread(ready.wait)

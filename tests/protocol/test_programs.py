@@ -111,7 +111,7 @@ def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, prog
     async def scenario():
         nonlocal finished
         finished = [asyncio.Event() for _ in programs]
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of what a program lets fail
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of tasks that a program lets fail
         expected, cancelled = [], []
         for program, _ in programs:
             expected.append([])

@@ -361,7 +361,7 @@ def test_terminate_ends_a_connection_whose_peer_reads_slowly(run, connect, monke
             view.terminate()
             await peer.rest()
             await session.ended()
-            await asyncio.sleep(0.3)  # whatever was to be done after so long
+            await asyncio.sleep(0.3)  # longer than any pending timer
 
     run(scenario())
 

@@ -333,7 +333,7 @@ def test_a_stream_that_has_left_is_not_cut_by_a_cancellation(run, connect):
 
 @pytest.mark.parametrize("end", ["their close", "our close", "gone"])
 def test_a_stream_is_cancelled_at_the_end_of_the_connection(run, connect, end):
-    """It is cancelled; whatever is sent afterwards raises at once, and waits for no turn."""
+    """It is cancelled. Later sends raise at once, and wait for no turn."""
 
     class View(Quiet):
         async def on_close(self, frame=None):

@@ -105,7 +105,7 @@ def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
 def test_an_unreferenced_task_serves_the_next_message(run, connect):
     """A connection has one task as long as its handlers do not wait."""
     if not hasattr(sys, "getrefcount"):
-        pytest.skip("nothing tells who keeps a task")
+        pytest.skip("the references to a task cannot be told")
     seen = []
 
     class View(WebSocketView):
@@ -323,7 +323,7 @@ def run_nested(until):
 def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
     """As with nest_asyncio: messages of other connections are not mixed with the one being handled."""
     if loop_name == "uvloop":
-        pytest.skip("uvloop cannot be run by what it runs")
+        pytest.skip("uvloop does not run inside its own callbacks")
     if sys.version_info < (3, 12):
         pytest.skip("before Python 3.12 a task's first step is taken by the loop, and not while its context is in use")
 

@@ -149,7 +149,7 @@ def test_close_frames_that_cross_give_each_end_the_code_of_the_other(client):
     second.receive(crossing)
     second.respond()
     assert first.is_over and second.is_over
-    # How it ended is told by what the peer said.
+    # The close frame of the peer describes the end.
     assert (first.close_code, first.close_reason) == (4002, "second")
     assert (second.close_code, second.close_reason) == (4001, "first")
     assert taken(first) == taken(second) == b""

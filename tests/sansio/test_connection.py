@@ -1,4 +1,4 @@
-"""`Connection` without I/O: sent messages arrive at the other end, in whatever pieces."""
+"""`Connection` without I/O: sent messages arrive at the other end, in pieces of any size."""
 
 import itertools
 

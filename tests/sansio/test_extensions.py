@@ -63,7 +63,7 @@ def test_compression_takes_frames(method):
 @given(st.lists(st.binary(max_size=300) | st.just(b""), min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_messages_survive_a_round_trip(messages, ours_alone, theirs_alone):
     server = deflate(server_no_context_takeover=ours_alone, client_no_context_takeover=theirs_alone)
-    # Our own other end: what the server says of itself, that one says of its peer.
+    # Our own client: its parameters describe the peer where those of the server describe itself.
     client = deflate(server_no_context_takeover=theirs_alone, client_no_context_takeover=ours_alone)
     for message in messages:
         for sender, receiver in ((server, client), (client, server)):

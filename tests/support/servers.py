@@ -66,7 +66,7 @@ async def connected(
     """Serves a view and connects to it; the options are those of `dial`.
 
     `send_buffer` is the size of the kernel's send buffer on the view's side in bytes; None lets the kernel enlarge it
-    up to a few MiB. At the end of the block the view must end soon, in whatever state the test leaves the connection.
+    up to a few MiB. At the end of the block the view must end soon, whatever the state of the connection.
     """
     async with serving(view_class, tls=tls, by_run=by_run) as server:
         async with dial(server, tls=tls, **options) as peer:

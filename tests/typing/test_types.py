@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 def mypy(folder):
     """The errors of mypy: (file, line, words)."""
     checkout = Path(duck.__file__).parents[1]
-    # It finds what is installed by itself, but for what is in place.
+    # It finds installed packages by itself, but not an editable installation.
     paths = {} if checkout.name == "site-packages" else {"MYPYPATH": str(checkout)}
     command = [sys.executable, "-m", "mypy", "--output=json", *SOURCES]
     done = subprocess.run(

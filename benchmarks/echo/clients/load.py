@@ -65,5 +65,5 @@ class Load:
         print(json.dumps(self._report), flush=True)
 
     def wrong(self) -> None:
-        """Ends the run, because a message came that is not what was sent."""
+        """Ends the run, because an echo differs from its message."""
         raise SystemExit("a message came that is no echo")

@@ -27,6 +27,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.platform == "linux":  # not to outlive who started it
+    if sys.platform == "linux":  # not to outlive the parent process
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     main()
