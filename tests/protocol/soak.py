@@ -7,8 +7,8 @@ to 64 KiB, text and binary, whole, in fragments and compressed, and check every 
 them each of the faults of `soak_peers.py` is injected all the time.
 
 The exit status is 0 if every echo and every answer to a fault was right, the server has logged nothing but the faults
-of peers, each `on_open` was followed by one `on_close`, the memory in use has grown by at most 5 % since minute two, and
-no file is left open.
+of peers, each `on_open` was followed by one `on_close`, the memory in use has grown by at most 5 % since minute two,
+and no file is left open.
 """
 
 import argparse
