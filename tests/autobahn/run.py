@@ -270,7 +270,7 @@ def report(results: dict[str, Case], folder: Path) -> int:
 
 
 def explanation(case: Case, folder: Path) -> str:
-    """The suite's own words on a case that went wrong."""
+    """The suite's own description of a failed case."""
     if "reportfile" not in case:
         return ""
     details = json.loads((folder / case["reportfile"]).read_text())

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.echo` from end to end, and that its load client is not to be deceived."""
+"""`python -m benchmarks.echo` from end to end, and the checks of its load client."""
 
 import base64
 import contextlib

@@ -131,7 +131,7 @@ def test_a_redirect_to_another_host_is_verified_by_its_own_name(run, serving, tl
 
 @asynccontextmanager
 async def answering(answer):
-    """A server that answers each request, from its target, once; `answer` gives the bytes."""
+    """A server that answers one request of each connection; `answer` returns the bytes for a target."""
 
     async def serve_one(reader, writer):
         line, *_ = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
@@ -196,7 +196,7 @@ class Tunnel:
     """A proxy of each kind on one port.
 
     Attributes:
-        asked: (kind, what was asked for) of each connection.
+        asked: (kind, requested address) of each connection.
     """
 
     def __init__(self):

@@ -87,7 +87,7 @@ def test_tasks_in_turn_keep_their_contexts_and_are_stepped_within_the_read(run):
 
 
 def test_ended_waits_leave_nothing(run):
-    """A wait uses the future of the one before: whoever has been timed out or cancelled must not reach it any more."""
+    """A wait uses the future of the previous one, which an earlier timeout or cancellation must not affect."""
 
     async def scenario():
         async with connect(Quiet) as ws:

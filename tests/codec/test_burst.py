@@ -15,7 +15,7 @@ PATIENCE = 60_000  # milliseconds; a busy machine does not exceed it
 
 
 class Transport:
-    """Holds nothing back, and takes nothing itself."""
+    """Its buffer is always empty."""
 
     def get_write_buffer_size(self):
         return 0

@@ -23,7 +23,7 @@ BYTES = bytes(i * 151 + 7 & 0xFF for i in range(512))
 
 
 def xor(data, mask, offset=0):
-    """Masking as section 5.3 words it."""
+    """Masking as specified by section 5.3."""
     return bytes(byte ^ mask[(i + offset) % 4] for i, byte in enumerate(data))
 
 
@@ -98,7 +98,7 @@ def test_arrays_are_taken_as_the_bytes_in_memory(codec, kind):
 
 @pytest.fixture
 def cliff():
-    """A page of memory behind which there is nothing: to touch the next byte ends the process."""
+    """A page of memory before an unmapped one: an access to the next byte ends the process."""
     if sys.platform != "linux":
         pytest.skip("asks Linux for it")
     libc, size = ctypes.CDLL(None), mmap.PAGESIZE

@@ -203,7 +203,7 @@ def test_a_compressor_within_a_message_is_never_evicted(backend, monkeypatch):
 
 
 def test_a_compressor_is_kept_or_not_as_its_caller_says(backend):
-    """This happens in a thread of another loop; the next message refers to this one nevertheless."""
+    """A thread of another loop compresses it; the next message refers to it nevertheless."""
     one, reader = end(backend), zlib.decompressobj(-15)
     for keep in (True, False, True):
         fragments = one.compress(JSON[:1000], False, keep), one.compress(JSON[1000:2000], True, keep)

@@ -87,7 +87,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_wrong_frame_is_refused_at_its_last_byte_for_good(codec, feed, case):
-    """At the last byte of the wrong frame, be the payload there or not, and for good."""
+    """The refusal comes with the deciding byte of the frame, with or without its payload, and is final."""
     before, messages, wrong, name = REFUSED[case]
     reader = server(codec, max_size=1000)
     check(reader, feed, before + wrong[:-1], messages)
@@ -142,7 +142,7 @@ def test_control_frames_do_not_count_against_the_limit(codec):
 @pytest.mark.parametrize("length", [2**31, 2**32, 2**40, 2**63 - 1])
 @pytest.mark.parametrize("first", [0x81, 0x02])
 def test_a_promised_length_is_not_allocated(codec, first, length):
-    """The compiled codec makes room for 16 MiB ahead, which cost nothing until they are written to."""
+    """The compiled codec reserves 16 MiB in advance, which take no memory until they are written."""
     tracemalloc.start()
     try:
         reader = server(codec, max_size=UNLIMITED)
@@ -212,7 +212,7 @@ BAD_TEXTS = {
 @pytest.mark.parametrize("before", [b"", b"\xc3\xa9" * 20, b"a" * 8190, b"a" * 100_000], ids=len)
 @pytest.mark.parametrize("case", BAD_TEXTS)
 def test_text_is_refused_at_the_first_invalid_byte(codec, case, before):
-    """Long before the frame is whole, through whichever of the two ways it comes."""
+    """Before the frame is complete, for both ways of feeding."""
     good, bad = BAD_TEXTS[case]
     payload = before + good + bad
     for feed in (by_receive, by_buffer):

@@ -71,7 +71,7 @@ def valid_streams(draw):
 
 @st.composite
 def any_frames(draw):
-    """A frame that need not be right."""
+    """A frame, valid or invalid."""
     return frame(
         draw(st.sampled_from([CONTINUATION, TEXT, TEXT, BINARY, BINARY, CLOSE, PING, PONG, 3, 11])),
         draw(payloads),
@@ -83,7 +83,7 @@ def any_frames(draw):
 
 @st.composite
 def broken_streams(draw):
-    """Frames, valid ones first, some of whose bytes are flipped, lost or put in."""
+    """Frames, valid ones first, with some bytes flipped, lost or added."""
     stream = bytearray(draw(valid_streams())[0] + b"".join(draw(st.lists(any_frames(), max_size=3))))
     for kind in draw(st.lists(st.sampled_from(["flip", "lose", "put", "cut"]), max_size=3)):
         at = draw(st.integers(0, min(len(stream), 200)))
@@ -226,7 +226,7 @@ def test_a_fragment_costs_its_bytes(codec):
 
 
 def test_a_reader_stops_once_memory_has_run_out():
-    """In the compiled codec, whose state would not be sound; or else nothing had been read yet."""
+    """In the compiled codec, whose state would be inconsistent, unless nothing had been read."""
     speedups = pytest.importorskip("duck.contrib.websockets._speedups", exc_type=ImportError)
     testcapi = pytest.importorskip("_testcapi")
     messages = [(TEXT, b"t" * 1000), (PING, b"p" * 100), (BINARY, b"b" * 5000)]

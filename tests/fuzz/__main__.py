@@ -16,7 +16,7 @@ from .targets import FOUND, TARGETS, load
 
 
 def main() -> None:
-    """Fuzzes until the time is over, or something is found."""
+    """Fuzzes until the time is over, or until a finding."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz one target, guided by coverage.")
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=5, help="how long (default: %(default)s)")

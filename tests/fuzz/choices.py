@@ -1,4 +1,4 @@
-"""Makes a case of the bytes that a fuzzer gives: any bytes are one, and few other bytes make a case that is alike."""
+"""Turns the bytes of a fuzzer into a case: any bytes are valid, and few others give the same case."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -32,7 +32,7 @@ class Choices:
         return taken
 
     def number(self, size: int = 1) -> int:
-        """A number of so many bytes."""
+        """A number of `size` bytes."""
         return int.from_bytes(self.take(size))
 
     def pick(self, options: Sequence[T]) -> T:

@@ -30,7 +30,7 @@ _NAMES = (
 
 @contextmanager
 def using(codec: ModuleType) -> Iterator[None]:
-    """Has connections made that run on this codec, and mask with four bytes that are always the same."""
+    """Makes new connections use this codec, and a constant mask."""
     before = {name: getattr(chosen, name) for name in (*_NAMES, "random_bytes")}
     for name in _NAMES:
         setattr(chosen, name, getattr(codec, name))

@@ -13,8 +13,8 @@ from .choices import Choices, cut
 
 __all__ = ["check", "seeds"]
 
-# The reader looks at its limits after every few KiB, so where they are passed depends on the cuts: the requests are
-# compared where they are not, and the limits tried apart.
+# The reader checks its limits every few KiB, so the place of a refusal depends on the cuts. Requests are compared where
+# no limit is exceeded; the limits are tried separately.
 FAR = Limits(head_size=2**20, header_count=2**20, body_size=2**20)
 NEAR = Limits(head_size=150, header_count=5, body_size=20)
 STATUSES = {400, 431, 505}

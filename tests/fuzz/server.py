@@ -25,7 +25,7 @@ __all__ = ["check", "seeds"]
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 MASK = b"\x37\xfa\x21\x3d"
-PASSES = 60  # of the loop, in which everything must have come to its end
+PASSES = 60  # iterations of the loop for everything to end
 
 
 class Boom(Exception):
@@ -252,7 +252,7 @@ def _check_frames(outgoing: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Connections that go well, and ends at every step of them."""
+    """Connections without faults, and ends at each of their steps."""
     script = [
         bytes([0]),
         bytes([6, 2]),

@@ -1,4 +1,4 @@
-"""The targets by name, and the inputs that were found worth keeping."""
+"""The targets by name, and the kept findings."""
 
 import importlib
 from collections.abc import Iterator

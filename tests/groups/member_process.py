@@ -1,6 +1,6 @@
 """A process of its own that serves members of a group, for the tests: `python member_process.py URL PREFIX`.
 
-Prints its port; each member joins the group of its path, and publishes there whatever its peer sends.
+Prints its port; each member joins the group of its path, and publishes the messages of its peer there.
 """
 
 import asyncio

@@ -115,7 +115,7 @@ def test_groups_are_spread_over_the_masters(run, cluster, meet):
 
 
 def test_a_slot_that_moves_to_another_master(run, cluster, meet):
-    """Members are told of the gap, and publishers do not notice."""
+    """Members get `on_gap`, and publishers are not affected."""
 
     async def scenario():
         url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
@@ -207,7 +207,7 @@ def announce(change):
 
 
 def test_history_and_presence_on_all_masters(run, cluster, until):
-    """Members catch up after all subscribers were killed, and nobody is told of a gap, for there is none."""
+    """Members catch up after all subscribers were killed, so `on_gap` is not called."""
     names = [*NAMES[:9], "{tag} of their own", "a}b", "50% of {"]
 
     async def scenario():
@@ -257,7 +257,7 @@ async def migrate(cluster, slot, owner, target, meanwhile):
 
 
 def test_a_slot_that_moves_with_its_history(run, cluster, until):
-    """Publishers wait for the end of the move; members get all messages once and in order, and are told of no gap."""
+    """Publishers wait for the end of the move; members get all messages once and in order, without a gap."""
 
     async def scenario():
         url = f"redis+cluster://127.0.0.1:{cluster[0].port}"

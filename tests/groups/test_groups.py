@@ -1,4 +1,4 @@
-"""Groups on each of the brokers: who gets what, and when a membership ends."""
+"""Groups on each of the brokers: the receivers of messages, and the end of memberships."""
 
 import asyncio
 import os
@@ -416,7 +416,7 @@ def test_a_member_of_a_loop_that_has_ended_cannot_join(run, rooms):
 
 
 def test_the_loop_of_a_member_ends_while_it_joins(run):
-    """The caller is not cancelled: it learns that the connection is gone."""
+    """The caller is not cancelled: it gets ConnectionClosed."""
     begun = threading.Event()
 
     class Silent:

@@ -176,7 +176,7 @@ def test_stamp_sees_the_context_variables_of_the_creator(run, new_rooms, until):
 
 
 def test_stamp_adds_ids_to_messages(run, new_rooms, serving, dial):
-    """A client that comes back tells the last id that it has seen."""
+    """A client that returns sends the last id that it has received."""
 
     def stamp(payload, place):
         return f"{place} {payload.decode()}"
@@ -237,7 +237,7 @@ async def kill_subscribers(server):
 
 
 def test_members_catch_up_by_themselves(run, own_redis, until):
-    """While the subscriber is away messages go on; nobody is told of a gap, for there is none."""
+    """Messages of an absence of the subscriber are delivered later, so `on_gap` is not called."""
 
     async def scenario():
         own_redis.start()
@@ -307,7 +307,7 @@ def test_a_server_that_has_kept_the_history(run, tmp_path, until):
 
 
 class Restarted:
-    """A broker that restarts behind the back of its connection: its history was empty, and has three messages then."""
+    """A broker that restarts unnoticed by its connection: its history was empty, and then has three messages."""
 
     def __init__(self):
         self.positions = [None, MessageId("new", 0, 3)]

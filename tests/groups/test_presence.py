@@ -190,7 +190,7 @@ async def commands(server):
 
 
 def hang_up(rooms):
-    """Ends the connections of groups as the end of their process would, without a word to the server."""
+    """Ends the connections of groups as the end of their process would, without a command to the server."""
     hub = rooms._hubs.pop(asyncio.get_running_loop())
     channels, presence = hub.connection._channels, hub.connection._presence
     presence._is_away = True  # it does not take leave
@@ -199,7 +199,7 @@ def hang_up(rooms):
 
 
 def test_the_members_of_a_dead_process_leave_once(run, own_redis, until):
-    """Those who remain are told once, although each of three processes renews its lease."""
+    """The remaining members get one announcement, although each of three processes renews its lease."""
 
     async def scenario():
         own_redis.start()
@@ -263,7 +263,7 @@ def test_the_cost_of_staying_present(run, own_redis):
 
 
 def test_a_server_that_has_lost_its_data(run, own_redis, until):
-    """The entries come back; nobody is told that somebody has left or joined."""
+    """The entries return, without an announcement of members who left or joined."""
 
     async def scenario():
         own_redis.start()

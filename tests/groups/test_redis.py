@@ -23,7 +23,7 @@ KIB = 2**10
 
 
 class Told(WebSocketView):
-    """Tells its peer of gaps."""
+    """Reports gaps to its peer."""
 
     async def on_gap(self, group):
         await self.send(f"gap in {group}")
@@ -66,7 +66,7 @@ def test_two_connections_for_a_process_and_one_subscription_for_a_group(run, sha
 
 
 def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
-    """Members join, are told of the gap when it comes, and the log has one line however long it takes."""
+    """Members join, and get `on_gap` once the server is there; the log has one line, for any duration."""
 
     async def scenario():
         rooms = Groups(own_redis.url, timeout=0.3)
@@ -120,7 +120,7 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
 
 
 def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
-    """Connections stay, every member is told of the gap, and messages come again within three seconds."""
+    """Connections stay open, every member gets `on_gap`, and messages are delivered again within three seconds."""
 
     async def scenario():
         own_redis.start()
@@ -136,7 +136,7 @@ def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
                 async with within(seconds=3):
                     assert [await peer.message() for peer in one] == ["gap in lobby"] * 2
                     assert [await peer.message() for peer in two] == ["gap in other"]
-                # Known to have been published, or known not to be known: then it may be published again.
+                # Either it has been published, or the outcome is unknown and it may be published again.
                 (result,) = await asyncio.gather(waiting, return_exceptions=True)
                 assert result is None or isinstance(result, BrokerError)
                 await rooms.publish("lobby", "after")

@@ -6,7 +6,7 @@ from ..support.views import Listed
 
 
 class App:
-    """Accepts and echoes, and notes the scope, the events received, and how it ended."""
+    """Accepts and echoes, and notes the scope, the received events and its end."""
 
     def __init__(self, **accept):
         self.accept = {"type": "websocket.accept", **accept}
@@ -42,7 +42,7 @@ ACCEPT = {"type": "websocket.accept"}
 
 
 async def settled(sent):
-    """Until nothing is added any more, for a while."""
+    """Waits until the list stops growing for a while."""
     before = -1
     while before != len(sent):
         before = len(sent)

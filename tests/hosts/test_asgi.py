@@ -1,4 +1,4 @@
-"""Views as ASGI applications: on our protocol for uvicorn, which gives them the connection, and on events of others."""
+"""Views as ASGI applications: on our protocol for uvicorn, which hands over the connection, and on other servers."""
 
 import asyncio
 import logging
@@ -240,7 +240,7 @@ def test_a_scope_of_another_type_is_an_error(run):
 
 
 def test_a_class_in_place_of_its_application_is_an_error_with_advice():
-    """Servers call a class with the scope, and the object with the rest, as the first version of ASGI had it."""
+    """Servers call a class with the scope, and its object with the functions, as in the first version of ASGI."""
     with pytest.raises(TypeError, match=r"serve Echo\.as_asgi\(\)"):
         Echo({"type": "websocket"})(None, None)
 

@@ -1,4 +1,4 @@
-"""Views on a server that knows ASGI's events alone, which a test plays."""
+"""Views on a server with ASGI's events alone, in whose place the test acts."""
 
 import asyncio
 from typing import ClassVar
@@ -149,7 +149,7 @@ class Closed(Echo):
 
 
 def test_on_close_has_no_frame_after_a_close_of_the_view(run):
-    """Whether the client answers an ASGI application does not learn."""
+    """An ASGI application is not notified of the client's answer."""
 
     class View(Closed):
         async def on_receive(self, message, opcode):

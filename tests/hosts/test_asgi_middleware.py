@@ -151,7 +151,7 @@ def test_a_stopping_server_lets_a_refused_client_read_why(run, serving_asgi, dia
 
 
 def test_a_stopping_server_drops_a_handshake_between_event_and_response(run, serving_asgi, dial):
-    """Middleware may take its time once it has passed the event on."""
+    """Middleware may run on after it has passed the event on."""
     passed, going_on = asyncio.Event(), asyncio.Event()
 
     async def app(scope, receive, send):
@@ -254,7 +254,7 @@ def test_a_client_may_leave_during_slow_middleware(run, serving_asgi, dial, log,
 
 
 def test_subprotocols_are_taken_from_the_scope(run, serving_asgi, dial, ws):
-    """Some servers take the header out, or do not have one."""
+    """Some servers remove the header, or have none."""
 
     class Spoken(View):
         SUBPROTOCOLS = ("duck",)

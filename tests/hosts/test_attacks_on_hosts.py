@@ -139,7 +139,7 @@ def announcing(first, length):
 
 @pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x00", "\x7f"])
 def test_control_characters_in_a_header_are_refused(run, http_host, dial, character):
-    """daphne: some split a header for one reader and not for another."""
+    """daphne: some separate lines for one parser and not for another."""
 
     async def scenario():
         async with http_host.serve() as server:
@@ -162,7 +162,7 @@ def test_a_target_that_is_no_url_is_refused(run, http_host, dial, target):
 
 
 def test_ten_thousand_headers_do_not_end_the_server(run, http_host, dial):
-    """ws: they ended the process. How many there may be in uvicorn is for that to say."""
+    """ws: they ended the process. uvicorn sets the limit of their number itself."""
 
     async def scenario():
         async with http_host.serve() as server:
@@ -176,7 +176,7 @@ def test_ten_thousand_headers_do_not_end_the_server(run, http_host, dial):
 
 @pytest.mark.parametrize("case", LONG)
 def test_long_headers_take_linear_time(run, http_host, dial, case):
-    """ws, websocket-extensions: an expression went back and forth over them for ever."""
+    """ws, websocket-extensions: an expression took exponential time (ReDoS)."""
     name, value = LONG[case]
 
     async def scenario():
@@ -286,7 +286,7 @@ BREACHES = {
 
 @pytest.mark.parametrize("case", BREACHES)
 def test_a_breach_is_answered_with_its_code_though_more_bytes_follow(run, host, dial, case):
-    """Its sender gets to read why, even if it sends on; nothing of it is handled."""
+    """The sender can read the reason, even if it continues to send; no message of it is handled."""
     data, code = BREACHES[case]
 
     async def scenario():

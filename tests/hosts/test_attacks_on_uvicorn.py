@@ -18,7 +18,7 @@ def http(request):
 
 
 def test_send_raises_when_the_connection_is_lost_while_it_waits(run, serving_asgi, dial, until):
-    """uvicorn #3050: it waited for ever."""
+    """uvicorn #3050: it never ended."""
     errors = []
 
     async def app(scope, receive, send):
@@ -80,7 +80,7 @@ def test_subprotocols_on_several_lines_are_one_list(run, serving_asgi, dial, htt
 
 
 def test_a_subprotocol_that_would_break_out_of_its_line_is_refused(run, serving_asgi, dial, caplog):
-    """websockets 16.1: one could write header lines by it."""
+    """websockets 16.1: a value could add lines to the header."""
 
     async def app(scope, receive, send):
         await receive()

@@ -25,7 +25,7 @@ def hosting(request, serving_asgi):
 
 
 class Guarded(WebSocketView):
-    """Refuses, accepts or never decides, as the query says.
+    """Refuses, accepts or never decides, as the query requests.
 
     Attributes:
         views: The views that exist.

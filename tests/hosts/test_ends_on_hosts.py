@@ -1,4 +1,4 @@
-"""An end is an end on ASGI servers too: nothing is handled after our close frame, and `on_close` comes last."""
+"""The end of a connection on ASGI servers: no message is handled after our close frame, and `on_close` is last."""
 
 import asyncio
 

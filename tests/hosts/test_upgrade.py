@@ -26,7 +26,7 @@ class Echo(WebSocketView):
 
 
 class Told(Echo):
-    """Tells which of its hooks have been called."""
+    """Notes its called hooks."""
 
     events = ()
 
@@ -146,7 +146,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
 
 
 def test_a_refused_peer_that_stays_is_disconnected(run, serving, dial):
-    """After the server's time for it, which is the same for pages and views."""
+    """The connection ends after the server's `linger_timeout`, which holds for pages and views."""
 
     async def scenario():
         limits = Limits(linger_timeout=0.05)
@@ -154,7 +154,7 @@ def test_a_refused_peer_that_stays_is_disconnected(run, serving, dial):
             status, _ = await peer.head()
             assert status == 400
             await peer.reader.read()
-            # The peer keeps its side open and goes on writing, until it is told that nobody listens.
+            # The peer keeps its side open and writes until it gets a reset.
             with pytest.raises(ConnectionError):
                 while True:
                     peer.write(b"x" * 1000)

@@ -124,7 +124,7 @@ def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
 
 @pytest.mark.parametrize("as_view", [False, True], ids=["application", "view"])
 def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, serving_asgi, dial, tls, as_view):
-    """TLS would wait for its end, but all has been said."""
+    """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     class View(WebSocketView):
         CLOSE_TIMEOUT = 30

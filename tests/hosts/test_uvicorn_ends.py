@@ -179,7 +179,7 @@ def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(run, serving_
 
 
 class Pushing(WebSocketView):
-    """Has much to send, and does not wait until it has left."""
+    """Sends more than the sockets hold, and does not wait until it has left."""
 
     async def on_open(self):
         self.sending = asyncio.create_task(self.send(PUSHED, OpCode.BINARY))

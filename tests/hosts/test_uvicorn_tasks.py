@@ -198,8 +198,6 @@ def test_every_waiting_receive_learns_of_the_end(run, serving_asgi, dial):
 
 
 def test_replies_to_the_messages_of_one_read_leave_together(run, serving_asgi, dial):
-    """Messages that come in one piece are answered in one: the frames are not apart on the way."""
-
     async def scenario():
         async with serving_asgi(App()) as server, dial(server) as peer:
             await peer.head()
@@ -324,7 +322,7 @@ def test_a_client_denied_while_it_sends_can_read_the_reason(run, serving_asgi, d
 
 
 def test_an_application_works_on_a_loop_with_eager_tasks(run, serving_asgi, dial, until, eager_tasks):
-    """uvicorn makes the protocol the transport's own only after it has handed the request over."""
+    """uvicorn sets the protocol of the transport only after it has handed over the request."""
 
     async def scenario():
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Runs the package in processes of its own, where it can be set up in every way that it may be found in."""
+"""Runs the package in processes of its own, in every kind of installation."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def root() -> Path:
 
 @pytest.fixture
 def python() -> Callable[..., Process]:
-    """Runs Python with arguments and environment variables, and none of ours that may be set by chance."""
+    """Runs Python with arguments and environment variables, without those of the package in this environment."""
 
     def run(*arguments: str, **variables: str) -> Process:
         environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}

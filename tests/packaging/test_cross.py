@@ -1,4 +1,4 @@
-"""The whole codec, compiled for systems that are not here. It takes minutes, and needs ziglang and Cython."""
+"""The whole codec, compiled for other systems. It takes minutes, and needs ziglang and Cython."""
 
 import subprocess
 import sys

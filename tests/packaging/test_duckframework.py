@@ -1,4 +1,4 @@
-"""Duck Framework in the same environment, which owns the package `duck` as well: it is found out and explained."""
+"""Duck Framework in the same environment, which owns the package `duck` as well: it is detected and explained."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""SECURITY.md against the code: the tests that it names are there, and so are the settings."""
+"""SECURITY.md against the code: the named tests and settings exist."""
 
 import ast
 import dataclasses

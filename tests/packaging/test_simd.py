@@ -1,4 +1,4 @@
-"""The C loops without Python, against loops of one byte: every tier, on processors that are here and that are not."""
+"""The C loops without Python, against loops over single bytes: every tier, on this processor and on emulated ones."""
 
 import os
 import platform
@@ -59,7 +59,7 @@ def test_simd_works_on_this_machine(tried):
 
 @pytest.mark.parametrize(("processor", "tiers"), [("qemu64", 2), ("Nehalem", 3), ("Haswell", 4)])
 def test_each_processor_uses_its_tiers(tried, processor, tiers):
-    """Which instructions are there is asked at run time: one that is not there would end the program."""
+    """The instructions of the processor are detected at run time: a missing one would end the program."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
         pytest.skip("is for Linux on x86-64")
     assert tried(None, emulator("x86_64"), "-cpu", processor) == X86_TIERS[:tiers]

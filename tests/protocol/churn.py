@@ -1,6 +1,6 @@
-"""Connections that come, say something, and go in every way: `python -m tests.protocol.churn --connections 10000`.
+"""Connections that open, exchange messages and end in every way: `python -m tests.protocol.churn --connections 10000`.
 
-It tells the open files and the memory of the process, which is server and client in one, on the way.
+It prints the open files and the memory of the process, which is both server and client.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Echo(WebSocketView):
 
 
 async def come_and_go(port: int, connections: int) -> None:
-    """Makes so many connections, some at a time, and ends them in one way after the other."""
+    """Makes connections, some at a time, and ends them by each of the `WAYS` in turn."""
     numbers = iter(range(connections))
 
     async def work() -> None:
@@ -70,7 +70,7 @@ async def visit(port: int, way: str) -> None:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Is gone, with a TCP reset."""
+    """Ends with a TCP reset."""
     no_linger = b"\1\0\0\0\0\0\0\0"
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
     writer.transport.abort()
@@ -90,7 +90,7 @@ async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: 
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:
-    """The next small frame but pings, which come when this process has been slow."""
+    """The next small frame, except for pings, which a slow process receives."""
     while True:
         head = await reader.readexactly(2)
         frame = head + await reader.readexactly(head[1])
@@ -99,7 +99,7 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 
 
 async def settled(server: Server) -> None:
-    """Until the server knows that they have all gone."""
+    """Waits until the server has noticed the end of all connections."""
     for _ in range(10):
         await asyncio.sleep(0)  # the last ones may not have been accepted yet
     seconds = 0.001

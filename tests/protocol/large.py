@@ -34,7 +34,7 @@ def compressed(end, payload, opcode=OpCode.TEXT):
 
 
 def broken(size=200_000):
-    """A large message that is not compressed at all, but says so."""
+    """A large message that is marked as compressed, but is not."""
     return Frame(OpCode.TEXT, payload=b"\xff" * size, rsv1=True).serialize(mask=True)
 
 
@@ -70,7 +70,7 @@ class Gate:
     """Stops the threads until it is opened.
 
     Attributes:
-        entered: Set when one has come to it.
+        entered: Set when a thread has reached the gate.
     """
 
     def __init__(self, loop):

@@ -35,9 +35,9 @@ from . import soak_peers as peers
 
 STAY = 60  # seconds, on average, until a connection goes and another comes in its place
 FAULT_SLOTS = 4  # peers with the same fault at a time
-SAMPLES = 30  # seconds between two looks at the server
+SAMPLES = 30  # seconds between two samples of the server
 GROWTH = 1.05
-LEAVING = 30  # seconds until the server knows that all have gone
+LEAVING = 30  # seconds until the server has noticed the end of all connections
 
 
 def trim() -> None:
@@ -245,7 +245,7 @@ async def _ask(port: int, question: bytes) -> bytes:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit status."""
+    """Runs the soak; returns the exit status."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     command = [sys.executable, "-m", "duck.server", "serve", "tests.protocol.soak:Soaked", "--port", "0"]

@@ -103,7 +103,7 @@ class Peer:
         return (await self.message())[1]
 
     async def closing(self) -> int | None:
-        """Reads on to the end: the close code."""
+        """Reads to the end; returns the close code."""
         try:
             while True:
                 await self.message()
@@ -122,7 +122,7 @@ class Peer:
         assert code == 1000, code
 
     def drop(self) -> None:
-        """Lets go of the socket."""
+        """Closes the socket."""
         self.writer.transport.abort()
 
 
@@ -217,7 +217,7 @@ async def _half_open(port: int) -> None:
 
 
 async def _slow(port: int) -> None:
-    """Asks for much, reads it slowly, and gets all of it."""
+    """Requests many messages, reads them slowly, and must get all of them."""
     async with await connect(port, receive_buffer=2**13) as peer:
         peer.pace = 0.005
         peer.send(OpCode.BINARY, MUCH)
@@ -228,7 +228,7 @@ async def _slow(port: int) -> None:
 
 
 async def _flood(port: int, data: bytes) -> None:
-    """Sends until it is not taken any more, and reads no answer."""
+    """Sends until the transport is full, and reads no answer."""
     async with await connect(port, receive_buffer=2**13) as peer:
         peer.writer.transport.set_write_buffer_limits(high=0)
         for _ in range(500):

@@ -21,12 +21,12 @@ class Quiet(WebSocketView):
 
 
 def slow(connect, view_class, **options):
-    """A peer that takes little before it has to read."""
+    """A peer with small receive buffers."""
     return connect(view_class, **SLOW, **options)
 
 
 async def fill(view, size=64 * KIB):
-    """Sends until a send has to wait: how many there were, and the one that waits."""
+    """Sends until a send has to wait; returns the number of sends before it, and its task."""
     count = 0
     while True:
         sending = asyncio.ensure_future(view.send_binary(bytes(size)))
@@ -235,7 +235,7 @@ def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect, end):
 
 
 def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
-    """Nothing is read from a peer that takes nothing, not even pongs, so the heartbeat ends the connection."""
+    """While the peer does not read, its pongs are not read either, so the heartbeat ends the connection."""
 
     class View(Quiet):
         PING_INTERVAL = 0.02
@@ -332,7 +332,7 @@ def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
 
 
 def test_many_small_messages_for_a_peer_that_does_not_read_are_written_together(run, connect):
-    """They are handed to the transport together, because asyncio's transport counts its buffer at every call."""
+    """The transport gets them together, because asyncio's counts its buffer at every call."""
 
     async def scenario():
         async with slow(connect, Quiet) as session:

@@ -1,4 +1,4 @@
-"""Connections that have come and gone, in every way: nothing of them is left. `churn.py` does it ten thousand times."""
+"""Connections that have ended in every way leave nothing behind. `churn.py` repeats it ten thousand times."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ def no_collector():
 
 @pytest.mark.usefixtures("no_collector")
 def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
-    """Cycles would wait for the collector, which comes the later the more connections there are."""
+    """Cycles would wait for the collector, which runs less often with more connections."""
 
     class Waiting(churn.Echo):
         async def on_receive(self, message, opcode):
@@ -43,7 +43,7 @@ def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
                     assert b"".join([(await peer.frame()).payload for _ in range(3)]) == b"ab"
                     del view
                     peer.send("x")
-                    peer.leave()  # so that the answer is sent when nobody is there
+                    peer.leave()  # so that the answer is sent after the peer has gone
                 while server.connections or server._work.protocols:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 for _ in range(10):

@@ -126,7 +126,7 @@ def test_a_peer_that_vanishes_is_1006(run, connect, leave, by_run, log):
 
 @pytest.mark.parametrize("broadcasts", [False, True])
 def test_messages_to_a_peer_that_is_gone_cause_no_log_line(run, connect, broadcasts, either_tls, log):
-    """The transport discards them. It is not asked to write, for asyncio's would log a warning each time."""
+    """Nothing is written to the transport, because asyncio's would log a warning each time."""
 
     async def scenario():
         async with connect(Recorder, tls=either_tls) as session:
@@ -157,7 +157,7 @@ BREACHES = {
 @pytest.mark.parametrize("case", BREACHES)
 @pytest.mark.parametrize("behind", [0, 4 * MIB], ids=["", "with bytes behind"])
 def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connect, case, behind):
-    """The peer gets to read why: closed with bytes of it unread, the connection would be reset."""
+    """The peer can read the reason. A close with unread bytes would reset the connection."""
     data, code = BREACHES[case]
 
     async def scenario():
@@ -195,7 +195,7 @@ def test_a_peer_that_stays_after_its_breach_is_cut(run, connect):
 
 
 def test_a_breach_in_place_of_an_answer_to_our_close_frame_ends_the_stream(run, connect):
-    """It waits for us to end the stream, and we are not to wait for it until the deadline."""
+    """It waits for our end of the stream, which must not wait for the deadline."""
 
     async def scenario():
         async with connect(Recorder) as session:
@@ -281,7 +281,7 @@ def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
 @pytest.mark.parametrize("first", ["view", "peer"])
 @KINDS
 def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect, tls, secure, first):
-    """TLS would wait for its end, but all has been said."""
+    """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     class View(Recorder):
         CLOSE_TIMEOUT = 30
@@ -327,7 +327,7 @@ def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure, monk
 
 @KINDS
 def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(run, connect, tls, secure, monkeypatch):
-    """At once, and not when the peer has been quiet for long enough."""
+    """The end is immediate; it does not wait for the quiet of the peer."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
 
     async def scenario():

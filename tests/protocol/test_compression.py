@@ -220,7 +220,7 @@ def test_messages_of_all_kinds_leave_in_order(run, connect):
 
 
 class Shout(Extension):
-    """Sends capitals, and says so by RSV1."""
+    """Sends capitals, with RSV1 set."""
 
     def encode(self, frame):
         return frame.replace(payload=frame.payload.upper(), rsv1=True)
@@ -402,7 +402,7 @@ def test_decompression_without_memory_closes_the_connection(run, connect, log, m
 
 
 def test_a_message_that_an_extension_cannot_encode_is_not_referred_to(run, connect):
-    """A message that has been compressed and did not leave is nothing that the peer knows."""
+    """The peer has not received a message that was compressed and did not leave."""
 
     class View(Echo):
         EXTENSIONS = {"x-odd": lambda parameters: Later("x-odd")}  # noqa: RUF012

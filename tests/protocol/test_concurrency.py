@@ -68,7 +68,7 @@ def test_one_handler_at_a_time_keeps_strict_order(run, connect):
 
 
 def test_reading_is_on_hold_at_the_limit_and_all_is_handled_in_the_end(run, connect):
-    """While nothing is handled, reading stops, and the peer has to wait."""
+    """While no handler can start, reading stops, and the peer has to wait."""
 
     class View(Gates):
         MAX_CONCURRENT_MESSAGES = 2
@@ -164,7 +164,7 @@ def test_replies_to_one_read_leave_in_one_write(connect, tls, monkeypatch):
 @pytest.mark.skipif(codec.describe()["codec"] != "compiled", reason="the twin gathers all replies to a read")
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_lone_sender_gets_the_first_replies_while_the_rest_is_handled(run, connect, alone):
-    """Among others, all leave at once: it has to wait anyway, and they cost less so."""
+    """Among other connections, all leave together: the peer has to wait anyway, and one write costs less."""
     readable, times = [], []
 
     class View(WebSocketView):

@@ -124,7 +124,7 @@ def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opene
 
 
 def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, serving, dial, until):
-    """One does not read, so that reading from it is on hold; the handler of the other is the one that sends to it."""
+    """Reading is on hold at a connection whose peer does not read; the handler of another one sends to it."""
 
     class View(WebSocketView):
         COMPRESSION = False

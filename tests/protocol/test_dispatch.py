@@ -63,7 +63,7 @@ def test_a_handler_may_wait_for_a_later_message(run, connect):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_order_holds_whoever_waits(loop_name, run, data):
-    """Any mix of handlers that wait for a while or not at all, of messages that come together or apart."""
+    """Any mix of handlers that wait or do not wait, and of messages in one read or in several."""
     waits = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=30))
     groups = data.draw(st.lists(st.integers(1, 10), min_size=1, max_size=30))
     limit = data.draw(st.sampled_from([1, 2, 5, 128]))

@@ -1,4 +1,4 @@
-"""A conversation that is broken at every step, in every way: it ends by one path, and nothing is left of it."""
+"""A conversation that is broken at every step, in every way: it ends by one path, and leaves nothing behind."""
 
 import asyncio
 import contextlib
@@ -88,7 +88,7 @@ class View(WebSocketView):
 
 
 class Overriding(View):
-    """Has steps of serving of its own, which make it slower and end in other ways."""
+    """Overrides steps of serving, which makes it slower, and changes the paths of its end."""
 
     async def read_frame(self):
         return await super().read_frame()
@@ -107,7 +107,7 @@ async def settle():
 
 
 async def converse(conversation, wanted):
-    """The conversation; gives the name of each step when it has come to it."""
+    """The conversation; yields the name of each step when it is reached."""
     peer, server = conversation.peer, conversation.server
     yield "connected"
     peer.write(UPGRADE[:40])
@@ -182,7 +182,7 @@ class Conversation:
         self.reading_is_on_hold = False
 
     async def rest(self):
-        """Reads all that is left, which may be cut anywhere."""
+        """Reads the rest, which may be cut anywhere."""
         with contextlib.suppress(ConnectionError):
             await self.peer.reader.read()
 
@@ -192,7 +192,7 @@ async def reset(conversation):
     conversation.peer.reset()
     while conversation.reading_is_on_hold and view.close_code is None:
         with contextlib.suppress(ConnectionClosed):
-            await view.send_ping()  # as the heartbeat does; only in writing does it show that the peer has gone
+            await view.send_ping()  # as the heartbeat does; only a write detects that the peer has gone
         await asyncio.sleep(0)
 
 
@@ -228,7 +228,7 @@ CASES = [
     for kind, view_class, encrypted in (("plain", View, False), ("TLS", View, True), ("overriding", Overriding, False))
     for fault in FAULTS
     for step in (STEPS if fault is not cancel else UPGRADED)
-    if not encrypted or fault in (reset, cancel, shut_down)  # for TLS has no half-closed streams
+    if not encrypted or fault in (reset, cancel, shut_down)  # because TLS has no half-closed streams
 ]
 
 

@@ -41,7 +41,7 @@ class Limited(Echo):
 
 
 def slow(connect, view_class, **options):
-    """A peer that takes little before it has to read."""
+    """A peer with small receive buffers."""
     return connect(view_class, **SLOW, **options)
 
 
@@ -50,7 +50,7 @@ def buffered(view):
 
 
 def crowd(view, peer_is_slow, count=400, size=16 * KIB):
-    """Sends to many peers without a wait for any of them."""
+    """Sends to many peers, without waiting for any of them."""
     for number in range(count):
         view.send_binary(number.to_bytes(4) + bytes(size))
         if peer_is_slow():

@@ -95,7 +95,7 @@ def test_anything_received_is_a_sign_of_life(run, connect, kind):
 
 
 def test_the_third_miss_ends_the_connection(run, connect):
-    """Misses are further and further apart, up to MAX_BACKOFF."""
+    """The intervals between misses grow, up to MAX_BACKOFF."""
 
     async def scenario():
         async with connect(View) as session:
@@ -234,7 +234,7 @@ def test_a_ping_goes_between_the_parts_of_a_message(run, connect):
 
 
 def test_a_loop_of_the_views_own_replaces_the_usual_one(run, connect):
-    """The own loop replaces the usual one, and ends with the connection."""
+    """The overridden loop replaces the usual one, and ends with the connection."""
 
     class Own(View):
         CLOSE_TIMEOUT = 30

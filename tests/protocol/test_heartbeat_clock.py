@@ -1,4 +1,4 @@
-"""When a heartbeat sends pings and gives a peer up, on a virtual clock."""
+"""The times at which a heartbeat sends pings and gives up a peer, on a virtual clock."""
 
 import itertools
 
@@ -33,7 +33,7 @@ class VirtualLoop:
 
 
 class FakeProtocol:
-    """Stands for the protocol of a connection, with the settings of a view."""
+    """In place of the protocol of a connection, with the settings of a view."""
 
     counters = None
 
@@ -82,7 +82,7 @@ def test_the_limit_to_silence_counts_from_the_last_byte(settings, limit, part):
 
 @pytest.mark.parametrize("noticed", [0, 1, 29, 30])
 def test_three_pings_are_missed_after_any_traffic(noticed):
-    """The wake in which a ping leaves may have noticed traffic: that is no answer to this ping."""
+    """Traffic that is noticed at the wake that sends a ping is no answer to it."""
     loop, protocol = beating(PING_INTERVAL=30, PONG_TIMEOUT=10, MAX_BACKOFF=60, RECEIVE_TIMEOUT=None)
     start = loop.now
     loop.pass_until(start + noticed)

@@ -12,7 +12,7 @@ from ..support.servers import SLOW
 
 
 class View(WebSocketView):
-    """Has an hour where these tests have milliseconds."""
+    """Has intervals of an hour in place of milliseconds."""
 
     PING_INTERVAL = 0.03
     PONG_TIMEOUT = 0.03
@@ -45,15 +45,15 @@ def test_pings_are_sent_and_their_answers_measured(run, connect):
             ping = await peer.frame()
             assert (ping.opcode, ping.fin) == (OpCode.PING, True)
             assert 0 < len(ping.payload) <= 125
-            await asyncio.sleep(0.01)  # of which uvloop's clock of milliseconds may keep back one
+            await asyncio.sleep(0.01)  # uvloop's clock counts milliseconds, and may be one late
             pong(peer)(ping)
             await peer.settled()
             assert 0.008 <= view.latency <= loop.time() - begun + 0.001
-            # The next one can be told from the first.
+            # The next pong differs from the first.
             second = await peer.frame()
             assert second.opcode == OpCode.PING
             assert second.payload != ping.payload
-            # Nothing of this reaches the handlers.
+            # None of these bytes reach the handlers.
             assert view.events == []
 
     run(scenario())
@@ -61,7 +61,7 @@ def test_pings_are_sent_and_their_answers_measured(run, connect):
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
-    """TLS does not count the bytes below it, and a small send queue is full whenever it is looked at."""
+    """TLS does not count the bytes of the socket below it, and a small send queue is always full."""
 
     class Strict(View):
         PING_INTERVAL = None

@@ -19,7 +19,7 @@ COMPRESSED = 0b01000000 | OpCode.BINARY
 
 
 class Source:
-    """A connection whose bytes are not read from anywhere."""
+    """A connection without a source of bytes."""
 
     counters = None
 
@@ -235,7 +235,7 @@ def test_cancelling_a_thread_that_decodes_loses_no_message(run):
 
 @pytest.mark.parametrize("size", [10, 200_000])
 def test_a_message_that_cannot_be_decoded_ends_the_connection(run, size):
-    """No message behind it is given."""
+    """No later message is returned."""
 
     async def scenario():
         inbox, source = inbox_of(compressed=True)

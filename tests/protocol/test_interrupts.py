@@ -53,7 +53,7 @@ COMBINATIONS = [
 
 @pytest.fixture
 def interrupts(monkeypatch):
-    """Has a signal come while a message is being compressed: `interrupts(handler)`."""
+    """Raises a signal while a message is being compressed: `interrupts(handler)`."""
     compress = PerMessageDeflate._compress
     busy = False
 

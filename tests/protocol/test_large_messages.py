@@ -1,4 +1,4 @@
-"""Large compressed messages: a thread compresses and decompresses them, and all that holds of others holds of them."""
+"""Large compressed messages: a thread compresses and decompresses them, and the rules of other messages apply."""
 
 import asyncio
 import zlib
@@ -138,7 +138,7 @@ def test_other_connections_are_served_meanwhile(run, serving, dial, gate, method
 
 
 def test_pings_are_answered_while_a_message_is_decompressed(run, connect, gate):
-    """Messages wait behind it, as they came, until reading is on hold."""
+    """Later messages wait, still compressed, until reading is on hold."""
 
     async def scenario():
         held = gate("decode")

@@ -104,7 +104,7 @@ def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log)
 
 
 def test_an_application_gets_a_message_decompressed_after_the_loss(run, serving_asgi, dial, gate, log):
-    """uvicorn learns of the loss at once, and the application gets the message before it."""
+    """uvicorn is notified of the loss at once, and the application gets the message before it."""
     received = []
 
     async def app(scope, receive, send):
@@ -197,7 +197,7 @@ def test_a_loss_during_compression_ends_all_waiting_senders(run, connect, gate):
 
 @pytest.mark.parametrize("who", ["peer", "view"])
 def test_a_close_frame_waits_for_messages_that_are_being_compressed(run, serving, dial, gate, who):
-    """They leave first, for they were sent first. Others are served meanwhile, and nothing may be sent any more."""
+    """The messages leave first. Other connections are served meanwhile, and no later message may be sent."""
 
     async def scenario():
         held = gate("compress")
@@ -278,7 +278,7 @@ def test_a_loss_while_a_close_frame_waits_ends_the_sender(run, connect, gate):
 
 
 def test_compression_on_the_loop_lets_other_connections_proceed(run, connect, gate, monkeypatch):
-    """A hundred that a large one has held up: they do not leave all at once."""
+    """A hundred messages behind a large one leave in several iterations of the loop."""
     monkeypatch.setattr(SendQueue, "FAIR_SHARE", 0)
     turns = 0
 

@@ -103,7 +103,7 @@ class Echo(WebSocketView):
 
 
 def test_each_thread_may_have_a_server(in_loops, serving, dial):
-    """Connections come, talk, and go, everywhere at the same time."""
+    """Connections open, exchange messages and end, in all threads at the same time."""
     small, large = [f"{i}" for i in range(200)], [bytes([i]) * 100_000 for i in range(5)]
     pieces = [Frame(OpCode.TEXT, False, b"1, "), Frame(OpCode.PING, payload=b"?"), Frame(0, True, b"2")]
 
@@ -165,7 +165,7 @@ def test_views_may_send_to_views_of_other_loops(in_loops, serving, dial):
 
 
 def test_sending_to_views_of_other_threads_is_refused_after_their_end(in_loops, serving, dial):
-    """From other threads: until the end it works, afterwards it is refused, and nothing hangs."""
+    """Sends from other threads succeed until the end, and are refused after it; nothing hangs."""
     views = []
     ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
     home = 4

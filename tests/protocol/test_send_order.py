@@ -1,4 +1,4 @@
-"""Sends side by side: each leaves whole, in the order of calls, whether it is awaited or how."""
+"""Concurrent sends: each leaves whole, in the order of calls, awaited or not."""
 
 import asyncio
 import gc
@@ -72,7 +72,7 @@ def test_a_send_takes_no_pass_of_the_loop(run, connect):
 
 @pytest.mark.parametrize("max_frame_size", [1000, None])
 def test_concurrent_sends_leave_whole_and_in_order(run, connect, max_frame_size):
-    """Small ones, fragmented ones and streams, in 100 tasks; pings go between as they like."""
+    """Small and fragmented messages and streams, in 100 tasks; pings may leave between them."""
 
     class View(Quiet):
         MAX_FRAME_SIZE = max_frame_size
@@ -351,7 +351,7 @@ def test_an_error_of_an_ignored_stream_is_logged(run, connect, caplog):
 
 
 class Nowhere:
-    """A transport that takes everything at once."""
+    """A transport that is never full."""
 
     def is_closing(self):
         return False

@@ -1,4 +1,4 @@
-"""The end of handlers: with the peer gone, the host shutting down, or `run` cancelled; and `on_close` behind them."""
+"""The end of handlers after the peer's end, a shutdown of the host, or a cancellation of `run`; then `on_close`."""
 
 import asyncio
 

@@ -70,7 +70,7 @@ def test_the_parts_of_a_message_add_up_to_it(codec, sent, size, most):
 
 
 class Held:
-    """A connection whose bytes are not read from anywhere."""
+    """A connection without a source of bytes."""
 
     def __init__(self, connection):
         self.connection = connection

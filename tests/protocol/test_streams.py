@@ -1,4 +1,4 @@
-"""Messages that are made piece by piece: each piece leaves as a fragment, as soon as it is there."""
+"""Messages that are created piece by piece: each piece leaves as a fragment at once."""
 
 import asyncio
 
@@ -142,7 +142,7 @@ def test_other_messages_wait_and_control_frames_do_not(run, connect):
             sends += [asyncio.create_task(view.send(data)) for data in ("second", ["third ", "message"], "fourth")]
             await view.send_ping(b"ping")
             assert (await peer.frame()).opcode == PING
-            # A pong too is answered inside of the message, and nothing else has come.
+            # The pong leaves inside the message, and nothing else has been sent.
             assert await peer.settled() == []
             go_on.set()
             await asyncio.gather(*sends)

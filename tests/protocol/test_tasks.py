@@ -316,7 +316,7 @@ def run_nested(until):
             loop._run_once()
     finally:
         asyncio.tasks._enter_task(loop, task)
-    while len(loop._ready) < ready:  # which the turn of the loop that this is in has counted
+    while len(loop._ready) < ready:  # which the current iteration of the loop has counted
         loop.call_soon(int)
 
 

@@ -163,7 +163,7 @@ def test_back_pressure_reaches_other_threads(run, connect):
 
 
 def test_sending_raises_once_the_loop_of_the_connection_is_closed(run, connect):
-    """Closing is harmless, as it is twice; nothing hangs."""
+    """A second close has no effect, and nothing hangs."""
     views = []
 
     async def scenario():

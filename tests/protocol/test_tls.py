@@ -38,7 +38,7 @@ def test_messages_of_all_sizes_pass_over_tls(run, connect, tls):
             for message in messages:
                 session.peer.send(message)
                 assert await session.peer.message() == message
-            # And all at once, read while they are written.
+            # Then all at once, read while they are written.
             session.peer.send(*messages)
             for message in messages:
                 assert await session.peer.message() == message
@@ -126,7 +126,7 @@ def test_senders_wait_for_a_slow_peer_over_tls(run, connect, tls):
             for _ in range(count + 1):
                 assert await peer.message() == bytes(65_536)
             await sending
-            # And once more, for a peer that goes.
+            # The same for a peer that disconnects.
             senders = [asyncio.create_task(view.send_binary(bytes(4 * MIB))) for _ in range(4)]
             await asyncio.sleep(0.01)
             peer.leave()

@@ -65,7 +65,7 @@ def connected(protocol, changed=None, **options):
 
 
 async def settle():
-    """Until the loop has nothing to do but to wait."""
+    """Waits until the loop is idle."""
     for _ in range(8):
         await asyncio.sleep(0)
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 class Stuck(WebSocketView):
-    """Its handlers begin, and end after an event."""
+    """Its handlers begin, and wait for an event."""
 
     MAX_CONCURRENT_MESSAGES = 1
     CLOSE_TIMEOUT = 0.2
@@ -56,7 +56,7 @@ async def pong(peer):
 
 
 async def closing(peer):
-    """Reads up to the close frame: its code."""
+    """Reads up to the close frame; returns its code."""
     while (frame := await peer.frame()).opcode != OpCode.CLOSE:
         pass
     return int.from_bytes(frame.payload[:2])
@@ -85,7 +85,7 @@ def test_pings_and_a_close_frame_are_answered_while_messages_wait(run, connect, 
     ({"MAX_WAITING_BYTES": 50}, 5 + 2, True),
 ])  # fmt: skip
 def test_reading_is_on_hold_beyond_the_bounds(run, connect, until, settings, count, held):
-    """One message is at work, and does not count."""
+    """One message is being handled, and does not count."""
     View = type("View", (Stuck,), settings)
 
     async def scenario():

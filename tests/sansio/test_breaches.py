@@ -76,7 +76,7 @@ def test_a_breach_is_answered_with_its_code(case, behind):
 def test_a_breach_is_found_at_its_last_byte_and_not_before(case):
     data, code, reason = AT_ONCE[case]
     server = Connection(max_size=1000)
-    # The first two bytes are looked at together, and a length once the mask behind it is there.
+    # The first two bytes are parsed together, and a length once the mask behind it has arrived.
     for size in range(len(data)):
         server.receive(data[size : size + 1])
         if server.needs_response:
@@ -122,7 +122,7 @@ def test_the_limit_is_for_the_whole_message(sizes):
         assert server.receive(frame(opcode, bytes(size), fin=False)) == []
         assert not server.needs_response
         opcode = CONTINUATION
-    # Refused on its header, of which the payload never comes.
+    # Refused by its header; the payload never comes.
     assert server.receive(header(0x80, last)) == []
     assert failed(server) == (1009, "message too big")
 

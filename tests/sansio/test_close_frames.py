@@ -18,7 +18,7 @@ ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"
 
 
 def exchange(sender, receiver):
-    """Carries the outgoing bytes to the other end, which then responds."""
+    """Passes the outgoing bytes to the other end, which then responds."""
     received = receiver.receive(taken(sender))
     receiver.respond()
     return received

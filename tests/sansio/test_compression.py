@@ -22,7 +22,7 @@ def agreed(parameters, **settings):
 @pytest.mark.parametrize(
     ("offer", "answer"),
     [
-        ([], {"server_max_window_bits": "12"}),  # nothing is asked of the client: Mojolicious would ignore it
+        ([], {"server_max_window_bits": "12"}),  # no parameter for the client: Mojolicious would ignore it
         (BROWSER, {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
         ([("client_max_window_bits", "15")], {"server_max_window_bits": "12", "client_max_window_bits": "12"}),
         ([("client_max_window_bits", "9")], {"server_max_window_bits": "12", "client_max_window_bits": "9"}),
@@ -85,7 +85,7 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
     assert "client_no_context_takeover" in agreed(BROWSER, memory_limit=4096 + 4095)
     assert "client_no_context_takeover" not in agreed(BROWSER, memory_limit=4096 + 4096)
     assert "client_no_context_takeover" not in agreed([], server_context_takeover=False, memory_limit=32768)
-    # Nothing said means 15 bits, in both directions.
+    # Without the parameters both windows have 15 bits.
     assert agreed([], server_max_window_bits=15) == {}
 
 

@@ -14,7 +14,7 @@ MASK = b"\x37\xfa\x21\x3d"
 
 
 class Source:
-    """Gives the bytes of a stream as `parse` asks for them, and knows how many it has asked for."""
+    """Returns the bytes of a stream as `parse` requests them, and counts them."""
 
     def __init__(self, data):
         self.data = data

@@ -1,4 +1,4 @@
-"""The opening handshake without I/O: which requests are agreed to, and how the others are refused."""
+"""The opening handshake without I/O: accepted requests, and the refusals of others."""
 
 import base64
 
@@ -308,7 +308,7 @@ def test_a_client_without_origin_is_accepted(allowed):
 
 
 def test_an_origin_of_white_space_is_none():
-    """A host may give values as they came."""
+    """A host may pass values unstripped."""
     good = request()
     good.headers = {name.lower(): value for name, value in fields().items()} | {"origin": " \t"}
     handshake.check(good)

@@ -123,7 +123,7 @@ def test_pings_cost_no_more_than_their_answers():
 
 @pytest.mark.parametrize("fragments", [1, 50])
 def test_a_bomb_takes_no_more_memory_than_the_limit(fragments):
-    """97 KB became 100 MB elsewhere, and reached the handler."""
+    """Duck Framework: 97 KB became 100 MB, and reached the handler."""
     extension = PerMessageDeflate("permessage-deflate")
     bomb = extension.encode(Frame(BINARY, payload=bytes(64 * MIB))).payload
     assert len(bomb) < MIB / 10
@@ -138,7 +138,7 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(fragments):
         for data in frames:
             assert server.receive(data) == []
     assert memory.peak < 4 * MIB
-    assert memory.kept < 64 * KIB  # while the peer takes its time to close
+    assert memory.kept < 64 * KIB  # until the peer closes
     server.respond()
     assert server.failed.close_code == 1009
 

@@ -1,4 +1,4 @@
-"""Which origins a list allows, and which entries it refuses to have."""
+"""The origins that a list allows, and its invalid entries."""
 
 import string
 

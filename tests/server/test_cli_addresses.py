@@ -128,7 +128,7 @@ def test_a_server_listens_in_one_place(folder):
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_certificates_are_read_again(folder, tls, loop):
-    """On SIGHUP; and where they cannot be, the server goes on with those that it has."""
+    """SIGHUP reads them; if that fails, the previous ones stay in use."""
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     certificate, key = folder / "cert.pem", folder / "key.pem"

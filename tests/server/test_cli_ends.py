@@ -175,7 +175,7 @@ async def start():
     ],
 )
 def test_an_end_that_hangs_is_cut_short(folder, how, workers, stage, where):
-    """Whatever hangs: a coroutine that swallows its cancellation, a call that blocks the loop, or a thread."""
+    """A coroutine that swallows its cancellation, a call that blocks the loop, or a thread."""
     (folder / "hanging.py").write_text(HANGING.replace("HOW", how))
     arguments = ("hanging.py", "--port", 0, "--shutdown-timeout", 0.1, "--workers", workers)
     with Process(folder, *arguments) as process:

@@ -164,7 +164,7 @@ def test_a_command_is_required(folder):
     ],
 )
 def test_bad_usage_is_an_error_with_advice(capsys, arguments, words):
-    """In this process, as nothing is imported or served."""
+    """In this process, because no application is imported or served."""
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
     output, line = capsys.readouterr()

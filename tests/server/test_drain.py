@@ -65,7 +65,7 @@ def test_a_draining_server_answers_pages_and_refuses_handshakes(run, connect, un
                 assert caught.value.response.headers["Retry-After"] == "1000"
                 await last.send("still served")
                 assert await last.recv() == "still served"
-            await closing  # at once, as nobody is left
+            await closing  # at once, because no view is left
 
     run(scenario())
 

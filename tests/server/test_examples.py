@@ -28,7 +28,7 @@ if not EXAMPLES.is_dir():
 
 @pytest.fixture
 def serve():
-    """Serves an example with `duck serve`; gives its address."""
+    """Serves an example with `duck serve`; yields its address."""
     with ExitStack() as stack:
 
         def start(name):

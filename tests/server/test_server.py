@@ -51,7 +51,7 @@ def test_a_server_listens_until_its_end(run, connect):
 
 
 def test_connections_that_come_together_are_accepted_together(run):
-    """uvloop by itself accepts one each time that it looks for events."""
+    """uvloop by itself accepts one connection in each iteration."""
 
     async def scenario():
         async with serve(Page, port=0) as server:

@@ -17,7 +17,7 @@ from ..support.handshake import upgrade
 
 
 class Working(WebSocketView):
-    """Begins, and ends when it is let go."""
+    """Begins, and ends when it is released."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

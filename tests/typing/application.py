@@ -1,4 +1,4 @@
-"""An application as its author types it: each documented form of the hooks, and all that a view offers."""
+"""An annotated application: each documented form of the hooks, and all members of a view."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator

@@ -40,7 +40,7 @@ def test_an_error_in_on_receive_closes_with_1011_and_is_logged(run, connect, log
             code, reason = await peer.closing()
             assert code == 1011
             assert "detail" not in reason and "Boom" not in reason
-            # Messages that come meanwhile are not handled.
+            # Messages that arrive meanwhile are not handled.
             peer.send("late")
             peer.close(1011)
             assert await peer.rest() == []
@@ -193,7 +193,7 @@ def test_server_without_the_embedded_server_is_an_error_with_advice(run, connect
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 def test_a_cancelled_error_out_of_a_handler_is_an_error(run, connect, log, waits):
-    """As of something the handler waited for that others have cancelled; the handler's task itself was not."""
+    """The handler has awaited a cancelled future; its own task was not cancelled."""
 
     class View(Recorder):
         async def on_receive(self, message, opcode):

@@ -1,4 +1,4 @@
-"""Log lines: their form, and that a peer cannot forge or spoil them."""
+"""Log lines: their form, which a peer cannot forge or break."""
 
 import logging
 import subprocess
@@ -76,7 +76,7 @@ def test_several_messages_are_one_line():
         (("192.0.2.7", 4711), "192.0.2.7:4711"),
         (["192.0.2.7", 4711], "192.0.2.7:4711"),  # as ASGI has it
         (("2001:db8::1", 4711), "[2001:db8::1]:4711"),
-        (("203.0.113.7", 0), "203.0.113.7"),  # a proxy does not tell the port
+        (("203.0.113.7", 0), "203.0.113.7"),  # a proxy does not report the port
         (("2001:db8::1", 0), "[2001:db8::1]"),
         ("/run/duck.sock", "/run/duck.sock"),
         ("/tmp/a\nb\udcff", "/tmp/a\\x0ab\\udcff"),  # a client may bind its end to any name

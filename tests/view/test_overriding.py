@@ -74,7 +74,7 @@ def test_an_error_in_on_new_frame_closes_with_1011(run, connect, log):
 
 
 class Sending(Recorder):
-    """All that it sends goes through its own send_frame."""
+    """All its messages go through its own send_frame."""
 
     MAX_FRAME_SIZE = 10
 
@@ -324,7 +324,7 @@ def test_a_view_may_have_slots_a_request_of_its_own_and_more_attributes(run, con
 
 
 def noting(name):
-    """A hook that notes its name, and goes on as if it were not there."""
+    """A hook that notes its name, and calls the overridden one."""
 
     async def hook(self, *args):
         self.events.append(name)

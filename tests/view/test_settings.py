@@ -76,7 +76,7 @@ def test_every_setting_is_tried_here():
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_no_setting_takes_everything(setting):
-    """A row whose check takes anything is none."""
+    """No check of a row accepts every value."""
     with pytest.raises(KIND, match=setting.name):
         setting.check("View", object())
 
@@ -233,7 +233,7 @@ def test_a_class_that_counts_its_connections_is_still_checked(run, connect):
 
 
 def test_only_the_times_of_an_open_connection_may_change(run, connect):
-    """Those of the heartbeat and of the end may change; of any other the change would be without effect."""
+    """Settings of the heartbeat and of the end may change; a change of any other would have no effect."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):

@@ -240,7 +240,7 @@ def test_views_share_no_state(run, serving, dial):
             assert await two.message() == "to two"
             views = [server.views.get_nowait()[0] for _ in range(2)]
             assert sorted(view.events[1] for view in views) == [("TEXT", b"to one"), ("TEXT", b"to two")]
-            assert views[0].extensions == views[1].extensions == ()  # which nobody can change
+            assert views[0].extensions == views[1].extensions == ()  # which is immutable
 
     run(scenario())
 

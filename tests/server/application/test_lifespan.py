@@ -1,4 +1,4 @@
-"""Things that start before the first connection and stop after the last."""
+"""The lifespan of an application: start before the first connection, end after the last."""
 
 import asyncio
 import contextlib

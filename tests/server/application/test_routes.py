@@ -1,4 +1,4 @@
-"""Routing: which view a path goes to, with which parameters."""
+"""Routing: the view and the parameters for a path."""
 
 import time
 

@@ -29,7 +29,7 @@ def request(target, *lines, method="GET", host="test"):
 
 @pytest.fixture
 def ask(run, connect):
-    """Sends bytes to a server, and gives the status of the answer, and the address that it was asked from."""
+    """Sends bytes to a server; returns the status of the answer, and the address of the client."""
 
     def ask(data, **options):
         async def scenario():

@@ -1,4 +1,4 @@
-"""The names by which a server may be asked for, and the origins of pages for views that name none."""
+"""`allowed_hosts`, and `allowed_origins` for views without their own."""
 
 import pytest
 
@@ -88,7 +88,7 @@ def request(target, host, *lines, method="GET"):
 )
 @pytest.mark.parametrize("target", ["/page", "/ws"])
 def test_a_request_for_another_host_is_misdirected(run, connect, host, status, target):
-    """A page whose name leads here sends it as Host and as Origin, so that they agree."""
+    """A page whose name resolves to this server sends it as Host and as Origin, so both agree."""
 
     async def scenario():
         hosts = ["localhost", "*.example.org"]

@@ -1,4 +1,4 @@
-"""How many connections there may be, in all and from each address."""
+"""The limits of connections, in all and for each address."""
 
 import asyncio
 

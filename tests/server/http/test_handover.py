@@ -23,7 +23,7 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
 def pattern(size):
-    """Bytes of which a piece that is lost or twice there shows."""
+    """Bytes in which a lost or repeated piece is detected."""
     return (bytes(index * index % 251 for index in range(251)) * (size // 251 + 1))[:size]
 
 
@@ -62,7 +62,7 @@ class Collector(asyncio.BufferedProtocol):
 
 
 class RawView(WebSocketView):
-    """Takes the connection over and speaks no WebSocket on it."""
+    """Takes over the connection, for another protocol than WebSocket."""
 
     views = None  # a queue of those that run
     hold = None  # an event to wait for before the switch
@@ -73,7 +73,7 @@ class RawView(WebSocketView):
             await self.hold.wait()
         transport = self.request.transport
         if transport.is_closing():
-            return  # nobody would be told of the end
+            return  # no other code would be notified of the end
         self.protocol = protocol = Collector()
         transport.write(SWITCH)
         transport.set_protocol(protocol)
@@ -159,7 +159,7 @@ def test_bytes_that_come_while_reading_is_paused_reach_the_view(run, connect, se
             view = await view_class.views.get()
             assert not view.request.transport.is_reading()
             client.send(early)
-            await asyncio.sleep(0.05)  # let the loop come to the socket, which it must not read
+            await asyncio.sleep(0.05)  # for an iteration of the loop, in which it must not read the socket
             assert view.request.transport.get_protocol().__class__ is HttpProtocol
             view_class.hold.set()
             await client.reader.readexactly(len(SWITCH))

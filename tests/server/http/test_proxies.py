@@ -17,7 +17,7 @@ PROXY = ("10.0.0.1", 4711)
 
 
 def client(*fields, peer=PROXY, secure=False, trusted=("10.0.0.0/8", "fd00::/8")):
-    """Its address, and whether it came encrypted."""
+    """The address of the client, and whether its connection was encrypted."""
     return Proxies(trusted).client(peer, Headers(fields), secure)[:2]
 
 
@@ -105,7 +105,7 @@ def test_clients_of_a_unix_socket_may_be_trusted(peer):
         ("WSS", False, True),
         ("http", True, False),
         ("ws", True, False),
-        ("http, https", False, True),  # the nearest proxy's word
+        ("http, https", False, True),  # reported by the nearest proxy
         ("", True, True),
         ("gopher", False, False),
         ("gopher", True, True),
@@ -121,7 +121,7 @@ def test_the_nearest_proxy_tells_whether_the_client_came_encrypted(proto, secure
         ("app.example.org", "app.example.org"),
         ("app.example.org:8443", "app.example.org:8443"),
         ("[2001:db8::1]:80", "[2001:db8::1]:80"),
-        ("evil.test, app.example.org", "app.example.org"),  # the nearest proxy's word
+        ("evil.test, app.example.org", "app.example.org"),  # reported by the nearest proxy
         ("", "inside:8000"),
         ("a b", "inside:8000"),
         ("user@host", "inside:8000"),

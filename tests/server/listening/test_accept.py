@@ -60,7 +60,7 @@ def test_a_connection_counts_for_its_address_before_its_tls_handshake(run, conne
 
 
 def test_bare_connections_take_few_files(run, tls, until):
-    """Those that there is no room for, and not even for a word about it, are closed as they come."""
+    """Connections beyond the number of concurrent refusals are closed at once."""
 
     async def scenario():
         limits = Limits(connections=5, linger_timeout=30)
@@ -79,7 +79,7 @@ def test_bare_connections_take_few_files(run, tls, until):
 
 
 def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until):
-    """The loop learns of both at the same time."""
+    """The loop reports both in one iteration."""
     if loop_name == "uvloop":
         pytest.skip("uvloop takes some turns to let a connection go")
 

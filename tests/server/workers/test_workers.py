@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def client():
-    """Connects, and gives the PID of the worker that serves the connection."""
+    """Connects; returns the PID of the worker that serves the connection."""
     with contextlib.ExitStack() as stack:
 
         def enter(address, **options):
@@ -98,7 +98,7 @@ def test_two_workers_serve_and_end_together(folder, client):
         output, errors = process.process.communicate(timeout=30)
         assert (process.process.returncode, output) == (0, "")
         assert not any(map(is_there, workers))
-        assert {int(pid) for pid in re.findall(r" \[(\d+)\] INFO ", errors)} >= workers  # lines tell the process
+        assert {int(pid) for pid in re.findall(r" \[(\d+)\] INFO ", errors)} >= workers  # lines name the process
         assert "Traceback" not in errors and "Warning" not in errors
 
 
@@ -154,7 +154,7 @@ def test_a_hangup_replaces_the_workers_without_a_refusal(folder, where):
         async with contextlib.AsyncExitStack() as stack:
             await scenario(process, stack)
 
-    quiet = ("--log-level", "warning")  # nobody reads the pipe meanwhile
+    quiet = ("--log-level", "warning")  # the pipe is not read meanwhile
     with Process(folder, "app.py", *address, "--workers", 2, *quiet) as process:
         asyncio.run(main(process))
         status, errors = process.stop(signal.SIGTERM)
