@@ -8,6 +8,7 @@ import time
 from array import array
 from collections import Counter, deque
 from contextlib import suppress
+from functools import partial
 from typing import Unpack
 
 from duck.contrib.websockets import ConnectionClosed, OpCode
@@ -18,23 +19,32 @@ from .connection_options import add_connection_options, connection_options, expl
 __all__ = ["add_options", "run"]
 
 _AT_ONCE = 64  # connections that are opened concurrently
+_MOST = 1_000_000  # connections, and messages in flight
+_LARGEST = 1 << 30  # bytes of a message
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `duck bench`."""
     add_connection_options(parser)
-    count = _number
+    count = partial(_number, _MOST)
     parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
     parser.add_argument(
         "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
     )
-    parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="size of a message (%(default)s)")
+    parser.add_argument(
+        "-s",
+        "--size",
+        type=partial(_number, _LARGEST),
+        default=32,
+        metavar="BYTES",
+        help="size of a message (%(default)s)",
+    )
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+def _number(most: int, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
     return int(text)
 
 
@@ -113,6 +123,7 @@ class Loader(WebSocketClient):
         self._load = load
         self._sent: deque[float] = deque()
         self._has_echo = False
+        self._is_counted = False  # whether the end of the connection counts as an error already
 
     @property
     def is_silent(self) -> bool:
@@ -132,6 +143,7 @@ class Loader(WebSocketClient):
         load = self._load
         if not self._sent or message != load.payload:
             load.errors["received a message that is not an echo"] += 1
+            self._is_counted = True
             await self.send_close()
             return
         if load.running:
@@ -140,7 +152,7 @@ class Loader(WebSocketClient):
             self._send_one()
 
     async def on_close(self, frame: object = None) -> None:
-        if self._load.running:
+        if self._load.running and not self._is_counted:
             self._load.errors[f"closed with {self.close_code} {self.close_reason}".rstrip()] += 1
 
 

@@ -12,10 +12,10 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TextIO
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode
+from duck.contrib.websockets import CloseCode, ConnectionClosed, Frame, OpCode
 from duck.contrib.websockets.client import HandshakeFailed, WebSocketClient
 from duck.contrib.websockets.logging import printable
 from duck.contrib.websockets.sansio.payloads import parse_close
@@ -33,6 +33,8 @@ _SHOWN = 64  # bytes shown of a binary message
 _LAST = b"end of input"
 _PATIENCE = 5.0  # seconds for the answer to that ping
 _QUIET = 0.2  # seconds for answers to other messages after it
+_AHEAD = 100  # lines that are read before the first of them has left
+_LONGEST = 1 << 26  # characters of a line
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +62,16 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a received letter
     terminal.begin(sys.stdin if lines is None else lines)
-    code = await terminal.wait_closed()
-    terminal.say(f"closed: {code} {printable(terminal.close_reason)}".rstrip())
-    return 0 if code in (1000, 1001, 1005) and not terminal.is_cut else 1
+    try:
+        code = await terminal.wait_closed()
+    except asyncio.CancelledError:  # Ctrl-C
+        terminal.terminate()
+        await terminal.wait_closed()
+        raise
+    words = f"closed: {code} {printable(terminal.close_reason)}".rstrip()
+    answered = terminal.is_answered or code == CloseCode.ABNORMAL_CLOSURE
+    terminal.say(words if answered else f"{words}, not answered by the server")
+    return 0 if code in (1000, 1001, 1005) and answered and not terminal.is_cut else 1
 
 
 class Terminal(WebSocketClient):
@@ -72,6 +81,10 @@ class Terminal(WebSocketClient):
     RECEIVE_TIMEOUT = None
 
     is_cut = False  # whether the input or the output has failed
+    is_answered = False  # whether the server has sent a close frame
+
+    async def on_close(self, frame: Frame | None = None) -> None:
+        self.is_answered = frame is not None
 
     def begin(self, lines: TextIO) -> None:
         """Reports the connection, and reads lines in a thread, because reading a terminal blocks."""
@@ -81,6 +94,7 @@ class Terminal(WebSocketClient):
         facts += [extension.name for extension in self.extensions]
         self.say(", ".join(facts))
         self.say("/help for help, end of input to close")
+        self._leaving: set[asyncio.Future[None]] = set()  # sends that wait for the server
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
 
@@ -97,13 +111,35 @@ class Terminal(WebSocketClient):
 
     def _read(self, lines: TextIO, loop: asyncio.AbstractEventLoop) -> None:
         problem = ""
+        room = threading.Semaphore(_AHEAD)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             try:
-                for line in lines:
-                    loop.call_soon_threadsafe(self.take_line, line.rstrip("\r\n"))
+                while line := lines.readline(_LONGEST):
+                    if len(line) == _LONGEST:
+                        problem = f"a line has more than {_LONGEST} characters"
+                        break
+                    room.acquire()
+                    loop.call_soon_threadsafe(self._pass_on, line.rstrip("\r\n"), room)
             except (OSError, UnicodeDecodeError) as error:
                 problem = f"the input cannot be read any further: {error}"
             loop.call_soon_threadsafe(self._finish, loop, problem)
+
+    def _pass_on(self, line: str, room: threading.Semaphore) -> None:
+        """Takes a line, and makes room for another one once the server has received enough of those before."""
+        sending = self.take_line(line)
+        if sending is None:
+            room.release()
+            return
+
+        def left(task: "asyncio.Future[None]") -> None:
+            self._leaving.discard(task)
+            room.release()
+            if not task.cancelled():
+                task.exception()  # a `ConnectionClosed`, which is reported at the end
+
+        task = asyncio.ensure_future(sending)
+        self._leaving.add(task)
+        task.add_done_callback(left)
 
     def _finish(self, loop: asyncio.AbstractEventLoop, problem: str) -> None:
         """Handles the end of the input."""
@@ -113,23 +149,23 @@ class Terminal(WebSocketClient):
         self.take_line(f"/ping {_LAST.decode()}")
         loop.call_later(_PATIENCE, self.take_line, "/close")
 
-    def take_line(self, line: str) -> None:
-        """Executes or sends a line."""
+    def take_line(self, line: str) -> Awaitable[None] | None:
+        """Executes or sends a line; returns an awaitable for the frame, if there is one."""
         try:
             if not line.startswith("/"):
-                _ = self.send(line)
-            elif line.startswith("//"):
-                _ = self.send(line[1:])
-            else:
-                self._command(line)
+                return self.send(line)
+            if line.startswith("//"):
+                return self.send(line[1:])
+            return self._command(line)
         except ConnectionClosed:
             pass  # it is reported at the end
         except ValueError as error:
             self.say(f"! {error}")
+        return None
 
-    def _command(self, line: str) -> None:
+    def _command(self, line: str) -> Awaitable[None] | None:
         name, _, rest = line.partition(" ")
-        commands: dict[str, Callable[[str], object]] = {
+        commands: dict[str, Callable[[str], Awaitable[None] | None]] = {
             "/ping": lambda text: self.send_ping(text.encode() or b"%d" % time.perf_counter_ns()),
             "/pong": lambda text: self.send_pong(text.encode()),
             "/binary": lambda text: self.send_binary(bytes.fromhex(text)),
@@ -138,14 +174,14 @@ class Terminal(WebSocketClient):
         }
         if name not in commands:
             self.say(f"! {printable(name)} is not a command: write /{printable(line)} to send it, or /help")
-            return
-        commands[name](rest)
+            return None
+        return commands[name](rest)
 
-    def _close(self, text: str) -> None:
+    def _close(self, text: str) -> Awaitable[None]:
         code, _, reason = text.partition(" ")
         if code and not code.isdecimal():
             raise ValueError(f"{code!r} is not a close code: write /close 1000 reason")
-        _ = self.send_close(int(code or 1000), reason)
+        return self.send_close(int(code or 1000), reason)
 
     async def _receive_loop(self) -> None:
         """Prints every frame, in order."""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.server import serve
 from duck.server.cli import main
 
+from ..client.test_breaches import agreed
 from ..support.commands import command, environment
 
 
@@ -129,9 +131,79 @@ class Lines(io.StringIO):
         super().__init__()
         self._event = event
 
-    def __next__(self):
+    def readline(self, size=-1):
         self._event.wait()
-        raise StopIteration
+        return ""
+
+
+class Endless(io.StringIO):
+    """Lines of 64 KiB without an end. After 1,000 of them, `many` is set and the next one is awaited for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+        self.many = threading.Event()
+
+    def readline(self, size=-1):
+        self.count += 1
+        if self.count > 1000:
+            self.many.set()
+            threading.Event().wait()
+        return "x" * 65535 + "\n"
+
+    __next__ = readline
+
+
+def test_input_is_read_as_fast_as_the_server_receives(serving):
+    class Slow(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+        MAX_WAITING_MESSAGES = 1
+        CLOSE_TIMEOUT = 0
+
+        async def on_receive(self, message, opcode):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        async with serving(Slow) as server:
+            lines = Endless()
+            running = asyncio.create_task(connect.run(parse(connect, server, "--no-compression"), lines))
+            assert not await asyncio.to_thread(lines.many.wait, 0.3)
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_a_line_without_an_end_ends_connect_with_an_error(run, serving, monkeypatch, capsys):
+    monkeypatch.setattr(connect, "_LONGEST", 10)
+
+    async def scenario():
+        async with serving(Echo) as server:
+            assert await connect.run(parse(connect, server), io.StringIO("hello\n" + "x" * 10)) == 1
+
+    run(scenario())
+    out, err = capsys.readouterr()
+    assert "< hello" in out
+    assert "a line has more than 10 characters" in err
+
+
+def test_a_close_that_the_server_does_not_answer_is_no_success(run, monkeypatch, capsys):
+    monkeypatch.setattr(connect, "_PATIENCE", 0.01)
+
+    async def deaf(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+        await reader.read()
+        writer.close()
+
+    async def scenario():
+        monkeypatch.setattr(connect.Terminal, "CLOSE_TIMEOUT", 0.05)
+        async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert await connect.run(parse(connect, SimpleNamespace(port=port)), io.StringIO("hello\n")) == 1
+
+    run(scenario())
+    assert "closed: 1000, not answered by the server" in capsys.readouterr().out
 
 
 def test_letters_that_the_output_lacks_are_escaped(run, serving, monkeypatch):
@@ -159,7 +231,7 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys
         async with serving(Silent) as server:
             assert await bench.run(parse(bench, server, "-c", "2", "--seconds", "0.05")) == 1
         async with serving(Wrong) as server:
-            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.05")) == 1
+            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.3")) == 1
         async with serving(Echo) as server:
             running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2")))
             for _ in range(2):
@@ -171,11 +243,18 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys
     run(scenario())
     out = capsys.readouterr().out
     assert "2 times: no echo received" in out
-    assert "1 times: received a message that is not an echo" in out
+    assert "errors     1\n           1 times: received a message that is not an echo" in out
 
 
 @pytest.mark.parametrize(
-    "options", ["connect http//x", "bench ws://x -c 0", "bench ws://x --seconds nan", "connect ws://x --header a"]
+    "options",
+    [
+        "connect http//x",
+        "bench ws://x -c 0",
+        "bench ws://x --seconds nan",
+        "bench ws://x -s 99999999999",
+        "connect ws://x --header a",
+    ],
 )
 def test_invalid_options_are_refused(options, capsys):
     with pytest.raises(SystemExit):
