@@ -27,8 +27,9 @@ from .process.loops import LOOPS, LoopError, loop_factory
 from .process.signals import outlast_signals
 from .process.systemd import passed_by_systemd
 from .runner import run_options
-from .workers.supervisor import WorkerError, WorkersUnavailableError, supervise
+from .workers.supervisor import WorkersUnavailableError, supervise
 from .workers.worker import Job
+from .workers.worker_process import WorkerError
 
 __all__ = ["main"]
 

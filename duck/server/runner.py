@@ -18,7 +18,7 @@ from .application.target import Target
 from .limits import Limits
 from .options import Options
 from .process.deadline import Deadline
-from .process.loops import LOOPS, loop_factory
+from .process.loops import loop_factory
 from .process.signals import on_hangup, on_signals
 from .process.systemd import notify, notify_reloading
 from .process.until_stopped import Stop, serve_until_stopped
@@ -26,7 +26,7 @@ from .server import Server
 from .workers.supervisor import supervise
 from .workers.worker import Job, is_worker
 
-__all__ = ["LOOPS", "loop_factory", "run", "run_options"]
+__all__ = ["run", "run_options"]
 
 logger = logging.getLogger("duck.server")
 

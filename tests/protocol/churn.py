@@ -12,7 +12,7 @@ from pathlib import Path
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.server import Server, serve
-from duck.server.runner import LOOPS, loop_factory
+from duck.server.process.loops import LOOPS, loop_factory
 
 from ..support.handshake import UPGRADE
 

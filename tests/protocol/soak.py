@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
-from duck.server.runner import LOOPS, loop_factory
+from duck.server.process.loops import LOOPS, loop_factory
 
 from . import soak_peers as peers
 

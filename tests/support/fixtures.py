@@ -20,7 +20,7 @@ from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.contrib.websockets.testing import VirtualTimeLoop
 from duck.server import Server
-from duck.server.runner import loop_factory
+from duck.server.process.loops import loop_factory
 
 from . import servers
 from . import tls as certificates

@@ -34,7 +34,7 @@ from .worker import Boot, Job, boot, is_worker
 from .worker_process import WorkerError, WorkerProcess, outcome
 from .worker_sockets import WorkerSockets
 
-__all__ = ["WorkerError", "WorkersUnavailableError", "supervise"]
+__all__ = ["WorkersUnavailableError", "supervise"]
 
 logger = logging.getLogger("duck.server")
 
