@@ -309,6 +309,41 @@ def test_a_close_frame_may_lack_a_code(run, connect, way):
     run(scenario())
 
 
+def test_a_frame_that_cannot_be_sent_as_it_is_is_refused(run, connect):
+    """Reserved bits belong to extensions, which set them when they encode a message (RFC 6455, section 5.2)."""
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            for opcode in (TEXT, PING, CLOSE):
+                for bit in ("rsv1", "rsv2", "rsv3"):
+                    with pytest.raises(ValueError, match="the extensions of the connection"):
+                        await view.send_frame(Frame(opcode, **{bit: True}))
+            with pytest.raises(ValueError, match="a close frame is final"):
+                await view.send_frame(Frame(CLOSE, fin=False))
+            with pytest.raises(TypeError, match="a Frame, not str"):
+                await view.send_frame("text")
+            assert await session.peer.settled() == []
+
+    run(scenario())
+
+
+def test_a_frame_is_sent_as_it_was_at_the_call(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view = session.view
+            await view.send_frame(Frame(BINARY, fin=False))
+            frame = Frame(BINARY)
+            frame.payload = bytearray(b"queued")
+            sending = asyncio.ensure_future(view.send_frame(frame))
+            frame.payload[:] = b"altered"
+            await view.send_frame(Frame(CONTINUATION, fin=True))
+            await sending
+            assert [(await session.peer.frame()).payload for _ in range(3)] == [b"", b"", b"queued"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xee", b"\x00\x00why"])
 def test_an_invalid_close_frame_is_refused(run, connect, payload):
     async def scenario():

@@ -52,6 +52,44 @@ def test_every_method_of_sending_works_from_another_loop(run, connect):
     run(scenario())
 
 
+def test_an_override_is_called_once_for_a_call_from_another_loop(run, connect):
+    called = []
+
+    class View(Quiet):
+        def send_frame(self, frame):
+            called.append(frame.payload)
+            return super().send_frame(frame.replace(payload=frame.payload + b"!"))
+
+        async def ping(self):
+            called.append("ping")
+            return await super().ping()
+
+        def send_close(self, *args):
+            called.append("send_close")
+            return super().send_close(*args)
+
+        async def safe_close(self, *args):
+            called.append("safe_close")
+            await super().safe_close(*args)
+
+    async def scenario():
+        async with connect(View) as session:
+            view = session.view
+            await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"text")))
+            assert await session.peer.message() == "text!"
+            pinging = asyncio.ensure_future(in_another_loop(view.ping))
+            ping = await session.peer.frame()
+            session.peer.send(Frame(OpCode.PONG, payload=ping.payload[:-1]))
+            await pinging
+            closing = asyncio.ensure_future(in_another_loop(lambda: view.close(4000)))
+            assert await session.peer.closing() == (4000, "")
+            session.peer.close(4000)
+            await closing
+            assert called == [b"text", "ping", ping.payload[:-1], "send_close", "safe_close"]
+
+    run(scenario())
+
+
 def test_a_thread_without_a_loop_may_send(run, connect):
     """The call behaves as with `asyncio.run_coroutine_threadsafe`."""
 

@@ -409,6 +409,18 @@ def test_an_extension_may_use_all_reserved_bits_on_the_way_out():
     assert taken(server) == b"\xf1\x00"
 
 
+@pytest.mark.parametrize("change", [{"fin": False}, {"opcode": CONTINUATION}, {"opcode": PING}])
+def test_an_extension_must_return_a_whole_message(change):
+    class Broken(Extension):
+        def encode(self, frame):
+            return frame.replace(**change)
+
+    server = Connection(extensions=[Broken("x-broken")])
+    with pytest.raises(TypeError, match="return a final TEXT or BINARY frame"):
+        server.send(TEXT, b"text")
+    assert taken(server) == b""
+
+
 def test_extensions_encode_in_order_and_decode_in_reverse():
     class Wrap(Extension):
         def encode(self, frame):

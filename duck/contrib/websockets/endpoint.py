@@ -10,7 +10,7 @@ from .codec import SENT, Counters, watching
 from .compression import Compression
 from .definition import WATCHED, Definition, check_method, warn_of_clashes, warn_of_misspellings
 from .extensions import Extension
-from .frame import Frame
+from .frame import Frame, sendable
 from .logging import logger
 from .metrics import Metrics
 from .opcodes import CloseCode, OpCode
@@ -367,7 +367,7 @@ class WebSocketEndpoint:
             seconds: list[float] = []
 
             async def measure() -> None:
-                seconds.append(await self.ping())
+                seconds.append(await WebSocketEndpoint.ping(self))
 
             await call_threadsafe(protocol, measure)
             return seconds[0]
@@ -391,25 +391,33 @@ class WebSocketEndpoint:
             self._check_begun()
             return SENT
         if protocol.is_elsewhere:
-            return call_threadsafe(protocol, self.send_close, code, reason, closes=True)
+            return call_threadsafe(protocol, WebSocketEndpoint.send_close, self, code, reason, closes=True)
         protocol.close(code, reason)
         return SENT
 
     def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
-        """Sends one frame unchanged. Every `send` calls an override of this method.
+        """Sends one frame. Every `send` calls an override of this method.
+
+        The extensions of the connection encode the payload afterwards, and set the reserved bits.
 
         Raises:
             ConnectionClosed: The connection is closing or gone.
-            ValueError: A control frame exceeds 125 bytes or is not final, a close code is invalid, or text is not
-                UTF-8.
+            RuntimeError: The connection is not open yet; a message begins inside a fragmented one, or continues without
+                a beginning.
+            TypeError: The argument is not a Frame.
+            ValueError: A reserved bit is set, a control frame exceeds 125 bytes or is not final, a close code is
+                invalid, or text is not UTF-8.
         """
+        opcode, payload, fin = sendable(frame)
         protocol = self._open_protocol()
-        if protocol.is_elsewhere:
-            return call_threadsafe(protocol, self.send_frame, frame)
-        if frame.opcode == OpCode.CLOSE:
-            protocol.close_with(frame.payload)
+        if protocol.is_elsewhere:  # an override has been called, and must not be called again
+            return call_threadsafe(protocol, WebSocketEndpoint.send_frame, self, Frame(opcode, fin, payload))
+        if opcode == OpCode.CLOSE:
+            if not fin:
+                raise ValueError("a close frame is final: leave fin True")
+            protocol.close_with(payload)
             return SENT
-        return protocol.send_frame(frame)
+        return protocol.send_frame(opcode, payload, fin)
 
     # Closing
 
@@ -428,7 +436,8 @@ class WebSocketEndpoint:
             self._check_begun()
             self.state = State.CLOSED
         elif protocol.is_elsewhere:
-            await call_threadsafe(protocol, self.safe_close, disable_logging, call_on_close_handler, closes=True)
+            arguments = self, disable_logging, call_on_close_handler
+            await call_threadsafe(protocol, WebSocketEndpoint.safe_close, *arguments, closes=True)
         else:
             protocol.close()
             await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)

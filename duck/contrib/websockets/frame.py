@@ -149,6 +149,27 @@ class Frame:
         return codec.serialize(first, frame.payload, codec.new_mask() if mask else None)
 
 
+def sendable(frame: Frame) -> tuple[OpCode, bytes, bool]:
+    """Returns opcode, payload and fin of a frame for `send_frame`; any of its attributes may have been assigned.
+
+    Raises:
+        TypeError: The object is not a frame, or its payload is not bytes-like.
+        ValueError: There is no such opcode, or a reserved bit is set. Only extensions set these bits, when they encode
+            the message (RFC 6455, section 5.2).
+    """
+    if not isinstance(frame, Frame):
+        raise TypeError(f"send_frame takes a Frame, not {type(frame).__name__}: use send for data")
+    if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        raise ValueError(
+            f"{frame!r} cannot be sent: leave rsv1, rsv2 and rsv3 False, because the extensions of the connection"
+            " encode its payload and set them"
+        )
+    payload = frame.payload
+    if type(payload) is not bytes:
+        payload = memoryview(payload).tobytes()
+    return OpCode(frame.opcode), payload, bool(frame.fin)
+
+
 def message_of(frame: Frame) -> tuple[int, bytes]:
     """Returns opcode and payload of a message that an extension or an overridden `read_frame` has returned.
 

@@ -115,12 +115,12 @@ class Sending(codec.HotPath):
             return SENT
         return self.sender.send(data, opcode)
 
-    def send_frame(self, frame: Frame) -> Coroutine[Any, Any, None]:
-        """Sends a frame as it is, except a close frame. A whole message may be dropped."""
-        is_message = frame.fin and OpCode.CONTINUATION < frame.opcode < OpCode.CLOSE
+    def send_frame(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
+        """Sends any frame but a close frame. A whole message may be dropped."""
+        is_message = fin and OpCode.CONTINUATION < opcode < OpCode.CLOSE
         if is_message and self._drops():
             return SENT
-        return self.sender.send_frame(frame.opcode, frame.payload, frame.fin)
+        return self.sender.send_frame(opcode, payload, fin)
 
     def send_prepared(self, message: Prepared) -> bool:
         """Sends a prepared message that cannot take the fast path of `codec.fan_out`; never waits.

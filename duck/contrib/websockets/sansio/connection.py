@@ -366,6 +366,8 @@ class Connection:
             frame = frame.replace(payload=b"".join(fragment.payload for fragment in gathered), fin=True)
         for extension in self.extensions:
             frame = extension.encode(frame)
+        if not frame.fin or frame.opcode not in (OpCode.TEXT, OpCode.BINARY):
+            raise TypeError(f"a sent message has become {frame!r}: return a final TEXT or BINARY frame")
         return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
 
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
