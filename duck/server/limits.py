@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["Limits", "check_seconds"]
+__all__ = ["Limits", "check_seconds", "check_whole"]
 
 
 def check_seconds(name: str, value: Any) -> None:
@@ -19,6 +19,19 @@ def check_seconds(name: str, value: Any) -> None:
         raise ValueError(f"{name} must not be negative: {value!r}")
     if isinstance(value, int) and value > sys.float_info.max:
         raise ValueError(f"{name} must be a number of seconds that a float can express")
+
+
+def check_whole(name: str, value: Any, least: int = 0, most: int | None = None) -> None:
+    """Checks the value of an option that is a whole number.
+
+    Raises:
+        TypeError, ValueError: It is not an int, or it is out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least or (most is not None and value > most):
+        bounds = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bounds}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,5 @@ class Limits:
                 continue
             if field.name.endswith("_timeout"):
                 check_seconds(f"Limits.{field.name}", value)
-            elif not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"Limits.{field.name} must be an int, not {value!r}")
-            elif value < 0:
-                raise ValueError(f"Limits.{field.name} must not be negative: {value!r}")
+            else:
+                check_whole(f"Limits.{field.name}", value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from duck.contrib.websockets import CloseCode
 
 from .addresses import split_address
-from .limits import Limits, check_seconds
+from .limits import Limits, check_seconds, check_whole
 
 __all__ = ["Options"]
 
@@ -38,8 +38,9 @@ class Options:
         metrics: The address of the metrics for Prometheus, as `HOST:PORT`; None for none.
 
     Raises:
-        TypeError, ValueError: A time is not a number of seconds, the code is neither 1001 nor 1012, no proxy is trusted
-            to send headers of the PROXY protocol, or the address of the metrics has no port.
+        TypeError, ValueError: The port or the permissions are out of bounds, a time is not a number of seconds, the
+            code is neither 1001 nor 1012, no proxy is trusted to send headers of the PROXY protocol, or the address of
+            the metrics has no port.
     """
 
     host: str | None = "127.0.0.1"
@@ -59,6 +60,9 @@ class Options:
     metrics: str | None = None
 
     def __post_init__(self) -> None:
+        check_whole("port", self.port, 0, 65535)
+        if self.uds_mode is not None:
+            check_whole("uds_mode", self.uds_mode, 0, 0o777)
         for name in ("drain", "shutdown_timeout", "startup_timeout"):
             check_seconds(name, getattr(self, name))
         if self.proxy_protocol and not self.trusted_proxies:

@@ -15,7 +15,7 @@ from duck.views import View
 
 from .application.lifespan import Lifespan
 from .application.target import Target
-from .limits import Limits
+from .limits import Limits, check_whole
 from .options import Options
 from .process.deadline import Deadline
 from .process.loops import loop_factory
@@ -81,6 +81,7 @@ def run(
         WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
         WorkerError: The workers cannot be started, or one has failed as it stopped.
     """
+    check_whole("workers", workers, 1)
     options = Options(
         host,
         port,

@@ -86,6 +86,8 @@ def test_every_kind_of_message_goes_both_ways(run, serving):
         ({"extra_headers": {}}, "use headers"),
         ({"nonsense": 1}, "see duck.contrib.websockets.client.Options"),
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not '5'"),
+        ({"open_timeout": True}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not True"),
+        ({"open_timeout": float("nan")}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not nan"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
         ({"cookies": "a=b"}, "cookies are a mapping of names to values"),
@@ -145,8 +147,6 @@ def test_a_timeout_and_a_cancellation_lose_no_message(run, serving):
         async with serving(Echo) as server, connect(url_of(server)) as ws:
             with pytest.raises(TimeoutError, match="no message from ws://127"):
                 await ws.recv(timeout=0.01)
-            with pytest.raises(ValueError, match="seconds, not nan"):
-                await ws.recv(timeout=float("nan"))
             waiting = asyncio.create_task(ws.recv())
             await asyncio.sleep(0)
             waiting.cancel()

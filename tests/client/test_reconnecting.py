@@ -296,7 +296,8 @@ async def in_a_task(error):
 def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="first must be from 0"):
         Reconnect(first=2, longest=1)
-    for wrong in ({"attempts": -1}, {"first": "1"}, {"is_final": True}, {"is_final": in_a_task}):
+    wrongs = ({"attempts": -1}, {"attempts": True}, {"first": "1"}, {"factor": True}, {"is_final": True})
+    for wrong in (*wrongs, {"is_final": in_a_task}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Reconnect(**wrong)
     with pytest.raises(TypeError, match="reconnect is a Reconnect"):

@@ -198,6 +198,12 @@ def test_threads_that_outlive_the_server_are_named(folder):
         assert process.process.wait(30) == 0
 
 
+def test_a_time_beyond_the_longest_wait_for_a_lock_sets_no_limit(folder):
+    with Process(folder, "echo.py", "--port", 0, "--shutdown-timeout", 1e308) as process:
+        status, errors = process.stop(signal.SIGTERM)
+    assert (status, "OverflowError" in errors) == (0, False)
+
+
 @pytest.mark.parametrize("code", [1001, 1012])
 def test_shutdown_code_is_the_close_code_for_clients(folder, code):
     with (

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from duck.server import Limits
+from duck.server import Limits, run
 from duck.server.cli import main
 from duck.server.options import Options
 from duck.server.process.loops import LoopError, loop_factory
@@ -218,8 +218,24 @@ def test_times_that_no_loop_could_wait_for_are_refused(name, seconds, words):
         Options(**{name: seconds})
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("port", True, "an int, not True"),
+        ("port", 70000, "from 0 to 65535"),
+        ("uds_mode", "666", "an int, not '666'"),
+        ("uds_mode", 0o7777, "from 0 to 511"),
+        ("workers", 0, "1 or more"),
+        ("workers", 2.0, "an int, not 2.0"),
+    ],
+)
+def test_whole_numbers_out_of_bounds_are_refused(option, value, words):
+    with pytest.raises((TypeError, ValueError), match=f"{option} must be {words}"):
+        run([], **{option: value})
+
+
 @pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
 def test_negative_limits_are_refused(limit):
     (name,) = limit
-    with pytest.raises(ValueError, match=rf"Limits\.{name} must not be negative"):
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must (be 0 or more|not be negative)"):
         Limits(**limit)

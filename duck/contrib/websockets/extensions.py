@@ -126,7 +126,7 @@ class PerMessageDeflate(Extension):
     ) -> None:
         super().__init__(name, parameters)
         for side, bits in (("client", client_max_window_bits), ("server", server_max_window_bits)):
-            if not 8 <= bits <= 15:
+            if not (isinstance(bits, int) and 8 <= bits <= 15):
                 raise ValueError(f"{side}_max_window_bits is 8 to 15, not {bits}")
         self.client_no_context_takeover = client_no_context_takeover
         self.server_no_context_takeover = server_no_context_takeover

@@ -69,7 +69,7 @@ class Deadline:
             _thread.start_new_thread(self._watch_exit, (exiting,))
 
     def _watch_end(self) -> None:
-        if self._ended.acquire(timeout=self._patience):
+        if self._ended.acquire(timeout=min(self._patience, threading.TIMEOUT_MAX)):
             return
         logged = _thread.allocate_lock()
         logged.acquire()

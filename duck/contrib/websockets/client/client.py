@@ -28,6 +28,7 @@ from ..settings import BY_NAME
 from .address import Address
 from .dialing import dial
 from .route import Headers, Route
+from .timeouts import checked_timeout
 
 __all__ = ["Options", "WebSocketClient"]
 
@@ -184,9 +185,7 @@ class WebSocketClient(WebSocketEndpoint):
             BY_NAME[name].check(cls.__name__, getattr(self, name))
         if not isinstance(self.OFFERS, (dict, Mapping)):  # a dict is recognized without a call
             raise TypeError(f"{cls.__name__}.OFFERS is a mapping of names to a ClientOffer each, not {self.OFFERS!r}")
-        limit: Any = self.OPEN_TIMEOUT
-        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
-            raise TypeError(f"{cls.__name__}.OPEN_TIMEOUT is a number of seconds, or None for no limit, not {limit!r}")
+        checked_timeout("OPEN_TIMEOUT", self.OPEN_TIMEOUT)
 
     # Opening and closing
 
@@ -299,7 +298,7 @@ class WebSocketClient(WebSocketEndpoint):
         """
         protocol = self._protocol
         if protocol is not None and protocol.is_elsewhere:
-            await call_threadsafe(protocol, self.close, code, reason, closes=True)
+            await call_threadsafe(protocol, WebSocketClient.close, self, code, reason, closes=True)
             return
         await self.send_close(code, reason)
         if protocol is not None:

@@ -12,6 +12,7 @@ from ..protocol.protocol import ConnectionProtocol
 from ..protocol.stream_queue import StreamQueue
 from ..sansio.connection import Connection
 from .client import Options, WebSocketClient
+from .timeouts import checked_timeout
 
 __all__ = ["ClientConnection"]
 
@@ -56,13 +57,16 @@ class ClientConnection(WebSocketClient):
         message.
 
         Args:
-            timeout: Seconds to wait; None for no limit.
+            timeout: Seconds to wait; None for no limit. With 0 or less it returns only a message that waits already.
 
         Raises:
             ConnectionClosed: The connection is closing or closed, and no message is left; has `code` and `reason`.
             RuntimeError: The connection is not open yet.
             TimeoutError: No message was received in time.
+            TypeError, ValueError: The timeout is not a number.
         """
+        if timeout is not None:
+            timeout = checked_timeout("timeout", timeout)
         if self._inbox is None:
             return self._recv_whole(timeout)
         return self._inbox.next(timeout)
@@ -95,7 +99,9 @@ class ClientConnection(WebSocketClient):
             ConnectionClosed: The connection is closing or closed, and no message is left.
             RuntimeError: The connection is not open yet, or another task is reading the message before.
             TimeoutError: No message began in time.
+            TypeError, ValueError: The timeout is not a number.
         """
+        timeout = checked_timeout("timeout", timeout)
         if self._streams is None:
             data = await self.recv(timeout)
             source = StreamQueue(asyncio.get_running_loop(), 0, self.MAX_FRAME_SIZE)
@@ -136,7 +142,7 @@ class ClientConnection(WebSocketClient):
         explain: Callable[[], str] | None = None,
     ) -> T:
         """Awaits for at most `timeout` seconds; `explain` returns the text of the TimeoutError, else it has the URL."""
-        deadline = asyncio.timeout(timeout)
+        deadline = asyncio.timeout(checked_timeout("timeout", timeout))
         try:
             async with deadline:
                 return await waiting

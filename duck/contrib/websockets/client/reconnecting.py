@@ -80,12 +80,15 @@ class Reconnect:
     is_final: Callable[[Exception], bool] = is_final
 
     def __post_init__(self) -> None:
-        if not all(isinstance(value, int | float) for value in (self.first, self.factor, self.longest)):
-            raise TypeError("first, factor and longest are numbers")
+        for name in ("first", "factor", "longest"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} is a number, not {value!r}")
         if not (0 <= self.first <= self.longest and self.factor >= 1):
             raise ValueError("first must be from 0 to longest, and factor 1 or more")
-        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 0):
-            raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {self.attempts!r}")
+        attempts = self.attempts
+        if attempts is not None and (isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0):
+            raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {attempts!r}")
         if not callable(self.is_final) or inspect.iscoroutinefunction(self.is_final):
             raise TypeError(f"is_final is a function of an error, and no coroutine function, not {self.is_final!r}")
 

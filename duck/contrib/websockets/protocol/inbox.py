@@ -13,7 +13,6 @@ ends waits at their deadlines.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -162,8 +161,6 @@ class Inbox(codec.Inbox):
     def expire_in(self, seconds: float) -> float:
         # One timer serves consecutive waits. It is set again only for an earlier deadline, or after it has fired.
         when: float = self.loop.time() + seconds
-        if math.isnan(when):  # the loop would find no timer any more
-            raise ValueError("a timeout is a number of seconds, not nan")
         if self._timer is None or when < self._expiry:
             self._expire_at(when)
         return when

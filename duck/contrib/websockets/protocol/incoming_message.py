@@ -143,9 +143,14 @@ class IncomingMessage:
             ConnectionClosed: The connection has ended within the message.
             PayloadTooBig: The rest is larger than `limit`. Raised by `on_stream`, it closes the connection with 1009.
             RuntimeError: The rest has been discarded.
+            TypeError, ValueError: The limit is not an int of 0 or more.
         """
         if limit is None:
             limit = self._source.max_whole
+        elif isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit is a number of bytes, or None for MAX_FRAME_SIZE, not {limit!r}")
+        elif limit < 0:
+            raise ValueError(f"limit is 0 bytes or more, not {limit!r}")
         gathered, self._read = self._read, []
         size = sum(map(_size, gathered))
         try:

@@ -35,7 +35,7 @@ class connect(Connecting[TestConnection]):
         path: Path and query; or a whole URL, for another host or for `wss://`.
         kwargs: The parameters of the view, in addition to those of its route.
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
-        timeout: Seconds for each wait.
+        timeout: Seconds for each wait; None for no limit.
         raise_errors: Whether to raise errors of hooks. Otherwise the test gets their close code, and `ws.errors`.
         keep_frames: Whether `ws.frames` has the received frames, such as the pings of a heartbeat.
         loop_factory: Creates the loop of a synchronous test, such as `VirtualTimeLoop`.
@@ -53,7 +53,7 @@ class connect(Connecting[TestConnection]):
         *,
         kwargs: Mapping[str, Any] | None = None,
         scope: Mapping[str, Any] | None = None,
-        timeout: float = 5,
+        timeout: float | None = 5,
         raise_errors: bool = True,
         keep_frames: bool = False,
         loop_factory: LoopFactory | None = None,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, Unpack
 from ..client.client import Options
 from ..client.connection import ClientConnection
 from ..client.dialing import Opening
+from ..client.timeouts import checked_timeout
 from ..codec import SENT, Waiter
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
@@ -36,7 +37,7 @@ class TestConnection(ClientConnection):
     """A client's connection to the tested application: a `ClientConnection` with additions for tests.
 
     Attributes:
-        timeout: Seconds for each wait.
+        timeout: Seconds for each wait; None for no limit.
         view: The view at the other end; None for an ASGI application.
         errors: The exceptions of the view's hooks.
     """
@@ -53,13 +54,13 @@ class TestConnection(ClientConnection):
         *,
         kwargs: Mapping[str, Any] | None = None,
         scope: Mapping[str, Any] | None = None,
-        timeout: float = 5,
+        timeout: float | None = 5,
         raise_errors: bool = True,
         keep_frames: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), **options)
-        self.timeout = timeout
+        self.timeout = checked_timeout("timeout", timeout)
         self.errors: list[BaseException] = []
         self._raised: list[BaseException] = []
         self._raise_errors = raise_errors
@@ -133,10 +134,12 @@ class TestConnection(ClientConnection):
             Exception: The exception of a view's hook, if it has closed the connection.
             TimeoutError: No message was received in time; the text describes the activity of the view.
         """
+        checked_timeout("timeout", timeout)
         return await self._received_in_time(super().recv(), timeout)
 
     async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
         """Returns the next message as soon as it begins. The errors are those of `recv`."""
+        checked_timeout("timeout", timeout)
         if self._streams is None:
             return await super().recv_stream(timeout)
         return await self._received_in_time(super().recv_stream(), timeout)
@@ -161,6 +164,7 @@ class TestConnection(ClientConnection):
 
     async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
         """Waits until both ends are closed and every hook of the view has ended; returns the close code."""
+        checked_timeout("timeout", timeout)
         await self._in_time(self._until_ended(), "the end of the connection", timeout)
         return self._open_protocol().connection.close_code or CloseCode.ABNORMAL_CLOSURE
 
@@ -253,7 +257,7 @@ class TestConnection(ClientConnection):
 
     @property
     def _patience(self) -> float:
-        return min(self.timeout, _PATIENCE)
+        return _PATIENCE if self.timeout is None else min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
         """Raises the first exception of a hook that the test has not got yet, with its own traceback."""
@@ -299,7 +303,11 @@ class TestConnection(ClientConnection):
         self._network_of().client.write_eof()
 
     def slow_down(self, size: int = 1) -> None:
-        """Limits each pass of the loop to `size` bytes in each direction from now on."""
+        """Limits each pass of the loop to `size` bytes, 1 or more, in each direction from now on."""
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"size is a number of bytes, such as 1, not {size!r}")
+        if size < 1:
+            raise ValueError(f"size is 1 byte or more, not {size!r}")
         self._network_of().piece = size
 
 
