@@ -409,5 +409,20 @@ def test_other_objects_are_refused():
     async def scenario():
         with pytest.raises(TypeError, match="3 is neither a view class, nor a list of routes"):
             await connect(3)
+        with pytest.raises(TypeError, match="is no ASGI application: it cannot be called with scope"):
+            await connect(lambda request: "page")
 
     asyncio.run(scenario())
+
+
+def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
+    with pytest.raises(TypeError, match=r"'name' is not an option of connect: .* kwargs=\{'name': \.\.\.\}"):
+        connect(Room, name="tea")
+    with pytest.raises(TypeError, match="use headers"), connect(Room, extra_headers={}):
+        pass
+
+
+@pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_bytes", "send_binary")])
+def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
+    with connect(Room) as ws, pytest.raises(AttributeError, match=f"no attribute '{name}': use {ours}"):
+        getattr(ws, name)

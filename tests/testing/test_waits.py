@@ -54,10 +54,28 @@ def test_a_close_that_is_not_answered_ends():
     async def scenario():
         async with connect(Half, timeout=0.05) as ws:
             ws.stop_reading()
-            with pytest.raises(TimeoutError, match="waiting for the end of the connection"):
+            with pytest.raises(
+                TimeoutError, match=r"waiting for the end of the connection: .*; the client does not read"
+            ):
                 await ws.close()
 
-    asyncio.run(scenario())
+
+def test_a_view_that_waits_for_the_close_frame_of_the_client_says_so():
+    class Slow(WebSocketView):
+        COMPRESSION = False
+        SLOW_CONSUMER = "close"
+
+        async def on_receive(self, message, opcode):
+            for _ in range(100):
+                await self.send(message)
+
+    with connect(Slow, timeout=0.05) as ws:
+        ws.stop_reading()
+        ws.send("x" * 1000)
+        words = "Slow has closed with 1008, and waits for the close frame of the client; the client does not read"
+        with pytest.raises(TimeoutError, match=words):
+            ws.wait_closed()
+        ws.drop()
 
 
 def test_the_timeout_of_a_synchronous_test_may_be_changed():

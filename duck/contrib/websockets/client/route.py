@@ -8,7 +8,7 @@ from typing import Any
 
 from .address import Address
 
-__all__ = ["Headers", "Route", "pairs_of"]
+__all__ = ["ELSEWHERE", "Headers", "Route", "pairs_of"]
 
 # Fields for the host of the user's URL alone.
 _PERSONAL = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
@@ -76,7 +76,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 }
 """The options of a route, and for each a function that checks a value, and returns it as the route keeps it."""
 
-_ELSEWHERE = {
+ELSEWHERE = {
     "additional_headers": "use headers",
     "auth": "put user and password into the URL, or use headers",
     "compress": "use compression",
@@ -95,7 +95,7 @@ _ELSEWHERE = {
     "verify": "use ssl=False to accept any certificate",
     "verify_ssl": "use ssl=False to accept any certificate",
 }
-"""Names of options in other libraries."""
+"""Names of options in other libraries, each with advice."""
 
 
 class Route:
@@ -123,7 +123,7 @@ class Route:
     def __init__(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
             if name not in _CHECKS:
-                advice = _ELSEWHERE.get(name, "see duck.contrib.websockets.client.Options")
+                advice = ELSEWHERE.get(name, "see duck.contrib.websockets.client.Options")
                 raise TypeError(f"{name!r} is not an option of a client: {advice}")
             setattr(self, name, _CHECKS[name](value))
         if len(options) > 1:

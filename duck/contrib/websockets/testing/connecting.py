@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from ..client.client import Options
 from ..client.connecting import Connecting
+from ..client.route import ELSEWHERE
 from ..exceptions import HandshakeRefused
 from .blocking import RUNNERS, Blocking, LoopFactory
 from .connection import TestConnection
@@ -33,7 +34,7 @@ class connect(Connecting[TestConnection]):
     Args:
         application: A `WebSocketView` class, a list of routes, or an ASGI application.
         path: Path and query; or a whole URL, for another host or for `wss://`.
-        kwargs: The parameters of the view, in addition to those of its route.
+        kwargs: The parameters of the view, in addition to those of its route: `connect(Room, kwargs={"name": "tea"})`.
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
         timeout: Seconds for each wait; None for no limit.
         raise_errors: Whether to raise errors of hooks. Otherwise the test gets their close code, and `ws.errors`.
@@ -59,6 +60,10 @@ class connect(Connecting[TestConnection]):
         loop_factory: LoopFactory | None = None,
         **options: Unpack[Options],
     ) -> None:
+        for name in options:
+            if name not in Options.__annotations__ and name not in ELSEWHERE:
+                advice = f"a parameter of the view is an item of kwargs={{{name!r}: ...}}"
+                raise TypeError(f"{name!r} is not an option of connect: {advice}")
         self._loop_factory = loop_factory
         self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
             application,

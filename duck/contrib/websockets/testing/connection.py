@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 from ..client.client import Options
 from ..client.connection import ClientConnection
@@ -28,6 +28,17 @@ from .serving import Server
 __all__ = ["TestConnection"]
 
 T = TypeVar("T")
+
+_FOREIGN = {
+    "disconnect": "close",
+    "receive": "recv",
+    "receive_bytes": "recv",
+    "receive_json": "recv_json",
+    "receive_text": "recv",
+    "send_bytes": "send_binary",
+    "send_str": "send",
+}
+"""Methods of other test clients, each with ours."""
 
 _PATIENCE = 1.0  # seconds for the hooks of a view to end after the connection
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -68,6 +79,13 @@ class TestConnection(ClientConnection):
         self._network: Network | None = None
         self._keeps_frames = keep_frames
         self._received = 0
+
+    if not TYPE_CHECKING:  # type checkers report these mistakes themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            advice = f": use {_FOREIGN[name]}" if name in _FOREIGN else ""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}{advice}"
+            raise AttributeError(message, name=name, obj=self)
 
     @property
     def view(self) -> Any:
@@ -193,6 +211,11 @@ class TestConnection(ClientConnection):
             waiting = len(view._protocol.dispatcher.inbox)
             if waiting:
                 words.append(f"{waiting} messages wait for {server.label}")
+            code = view._protocol.connection.own_code
+            if code is not None and not view._protocol.lost:
+                words.append(f"{server.label} has closed with {code}, and waits for the close frame of the client")
+        if self._network is not None and self._network.stalled:
+            words.append("the client does not read")
         words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is running"]
         words += [f"{type(error).__name__} was raised: {error}" for error in self.errors]
         return "; ".join(words)

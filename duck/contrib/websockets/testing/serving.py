@@ -6,6 +6,7 @@ Application = a view class | urlpatterns | an ASGI application
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 from duck.http.request import HttpRequest
@@ -29,6 +30,17 @@ _END = b"\r\n\r\n"
 _CLIENT = ("testclient", 50000)
 
 
+def _takes_three(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with three arguments; True as well if its signature is unknown."""
+    try:
+        signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
+
+
 class Server(asyncio.Protocol):
     """Serves one connection.
 
@@ -49,6 +61,9 @@ class Server(asyncio.Protocol):
     ) -> None:
         if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
             raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
+        if callable(application) and not isinstance(application, type) and not _takes_three(application):
+            words = "is no ASGI application: it cannot be called with scope, receive and send"
+            raise TypeError(f"{application!r} {words}")
         for route in application if isinstance(application, Sequence) else ():
             if not hasattr(route, "match"):
                 raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
