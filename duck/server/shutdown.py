@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.logging import label
+from duck.contrib.websockets.logging import cut
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.transports import abort_transport
 from duck.http.request import HttpRequest
@@ -171,8 +171,8 @@ async def _close_view(view: WebSocketView, patience: float, code: int) -> None:
 def _give_up(work: Work) -> list[str]:
     """Aborts the connections of hanging work, and logs its names."""
     hung = [
-        *(f"{type(view).__name__} at {label(view.request)!r}" for view in work.views.values()),
-        *(f"the page at {label(request)!r}" for request in work.answers.values()),
+        *(f"{type(view).__name__} at {cut(view.request.path)!r}" for view in work.views.values()),
+        *(f"the page at {cut(request.path)!r}" for request in work.answers.values()),
     ]
     for view in work.views.values():
         abort(view)

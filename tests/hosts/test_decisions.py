@@ -187,7 +187,7 @@ def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, m
 
     run(scenario())
     ((level, text, error),) = log()
-    assert (level, text) == ("ERROR", "'/': error in " + View.on_handshake.__qualname__)
+    assert (level, text.partition(" /': ")[2]) == ("ERROR", f"error in {View.on_handshake.__qualname__}")
     assert message in str(error) or message in str(error.__context__)
 
 

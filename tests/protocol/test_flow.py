@@ -78,7 +78,9 @@ def test_messages_are_dropped_for_a_peer_that_does_not_read(run, connect, log):
             assert view.dropped == 101
 
     run(scenario())
-    assert [entry.message for entry in log()] == ["'/': messages are dropped, because the peer reads too slowly"]
+    assert [entry.message for entry in log()] == [
+        "'testclient:50000 /': messages are dropped, because the peer reads too slowly"
+    ]
 
 
 def test_control_frames_are_not_dropped(run, connect):
@@ -128,7 +130,7 @@ def test_a_peer_that_does_not_read_is_closed(run, connect, log):
             assert (frames[-1].opcode, frames[-1].payload) == (OpCode.CLOSE, b"\x03\xf0too slow to read")
 
     run(scenario())
-    assert [entry.message for entry in log()] == ["'/': closed, because the peer reads too slowly"]
+    assert [entry.message for entry in log()] == ["'testclient:50000 /': closed, because the peer reads too slowly"]
 
 
 def test_a_peer_that_never_reads_is_disconnected(run, connect, log):

@@ -100,7 +100,8 @@ def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log)
             assert session.view.events == ["open", ("close", None)]
 
     run(scenario())
-    assert [entry.message for entry in log()] == ["'/': 2 messages were not handled in time"]
+    (entry,) = log()
+    assert entry.message.endswith(" /': 2 messages were not handled in time")
 
 
 def test_an_application_gets_a_message_decompressed_after_the_loss(run, serving_asgi, dial, gate, log):

@@ -272,7 +272,8 @@ def test_a_message_to_a_view_without_on_receive_closes_with_1003(run, connect, l
 
     run(scenario())
     (entry,) = log()
-    assert entry == ("WARNING", "'/': closed, because View has no on_receive for a received message", None)
+    words = "'testclient:50000 /': closed, because View has no on_receive for a received message"
+    assert entry == ("WARNING", words, None)
 
 
 def test_an_error_ends_its_own_connection_only(run, serving, dial, log):

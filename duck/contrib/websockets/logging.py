@@ -49,8 +49,9 @@ def cut(text: str) -> str:
 
 
 def label(request: "HttpRequest") -> str:
-    """Returns the path of a request for a log line."""
-    return cut(request.path)
+    """Returns the address of the client, if it is known, and the path of a request for a log line."""
+    path, address = cut(request.path), getattr(request, "client_address", None)
+    return f"{format_address(address)} {path}" if address else path
 
 
 def printable(text: str) -> str:
@@ -100,7 +101,7 @@ def log_message(request: "HttpRequest | None" = None, debug_message: str | list[
 def log_event(request: "HttpRequest", event: str, *words: object) -> None:
     """Logs a step of a connection at INFO: `/path [WebSocket] [EVENT] words`."""
     if logger.isEnabledFor(logging.INFO):
-        log_message(request, " ".join([f"{label(request)} [WebSocket] [{event}]", *map(str, words)]).rstrip())
+        log_message(request, " ".join([f"{cut(request.path)} [WebSocket] [{event}]", *map(str, words)]).rstrip())
 
 
 def log_failure(error: BaseException, words: str, *args: object) -> None:

@@ -16,7 +16,7 @@ from .endpoint import State, WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
-from .logging import access_logger, format_address, label, log_access, log_event, log_failure, log_refusal, logger
+from .logging import access_logger, label, log_access, log_event, log_failure, log_refusal, logger
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol.stepping import start_task
@@ -94,8 +94,7 @@ class WebSocketView(WebSocketEndpoint, View):
         super().__init__()
 
     def __repr__(self) -> str:
-        address = format_address(getattr(self.request, "client_address", None))
-        return f"<{type(self).__name__} {address} {self._label} {self.state.name}>"
+        return f"<{type(self).__name__} {self._label} {self.state.name}>"
 
     def _is_sound(self, request: HttpRequest) -> bool:
         """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
