@@ -12,10 +12,11 @@ import sys
 import pytest
 import websockets
 
-from duck.contrib.websockets import Frame, OpCode
-from duck.contrib.websockets.testing import HandshakeRefused
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets.testing import HandshakeRefused, VirtualTimeLoop
 from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
+from duck.urls import path
 
 from ..interop.serving import serving
 from .snippets import MODULES, SNIPPETS, block, blocks, pages
@@ -36,8 +37,78 @@ def test_a_block_runs(snippet, execute):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     for name, value in execute(snippet.source).items():
-        if name.startswith("test_") and not inspect.iscoroutinefunction(value):
+        if (
+            name.startswith("test_")
+            and not inspect.iscoroutinefunction(value)
+            and not inspect.signature(value).parameters
+        ):
             value()
+
+
+def test_fixtures_and_unittest(folder):
+    """The tests that need a runner."""
+    for name, word in ("test_fixture.py", "def ws()"), ("test_case.py", "class ShoutTest"):
+        (folder / name).write_text(block(word))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    done = subprocess.run(
+        [*command, *folder.glob("test_[cf]*e.py")], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert "4 passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_views_in_front_of_an_application(folder, execute):
+    names = execute(block("class WithViews"))
+    shout = execute(block("class Shout(WebSocketView):"))["Shout"]
+
+    async def behind(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+
+    app = names["WithViews"](behind, {"/shout": shout.as_asgi(room="lobby")})
+    with memory(app, "/shout") as ws:
+        ws.send("quack")
+        assert ws.recv() == "QUACK"
+    assert memory(app, "/other").refusal_sync().status == 403
+
+
+def test_a_token_in_the_first_message(execute):
+    view = execute(block("class Signed"))["Signed"]
+    for word, answer in ("s3cret", "alice: hello"), ("guess", 4001), (None, 4001):
+        with memory(view, loop_factory=VirtualTimeLoop, timeout=10) as ws:
+            if word is not None:
+                ws.send(word)
+            if answer == 4001:
+                assert ws.wait_closed() == 4001
+            else:
+                ws.send("hello")
+                assert ws.recv() == answer
+
+
+def test_the_page_that_shows_connections_and_tasks(execute, run):
+    inside = execute(block("def inside"))["urlpatterns"]
+
+    class Waiting(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        async with (
+            serve([*inside, path("/waiting", Waiting)], port=0) as server,
+            websockets.connect(f"{server.addresses[0]}/waiting") as peer,
+        ):
+            await peer.send("x")
+            await (await peer.ping())
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET /inside HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            page = (await reader.read()).decode()
+            writer.close()
+            for view in server.connections:
+                view.terminate()
+        assert re.search(r"<Waiting 127\.0\.0\.1:\d+ /waiting OPEN> latency None\n", page)
+        assert re.search(r"Waiting\.on_receive\(\) running at .*test_snippets\.py", page)
+
+    run(scenario())
 
 
 def test_too_many_handshakes_are_refused(execute):
