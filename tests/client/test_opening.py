@@ -6,8 +6,10 @@ import socket
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
-from duck.contrib.websockets.client import Reconnect, WebSocketClient
+from duck.contrib.websockets.client import Reconnect, WebSocketClient, connect
 from duck.contrib.websockets.testing import connect as connect_in_memory
+
+from .test_breaches import agreed
 
 
 @pytest.mark.parametrize("way", ["close", "safe_close", "terminate", "from a thread"])
@@ -42,6 +44,34 @@ def test_a_close_during_the_opening_ends_a_series(run):
             with accepted:
                 await client.close()
                 await series
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["recv", "hooks"])
+def test_messages_that_tls_ends_with_the_response_are_received(run, tls, kind):
+    """A server that closes at once, with a reason: the response, frames and the end of TLS in one read."""
+    seen = []
+
+    class Client(WebSocketClient):
+        async def on_receive(self, message, opcode):
+            seen.append(message.decode())
+
+    async def serve_one(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi\x88\x06\x03\xf0nope")
+        writer.close()
+
+    async def scenario():
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls.server) as server:
+            url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+            if kind == "recv":
+                async with connect(url, ssl=tls.client) as ws:
+                    seen.append(await ws.recv())
+            else:
+                ws = Client(url, ssl=tls.client)
+                await ws.run()
+        assert seen == ["hi"]
+        assert (ws.close_code, ws.close_reason) == (1008, "nope")
 
     run(scenario())
 

@@ -26,7 +26,7 @@ from ..sansio.client_handshake import Agreement, ResponseHeaders
 from ..sansio.negotiation import ClientOffer
 from ..settings import BY_NAME
 from .address import Address
-from .dialing import dial
+from .dialing import Opening, dial
 from .route import Headers, Route
 from .timeouts import checked_timeout
 
@@ -232,15 +232,15 @@ class WebSocketClient(WebSocketEndpoint):
             raise TimeoutError(message) from None
         finally:
             del self._opening
-        if opening.transport.is_closing():
-            raise ConnectionClosed
         if address is not self._address:  # after a redirect
             self.url = address.url
-        self._take(opening.transport, agreement, opening.handshake.rest)
+        self._take(opening, agreement)
 
-    def _take(self, transport: asyncio.Transport, agreement: Agreement, early: bytes) -> None:
-        """Starts the connection on a transport with a successful handshake."""
-        if self._is_withdrawn:
+    def _take(self, opening: Opening, agreement: Agreement) -> None:
+        """Starts the connection after a successful handshake."""
+        transport, early = opening.transport, opening.handshake.rest
+        is_closing = transport.is_closing()
+        if self._is_withdrawn or (is_closing and not early):
             transport.abort()
             raise ConnectionClosed
         self.response_headers = agreement.headers
@@ -253,11 +253,14 @@ class WebSocketClient(WebSocketEndpoint):
         overridden = self._overridden
         connection = self._new_connection(overridden, client=True)
         self._protocol = protocol = self._new_protocol(connection, overridden)
-        transport.set_protocol(protocol)
+        if not is_closing:
+            transport.set_protocol(protocol)
         protocol.connection_made(transport)
         self.state = State.INITIATED
         logger.info("%s [WebSocket] [OPEN]", self.url)
         self._start(protocol, overridden)
+        if is_closing:
+            opening.pass_on_loss(protocol)
 
     async def run(self) -> None:
         """Opens the connection and waits until it is closed and every hook has ended; raises the errors of `open`.

@@ -144,6 +144,8 @@ class Opening(asyncio.Protocol):
     """
 
     transport: asyncio.Transport
+    _heir: asyncio.BaseProtocol | None = None  # gets the loss of the transport
+    _loss: tuple[Exception | None] | None = None  # the argument of `connection_lost`
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handshake: ClientHandshake) -> None:
         self._loop = loop
@@ -175,6 +177,18 @@ class Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
+        self._loss = (exc,)
+        if self._heir is not None:
+            self.pass_on_loss(self._heir)
+
+    def pass_on_loss(self, heir: asyncio.BaseProtocol) -> None:
+        """Passes the loss of the transport to the protocol of the connection, now or later, in a callback of its own.
+
+        TLS may end in the read that completes the response. The heir receives the bytes behind the response before.
+        """
+        self._heir = heir
+        if self._loss is not None:
+            self._loop.call_soon(heir.connection_lost, *self._loss)
 
     def _end(self, exc: Exception | None) -> None:
         if self._patience is not None:

@@ -134,7 +134,7 @@ class TestConnection(ClientConnection):
             agreement = await self._in_time(opening.agreement, "an answer to the upgrade request")
         finally:
             opening.agreement.cancel()
-        self._take(network.client, agreement, handshake.rest)
+        self._take(opening, agreement)
 
     def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
         return _Streams(loop, self)
