@@ -1,5 +1,6 @@
-"""The examples, as their readers will run them."""
+"""The examples, as their readers run them."""
 
+import os
 import re
 import signal
 import socket
@@ -14,16 +15,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from duck.server.application import target
-
+from ..support.commands import ROOT
 from ..support.handshake import upgrade
 from ..support.processes import free_port, until_listening
 
-ROOT = Path(target.__file__).parents[2]
-EXAMPLES = ROOT / "examples"
-
-if not EXAMPLES.is_dir():
-    pytest.skip("the examples are not installed", allow_module_level=True)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}  # imports the tested package, wherever it is installed
 
 
 @pytest.fixture
@@ -33,9 +30,7 @@ def serve():
 
         def start(name):
             words = [sys.executable, "-P", "-m", "duck.server", "serve", EXAMPLES / name, "--port", "0"]
-            process = stack.enter_context(
-                subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
-            )
+            process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT))
             stack.callback(process.send_signal, signal.SIGTERM)
             return process.stdout.readline().removeprefix("listening on ").strip()
 
@@ -112,7 +107,7 @@ def test_the_chat_does_not_wait_for_a_client_that_does_not_read(serve):
 def test_an_example_runs_as_a_script(name):
     source = (EXAMPLES / name).read_text().replace("run(urlpatterns)", "run(urlpatterns, port=0)")
     words = [sys.executable, "-P", "-c", source]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+\n", line)
@@ -124,7 +119,7 @@ def test_the_example_of_aiohttp_hosts_a_view():
     port = free_port()
     source = (EXAMPLES / "aiohttp_host.py").read_text().replace("port=8080", f"port={port}")
     words = [sys.executable, "-P", "-c", source]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env={"PYTHONPATH": str(ROOT)}) as process:
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
         try:
             until_listening(port, process)
             with urlopen(f"http://127.0.0.1:{port}/") as response:
