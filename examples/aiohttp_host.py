@@ -5,9 +5,11 @@
 Then open http://127.0.0.1:8080/.
 """
 
+import asyncio
+
 from aiohttp import web
 
-from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
 from duck.http.request import HttpRequest
 
 PAGE = """<!doctype html>
@@ -30,6 +32,14 @@ class EchoView(WebSocketView):
         await self.send(f"{self.kwargs['name']}: {message.decode()}")
 
 
+views: set[EchoView] = set()
+
+
+async def close_views(app: web.Application) -> None:
+    """Closes the connections before aiohttp cancels their handlers, so that clients get a close code."""
+    await asyncio.gather(*(view.close(CloseCode.GOING_AWAY) for view in views))
+
+
 async def page(request: web.Request) -> web.Response:
     return web.Response(text=PAGE, content_type="text/html")
 
@@ -46,15 +56,19 @@ async def echo(request: web.Request) -> web.Response:
         secure=request.secure,
         transport=transport,
     )
+    view = EchoView(head, **request.match_info)
+    views.add(view)
     try:
-        await EchoView(head, **request.match_info).run()
+        await view.run()
     finally:
+        views.discard(view)
         request.protocol.connection_lost(None)  # the transport has another protocol, so aiohttp does not see its end
     return web.Response()  # aiohttp requires a response, and discards it
 
 
 app = web.Application()
 app.add_routes([web.get("/", page), web.get("/echo/{name}", echo)])
+app.on_shutdown.append(close_views)
 
 if __name__ == "__main__":
     web.run_app(app, host="127.0.0.1", port=8080, shutdown_timeout=1)
