@@ -105,6 +105,7 @@ class Server:
         self._turned_away = 0  # refusals for lack of room under way
         self._work = Work()
         self._closed: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -171,6 +172,10 @@ class Server:
             self._closed = asyncio.get_running_loop().create_task(self._shut_down(replaced))
         await asyncio.shield(self._closed)
 
+    async def serve_forever(self) -> None:
+        """Waits until the server has been closed; without a `close` in another task, until it is cancelled."""
+        await self._ended.wait()
+
     async def _shut_down(self, replaced: bool) -> None:
         options = self._options
         self.draining = True
@@ -191,6 +196,7 @@ class Server:
             handshake.cancel()
         await asyncio.gather(*handshakes, return_exceptions=True)
         self.hung = await shut_down(self._work, options.shutdown_timeout, code)
+        self._ended.set()
 
     def _stop_accepting(self) -> None:
         for acceptor in self._acceptors:

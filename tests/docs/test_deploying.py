@@ -60,7 +60,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that sends each client its address, scheme and host."""
     app = tmp_path_factory.mktemp("app") / "told.py"
     app.write_text(APP)
-    with serving(app, "--trusted-proxies", "127.0.0.1") as server:
+    with serving(app, "--trusted-proxies", "127.0.0.1", "--health-path", "/healthz") as server:
         yield server.port
 
 

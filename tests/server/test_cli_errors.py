@@ -29,7 +29,7 @@ def test_invalid_urls_of_groups_are_refused(folder):
         ("missing", "no module 'missing'; run this from the folder that holds it"),
         ("missing.inner:x", "no module 'missing'"),
         ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
-        ("echo:path", "is neither a list of routes nor a View class: serve an ASGI application by uvicorn --ws duck"),
+        ("echo:path", "[path('/', Chat)]; an ASGI application is served by uvicorn --ws duck"),
         ("empty.py", "has no urlpatterns and defines no views; define urlpatterns, or name"),
         ("asgi.py", "asgi.py has an ASGI application, 'app': serve it by uvicorn --ws duck"),
         ("notes.txt", "'notes.txt' names no module; give the path of a Python file"),

@@ -65,18 +65,21 @@ def test_a_handler_at_work_gives_its_answer(run, until, either_tls):
         ):
             await busy.send(b"one")
             await running.begun.wait()
+            serving_forever = asyncio.create_task(running.serve_forever())
             closing = asyncio.create_task(running.close())
             with pytest.raises(ConnectionClosedOK):
                 await idle.recv()
             await busy.send(b"two")
             await busy.ping()  # behind which the message has come
             assert not closing.done()
+            assert not serving_forever.done()
             running.let_go.set()
             assert await busy.recv() == b"answer to one"
             with pytest.raises(ConnectionClosedOK):
                 await busy.recv()
             assert (busy.close_code, busy.close_reason) == (1001, "server shutting down")
             await closing
+            await serving_forever
             assert running.handled == [b"one"]
 
     run(scenario())

@@ -73,8 +73,9 @@ class Routes:
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
-            advice = f": serve an ASGI application by uvicorn --ws {UVICORN}" if callable(urlpatterns) else ""
-            raise TypeError(f"{urlpatterns!r} is neither a list of routes nor a View class{advice}")
+            advice = f"; an ASGI application is served by uvicorn --ws {UVICORN}" if callable(urlpatterns) else ""
+            known = "a WebSocketView class nor a list of routes such as [path('/', Chat)]"
+            raise TypeError(f"{urlpatterns!r} is neither {known}{advice}")
         pages = (route for route in self._routes if "GET" in route.methods and not route.is_websocket)
         self.first_page = next((route.literal for route in pages if route.literal is not None), None)
         own = [_compile(pattern) for pattern in before]
