@@ -14,14 +14,7 @@ from collections.abc import Sequence
 
 from .. import codec
 from ..codec import FIN, RSV1
-from ..exceptions import (
-    BaseException,
-    ConnectionClosed,
-    ExtensionError,
-    PayloadTooBig,
-    ProtocolError,
-    codec_error,
-)
+from ..exceptions import BaseException, ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError, codec_error
 from ..extensions import Extension, Inflating, PerMessageDeflate
 from ..frame import Frame, message_of
 from ..opcodes import CloseCode, OpCode
@@ -89,12 +82,7 @@ class Connection:
         "writer",
     )
 
-    def __init__(
-        self,
-        client: bool = False,
-        max_size: int | None = None,
-        extensions: Sequence[Extension] = (),
-    ) -> None:
+    def __init__(self, client: bool = False, max_size: int | None = None, extensions: Sequence[Extension] = ()) -> None:
         self.client = client
         self._max_size = max_size
         self.extensions = extensions
