@@ -94,7 +94,10 @@ class WebSocketView(WebSocketEndpoint, View):
         super().__init__()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._label} {self.state.name}>"
+        try:
+            return f"<{type(self).__name__} {self._label} {self.state.name}>"
+        except AttributeError:  # no request, or an `__init__` that has not ended
+            return f"<{type(self).__name__} without a request>"
 
     def _is_sound(self, request: HttpRequest) -> bool:
         """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
