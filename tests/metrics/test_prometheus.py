@@ -52,6 +52,13 @@ def test_a_collector_reports_the_numbers_of_the_moment():
     assert found["websocket_handler_seconds_sum",] == pytest.approx(100.002)
     with pytest.raises(ValueError, match="Duplicated"):
         registry.register(Collector(Metrics()))
+    other = Metrics()
+    registry.register(Collector(other, namespace="feed"))
+    other.counters.opened += 1
+    other.counters.handlers.observe(0.002)
+    found = samples(prometheus_client.generate_latest(registry).decode())
+    assert (found["websocket_connections_total",], found["feed_websocket_connections_total",]) == (3, 1)
+    assert found["feed_websocket_handler_seconds_count",] == 1
 
 
 def test_every_number_is_reported():

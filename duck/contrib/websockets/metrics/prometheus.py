@@ -32,18 +32,21 @@ class Collector(_Collector):
 
     Args:
         source: A `Metrics` or a `duck.server.Server`.
+        namespace: Precedes the names, as `feed` in `feed_websocket_connections_open`, so that a registry can have
+            several collectors; empty for none.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, namespace: str = "") -> None:
         self._source = source
+        self._prefix = f"{namespace}_" if namespace else ""
 
     def collect(self) -> Iterable[Metric]:
         """Returns the metrics; called by the registry."""
-        return _families(self._source.stats())
+        return _renamed(_families(self._source.stats()), self._prefix)
 
     def describe(self) -> Iterable[Metric]:
         """Returns the metrics without connections; the registry reads their names."""
-        return _families(Stats())
+        return _renamed(_families(Stats()), self._prefix)
 
 
 def render(stats: Stats) -> bytes:
@@ -57,6 +60,13 @@ def render(stats: Stats) -> bytes:
     registry = CollectorRegistry()
     registry.register(Collector(Fixed()))
     return generate_latest(registry)
+
+
+def _renamed(families: list[Metric], prefix: str) -> list[Metric]:
+    for family in families if prefix else ():
+        family.name = prefix + family.name
+        family.samples = [sample._replace(name=prefix + sample.name) for sample in family.samples]
+    return families
 
 
 def _families(stats: Stats) -> list[Metric]:
