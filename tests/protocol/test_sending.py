@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView, broadcast
 
 from ..support.servers import SLOW
 
@@ -132,6 +132,39 @@ def test_invalid_messages_are_refused(run, connect):
                     await view.send("x", opcode)
             await view.send("still open")
             assert await session.peer.message() == "still open"
+
+    run(scenario())
+
+
+def test_an_opcode_is_an_integer(run, connect):
+    """No codec truncates a float: 1.5 is no text message."""
+
+    class Index:
+        def __index__(self):
+            return 2
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+
+            async def to_many(data, opcode):
+                broadcast([view], data, opcode)
+
+            for send in (view.send, to_many):
+                for data in ("text", b"bytes", bytearray(b"array")):
+                    for wrong in (1.0, 1.5, None, "1", 1j):
+                        with pytest.raises(TypeError, match="an opcode is an OpCode or its number"):
+                            await send(data, wrong)
+                    for wrong in (2**70, -(2**70)):
+                        with pytest.raises(ValueError, match="opcode"):
+                            await send(data, wrong)
+                for opcode, received in (
+                    (True, "text"),
+                    (enum.IntEnum("Kind", "TEXT").TEXT, "text"),
+                    (Index(), b"text"),
+                ):
+                    await send("text", opcode)
+                    assert await peer.message() == received
 
     run(scenario())
 

@@ -145,8 +145,13 @@ class Frame:
         frame: Frame = self
         for extension in extensions or ():
             frame = extension.encode(frame)
-        first = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
-        return codec.serialize(first, frame.payload, codec.new_mask() if mask else None)
+        return codec.serialize(first_byte(frame), frame.payload, codec.new_mask() if mask else None)
+
+
+def first_byte(frame: Frame) -> int:
+    """Returns the first byte of a frame: its bits, any of which may have been assigned, and its opcode."""
+    bits = (frame.fin, 0x80), (frame.rsv1, 0x40), (frame.rsv2, 0x20), (frame.rsv3, 0x10)
+    return sum(bit for is_set, bit in bits if is_set) | frame.opcode
 
 
 def sendable(frame: Frame) -> tuple[OpCode, bytes, bool]:

@@ -1,5 +1,7 @@
 """Headers of frames (RFC 6455, section 5.2), in plain Python: the specification of `header.pxi`."""
 
+import operator
+
 from .numbers import (
     CONTROL,
     FIN,
@@ -72,10 +74,12 @@ def payload_size(frame: bytes) -> int:
     return len(frame) - (2 if frame[1] < 126 else 4 if frame[1] == 126 else 10)
 
 
-def check_first(first: int) -> None:
-    """Raises ValueError unless a number can be the first byte of a frame."""
+def check_first(first: int) -> int:
+    """Returns the first byte of a frame; raises ValueError if a number cannot be one, and TypeError for a float."""
+    first = operator.index(first)
     if not 0 <= first <= 255:
         raise ValueError(f"a frame's first byte is 0 to 255, not {first}")
+    return first
 
 
 def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple[int, int, int, bytes] | None:
@@ -94,6 +98,7 @@ def parse_header(data: Buffer, masked: bool, rsv1: bool, max_size: int) -> tuple
     Raises:
         ValueError: The header breaks a rule. The argument is the number of the error.
     """
+    masked, rsv1 = bool(masked), bool(rsv1)
     header = read_header(view_of(data), masked, rsv1)
     if isinstance(header, int):
         if header:
@@ -115,7 +120,7 @@ def build_header(first: int, length: int, mask: Buffer | None = None) -> bytes:
     Raises:
         ValueError: `first`, `length` or `mask` is out of its range.
     """
-    check_first(first)
+    first, length = check_first(first), operator.index(length)
     if not 0 <= length <= MAX_LENGTH:
         raise ValueError(f"a payload has 0 to 2**63 - 1 bytes, not {length}")
     bit = 0 if mask is None else 0b10000000

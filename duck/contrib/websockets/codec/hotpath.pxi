@@ -212,9 +212,10 @@ cdef class HotPath:
         cdef const uint8_t *p = NULL
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t most
-        cdef int kind
-        if self.direct_out and PyThread_get_thread_ident() == self.thread:
-            kind = opcode
+        cdef long kind
+        cdef int overflow
+        if self.direct_out and PyThread_get_thread_ident() == self.thread and isinstance(opcode, int):
+            kind = PyLong_AsLongAndOverflow(opcode, &overflow)
             self.expect_more()
             if type(data) is bytes:
                 p = <const uint8_t *>PyBytes_AS_STRING(<bytes>data)

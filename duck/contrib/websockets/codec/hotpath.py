@@ -218,7 +218,7 @@ class HotPath:
 
     def send(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends a message; see `WebSocketView.send`."""
-        if self.direct_out and threading.get_ident() == self.thread and 1 <= opcode <= 2:
+        if self.direct_out and threading.get_ident() == self.thread and isinstance(opcode, int) and 1 <= opcode <= 2:
             self._expect_more()
             payload = data.encode() if type(data) is str else data
             writer = self.writer

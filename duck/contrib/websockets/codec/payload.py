@@ -1,6 +1,7 @@
 """Masking and UTF-8 validation of payloads, in plain Python: the specification of `payload.pxi`."""
 
 import codecs
+import operator
 import struct
 
 from .numbers import UTF8_REJECT
@@ -33,7 +34,7 @@ def rotate_mask(mask: Buffer, offset: int) -> bytes:
     key = bytes(view_of(mask))
     if len(key) != 4:
         raise ValueError(f"a mask has 4 bytes, not {len(key)}")
-    shift = offset & 3
+    shift = operator.index(offset) & 3
     return key[shift:] + key[:shift]
 
 
@@ -59,6 +60,7 @@ def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
         offset: Position of `data` in the payload.
 
     Raises:
+        TypeError: An argument has another type; a float is no position.
         ValueError: The mask does not have 4 bytes.
     """
     return bytes(mask_bytes(view_of(data), rotate_mask(mask, offset)))
@@ -101,6 +103,10 @@ def _utf8_step(state: int, byte: int) -> int:
     return missing | 0x80 << 8 | 0xBF << 16 if missing else 0
 
 
+# Every state but 0 and UTF8_REJECT, in the notation of `_utf8_step`.
+_WITHIN = frozenset({0xBF8001, 0xBF8002, 0xBF8003, 0xBFA002, 0x9F8002, 0xBF9003, 0x8F8003})
+
+
 def utf8_state(data: Buffer, state: int = 0) -> int:
     """Validates UTF-8 that arrives in pieces.
 
@@ -111,8 +117,14 @@ def utf8_state(data: Buffer, state: int = 0) -> int:
     Returns:
         0 at the end of a character, `UTF8_REJECT` for data that no bytes can make valid, else the state within a
         character.
+
+    Raises:
+        ValueError: The state is no result of this function.
     """
     view = view_of(data)
+    state = operator.index(state)
+    if state not in (0, UTF8_REJECT) and state not in _WITHIN:
+        raise ValueError(f"{state} is not a state of utf8_state")
     at = 0
     while state > UTF8_REJECT and at < len(view):
         state = _utf8_step(state, view[at])

@@ -34,6 +34,9 @@ cdef class MessageReader:
     cdef uint64_t given  # the bytes of returned parts
 
     def __cinit__(self, max_size, bint masked, bint rsv1, bint encoded=False, bint parts=False):
+        max_size = PyNumber_Index(max_size)
+        if max_size < 0:
+            raise ValueError(f"max_size is 0 bytes or more, not {max_size}")
         self.max_size = min(max_size, MAX_LENGTH)
         self.masked = masked
         self.rsv1 = rsv1

@@ -1,5 +1,7 @@
 """`MessageReader`: bytes in, messages and control frames out, in plain Python; the specification of `reader.pxi`."""
 
+import operator
+
 from .counters import Counters
 from .header import read_header
 from .numbers import (
@@ -74,11 +76,13 @@ class MessageReader:
     )
 
     def __init__(self, max_size: int, masked: bool, rsv1: bool, encoded: bool = False, parts: bool = False) -> None:
-        self._max_size = min(max_size, MAX_LENGTH)
-        self._masked = masked
-        self._rsv1 = rsv1
-        self._encoded = encoded
-        self._parts = parts
+        self._masked = bool(masked)
+        self._rsv1 = bool(rsv1)
+        self._encoded = bool(encoded)
+        self._parts = bool(parts)
+        self._max_size = min(operator.index(max_size), MAX_LENGTH)
+        if self._max_size < 0:
+            raise ValueError(f"max_size is 0 bytes or more, not {max_size}")
         self.error = 0
         self.closed = False
         self.control = False

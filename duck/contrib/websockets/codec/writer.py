@@ -32,6 +32,7 @@ class FrameWriter:
 
     def write(self, first: int, payload: Buffer) -> None:
         """Adds a frame; arguments and errors of `serialize`. A large payload is not copied."""
+        first = check_first(first)
         if isinstance(payload, bytes) and len(payload) >= UNCOPIED:
             self._append(first, len(payload), build_header(first, len(payload)), payload)
         else:
@@ -81,7 +82,7 @@ class MaskingWriter(FrameWriter):
 
     def write(self, first: int, payload: Buffer) -> None:
         """Adds a frame; arguments and errors of `serialize`. The payload is copied and masked in one pass."""
-        check_first(first)
+        first = check_first(first)
         view = view_of(payload)
         self._append(first, len(view), serialize(first, view, self._next_mask()))
 
@@ -93,6 +94,8 @@ class MaskingWriter(FrameWriter):
 
     def _draw_masks(self) -> None:
         batch = self._source(4 * MASK_BATCH)
+        if not isinstance(batch, bytes):
+            raise TypeError(f"a source of masks must return bytes, not {type(batch).__name__}")
         if len(batch) != 4 * MASK_BATCH:
             raise ValueError(f"a source of masks must return the {4 * MASK_BATCH} requested bytes, not {len(batch)}")
         self._masks = batch

@@ -9,7 +9,7 @@ from .. import codec
 from ..extensions import PerMessageDeflate
 from ..logging import log_failure
 from ..opcodes import OpCode
-from ..sansio.payloads import Data, check_text
+from ..sansio.payloads import Data, check_text, checked_opcode
 
 __all__ = ["Member", "Prepared", "broadcast", "encode", "send_to_all"]
 
@@ -29,7 +29,7 @@ class Prepared:
             `PerMessageDeflate.follow`.
 
     Raises:
-        TypeError: The data is neither str nor bytes-like.
+        TypeError: The data is neither str nor bytes-like, or the opcode is no integer.
         ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
     """
 
@@ -37,9 +37,9 @@ class Prepared:
 
     def __init__(self, data: Data, opcode: int = OpCode.TEXT) -> None:
         self.payload = encode(data, opcode)
-        self.opcode = OpCode(opcode)
+        self.opcode = OpCode(checked_opcode(opcode))
         self.size = len(self.payload)
-        self.frame = codec.serialize(codec.FIN | opcode, self.payload)
+        self.frame = codec.serialize(codec.FIN | self.opcode, self.payload)
         self.compressed: dict[Hashable, tuple[bytes, bytes]] = {}
 
     def compress_with(self, deflate: PerMessageDeflate) -> tuple[bytes, bytes]:
@@ -52,7 +52,7 @@ class Prepared:
 
 def encode(data: Data, opcode: int) -> bytes:
     """Returns the payload of a message for many connections; raises the errors of `Prepared`."""
-    if opcode not in (OpCode.TEXT, OpCode.BINARY):
+    if checked_opcode(opcode) not in (OpCode.TEXT, OpCode.BINARY):
         raise ValueError(f"a message for many is TEXT or BINARY, not opcode {opcode}")
     if isinstance(data, str):
         return data.encode()

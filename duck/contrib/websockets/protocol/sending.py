@@ -21,6 +21,7 @@ from ..frame import Frame
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
+from ..sansio.payloads import checked_opcode
 from .broadcast import Prepared
 from .interfaces import Endpoint
 from .loop import Shared, receive_buffer
@@ -111,6 +112,7 @@ class Sending(codec.HotPath):
 
     def send_otherwise(self, data: Any, opcode: int) -> Coroutine[Any, Any, None]:
         """Sends anything but a plain message on an open connection."""
+        opcode = checked_opcode(opcode)
         if self._slow_consumer is not None and opcode < OpCode.CLOSE and not self.is_elsewhere and self._drops():
             return SENT
         return self.sender.send(data, opcode)

@@ -16,7 +16,7 @@ from .. import codec
 from ..codec import FIN, RSV1
 from ..exceptions import BaseException, ConnectionClosed, ExtensionError, PayloadTooBig, ProtocolError, codec_error
 from ..extensions import Extension, Inflating, PerMessageDeflate
-from ..frame import Frame, message_of
+from ..frame import Frame, first_byte, message_of
 from ..opcodes import CloseCode, OpCode
 from .payloads import check_close, check_text, close_payload, parse_close
 from .states import Incoming, Outgoing
@@ -356,7 +356,7 @@ class Connection:
             frame = extension.encode(frame)
         if not frame.fin or frame.opcode not in (OpCode.TEXT, OpCode.BINARY):
             raise TypeError(f"a sent message has become {frame!r}: return a final TEXT or BINARY frame")
-        return FIN | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode, frame.payload
+        return first_byte(frame), frame.payload
 
     def compress(self, fragments: Sequence[bytes]) -> list[bytes]:
         """Compresses a message for `send_compressed`; may be called in another thread, for one message at a time."""

@@ -1,10 +1,13 @@
 """Payloads with rules of their own: of close frames (RFC 6455, section 5.5.1) and of text messages (section 8.1)."""
 
+import operator
+from typing import Any
+
 from .. import codec
 from ..exceptions import ProtocolError
 from ..opcodes import CloseCode
 
-__all__ = ["Data", "check_close", "check_text", "close_payload", "parse_close"]
+__all__ = ["Data", "check_close", "check_text", "checked_opcode", "close_payload", "parse_close"]
 
 Data = str | bytes | bytearray | memoryview
 """The data of a message to send, or of one of its fragments."""
@@ -57,6 +60,16 @@ def parse_close(payload: bytes) -> tuple[int, str]:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
         raise ProtocolError("close reason is not UTF-8", CloseCode.INVALID_DATA) from None
+
+
+def checked_opcode(opcode: Any) -> int:
+    """Returns the number of an opcode; raises TypeError unless it is an int, or converts to one without loss."""
+    if isinstance(opcode, int):
+        return opcode
+    try:
+        return operator.index(opcode)
+    except TypeError:
+        raise TypeError(f"an opcode is an OpCode or its number, not {opcode!r}") from None
 
 
 def check_text(payload: bytes, state: int = 0, fin: bool = True) -> int:
