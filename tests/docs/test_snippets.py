@@ -85,6 +85,15 @@ def test_a_token_in_the_first_message(execute):
                 assert ws.recv() == answer
 
 
+def test_a_base_class_logs_every_message(execute, caplog):
+    view = execute(block("class Logged"))["Echo"]
+    with caplog.at_level("INFO", "messages"), memory(view) as ws:
+        ws.send("hello")
+        ws.recv()
+    found = re.findall(r"<Echo testclient:50000 / OPEN> (.*)", caplog.text)
+    assert found == ["received TEXT b'hello'", "sends TEXT b'hello'"]
+
+
 def test_the_page_that_shows_connections_and_tasks(execute, run):
     inside = execute(block("def inside"))["urlpatterns"]
 

@@ -415,6 +415,16 @@ def test_other_objects_are_refused():
     asyncio.run(scenario())
 
 
+def test_scope_and_kwargs_of_the_other_kind_of_application_are_refused():
+    with (
+        pytest.raises(TypeError, match=r"connect\(View\.as_asgi\(\), scope=\.\.\.\)"),
+        connect(Room, scope={"user": 1}),
+    ):
+        pass
+    with pytest.raises(TypeError, match="path_params"), connect(Room.as_asgi(), kwargs={"name": "tea"}):
+        pass
+
+
 def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
     with pytest.raises(TypeError, match=r"'name' is not an option of connect: .* kwargs=\{'name': \.\.\.\}"):
         connect(Room, name="tea")

@@ -57,7 +57,8 @@ async def respond(request: HttpRequest, match: Match | None, loop: asyncio.Abstr
             return result
         if isinstance(result, str | bytes):
             return HttpResponse(result)
-        raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response")
+        advice = "return a str, bytes or an HttpResponse, such as HttpResponse(text, content_type='application/json')"
+        raise TypeError(f"{route.handler!r} returned {type(result).__name__}, not a response: {advice}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # such as SystemExit, which would end the server

@@ -192,7 +192,7 @@ def test_an_unknown_path_is_404_and_an_unknown_method_405(run, connect):
         ("/changed", "a secret"),
         ("/cancelled", "a secret"),
         ("/replaced", "the content of a response is bytes, not str"),
-        ("/none", "returned NoneType, not a response"),
+        ("/none", "returned NoneType, not a response: return a str, bytes or an HttpResponse"),
     ],
 )
 def test_an_error_in_a_page_is_logged_and_answered_500(run, connect, caplog, target, words):

@@ -67,6 +67,11 @@ class Server(asyncio.Protocol):
         for route in application if isinstance(application, Sequence) else ():
             if not hasattr(route, "match"):
                 raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
+        is_asgi = not isinstance(application, type | Sequence)
+        if scope and not is_asgi:
+            raise TypeError("scope is of an ASGI application: write connect(View.as_asgi(), scope=...)")
+        if kwargs and is_asgi:
+            raise TypeError("kwargs are of a view: an ASGI application has them as scope={'path_params': ...}")
         self._application = application
         self._kwargs = kwargs
         self._secure = secure
