@@ -1,6 +1,7 @@
 """Limits of messages that are received part by part, and their decompression."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -143,5 +144,56 @@ def test_broken_compressed_data_closes_with_its_reason(run, payload, close, read
             elif reads or "1007" not in close:
                 with pytest.raises(ConnectionClosed, match=close):
                     await ws.recv()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "message", [frame(BINARY), frame(BINARY, fin=False) + frame(CONTINUATION)], ids=["whole", "in parts"]
+)
+def test_empty_messages_that_wait_are_bounded(run, message):
+    async def scenario():
+        async with connect_in_memory(Noting, raise_errors=False) as ws:
+            ws.view.gate.clear()
+            ws.send_raw(message)
+            await ws.view.until(lambda events: events)
+            tracemalloc.start()
+            try:
+                ws.send_raw(message * 30_000)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                assert ws.view._protocol.dispatcher.full
+                size, _ = tracemalloc.get_traced_memory()
+                assert size < 8_000_000
+            finally:
+                tracemalloc.stop()
+            ws.view.gate.set()
+            ws.drop()
+
+    run(scenario())
+
+
+def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait(run):
+    """They are over before their handler begins."""
+
+    class Reading(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+
+        async def on_stream(self, message):
+            seen.append((message.opcode, await message.read()))
+            await gate.wait()
+
+    gate = asyncio.Event()
+    seen = []
+    sent = [(TEXT, "a"), (TEXT, ""), (BINARY, b""), (TEXT, ""), (BINARY, b"z")]
+
+    async def scenario():
+        async with connect_in_memory(Reading) as ws:
+            for opcode, data in sent:
+                await ws.send(data, opcode)
+            while not seen:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            gate.set()
+        assert seen == sent
 
     run(scenario())

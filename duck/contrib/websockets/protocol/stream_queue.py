@@ -4,8 +4,9 @@
                                                          `-> next
 
 A message is passed to its reader as soon as it begins, but not before the message in front of it has been read to its
-end or discarded. So one message at a time is read, and parts of later messages wait. `deliver` steps a waiting task at
-once, as an `Inbox` does.
+end or discarded. So one message at a time is read, and parts of later messages wait: as records, because a peer may
+send many small messages in one read, and an `IncomingMessage` has ten times their size. `deliver` steps a waiting task
+at once, as an `Inbox` does.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ from .incoming_message import IncomingMessage
 __all__ = ["OnStream", "Owner", "StreamQueue"]
 
 OnStream = Callable[[IncomingMessage], Awaitable[None]]
+
+Record = list[Any]
+"""A message that waits: its opcode, with the bit FIN once it is complete, and its parts."""
 
 
 class Owner(Protocol):
@@ -48,8 +52,8 @@ class StreamQueue:
 
     Args:
         loop: The event loop.
-        most_bytes: Bytes of parts that may wait, as received; reading is on hold while there are more. For each part
-            `MESSAGE_COST` bytes are added.
+        most_bytes: Bytes of parts that may wait, as received; reading is on hold while there are more. For each part,
+            and for each message that waits, `MESSAGE_COST` bytes are added.
         max_whole: Bytes of the largest message that is read as a whole; None for no limit.
         on_stream: The handler; None for messages that tasks get by `next`.
     """
@@ -62,6 +66,7 @@ class StreamQueue:
         "_getters",
         "_held",
         "_is_busy",
+        "_is_taken",
         "_messages",
         "_most_bytes",
         "_newest",
@@ -90,11 +95,12 @@ class StreamQueue:
         self._owner: Owner | None = None
         self._connection: Connection | None = None
         self._dispatcher: Dispatcher | None = None
-        self._messages: deque[IncomingMessage] = deque()  # the waiting messages
+        self._messages: deque[Record] = deque()  # the waiting messages
         self._current: IncomingMessage | None = None  # the last message that was passed to a reader
-        self._newest: IncomingMessage | None = None  # the message that is being received
+        self._newest: IncomingMessage | Record | None = None  # the message that is being received
         self._getters: list[Waiter] = []  # tasks that wait for a message
         self._waiting = 0  # bytes
+        self._is_taken = True  # whether the handler of the current message has begun
         self._held = self._is_busy = self._stopped = self._ended = False
 
     def attach(self, owner: Owner, dispatcher: Dispatcher | None = None) -> None:
@@ -119,6 +125,9 @@ class StreamQueue:
         assert self._on_stream is not None
         message = self._current if self._connection.parts else self.whole(payload, opcode)
         assert message is not None
+        self._is_taken = True
+        if message.is_over:  # an empty one
+            self.finished()
         try:
             await self._on_stream(message)
         except PayloadTooBig as error:
@@ -132,7 +141,8 @@ class StreamQueue:
     def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
         """Returns a message that has been received as a whole."""
         message = IncomingMessage(self, opcode)
-        self._add(message, payload, True)
+        self._count(payload)
+        message.add(payload, True)
         return message
 
     async def next(self) -> IncomingMessage:
@@ -152,13 +162,12 @@ class StreamQueue:
             if self._ended and not self._messages:
                 raise self.closed_error()
             await Waiter(self.loop, self._getters)
-        self._current = message = self._messages.popleft()
-        return message
+        return self._begun(self._messages.popleft())
 
     @property
     def _is_free(self) -> bool:
         """Whether the next message may begin."""
-        return self._current is None or self._current.is_over
+        return self._current is None or (self._current.is_over and self._is_taken)
 
     # For the connection, as its consumer
 
@@ -215,22 +224,48 @@ class StreamQueue:
         if opcode & 0b1111:
             message = None
             if not self._stopped:
-                message = IncomingMessage(self, opcode)
-                self._messages.append(message)
+                record: Record = [opcode]
+                self._messages.append(record)
+                self._waiting += MESSAGE_COST
+                message = record
         self._newest = None if opcode & FIN else message
-        if message is not None:
-            self._add(message, payload, opcode & FIN != 0)
+        if message is None:
+            return
+        self._count(payload)
+        if isinstance(message, IncomingMessage):
+            message.add(payload, opcode & FIN != 0)
+            return
+        message[0] |= opcode & FIN
+        if payload:
+            message.append(payload)
 
-    def _add(self, message: IncomingMessage, payload: bytes, fin: bool) -> None:
+    def _count(self, payload: bytes) -> None:
         if payload:
             self._waiting += len(payload) + MESSAGE_COST
-        message.add(payload, fin)
+
+    def _begun(self, record: Record) -> IncomingMessage:
+        """Makes a waiting message the current one."""
+        opcode, *parts = record
+        self._current = message = IncomingMessage(self, opcode)
+        last = parts.pop() if parts else b""
+        for part in parts:
+            message.add(part, False)
+        message.add(last, opcode & FIN != 0)
+        if self._newest is record:
+            self._newest = message
+        self._has_room(MESSAGE_COST)
+        return message
+
+    def _drop(self, record: Record) -> None:
+        """Forgets a message that has waited."""
+        self._has_room(MESSAGE_COST + sum(len(part) + MESSAGE_COST for part in record[1:]))
 
     def _go_on(self) -> None:
         """Passes the messages that may begin to their readers."""
         while self._messages and self._is_free:
             if self._dispatcher is not None:
-                self._current = message = self._messages.popleft()
+                message = self._begun(self._messages.popleft())
+                self._is_taken = False
                 self._dispatcher.deliver([(int(message.opcode), b"")])
             elif self._getters:
                 self._getters.pop(0).wake()
@@ -265,7 +300,7 @@ class StreamQueue:
             self._newest = None
         dropped = len(self._messages)
         while self._messages:
-            self._messages.popleft().drop()
+            self._drop(self._messages.popleft())
         return dropped + unstarted
 
     def end(self) -> None:
@@ -274,7 +309,7 @@ class StreamQueue:
             return
         self._ended = True
         if self._newest is not None and self._newest is not self._current:
-            self._messages.pop().drop()  # incomplete, and not passed to a handler
+            self._drop(self._messages.pop())  # incomplete, and not passed to a handler
         self._newest = None
         if self._current is not None:
             self._current.wake_soon()
@@ -313,7 +348,11 @@ class StreamQueue:
 
     def taken(self, payload: bytes) -> None:
         """Notes that a part has left the queue; resumes reading once there is room."""
-        self._waiting -= len(payload) + MESSAGE_COST
+        self._has_room(len(payload) + MESSAGE_COST)
+
+    def _has_room(self, size: int) -> None:
+        """Notes that `size` bytes do not wait any more."""
+        self._waiting -= size
         if self._held and self._waiting <= self._most_bytes // 2:
             self._held = False
             if self._owner is not None:
