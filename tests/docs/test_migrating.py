@@ -81,6 +81,28 @@ def test_asgi_applications(section, name, fence, monkeypatch):
     asyncio.run(scenario())
 
 
+def test_tests_with_the_client_of_starlette(fence):
+    """They pass for the endpoint and for the view."""
+    pytest.importorskip("httpx2")
+    from starlette.testclient import TestClient, WebSocketDenialResponse
+    from starlette.websockets import WebSocketDisconnect
+
+    client = TestClient(chat("Starlette and FastAPI", fence)["app"])
+    with (
+        client.websocket_connect("/rooms/tea?token=1") as alice,
+        client.websocket_connect("/rooms/tea?token=2") as bob,
+    ):
+        alice.send_text("hello")
+        assert (alice.receive_text(), bob.receive_text()) == ("hello", "hello")
+    with (
+        pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)) as refused,
+        client.websocket_connect("/rooms/tea"),
+    ):
+        pass
+    if fence == "python":
+        assert (refused.value.status_code, refused.value.text) == (403, "no token\n")
+
+
 def test_socket_io(fence):
     names, data = chat("Socket.IO", fence), {"room": "tea", "text": "hello"}
 
