@@ -245,7 +245,7 @@ def test_the_command_of_the_container_serves(folder):
 
 
 def test_a_lifespan(execute, run, capsys):
-    page = execute(block("async def lifespan"))
+    page = execute(block("class Count(WebSocketView)"))
 
     async def scenario():
         async with (
