@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import CloseCode
+from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate
 from duck.contrib.websockets.client import ConnectionClosed, HandshakeRefused, InvalidHandshake, connect
 from duck.contrib.websockets.sansio.handshake import accept_key
 
@@ -40,6 +40,33 @@ def agreed(head):
     key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
     fields = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
     return f"HTTP/1.1 101 Switching Protocols\r\n{fields}".encode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_closure(run, stream, is_late):
+    """The close frame is answered before `recv` decompresses the message; an iteration must not end as a normal one."""
+    deflate = PerMessageDeflate("permessage-deflate")
+    frames = Frame(OpCode.BINARY, payload=deflate.compress(bytes(5000)), rsv1=True).serialize() + b"\x88\x02\x03\xe8"
+
+    async def serve_one(reader, writer):
+        head = agreed(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" + frames)
+        await reader.read(100)
+        writer.close()
+
+    async def scenario():
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with connect(url, max_size=1000, max_stream_size=1000, stream=stream) as ws:
+                if is_late:
+                    await ws.wait_closed()
+                with pytest.raises(ConnectionClosed, match="1009 message too big"):
+                    async for _ in ws:
+                        pass
+            assert ws.close_code == 1009
+
+    run(scenario())
 
 
 BREACHES = {

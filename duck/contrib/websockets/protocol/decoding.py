@@ -7,10 +7,11 @@ order and one at a time, because with context takeover each may refer to earlier
 import asyncio
 import sys
 
+from ..logging import log_failure
 from ..sansio.connection import Connection
 from .loop import threads
 
-__all__ = ["Decoding"]
+__all__ = ["Decoding", "refuse_late"]
 
 _AT_ONCE = 131071  # compressed bytes; decompressing more in the loop's thread would delay other connections too long
 
@@ -33,3 +34,12 @@ class Decoding:
     def start(self, message: tuple[int, bytes]) -> "asyncio.Future[tuple[int, bytes]]":
         """Decodes a message in a thread; the result or error is that of `Connection.decode`."""
         return self._loop.run_in_executor(threads(), self._connection.decode, *message)
+
+
+def refuse_late(connection: Connection, error: BaseException) -> None:
+    """Notes that a message of a connection that has ended cannot be decoded; `closed_error` tells the reason."""
+    connection.refuse(error)
+    if connection.fault is not None:
+        fault, connection.fault = connection.fault, None
+        log_failure(fault, "a message could not be decoded after the end of its connection")
+    connection.respond()

@@ -21,7 +21,7 @@ from ..codec import Counters
 from ..exceptions import ConnectionClosed
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
-from .decoding import Decoding
+from .decoding import Decoding, refuse_late
 from .flow_control import Hold
 from .interfaces import Endpoint
 from .loop import done_future
@@ -250,6 +250,8 @@ class Inbox(codec.Inbox):
         self.drop_messages()
         if self._owner is not None:
             self._owner.refuse(error)
+        elif self._connection is not None:
+            refuse_late(self._connection, error)
 
     @property
     def _decoder(self) -> Decoding:

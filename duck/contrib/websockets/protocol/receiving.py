@@ -18,7 +18,7 @@ from ..logging import log_failure
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from . import stepping
-from .decoding import Decoding
+from .decoding import Decoding, refuse_late
 from .flow_control import FlowControl, Hold
 from .frame_queue import FrameQueue
 from .heartbeat import Heartbeat
@@ -149,6 +149,7 @@ class Receiving(Sending):
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because the next message could not be decoded."""
         if self.phase is Phase.CLOSED:
+            refuse_late(self.connection, error)
             return
         self.connection.refuse(error)
         self.respond()

@@ -19,6 +19,7 @@ from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..extensions import Inflating
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
+from .decoding import refuse_late
 from .flow_control import Hold
 from .incoming_message import IncomingMessage
 
@@ -371,6 +372,8 @@ class StreamQueue:
         """Ends the connection, because a message cannot be decoded, or exceeds the limit of its reader."""
         if self._owner is not None:
             self._owner.refuse(error)
+        elif self._connection is not None:
+            refuse_late(self._connection, error)
 
     def closed_error(self) -> ConnectionClosed:
         """Returns the error of a reader after the end of the connection."""

@@ -64,6 +64,7 @@ class Connection:
         "_close_payload",
         "_compressing",
         "_gathered",
+        "_is_refused",
         "_max_size",
         "_text",
         "client",
@@ -98,6 +99,7 @@ class Connection:
         self._close_frame: bytes | None = None  # payload of a close frame that has not been answered
         self._close_payload: bytes | None = None  # payload of the close frame of the peer, once it has been answered
         self._breach: BaseException | None = None
+        self._is_refused = False  # whether a message could not be decoded
         self.outgoing = _OPEN
         self.incoming = _RECEIVING
         self.fault: builtins.BaseException | None = None
@@ -417,7 +419,10 @@ class Connection:
         """Fails the connection because of an error of the peer, with a close frame for it (section 7.1.7)."""
         self.failed = error
         self.incoming = _FAILED
-        self.close(getattr(error, "close_code", CloseCode.PROTOCOL_ERROR), str(error))
+        code = getattr(error, "close_code", CloseCode.PROTOCOL_ERROR)
+        self.close(code, str(error))
+        if self._is_refused:  # behind the message the peer may have closed normally
+            self.close_code, self.close_reason = code, str(error)
 
     def breach(self, error: BaseException) -> None:
         """Notes that the bytes behind the received messages break a rule; `respond` closes the connection."""
@@ -432,6 +437,7 @@ class Connection:
             error: The error of `decode`. If it is not the peer's fault, it becomes `fault`, and the close frame
                 contains no details.
         """
+        self._is_refused = True
         if isinstance(error, (ExtensionError, ProtocolError)):
             try:
                 check_close(error.close_code, str(error))
