@@ -302,5 +302,7 @@ def test_invalid_options_are_refused():
             Reconnect(**wrong)
     with pytest.raises(TypeError, match="reconnect is a Reconnect"):
         connect("ws://localhost", reconnect=True)
+    with pytest.raises(TypeError, match="run takes a function that returns a client"):
+        asyncio.run(SOON.run(WebSocketClient("ws://localhost")))
     with pytest.raises(ValueError, match="serves one connection"):
         connect("ws://localhost", sock=object()).__aiter__()

@@ -94,8 +94,13 @@ def test_a_tls_connection_is_a_member_as_any(run, gather, tls):
     ],
 )
 def test_invalid_messages_are_refused(data, opcode, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match="use json.dumps" if error is TypeError else None):
         broadcast((), data, opcode)
+
+
+def test_the_name_of_a_group_is_refused_in_place_of_views():
+    with pytest.raises(TypeError, match=r"broadcast takes views, not 'lobby': .* by its publish"):
+        broadcast("lobby", "text")
 
 
 def test_closed_connections_are_passed_over(run, gather):

@@ -125,8 +125,11 @@ class Reconnect:
 
         Raises:
             ConnectionClosed: A connection has ended with a final code, or the attempts are used up.
+            TypeError: `create` is no function.
             Exception: The final error of an attempt, see `connect`.
         """
+        if not callable(create):
+            raise TypeError(f"run takes a function that returns a client, such as lambda: Ticker(url), not {create!r}")
         attempts = Attempts(self)
         loop = asyncio.get_running_loop()
         while True:

@@ -66,7 +66,8 @@ def _bytes(data: Any) -> bytes:
     try:
         return memoryview(data).tobytes()
     except TypeError:
-        raise TypeError(f"a message for many is str or bytes-like, not {type(data).__name__}") from None
+        advice = ": use json.dumps" if isinstance(data, dict | list) else ""
+        raise TypeError(f"a message for many is str or bytes-like, not {type(data).__name__}{advice}") from None
 
 
 class Member(Protocol):
@@ -101,9 +102,11 @@ def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) ->
         be closed by the time its loop sends the message.
 
     Raises:
-        TypeError: The data is neither str nor bytes-like.
+        TypeError: The data is neither str nor bytes-like, or `views` is a str.
         ValueError: The opcode is neither TEXT nor BINARY, or bytes sent as TEXT are not UTF-8.
     """
+    if isinstance(views, str):
+        raise TypeError(f"broadcast takes views, not {views!r}: the members of a group get messages by its publish")
     return send_to_all(list(views), Prepared(data, opcode))
 
 
