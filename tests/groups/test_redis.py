@@ -357,3 +357,34 @@ def test_groups_that_are_closed_while_a_view_joins_leave_no_task(run, shared_red
             assert asyncio.all_tasks() == before
 
     run(scenario())
+
+
+@pytest.mark.parametrize("history", [0, 10])
+def test_a_forbidden_channel_fails_its_own_group_alone(run, own_redis, meet, until, log, history):
+    """The rights to a single channel may be missing, at a join or after a reconnection (ACL of Redis)."""
+
+    async def scenario():
+        rooms = Groups(own_redis.url.replace("//", "//user:secret@"), history=history)
+        since = {"since": ""} if history else {}
+        async with meet(rooms, "lobby", 2, base=Told) as (views, peers):
+            for _ in range(2):
+                with pytest.raises(BrokerError, match=r"has refused the subscription to b'duck:secret'.*channel"):
+                    await rooms.join(views[0], "secret", data={"name": "a"}, **since)
+            await rooms.join(views[1], "other", **since)
+            await rooms.publish("lobby", "hello")
+            await rooms.publish("other", "there")
+            assert [await peers[0].message(), await peers[1].message()] == ["hello"] * 2
+            assert await peers[1].message() == "there"
+            client.execute_command("ACL SETUSER user resetchannels &duck:lobby")  # ends the connection
+            await until(lambda: any("b'duck:other'" in entry.message for entry in log()))
+            assert "its members get no messages" in log()[-1].message
+            if not history:
+                assert await peers[0].message() == "gap in lobby"
+            await rooms.publish("lobby", "again")
+            assert await peers[0].message() == "again"
+        await rooms.close()
+
+    own_redis.start()
+    with Redis.from_url(own_redis.url) as client:
+        client.execute_command("ACL SETUSER user on >secret ~* +@all resetchannels &duck:lobby &duck:other")
+        run(scenario())

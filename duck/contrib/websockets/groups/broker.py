@@ -157,6 +157,9 @@ class BrokerConnection(Protocol):
 
         Returns once its messages are delivered. If the broker is unavailable it returns at once, and
         `Handler.interrupted` reports the start of the delivery.
+
+        Raises:
+            BrokerError: The broker refuses the subscription, and would refuse it again.
         """
 
     def unsubscribe(self, group: str) -> None:

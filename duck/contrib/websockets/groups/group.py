@@ -117,6 +117,7 @@ class Groups:
             messages.
 
         Raises:
+            BrokerError: The broker refuses the group, such as by an ACL of Redis. A new member is not added.
             ConnectionClosed: The connection is closing or closed.
             RuntimeError: The connection is not open yet.
             TypeError: The data cannot be JSON, the group is not a str, the member is not a connection, or its class

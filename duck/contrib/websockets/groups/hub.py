@@ -79,13 +79,18 @@ class Hub:
     async def join(self, member: Member, name: str, data: str | None) -> bool:
         """See `Groups.join`."""
         group = self._enter(member, name)
-        if not group.has(member):
+        is_new = not group.has(member)
+        if is_new:
             group.members[member] = None
         entered: Awaitable[None] = SENT
         with suppress(TimeoutError):
             async with asyncio.timeout(self._broker_timeout):
                 try:
                     await self._subscribe(name, group)
+                except BrokerError:
+                    if is_new:
+                        await self.leave(member, name)
+                    raise
                 finally:
                     entered = self._set_data(member, name, data)
                 await entered
@@ -97,6 +102,7 @@ class Hub:
         if group.has(member):
             return await self.join(member, name, data)
         group.recovering[member] = []
+        is_subscribed = False
         past = Past([], False)
         missed = iter(past.messages)
         entered: Awaitable[None] = SENT
@@ -104,15 +110,22 @@ class Hub:
             async with asyncio.timeout(self._timeout):
                 try:
                     await self._subscribe(name, group)
+                    is_subscribed = True
                     past = await self._history.after(name, since)
                     missed = iter(past.messages)
                     await self._send_missed(member, group, missed)
+                except BrokerError:
+                    if not is_subscribed:
+                        await self.leave(member, name)
+                    raise
                 finally:
                     if member in group.recovering:  # it may have left
                         group.recovered(member, missed, past.messages[-1].id if past.messages else None)
                     entered = self._set_data(member, name, data)
                 await entered
         except (BrokerError, TimeoutError) as error:
+            if not is_subscribed and isinstance(error, BrokerError):
+                raise
             if not past.complete:
                 logger.info("group %r: a joining member gets no history: %s", name, error or "no answer")
         return past.complete
@@ -153,10 +166,16 @@ class Hub:
                 await asyncio.shield(group.positioning)
             except asyncio.CancelledError:
                 if self.groups.get(name) is group:  # the member stays, and gets new messages
-                    self._spawn(self.connection.subscribe(name))
+                    self._spawn(self._subscribe_later(name))
                 raise
         if self.groups.get(name) is group:  # the last member may have left
             await self.connection.subscribe(name)
+
+    async def _subscribe_later(self, name: str) -> None:
+        try:
+            await self.connection.subscribe(name)
+        except BrokerError as error:
+            logger.error("group %r: its members get no messages: %s", name, error)
 
     async def _find_position(self, name: str, group: LocalGroup) -> None:
         try:

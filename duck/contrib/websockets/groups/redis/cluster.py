@@ -273,4 +273,7 @@ class Cluster:
         before, self._where[channel] = self._where[channel], node
         if before is not None:
             before.subscriber.unsubscribe(channel)
-        await node.subscriber.subscribe(channel, missed=True)
+        try:
+            await node.subscriber.subscribe(channel, missed=True)
+        except BrokerError as error:
+            logger.error("%s; its members get no messages", error)

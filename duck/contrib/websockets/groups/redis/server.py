@@ -19,9 +19,11 @@ __all__ = [
     "errors",
     "execute_last",
     "has_moved",
+    "is_forbidden",
     "is_passing",
     "not_sent",
     "refused",
+    "refused_channel",
     "uncertain",
 ]
 
@@ -101,6 +103,20 @@ def is_passing(error: BaseException | None) -> bool:
     from redis.exceptions import BusyLoadingError
 
     return not isinstance(error, answers()) or isinstance(error, BusyLoadingError) or has_moved(error)
+
+
+def is_forbidden(answer: Exception) -> bool:
+    """Whether an answer says that the user has no right to a channel, although it may subscribe to others."""
+    from redis.exceptions import NoPermissionError
+
+    return isinstance(answer, NoPermissionError) and "channel" in str(answer)
+
+
+def refused_channel(label: str, channel: bytes, answer: Exception) -> BrokerError:
+    """The error for a subscription that a server has refused."""
+    error = BrokerError(f"Redis at {label} has refused the subscription to {channel!r}: {answer}")
+    error.__cause__ = answer
+    return error
 
 
 def refused(label: str, answer: Exception) -> BrokerError:

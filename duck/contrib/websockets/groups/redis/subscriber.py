@@ -4,6 +4,9 @@
 
 Pub/sub delivers at most once: messages published while the subscriber is broken are lost. So the handler of each
 channel is notified of the gap once its subscription is confirmed again.
+
+The server answers commands in their order, and an error does not name its channel. So each channel has a command of its
+own, and an error belongs to the first unanswered command.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from ...logging import logger
-from .server import Backoff, Server, check_open, connected, errors
+from .server import Backoff, Server, check_open, connected, errors, is_forbidden, refused_channel
 
 __all__ = ["Subscriber"]
 
@@ -57,9 +60,10 @@ class Subscriber:
         self._wanted: dict[bytes, bool] = {}  # by channel: whether the subscription is confirmed
         self._missed: set[bytes] = set()  # channels with a gap
         # The waiter of each SUBSCRIBE under way, in order; None if there is no waiter.
-        self._waiting: dict[bytes, deque[asyncio.Future[None] | None]] = {}
+        self._waiting: dict[bytes, deque[asyncio.Future[Exception | None] | None]] = {}
         self._connection: Any = None  # while it is connected
         self._commands: list[tuple[Any, ...]] = []  # to be written
+        self._unanswered: deque[tuple[Any, ...]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
@@ -75,6 +79,10 @@ class Subscriber:
         Args:
             channel: The name of the channel.
             missed: Whether messages of the channel may have been missed already.
+
+        Raises:
+            BrokerError: The server forbids the channel to its user. The subscription stays wanted, and is requested
+                again after a reconnection.
         """
         if self._is_closed:
             return
@@ -99,13 +107,16 @@ class Subscriber:
                 waiting.append(future)
                 if self._connection is not None:
                     self._send(self._prefix + "SUBSCRIBE", channel)
+        refusal = None
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._server.timeout):
-                    await asyncio.shield(future)
+                    refusal = await asyncio.shield(future)
         finally:
             if channel in self._wanted and not self._wanted[channel]:
                 self._missed.add(channel)  # the caller does not wait for the confirmation any more
+        if refusal is not None:
+            raise refused_channel(self._server.label, channel, refusal)
 
     def unsubscribe(self, channel: bytes) -> None:
         if self._wanted.pop(channel, None) is None:
@@ -148,22 +159,19 @@ class Subscriber:
             self._end()
 
     def _begin(self, connection: Any) -> None:
-        """Subscribes to all channels in one command."""
+        """Subscribes to all channels."""
         self._is_returning = self._is_returning or self._away
         self._is_proven = self._away = False
         if not self._wanted:
             self._prove()
         self._connection = connection
         self._commands.clear()
+        self._unanswered.clear()
         for channel in self._wanted:
             waiting = self._waiting.setdefault(channel, deque())
             if not waiting:
                 waiting.append(None)
-        if not self._prefix and self._wanted:
-            self._send("SUBSCRIBE", *self._wanted)
-        elif self._prefix:  # one command accepts only channels of one slot
-            for channel in self._wanted:
-                self._send("SSUBSCRIBE", channel)
+            self._send(self._prefix + "SUBSCRIBE", channel)
 
     def _prove(self) -> None:
         """Notes that the server is there: one that refuses subscriptions, such as without a password, is not."""
@@ -195,16 +203,17 @@ class Subscriber:
             self._settle(futures)
 
     @staticmethod
-    def _settle(futures: Any) -> None:
+    def _settle(futures: Any, refusal: Exception | None = None) -> None:
         for future in futures:
             if future is not None and not future.done():
-                future.set_result(None)
+                future.set_result(refusal)
 
     # Writing
 
     def _send(self, *command: Any) -> None:
         """Queues a command, which is written together with others of this pass of the loop."""
         self._commands.append(command)
+        self._unanswered.append(command)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
@@ -243,23 +252,40 @@ class Subscriber:
         while True:
             try:
                 response = await connection.read_response(disable_decoding=True)
-            except ResponseError:
-                if self._waiting:
-                    raise
-                self._heard = loop.time()  # the server is there, but refuses a PING to a user without the right
+            except ResponseError as error:
+                self._heard = loop.time()
+                self._take_error(error)
                 continue
             self._heard = loop.time()
             kind = response[0]
             if kind in (b"message", b"smessage"):
                 self._received(response[1], response[2])
             elif kind in (b"subscribe", b"ssubscribe"):
+                if self._unanswered:
+                    self._unanswered.popleft()
                 if self._confirmed(response[1]):
                     await asyncio.sleep(0)  # before Python 3.12 the `on_gap` hooks begin in the next pass
             elif kind == b"sunsubscribe" and self._wanted.get(response[1]):
                 raise ConnectionError(f"the slot of {response[1]!r} has moved to another node")
+            elif self._unanswered and (kind != b"sunsubscribe" or self._unanswered[0] == ("SUNSUBSCRIBE", response[1])):
+                self._unanswered.popleft()
             if perf_counter() - begin > _FAIR_SHARE:
                 await asyncio.sleep(0)
                 begin = perf_counter()
+
+    def _take_error(self, error: Exception) -> None:
+        """Handles the error by which the server answers a command; raises it if the server refuses all subscriptions.
+
+        A user may lack the right to a single channel, and the right to PING or to UNSUBSCRIBE.
+        """
+        command, *channels = self._unanswered.popleft() if self._unanswered else ("",)
+        if command != self._prefix + "SUBSCRIBE":
+            if self._waiting and not command:
+                raise error
+            return
+        if not is_forbidden(error):
+            raise error
+        self._refused(channels[0], error)
 
     async def _watch(self, limit: asyncio.Timeout) -> None:
         """Sends a PING to a silent server, and gives the server up if it does not answer."""
@@ -277,21 +303,36 @@ class Subscriber:
     def _confirmed(self, channel: bytes) -> bool:
         """Handles the confirmation of a subscription; returns whether a gap was reported."""
         is_gap = False
-        waiting = self._waiting.get(channel)
-        if waiting:
-            self._settle((waiting.popleft(),))
-            if not waiting:
-                del self._waiting[channel]
+        self._take_waiter(channel)
         if channel in self._wanted and channel not in self._waiting:
             self._wanted[channel] = True
             if channel in self._missed:
                 self._missed.discard(channel)
                 self._interrupted(channel)
                 is_gap = True
+        self._note_answer()
+        return is_gap
+
+    def _refused(self, channel: bytes, error: Exception) -> None:
+        """Handles the refusal of a subscription."""
+        if not self._take_waiter(channel, error) and channel in self._wanted:
+            logger.error("%s; its members get no messages", refused_channel(self._server.label, channel, error))
+        self._note_answer()
+
+    def _take_waiter(self, channel: bytes, refusal: Exception | None = None) -> bool:
+        """Removes the first waiter of a channel, and passes the answer to it; returns False if nobody waits."""
+        waiting = self._waiting.get(channel)
+        waiter = waiting.popleft() if waiting else None
+        if not waiting:
+            self._waiting.pop(channel, None)
+        self._settle((waiter,), refusal)
+        return waiter is not None
+
+    def _note_answer(self) -> None:
+        """Notes that the server has answered a subscription, perhaps the last one under way."""
         if not self._is_proven and not self._waiting:
             self._prove()
         if self._is_returning and not self._waiting:
             self._is_returning = False
             if self._on_return is not None:
                 self._on_return()
-        return is_gap
