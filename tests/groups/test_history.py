@@ -384,3 +384,34 @@ def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(ru
         await rooms.close()
 
     run(scenario())
+
+
+class Flushed(Restarted):
+    """A server whose histories are deleted (FLUSHALL) between the subscription of a member and its history."""
+
+    def __init__(self):
+        self.positions = [None]
+
+    async def after(self, group, since):
+        self.handler.received(group, message_of("old", 1))
+        return Past([message_of("new", 3)], True)
+
+
+def message_of(epoch, time):
+    message = Message(OpCode.TEXT, f"{epoch} {time}".encode())
+    message.id = MessageId(epoch, time, 0)
+    return message
+
+
+def test_messages_of_a_deleted_history_precede_those_of_the_next_and_none_is_repeated(run):
+    async def scenario():
+        broker, member = Flushed(), Sink()
+        rooms = Groups(broker, history=1000)
+        await rooms.join(member, "lobby", since="")
+        assert member.messages == ["old 1", "new 3"]
+        for message in (message_of("old", 2), message_of("new", 3), message_of("new", 4)):
+            broker.handler.received("lobby", message)
+        assert member.messages[2:] == ["old 2", "new 4"]
+        await rooms.close()
+
+    run(scenario())

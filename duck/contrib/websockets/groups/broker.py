@@ -56,6 +56,13 @@ class MessageId(NamedTuple):
         """Whether the other message is this one, or an earlier one of the same epoch."""
         return self.epoch == other.epoch and other[1:] <= self[1:]
 
+    def follows_epoch_of(self, other: "MessageId") -> bool:
+        """Whether the other message belongs to a history that was lost before this message was kept.
+
+        By the clock of the server: epochs have no order.
+        """
+        return self.epoch != other.epoch and other.time <= self.time
+
 
 class Message:
     """A message for the members of a group.

@@ -113,6 +113,8 @@ class Hub:
                     is_subscribed = True
                     past = await self._history.after(name, since)
                     missed = iter(past.messages)
+                    if past.messages and past.messages[0].id is not None and member in group.recovering:
+                        group.send_older(member, past.messages[0].id)
                     await self._send_missed(member, group, missed)
                 except BrokerError:
                     if not is_subscribed:

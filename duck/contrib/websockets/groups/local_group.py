@@ -184,7 +184,7 @@ class LocalGroup:
         for member, floor in list(self.floors.items()):
             if message.id is not None and floor.covers(message.id):
                 skipped.add(member)
-            else:
+            elif message.id is None or not floor.follows_epoch_of(message.id):
                 del self.floors[member]
         if not is_ours:
             return [member for member in self.members if member not in skipped]
@@ -200,6 +200,17 @@ class LocalGroup:
         prepared = self._prepared(message)
         if prepared is not None:
             member._send_prepared(prepared)
+
+    def send_older(self, member: Member, first: MessageId) -> None:
+        """Delivers the messages that have arrived for a recovering member from a history that preceded its own.
+
+        Args:
+            member: A recovering member.
+            first: The first message of its history.
+        """
+        waiting = self.recovering[member]
+        while waiting and waiting[0].id is not None and first.follows_epoch_of(waiting[0].id):
+            self.send_missed(member, waiting.pop(0))
 
     def recovered(self, member: Member, missed: Iterable[Message], last: MessageId | None) -> None:
         """Delivers the rest of the missed messages to a member, then those that have arrived meanwhile.
