@@ -40,6 +40,17 @@ def test_a_user_gets_messages_on_all_connections(execute):
         pass
 
 
+def test_each_member_of_a_group_gets_its_own_text(execute):
+    page = execute(block("class Board"))
+    with memory(page["Board"], "/?name=a") as one, memory(page["Board"], "/?name=b") as two:
+        one.send("hello")
+        assert one.recv_json() == {"from": "a", "text": "hello", "mine": True}
+        assert two.recv_json() == {"from": "a", "text": "hello", "mine": False}
+        page["rooms"].publish_sync("board", '{"kick": "b"}')
+        with pytest.raises(ConnectionClosed, match="4003 removed from the board"):
+            two.recv()
+
+
 def test_a_signed_out_user_is_disconnected(execute):
     page = execute(block("self.checking ="))
     with memory(page["Checked"], cookies={"session": "3f9a"}, loop_factory=VirtualTimeLoop, timeout=600) as ws:
