@@ -38,7 +38,7 @@ def main() -> int:
             assert b"<title>Chat</title>" in page, page
             print(f"the page has {len(page)} bytes")
             asyncio.run(chat(address))
-            print("Hello, Bob: heard by both")
+            print("both clients have received the message")
         finally:
             # To the shell and its child processes.
             os.killpg(process.pid, signal.SIGINT)

@@ -62,8 +62,8 @@ def main() -> int:
         for archive in sorted((home / "downloaded").iterdir()):
             print(f"{archive.stat().st_size / 1000:7.0f} KB  {archive.name}")
         print(f"{(size(packages) - before) / 1000:7.0f} KB  installed, with the bytecode")
-        print(f"{installed - began:7.1f} s   pip install, of which only what it depends on is downloaded")
-        print(f"{ended - installed:7.1f} s   from there to the first message echoed")
+        print(f"{installed - began:7.1f} s   pip install of the wheel, with a download of its dependency")
+        print(f"{ended - installed:7.1f} s   from there to the first echo")
     return 0
 
 
