@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -30,6 +31,8 @@ def pytest_configure():
         settings.load_profile("duck")
     if os.environ.get("PYTHONASYNCIODEBUG"):  # it logs selectors and slow callbacks among the records that tests check
         logging.getLogger("asyncio").setLevel(logging.ERROR)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background; the tested commands would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc):
