@@ -16,7 +16,7 @@ class Headers:
     r"""The header fields of a request: immutable, in their original order, with case-insensitive names.
 
     The block is `\n name NUL value \n name NUL value \n`, with names in lower case: one object instead of the dozens
-    of a dict. A look-up splits it at `\n name NUL`.
+    of a dict. A dict for look-ups is made of the last used block only, because a handshake needs many at once.
     """
 
     __slots__ = ("_block",)
@@ -57,14 +57,13 @@ class Headers:
             name: Name of the field, in any case.
             default: Result for a missing field.
         """
-        parts = self._block.split(_key(name))
-        if len(parts) == 2:
-            return parts[1].partition("\n")[0]
-        return ", ".join(self.getall(name)) if len(parts) > 2 else default
+        fields = _fields(self._block)
+        value = fields.get(name)
+        return fields.get(name.lower(), default) if value is None else value
 
     def getall(self, name: str) -> list[str]:
         """The values of all lines of this name, in order; an empty list for a missing field."""
-        return [part.partition("\n")[0] for part in self._block.split(_key(name))[1:]]
+        return _values(self._block, name.lower())
 
     def items(self) -> list[tuple[str, str]]:
         """All lines as (name in lower case, value), in order, repeated ones included."""
@@ -74,7 +73,8 @@ class Headers:
     @property
     def announce_body(self) -> bool:
         """Whether a field announces a body: its length, or a transfer coding (RFC 9112, section 6)."""
-        return "\ncontent-length\0" in self._block or "\ntransfer-encoding\0" in self._block
+        fields = _fields(self._block)
+        return "content-length" in fields or "transfer-encoding" in fields
 
     @property
     def size(self) -> int:
@@ -88,11 +88,11 @@ class Headers:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _key(name) in self._block
+        return isinstance(name, str) and name.lower() in _fields(self._block)
 
     def __iter__(self) -> Iterator[str]:
         """The names, in lower case and in the order of their first lines."""
-        return iter(dict(self.items()))
+        return iter(_fields(self._block))
 
     def __len__(self) -> int:
         """Number of lines; each line of a repeated field counts."""
@@ -108,10 +108,19 @@ class Headers:
         return f"Headers({self.items()!r})"
 
 
-@lru_cache(maxsize=128)
-def _key(name: str) -> str:
-    """The text of the block before the value of a field."""
-    return f"\n{name.lower()}\0"
+@lru_cache(maxsize=1)
+def _fields(block: str) -> dict[str, str]:
+    """The values by name. Those of repeated lines are joined."""
+    words = block.replace("\0", "\n").split("\n")[1:-1]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    if 2 * len(fields) < len(words):
+        for name in fields:
+            fields[name] = ", ".join(_values(block, name))
+    return fields
+
+
+def _values(block: str, name: str) -> list[str]:
+    return [part.partition("\n")[0] for part in block.split(f"\n{name}\0")[1:]]
 
 
 def _encode(text: str | bytes) -> bytes:
