@@ -349,3 +349,32 @@ def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run
                 task.cancel()
 
     run(scenario())
+
+
+def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run, connect, log):
+    """Not after CLOSE_TIMEOUT."""
+
+    class View(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+        CLOSE_TIMEOUT = 1000
+
+        async def on_open(self):
+            self.gate = asyncio.Event()
+
+        async def on_receive(self, message, opcode):
+            if message == b"fail":
+                raise ZeroDivisionError
+            await self.gate.wait()
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("wait", "fail")
+            await session.peer.settled()
+            session.peer.leave()
+            while session.view._protocol.hooks._emptied is None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            session.view.gate.set()
+            await session.ended()
+
+    run(scenario())
+    assert len(log()) == 1

@@ -167,7 +167,7 @@ cdef class Dispatcher:
             messages = [inbox.popleft() for _ in range(size)]
             at = self.dispatch(messages)
             if self.stopped:
-                return
+                break
             for message in messages[:at]:
                 self.waiting_bytes -= len(<bytes>message[1])
             inbox.extendleft(reversed(messages[at:]))

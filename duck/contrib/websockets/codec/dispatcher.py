@@ -193,7 +193,7 @@ class Dispatcher:
             messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
             at = self._dispatch(messages)
             if self.stopped:
-                return
+                break
             self._waiting_bytes -= sum(len(payload) for _, payload in messages[:at])
             self.inbox.extendleft(reversed(messages[at:]))
             if not self.inbox:
