@@ -85,6 +85,42 @@ def test_the_timeout_of_a_synchronous_test_may_be_changed():
             ws.recv()
 
 
+def test_a_test_may_drop_the_connection_in_the_step_that_receives(run):
+    """The step is taken while the network delivers the bytes."""
+
+    class Two(WebSocketView):
+        async def on_open(self):
+            await self.send("a")
+            await self.send("b" * 100_000)
+
+    async def scenario():
+        async with connect(Two) as ws:
+            ws.slow_down(200)
+            await ws.recv()
+            ws.drop()
+            assert await ws.wait_closed() == 1006
+
+    run(scenario())
+
+
+def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error(run):
+    """A CancelledError would be taken for a cancellation of the test."""
+
+    class Hanging(WebSocketView):
+        CLOSE_TIMEOUT = 0.01
+
+        async def on_close(self, frame=None):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        with pytest.raises(RuntimeError, match=r"a hook of Hanging was cancelled, .* CLOSE_TIMEOUT") as caught:
+            async with connect(Hanging):
+                pass
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+    run(scenario())
+
+
 def test_a_connect_object_serves_one_block_at_a_time():
     async def scenario():
         connecting = connect(Stuck)

@@ -93,6 +93,8 @@ class VirtualTransport(asyncio.Transport):
 
     def sent(self, size: int) -> None:
         """Removes the first `size` bytes of `outgoing()`. May call the protocol's `resume_writing`."""
+        if self.lost:  # in the call that has delivered them
+            return
         chunk = self._outgoing.popleft()
         if size < len(chunk):
             self._outgoing.appendleft(memoryview(chunk)[size:])

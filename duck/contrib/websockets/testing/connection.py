@@ -41,6 +41,7 @@ _FOREIGN = {
 """Methods of other test clients, each with ours."""
 
 _PATIENCE = 1.0  # seconds for the hooks of a view to end after the connection
+_LAST = 5.0  # seconds for cancelled hooks to end, which cancellation and `on_close` take
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 
@@ -108,9 +109,9 @@ class TestConnection(ClientConnection):
 
     async def _end_application(self) -> None:
         """Waits for the tested view to notice the failed connection; cancels it after a while."""
-        for _ in range(2):
+        for seconds in (self._patience, _LAST):
             if self._server.ends:
-                _, left = await asyncio.wait(self._server.ends, timeout=self._patience)
+                _, left = await asyncio.wait(self._server.ends, timeout=seconds)
                 if left:
                     self._server.cancel()
 
@@ -272,7 +273,7 @@ class TestConnection(ClientConnection):
         except TimeoutError:
             doing = self.doing()
             self._server.cancel()
-            await self.wait_closed()
+            await self.wait_closed(max(self.timeout or 0, _LAST))
             for index, error in enumerate(self.errors):
                 if isinstance(error, asyncio.CancelledError):  # in the test it would look like its own cancellation
                     words = f"a hook had not ended {self._patience} seconds after the connection, and was cancelled"
@@ -287,6 +288,10 @@ class TestConnection(ClientConnection):
         error = next((error for error in self.errors if error not in self._raised), None)
         if self._raise_errors and error is not None and error is not cause:
             self._raised.append(error)
+            if isinstance(error, asyncio.CancelledError):  # in the test it would look like its own cancellation
+                name = self._server.label
+                words = f"a hook of {name} was cancelled, as after CLOSE_TIMEOUT, or has raised CancelledError"
+                raise RuntimeError(words) from error
             raise error from None
 
     def _note_errors(self, error: BaseException) -> None:
