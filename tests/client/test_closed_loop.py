@@ -1,7 +1,15 @@
 """Connections of both ends whose event loop has been closed before them."""
 
+import asyncio
+import gc
 import subprocess
 import sys
+import weakref
+
+import pytest
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing import connect
 
 TWO_LOOPS = """
 import asyncio
@@ -44,3 +52,23 @@ def test_a_connection_whose_loop_is_closed_may_still_be_closed(tmp_path):
     words = [sys.executable, "-W", "ignore", "-c", TWO_LOOPS]
     run = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert run.stdout.split() == ["safe_close", "1006"] * 2 + ["wait_closed", "1006"] * 2 + ["close", "1006"] * 2, run
+
+
+def test_a_connection_that_is_never_closed_is_named_by_a_warning():
+    """Its loop holds it. The warning of the transport has no URL."""
+
+    class View(WebSocketView):
+        pass
+
+    async def opened():
+        return weakref.ref(await connect(View, "/forgotten"))
+
+    async def closed():
+        async with connect(View):
+            pass
+
+    with pytest.warns(ResourceWarning, match="unclosed connection to ws://testserver/forgotten: use async with"):
+        forgotten = asyncio.run(opened())
+        asyncio.run(closed())  # the thread has another loop now
+        gc.collect()
+        assert forgotten() is None

@@ -8,6 +8,7 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 import asyncio
 import logging
 import ssl as tls
+import warnings
 from collections.abc import Mapping, Sequence
 from socket import socket
 from types import TracebackType
@@ -354,6 +355,14 @@ class WebSocketClient(WebSocketEndpoint):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url} {self.state.name}>"
+
+    def __del__(self) -> None:
+        # Freed with its loop, which has held it: asyncio and uvloop close the socket, and warn without the URL.
+        protocol = getattr(self, "_protocol", None)
+        if protocol is not None and not protocol.lost:
+            warnings.warn(
+                f"unclosed connection to {self.url}: use async with, or await close()", ResourceWarning, 2, self
+            )
 
     # Called by the protocol; see `protocol.interfaces.Endpoint`
 
