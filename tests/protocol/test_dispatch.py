@@ -378,3 +378,27 @@ def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run
 
     run(scenario())
     assert len(log()) == 1
+
+
+@pytest.mark.parametrize("hook", ["on_receive", "on_stream"])
+def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook, log):
+    """Neither a waiting message nor `on_close` is granted CLOSE_TIMEOUT."""
+
+    async def wait(self, *args):
+        await asyncio.Event().wait()
+
+    members = {hook: wait, "on_close": wait, "MAX_CONCURRENT_MESSAGES": 1, "CLOSE_TIMEOUT": 1000}
+    view_class = type("View", (WebSocketView,), members)
+
+    async def scenario():
+        async with connect(view_class) as session:
+            session.peer.send("a", "b")
+            await session.peer.settled()
+            session.peer.leave()
+            while session.view._protocol.hooks._emptied is None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            session.view.terminate()
+            await session.ended()
+
+    run(scenario())
+    assert log()

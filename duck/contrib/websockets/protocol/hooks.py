@@ -108,8 +108,7 @@ class Hooks:
         hooks are cancelled, and `on_close` still runs.
         """
         owner = self._owner
-        patience = self.FLUSH_TIMEOUT if owner.terminated else owner.endpoint.CLOSE_TIMEOUT
-        deadline = owner.loop.time() + patience
+        deadline = owner.loop.time() + self._patience
         hung = True
         try:
             await self._until_handled(deadline)
@@ -119,9 +118,14 @@ class Hooks:
                 hung = await self._end(self.running(), deadline)
                 if self.on_close is not None:
                     last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
-                    hung |= await self._end([last], owner.loop.time() + patience)
+                    hung |= await self._end([last], owner.loop.time() + self._patience)
         finally:  # even where `on_close` raises KeyboardInterrupt
             owner.report_closed(hung)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for the hooks."""
+        return self.FLUSH_TIMEOUT if self._owner.terminated else self._owner.endpoint.CLOSE_TIMEOUT
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """Starts a task. Debuggers show it under the name of the hook."""

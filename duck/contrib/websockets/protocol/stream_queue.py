@@ -302,6 +302,8 @@ class StreamQueue:
         dropped = len(self._messages)
         while self._messages:
             self._drop(self._messages.popleft())
+        if dropped and self._owner is not None:
+            self._owner.inbox_emptied()
         return dropped + unstarted
 
     def end(self) -> None:
