@@ -142,11 +142,18 @@ def test_an_invalid_101_is_an_error(fields, words):
         b"\x16\x03\x01" * 30000,
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\n" * 20,
+        b"HTTP/1.1 000 None\r\n\r\n",
     ],
 )
 def test_bytes_that_are_no_response_are_an_error(data):
     with pytest.raises(InvalidHandshake):
         begin().feed(data)
+
+
+def test_an_offer_that_accepts_by_another_value_is_explained():
+    shaken = begin(extensions={"x-name": ClientOffer((), lambda parameters: True)})
+    with pytest.raises(TypeError, match="accept of the offer 'x-name' returned True: return an Extension, or None"):
+        shaken.feed(response({**SOUND, "Sec-WebSocket-Extensions": "x-name"}))
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "403 Forbidden", "599"])

@@ -259,6 +259,8 @@ class ClientHandshake:
             if extension is None:
                 answer = Offer(name, parameters)
                 raise ValueError(f"the server's answer does not match our offer: {format_extension(*answer)}")
+            if not isinstance(extension, Extension):
+                raise TypeError(f"accept of the offer {name!r} returned {extension!r}: return an Extension, or None")
             if extension.uses_rsv1 and any(other.uses_rsv1 for other in agreed.values()):
                 raise ValueError(f"the server chose two extensions that use RSV1; one is {name!r}")
             agreed[name] = extension
@@ -295,6 +297,8 @@ class _Response:
         self.headers = ResponseHeaders(self._fields)
         if not head.startswith(b"HTTP/1.1 "):
             self._check_version()
+        if self.status < 100:
+            raise InvalidHandshake(f"the response has the status {self.status:03}", self.status, self.headers)
         if self.status < 200:
             del self._parser  # it refers to the callbacks of this object, which a cycle would keep
 
