@@ -1,6 +1,26 @@
 # The hot path: part of _speedups.pyx. `hotpath.py` is its specification.
 
 
+cdef extern from *:
+    """
+    /* Returns the value of a small int; -1 for any other object. */
+    static inline int duck_small_int(PyObject *object)
+    {
+        if (!PyLong_Check(object))
+            return -1;
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (!PyUnstable_Long_IsCompact((PyLongObject *)object))
+            return -1;
+        return (int)PyUnstable_Long_CompactValue((PyLongObject *)object);
+    #else
+        if (Py_SIZE(object) == 0)
+            return 0;
+        return Py_SIZE(object) == 1 ? (int)((PyLongObject *)object)->ob_digit[0] : -1;
+    #endif
+    }
+    """
+    int duck_small_int(object) noexcept
+
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     unsigned long PyThread_get_thread_ident() noexcept
@@ -212,10 +232,9 @@ cdef class HotPath:
         cdef const uint8_t *p = NULL
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t most
-        cdef long kind
-        cdef int overflow
-        if self.direct_out and PyThread_get_thread_ident() == self.thread and isinstance(opcode, int):
-            kind = PyLong_AsLongAndOverflow(opcode, &overflow)
+        cdef int kind
+        if self.direct_out and PyThread_get_thread_ident() == self.thread:
+            kind = duck_small_int(opcode)  # else `send_otherwise` checks it: a float must not be truncated
             self.expect_more()
             if type(data) is bytes:
                 p = <const uint8_t *>PyBytes_AS_STRING(<bytes>data)
