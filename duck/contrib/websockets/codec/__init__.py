@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # the twins share no class, only their shape
         SENT,
         UTF8_REJECT,
         Burst,
+        Clock,
         Counters,
+        Deadline,
         Dispatcher,
         FrameWriter,
         Histogram,
@@ -55,7 +57,9 @@ __all__ = [
     "SENT",
     "UTF8_REJECT",
     "Burst",
+    "Clock",
     "Counters",
+    "Deadline",
     "Dispatcher",
     "FrameWriter",
     "Histogram",
@@ -144,7 +148,9 @@ if not TYPE_CHECKING:
     SENT = _module.SENT
     UTF8_REJECT = _module.UTF8_REJECT
     Burst = _module.Burst
+    Clock = _module.Clock
     Counters = _module.Counters
+    Deadline = _module.Deadline
     Dispatcher = _module.Dispatcher
     FrameWriter = _module.FrameWriter
     Histogram = _module.Histogram

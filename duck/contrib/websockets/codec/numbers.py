@@ -6,6 +6,7 @@ __all__ = [
     "BURST_LIMIT",
     "BURST_MEMBERS",
     "BURST_PAUSE",
+    "CLOCK_TICKS",
     "CONTROL",
     "CORK_LIMIT",
     "CORK_TIME",
@@ -97,6 +98,8 @@ BURST_MEMBERS: Final = 16
 """Receivers of a broadcast from which a burst begins. With fewer, its callback may cost more than it saves."""
 BURST_PAUSE: Final = 31
 """Broadcasts without a burst behind them, at most, after bursts that have gathered nothing."""
+CLOCK_TICKS: Final = 64
+"""Ticks of the clock in a second."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256

@@ -4,7 +4,9 @@ from typing import Final
 
 from . import numbers
 from .burst import Burst
+from .clock import Clock
 from .counters import SECONDS, Counters, Histogram
+from .deadline import Deadline
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
 from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
@@ -24,7 +26,9 @@ __all__ = [
     "SIMD_TIER",
     "SIMD_TIERS",
     "Burst",
+    "Clock",
     "Counters",
+    "Deadline",
     "Dispatcher",
     "FrameWriter",
     "Histogram",

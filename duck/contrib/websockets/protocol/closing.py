@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from ..codec import FIN, ReceiveBuffer
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
+from .loop import clock
 from .transports import NO_BACKLOG, backlog, close_transport, end_stream
 
 __all__ = ["Closing", "Drain"]
@@ -78,7 +79,7 @@ class Closing:
 
     LINGER = 1.0
 
-    __slots__ = ("_backlog", "_drain", "_owner", "_progress", "_step", "_timeout", "_timer")
+    __slots__ = ("_abort", "_backlog", "_clock", "_drain", "_owner", "_progress", "_step", "_tick", "_timeout")
 
     def __init__(self, owner: Owner, timeout: float) -> None:
         transport, loop = owner.transport, owner.loop
@@ -86,10 +87,12 @@ class Closing:
         self._timeout = timeout
         # The state of the socket is read only at the first check, because most connections end earlier.
         self._backlog = backlog(transport) if transport.get_write_buffer_size() else NO_BACKLOG
-        self._progress = loop.time()  # time of the peer's last progress
-        self._timer = loop.call_later(timeout / _SAMPLES, self._check)
+        self._progress = now = loop.time()  # time of the peer's last progress
+        self._clock = clock(loop)
+        self._tick = self._clock.set(loop, now + timeout / _SAMPLES, self)  # of the next check
         self._step = _EXCHANGING
         self._drain: Drain | None = None
+        self._abort: asyncio.TimerHandle | None = None
 
     def move_on(self) -> None:
         """Closes the transport, or begins to drain it, once nothing is left to exchange."""
@@ -134,21 +137,27 @@ class Closing:
 
     def abort_in(self, seconds: float) -> None:
         """Aborts the transport after `seconds`, regardless of progress."""
-        self._timer.cancel()
-        self._timer = self._owner.loop.call_later(seconds, self._owner.transport.abort)
+        self._clock.drop(self._tick, self)
+        if self._abort is not None:
+            self._abort.cancel()
+        self._abort = self._owner.loop.call_later(seconds, self._owner.transport.abort)
 
     def stop(self) -> None:
         """Stops the timers, because the transport is lost."""
-        self._timer.cancel()
+        self._clock.drop(self._tick, self)
+        if self._abort is not None:
+            self._abort.cancel()
         if self._drain is not None:
             self._drain.stop()
 
     def _wait(self, seconds: float) -> None:
-        self._timer.cancel()
-        self._timer = self._owner.loop.call_later(seconds, self._check)
+        """Schedules the next check."""
+        loop = self._owner.loop
+        self._clock.drop(self._tick, self)
+        self._tick = self._clock.set(loop, loop.time() + seconds, self)
 
-    def _check(self) -> None:
-        """Aborts the transport if the peer has made no progress within the timeout."""
+    def wake(self) -> None:
+        """Aborts the transport if the peer has made no progress within the timeout; called by the clock."""
         owner = self._owner
         now = owner.loop.time()
         before, self._backlog = self._backlog, backlog(owner.transport)

@@ -22,10 +22,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from ..codec import Counters
+from ..codec import Clock, Counters
 from ..opcodes import CloseCode
 from .interfaces import Settings
-from .loop import Clock
 
 __all__ = ["Heartbeat"]
 
@@ -66,6 +65,7 @@ class Heartbeat:
         CODE: The close code of that end.
         REASON: The close reason of that end.
         LATE: Seconds of timer delay that indicate a busy loop, in which a pong may wait unread.
+        has_given_up: Whether it has closed the connection.
         latency: Round-trip time in seconds of the last answered ping; None before the first pong.
         awaited_pings: The application's pings without a pong, the oldest first: outcomes by the times in the payloads.
     """
@@ -87,6 +87,7 @@ class Heartbeat:
         "_tick",
         "_watch",
         "awaited_pings",
+        "has_given_up",
         "latency",
     )
 
@@ -104,6 +105,7 @@ class Heartbeat:
         self._silent_since = 0.0
         self.awaited_pings: dict[int, asyncio.Future[float | Exception]] | None = None
         self.latency: float | None = None
+        self.has_given_up = False
 
     def start(self) -> None:
         """Starts the checks."""
@@ -190,6 +192,7 @@ class Heartbeat:
             if self._watch is _Watch.PINGED:
                 self._watch = _Watch.ANSWERED
         elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT and not is_late:
+            self.has_given_up = True
             self._owner.close(CloseCode.GOING_AWAY, "nothing received for too long")
             return
         if now < self._due:
@@ -231,4 +234,5 @@ class Heartbeat:
         self._wait(now, min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:
+        self.has_given_up = True
         self._owner.close(self.CODE, self.REASON)
