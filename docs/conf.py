@@ -27,7 +27,11 @@ def _show_settings(app: Any, docname: str, source: list[str]) -> None:
     """Replaces the table of the settings by entries that can be linked to."""
     table = markdown_table(WebSocketView)
     if table in source[0]:
-        source[0] = source[0].replace(table, "\n".join(["```{eval-rst}", *map(_entry, SETTINGS), "```"]))
+        source[0] = source[0].replace(table, "\n".join(["```{eval-rst}", *_entries(), "```"]))
+
+
+def _entries() -> list[str]:
+    return [_entry(setting) for setting in SETTINGS if hasattr(WebSocketView, setting.name)]
 
 
 def _entry(setting: Setting) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 
 from duck.contrib.websockets import Compression, WebSocketView
+from duck.contrib.websockets.client import WebSocketClient
 from duck.contrib.websockets.settings import BY_NAME, markdown_table
 from duck.server import Limits
 from duck.server.cli import _parser
@@ -33,7 +34,7 @@ def defaults(path):
 def test_the_settings_of_a_view_are_those_of_their_table(root):
     """A new setting needs a row in `settings.py`, and the table that this test prints in the page."""
     table = markdown_table(WebSocketView)
-    assert {name for name in dir(WebSocketView) if name.isupper()} == set(BY_NAME)
+    assert {name for name in dir(WebSocketView) + dir(WebSocketClient) if name.isupper()} == set(BY_NAME)
     assert table in (root / "docs/reference/settings.md").read_text(), table
 
 

@@ -11,8 +11,9 @@ from duck.contrib.websockets.compression import PERMESSAGE_DEFLATE, Compression
 from duck.contrib.websockets.exceptions import HandshakeFailed, HandshakeRefused, InvalidHandshake
 from duck.contrib.websockets.extensions import Extension
 from duck.contrib.websockets.sansio import handshake
-from duck.contrib.websockets.sansio.client_handshake import MOST_BODY, MOST_HEAD, ClientHandshake, ResponseHeaders
+from duck.contrib.websockets.sansio.client_handshake import MOST_HEAD, ClientHandshake
 from duck.contrib.websockets.sansio.negotiation import TOKEN, ClientOffer
+from duck.contrib.websockets.sansio.response import MOST_BODY, ResponseHeaders
 from duck.http.request import HttpRequest
 
 KEY = bytes(range(16))
@@ -38,11 +39,14 @@ def test_the_request_has_the_required_and_the_given_fields():
     request = begin(subprotocols=["a", "b"], extensions=offers, headers=[("Cookie", "k=v")]).request
     assert request == (
         b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Protocol: a, b\r\n"
         b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12; client_max_window_bits=12, "
         b"x-own; a=1\r\nCookie: k=v\r\n\r\n"
     )
     assert begin(headers=[("host", "other")]).request.lower().count(b"host: ") == 1
+    assert b"\r\nUser-Agent: duck\r\n" in begin(user_agent="duck").request
+    given = begin(headers=[("user-agent", "own")], user_agent="duck").request
+    assert b"user-agent: own\r\n" in given and b"duck" not in given
     assert ClientHandshake("/", "h").request != ClientHandshake("/", "h").request
 
 
@@ -85,13 +89,14 @@ def test_a_response_may_arrive_in_any_pieces(sizes, hinted):
     data = (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" if hinted else b"") + response(
         {**SOUND, "Sec-WebSocket-Protocol": "chat"}, content=b"\x81\x02hi"
     )
-    agreement = None
-    while agreement is None:
+    has_succeeded = False
+    while not has_succeeded:
         size = sizes.pop() if sizes else len(data)
-        agreement = shaken.feed(data[:size])
+        has_succeeded = shaken.feed(data[:size])
         data = data[size:]
-    assert agreement.subprotocol == "chat"
-    assert agreement.headers["upgrade"] == "websocket"
+    assert shaken.subprotocol == "chat"
+    assert shaken.headers["upgrade"] == "websocket"
+    assert shaken.headers["sec-websocket-accept"] == ACCEPT
     assert shaken.rest + data == b"\x81\x02hi"
 
 
@@ -128,6 +133,20 @@ def test_an_invalid_101_is_an_error(fields, words):
         shaken.feed(response(answer))
     assert caught.value.status == 101
     assert list(caught.value.headers) == list(dict.fromkeys(name.lower() for name in answer))
+
+
+def test_each_connection_has_its_own_answer():
+    """The responses of a server differ in the answer alone, and are parsed once."""
+    shaken = [begin(), ClientHandshake("/", "example.org", key=bytes(16))]
+    answers = [ACCEPT, handshake.accept_key("AAAAAAAAAAAAAAAAAAAAAA==")]
+    for one, answer in zip(shaken, answers, strict=True):
+        assert one.feed(response({**SOUND, "Sec-WebSocket-Accept": answer, "X-Answer": answer}))
+    for one, answer in zip(shaken, answers, strict=True):
+        assert (one.headers["sec-websocket-accept"], one.headers["x-answer"]) == (answer, answer)
+    for answer in answers:
+        with pytest.raises(InvalidHandshake, match="Sec-WebSocket-Accept is not the answer") as caught:
+            ClientHandshake("/", "example.org").feed(response({**SOUND, "Sec-WebSocket-Accept": answer}))
+        assert caught.value.headers["sec-websocket-accept"] == answer
 
 
 @pytest.mark.parametrize(
@@ -176,12 +195,12 @@ def test_the_text_of_a_refusal_is_part_of_its_error(kind, reason):
 
 def test_the_body_of_a_refusal_ends_by_its_chunks_the_stream_or_the_limit():
     shaken = begin()
-    assert shaken.feed(response({"Transfer-Encoding": "chunked"}, "404 X") + b"2\r\nno\r\n") is None
+    assert not shaken.feed(response({"Transfer-Encoding": "chunked"}, "404 X") + b"2\r\nno\r\n")
     assert shaken.refusal.body == b"no"
     with pytest.raises(HandshakeRefused, match="404 Not Found"):
         shaken.feed(b"0\r\n\r\n")
     shaken = begin()
-    assert shaken.feed(response({}, "404 X", "1.0", b"no")) is None
+    assert not shaken.feed(response({}, "404 X", "1.0", b"no"))
     with pytest.raises(HandshakeRefused) as caught:
         shaken.feed_eof()
     assert caught.value.body == b"no"
@@ -193,7 +212,7 @@ def test_the_body_of_a_refusal_ends_by_its_chunks_the_stream_or_the_limit():
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 101"])
 def test_a_stream_that_ends_within_the_response_is_an_error(data):
     shaken = begin()
-    assert shaken.feed(data) is None
+    assert not shaken.feed(data)
     assert shaken.refusal is None
     with pytest.raises(InvalidHandshake, match="ended the connection"):
         shaken.feed_eof()
@@ -243,8 +262,8 @@ def test_an_agreement_leaves_no_cycle():
     gc.collect()
     gc.disable()
     try:
-        agreement = shaken.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" + response())
-        del agreement, shaken
+        assert shaken.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" + response())
+        del shaken
         assert gc.collect() == 0
     finally:
         gc.enable()
@@ -279,7 +298,8 @@ def test_both_ends_reach_the_same_agreement(client, server):
     extensions = {PERMESSAGE_DEFLATE: server.accept}
     acceptance = handshake.agree(request, handshake.check(request), extensions=extensions)
     response = handshake.switching_protocols(acceptance)
-    (ours,), (theirs,) = shaken.feed(response).extensions, acceptance.extensions
+    assert shaken.feed(response)
+    (ours,), (theirs,) = shaken.extensions, acceptance.extensions
     for message in (b"duck " * 100, b"duck " * 100, b"x"):
         assert theirs.decompress(ours.compress(message)) == message
         assert ours.decompress(theirs.compress(message)) == message
@@ -308,7 +328,7 @@ def test_an_answer_must_match_the_offer_of_compression(settings, answer, fits):
     shaken = begin(extensions={PERMESSAGE_DEFLATE: Compression(**settings).offer()})
     agreed = response({**SOUND, "Sec-WebSocket-Extensions": f"permessage-deflate{'; ' if answer else ''}{answer}"})
     if fits:
-        assert len(shaken.feed(agreed).extensions) == 1
+        assert shaken.feed(agreed) and len(shaken.extensions) == 1
     else:
         with pytest.raises(InvalidHandshake, match="does not match"):
             shaken.feed(agreed)

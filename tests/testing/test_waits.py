@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.exceptions import HandshakeError, HandshakeRefused
 from duck.contrib.websockets.testing import connect
 
 
@@ -14,6 +15,11 @@ class Stuck(WebSocketView):
 
     async def on_receive(self, message, opcode):
         await asyncio.Event().wait()
+
+
+class Private(WebSocketView):
+    async def on_handshake(self, handshake):
+        raise HandshakeError(403)
 
 
 class Half(WebSocketView):
@@ -124,11 +130,18 @@ def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error(run):
 def test_a_connect_object_serves_one_block_at_a_time():
     async def scenario():
         connecting = connect(Stuck)
-        async with connecting:
-            with pytest.raises(RuntimeError, match="write another connect"):
-                async with connecting:
-                    pass
+        async with connecting as ws:
+            for _ in range(2):  # the second time after the end of the connection
+                with pytest.raises(RuntimeError, match="write another connect"):
+                    async with connecting:
+                        pass
+                await ws.close()
         async with connecting:
             pass
+        refused = connect(Private)
+        for _ in range(2):
+            with pytest.raises(HandshakeRefused):
+                async with refused:
+                    pass
 
     asyncio.run(scenario())

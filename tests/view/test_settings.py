@@ -249,7 +249,7 @@ def test_only_the_times_of_an_open_connection_may_change(run, connect):
     async def scenario():
         changed = set()
         async with connect(View) as session:
-            for name in BY_NAME:
+            for name in [name for name in BY_NAME if hasattr(View, name)]:
                 session.peer.send(name)
                 if await session.peer.message() == "changed":
                     changed.add(name)

@@ -66,6 +66,7 @@ class WebSocketEndpoint:
     METRICS: Metrics | None = None
 
     # Values that most connections never change: defaults of the class spare each connection the assignment.
+    state: State = State.CLOSED
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
     _early = b""
@@ -82,7 +83,6 @@ class WebSocketEndpoint:
             warn_of_clashes(cls)
 
     def __init__(self) -> None:
-        self.state = State.CLOSED
         # Not a default of the class: Python would search the class at each read, for 180 instructions a message.
         self._protocol: ConnectionProtocol | None = None
 

@@ -1,6 +1,6 @@
-"""The settings of a view: the meaning of each, and its valid values.
+"""The settings of views and clients: the meaning of each, and its valid values.
 
-One table serves the checks and the documentation. A new setting needs a row here and a default in `WebSocketView`.
+One table serves the checks and the documentation. A new setting needs a row here, and a default in each class with it.
 """
 
 import re
@@ -113,6 +113,11 @@ def _extensions(value: Any) -> None:
             raise TypeError(f"has {negotiator!r} for {name!r}: give a function that takes the parameters of an offer")
 
 
+def _offers(value: Any) -> None:
+    if not isinstance(value, (dict, Mapping)):  # a dict is recognized without a call
+        raise TypeError(f"is a mapping of names to a ClientOffer each, not {value!r}")
+
+
 def _metrics(value: Any) -> None:
     if value is not None and not isinstance(value, Metrics):
         raise TypeError(f"is a Metrics or None, not {value!r}")
@@ -155,6 +160,12 @@ SETTINGS = (
         "seconds",
         "Time for `on_handshake` to decide; then it is cancelled and the client gets 503. None waits without limit.",
         _number("seconds, more than 0, or None for any time", or_none=True, above=True),
+    ),
+    Setting(
+        "OPEN_TIMEOUT",
+        "seconds",
+        "Time for a client to connect. None sets no limit.",
+        _number("a number of seconds, or None for no limit", or_none=True),
     ),
     Setting(
         "CLOSE_TIMEOUT",
@@ -208,6 +219,7 @@ SETTINGS = (
         _compression,
     ),
     Setting("EXTENSIONS", "functions", "Further extensions: a negotiator function for each name.", _extensions),
+    Setting("OFFERS", "offers", "Further extensions of a client: a `ClientOffer` for each name.", _offers),
     Setting(
         "SUBPROTOCOLS",
         "names",
@@ -259,8 +271,10 @@ CHANGEABLE = frozenset({"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE
 
 
 def markdown_table(view_class: type) -> str:
-    """Returns the table of the settings for the documentation, with the defaults of a class."""
+    """Returns the table of the settings of a class for the documentation, with their defaults."""
     rows = ["| name | default | unit | meaning |", "| --- | --- | --- | --- |"]
     for name, unit, meaning, _ in SETTINGS:
+        if not hasattr(view_class, name):  # a setting of clients
+            continue
         rows.append(f"| `{name}` | `{getattr(view_class, name)!r}` | {unit}{' ' if unit else ''}| {meaning} |")
     return "\n".join(rows)

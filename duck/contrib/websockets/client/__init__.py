@@ -13,9 +13,10 @@ async with connect("wss://example.org/chat") as ws:
 from ..exceptions import ConnectionClosed, HandshakeFailed, HandshakeRefused, InvalidHandshake
 from ..protocol.incoming_message import IncomingMessage
 from ..sansio.negotiation import ClientOffer
-from .client import Options, WebSocketClient
+from .client import WebSocketClient
 from .connecting import connect
 from .connection import ClientConnection
+from .options import Options
 from .proxies import ProxyError
 from .reconnecting import Reconnect, ReconnectingConnection, is_final
 

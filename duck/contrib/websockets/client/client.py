@@ -1,4 +1,4 @@
-"""`WebSocketClient`: a client with hooks; and the options of all clients.
+"""`WebSocketClient`: a client with hooks.
 
 open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
 
@@ -7,114 +7,37 @@ open() -- dialed --> on_open, messages -- close frames, or the stream ends --> o
 
 import asyncio
 import logging
-import ssl as tls
 import warnings
-from collections.abc import Mapping, Sequence
-from socket import socket
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
-from ..codec import type_version
+from ..codec import Deadline, type_version
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import State, WebSocketEndpoint
 from ..exceptions import ConnectionClosed
 from ..logging import logger
-from ..metrics import Metrics
 from ..opcodes import CloseCode
+from ..protocol.loop import clock
+from ..protocol.phases import Phase
 from ..protocol.threadsafe import call_threadsafe
-from ..sansio.client_handshake import Agreement, ResponseHeaders
+from ..sansio.client_handshake import ClientHandshake
 from ..sansio.negotiation import ClientOffer
+from ..sansio.response import ResponseHeaders
 from ..settings import BY_NAME
 from .address import Address
 from .dialing import Opening, dial
-from .route import Headers, Route
-from .timeouts import checked_timeout
+from .options import ATTRIBUTES, Options
+from .route import Route
 
-__all__ = ["Options", "WebSocketClient"]
+__all__ = ["WebSocketClient"]
 
 # The server's window is not limited by default: many servers ignore such a limit, and some decline the offer.
 _OFFER = Compression(server_max_window_bits=15).offer()
 
-_SETTINGS = {
-    "close_timeout": "CLOSE_TIMEOUT",
-    "compression": "COMPRESSION",
-    "extensions": "OFFERS",
-    "max_backoff": "MAX_BACKOFF",
-    "max_concurrent_messages": "MAX_CONCURRENT_MESSAGES",
-    "max_size": "MAX_FRAME_SIZE",
-    "max_stream_size": "MAX_STREAM_SIZE",
-    "max_waiting_bytes": "MAX_WAITING_BYTES",
-    "max_waiting_messages": "MAX_WAITING_MESSAGES",
-    "metrics": "METRICS",
-    "open_timeout": "OPEN_TIMEOUT",
-    "ping_interval": "PING_INTERVAL",
-    "pong_timeout": "PONG_TIMEOUT",
-    "rate_limit": "RATE_LIMIT",
-    "receive_timeout": "RECEIVE_TIMEOUT",
-    "slow_consumer": "SLOW_CONSUMER",
-    "subprotocols": "SUBPROTOCOLS",
-    "write_limit": "WRITE_LIMIT",
-}
-"""The setting of each keyword of a client."""
-
 _NO_HEADERS = ResponseHeaders()
-
-
-class Options(TypedDict, total=False):
-    """Options of `connect` and `WebSocketClient`, in addition to the URL.
-
-    Attributes:
-        subprotocols: Names, the preferred one first. `ws.subprotocol` is the server's choice.
-        compression: True, False, or a `Compression`. A server that exceeds its `server_max_window_bits` is refused;
-            True leaves the server its 15.
-        extensions: Custom extensions, as a `ClientOffer` for each name.
-        headers: Additional header fields of the request, as a mapping or as pairs.
-        origin: The value of Origin, which some servers require.
-        cookies: A mapping of names to values.
-        user_agent: The value of User-Agent; None to omit it.
-        ssl: For `wss`, a context; False to accept any certificate.
-        server_hostname: The name that the certificate must have, if it differs from the URL's; not after a redirect to
-            another host.
-        unix: The path of a Unix socket to connect to; the URL then only names the requested resource.
-        sock: A connected socket to use.
-        proxy: True for the environment's proxy, None for none, or a URL.
-        max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
-        open_timeout: Seconds until the connection must be open; None for no limit.
-        stream: Whether `recv_stream` returns a message before all of it has been received; only of `connect`.
-        metrics: Counts the connection; one object may count many.
-        max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
-    """
-
-    subprotocols: Sequence[str]
-    compression: bool | Compression
-    extensions: Mapping[str, ClientOffer]
-    headers: Headers
-    origin: str | None
-    cookies: Mapping[str, str]
-    user_agent: str | None
-    ssl: tls.SSLContext | bool | None
-    server_hostname: str | None
-    unix: str | None
-    sock: socket | None
-    proxy: str | bool | None
-    max_redirects: int
-    open_timeout: float | None
-    close_timeout: float
-    max_size: int | None
-    max_stream_size: int | None
-    stream: bool
-    ping_interval: float | None
-    pong_timeout: float | None
-    max_backoff: float
-    receive_timeout: float | None
-    max_concurrent_messages: int
-    max_waiting_messages: int
-    max_waiting_bytes: int
-    rate_limit: float | None
-    write_limit: int
-    slow_consumer: Literal["wait", "drop", "close"]
-    metrics: Metrics | None
+_DEFAULT_ROUTE = Route({})
 
 
 class WebSocketClient(WebSocketEndpoint):
@@ -143,7 +66,6 @@ class WebSocketClient(WebSocketEndpoint):
 
     Attributes:
         url: The URL of the connection, without credentials; after redirects, the final one.
-        response_headers: The header fields of the 101 response; empty before.
 
     Raises:
         TypeError, ValueError: An option or the URL is invalid.
@@ -152,24 +74,30 @@ class WebSocketClient(WebSocketEndpoint):
     OPEN_TIMEOUT: float | None = 10
     OFFERS: Mapping[str, ClientOffer] = {}
 
-    _opening: tuple[asyncio.AbstractEventLoop, asyncio.Timeout] | None = None  # the deadline while `open` runs
+    _deadline: Deadline | None = None  # of `open`
+    _handshake: ClientHandshake | None = None  # of the open connection
     _is_withdrawn = False  # whether the user has closed the connection while `open` ran
 
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
         super().__init__()
-        self._address = Address.parse(url)
-        self.url = self._address.url
-        self.response_headers = _NO_HEADERS
-        route: dict[str, Any] = {}
+        if "stream" in options:
+            raise TypeError("'stream' is an option of connect: a client with hooks overrides on_stream")
+        self._configure(url, options)
+
+    def _configure(self, url: str, options: Options) -> None:
+        """Checks the URL and the options, and sets the attributes that they give."""
+        self._address = address = Address.parse(url)
+        self.url = address.url
+        route: dict[str, Any] | None = None
         for name, value in options.items():
-            setting = _SETTINGS.get(name)
-            if setting is None:
-                route[name] = value
+            attribute = ATTRIBUTES.get(name)
+            if attribute is None:
+                route = {name: value} if route is None else {**route, name: value}
                 continue
-            if setting in BY_NAME:
-                BY_NAME[setting].check(type(self).__name__, value)
-            object.__setattr__(self, setting, value)  # has been checked
-        self._route = Route(route)
+            if attribute in BY_NAME:
+                BY_NAME[attribute].check(type(self).__name__, value)
+            object.__setattr__(self, attribute, value)  # has been checked
+        self._route = _DEFAULT_ROUTE if route is None else Route(route)
 
     @property
     def _has_left(self) -> bool:
@@ -178,15 +106,12 @@ class WebSocketClient(WebSocketEndpoint):
         return self._is_withdrawn if protocol is None else protocol.connection.own_code == CloseCode.NORMAL_CLOSURE
 
     def _check_class(self) -> None:
-        """Checks the class again if it has changed since the last check, as a view does."""
+        """Checks the class again if it has changed since the last check, as a view does, and its computed settings."""
         cls = type(self)
-        if cls._definition.version != type_version(cls) and not cls._definition.is_that_of(cls):
+        if not cls._definition.is_that_of(cls):
             cls._definition = Definition(cls, cls._definition.base)
         for name in cls._definition.computed:
             BY_NAME[name].check(cls.__name__, getattr(self, name))
-        if not isinstance(self.OFFERS, (dict, Mapping)):  # a dict is recognized without a call
-            raise TypeError(f"{cls.__name__}.OFFERS is a mapping of names to a ClientOffer each, not {self.OFFERS!r}")
-        checked_timeout("OPEN_TIMEOUT", self.OPEN_TIMEOUT)
 
     # Opening and closing
 
@@ -199,16 +124,38 @@ class WebSocketClient(WebSocketEndpoint):
             OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
         """
+        await self._opened()
+
+    async def _opened(self) -> Self:
+        """Opens the connection, and returns this object."""
         if self._protocol is not None or self.state is not State.CLOSED:
             raise RuntimeError("this client has been opened already: create another one to connect again")
-        self._check_class()
+        if self._definition.version != type_version(type(self)):
+            self._check_class()
+        if self._is_withdrawn:  # while an earlier attempt ran
+            self._is_withdrawn = False
         self.state = State.INITIATING
-        self._is_withdrawn = False
+        task, ours = asyncio.current_task(), clock(asyncio.get_running_loop())
+        self._deadline = deadline = Deadline(task, ours, self.OPEN_TIMEOUT, asyncio.CancelledError)
         try:
-            await self._dial()
-        except BaseException:
+            with deadline:
+                opening, address = await self._dial()
+            if address is not self._address:  # after a redirect
+                self.url = address.url
+            self._take(opening)
+        except BaseException as error:
             self.state = State.CLOSED
+            if deadline.expired and isinstance(error, TimeoutError):
+                if self._is_withdrawn:
+                    raise ConnectionClosed from None
+                message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
+                raise TimeoutError(message) from None
             raise
+        return self
+
+    def _dial(self) -> Coroutine[Any, Any, tuple[Opening, Address]]:
+        """Returns an awaitable of a transport with a successful handshake, and of the final address."""
+        return dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
 
     def _offers(self) -> Mapping[str, ClientOffer]:
         """Returns the extensions to offer."""
@@ -217,47 +164,26 @@ class WebSocketClient(WebSocketEndpoint):
         offer = _OFFER if self.COMPRESSION is True else self.COMPRESSION.offer()
         return {PERMESSAGE_DEFLATE: offer, **self.OFFERS}
 
-    async def _dial(self) -> None:
-        """Establishes a transport with a successful handshake, and starts the connection on it."""
-        deadline = asyncio.timeout(self.OPEN_TIMEOUT)
-        self._opening = asyncio.get_running_loop(), deadline
-        try:
-            async with deadline:
-                opening, agreement, address = await dial(self._address, self._route, self.SUBPROTOCOLS, self._offers())
-        except TimeoutError:
-            if self._is_withdrawn:
-                raise ConnectionClosed from None
-            if not deadline.expired():
-                raise
-            message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
-            raise TimeoutError(message) from None
-        finally:
-            del self._opening
-        if address is not self._address:  # after a redirect
-            self.url = address.url
-        self._take(opening, agreement)
-
-    def _take(self, opening: Opening, agreement: Agreement) -> None:
+    def _take(self, opening: Opening) -> None:
         """Starts the connection after a successful handshake."""
-        transport, early = opening.transport, opening.handshake.rest
+        transport, handshake = opening.transport, opening.handshake
         is_closing = transport.is_closing()
-        if self._is_withdrawn or (is_closing and not early):
+        if self._is_withdrawn or (is_closing and not handshake.rest):
             transport.abort()
             raise ConnectionClosed
-        self.response_headers = agreement.headers
-        if agreement.subprotocol is not None:
-            self.subprotocol = agreement.subprotocol
-        if agreement.extensions:
-            self.extensions = agreement.extensions
-        if early:
-            self._early = early
+        self._handshake = handshake
+        if handshake.subprotocol is not None:
+            self.subprotocol = handshake.subprotocol
+        if handshake.extensions:
+            self.extensions = handshake.extensions
+        if handshake.rest:
+            self._early = handshake.rest
         overridden = self._overridden
         connection = self._new_connection(overridden, client=True)
         self._protocol = protocol = self._new_protocol(connection, overridden)
         if not is_closing:
             transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        self.state = State.INITIATED
         logger.info("%s [WebSocket] [OPEN]", self.url)
         self._start(protocol, overridden)
         if is_closing:
@@ -317,15 +243,14 @@ class WebSocketClient(WebSocketEndpoint):
         """Ends an opening that another task has begun; it raises `ConnectionClosed`."""
         if self.state is State.INITIATING:
             self._is_withdrawn = True
-            if self._opening is not None:
-                self._opening[0].call_soon_threadsafe(self._end_opening)
+            if self._deadline is not None:
+                self._deadline.expire()
 
-    def _end_opening(self) -> None:
-        if self._opening is not None:
-            loop, deadline = self._opening
-            deadline.reschedule(loop.time())
+    def __aenter__(self) -> Coroutine[Any, Any, Self]:
+        return self._opened() if type(self).open is WebSocketClient.open else self._entered()
 
-    async def __aenter__(self) -> Self:
+    async def _entered(self) -> Self:
+        """Opens the connection by the `open` of a subclass."""
         await self.open()
         return self
 
@@ -334,7 +259,8 @@ class WebSocketClient(WebSocketEndpoint):
     ) -> None:
         try:
             await self.close(self._code_of(error))
-            await self.wait_closed()
+            if self._open_protocol().phase is not Phase.CLOSED:
+                await self.wait_closed()
         except asyncio.CancelledError:
             self.terminate()
             await self.wait_closed()
@@ -347,6 +273,11 @@ class WebSocketClient(WebSocketEndpoint):
             return CloseCode.NORMAL_CLOSURE
         is_failure = isinstance(error, Exception) and not isinstance(error, ConnectionClosed)
         return CloseCode.INTERNAL_ERROR if is_failure else CloseCode.GOING_AWAY
+
+    @property
+    def response_headers(self) -> ResponseHeaders:
+        """The header fields of the 101 response; empty before."""
+        return _NO_HEADERS if self._handshake is None else self._handshake.headers
 
     @property
     def sock(self) -> Any:

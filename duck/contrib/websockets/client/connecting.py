@@ -1,13 +1,14 @@
 """`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
+from ..endpoint import State
 from ..exceptions import ConnectionClosed
-from .client import Options
 from .connection import ClientConnection
+from .options import Options
 from .reconnecting import Attempts, Reconnect, ReconnectingConnection
 from .route import pairs_of
 
@@ -22,37 +23,26 @@ class Connecting(Generic[C]):
     """A connection to be opened by `async with` or `await`. Subclasses create it."""
 
     _connection: C | None = None  # the connection of the `with` block
-    _is_entered = False  # whether the block has begun, at least to connect
 
     def _make(self) -> C:
         raise NotImplementedError
 
-    async def _open(self) -> C:
-        connection = self._make()
-        await connection.open()
-        return connection
-
     def __await__(self) -> Generator[Any, Any, C]:
-        return self._open().__await__()
+        return self._make().__aenter__().__await__()
 
-    async def __aenter__(self) -> C:
-        if self._is_entered:
+    def __aenter__(self) -> Coroutine[Any, Any, C]:
+        last = self._connection
+        if last is not None and (last.state is not State.CLOSED or last._protocol is not None):
             raise RuntimeError("this object is in use already: write another connect(...) for another connection")
-        self._is_entered = True
-        try:
-            self._connection = connection = await self._open()
-        except BaseException:
-            self._is_entered = False
-            raise
-        return connection
+        self._connection = connection = self._make()
+        return connection.__aenter__()
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         connection, self._connection = self._connection, None
-        self._is_entered = False
-        if connection is not None:
-            await connection.__aexit__(kind, error, traceback)
+        assert connection is not None
+        return connection.__aexit__(kind, error, traceback)
 
     if not TYPE_CHECKING:  # type checkers report these mistakes themselves
 
@@ -100,6 +90,9 @@ class connect(Connecting[ClientConnection]):
         TypeError, ValueError: An option or the URL is invalid.
     """
 
+    _series: "_Series | None" = None  # of a loop
+    _connections: AsyncGenerator[ReconnectingConnection] | None = None
+
     def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
         self._options = options
@@ -108,11 +101,9 @@ class connect(Connecting[ClientConnection]):
         if not (reconnect is None or isinstance(reconnect, Reconnect)):
             raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
         self._reconnect = reconnect or _RECONNECT
-        self._series: _Series | None = None  # of a loop
-        self._connections: AsyncGenerator[ReconnectingConnection] | None = None
 
     def _make(self) -> ClientConnection:
-        return ClientConnection(self._url, **self._options)
+        return ClientConnection(self._url, self._options)
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:
@@ -161,7 +152,7 @@ class _Series:
 
     async def _open(self) -> ReconnectingConnection:
         while True:
-            connection = ReconnectingConnection(self._url, **self._options)
+            connection = ReconnectingConnection(self._url, self._options)
             try:
                 await connection.open()
                 return connection

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..opcodes import CloseCode, OpCode
@@ -11,7 +11,8 @@ from ..protocol.incoming_message import IncomingMessage
 from ..protocol.protocol import ConnectionProtocol
 from ..protocol.stream_queue import StreamQueue
 from ..sansio.connection import Connection
-from .client import Options, WebSocketClient
+from .client import WebSocketClient
+from .options import Options
 from .timeouts import checked_timeout
 
 __all__ = ["ClientConnection"]
@@ -28,14 +29,17 @@ class ClientConnection(WebSocketClient):
     has to wait.
     """
 
-    def __init__(self, url: str, **options: Unpack[Options]) -> None:
-        self._in_parts = options.pop("stream", False)
-        super().__init__(url, **options)
-        self._inbox: Inbox | None = None
-        self._streams: StreamQueue | None = None  # in place of the inbox, with `stream`
-        self._message: IncomingMessage | None = None  # the message that a cancelled `recv` has begun to read
-        self._closes = False  # whether the user has closed the connection
-        self._is_given_up = False  # whether the heartbeat has closed it
+    # Values that most connections never change.
+    _in_parts = False  # the option `stream`
+    _streams: StreamQueue | None = None  # in place of the inbox, with `stream`
+    _message: IncomingMessage | None = None  # the message that a cancelled `recv` has begun to read
+
+    # An attribute of the object once the connection is open: Python would search the class at each read.
+    _inbox: Inbox | None = None
+
+    def __init__(self, url: str, options: Options) -> None:
+        super(WebSocketClient, self).__init__()  # without the keywords of a class with hooks
+        self._configure(url, options)
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
         loop = asyncio.get_running_loop()
@@ -43,9 +47,9 @@ class ClientConnection(WebSocketClient):
             connection.receive_parts(self.MAX_STREAM_SIZE)
             if connection.parts:
                 self._streams = streams = self._new_streams(loop)
-                return ConnectionProtocol(self, connection, inbox=streams, counters=self._counters)
+                return ConnectionProtocol(self, connection, None, None, None, streams, self._counters, None)
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
-        return ConnectionProtocol(self, connection, inbox=inbox, counters=self._counters)
+        return ConnectionProtocol(self, connection, None, None, None, inbox, self._counters, None)
 
     def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
         return StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
@@ -177,27 +181,4 @@ class ClientConnection(WebSocketClient):
 
     def _ends_iteration(self, closed: ConnectionClosed) -> bool:
         """Whether the end of the connection ends an iteration without an error."""
-        return closed.code in _NORMAL and not self._is_given_up
-
-    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:
-        closes, self._closes = self._closes, True
-        try:
-            return super().send_close(code, reason)
-        except BaseException:
-            self._closes = closes
-            raise
-
-    def terminate(self) -> None:
-        self._closes = True
-        super().terminate()
-
-    def _connection_closing(self) -> None:
-        inbox, connection = self._streams or self._inbox, self._open_protocol().connection
-        if inbox is not None and not inbox.has_ended:
-            inbox.end()
-            is_ours = connection.close_received is None and not self._closes
-            self._is_given_up = is_ours and connection.close_code == CloseCode.GOING_AWAY
-
-    def _connection_lost(self, log: bool) -> None:
-        super()._connection_lost(log)
-        self._connection_closing()
+        return closed.code in _NORMAL and not self._open_protocol().heartbeat.has_given_up

@@ -1,6 +1,6 @@
 """Dialing: from a URL to a transport with a successful handshake (name, proxy, TLS, request, response, redirects).
 
-    dial -> a transport, the agreement, and the first bytes behind the response
+    dial -> a transport and its handshake, which has succeeded
 
 `WebSocketClient.open` calls `dial`. Any failure closes the transport.
 """
@@ -8,13 +8,14 @@
 import asyncio
 import re
 import ssl as tls
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from ..exceptions import HandshakeRefused
-from ..sansio.client_handshake import Agreement, ClientHandshake, ResponseHeaders
+from ..sansio.client_handshake import ClientHandshake
 from ..sansio.negotiation import ClientOffer
+from ..sansio.response import ResponseHeaders
 from .address import Address
 from .proxies import connect_through, proxy_for
 from .route import Route
@@ -29,11 +30,11 @@ _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 
 async def dial(
     address: Address, route: Route, subprotocols: Sequence[str], extensions: Mapping[str, ClientOffer]
-) -> tuple["Opening", Agreement, Address]:
+) -> tuple["Opening", Address]:
     """Connects, performs the handshake, and follows redirects.
 
     Returns:
-        The protocol of the handshake, whose transport has reading paused; the agreement; and the final address.
+        The protocol of the handshake, whose transport has reading paused; and the final address.
 
     Raises:
         HandshakeFailed: The server refused, or its response breaks the rules.
@@ -45,12 +46,15 @@ async def dial(
     while True:
         is_first = address.is_same_host(first)
         fields = route.fields(address, is_first)
+        # Positional arguments: keywords would cost as much again as the call.
         handshake = ClientHandshake(
-            address.target, address.netloc, subprotocols=subprotocols, extensions=extensions, headers=fields
+            address.target, address.netloc, subprotocols, extensions, fields, route.user_agent, None
         )
-        _, opening = await _connecting(address, route, handshake, route.server_hostname if is_first else None)
+        opening = Opening(asyncio.get_running_loop(), handshake)
+        await _connecting(address, route, opening, route.server_hostname if is_first else None)
         try:
-            return opening, await opening.agreement, address
+            await opening.agreement
+            return opening, address
         except HandshakeRefused as error:
             opening.transport.abort()
             redirects += 1
@@ -79,44 +83,35 @@ def _redirected(address: Address, route: Route, error: HandshakeRefused, redirec
 
 
 def _connecting(
-    address: Address, route: Route, handshake: ClientHandshake, server_hostname: str | None
-) -> Coroutine[Any, Any, tuple[Any, "Opening"]]:
-    """Connects and sends the request; returns an awaitable of the transport and the protocol."""
-    loop = asyncio.get_running_loop()
-    options: dict[str, Any] = {"ssl": _context(address, route)}
+    address: Address, route: Route, opening: "Opening", server_hostname: str | None
+) -> Coroutine[Any, Any, object]:
+    """Returns an awaitable that connects; `opening` then sends the request."""
+    loop = opening.loop
+    options: dict[str, Any] = {}
     if address.secure:
+        options["ssl"] = (
+            route.ssl if isinstance(route.ssl, tls.SSLContext) else _default_context(route.ssl is not False)
+        )
         options["server_hostname"] = server_hostname or address.host
-
-    def opening() -> Opening:
-        return Opening(loop, handshake)
-
+    elif route.ssl or route.server_hostname:
+        name = "ssl" if route.ssl else "server_hostname"
+        raise ValueError(f"{name} is for wss, but the URL is {address.url}: change one of them")
     if route.unix is not None:
-        return loop.create_unix_connection(opening, route.unix, **options)
+        return loop.create_unix_connection(lambda: opening, route.unix, **options)
     if route.sock is not None:
-        return loop.create_connection(opening, sock=route.sock, **options)
+        return loop.create_connection(lambda: opening, sock=route.sock, **options)
     proxy = proxy_for(address) if route.proxy is True else route.proxy or None
     if proxy is not None:
         return _connecting_through(proxy, address, opening, options)
     # uvloop lacks this option. With Python 3.12 and eager tasks it fails, and a cancellation may leave a socket open.
     if isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory() and not _DIRECT.search(address.host):
         options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
-    return loop.create_connection(opening, address.host, address.port, **options)
+    return loop.create_connection(lambda: opening, address.host, address.port, **options)
 
 
-async def _connecting_through(
-    proxy: str, address: Address, opening: Callable[[], "Opening"], options: dict[str, Any]
-) -> tuple[Any, "Opening"]:
+async def _connecting_through(proxy: str, address: Address, opening: "Opening", options: dict[str, Any]) -> None:
     sock = await connect_through(proxy, address)
-    return await asyncio.get_running_loop().create_connection(opening, sock=sock, **options)
-
-
-def _context(address: Address, route: Route) -> tls.SSLContext | None:
-    if not address.secure:
-        if route.ssl or route.server_hostname:
-            name = "ssl" if route.ssl else "server_hostname"
-            raise ValueError(f"{name} is for wss, but the URL is {address.url}: change one of them")
-        return None
-    return route.ssl if isinstance(route.ssl, tls.SSLContext) else _default_context(route.ssl is not False)
+    await opening.loop.create_connection(lambda: opening, sock=sock, **options)
 
 
 @cache
@@ -139,8 +134,9 @@ class Opening(asyncio.Protocol):
     """The protocol of the opening handshake: it sends the request and reads the response.
 
     Attributes:
+        loop: The loop of the connection.
         handshake: The request and the response; its `rest` has the bytes behind the response.
-        agreement: The outcome. Reading is paused once the agreement has been received.
+        agreement: Done once the handshake has succeeded, with reading paused, or has failed.
     """
 
     transport: asyncio.Transport
@@ -148,10 +144,10 @@ class Opening(asyncio.Protocol):
     _loss: tuple[Exception | None] | None = None  # the argument of `connection_lost`
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handshake: ClientHandshake) -> None:
-        self._loop = loop
+        self.loop = loop
         self.handshake = handshake
         self._patience: asyncio.TimerHandle | None = None  # for the content of a refusal
-        self.agreement: asyncio.Future[Agreement] = loop.create_future()
+        self.agreement: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are not instances of asyncio.Transport
@@ -162,15 +158,15 @@ class Opening(asyncio.Protocol):
             self.handshake.rest += data  # bytes that TLS decrypted before reading was paused
             return
         try:
-            agreement = self.handshake.feed(data)
+            has_succeeded = self.handshake.feed(data)
         except Exception as error:  # a user's `ClientOffer.accept` may raise any exception
             self._fail(error)
         else:
-            if agreement is not None:
+            if has_succeeded:
                 self.transport.pause_reading()
-                self.agreement.set_result(agreement)
+                self.agreement.set_result(None)
             elif self._patience is None and self.handshake.refusal is not None:
-                self._patience = self._loop.call_later(_REFUSAL_TIMEOUT, self._end, None)
+                self._patience = self.loop.call_later(_REFUSAL_TIMEOUT, self._end, None)
 
     def eof_received(self) -> None:
         self._end(None)
@@ -188,7 +184,7 @@ class Opening(asyncio.Protocol):
         """
         self._heir = heir
         if self._loss is not None:
-            self._loop.call_soon(heir.connection_lost, *self._loss)
+            self.loop.call_soon(heir.connection_lost, *self._loss)
 
     def _end(self, exc: Exception | None) -> None:
         if self._patience is not None:

@@ -13,13 +13,14 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger
 from ..opcodes import CloseCode, OpCode
-from .client import Options, WebSocketClient
+from .client import WebSocketClient
 from .connection import ClientConnection
+from .options import Options
 
 __all__ = ["Attempts", "Reconnect", "ReconnectingConnection", "is_final"]
 
@@ -204,8 +205,8 @@ class ReconnectingConnection(ClientConnection):
         left_over: `unsent` of the previous connection.
     """
 
-    def __init__(self, url: str, **options: Unpack[Options]) -> None:
-        super().__init__(url, **options)
+    def __init__(self, url: str, options: Options) -> None:
+        super().__init__(url, options)
         self.unsent: list[tuple[Any, int]] = []
         self.left_over: list[tuple[Any, int]] = []
         self._is_looking = False

@@ -138,28 +138,28 @@ class Route:
         if self.origin is not None and any(name.lower() == "origin" for name, _ in self.headers):
             raise ValueError("both origin and headers have an Origin: leave one out")
 
-    def fields(self, address: Address, is_first: bool) -> list[tuple[str, str]]:
-        """Returns the header fields of a request.
+    def fields(self, address: Address, is_first: bool) -> Sequence[tuple[str, str]]:
+        """Returns the header fields of a request, except its User-Agent.
 
         Args:
             address: The address of the request.
             is_first: Whether the host is that of the user's URL, not of a redirect; only then private fields are sent.
         """
-        given = list(self.headers)
+        given = self.headers
         if not is_first:
             given = [(name, value) for name, value in given if name.lower() not in _PERSONAL]
+        if self.origin is None and not self.cookies and address.credentials is None:
+            return given
         names = {name.lower() for name, _ in given}
         fields = []
         if self.origin is not None:
             fields.append(("Origin", self.origin))
-        if self.user_agent is not None and "user-agent" not in names:
-            fields.append(("User-Agent", self.user_agent))
         if address.authorization is not None and "authorization" not in names:
             fields.append(("Authorization", address.authorization))
-        if self.cookies and is_first:
+        if is_first and self.cookies:
             cookies = [f"{name}={value}" for name, value in self.cookies.items()]
             if "cookie" in names:  # there is only one such field (RFC 6265, section 5.4)
                 cookies = [value for name, value in given if name.lower() == "cookie"] + cookies
                 given = [(name, value) for name, value in given if name.lower() != "cookie"]
             fields.append(("Cookie", "; ".join(cookies)))
-        return fields + given
+        return [*fields, *given]

@@ -29,7 +29,7 @@ class Deadline:
     __slots__ = ("_cancelled", "_cancelling", "_clock", "_seconds", "_task", "_tick", "expired")
 
     def __init__(self, task: Any, clock: Clock, seconds: float | None, cancelled: type[BaseException]) -> None:
-        self._task = task  # None after the block
+        self._task: Any = task  # None after the block
         self._clock = clock
         self._seconds = seconds
         self._cancelled = cancelled

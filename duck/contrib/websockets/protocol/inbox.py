@@ -144,7 +144,8 @@ class Inbox(codec.Inbox):
     def end(self) -> None:
         """Marks the end of the messages; those that wait may still be taken."""
         self.has_ended = True
-        self.wake()
+        if self.waiters:
+            self.wake()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

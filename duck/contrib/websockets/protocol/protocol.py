@@ -195,8 +195,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._sender.lost(self.closed_error())
         if self.frames is not None:
             self.frames.inbox.end()
-        if self.streams is not None:
-            self.streams.end()
+        if self.queue is not None:
+            self.queue.end()
         dispatcher = self.dispatcher
         if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
             dispatcher.stop()
@@ -283,8 +283,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.heartbeat.stop()
             if self._flow_control is not None:
                 self._flow_control.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES | Hold.PARTS)
-            if self.streams is not None:
-                self.streams.end()
+            if self.queue is not None:
+                self.queue.end()
             self.endpoint._connection_closing()
         return self._closing
 

@@ -52,12 +52,12 @@ class Receiving(Sending):
     Attributes:
         HEARTBEAT: The class of the heartbeat.
         frames: The queue of frames for a view that pulls.
-        streams: The queue of messages for `on_stream`.
+        queue: The queue from which tasks or `on_stream` take messages, which ends with the connection; None without.
     """
 
     HEARTBEAT = Heartbeat
 
-    __slots__ = ("_backlog", "_decoding", "_flow_control", "_rate_limit", "frames", "heartbeat", "streams")
+    __slots__ = ("_backlog", "_decoding", "_flow_control", "_rate_limit", "frames", "heartbeat", "queue")
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Receiving(Sending):
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self.heartbeat = self.HEARTBEAT(self, loop, ours.clock)
         self.frames: FrameQueue | None = None
-        self.streams: StreamQueue | None = None
+        self.queue: Inbox | StreamQueue | None = None
         if pull is not None:
             self.frames = FrameQueue(self, endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES)
         if inbox is not None:
-            self.dispatcher = inbox
+            self.dispatcher = self.queue = inbox
             inbox.attach(self)
         elif on_stream is not None:
             self._dispatch_streams(on_stream)
@@ -104,7 +104,7 @@ class Receiving(Sending):
     def _dispatch_streams(self, on_stream: OnStream) -> None:
         """Passes messages to `on_stream`: part by part, or as a whole if extensions need whole messages."""
         endpoint = self.endpoint
-        self.streams = streams = StreamQueue(self.loop, endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE, on_stream)
+        self.queue = streams = StreamQueue(self.loop, endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE, on_stream)
         dispatcher = self._new_dispatcher(streams.handle)
         streams.attach(self, dispatcher)
         self.dispatcher = streams if self.connection.parts else dispatcher

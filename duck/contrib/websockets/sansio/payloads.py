@@ -95,8 +95,8 @@ def close_payload(code: int, reason: str) -> bytes:
     Raises:
         TypeError, ValueError: See `check_close`.
     """
-    check_close(code, reason)
-    if not reason and code in _PAYLOADS:
+    if reason == "" and isinstance(code, int) and code in _PAYLOADS:
         return _PAYLOADS[code]
+    check_close(code, reason)
     cut = reason.encode()[:123]
     return code.to_bytes(2) + cut.decode(errors="ignore").encode()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
-from ..client.client import Options
 from ..client.connecting import Connecting
+from ..client.options import Options
 from ..client.route import ELSEWHERE
 from ..exceptions import HandshakeRefused
 from .blocking import RUNNERS, Blocking, LoopFactory

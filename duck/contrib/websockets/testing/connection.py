@@ -7,11 +7,12 @@ import traceback
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
-from ..client.client import Options
+from ..client.address import Address
 from ..client.connection import ClientConnection
 from ..client.dialing import Opening
+from ..client.options import Options
 from ..client.timeouts import checked_timeout
 from ..codec import SENT, Waiter
 from ..exceptions import ConnectionClosed
@@ -71,7 +72,7 @@ class TestConnection(ClientConnection):
         keep_frames: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), **options)
+        super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), options)
         self.timeout = checked_timeout("timeout", timeout)
         self.errors: list[BaseException] = []
         self._raised: list[BaseException] = []
@@ -95,10 +96,10 @@ class TestConnection(ClientConnection):
 
     # Opening
 
-    async def open(self) -> None:
+    async def _opened(self) -> Self:
         """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
         try:
-            await super().open()
+            return await super()._opened()
         except BaseException as error:
             if self._network is not None:
                 self._network.drop()
@@ -115,7 +116,7 @@ class TestConnection(ClientConnection):
                 if left:
                     self._server.cancel()
 
-    async def _dial(self) -> None:
+    async def _dial(self) -> tuple[Opening, Address]:
         self._network = network = Network()
         network.kept = bytearray() if self._keeps_frames else None
         fields = self._route.fields(self._address, True)
@@ -125,6 +126,7 @@ class TestConnection(ClientConnection):
             subprotocols=self.SUBPROTOCOLS,
             extensions=self._offers(),
             headers=fields,
+            user_agent=self._route.user_agent,
         )
         opening = Opening(asyncio.get_running_loop(), handshake)
         context = copy_context()
@@ -132,10 +134,10 @@ class TestConnection(ClientConnection):
         context.run(network.server.connect, self._server)
         network.client.connect(opening)
         try:
-            agreement = await self._in_time(opening.agreement, "an answer to the upgrade request")
+            await self._in_time(opening.agreement, "an answer to the upgrade request")
         finally:
             opening.agreement.cancel()
-        self._take(opening, agreement)
+        return opening, self._address
 
     def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
         return _Streams(loop, self)

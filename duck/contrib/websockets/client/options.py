@@ -1,0 +1,92 @@
+"""The options of all clients."""
+
+import ssl as tls
+from collections.abc import Mapping, Sequence
+from socket import socket
+from typing import Literal, TypedDict
+
+from ..compression import Compression
+from ..metrics import Metrics
+from ..sansio.negotiation import ClientOffer
+from .route import Headers
+
+__all__ = ["ATTRIBUTES", "Options"]
+
+ATTRIBUTES = {
+    "close_timeout": "CLOSE_TIMEOUT",
+    "compression": "COMPRESSION",
+    "extensions": "OFFERS",
+    "max_backoff": "MAX_BACKOFF",
+    "max_concurrent_messages": "MAX_CONCURRENT_MESSAGES",
+    "max_size": "MAX_FRAME_SIZE",
+    "max_stream_size": "MAX_STREAM_SIZE",
+    "max_waiting_bytes": "MAX_WAITING_BYTES",
+    "max_waiting_messages": "MAX_WAITING_MESSAGES",
+    "metrics": "METRICS",
+    "open_timeout": "OPEN_TIMEOUT",
+    "ping_interval": "PING_INTERVAL",
+    "pong_timeout": "PONG_TIMEOUT",
+    "rate_limit": "RATE_LIMIT",
+    "receive_timeout": "RECEIVE_TIMEOUT",
+    "slow_consumer": "SLOW_CONSUMER",
+    "stream": "_in_parts",
+    "subprotocols": "SUBPROTOCOLS",
+    "write_limit": "WRITE_LIMIT",
+}
+"""The attribute of each option, a setting or an internal one, except the options of a `Route`."""
+
+
+class Options(TypedDict, total=False):
+    """Options of `connect` and `WebSocketClient`, in addition to the URL.
+
+    Attributes:
+        subprotocols: Names, the preferred one first. `ws.subprotocol` is the server's choice.
+        compression: True, False, or a `Compression`. A server that exceeds its `server_max_window_bits` is refused;
+            True leaves the server its 15.
+        extensions: Custom extensions, as a `ClientOffer` for each name.
+        headers: Additional header fields of the request, as a mapping or as pairs.
+        origin: The value of Origin, which some servers require.
+        cookies: A mapping of names to values.
+        user_agent: The value of User-Agent; None to omit it.
+        ssl: For `wss`, a context; False to accept any certificate.
+        server_hostname: The name that the certificate must have, if it differs from the URL's; not after a redirect to
+            another host.
+        unix: The path of a Unix socket to connect to; the URL then only names the requested resource.
+        sock: A connected socket to use.
+        proxy: True for the environment's proxy, None for none, or a URL.
+        max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
+        open_timeout: Seconds until the connection must be open; None for no limit.
+        stream: Whether `recv_stream` returns a message before all of it has been received; only of `connect`.
+        metrics: Counts the connection; one object may count many.
+        max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.
+    """
+
+    subprotocols: Sequence[str]
+    compression: bool | Compression
+    extensions: Mapping[str, ClientOffer]
+    headers: Headers
+    origin: str | None
+    cookies: Mapping[str, str]
+    user_agent: str | None
+    ssl: tls.SSLContext | bool | None
+    server_hostname: str | None
+    unix: str | None
+    sock: socket | None
+    proxy: str | bool | None
+    max_redirects: int
+    open_timeout: float | None
+    close_timeout: float
+    max_size: int | None
+    max_stream_size: int | None
+    stream: bool
+    ping_interval: float | None
+    pong_timeout: float | None
+    max_backoff: float
+    receive_timeout: float | None
+    max_concurrent_messages: int
+    max_waiting_messages: int
+    max_waiting_bytes: int
+    rate_limit: float | None
+    write_limit: int
+    slow_consumer: Literal["wait", "drop", "close"]
+    metrics: Metrics | None
