@@ -88,16 +88,16 @@ class WebSocketClient(WebSocketEndpoint):
         """Checks the URL and the options, and sets the attributes that they give."""
         self._address = address = Address.parse(url)
         self.url = address.url
-        route: dict[str, Any] | None = None
+        route: dict[str, Any] = {}
         for name, value in options.items():
             attribute = ATTRIBUTES.get(name)
             if attribute is None:
-                route = {name: value} if route is None else {**route, name: value}
+                route[name] = value
                 continue
             if attribute in BY_NAME:
                 BY_NAME[attribute].check(type(self).__name__, value)
             object.__setattr__(self, attribute, value)  # has been checked
-        self._route = _DEFAULT_ROUTE if route is None else Route(route)
+        self._route = Route(route) if route else _DEFAULT_ROUTE
 
     @property
     def _has_left(self) -> bool:
@@ -124,10 +124,6 @@ class WebSocketClient(WebSocketEndpoint):
             OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
         """
-        await self._opened()
-
-    async def _opened(self) -> Self:
-        """Opens the connection, and returns this object."""
         if self._protocol is not None or self.state is not State.CLOSED:
             raise RuntimeError("this client has been opened already: create another one to connect again")
         if self._definition.version != type_version(type(self)):
@@ -151,7 +147,6 @@ class WebSocketClient(WebSocketEndpoint):
                 message = f"{self.url} was not open within {self.OPEN_TIMEOUT} seconds: see open_timeout"
                 raise TimeoutError(message) from None
             raise
-        return self
 
     def _dial(self) -> Coroutine[Any, Any, tuple[Opening, Address]]:
         """Returns an awaitable of a transport with a successful handshake, and of the final address."""
@@ -246,11 +241,7 @@ class WebSocketClient(WebSocketEndpoint):
             if self._deadline is not None:
                 self._deadline.expire()
 
-    def __aenter__(self) -> Coroutine[Any, Any, Self]:
-        return self._opened() if type(self).open is WebSocketClient.open else self._entered()
-
-    async def _entered(self) -> Self:
-        """Opens the connection by the `open` of a subclass."""
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 

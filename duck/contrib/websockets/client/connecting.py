@@ -1,7 +1,7 @@
 """`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
@@ -30,19 +30,20 @@ class Connecting(Generic[C]):
     def __await__(self) -> Generator[Any, Any, C]:
         return self._make().__aenter__().__await__()
 
-    def __aenter__(self) -> Coroutine[Any, Any, C]:
+    async def __aenter__(self) -> C:
         last = self._connection
         if last is not None and (last.state is not State.CLOSED or last._protocol is not None):
             raise RuntimeError("this object is in use already: write another connect(...) for another connection")
         self._connection = connection = self._make()
-        return connection.__aenter__()
+        await connection.open()
+        return connection
 
-    def __aexit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
-        return connection.__aexit__(kind, error, traceback)
+        await connection.__aexit__(kind, error, traceback)
 
     if not TYPE_CHECKING:  # type checkers report these mistakes themselves
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 from ..client.address import Address
 from ..client.connection import ClientConnection
@@ -96,10 +96,10 @@ class TestConnection(ClientConnection):
 
     # Opening
 
-    async def _opened(self) -> Self:
+    async def open(self) -> None:
         """Performs the handshake, as `ClientConnection.open`; raises errors of the application."""
         try:
-            return await super()._opened()
+            await super().open()
         except BaseException as error:
             if self._network is not None:
                 self._network.drop()
