@@ -124,10 +124,13 @@ class WorkerProcess:
         raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
 
     async def _read(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            while line := await self._reader.readline():
-                self.stats = Stats.from_dict(json.loads(line)["stats"])
-                self._reported.set()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while line := await self._reader.readline():
+                    self.stats = Stats.from_dict(json.loads(line)["stats"])
+                    self._reported.set()
+        finally:
+            self._reported.set()  # there will be no other report
 
     async def measured(self) -> Stats:
         """Asks for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
