@@ -327,7 +327,7 @@ def test_a_handler_that_swallows_its_cancellation_goes_on(run, connect, log):
     assert not log()
 
 
-def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run, connect):
+def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run, connect, until):
     """As `asyncio.run` cancels them at its end: the handler and the end of the connection in one pass of the loop."""
 
     class View(WebSocketView):
@@ -342,8 +342,7 @@ def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run
             await session.peer.settled()
             session.peer.leave()
             protocol = session.view._protocol
-            while protocol.hooks._emptied is None:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await until(lambda: protocol.hooks._emptied)
             handlers = {*protocol.dispatcher.workers}
             for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
                 task.cancel()
@@ -351,7 +350,7 @@ def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run
     run(scenario())
 
 
-def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run, connect, log):
+def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run, connect, log, until):
     """Not after CLOSE_TIMEOUT."""
 
     class View(WebSocketView):
@@ -371,8 +370,7 @@ def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run
             session.peer.send("wait", "fail")
             await session.peer.settled()
             session.peer.leave()
-            while session.view._protocol.hooks._emptied is None:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await until(lambda: session.view._protocol.hooks._emptied)
             session.view.gate.set()
             await session.ended()
 
@@ -381,7 +379,7 @@ def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run
 
 
 @pytest.mark.parametrize("hook", ["on_receive", "on_stream"])
-def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook, log):
+def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook, log, until):
     """Neither a waiting message nor `on_close` is granted CLOSE_TIMEOUT."""
 
     async def wait(self, *args):
@@ -395,8 +393,7 @@ def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook
             session.peer.send("a", "b")
             await session.peer.settled()
             session.peer.leave()
-            while session.view._protocol.hooks._emptied is None:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await until(lambda: session.view._protocol.hooks._emptied)
             session.view.terminate()
             await session.ended()
 

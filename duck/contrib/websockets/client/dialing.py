@@ -20,7 +20,7 @@ from .address import Address
 from .proxies import connect_through, proxy_for
 from .route import Route
 
-__all__ = ["Opening", "dial"]
+__all__ = ["Opening", "dial", "new_opening"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
@@ -45,12 +45,7 @@ async def dial(
     redirects = 0
     while True:
         is_first = address.is_same_host(first)
-        fields = route.fields(address, is_first)
-        # Positional arguments: keywords would cost as much again as the call.
-        handshake = ClientHandshake(
-            address.target, address.netloc, subprotocols, extensions, fields, route.user_agent, None
-        )
-        opening = Opening(asyncio.get_running_loop(), handshake)
+        opening = new_opening(address, route, is_first, subprotocols, extensions)
         await _connecting(address, route, opening, route.server_hostname if is_first else None)
         try:
             await opening.agreement
@@ -62,6 +57,29 @@ async def dial(
         except BaseException:
             opening.transport.abort()
             raise
+
+
+def new_opening(
+    address: Address,
+    route: Route,
+    is_first: bool,
+    subprotocols: Sequence[str],
+    extensions: Mapping[str, ClientOffer],
+) -> "Opening":
+    """Returns the protocol of a new handshake.
+
+    Args:
+        is_first: See `Route.fields`.
+
+    Raises:
+        ValueError: An option cannot be sent.
+    """
+    fields = route.fields(address, is_first)
+    # Positional arguments: keywords would cost as much again as the call.
+    handshake = ClientHandshake(
+        address.target, address.netloc, subprotocols, extensions, fields, route.user_agent, None
+    )
+    return Opening(asyncio.get_running_loop(), handshake)
 
 
 def _redirected(address: Address, route: Route, error: HandshakeRefused, redirects: int) -> Address:

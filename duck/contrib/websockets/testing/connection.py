@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 from ..client.address import Address
 from ..client.connection import ClientConnection
-from ..client.dialing import Opening
+from ..client.dialing import Opening, new_opening
 from ..client.options import Options
 from ..client.timeouts import checked_timeout
 from ..codec import SENT, Waiter
@@ -22,7 +22,6 @@ from ..opcodes import CloseCode, OpCode
 from ..protocol.incoming_message import IncomingMessage
 from ..protocol.pending import Pending
 from ..protocol.stream_queue import StreamQueue
-from ..sansio.client_handshake import ClientHandshake
 from .network import Network, frames_of
 from .serving import Server
 
@@ -119,16 +118,7 @@ class TestConnection(ClientConnection):
     async def _dial(self) -> tuple[Opening, Address]:
         self._network = network = Network()
         network.kept = bytearray() if self._keeps_frames else None
-        fields = self._route.fields(self._address, True)
-        handshake = ClientHandshake(
-            self._address.target,
-            self._address.netloc,
-            subprotocols=self.SUBPROTOCOLS,
-            extensions=self._offers(),
-            headers=fields,
-            user_agent=self._route.user_agent,
-        )
-        opening = Opening(asyncio.get_running_loop(), handshake)
+        opening = new_opening(self._address, self._route, True, self.SUBPROTOCOLS, self._offers())
         context = copy_context()
         context.run(failures.set, self.errors)
         context.run(network.server.connect, self._server)
