@@ -1,6 +1,7 @@
 """The opening of a client's connection, and its end by `close` in another task or thread."""
 
 import asyncio
+import math
 import socket
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_close_during_the_opening_ends_a_series(run):
     async def scenario():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
-            client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=None)
+            client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=math.inf)
             series = asyncio.create_task(Reconnect().run(lambda: client))
             accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
             with accepted:

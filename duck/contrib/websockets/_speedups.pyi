@@ -49,6 +49,7 @@ INBOX_BATCH: Final[int]
 SEND_CREDIT: Final[int]
 MESSAGE_COST: Final[int]
 CLOCK_TICKS: Final[int]
+LONGEST_DEADLINE: Final[int]
 FAIR_SHARE: Final[int]
 NOT_TEXT: Final[str]
 

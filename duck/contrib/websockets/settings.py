@@ -3,6 +3,7 @@
 One table serves the checks and the documentation. A new setting needs a row here, and a default in each class with it.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -165,7 +166,7 @@ SETTINGS = (
         "OPEN_TIMEOUT",
         "seconds",
         "Time for a client to connect. None sets no limit.",
-        _number("a number of seconds, or None for no limit", or_none=True),
+        _number("a number of seconds, or None for no limit", most=math.inf, or_none=True),
     ),
     Setting(
         "CLOSE_TIMEOUT",

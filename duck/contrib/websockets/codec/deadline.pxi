@@ -18,7 +18,7 @@ cdef class Deadline:
         self.cancelling = task.cancelling()
 
     def __enter__(self):
-        if self.seconds is not None:
+        if self.seconds is not None and self.seconds < LONGEST_DEADLINE:
             loop = self.task.get_loop()
             self.tick = self.clock.set_tick(loop, loop.time() + self.seconds, self)
 

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any
 
 from .clock import Clock
+from .numbers import LONGEST_DEADLINE
 
 __all__ = ["Deadline"]
 
@@ -38,7 +39,7 @@ class Deadline:
         self.expired = False
 
     def __enter__(self) -> None:
-        if self._seconds is not None:
+        if self._seconds is not None and self._seconds < LONGEST_DEADLINE:
             loop = self._task.get_loop()
             self._tick = self._clock.set(loop, loop.time() + self._seconds, self)
 

@@ -21,6 +21,7 @@ __all__ = [
     "IN_PLACE_STEP",
     "LENGTH_NOT_MINIMAL",
     "LENGTH_TOP_BIT",
+    "LONGEST_DEADLINE",
     "LONG_CONTROL",
     "MASK_BATCH",
     "MAX_EMPTY_FRAGMENTS",
@@ -100,6 +101,8 @@ BURST_PAUSE: Final = 31
 """Broadcasts without a burst behind them, at most, after bursts that have gathered nothing."""
 CLOCK_TICKS: Final = 64
 """Ticks of the clock in a second."""
+LONGEST_DEADLINE: Final = 1000000000
+"""Seconds from which a deadline is no limit; the clock counts ticks in an int."""
 SEND_CREDIT: Final = 65536
 """Bytes that may be sent between two readings of the clock."""
 MESSAGE_COST: Final = 256
