@@ -87,18 +87,18 @@ def test_tests_with_the_client_of_starlette(fence):
     from starlette.testclient import TestClient, WebSocketDenialResponse
     from starlette.websockets import WebSocketDisconnect
 
-    client = TestClient(chat("Starlette and FastAPI", fence)["app"])
-    with (
-        client.websocket_connect("/rooms/tea?token=1") as alice,
-        client.websocket_connect("/rooms/tea?token=2") as bob,
-    ):
-        alice.send_text("hello")
-        assert (alice.receive_text(), bob.receive_text()) == ("hello", "hello")
-    with (
-        pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)) as refused,
-        client.websocket_connect("/rooms/tea"),
-    ):
-        pass
+    with TestClient(chat("Starlette and FastAPI", fence)["app"]) as client:  # one thread for all connections
+        with client.websocket_connect("/rooms/tea?token=1") as alice:
+            alice.send_text("alone")
+            assert alice.receive_text() == "alone"
+            with client.websocket_connect("/rooms/tea?token=2") as bob:
+                bob.send_text("hello")  # after bob's entry, which follows the handshake
+                assert (alice.receive_text(), bob.receive_text()) == ("hello", "hello")
+        with (
+            pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)) as refused,
+            client.websocket_connect("/rooms/tea"),
+        ):
+            pass
     if fence == "python":
         assert (refused.value.status_code, refused.value.text) == (403, "no token\n")
 
