@@ -119,13 +119,11 @@ def test_every_connection_sends_the_header_fields(serving):
     asyncio.run(scenario())
 
 
-def test_a_loop_connects_again_once_the_server_is_back(run, serving, caplog):
+def test_a_loop_connects_once_the_server_is_there(run, caplog):
     caplog.set_level("INFO", "duck")
 
     async def scenario():
-        async with serving(Counting) as server:
-            port = server.port
-        attempts = 0
+        port, attempts = free_port(), 0
         with pytest.raises(ConnectionRefusedError):
             policy = Reconnect(first=0, longest=0, attempts=3)
             async for _ in connect(f"ws://me:secret@127.0.0.1:{port}", reconnect=policy):

@@ -19,6 +19,7 @@ import websockets
 from duck.server.cli import _parser
 
 from ..interop.serving import serving
+from ..support.processes import free_port
 from ..support.programs import NGINX, program
 from ..support.servers import serving_asgi
 from .snippets import ROOT, blocks
@@ -93,7 +94,7 @@ def haproxy(folder: Path, certificate: Path, upstream: int, listener: socket.soc
 @contextmanager
 def caddy(folder: Path, certificate: Path, upstream: int, listener: socket.socket) -> Iterator[None]:
     port = listener.getsockname()[1]
-    listener.close()  # it takes no socket
+    listener.close()
     changes = {
         f"{HOST} {{": f"https://{HOST}:{port} {{\n tls {certificate}/app.pem {certificate}/app.key",
         "127.0.0.1:8000": f"127.0.0.1:{upstream}",
@@ -149,10 +150,9 @@ async def visit(port: int, trust: ssl.SSLContext) -> None:
 @pytest.mark.parametrize("proxy", [nginx, haproxy, caddy], ids=lambda proxy: proxy.__name__)
 def test_a_proxy(proxy: Callable, tmp_path, certificate, upstream):
     folder, trust = certificate
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with proxy(tmp_path, folder, upstream, listener):
-            asyncio.run(visit(port, trust))
+    port = free_port()  # because Caddy takes no socket
+    with socket.create_server(("127.0.0.1", port)) as listener, proxy(tmp_path, folder, upstream, listener):
+        asyncio.run(visit(port, trust))
 
 
 def test_uvicorn_behind_nginx(tmp_path, certificate):

@@ -1,8 +1,10 @@
 """Servers in processes of their own."""
 
+import random
 import socket
 import subprocess
 import time
+from contextlib import suppress
 
 __all__ = ["NotStarted", "free_port", "until_listening"]
 
@@ -12,10 +14,14 @@ class NotStarted(Exception):
 
 
 def free_port() -> int:
-    """A free port on 127.0.0.1, for programs that need its number in advance."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A free port on 127.0.0.1, for programs that need its number in advance.
+
+    It is below those that a system gives to sockets by itself, so that no other process gets it before the program.
+    """
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def until_listening(port: int, process: "subprocess.Popen[str] | subprocess.Popen[bytes]", seconds: float = 60) -> None:

@@ -45,8 +45,6 @@ class RedisServer:
         self._port_option = "--tls-port" if tls else "--port"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        while "--cluster-enabled" in options and self.port > 65535 - 10000:  # the cluster's bus uses port + 10000
-            self.port = free_port()
 
     @property
     def url(self) -> str:
