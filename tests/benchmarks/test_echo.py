@@ -64,7 +64,7 @@ def pair():
 
 def benchmark(*arguments):
     words = [sys.executable, "-m", "benchmarks.echo", *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.skipif(

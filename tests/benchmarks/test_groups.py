@@ -24,7 +24,7 @@ def measure():
 
     def run(name, *arguments):
         words = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -52,7 +52,7 @@ def mypy(folder):
     paths = {} if checkout.name == "site-packages" else {"MYPYPATH": str(checkout)}
     command = [sys.executable, "-m", "mypy", "--output=json", *SOURCES]
     done = subprocess.run(
-        command, check=False, cwd=folder, env={**os.environ, **paths}, capture_output=True, text=True, timeout=300
+        command, check=False, cwd=folder, env={**os.environ, **paths}, capture_output=True, text=True, timeout=200
     )
     assert done.returncode in (0, 1), done.stderr
     found = map(json.loads, done.stdout.splitlines())
@@ -63,7 +63,7 @@ def mypy(folder):
 def pyright(folder):
     """The errors of pyright: (file, line, words)."""
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
-    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["summary"]["filesAnalyzed"] == len(SOURCES)
