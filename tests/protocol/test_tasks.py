@@ -133,10 +133,11 @@ def remember(task):
     [
         lambda task: task.add_done_callback(lambda _: remember.called.append(1)),
         lambda task: task.set_name("by the handler"),
+        lambda task: setattr(task, "user", "alice"),
         lambda task: task.cancel() and task.uncancel(),
         remember,
     ],
-    ids=["callback", "name", "cancel and uncancel", "weak reference"],
+    ids=["callback", "name", "attribute", "cancel and uncancel", "weak reference"],
 )
 def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, notice):
     remember.called = []
@@ -150,7 +151,8 @@ def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, no
                 task = None
             else:
                 known = getattr(remember, "by", {})
-                seen.append((task.get_name() == "by the handler", task.cancelling(), task in known))
+                named = task.get_name() == "by the handler"
+                seen.append((named, hasattr(task, "user"), task.cancelling(), task in known))
             await self.send(message)
 
     async def scenario():
@@ -159,8 +161,37 @@ def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, no
                 session.peer.send("notice", "innocent")
                 assert await session.peer.message() == "notice"
                 assert await session.peer.message() == "innocent"
-        assert seen == [(False, 0, False)] * 3
+        assert seen == [(False, False, 0, False)] * 3
         assert len(remember.called) in (0, 3)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda task: task.get_name(),
+        lambda task: repr(task).partition(" coro=")[0],
+        lambda task: task.get_coro(),
+        lambda task: task.get_context() if hasattr(task, "get_context") else object(),  # from Python 3.12 on
+    ],
+    ids=["name", "repr", "coroutine", "context"],
+)
+def test_what_a_handler_reads_of_its_task_is_not_that_of_another(run, connect, read):
+    seen = []
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            seen.append(read(asyncio.current_task()))
+            await self.send(message)
+
+    async def scenario():
+        async with connect(View) as session:
+            for _ in range(2):
+                session.peer.send("x", "x")
+                for _ in range(2):
+                    await session.peer.message()
+        assert len({id(value) if not isinstance(value, str) else value for value in seen}) == 4
 
     run(scenario())
 

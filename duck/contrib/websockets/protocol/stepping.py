@@ -58,12 +58,21 @@ current_tasks = _find_current_tasks()
 class HandlerTask(asyncio.Task[Any]):
     """A task whose coroutine is a `Worker`. Each call that others could notice later marks the worker as observed.
 
-    The task of an observed worker serves only its current handler.
+    The task of an observed worker serves only its current handler. That includes calls that return a property of the
+    task, because two handlers with one name or one context could be mistaken for each other.
     """
 
     def _mark_observed(self) -> None:
         if not self.done():  # a done task has no coroutine, and Python 3.12.1 crashes in get_coro()
-            self.get_coro().observed = True  # type: ignore[union-attr]
+            self._worker().observed = True
+
+    def _worker(self) -> Any:
+        return super().get_coro()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):  # those belong to asyncio
+            self._mark_observed()
+        super().__setattr__(name, value)
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         self._mark_observed()
@@ -76,12 +85,26 @@ class HandlerTask(asyncio.Task[Any]):
     def uncancel(self) -> int:
         left = super().uncancel()
         if not left and _UNCANCEL_WITHDRAWS and not self.done():
-            self.get_coro().withdraw_cancel()  # type: ignore[union-attr]
+            self._worker().withdraw_cancel()
         return left
 
     def set_name(self, value: object, /) -> None:
         self._mark_observed()
         super().set_name(value)
+
+    def get_name(self) -> str:
+        self._mark_observed()
+        return super().get_name()
+
+    def get_coro(self) -> Any:
+        self._mark_observed()
+        return super().get_coro()
+
+    if sys.version_info >= (3, 12):
+
+        def get_context(self) -> Context:
+            self._mark_observed()
+            return super().get_context()
 
 
 class BegunTask(asyncio.Task[Any]):
