@@ -64,10 +64,15 @@ async def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 without errors, 1 with errors, 2 without any connection.
     """
+    try:
+        options = connection_options(arguments)
+    except ValueError as error:
+        print(f"duck: {arguments.url}: {error}", file=sys.stderr)
+        return 2
     load = Load(os.urandom(arguments.size), arguments.depth)
     began = time.perf_counter()
     try:
-        await _open(load, arguments)
+        await _open(load, arguments, options)
         return await _measure(load, arguments, time.perf_counter() - began)
     except BaseException:  # such as a cancellation, or an output that cannot be written
         load.running = False
@@ -156,12 +161,12 @@ class Loader(WebSocketClient):
             self._load.errors[f"closed with {self.close_code} {self.close_reason}".rstrip()] += 1
 
 
-async def _open(load: Load, arguments: argparse.Namespace) -> None:
+async def _open(load: Load, arguments: argparse.Namespace, options: Options) -> None:
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one() -> None:
         async with gate:
-            client = Loader(arguments.url, load, **connection_options(arguments))
+            client = Loader(arguments.url, load, **options)
             try:
                 await client.open()
             except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:

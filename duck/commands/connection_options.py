@@ -10,26 +10,37 @@ from duck.contrib.websockets.logging import printable
 __all__ = ["add_connection_options", "connection_options", "explain"]
 
 _ADVICE = {
-    "CERTIFICATE_VERIFY_FAILED": "--insecure accepts any certificate",
+    "CERTIFICATE_VERIFY_FAILED": "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate",
     "WRONG_VERSION_NUMBER": "the server speaks no TLS there: write ws://",
 }
+
+_TLS = ("insecure", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """Adds the connection options and the URL."""
-    parser.add_argument("url", type=_url, metavar="URL", help="ws:// or wss://")
+    # Checked later: argparse would take the value of an unknown option for the URL, and report only that.
+    parser.add_argument("url", metavar="URL", help="ws:// or wss://")
     parser.add_argument(
         "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
     )
     parser.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="a subprotocol to offer")
     parser.add_argument("--origin", help="the value of Origin")
+    parser.add_argument("--ssl-ca-certs", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="send this client certificate (PEM)")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate, if it is in another file")
     parser.add_argument("--insecure", action="store_true", help="accept any certificate")
     parser.add_argument("--no-compression", action="store_true", help="offer no compression")
     parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
 
 
 def connection_options(arguments: argparse.Namespace) -> Options:
-    """Returns the given options of a client."""
+    """Returns the given options of a client.
+
+    Raises:
+        ValueError: The URL is none, an option of TLS is given for a plain connection, or a file has other content.
+    """
+    is_secure = Address.parse(arguments.url).secure
     chosen: Options = {
         "headers": arguments.header,
         "subprotocols": arguments.subprotocol,
@@ -37,11 +48,31 @@ def connection_options(arguments: argparse.Namespace) -> Options:
         "compression": not arguments.no_compression,
         "unix": arguments.unix,
     }
-    if arguments.insecure:
-        if not Address.parse(arguments.url).secure:
-            raise ValueError("--insecure is for wss://: remove it")
-        chosen["ssl"] = False
+    given = [name for name in _TLS if getattr(arguments, name)]
+    if given:
+        if not is_secure:
+            raise ValueError(f"--{given[0].replace('_', '-')} is for wss://: remove it")
+        chosen["ssl"] = _context(arguments)
     return chosen
+
+
+def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
+    authorities, certificate, key = arguments.ssl_ca_certs, arguments.ssl_certfile, arguments.ssl_keyfile
+    if key and not certificate:
+        raise ValueError("--ssl-keyfile is of no use without --ssl-certfile")
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise ValueError(f"{authorities}: {error}") from None
+    if arguments.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError as error:
+            raise ValueError(f"{' or '.join(filter(None, (certificate, key)))}: {error}") from None
+    return context
 
 
 def explain(error: Exception) -> str:
@@ -49,14 +80,6 @@ def explain(error: Exception) -> str:
     words = printable(str(error) or type(error).__name__)
     advice = _ADVICE.get(error.reason) if isinstance(error, ssl.SSLError) else None
     return f"{words}; {advice}" if advice else words
-
-
-def _url(text: str) -> str:
-    try:
-        Address.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from duck.commands import bench, connect
 from duck.contrib.websockets import WebSocketView
 from duck.server import serve
 from duck.server.cli import main
+from duck.server.listening.tls import server_context
 
 from ..client.test_breaches import agreed
 from ..support.commands import command, environment
@@ -249,7 +250,6 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys
 @pytest.mark.parametrize(
     "options",
     [
-        "connect http//x",
         "bench ws://x -c 0",
         "bench ws://x --seconds nan",
         "bench ws://x -s 99999999999",
@@ -307,7 +307,49 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
     run(scenario())
     err = capsys.readouterr().err
     assert "the server speaks no TLS there: write ws://" in err
-    assert "--insecure accepts any certificate" in err
+    assert "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate" in err
+
+
+@pytest.mark.parametrize("command", [connect, bench])
+def test_a_client_trusts_an_authority_and_shows_its_own_certificate(run, tls, capsys, command):
+    context = server_context(tls.certfile, tls.keyfile, ca_certs=tls.cafile)
+
+    async def scenario():
+        async with serve(Echo, port=0, ssl=context) as server:
+            arguments = parse(command, server, "--ssl-ca-certs", tls.cafile, *tls.options)
+            arguments.url = arguments.url.replace("ws:", "wss:")
+            if command is connect:
+                assert await connect.run(arguments, io.StringIO("hello\n")) == 0
+            else:
+                arguments.connections, arguments.seconds = 2, 0.1
+                assert await bench.run(arguments) == 0
+
+    run(scenario())
+    assert ("< hello" if command is connect else "errors     0") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["connect", "bench"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    {
+        "no URL": (["example.org"], "'example.org' is not a WebSocket URL"),
+        "an unknown option with a value": (["--cacert", "ca.pem", "wss://a"], "unrecognized arguments: --cacert"),
+        "TLS without TLS": (["--insecure", "ws://a"], "--insecure is for wss://"),
+        "an authority without TLS": (["--ssl-ca-certs", "ca.pem", "ws://a"], "--ssl-ca-certs is for wss://"),
+        "no such file": (["--ssl-ca-certs", "absent.pem", "wss://a"], "absent.pem: [Errno 2]"),
+        "a certificate that is none": (["--ssl-certfile", os.devnull, "wss://a"], f"{os.devnull}: "),
+        "a key alone": (["--ssl-keyfile", "key.pem", "wss://a"], "of no use without --ssl-certfile"),
+    }.values(),
+)
+def test_wrong_options_of_a_client_are_named(capsys, command, options, words):
+    try:
+        status = main([command, *options])
+    except SystemExit as exit:
+        status = exit.code
+    err = capsys.readouterr().err
+    assert status == 2
+    assert words in err
+    assert err.count("\n") == 1
 
 
 def test_an_absent_server_is_an_error(capsys):
