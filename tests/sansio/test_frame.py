@@ -103,6 +103,12 @@ def test_a_payload_is_bytes_like(payload):
         Frame(OpCode.TEXT, payload=payload)
 
 
+@pytest.mark.parametrize("payload", [b"hello", "hello", bytearray(b"hello")])
+def test_a_payload_in_the_place_of_fin_is_not_lost(payload):
+    with pytest.raises(TypeError, match="payload="):
+        Frame(OpCode.TEXT, payload)
+
+
 @pytest.mark.parametrize("opcode", [3, 7, 11, 15, 16, -1, None, "text"])
 def test_an_opcode_is_one_of_the_six(opcode):
     with pytest.raises(ValueError, match="not a valid OpCode"):

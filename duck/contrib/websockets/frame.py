@@ -48,7 +48,7 @@ class Frame:
         rsv1: A reserved bit. Extensions define its meaning, as that of `rsv2` and `rsv3`.
 
     Raises:
-        TypeError: The payload is not bytes-like.
+        TypeError: The payload is not bytes-like, or is given in the place of `fin`.
         ValueError: There is no such opcode.
     """
 
@@ -65,6 +65,8 @@ class Frame:
     ) -> None:
         if not isinstance(payload, bytes):
             payload = memoryview(payload).tobytes()
+        if not isinstance(fin, int):
+            raise TypeError(f"fin is a bool, not {type(fin).__name__}: write Frame(opcode, payload=...)")
         self.opcode = opcode if type(opcode) is OpCode else OpCode(opcode)
         self.fin = fin
         self.payload = payload
