@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, Server, serve
+from duck.server import run as serve_until_signal
 from duck.server.listening.sockets import UnixListener
 from duck.urls import path
 from duck.views import View
@@ -149,6 +150,15 @@ def test_an_address_in_use_is_an_error(run):
                 async with serve(Page, port=server.port):
                     pass
             assert caught.value.errno == errno.EADDRINUSE
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_serving_by_run_in_a_coroutine_is_an_error_with_advice(run, workers):
+    async def scenario():
+        with pytest.raises(RuntimeError, match=r"write async with serve"):
+            serve_until_signal(Echo, port=0, workers=workers)
 
     run(scenario())
 

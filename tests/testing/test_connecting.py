@@ -436,3 +436,8 @@ def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
 def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
     with connect(Room) as ws, pytest.raises(AttributeError, match=f"no attribute '{name}': use {ours}"):
         getattr(ws, name)
+
+
+def test_a_forgotten_block_is_explained_with_its_synchronous_form():
+    with pytest.raises(AttributeError, match=r"not open; write with connect\(\.\.\.\) as ws, or async with"):
+        connect(Echo).recv()

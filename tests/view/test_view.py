@@ -295,6 +295,37 @@ def test_a_close_of_the_view_is_logged_with_its_reason(caplog):
     assert (ws.view.close_reason, ws.view.state.name) == ("no token in time", "CLOSED")
 
 
+# Names that belong to the connection
+
+
+def test_an_attribute_named_state_is_refused_rather_than_replaced_by_the_next_phase():
+    class Room(WebSocketView):
+        async def on_open(self):
+            self.state = {"user": "alice"}
+
+    with pytest.raises(AttributeError, match="state"), in_memory(Room) as ws:
+        ws.wait_closed()
+
+
+def test_a_state_takes_no_attributes_because_all_connections_share_it():
+    class Room(WebSocketView):
+        async def on_open(self):
+            self.state.user = "alice"
+
+    with pytest.raises(AttributeError, match="set 'user' on the view"), in_memory(Room) as ws:
+        ws.wait_closed()
+    assert not hasattr(State.OPEN, "user")
+
+
+def test_a_class_may_use_the_name_state_for_itself():
+    class Door(Recorder):
+        state = "ajar"
+
+    with in_memory(Door) as ws:
+        assert ws.view.state == "ajar"
+        assert repr(ws.view) == "<Door testclient:50000 / OPEN>"
+
+
 def test_a_breach_is_logged_with_its_reason(run, connect, caplog):
     async def scenario():
         async with connect(Recorder) as session:

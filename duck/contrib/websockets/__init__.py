@@ -28,7 +28,8 @@ from .opcodes import CONTROL_OPCODES, DATA_OPCODES, CloseCode, OpCode
 from .protocol.broadcast import broadcast
 from .protocol.incoming_message import IncomingMessage
 from .sansio.handshake import Handshake
-from .view import State, WebSocketView
+from .state import State
+from .view import WebSocketView
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,6 @@
 """`WebSocketEndpoint`, the base of `WebSocketView` and `WebSocketClient`: hooks, methods for sending, settings."""
 
 import asyncio
-import enum
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -22,17 +21,9 @@ from .protocol.threadsafe import call_threadsafe
 from .sansio.connection import Connection
 from .sansio.payloads import Data, check_close
 from .settings import BY_NAME, CHANGEABLE
+from .state import State
 
-__all__ = ["State", "WebSocketEndpoint"]
-
-
-class State(enum.IntEnum):
-    """State of a view or a client."""
-
-    INITIATING = -1  # during the handshake
-    CLOSED = 0  # not begun, refused, or ended
-    OPEN = 1  # from `on_open` to the end
-    INITIATED = 2  # the 101 response has been sent
+__all__ = ["WebSocketEndpoint"]
 
 
 class WebSocketEndpoint:
@@ -42,7 +33,6 @@ class WebSocketEndpoint:
     MAX_CONCURRENT_MESSAGES are suspended at a time.
 
     Attributes:
-        state: See `State`.
         subprotocol: The agreed subprotocol, or None.
         extensions: The agreed extensions.
     """
@@ -66,7 +56,7 @@ class WebSocketEndpoint:
     METRICS: Metrics | None = None
 
     # Values that most connections never change: defaults of the class spare each connection the assignment.
-    state: State = State.CLOSED
+    _connection_state: State = State.CLOSED
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
     _early = b""
@@ -111,6 +101,11 @@ class WebSocketEndpoint:
         return overridden | self._own_steps if self._own_steps else overridden
 
     # Facts about the connection
+
+    @property
+    def state(self) -> State:
+        """The phase of the connection; attributes of your own need other names."""
+        return self._connection_state
 
     @property
     def latency(self) -> float | None:
@@ -229,7 +224,7 @@ class WebSocketEndpoint:
 
     def _start(self, protocol: ConnectionProtocol, overridden: frozenset[str]) -> None:
         """Starts the hooks. The transport is attached."""
-        self.state = State.OPEN
+        self._connection_state = State.OPEN
         early = self._early
         if early:
             self._early = b""
@@ -434,7 +429,7 @@ class WebSocketEndpoint:
         protocol = self._protocol
         if protocol is None:
             self._check_begun()
-            self.state = State.CLOSED
+            self._connection_state = State.CLOSED
         elif protocol.is_elsewhere:
             arguments = self, disable_logging, call_on_close_handler
             await call_threadsafe(protocol, WebSocketEndpoint.safe_close, *arguments, closes=True)

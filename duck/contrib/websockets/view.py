@@ -12,7 +12,7 @@ from duck.views import View
 from .codec import Counters, type_version
 from .compression import PERMESSAGE_DEFLATE, Compression
 from .definition import Definition
-from .endpoint import State, WebSocketEndpoint
+from .endpoint import WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
@@ -24,11 +24,12 @@ from .sansio import handshake
 from .sansio.handshake import Handshake
 from .sansio.negotiation import Negotiator
 from .settings import BY_NAME
+from .state import State
 
 if TYPE_CHECKING:
     from .hosts.asgi import Application
 
-__all__ = ["State", "WebSocketView"]
+__all__ = ["WebSocketView"]
 
 
 _DEFAULT_NEGOTIATORS: Mapping[str, Negotiator] = {PERMESSAGE_DEFLATE: Compression().accept}
@@ -65,7 +66,6 @@ class WebSocketView(WebSocketEndpoint, View):
         request: The upgrade request.
         scope: The ASGI scope, with `scope["user"]`, `scope["state"]` and so on; None on the embedded server.
         kwargs: The parameters of the URL.
-        state: See `State`.
         subprotocol: The agreed subprotocol, or None.
         extensions: The agreed extensions.
         initiated_upgrade: Whether the 101 response has been sent.
@@ -95,7 +95,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def __repr__(self) -> str:
         try:
-            return f"<{type(self).__name__} {self._label} {self.state.name}>"
+            return f"<{type(self).__name__} {self._label} {self._connection_state.name}>"
         except AttributeError:  # no request, or an `__init__` that has not ended
             return f"<{type(self).__name__} without a request>"
 
@@ -310,7 +310,7 @@ class WebSocketView(WebSocketEndpoint, View):
             response = await upgrade.accept(request, acceptance)
             return context.run(self._upgrade, request, acceptance, response, self._overridden)
         except ConnectionClosed:
-            self.state = State.CLOSED
+            self._connection_state = State.CLOSED
             return False
 
     async def _decide(
@@ -335,7 +335,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _agree(self, request: HttpRequest) -> handshake.Acceptance | None:
         """Checks the upgrade request; refuses it if it is not acceptable."""
-        self.state = State.INITIATING
+        self._connection_state = State.INITIATING
         try:
             key = handshake.check(request, self.ALLOWED_ORIGINS)
             return handshake.agree(request, key, self.SUBPROTOCOLS, self._negotiators())
@@ -363,14 +363,14 @@ class WebSocketView(WebSocketEndpoint, View):
             early = upgrade.attach(request, protocol, response)
         except ConnectionClosed:
             self._protocol = None
-            self.state = State.CLOSED
+            self._connection_state = State.CLOSED
             return False
         if early:
             self._early = early
         if access_logger.level <= logging.INFO:  # saves two calls per connection
             log_access(request, 101)
         self.initiated_upgrade = True
-        self.state = State.INITIATED
+        self._connection_state = State.INITIATED
         return True
 
     def _refuse(self, request: HttpRequest, error: HandshakeError) -> None:
@@ -381,7 +381,7 @@ class WebSocketView(WebSocketEndpoint, View):
             metrics.refused(error)
         log_access(request, error.status)
         upgrade.refuse(request, error)
-        self.state = State.CLOSED
+        self._connection_state = State.CLOSED
 
     def _negotiators(self) -> Mapping[str, Negotiator]:
         compression = self.COMPRESSION
@@ -425,7 +425,7 @@ class WebSocketView(WebSocketEndpoint, View):
         return label(self.request)
 
     def _connection_lost(self, log: bool) -> None:
-        self.state = State.CLOSED
+        self._connection_state = State.CLOSED
         if log:
             connection = self._open_protocol().connection
             log_event(self.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)

@@ -15,7 +15,7 @@ from typing import Any, Self, Unpack
 from ..codec import Deadline, type_version
 from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
-from ..endpoint import State, WebSocketEndpoint
+from ..endpoint import WebSocketEndpoint
 from ..exceptions import ConnectionClosed
 from ..logging import logger
 from ..opcodes import CloseCode
@@ -26,6 +26,7 @@ from ..sansio.client_handshake import ClientHandshake
 from ..sansio.negotiation import ClientOffer
 from ..sansio.response import ResponseHeaders
 from ..settings import BY_NAME
+from ..state import State
 from .address import Address
 from .dialing import Opening, dial
 from .options import ATTRIBUTES, Options
@@ -124,13 +125,13 @@ class WebSocketClient(WebSocketEndpoint):
             OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
         """
-        if self._protocol is not None or self.state is not State.CLOSED:
+        if self._protocol is not None or self._connection_state is not State.CLOSED:
             raise RuntimeError("this client has been opened already: create another one to connect again")
         if self._definition.version != type_version(type(self)):
             self._check_class()
         if self._is_withdrawn:  # while an earlier attempt ran
             self._is_withdrawn = False
-        self.state = State.INITIATING
+        self._connection_state = State.INITIATING
         task, ours = asyncio.current_task(), clock(asyncio.get_running_loop())
         self._deadline = deadline = Deadline(task, ours, self.OPEN_TIMEOUT, asyncio.CancelledError)
         try:
@@ -140,7 +141,7 @@ class WebSocketClient(WebSocketEndpoint):
                 self.url = address.url
             self._take(opening)
         except BaseException as error:
-            self.state = State.CLOSED
+            self._connection_state = State.CLOSED
             if deadline.expired and isinstance(error, TimeoutError):
                 if self._is_withdrawn:
                     raise ConnectionClosed from None
@@ -236,7 +237,7 @@ class WebSocketClient(WebSocketEndpoint):
 
     def _check_begun(self) -> None:
         """Ends an opening that another task has begun; it raises `ConnectionClosed`."""
-        if self.state is State.INITIATING:
+        if self._connection_state is State.INITIATING:
             self._is_withdrawn = True
             if self._deadline is not None:
                 self._deadline.expire()
@@ -276,7 +277,7 @@ class WebSocketClient(WebSocketEndpoint):
         return None if self._protocol is None else self._protocol.transport.get_extra_info("socket")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.url} {self.state.name}>"
+        return f"<{type(self).__name__} {self.url} {self._connection_state.name}>"
 
     def __del__(self) -> None:
         # Freed with its loop, which has held it: asyncio and uvloop close the socket, and warn without the URL.
@@ -293,7 +294,7 @@ class WebSocketClient(WebSocketEndpoint):
         return self.url
 
     def _connection_lost(self, log: bool) -> None:
-        self.state = State.CLOSED
+        self._connection_state = State.CLOSED
         if log and logger.isEnabledFor(logging.INFO):
             connection = self._open_protocol().connection
             words = connection.failed or connection.close_reason

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
-from ..endpoint import State
 from ..exceptions import ConnectionClosed
+from ..state import State
 from .connection import ClientConnection
 from .options import Options
 from .reconnecting import Attempts, Reconnect, ReconnectingConnection
@@ -23,6 +23,7 @@ class Connecting(Generic[C]):
     """A connection to be opened by `async with` or `await`. Subclasses create it."""
 
     _connection: C | None = None  # the connection of the `with` block
+    _ways = "async with connect(...) as ws, or await connect(...)"  # to open it
 
     def _make(self) -> C:
         raise NotImplementedError
@@ -32,7 +33,7 @@ class Connecting(Generic[C]):
 
     async def __aenter__(self) -> C:
         last = self._connection
-        if last is not None and (last.state is not State.CLOSED or last._protocol is not None):
+        if last is not None and (last._connection_state is not State.CLOSED or last._protocol is not None):
             raise RuntimeError("this object is in use already: write another connect(...) for another connection")
         self._connection = connection = self._make()
         await connection.open()
@@ -50,7 +51,7 @@ class Connecting(Generic[C]):
         def __getattr__(self, name: str) -> NoReturn:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
             if hasattr(ClientConnection, name) and not name.startswith("_"):
-                message += ": the connection is not open; write async with connect(...) as ws, or await connect(...)"
+                message += f": the connection is not open; write {self._ways}"
             raise AttributeError(message, name=name, obj=self)
 
 

@@ -66,7 +66,7 @@ class AsgiView(Protocol):
     RECEIVE_TIMEOUT: float | None
 
     @property
-    def state(self) -> int: ...
+    def _connection_state(self) -> int: ...
     async def run(self) -> Any: ...
     def send_close(self, code: int, reason: str) -> Coroutine[Any, Any, None]: ...
     def terminate(self) -> None: ...
@@ -232,7 +232,7 @@ async def run(view: AsgiView) -> Any:
 
 async def _close(view: AsgiView) -> bool:
     """Closes the connection if it is open; returns whether it was."""
-    if not view.initiated_upgrade or not view.state:  # which is CLOSED
+    if not view.initiated_upgrade or not view._connection_state:  # which is CLOSED
         return False
     await view.send_close(CloseCode.INTERNAL_ERROR, "internal error")
     view.terminate()

@@ -47,6 +47,8 @@ class connect(Connecting[TestConnection]):
         Exception: An exception of the application during the handshake.
     """
 
+    _ways = f"with connect(...) as ws, or {Connecting._ways}"
+
     def __init__(
         self,
         application: Any,
