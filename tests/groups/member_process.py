@@ -14,7 +14,7 @@ from duck.urls import path
 rooms = Groups(
     sys.argv[1],
     prefix=sys.argv[2],
-    presence_ttl=1,
+    presence_ttl=3,
     announce=lambda change: f"{len(change.joined)} joined, {len(change.left)} left",
 )
 

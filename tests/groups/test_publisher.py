@@ -53,7 +53,7 @@ def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
     monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 64 * KIB)
 
     async def scenario():
-        rooms = Groups(own_redis.url, timeout=3)
+        rooms = Groups(own_redis.url, timeout=20)
         tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
         await asyncio.sleep(0)
         with pytest.raises(BrokerError, match=r"not sent.* bytes wait"):
@@ -109,7 +109,7 @@ def test_publish_sync_waits_for_a_server_that_is_away(own_redis):
 
 def test_the_options_of_a_url_do_not_change_what_publish_sync_needs(own_redis):
     own_redis.start()
-    rooms = Groups(f"{own_redis.url}?decode_responses=yes&socket_timeout=60", timeout=0.2, history=5)
+    rooms = Groups(f"{own_redis.url}?decode_responses=yes&socket_timeout=1000", timeout=2, history=5)
     assert rooms.publish_sync("lobby", "x")
     own_redis.freeze()
     with pytest.raises(BrokerError):

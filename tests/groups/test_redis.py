@@ -69,13 +69,13 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
     """Members join, and get `on_gap` once the server is there; the log has one line, for any duration."""
 
     async def scenario():
-        rooms = Groups(own_redis.url, timeout=0.3)
+        rooms, hasty = Groups(own_redis.url), Groups(own_redis.url, timeout=0.3)
         async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
             with pytest.raises(BrokerError, match="was not sent") as caught:
-                await rooms.publish("lobby", "to nobody")
+                await hasty.publish("lobby", "to nobody")
             assert caught.value.not_published
             with pytest.raises(BrokerError, match="was not sent") as caught:
-                await asyncio.to_thread(rooms.publish_sync, "lobby", "to nobody")
+                await asyncio.to_thread(hasty.publish_sync, "lobby", "to nobody")
             assert caught.value.not_published
             own_redis.start()
             for peer in peers:
@@ -86,6 +86,7 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
                 assert [await peer.message() for _ in range(2)] == ["hello", "again"]
             (entry,) = log()
             assert entry.message.startswith(f"Redis at {own_redis.url} is unavailable")
+        await hasty.close()
         await rooms.close()
 
     run(scenario())
@@ -234,7 +235,7 @@ def test_an_error_in_on_gap_ends_that_connection_alone(run, own_redis, meet, log
             raise ArithmeticError("on purpose")
 
     async def scenario():
-        rooms = Groups(own_redis.url, timeout=0.2)
+        rooms = Groups(own_redis.url)
         async with meet(rooms, "lobby", 1, base=Broken) as (_, (bad,)), meet(rooms, "lobby", 1) as (_, (good,)):
             own_redis.start()
             assert await bad.closing() == (1011, "internal error")

@@ -62,7 +62,7 @@ def test_a_replica_is_not_taken_for_the_master(run, servers):
 
     async def scenario():
         await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
-        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=0.5)
+        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=2)
         for publishing in (
             rooms.publish("lobby", "to nobody"),
             asyncio.to_thread(rooms.publish_sync, "lobby", "to nobody"),
@@ -71,7 +71,7 @@ def test_a_replica_is_not_taken_for_the_master(run, servers):
                 await publishing
         await rooms.close()
         await ask(sentinel, "SENTINEL", "REMOVE", "other")
-        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=0.5)
+        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=2)
         with pytest.raises(BrokerError, match="no Sentinel knows a master 'other'"):
             await rooms.publish("lobby", "to nobody")
         await rooms.close()

@@ -115,7 +115,7 @@ class Sentinel(RedisServer):
             "bind 127.0.0.1",
             f"dir {folder}",
             f"sentinel monitor {name} 127.0.0.1 {master.port} 1",
-            f"sentinel down-after-milliseconds {name} 500",
+            f"sentinel down-after-milliseconds {name} 2000",
             f"sentinel failover-timeout {name} 1000",
             *([f"sentinel auth-pass {name} {password}"] if password else []),
         ]
