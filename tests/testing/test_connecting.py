@@ -256,7 +256,8 @@ def test_errors_before_a_connection_is_open_are_raised_by_connect():
     asyncio.run(scenario())
 
 
-def test_a_timeout_names_the_position_of_the_view():
+@pytest.mark.in_memory
+def test_a_timeout_names_the_position_of_the_view(run):
     async def scenario():
         async with connect(Echo, timeout=0.05) as ws:
             with pytest.raises(
@@ -270,12 +271,12 @@ def test_a_timeout_names_the_position_of_the_view():
             with pytest.raises(TimeoutError, match="waiting for the end of the connection"):
                 await ws.wait_closed(timeout=0.01)
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_timeout_reports_messages_that_nobody_receives():
     """The end of the connection is behind them."""
-    with connect(Echo, timeout=0.05) as ws:
+    with connect(Echo, timeout=0.05, loop_factory=VirtualTimeLoop) as ws:
         for _ in range(17):
             ws.send("")
         ws.send("close")
@@ -296,17 +297,19 @@ class Undecided(WebSocketView):
         await asyncio.Event().wait()
 
 
+@pytest.mark.in_memory
 @pytest.mark.parametrize(("application", "name"), [(deaf, "deaf"), (Undecided, r"Undecided\.on_handshake")])
-def test_a_handshake_that_hangs_leaves_no_task(application, name):
+def test_a_handshake_that_hangs_leaves_no_task(run, application, name):
     async def scenario():
         with pytest.raises(TimeoutError, match=rf"an answer .* {name} is at line \d+ of .*test_connecting\.py"):
             await connect(application, timeout=0.05)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_an_on_close_that_hangs_fails_the_test_with_its_name():
+@pytest.mark.in_memory
+def test_an_on_close_that_hangs_fails_the_test_with_its_name(run):
     class Hanging(WebSocketView):
         async def on_close(self, frame=None):
             await asyncio.Event().wait()
@@ -316,7 +319,7 @@ def test_an_on_close_that_hangs_fails_the_test_with_its_name():
             async with connect(Hanging, timeout=0.05):
                 pass
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_with_on_a_running_loop_is_an_error_with_advice():
@@ -378,7 +381,8 @@ def test_a_client_may_stop_reading():
     asyncio.run(scenario())
 
 
-def test_an_asgi_application_is_tested_as_a_view_is():
+@pytest.mark.in_memory
+def test_an_asgi_application_is_tested_as_a_view_is(run):
     async def scenario():
         async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
             await ws.send("hello")
@@ -402,7 +406,7 @@ def test_an_asgi_application_is_tested_as_a_view_is():
             await ws.send("hello")
             assert await ws.recv() == "hello"
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_other_objects_are_refused():

@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.exceptions import HandshakeError, HandshakeRefused
-from duck.contrib.websockets.testing import connect
+from duck.contrib.websockets.testing import VirtualTimeLoop, connect
 
 
 class Stuck(WebSocketView):
@@ -33,6 +33,7 @@ class Half(WebSocketView):
         await asyncio.Event().wait()
 
 
+@pytest.mark.in_memory
 def test_a_send_to_a_view_that_does_not_receive_ends(run):
     async def scenario():
         words = r"waiting for room to send: .* wait for Stuck; Stuck\.on_receive is at line"
@@ -45,7 +46,8 @@ def test_a_send_to_a_view_that_does_not_receive_ends(run):
     run(scenario())
 
 
-def test_reading_a_message_whose_rest_is_not_sent_ends():
+@pytest.mark.in_memory
+def test_reading_a_message_whose_rest_is_not_sent_ends(run):
     async def scenario():
         async with connect(Half, timeout=0.05, stream=True) as ws:
             await ws.send("")
@@ -53,10 +55,11 @@ def test_reading_a_message_whose_rest_is_not_sent_ends():
             with pytest.raises(TimeoutError, match=r"waiting for the rest of a message: .*Half\.on_receive is at line"):
                 await message.read()
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_a_close_that_is_not_answered_ends():
+@pytest.mark.in_memory
+def test_a_close_that_is_not_answered_ends(run):
     async def scenario():
         async with connect(Half, timeout=0.05) as ws:
             ws.stop_reading()
@@ -64,6 +67,8 @@ def test_a_close_that_is_not_answered_ends():
                 TimeoutError, match=r"waiting for the end of the connection: .*; the client does not read"
             ):
                 await ws.close()
+
+    run(scenario())
 
 
 def test_a_view_that_waits_for_the_close_frame_of_the_client_says_so():
@@ -75,7 +80,7 @@ def test_a_view_that_waits_for_the_close_frame_of_the_client_says_so():
             for _ in range(100):
                 await self.send(message)
 
-    with connect(Slow, timeout=0.05) as ws:
+    with connect(Slow, timeout=0.05, loop_factory=VirtualTimeLoop) as ws:
         ws.stop_reading()
         ws.send("x" * 1000)
         words = "Slow has closed with 1008, and waits for the close frame of the client; the client does not read"
