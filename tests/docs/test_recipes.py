@@ -1,13 +1,17 @@
 """The recipes, and the client in a browser, at work."""
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, HandshakeError, OpCode, WebSocketView
+from duck.contrib.websockets.client import Reconnect, WebSocketClient, connect
 from duck.contrib.websockets.testing import HandshakeRefused, VirtualTimeLoop
 from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
@@ -195,6 +199,102 @@ const live = new Live(process.argv[2], message => console.log(message.text), (st
   if (state === "open") live.send({text: "hello"});
 });
 """
+
+
+def test_a_user_has_no_more_connections_than_allowed(execute):
+    view, cookies = execute(block("class Bounded"))["Bounded"], {"session": "3f9a"}
+    with memory(view, cookies=cookies), memory(view, cookies=cookies), memory(view, cookies=cookies) as third:
+        with pytest.raises(ConnectionClosed, match="4029 too many"), memory(view, cookies=cookies) as fourth:
+            fourth.recv()
+        assert third.view.close_code is None
+
+
+def test_a_relay_passes_on_messages_subprotocols_refusals_and_ends(execute, run):
+    ends = asyncio.Queue()
+
+    class Upstream(WebSocketView):
+        SUBPROTOCOLS = ("chat.v1",)
+
+        async def on_handshake(self, handshake):
+            if "token" not in handshake.request.query:
+                raise HandshakeError(401, "no token")
+
+        async def on_receive(self, message, opcode):
+            if message == b"close":
+                await self.send_close(4000, "bye")
+            elif message == b"vanish":
+                self.request.transport.abort()
+            else:
+                await self.send(message, opcode)
+
+        async def on_close(self, frame):
+            ends.put_nowait((self.close_code, self.close_reason))
+
+    async def end_after(ws, message):
+        await ws.send(message)
+        await ws.wait_closed()
+        return ws.close_code, ws.close_reason
+
+    async def scenario():
+        page = execute(block("class Relay"))
+        relay = page["Relay"]
+        async with serve(Upstream, port=0) as upstream:
+            relay.UPSTREAM = upstream.addresses[0]
+            async with serve(page["urlpatterns"], port=0) as server:
+                url = f"{server.addresses[0]}/?token=1"
+                async with connect(url, subprotocols=["chat.v2", "chat.v1"], compression=False) as ws:
+                    assert ws.subprotocol == "chat.v1"
+                    for message in ("hello", b"hello", bytes(1 << 20), ""):
+                        await (ws.send if isinstance(message, str) else ws.send_binary)(message)
+                        assert await ws.recv(timeout=30) == message
+                    await ws.close(4001, "done")
+                assert await ends.get() == (4001, "done")
+                assert await end_after(await connect(url), "close") == (4000, "bye")
+                assert await end_after(await connect(url), "vanish") == (1014, "")
+                with pytest.raises(HandshakeRefused, match="401 Unauthorized: no token"):
+                    await connect(server.addresses[0])
+        async with serve(relay, port=0) as server:
+            with pytest.raises(HandshakeRefused, match="502"):
+                await connect(server.addresses[0])
+
+    run(scenario())
+
+
+def test_a_silent_feed_is_closed(execute, run):
+    class Silent(WebSocketView):
+        async def on_open(self):
+            await self.send("hello")
+
+    async def scenario():
+        watched = execute(block("class Watched"))["Watched"]
+        watched.SILENCE = 0.01
+        async with serve(Silent, port=0) as server:
+            client = watched(server.addresses[0])
+            await client.run()
+            assert (client.close_code, client.close_reason) == (4000, "stale")
+
+    run(scenario())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a loop has no signal handlers")
+def test_sigterm_closes_the_connection_of_a_client(execute, run):
+    ends = asyncio.Queue()
+
+    class Feed(WebSocketView):
+        async def on_open(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        async def on_close(self, frame):
+            ends.put_nowait(self.close_code)
+
+    async def scenario():
+        page = execute(block("until_sigterm"))
+        async with serve(Feed, port=0) as server:
+            await page["until_sigterm"](Reconnect().run(lambda: WebSocketClient(server.addresses[0])))
+            assert await ends.get() == 1001
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)
