@@ -58,11 +58,12 @@ def test_the_request_has_the_required_and_the_given_fields():
         {"headers": [("X A", "b")]},
         {"headers": [("X-A", "\u20ac")]},
         {"subprotocols": ["a b"]},
+        {"subprotocols": ["a", "b", "a"]},
         {"extensions": own("x y")},
     ],
 )
 def test_fields_that_cannot_be_sent_are_refused(options):
-    with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|consists of tokens"):
+    with pytest.raises(ValueError, match=r"cannot be (sent|offered)|set by the handshake|consists of tokens|twice"):
         begin(**options)
 
 
@@ -147,6 +148,8 @@ def test_each_connection_has_its_own_answer():
         with pytest.raises(InvalidHandshake, match="Sec-WebSocket-Accept is not the answer") as caught:
             ClientHandshake("/", "example.org").feed(response({**SOUND, "Sec-WebSocket-Accept": answer}))
         assert caught.value.headers["sec-websocket-accept"] == answer
+    with pytest.raises(InvalidHandshake, match=re.escape(f"the subprotocol '{ACCEPT}', which was not offered")):
+        begin().feed(response({**SOUND, "Sec-WebSocket-Protocol": ACCEPT}))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,10 @@ def test_each_connection_has_its_own_answer():
         response().replace(b"Upgrade: ", b"Upgrade : "),
         response().replace(b"\r\nUpgrade", b"\nUpgrade"),
         response().replace(b"HTTP/1.1", b"HTTP/2"),
-        b"SSH-2.0-OpenSSH_9\r\n\r\n",
+        response().replace(b"HTTP/1.1", b"RTSP/1.1"),
+        b"\r\n" + response(),
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"5",
         b"\x16\x03\x01" * 30000,
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\n" * 20,
@@ -165,8 +171,12 @@ def test_each_connection_has_its_own_answer():
     ],
 )
 def test_bytes_that_are_no_response_are_an_error(data):
+    begun = begin()
     with pytest.raises(InvalidHandshake):
         begin().feed(data)
+    with pytest.raises(InvalidHandshake):
+        for byte in data:
+            begun.feed(bytes([byte]))
 
 
 def test_an_offer_that_accepts_by_another_value_is_explained():

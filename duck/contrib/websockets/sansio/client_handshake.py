@@ -21,7 +21,7 @@ from ..exceptions import HandshakeRefused, InvalidHandshake
 from ..extensions import Extension
 from .handshake import VERSION, accept_key
 from .negotiation import ClientOffer, Offer, format_extension, is_token, parse_offers
-from .response import ANSWER, SWITCHING_PROTOCOLS, Fields, Response, ResponseHeaders, parse
+from .response import ANSWER, SWITCHING_PROTOCOLS, Fields, Response, ResponseHeaders, check_beginning, parse
 
 __all__ = ["ClientHandshake"]
 
@@ -107,6 +107,8 @@ class ClientHandshake:
             for name in self._subprotocols:
                 if not is_token(name):
                     raise ValueError(f"{name!r} cannot be offered: a subprotocol is a token, such as 'chat.v2'")
+            if len(set(self._subprotocols)) < len(self._subprotocols):  # RFC 6455, section 4.1
+                raise ValueError(f"a subprotocol is offered twice: remove one from {list(self._subprotocols)}")
             options = f"Sec-WebSocket-Protocol: {', '.join(self._subprotocols)}\r\n"
         if self._offers:
             offers = [format_extension(name, offer.parameters) for name, offer in self._offers.items()]
@@ -127,7 +129,7 @@ class ClientHandshake:
             searched = max(len(self._received) - len(_END) + 1, 0)
             self._received += data
             if self._received.find(_END, searched, MOST_HEAD) < 0:
-                self._check_length(self._received)
+                self._check_incomplete(self._received)
                 return False
             data = bytes(self._received)
             self._received.clear()
@@ -148,12 +150,13 @@ class ClientHandshake:
                 raise InvalidHandshake("too many interim responses", response.status, response.headers)
             head, end, data = data.partition(_END)
         unread = head + end + data
-        self._check_length(unread)
+        self._check_incomplete(unread)
         self._received += unread
         return False
 
     @staticmethod
-    def _check_length(head: bytes | bytearray) -> None:
+    def _check_incomplete(head: bytes | bytearray) -> None:
+        check_beginning(head)
         if len(head) >= MOST_HEAD:
             raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
 
@@ -189,7 +192,8 @@ class ClientHandshake:
                 raise ValueError("Sec-WebSocket-Accept is not the answer to our Sec-WebSocket-Key")
             subprotocol = field("sec-websocket-protocol")
             if subprotocol is not None and subprotocol not in self._subprotocols:
-                raise ValueError(f"the server chose the subprotocol {subprotocol!r}, which was not offered")
+                sent = self.headers["sec-websocket-protocol"]
+                raise ValueError(f"the server chose the subprotocol {sent!r}, which was not offered")
             self.subprotocol = subprotocol
             extensions = field("sec-websocket-extensions")
             if extensions is not None:

@@ -17,7 +17,16 @@ from .handshake import has_token, reason_phrase
 if TYPE_CHECKING:
     import httptools
 
-__all__ = ["ANSWER", "MOST_BODY", "SWITCHING_PROTOCOLS", "Fields", "Response", "ResponseHeaders", "parse"]
+__all__ = [
+    "ANSWER",
+    "MOST_BODY",
+    "SWITCHING_PROTOCOLS",
+    "Fields",
+    "Response",
+    "ResponseHeaders",
+    "check_beginning",
+    "parse",
+]
 
 MOST_BODY = 65536
 """Limit of the kept content of a refusal, in bytes."""
@@ -28,9 +37,11 @@ ANSWER = b2a_base64(os.urandom(20), newline=False).decode()
 """Stands for the right value of Sec-WebSocket-Accept; random, because no server may send it."""
 
 _ANSWER = ANSWER.encode()
+_BEGINNING = b"HTTP/1."
 _AGREEMENT = b"HTTP/1.1 101 "
 _MOST_CACHED = 1024  # bytes of a head whose fields are kept
 _MOST_QUOTED = 200  # bytes of a refusal's text that are quoted in the error
+_MOST_BEGINNING = 16  # bytes of another protocol that are quoted in the error
 
 Fields = Sequence[tuple[str, str]]
 
@@ -116,6 +127,7 @@ class Response:
         self._parser_error = parser_error
         self._parser = new_parser(self)
         self.status = 0
+        check_beginning(head)  # httptools takes RTSP and ICE as well
         try:
             self._parser.feed_data(head)
         except parser_upgrade:
@@ -184,6 +196,16 @@ class Response:
 
     def on_message_complete(self) -> None:
         self._complete = True
+
+
+def check_beginning(head: bytes | bytearray) -> None:
+    """Checks that a head, which may be incomplete, begins as one of HTTP/1.1 or HTTP/1.0.
+
+    Raises:
+        InvalidHandshake: It does not. The server of another protocol would wait, like the client, for the other end.
+    """
+    if not _BEGINNING.startswith(head[: len(_BEGINNING)]):
+        raise InvalidHandshake(f"the response is not HTTP/1.1: it begins with {bytes(head[:_MOST_BEGINNING])!r}")
 
 
 def parse(head: bytes, answer: str) -> Response:
