@@ -1,6 +1,7 @@
 """`async for ws in connect(...)`: pauses, final errors, and messages that were not sent."""
 
 import asyncio
+import math
 import ssl
 
 import pytest
@@ -294,7 +295,14 @@ async def in_a_task(error):
 def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="first must be from 0"):
         Reconnect(first=2, longest=1)
-    wrongs = ({"attempts": -1}, {"attempts": True}, {"first": "1"}, {"factor": True}, {"is_final": True})
+    wrongs = (
+        {"attempts": -1},
+        {"attempts": True},
+        {"first": "1"},
+        {"factor": True},
+        {"is_final": True},
+        {"factor": math.inf},
+    )
     for wrong in (*wrongs, {"is_final": in_a_task}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Reconnect(**wrong)
@@ -302,5 +310,8 @@ def test_invalid_options_are_refused():
         connect("ws://localhost", reconnect=True)
     with pytest.raises(TypeError, match="run takes a function that returns a client"):
         asyncio.run(SOON.run(WebSocketClient("ws://localhost")))
+    for create in (lambda: WebSocketClient, lambda: connect("ws://localhost"), lambda: asyncio.sleep(0)):
+        with pytest.raises(TypeError, match=r"the function of run returned .*: return a WebSocketClient"):
+            asyncio.run(SOON.run(create))
     with pytest.raises(ValueError, match="serves one connection"):
         connect("ws://localhost", sock=object()).__aiter__()

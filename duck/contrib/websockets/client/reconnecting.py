@@ -8,6 +8,7 @@ connect -- open --> the body of the loop -- ended --> a pause --> connect ...
 
 import asyncio
 import inspect
+import math
 import random
 import ssl
 import time
@@ -85,8 +86,8 @@ class Reconnect:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} is a number, not {value!r}")
-        if not (0 <= self.first <= self.longest and self.factor >= 1):
-            raise ValueError("first must be from 0 to longest, and factor 1 or more")
+        if not (0 <= self.first <= self.longest and 1 <= self.factor < math.inf):
+            raise ValueError("first must be from 0 to longest, and factor 1 or more, but finite")
         attempts = self.attempts
         if attempts is not None and (isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0):
             raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {attempts!r}")
@@ -126,7 +127,7 @@ class Reconnect:
 
         Raises:
             ConnectionClosed: A connection has ended with a final code, or the attempts are used up.
-            TypeError: `create` is no function.
+            TypeError: `create` is no function, or returns another object than a client.
             Exception: The final error of an attempt, see `connect`.
         """
         if not callable(create):
@@ -135,6 +136,12 @@ class Reconnect:
         loop = asyncio.get_running_loop()
         while True:
             client = create()
+            if not isinstance(client, WebSocketClient):
+                if inspect.iscoroutine(client):
+                    client.close()
+                raise TypeError(
+                    f"the function of run returned {client!r}: return a WebSocketClient, such as Ticker(url)"
+                )
             begun = loop.time()
             failure: Exception
             try:
