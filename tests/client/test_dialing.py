@@ -51,7 +51,7 @@ def test_a_url_is_parsed_into_an_address(url, address, netloc):
     "url",
     [
         *("", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"),
-        *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example"),
+        *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example", "ws://h/\ud800", "ws://\udcff@h/"),
     ],
 )
 def test_an_invalid_url_is_refused(url):
@@ -95,6 +95,8 @@ def test_a_redirect_resolves_against_the_url():
     assert Address.parse("ws://h").redirected("https://h/").url == "wss://h/"
     utf_8 = "/\u00fc\u20ac".encode().decode("latin-1")  # as a header field is read
     assert start.redirected(utf_8).target == "/%C3%BC%E2%82%AC"
+    for location in ("/x", "ws://[fe80::1]:81/x"):
+        assert Address.parse("ws://[fe80::1%25eth0]:81/").redirected(location).host == "fe80::1%eth0"
     with pytest.raises(ValueError, match="a label of the name"):
         start.redirected("wss://a..b/")
 
@@ -165,9 +167,10 @@ def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serv
                     async with answering(lambda target: see_other("/x")) as other:
                         await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
                 assert caught.value.status == 302
-            with pytest.raises(HandshakeRefused, match="not a WebSocket URL"):
-                async with answering(lambda target: see_other("mailto:a")) as other:
-                    await connect(f"ws://127.0.0.1:{other}/a")
+            for location in ("mailto:a", "http://[::1"):
+                with pytest.raises(HandshakeRefused, match="the redirect of the server cannot be followed"):
+                    async with answering(lambda target, location=location: see_other(location)) as other:
+                        await connect(f"ws://127.0.0.1:{other}/a")
 
     run(scenario())
 
@@ -278,6 +281,17 @@ def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(ru
                     await connect(url, proxy=invalid)
         with pytest.raises(ProxyError, match="did not connect to 127"):
             await connect(url, proxy=f"socks5://127.0.0.1:{port}")
+
+    run(scenario())
+
+
+def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters(run):
+    pytest.importorskip("python_socks")
+
+    async def scenario():
+        async with answering(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as port:
+            with pytest.raises(ProxyError, match=r"did not connect to localhost: 403 \\x1b\[31mx{1,200}$"):
+                await connect("ws://localhost", proxy=f"http://127.0.0.1:{port}")
 
     run(scenario())
 

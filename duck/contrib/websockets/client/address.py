@@ -12,7 +12,7 @@ _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
 _PRINTABLE = "".join(map(chr, range(33, 127)))
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Address:
         location = quote(location.encode("latin-1"), _PRINTABLE)  # spaces and UTF-8 occur in practice
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])
+        host, is_local, _ = self.host.partition("%")
+        if is_local and target.host == host:
+            target = dataclasses.replace(target, host=self.host)  # servers do not know the zone (RFC 6874, section 4)
         if self.secure and not target.secure:
             raise ValueError(f"{location!r} leads from wss to ws, so the connection would not be encrypted any more")
         if target.credentials is None and self.is_same_host(target):
@@ -107,7 +110,7 @@ def _host(name: str) -> str:
 @lru_cache  # parsing takes a tenth of a connect, and most programs connect to few URLs
 def _parse(url: str) -> Address:
     if _UNPRINTABLE.search(url):
-        raise ValueError(f"{_shown(url)!r} has a space or a control character: percent-encode it")
+        raise ValueError(f"{_shown(url)!r} has a space, a control character or a lone surrogate: percent-encode it")
     try:
         parts = urlsplit(url)
     except ValueError as error:  # brackets without an IPv6 address

@@ -93,7 +93,8 @@ def _redirected(address: Address, route: Route, error: HandshakeRefused, redirec
     try:
         address = address.redirected(locations[0])
     except ValueError as cause:
-        raise HandshakeRefused(str(cause), error.status, error.headers, error.body) from None
+        message = f"the redirect of the server cannot be followed: {cause}"
+        raise HandshakeRefused(message, error.status, error.headers, error.body) from None
     if redirects > route.max_redirects:
         message = f"more than {route.max_redirects} redirects, the last one to {address.url}"
         raise HandshakeRefused(message, error.status, error.headers, error.body)

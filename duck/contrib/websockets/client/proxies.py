@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..logging import printable
 from .address import Address
 
 __all__ = ["ProxyError", "connect_through", "proxy_for"]
@@ -23,6 +24,8 @@ _KEYS = frozenset(
     for name in names
     for variable in (f"{name}_proxy", f"{name}_proxy".upper())
 )
+
+_MOST_QUOTED = 200  # characters of a proxy's answer that are quoted in the error
 
 
 class ProxyError(OSError):
@@ -88,4 +91,5 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     try:
         return await through.connect(address.host, address.port)
     except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
-        raise ProxyError(f"the proxy did not connect to {address.netloc}: {error}") from error
+        words = printable(str(error)[:_MOST_QUOTED])
+        raise ProxyError(f"the proxy did not connect to {address.netloc}: {words}") from error
