@@ -431,6 +431,10 @@ def test_invalid_options_are_refused():
         WebSocketClient("ws://localhost", max_size=0)
     with pytest.raises(TypeError, match="COMPRESSION is True, False or a Compression"):
         WebSocketClient("ws://localhost", compression="deflate")
+    with pytest.raises(TypeError, match="OFFERS has 1 for 'x-name': give a ClientOffer"):
+        WebSocketClient("ws://localhost", extensions={"x-name": 1})
+    with pytest.raises(ValueError, match="max_redirects is a number"):
+        WebSocketClient("ws://localhost", max_redirects=True)
     with pytest.raises(ValueError, match="not a WebSocket URL"):
         connect("localhost").__await__().send(None)
     with pytest.raises(TypeError, match="a URL is a str, not None"):

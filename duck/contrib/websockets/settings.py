@@ -13,7 +13,7 @@ from .compression import Compression
 from .metrics import Metrics
 from .protocol.slow_consumer import SLOW_CONSUMER_POLICIES
 from .sansio.handshake import MAGIC_STRING
-from .sansio.negotiation import TOKEN
+from .sansio.negotiation import TOKEN, ClientOffer
 from .sansio.origins import allowed_origins, checked_names
 
 __all__ = ["BY_NAME", "CHANGEABLE", "SETTINGS", "Setting", "markdown_table"]
@@ -117,6 +117,9 @@ def _extensions(value: Any) -> None:
 def _offers(value: Any) -> None:
     if not isinstance(value, (dict, Mapping)):  # a dict is recognized without a call
         raise TypeError(f"is a mapping of names to a ClientOffer each, not {value!r}")
+    for name, offer in value.items():
+        if not isinstance(offer, ClientOffer):
+            raise TypeError(f"has {offer!r} for {name!r}: give a ClientOffer of parameters and a function")
 
 
 def _metrics(value: Any) -> None:

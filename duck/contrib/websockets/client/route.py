@@ -51,13 +51,13 @@ def _cookies(value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise TypeError(f"cookies are a mapping of names to values, not {value!r}")
     for name, content in value.items():
-        if ";" in f"{name}{content}" or "=" in name:
+        if ";" in f"{name}{content}" or "=" in str(name):
             raise ValueError(f"the cookie {name!r}: {content!r} would be misread: percent-encode ; and =")
     return value
 
 
 def _redirects(value: Any) -> Any:
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"max_redirects is a number of redirects, 0 or more, not {value!r}")
     return value
 
