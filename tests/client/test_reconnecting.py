@@ -101,6 +101,33 @@ def test_clients_with_hooks_connect_again_after_failures_up_to_the_attempts(capl
     assert len(again) == 2 and "secret" not in again[0]
 
 
+def test_a_token_is_fetched_for_each_connection_and_a_failure_is_an_attempt(serving, caplog):
+    caplog.set_level("INFO")
+    tokens = iter(("a", OSError("the tokens are away"), "b", ValueError("no more tokens")))
+    seen = []
+
+    class Telling(WebSocketView):
+        async def on_open(self):
+            seen.append(self.request.headers["x-token"])
+            await self.send_close(1012)
+
+    async def scenario():
+        async with serving(Telling) as server:
+
+            async def create():
+                await asyncio.sleep(0)
+                if isinstance(token := next(tokens), Exception):
+                    raise token
+                return WebSocketClient(f"ws://127.0.0.1:{server.port}", headers={"X-Token": token})
+
+            with pytest.raises(ValueError, match="no more tokens"):
+                await SOON.run(create)
+
+    asyncio.run(scenario())
+    assert seen == ["a", "b"]
+    assert any("no client: the tokens are away; connecting again" in line for line in caplog.messages)
+
+
 def test_every_connection_sends_the_header_fields(serving):
     class Telling(WebSocketView):
         async def on_open(self):
@@ -293,7 +320,7 @@ async def in_a_task(error):
 
 
 def test_invalid_options_are_refused():
-    with pytest.raises(ValueError, match="first must be from 0"):
+    with pytest.raises(ValueError, match="first is 2, longest 1"):
         Reconnect(first=2, longest=1)
     wrongs = (
         {"attempts": -1},

@@ -12,7 +12,7 @@ import math
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,10 @@ class Reconnect:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} is a number, not {value!r}")
         if not (0 <= self.first <= self.longest and 1 <= self.factor < math.inf):
-            raise ValueError("first must be from 0 to longest, and factor 1 or more, but finite")
+            raise ValueError(
+                "first must be from 0 to longest, and factor 1 or more, but finite:"
+                f" first is {self.first}, longest {self.longest}, factor {self.factor}"
+            )
         attempts = self.attempts
         if attempts is not None and (isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0):
             raise ValueError(f"attempts is a number, 0 or more, or None for no limit, not {attempts!r}")
@@ -114,7 +117,7 @@ class Reconnect:
             seconds = max(seconds, min(_seconds_of(error.headers.get("retry-after", "")), self.longest))
         return seconds
 
-    async def run(self, create: Callable[[], WebSocketClient]) -> None:
+    async def run(self, create: Callable[[], WebSocketClient | Coroutine[Any, Any, WebSocketClient]]) -> None:
         """Runs clients with hooks one after the other, each on a connection of its own, until an error is final.
 
             await Reconnect(longest=30).run(lambda: Ticker("wss://example.org/ticker"))
@@ -123,7 +126,8 @@ class Reconnect:
         such as 4000, asks for another connection.
 
         Args:
-            create: Returns the client of the next connection.
+            create: Returns the client of the next connection. It may be a coroutine function, for example one that
+                fetches a token. Its errors are those of an attempt.
 
         Raises:
             ConnectionClosed: A connection has ended with a final code, or the attempts are used up.
@@ -135,25 +139,28 @@ class Reconnect:
         attempts = Attempts(self)
         loop = asyncio.get_running_loop()
         while True:
-            client = create()
-            if not isinstance(client, WebSocketClient):
-                if inspect.iscoroutine(client):
-                    client.close()
-                raise TypeError(
-                    f"the function of run returned {client!r}: return a WebSocketClient, such as Ticker(url)"
-                )
-            begun = loop.time()
+            client: WebSocketClient | None = None
             failure: Exception
             try:
+                client = await _created(create)
+                begun = loop.time()
                 await client.run()
             except Exception as error:
                 failure = error
             else:
                 failure = ConnectionClosed(client.close_code or CloseCode.ABNORMAL_CLOSURE, client.close_reason)
                 attempts.lasted(loop.time() - begun)
-            if client._has_left:
+            if client is not None and client._has_left:
                 return
-            await attempts.pause(client.url, failure)
+            await attempts.pause("no client" if client is None else client.url, failure)
+
+
+async def _created(create: Callable[[], WebSocketClient | Coroutine[Any, Any, WebSocketClient]]) -> WebSocketClient:
+    found = create()
+    client = await found if inspect.iscoroutine(found) else found
+    if not isinstance(client, WebSocketClient):
+        raise TypeError(f"the function of run returned {client!r}: return a WebSocketClient, such as Ticker(url)")
+    return client
 
 
 class Attempts:
