@@ -304,22 +304,26 @@ def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect
 
 
 @KINDS
-def test_a_peer_that_is_still_sending_is_read_on(run, connect, tls, secure, monkeypatch):
+def test_a_peer_that_is_still_sending_is_read_on(run, connect, until, tls, secure, monkeypatch):
     """Our side of the stream stays open meanwhile, as a proxy may end both when one ends."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 0.15)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
 
     async def scenario():
         async with connect(Recorder, tls=tls if secure else None) as session:
             peer = session.peer
             peer.write(BREACHES["too big"][0])
             assert await peer.closing() == (1009, "message too big")
+            drain = session.view.request.transport.get_protocol()
             for _ in range(12):
+                read = drain._size
                 peer.write(bytes(MIB // 4))
-                await peer.writer.drain()
-                await asyncio.sleep(0.03)
+                await until(lambda read=read: drain._size > read)
+                drain._check()  # as after QUIET seconds
                 assert not peer.reader.at_eof()
-            # Then it answers, and that is the end.
-            peer.write(bytes(10))
+            # Then it is quiet, and that is the end.
+            while not peer.reader.at_eof():
+                drain._check()
+                await asyncio.sleep(0)
             assert await peer.rest() == []
 
     run(scenario())

@@ -90,9 +90,10 @@ def test_a_client_that_leaves_makes_room_for_the_next(run, loop_name, tls, until
                 with ExitStack() as stack:
                     connected(stack, server, 5)
                     await until(lambda: server._limiter.count == 5)
+                before = set(server._work.protocols)
                 with ExitStack() as stack:
                     connected(stack, server, 5)
-                    await until(lambda: len(server._work.protocols) == 5)
+                    await until(lambda before=before: len(server._work.protocols - before) == 5)
                     assert server._turned_away == 0
                 await until(lambda: server._limiter.count == 0)
 
