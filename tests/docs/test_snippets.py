@@ -6,13 +6,16 @@ import inspect
 import json
 import re
 import socket
+import ssl
 import subprocess
 import sys
 
 import pytest
+import trustme
 import websockets
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets.client import connect
 from duck.contrib.websockets.testing import HandshakeRefused, VirtualTimeLoop
 from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
@@ -311,3 +314,26 @@ def test_presence(execute, run):
             assert told == [{"joined": told[0]["joined"], "left": []}, {"joined": told[0]["joined"]}]
 
     run(scenario())
+
+
+@pytest.mark.parametrize(("name", "status"), [("press-1", None), ("lathe", 403)])
+def test_a_view_reads_the_name_in_a_client_certificate(execute, run, tmp_path, name, status):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    authority.issue_cert("machine.test", common_name=name).configure_cert(client_side)
+
+    async def scenario():
+        page = execute(block("class Machine"))
+        async with serve(page["Machine"], port=0, ssl=server_side) as server:
+            url = f"wss://localhost:{server.port}/"
+            try:
+                async with connect(url, ssl=client_side):
+                    return server.connections[0].name
+            except HandshakeRefused as refused:
+                return refused.status
+
+    assert run(scenario()) == (status or name)
