@@ -72,7 +72,7 @@ class Reconnect:
         longest: Seconds.
         attempts: Attempts to connect again, after the first one, before the last error is raised; None for no limit.
         is_final: Called with an error, or the `ConnectionClosed` of a connection that was open; returns True to raise
-        it.
+            it.
     """
 
     first: float = 0.5
