@@ -300,16 +300,19 @@ class Panic(BaseException):
     """An error of an extension written in Rust, which is no Exception."""
 
 
-@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
+@pytest.mark.parametrize("when", ["in the call", "at once", "after a wait"])
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop", "_heartbeat_loop"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
-def test_a_base_exception_does_not_end_the_server(run, connect, log, error, hook, waits):
+def test_a_base_exception_does_not_end_the_server(run, connect, log, error, hook, when):
     async def fail(self, *args):
-        if waits:
+        if when == "after a wait":
             await asyncio.sleep(0)
         raise error("internal detail")
 
-    View = type("View", (WebSocketView,), {hook: fail})
+    def fail_in_the_call(self, *args):  # such as a mock, or a decorator that is no coroutine function
+        raise error("internal detail")
+
+    View = type("View", (WebSocketView,), {hook: fail_in_the_call if when == "in the call" else fail})
 
     async def scenario():
         async with connect(View) as session:

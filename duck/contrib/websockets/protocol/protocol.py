@@ -125,7 +125,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             if self._pull is None:
                 try:
                     self.dispatcher.open(on_open)
-                except Exception as error:  # not a coroutine function
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # from a hook that is not a coroutine function
                     self.hook_failed(error)
             else:
                 self.dispatcher.open(None)
