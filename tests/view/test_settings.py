@@ -7,6 +7,7 @@ import pytest
 
 from duck.contrib.websockets import Compression, WebSocketView
 from duck.contrib.websockets.client import WebSocketClient
+from duck.contrib.websockets.definition import WATCHED
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.settings import BY_NAME, SETTINGS
 from duck.http.request import HttpRequest
@@ -255,6 +256,29 @@ def test_only_the_times_of_an_open_connection_may_change(run, connect):
                     changed.add(name)
         assert changed == {"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"}
 
+    run(scenario())
+
+
+def test_on_handshake_may_change_what_is_used_after_it(run, connect):
+    """The subprotocol, for example, has been chosen: `handshake.subprotocol` is the way to change it."""
+    names = [name for name in WATCHED if hasattr(WebSocketView, name)]
+
+    class View(WebSocketView):
+        async def on_handshake(self, handshake):
+            for name in names:
+                try:
+                    setattr(self, name, getattr(self, name))
+                except AttributeError as error:
+                    assert str(error).startswith(f"View.{name} is fixed once on_handshake is called")
+                    fixed.append(name)
+
+    async def scenario():
+        async with connect(View):
+            pass
+        settings = {"ALLOWED_ORIGINS", "COMPRESSION", "EXTENSIONS", "HANDSHAKE_TIMEOUT", "SUBPROTOCOLS"}
+        assert {*fixed} == settings | {"initiate_upgrade_to_ws", "on_handshake", "run", "run_forever"}
+
+    fixed = []
     run(scenario())
 
 

@@ -32,6 +32,21 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketView"]
 
 
+_USED_BEFORE_ON_HANDSHAKE = frozenset(
+    {
+        "ALLOWED_ORIGINS",
+        "COMPRESSION",
+        "EXTENSIONS",
+        "HANDSHAKE_TIMEOUT",
+        "SUBPROTOCOLS",
+        "initiate_upgrade_to_ws",
+        "on_handshake",
+        "run",
+        "run_forever",
+    }
+)
+"""Settings and steps that a view has used when `on_handshake` is called."""
+
 _DEFAULT_NEGOTIATORS: Mapping[str, Negotiator] = {PERMESSAGE_DEFLATE: Compression().accept}
 
 
@@ -98,6 +113,12 @@ class WebSocketView(WebSocketEndpoint, View):
             return f"<{type(self).__name__} {self._label} {self._connection_state.name}>"
         except AttributeError:  # no request, or an `__init__` that has not ended
             return f"<{type(self).__name__} without a request>"
+
+    def _watch(self, name: str, value: object) -> None:
+        if self._decision is not None and name in _USED_BEFORE_ON_HANDSHAKE:
+            attribute = f"{type(self).__name__}.{name}"
+            raise AttributeError(f"{attribute} is fixed once on_handshake is called; set it in the class or __init__")
+        super()._watch(name, value)
 
     def _is_sound(self, request: HttpRequest) -> bool:
         """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
