@@ -319,12 +319,29 @@ def test_missing_features_of_asgi_are_logged_once(run, serving_asgi, dial, caplo
     assert "a message is gathered from its fragments" in second
 
 
-def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
-    class View(Echo):
-        PING_INTERVAL = 0.01
-        PONG_TIMEOUT = 0.01
-        RECEIVE_TIMEOUT = 0.05
+class ByClass(Echo):
+    PING_INTERVAL = 0.01
+    PONG_TIMEOUT = 0.01
+    RECEIVE_TIMEOUT = 0.05
 
+
+class ByProperty(Echo):
+    PING_INTERVAL = property(lambda self: 0.01)
+    RECEIVE_TIMEOUT = property(lambda self: 0.05)
+
+
+class ByHandshake(Echo):
+    async def on_handshake(self, handshake):
+        self.RECEIVE_TIMEOUT = 0.05
+
+
+class WhileOpen(Echo):
+    async def on_open(self):
+        self.RECEIVE_TIMEOUT = 0.05
+
+
+@pytest.mark.parametrize("View", [ByClass, ByProperty, ByHandshake, WhileOpen])
+def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial, View):
     async def scenario():
         async with (
             serving_asgi(View.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,

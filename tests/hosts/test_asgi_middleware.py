@@ -330,6 +330,25 @@ def test_the_shorter_of_two_intervals_holds(run, serving_asgi, dial, own, of_ser
     run(scenario())
 
 
+@pytest.mark.parametrize("name", ["MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "COMPRESSION"])
+def test_a_setting_that_is_a_property_decides_alone(run, serving_asgi, dial, name):
+    Computed = type("Computed", (View,), {name: property(lambda self: 500 if name != "COMPRESSION" else True)})
+    options = {"ws_max_size": 100, "ws_ping_interval": 100, "ws_ping_timeout": 100, "ws_per_message_deflate": False}
+
+    async def scenario():
+        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        async with serving_asgi(Computed.as_asgi(), **options) as server, dial(server, headers=headers) as peer:
+            status, fields = await peer.head()
+            assert status == 101
+            assert ("sec-websocket-extensions" in fields) is (name == "COMPRESSION")
+            peer.send(bytes(500 if name == "MAX_FRAME_SIZE" else 100))
+            await peer.frame()
+            peer.close()
+            await peer.closing()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("compressing", [True, False])
 def test_compression_follows_the_setting_of_the_server(run, serving_asgi, dial, compressing):
     async def scenario():

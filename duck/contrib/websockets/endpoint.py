@@ -60,6 +60,7 @@ class WebSocketEndpoint:
     subprotocol: str | None = None
     extensions: Sequence[Extension] = ()
     _early = b""
+    _host_detects_loss = False
     _own_steps: frozenset[str] = frozenset()  # the steps that were assigned to the object itself
 
     _definition: Definition
@@ -85,7 +86,8 @@ class WebSocketEndpoint:
     def _watch(self, name: str, value: object) -> None:
         """Checks an assigned setting or step, and notes a step; refuses an assignment that would have no effect."""
         setting = BY_NAME.get(name)
-        if name not in CHANGEABLE and getattr(self, "_protocol", None) is not None:
+        protocol = getattr(self, "_protocol", None)
+        if name not in CHANGEABLE and protocol is not None:
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once the connection is open; set it in the class or __init__")
         if setting is None:
@@ -93,6 +95,8 @@ class WebSocketEndpoint:
             self._own_steps |= {name}
         else:
             setting.check(type(self).__name__, value)
+            if protocol is not None:
+                protocol.apply_settings_soon()
 
     @property
     def _overridden(self) -> frozenset[str]:

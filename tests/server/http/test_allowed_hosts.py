@@ -180,6 +180,19 @@ def test_allowed_origins_hold_for_views_that_name_none(run, connect, target, ori
     run(scenario())
 
 
+@pytest.mark.parametrize(("origin", "status"), [("http://localhost", 101), ("https://app.example.org", 403)])
+def test_origins_of_a_property_are_the_views_own(run, connect, origin, status):
+    class Own(WebSocketView):
+        ALLOWED_ORIGINS = property(lambda self: None)
+
+    async def scenario():
+        async with serve(Own, port=0, allowed_origins=["https://app.example.org"]) as server, connect(server) as client:
+            client.send(request("/", "localhost", f"Origin: {origin}", *LINES))
+            assert (await client.response()).status == status
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("origins", ["https://example.org", ["example.org"], [None]])
 def test_invalid_origins_are_refused(run, origins):
     async def scenario():

@@ -62,8 +62,7 @@ class AsgiView(Protocol):
 
     request: HttpRequest
     initiated_upgrade: bool
-    PING_INTERVAL: float | None
-    RECEIVE_TIMEOUT: float | None
+    _host_detects_loss: bool
 
     @property
     def _connection_state(self) -> int: ...
@@ -289,9 +288,7 @@ class Bridge:
             Exception: The server has rejected an event; the server then closes the connection.
         """
         self._view = view
-        # The server detects a disconnected client.
-        view.PING_INTERVAL = None
-        view.RECEIVE_TIMEOUT = None
+        view._host_detects_loss = True
         self._receiving = self._loop.create_task(self._pump_in())
         self._sending = self._loop.create_task(self._pump_out())
         try:

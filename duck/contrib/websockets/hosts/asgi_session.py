@@ -53,6 +53,7 @@ class Accepted:
     SLOW_CONSUMER = "wait"
     RECEIVE_TIMEOUT: float | None = None
     CLOSE_TIMEOUT: float = 10
+    _host_detects_loss = False
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from ..codec import Clock, Counters
 from ..opcodes import CloseCode
-from .interfaces import Settings
+from .interfaces import Endpoint
 
 __all__ = ["Heartbeat"]
 
@@ -47,7 +47,7 @@ class Owner(Protocol):
     """The connection whose peer is watched."""
 
     @property
-    def endpoint(self) -> Settings: ...
+    def endpoint(self) -> Endpoint: ...
     @property
     def is_receive_buffer_full(self) -> bool: ...
     @property
@@ -96,7 +96,7 @@ class Heartbeat:
         self._loop = loop
         self._clock = clock
         self._tick = 0  # the last one at which the clock was to wake this object; 0 for none
-        self._due = 0.0
+        self._due = 0.0  # the time of the next step; 0 while it is stopped
         self._watch = _QUIET
         self._misses = 0
         self._pinged = 0.0  # time of the last ping
@@ -108,12 +108,23 @@ class Heartbeat:
         self.has_given_up = False
 
     def start(self) -> None:
-        """Starts the checks."""
+        """Starts the checks, unless they are left to the host."""
+        if self._owner.endpoint._host_detects_loss:
+            return
         now = self._silent_since = self._loop.time()
         self._wait(now, self._owner.endpoint.PING_INTERVAL or _NEVER)
 
+    def renew(self) -> None:
+        """Applies changed settings: the next ping is due PING_INTERVAL from now."""
+        if not self._due:
+            return  # not started, or stopped
+        now, due = self._loop.time(), self._due
+        self.stop()
+        self._wait(now, self._owner.endpoint.PING_INTERVAL or _NEVER if self._watch is _QUIET else max(due - now, 0))
+
     def stop(self) -> None:
         """Stops the checks."""
+        self._due = 0.0
         if self._tick:
             self._clock.drop(self._tick, self)
             self._tick = 0
@@ -209,12 +220,16 @@ class Heartbeat:
             self._missed(now)
 
     def _ping(self, now: float) -> None:
+        settings = self._owner.endpoint
+        interval = settings.PING_INTERVAL
+        if not interval:  # it has changed
+            self._watch = _QUIET
+            self._wait(now, _NEVER)
+            return
         self._watch = _Watch.PINGED
         self._pinged = now
         self._sent = time.perf_counter_ns()
         self._owner.ping(b"%d" % self._sent)
-        settings = self._owner.endpoint
-        interval = settings.PING_INTERVAL or 0
         self._wait(now, interval if settings.PONG_TIMEOUT is None else min(settings.PONG_TIMEOUT, interval))
 
     def _quiet(self, now: float) -> None:
@@ -230,8 +245,9 @@ class Heartbeat:
             self._give_up()
             return
         settings = self._owner.endpoint
+        interval = settings.PING_INTERVAL or _NEVER
         self._watch = _QUIET
-        self._wait(now, min(settings.PING_INTERVAL * 2**self._misses, settings.MAX_BACKOFF))
+        self._wait(now, min(interval * 2**self._misses, settings.MAX_BACKOFF))
 
     def _give_up(self) -> None:
         self.has_given_up = True

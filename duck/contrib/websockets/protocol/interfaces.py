@@ -36,7 +36,7 @@ class Settings(Protocol):
 
 
 class Endpoint(Settings, Protocol):
-    """The settings, a label for log lines, and two notifications.
+    """The settings, a label for log lines, a fact about the host, and two notifications.
 
     The names have an underscore because all names without one in a view belong to its author.
     """
@@ -44,6 +44,11 @@ class Endpoint(Settings, Protocol):
     @property
     def _label(self) -> str:
         """The path of the connection, for log lines."""
+        raise NotImplementedError
+
+    @property
+    def _host_detects_loss(self) -> bool:
+        """Whether the host detects that the peer is lost, so that the heartbeat does nothing."""
         raise NotImplementedError
 
     def _connection_closing(self) -> None:

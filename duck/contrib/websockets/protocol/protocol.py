@@ -135,6 +135,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         finally:
             self.uncork()
 
+    def apply_settings_soon(self) -> None:
+        """Has the heartbeat apply a setting that is about to change; may be called from any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.heartbeat.renew)
+
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
