@@ -201,6 +201,30 @@ const live = new Live(process.argv[2], message => console.log(message.text), (st
 """
 
 
+def test_a_new_client_gets_a_state_and_then_each_later_change_once(execute, run):
+    page = execute(block("class Document"))
+
+    class Editor(page["Editor"]):
+        async def send_json(self, data):
+            await page["Editor"].send_json(self, data)
+            if data["text"]:
+                await self.on_receive(b"c", OpCode.TEXT)  # a change between the state and the join
+
+    async def scenario():
+        async with memory(Editor, kwargs={"name": "plan"}) as first:
+            assert await first.recv_json() == {"text": ""}
+            for change in "ab":
+                await first.send(change)
+                assert await first.recv() == change
+            async with memory(Editor, kwargs={"name": "plan"}) as second:
+                assert await second.recv_json() == {"text": "ab"}
+                await first.send("d")
+                assert [await second.recv(), await second.recv()] == ["c", "d"]
+        assert page["documents"]["plan"].text == "abcd"
+
+    run(scenario())
+
+
 def test_a_user_has_no_more_connections_than_allowed(execute):
     view, cookies = execute(block("class Bounded"))["Bounded"], {"session": "3f9a"}
     with memory(view, cookies=cookies), memory(view, cookies=cookies), memory(view, cookies=cookies) as third:
