@@ -1,6 +1,7 @@
 """`testing.connect`, as tests of users call it."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -189,6 +190,30 @@ def test_a_blocking_connection_cannot_be_used_after_its_block():
         ws.recv()
     with pytest.raises(RuntimeError, match="within the with block"):
         next(ws)
+
+
+def test_a_block_ends_once_and_the_next_one_has_a_loop():
+    connecting = connect(Echo)
+    with connecting:
+        pass
+    with pytest.raises(RuntimeError, match="the connection is over"):
+        connecting.__exit__(None, None, None)
+    with connect(Echo) as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
+def test_a_blocking_connection_belongs_to_its_thread():
+    def use(call):
+        with pytest.raises(RuntimeError, match="belongs to the thread of its with block: open another one"):
+            call()
+
+    connecting = connect(Echo)
+    with connecting as ws, ThreadPoolExecutor(1) as threads:
+        threads.submit(use, ws.recv).result()
+        threads.submit(use, lambda: connecting.__exit__(None, None, None)).result()
+        ws.send("x")
+        assert ws.recv() == "x"
 
 
 def test_errors_of_hooks_fail_the_test_with_their_traceback():

@@ -59,10 +59,11 @@ class Blocking:
     def __init__(self, runner: asyncio.Runner, connection: TestConnection) -> None:
         self._runner = runner
         self._connection = connection
+        self._thread = threading.get_ident()
         self.has_ended = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        owner = self if name in ("_runner", "_connection", "has_ended") else self._connection
+        owner = self if name in ("_runner", "_connection", "_thread", "has_ended") else self._connection
         object.__setattr__(owner, name, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -84,9 +85,17 @@ class Blocking:
         except StopAsyncIteration:
             raise StopIteration from None
 
-    def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
+    def _check_block(self) -> None:
+        """Checks that the `with` block is that of the calling thread, and has not ended."""
         if self.has_ended:
             raise RuntimeError("the connection is over, and its loop: call its methods within the with block")
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "the connection belongs to the thread of its with block: open another one in this thread"
+            )
+
+    def _run(self, method: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}) -> Any:
+        self._check_block()
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
         return self._runner.run(_call(method, args, kwargs))

@@ -121,9 +121,10 @@ class connect(Connecting[TestConnection]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        assert self._blocking is not None
+        self._blocking._check_block()
         try:
             RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
         finally:
             RUNNERS.release(self._loop_factory)
-            assert self._blocking is not None
             self._blocking.has_ended = True
