@@ -7,14 +7,14 @@ import sys
 import time
 from array import array
 from collections import Counter, deque
-from contextlib import suppress
 from functools import partial
 from typing import Unpack
 
 from duck.contrib.websockets import ConnectionClosed, OpCode
 from duck.contrib.websockets.client import HandshakeFailed, Options, WebSocketClient
+from duck.contrib.websockets.logging import printable
 
-from .connection_options import add_connection_options, connection_options, explain
+from .connection_options import add_connection_options, address_of, connection_options, explain
 
 __all__ = ["add_options", "run"]
 
@@ -67,7 +67,7 @@ async def run(arguments: argparse.Namespace) -> int:
     try:
         options = connection_options(arguments)
     except ValueError as error:
-        print(f"duck: {arguments.url}: {error}", file=sys.stderr)
+        print(f"duck: {address_of(arguments)}: {error}", file=sys.stderr)
         return 2
     load = Load(os.urandom(arguments.size), arguments.depth)
     began = time.perf_counter()
@@ -85,9 +85,9 @@ async def run(arguments: argparse.Namespace) -> int:
 async def _measure(load: "Load", arguments: argparse.Namespace, opening: float) -> int:
     if not load.clients:
         for words, count in load.errors.most_common():
-            print(f"duck: {arguments.url}: {words} ({count} times)", file=sys.stderr)
+            print(f"duck: {address_of(arguments)}: {words} ({count} times)", file=sys.stderr)
         return 2
-    print(f"{arguments.url}: {arguments.depth} messages of {arguments.size} bytes in flight on each connection")
+    print(f"{address_of(arguments)}: {arguments.depth} messages of {arguments.size} bytes in flight on each connection")
     print(f"opened     {len(load.clients)} connections in {opening:.2f} s", flush=True)
     seconds = await _load(load, arguments.seconds)
     _report(load, seconds)
@@ -157,8 +157,14 @@ class Loader(WebSocketClient):
             self._send_one()
 
     async def on_close(self, frame: object = None) -> None:
-        if self._load.running and not self._is_counted:
-            self._load.errors[f"closed with {self.close_code} {self.close_reason}".rstrip()] += 1
+        if self._load.running:
+            self.count_end(self.close_code, self.close_reason)
+
+    def count_end(self, code: int | None, reason: str) -> None:
+        """Counts the end of the connection as an error, once."""
+        if not self._is_counted:
+            self._is_counted = True
+            self._load.errors[f"closed with {code} {printable(reason)}".rstrip()] += 1
 
 
 async def _open(load: Load, arguments: argparse.Namespace, options: Options) -> None:
@@ -182,8 +188,10 @@ async def _load(load: Load, seconds: float) -> float:
     load.running = True
     began = time.perf_counter()
     for client in load.clients:
-        with suppress(ConnectionClosed):  # `on_close` counts it
+        try:
             client.begin()
+        except ConnectionClosed as error:  # before the first message
+            client.count_end(error.code, error.reason)
     counted = 0
     while (left := began + seconds - time.perf_counter()) > 0:
         await asyncio.sleep(min(left, 1))

@@ -21,7 +21,7 @@ from duck.contrib.websockets.logging import printable
 from duck.contrib.websockets.sansio.payloads import parse_close
 from duck.stdio import drop_output
 
-from .connection_options import add_connection_options, connection_options, explain
+from .connection_options import add_connection_options, address_of, connection_options, explain
 
 __all__ = ["add_options", "run"]
 
@@ -57,7 +57,7 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         terminal = Terminal(arguments.url, **connection_options(arguments))
         await terminal.open()
     except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
-        print(f"duck: {arguments.url}: {explain(error)}", file=sys.stderr)
+        print(f"duck: {address_of(arguments)}: {explain(error)}", file=sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a received letter

@@ -4,10 +4,10 @@ import argparse
 import ssl
 
 from duck.contrib.websockets.client import Options
-from duck.contrib.websockets.client.address import Address
+from duck.contrib.websockets.client.address import Address, without_password
 from duck.contrib.websockets.logging import printable
 
-__all__ = ["add_connection_options", "connection_options", "explain"]
+__all__ = ["add_connection_options", "address_of", "connection_options", "explain"]
 
 _ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate",
@@ -73,6 +73,11 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
         except OSError as error:
             raise ValueError(f"{' or '.join(filter(None, (certificate, key)))}: {error}") from None
     return context
+
+
+def address_of(arguments: argparse.Namespace) -> str:
+    """Returns the URL for reports: in one line, without its password."""
+    return printable(without_password(arguments.url))
 
 
 def explain(error: Exception) -> str:

@@ -247,6 +247,20 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys
     assert "errors     1\n           1 times: received a message that is not an echo" in out
 
 
+def test_bench_counts_connections_that_end_before_the_first_message(run, capsys):
+    async def serve_one(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x88\x06\x0f\xa0by\x1be")
+        writer.close()
+
+    async def scenario():
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+            address = SimpleNamespace(port=server.sockets[0].getsockname()[1])
+            assert await bench.run(parse(bench, address, "-c", "2", "--seconds", "0.05")) == 1
+
+    run(scenario())
+    assert "errors     2\n           2 times: closed with 4000 by\\x1be\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -355,3 +369,13 @@ def test_wrong_options_of_a_client_are_named(capsys, command, options, words):
 def test_an_absent_server_is_an_error(capsys):
     assert main(["connect", "ws://127.0.0.1:1/"]) == 2
     assert "Connect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["connect", "bench"])
+@pytest.mark.parametrize("path", ["", "\x1b"])
+def test_a_password_is_not_shown(capsys, command, path):
+    assert main([command, f"ws://me:secret@127.0.0.1:1/{path}"]) == 2
+    err = capsys.readouterr().err
+    assert "me:***@127.0.0.1:1/" in err
+    assert "secret" not in err
+    assert "\x1b" not in err

@@ -6,7 +6,7 @@ import re
 from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-__all__ = ["Address"]
+__all__ = ["Address", "without_password"]
 
 _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or a query
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -110,21 +110,27 @@ def _host(name: str) -> str:
 @lru_cache  # parsing takes a tenth of a connect, and most programs connect to few URLs
 def _parse(url: str) -> Address:
     if _UNPRINTABLE.search(url):
-        raise ValueError(f"{_shown(url)!r} has a space, a control character or a lone surrogate: percent-encode it")
+        raise ValueError(
+            f"{without_password(url)!r} has a space, a control character or a lone surrogate: percent-encode it"
+        )
     try:
         parts = urlsplit(url)
     except ValueError as error:  # brackets without an IPv6 address
-        raise ValueError(f"{_shown(url)!r} is not a URL: {error}") from None
+        raise ValueError(f"{without_password(url)!r} is not a URL: {error}") from None
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname:
-        raise ValueError(f"{_shown(url)!r} is not a WebSocket URL: write one such as 'wss://example.org/chat'")
+        raise ValueError(
+            f"{without_password(url)!r} is not a WebSocket URL: write one such as 'wss://example.org/chat'"
+        )
     if "#" in url:
-        raise ValueError(f"{_shown(url)!r} has a fragment, which cannot be sent: remove it, or write %23 for #")
+        raise ValueError(
+            f"{without_password(url)!r} has a fragment, which cannot be sent: remove it, or write %23 for #"
+        )
     try:
         host = _host(parts.hostname)
         port = parts.port
     except (UnicodeError, ValueError) as error:
-        raise ValueError(f"{_shown(url)!r} has an invalid host or port: {error}") from None
+        raise ValueError(f"{without_password(url)!r} has an invalid host or port: {error}") from None
     secure = scheme == "wss"
     target = quote(parts.path or "/", _SAFE) + (f"?{quote(parts.query, _SAFE)}" if parts.query else "")
     credentials = None
@@ -135,6 +141,6 @@ def _parse(url: str) -> Address:
     return Address(secure, host, _PORTS[secure] if port is None else port, target, credentials)
 
 
-def _shown(url: str) -> str:
-    """Returns the URL without its password, for errors."""
+def without_password(url: str) -> str:
+    """Returns a URL, which may be invalid, with stars in place of its password."""
     return re.sub(r"://([^:/?#]*):.*@", r"://\1:***@", url)
