@@ -212,7 +212,7 @@ def test_history_and_presence_on_all_masters(run, cluster, until):
 
     async def scenario():
         url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
-        rooms, other = (Groups(url, history=100, announce=announce, presence_ttl=1.0) for _ in range(2))
+        rooms, other = (Groups(url, history=100, announce=announce) for _ in range(2))
         sinks = {name: Sink() for name in names}
         for name, sink in sinks.items():
             first = await other.publish(name, "missed")

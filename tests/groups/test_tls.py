@@ -102,7 +102,7 @@ def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tl
                 await asyncio.sleep(0)
                 reading.cancel()
                 await asyncio.wait([reading])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             await lost.wait()
 
     try:
