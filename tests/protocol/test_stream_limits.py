@@ -63,6 +63,7 @@ def test_reading_a_whole_message_has_the_limit_of_whole_messages(run, log):
     assert not log()
 
 
+@pytest.mark.in_memory
 def test_a_rate_limit_counts_messages_not_parts(run):
     class Limited(Noting):
         RATE_LIMIT = 5
