@@ -287,7 +287,7 @@ def test_the_floor_proves_itself_to_any_key(pair):
     with launch.running(FLOOR, pair.server) as running:
         for _ in range(5):
             key = base64.b64encode(os.urandom(16)).decode()
-            with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
                 connection.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nsec-websocket-key:  {key}\r\n\r\n".encode())
                 answer = connection.recv(4096).decode()
             assert f"Sec-WebSocket-Accept: {accept_key(key)}\r\n" in answer

@@ -31,7 +31,7 @@ async def opened():
 
 async def closed(end, method):
     if hasattr(end, method):
-        await asyncio.wait_for(getattr(end, method)(), 5)
+        await asyncio.wait_for(getattr(end, method)(), 20)
     await end.send_close()
     try:
         await end.send("late")

@@ -118,7 +118,7 @@ def test_a_closed_output_ends_the_command(serving, monkeypatch):
                 os.close(reading)
                 waiting = threading.Event()
                 try:
-                    await asyncio.wait_for(connect.run(parse(connect, server), Lines(waiting)), 5)
+                    await asyncio.wait_for(connect.run(parse(connect, server), Lines(waiting)), 20)
                 finally:
                     waiting.set()
 

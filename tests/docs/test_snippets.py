@@ -244,7 +244,7 @@ def test_the_command_of_the_container_serves(folder):
             socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))).close()
         finally:
             process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_lifespan(execute, run, capsys):

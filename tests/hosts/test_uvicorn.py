@@ -135,7 +135,7 @@ def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, servi
             assert (await peer.head())[0] == 101
             peer.writer.transport.pause_reading()
             peer.close(4001)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(9):
                 while server.state.connections or server.state.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
 

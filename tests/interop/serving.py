@@ -64,6 +64,6 @@ def serving(target: Path, *options: str, trust: ssl.SSLContext | None = None) ->
             assert port is not None
             yield Server(process, port, trust)
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(30) == 0
         finally:
             process.kill()

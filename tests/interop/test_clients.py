@@ -178,6 +178,6 @@ def test_a_stopping_server_sends_its_close_code(run):
                 server.process.send_signal(signal.SIGTERM)
                 await socket.wait_closed()
                 assert (socket.close_code, socket.close_reason) == (1001, "server shutting down")
-            assert server.process.wait(15) == 0
+            assert server.process.wait(30) == 0
 
     run(scenario())

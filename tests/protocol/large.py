@@ -14,7 +14,7 @@ from duck.contrib.websockets.sansio.payloads import parse_close
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 MIB = 2**20
-SECONDS = 10
+SECONDS = 30
 
 
 def text(seed, size=300_000):

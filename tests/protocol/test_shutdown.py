@@ -81,7 +81,7 @@ def test_a_shutdown_ends_despite_silent_peers_and_endless_hooks(run, serving, di
             await peer.head()
             peer.send("x")
             await view.started.wait()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(9):
                 await server.close()
             assert end.done()
             assert sorted(view.events[1:], key=str) == [("close", None), "cancelled", "on_close ended"]
@@ -429,7 +429,7 @@ def test_an_interrupt_within_a_hook_leaves_no_endless_task(runner, connect, hook
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        _, left = await asyncio.wait(tasks, timeout=5)
+        _, left = await asyncio.wait(tasks, timeout=9)
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()  # retrieved: it is the interrupt

@@ -14,8 +14,8 @@ from .tls import Tls
 
 __all__ = ["ENDING", "Peer", "Session", "dial"]
 
-ENDING = 5
-"""Seconds within which a view must end after the loss of its peer."""
+ENDING = 9
+"""Seconds within which a view must end after the loss of its peer; less than CLOSE_TIMEOUT."""
 
 
 class Peer:
