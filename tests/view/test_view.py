@@ -303,8 +303,18 @@ def test_an_attribute_named_state_is_refused_rather_than_replaced_by_the_next_ph
         async def on_open(self):
             self.state = {"user": "alice"}
 
-    with pytest.raises(AttributeError, match="state"), in_memory(Room) as ws:
+    with pytest.raises(AttributeError, match="choose another name"), in_memory(Room) as ws:
         ws.wait_closed()
+
+
+def test_a_step_of_a_subclass_may_set_the_state():
+    class Room(WebSocketView):
+        async def initiate_upgrade_to_ws(self):
+            self.state = State.INITIATING
+            return await super().initiate_upgrade_to_ws()
+
+    with in_memory(Room) as ws:
+        assert ws.view.state is State.OPEN
 
 
 def test_a_state_takes_no_attributes_because_all_connections_share_it():

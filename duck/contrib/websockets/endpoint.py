@@ -108,8 +108,14 @@ class WebSocketEndpoint:
 
     @property
     def state(self) -> State:
-        """The phase of the connection; attributes of your own need other names."""
+        """The phase of the connection. Steps of a subclass may set it, as in Duck Framework."""
         return self._connection_state
+
+    @state.setter
+    def state(self, value: State) -> None:
+        if not isinstance(value, State):
+            raise AttributeError(f"state is the phase of the connection, a State, not {value!r}: choose another name")
+        self._connection_state = value
 
     @property
     def latency(self) -> float | None:
