@@ -55,6 +55,7 @@ class Owner(Protocol):
     def take_sign_of_life(self) -> bool: ...
     def ping(self, payload: bytes) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
+    def hook_failed(self, error: BaseException) -> None: ...
 
 
 class Heartbeat:
@@ -193,6 +194,12 @@ class Heartbeat:
 
     def wake(self) -> None:
         """Checks whether the peer has shown a sign of life; called by the clock."""
+        try:
+            self._check()
+        except Exception as error:  # in a setting that is a property: without checks a lost peer would stay
+            self._owner.hook_failed(error)
+
+    def _check(self) -> None:
         now = self._loop.time()
         settings = self._owner.endpoint
         # If the loop was busy, received bytes may wait unread, so the peer gets one more check.

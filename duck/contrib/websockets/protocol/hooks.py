@@ -36,6 +36,8 @@ class Owner(Protocol):
     @property
     def dispatcher(self) -> Consumer: ...
     @property
+    def close_timeout(self) -> float: ...
+    @property
     def terminated(self) -> bool: ...
     def close(self, code: int = ..., reason: str = ...) -> None: ...
     def hook_failed(self, error: BaseException) -> None: ...
@@ -125,7 +127,7 @@ class Hooks:
     @property
     def _patience(self) -> float:
         """Seconds for the hooks."""
-        return self.FLUSH_TIMEOUT if self._owner.terminated else self._owner.endpoint.CLOSE_TIMEOUT
+        return self.FLUSH_TIMEOUT if self._owner.terminated else self._owner.close_timeout
 
     def _start(self, run: Any, hook: Any, context: Context) -> "asyncio.Task[None]":
         """Starts a task. Debuggers show it under the name of the hook."""

@@ -284,9 +284,18 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 return
         (self._closing or self._begun_closing()).move_on()
 
+    @property
+    def close_timeout(self) -> float:
+        """CLOSE_TIMEOUT; FLUSH_TIMEOUT if it is a property that fails or gives no number, so that the end comes."""
+        try:
+            return float(self.endpoint.CLOSE_TIMEOUT)
+        except Exception as error:
+            log_failure(error, "%r: error in CLOSE_TIMEOUT of %s", self.endpoint._label, type(self.endpoint).__name__)
+            return Hooks.FLUSH_TIMEOUT
+
     def _begun_closing(self) -> Closing:
         if self._closing is None:
-            self._closing = Closing(self, self.endpoint.CLOSE_TIMEOUT)
+            self._closing = Closing(self, self.close_timeout)
             self.heartbeat.stop()
             if self._flow_control is not None:
                 self._flow_control.release(Hold.INBOX | Hold.FRAMES | Hold.WRITES | Hold.PARTS)

@@ -55,6 +55,8 @@ class Owner(ThreadOwner, Protocol):
     @property
     def burst(self) -> Burst: ...
     @property
+    def close_timeout(self) -> float: ...
+    @property
     def frame_size(self) -> int: ...
     @property
     def corked(self) -> bool: ...
@@ -159,7 +161,7 @@ class Sender:
         owner = self._owner
         self._closings.append(close)
         if self._deadline is None:
-            self._deadline = owner.loop.call_later(owner.endpoint.CLOSE_TIMEOUT, self._close)
+            self._deadline = owner.loop.call_later(owner.close_timeout, self._close)
         self._queue.advance()
 
     def lost(self, error: ConnectionClosed) -> None:

@@ -289,6 +289,10 @@ class Sending(codec.HotPath):
 
     # Implemented by `ConnectionProtocol`
 
+    @property
+    def close_timeout(self) -> float:
+        raise NotImplementedError
+
     def update_direct(self) -> None:
         raise NotImplementedError
 
