@@ -1,17 +1,24 @@
 """Errors, and the close codes that they carry."""
 
+import copy
+import pickle
+
 import pytest
 
 from duck.contrib.websockets import exceptions
 from duck.contrib.websockets.codec import pure
 from duck.contrib.websockets.exceptions import (
+    BrokerError,
     ConnectionClosed,
     ExtensionError,
     HandshakeError,
+    HandshakeRefused,
+    InvalidHandshake,
     PayloadTooBig,
     ProtocolError,
     codec_error,
 )
+from duck.contrib.websockets.sansio.response import ResponseHeaders
 
 
 @pytest.mark.parametrize("name", exceptions.__all__)
@@ -93,3 +100,32 @@ def test_codec_errors_have_distinct_reasons():
 def test_the_table_has_every_codec_error():
     with pytest.raises(KeyError):
         codec_error(len(NUMBERS) + 1)
+
+
+class LoginRequired(HandshakeError):
+    def __init__(self):
+        super().__init__(401, "log in", headers={"WWW-Authenticate": "Basic"}, body=b"no")
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionClosed(4000, "enough"),
+        ProtocolError("why", 1007),
+        PayloadTooBig(),
+        BrokerError("why", not_published=True),
+        HandshakeError(403, "why", fields=("Origin",), setting="ALLOWED_ORIGINS"),
+        LoginRequired(),
+        HandshakeRefused("why", 403, ResponseHeaders([("A", "b")]), b"body"),
+        InvalidHandshake("why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_are_copied_and_pickled(error, again):
+    error.add_note("a note")
+    copied = again(error)
+    assert type(copied) is type(error)
+    assert (str(copied), repr(copied)) == (str(error), repr(error))
+    assert {**vars(copied), "headers": None} == {**vars(error), "headers": None}
+    assert list(getattr(copied, "headers", ())) == list(getattr(error, "headers", ()))

@@ -22,6 +22,10 @@ __all__ = [
 class BaseException(Exception):  # the name is part of the API
     """Base of every error of this package."""
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles the attributes. `Exception` would pass its text as the first argument of the class."""
+        return type(self).__new__, (type(self),), {**self.__dict__, "args": self.args}
+
 
 class ExtensionError(BaseException):
     """An extension could not encode or decode a frame."""
