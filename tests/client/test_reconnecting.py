@@ -21,6 +21,7 @@ from duck.contrib.websockets.metrics import Metrics
 from duck.server import serve
 
 from ..support.processes import free_port
+from ..support.waiting import begun
 from .test_breaches import agreed
 
 SOON = Reconnect(first=0.001, longest=0.01)
@@ -207,6 +208,24 @@ def test_the_next_iteration_or_the_end_of_the_loop_closes_an_open_connection(run
                 async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
                     raise KeyError(ws)
             assert await ws.wait_closed() == 1000, "left open by the exception"
+
+    run(scenario())
+
+
+def test_a_loop_of_another_task_is_refused_and_harms_nothing(run, serving):
+    class Greeting(WebSocketView):
+        async def on_open(self):
+            await self.send("hello")
+
+    async def scenario():
+        async with serving(Greeting) as server:
+            series = connect(f"ws://127.0.0.1:{server.port}")
+            (opening,) = await begun(anext(series))
+            with pytest.raises(RuntimeError, match="another task waits for the next connection: write another connect"):
+                await anext(series)
+            ws = await opening
+            assert await ws.recv() == "hello"
+            await ws.close()
 
     run(scenario())
 

@@ -117,6 +117,10 @@ class connect(Connecting[ClientConnection]):
             self._series = _Series(self._url, self._options, self._reconnect)
         if self._connections is None:
             self._connections = self._series.connections()
+        elif self._connections.ag_running:
+            raise RuntimeError(
+                "another task waits for the next connection: write another connect(...) for another loop"
+            )
         try:
             return await anext(self._connections)
         except BaseException:
