@@ -93,7 +93,7 @@ class connect(Connecting[ClientConnection]):
     """
 
     _series: "_Series | None" = None  # of a loop
-    _connections: AsyncGenerator[ReconnectingConnection] | None = None
+    _connections: Any = None  # its generator; AsyncGenerator lacks `ag_running`
 
     def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
@@ -118,9 +118,7 @@ class connect(Connecting[ClientConnection]):
         if self._connections is None:
             self._connections = self._series.connections()
         elif self._connections.ag_running:
-            raise RuntimeError(
-                "another task waits for the next connection: write another connect(...) for another loop"
-            )
+            raise RuntimeError("another task waits for the next connection: write another connect(...)")
         try:
             return await anext(self._connections)
         except BaseException:
