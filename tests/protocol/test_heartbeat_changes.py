@@ -66,7 +66,7 @@ def test_a_peer_that_has_missed_a_ping_is_kept_without_an_interval(run, connect)
 
 
 @pytest.mark.parametrize("before", [None, 3600])
-def test_an_interval_that_is_set_later_counts_from_then_on(run, connect, before):
+def test_an_interval_that_is_set_later_counts_from_the_last_ping(run, connect, before):
     class Quiet(View):
         PING_INTERVAL = before
 
@@ -74,7 +74,19 @@ def test_an_interval_that_is_set_later_counts_from_then_on(run, connect, before)
         async with connect(Quiet) as session:
             assert await pings_for(session.peer, 50) == []
             session.peer.send("PING_INTERVAL 10")
-            assert await pings_for(session.peer, 35) == pytest.approx([10, 20, 30], abs=0.2)
+            assert await pings_for(session.peer, 35) == pytest.approx([0, 10, 20, 30], abs=0.2)
+
+    run(scenario())
+
+
+def test_an_interval_that_is_set_for_each_message_does_not_delay_the_pings(run, connect):
+    async def scenario():
+        async with connect(View) as session:
+            times = []
+            for _ in range(20):
+                session.peer.send("PING_INTERVAL 30")
+                times += await pings_for(session.peer, 5)
+            assert len(times) == 3
 
     run(scenario())
 

@@ -100,7 +100,7 @@ class Heartbeat:
         self._due = 0.0  # the time of the next step; 0 while it is stopped
         self._watch = _QUIET
         self._misses = 0
-        self._pinged = 0.0  # time of the last ping
+        self._pinged = 0.0  # time of the last ping; of the start before the first
         # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
         self._sent: int | None = None
         self._silent_since = 0.0
@@ -112,16 +112,18 @@ class Heartbeat:
         """Starts the checks, unless they are left to the host."""
         if self._owner.endpoint._host_detects_loss:
             return
-        now = self._silent_since = self._loop.time()
+        now = self._silent_since = self._pinged = self._loop.time()
         self._wait(now, self._owner.endpoint.PING_INTERVAL or _NEVER)
 
     def renew(self) -> None:
-        """Applies changed settings: the next ping is due PING_INTERVAL from now."""
+        """Applies changed settings: the next ping is due PING_INTERVAL after the last."""
         if not self._due:
             return  # not started, or stopped
         now, due = self._loop.time(), self._due
+        if self._watch is _QUIET:
+            due = self._pinged + (self._owner.endpoint.PING_INTERVAL or _NEVER)
         self.stop()
-        self._wait(now, self._owner.endpoint.PING_INTERVAL or _NEVER if self._watch is _QUIET else max(due - now, 0))
+        self._wait(now, max(due - now, 0))
 
     def stop(self) -> None:
         """Stops the checks."""
