@@ -29,7 +29,7 @@ async def ask(server, *words, password=None):
         return await client.execute_command(*words)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def servers(tmp_path_factory):
     """A master, its replica, and a Sentinel that knows of both."""
     folders = [tmp_path_factory.mktemp(name) for name in ("master", "replica", "sentinel")]

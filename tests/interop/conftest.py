@@ -76,7 +76,7 @@ def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
         why = "node and npm are not on the path"
     else:
         shutil.copy(NODE / "package.json", folder)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=20000"]
+        command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=3", "--fetch-timeout=20000"]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
             why = f"npm cannot install ws:\n{done.stderr}" if done.returncode else None

@@ -269,7 +269,8 @@ def test_a_head_may_have_the_size_of_the_limit_and_no_more(cut, beyond):
 
 def test_an_agreement_leaves_no_cycle():
     shaken = begin()
-    gc.collect()
+    while gc.collect():  # the finalizers of earlier tests may leave more
+        pass
     gc.disable()
     try:
         assert shaken.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" + response())
