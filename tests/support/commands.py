@@ -26,8 +26,13 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a command, which imports the tested package and warns of unclosed resources."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1"}
+    """The environment of a command, which imports the tested package and warns of unclosed resources.
+
+    It has no debugging of asyncio, which would log slow callbacks on a busy machine.
+    """
+    variables = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"}
+    debugging = {"PYTHONDEVMODE", "PYTHONASYNCIODEBUG"}
+    return {name: value for name, value in os.environ.items() if name not in debugging} | variables
 
 
 class Process:
