@@ -19,7 +19,7 @@ from duck.contrib.websockets.client import (
 from duck.contrib.websockets.testing import connect as connect_in_memory
 from duck.server import serve
 
-from ..support.leftovers import left
+from ..support.leftovers import left, open_files
 
 
 class Echo(WebSocketView):
@@ -460,14 +460,14 @@ def test_many_connections_leave_no_objects(run, serving, until):
                     assert await ws.recv() == "a"
                 await server.views.get()
 
-            files, _ = left()
+            files = open_files()
             await once()
-            await until(lambda: left()[0] == files)
+            await until(lambda: open_files() == files)
             gc.collect()
             before = left()
             for _ in range(25):
                 await asyncio.gather(*(once() for _ in range(8)))
-            await until(lambda: left()[0] == files)
+            await until(lambda: open_files() == files)
             gc.collect()
             assert left() == before
 

@@ -9,7 +9,7 @@ import pytest
 from duck.contrib.websockets import HandshakeError, WebSocketView
 from duck.server import Limits, serve
 
-from ..support.leftovers import left
+from ..support.leftovers import open_files
 
 CLIENTS = 40
 """Of each kind at a time."""
@@ -85,10 +85,10 @@ def test_a_flood_of_handshakes_leaves_nothing(run, hosting, dial, until):
 
     async def scenario():
         async with hosting(View) as server:
-            before = len(asyncio.all_tasks()), left()[0]
+            before = len(asyncio.all_tasks()), open_files()
             kinds = (refused, undecided, shutting, resetting, accepted)
             await asyncio.gather(*(kind(server) for _ in range(CLIENTS) for kind in kinds))
-            await until(lambda: (len(asyncio.all_tasks()), left()[0]) == before)
+            await until(lambda: (len(asyncio.all_tasks()), open_files()) == before)
             assert not View.waiting
             gc.collect()
             assert not View.views

@@ -146,7 +146,7 @@ def test_a_client_that_reads_slowly_is_served(run, connect):
     page = b"x" * 8_000_000
 
     async def scenario():
-        limits = Limits(keep_alive_timeout=0.2)
+        limits = Limits(keep_alive_timeout=1)
         serving = serve([path("/", lambda request: page)], port=0, limits=limits)
         async with serving as server, connect(server) as client:
             client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
