@@ -11,6 +11,7 @@ Exit status: 0 when every case passed, 1 when one did not, 2 when the suite coul
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -209,11 +210,18 @@ def serving_duck(pure: bool) -> Iterator[int]:
             process.terminate()
 
 
+def free_port() -> int:
+    """A free port below those that a system gives to sockets by itself, so that a program gets it."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 @contextmanager
 def serving_uvicorn(pure: bool) -> Iterator[int]:
     """Run an ASGI application on uvicorn with our protocol, and give its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    port = free_port()
     uvicorn = [sys.executable, "-P", "-m", "uvicorn", "app:app", "--app-dir", str(HERE), "--lifespan", "off"]
     options = ["--port", str(port), "--ws", "duck.contrib.websockets.uvicorn:WebSocketProtocol", "--log-level", "error"]
     with subprocess.Popen([*uvicorn, *options], env=environment_for(pure)) as process:

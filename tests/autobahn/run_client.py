@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -58,9 +57,7 @@ def main() -> int:
 @contextmanager
 def fuzzing_server(python: Path, cases: list[str], folder: Path) -> Iterator[str]:
     """Runs the suite's server, and gives its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    url = f"ws://127.0.0.1:{port}"
+    url = f"ws://127.0.0.1:{suite.free_port()}"
     specification = {"url": url, "outdir": str(folder), "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
     file = folder / "specification.json"
     file.write_text(json.dumps(specification))
@@ -76,13 +73,13 @@ async def be_tested(url: str) -> None:
     """Echoes the messages of the server, in each of its cases."""
     from duck.contrib.websockets.client import ConnectionClosed, connect
 
-    for attempt in range(100):
+    for attempt in range(600):
         try:
             async with connect(f"{url}/getCaseCount") as ws:
-                count = int(await ws.recv(timeout=10))
+                count = int(await ws.recv(timeout=60))
             break
         except ConnectionRefusedError:
-            if attempt == 99:
+            if attempt == 599:
                 raise suite.CannotRun("its server did not start") from None
             await asyncio.sleep(0.1)
     for number in range(1, count + 1):
