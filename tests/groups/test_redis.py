@@ -4,6 +4,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import time
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,37 @@ def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
                     is_published = True
             while await peer.message() != "after":
                 pass
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_busy_loop_does_not_give_up_a_server_that_answers(run, own_redis, meet, monkeypatch):
+    monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.1)
+    send, stalled, over = Subscriber._send, asyncio.Event(), asyncio.Event()
+
+    def stall():
+        own_redis.thaw()
+        time.sleep(1)
+
+    def send_and_stall(self, *words):
+        if words == ("PING",) and not stalled.is_set():
+            stalled.set()
+            own_redis.freeze()  # so that the answer comes during the stall
+            asyncio.get_running_loop().call_soon(stall)
+        elif words == ("PING",):
+            over.set()
+        send(self, *words)
+
+    monkeypatch.setattr(Subscriber, "_send", send_and_stall)
+
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url, timeout=0.5)
+        async with meet(rooms, "lobby", 1, base=Told) as (_, (peer,)):
+            await over.wait()
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
         await rooms.close()
 
     run(scenario())
