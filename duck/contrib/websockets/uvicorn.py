@@ -309,7 +309,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 await send(event)
 
     def _limit(self, view: WebSocketView) -> None:
-        """Applies the stricter of the view's and uvicorn's settings. A property without a setter stays as it is."""
+        """Applies the stricter of the view's and uvicorn's settings."""
         config = self._config
         for name, limit in (
             ("MAX_FRAME_SIZE", config.ws_max_size),
@@ -318,11 +318,9 @@ class WebSocketProtocol(asyncio.Protocol):
         ):
             own = getattr(view, name)
             if limit and not (own and own <= limit):
-                with contextlib.suppress(AttributeError):
-                    setattr(view, name, limit)
+                view._set_for_host(name, limit)
         if view.COMPRESSION and not config.ws_per_message_deflate:
-            with contextlib.suppress(AttributeError):
-                view.COMPRESSION = False
+            view._set_for_host("COMPRESSION", False)
 
     # For the session: 101
 

@@ -1,6 +1,7 @@
 """`WebSocketView`, the base of users' classes on a server: an endpoint that answers an upgrade request."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import Context
@@ -119,6 +120,11 @@ class WebSocketView(WebSocketEndpoint, View):
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once on_handshake is called; set it in the class or __init__")
         super()._watch(name, value)
+
+    def _set_for_host(self, name: str, value: object) -> None:
+        """Sets a setting on behalf of the host. A property without a setter keeps its own value."""
+        with contextlib.suppress(AttributeError):
+            setattr(self, name, value)
 
     def _is_sound(self, request: HttpRequest) -> bool:
         """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""

@@ -16,7 +16,6 @@ fires early. So a read costs no more than a call of the clock.
 """
 
 import asyncio
-import contextlib
 import enum
 import logging
 from collections.abc import Collection, Coroutine
@@ -320,8 +319,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             if not (hasattr(view, "request") and hasattr(view, "state")):
                 raise TypeError(f"{type(view).__name__}.__init__ must call super().__init__(request, **kwargs)")
             if self._server.allowed_origins is not None and view.ALLOWED_ORIGINS is None:
-                with contextlib.suppress(AttributeError):  # of a property without a setter, which decides alone
-                    view.ALLOWED_ORIGINS = self._server.allowed_origins
+                view._set_for_host("ALLOWED_ORIGINS", self._server.allowed_origins)
         except KeyboardInterrupt:
             raise
         except BaseException:  # such as SystemExit, which would end the server
