@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, assert_type
 
 from duck.contrib.websockets import CloseCode, Compression, ConnectionClosed, Extension, Frame, OpCode, WebSocketView
+from duck.contrib.websockets.metrics import Stats
 from duck.http.request import HttpRequest
 from duck.http.response import HttpResponse
 from duck.server import Limits, Server, run, serve
@@ -27,6 +28,7 @@ class Plain(WebSocketView):
         await super().on_open()
         assert_type(self.server.addresses, list[str])
         assert_type(self.server.connections, list[WebSocketView])
+        assert_type(self.server.stats(), Stats)
         assert_type(self.request, HttpRequest)
         assert_type(self.subprotocol, str | None)
         assert_type(self.latency, float | None)

@@ -29,6 +29,7 @@ from .state import State
 
 if TYPE_CHECKING:
     from .hosts.asgi import Application
+    from .metrics import Stats
 
 __all__ = ["WebSocketView"]
 
@@ -66,6 +67,7 @@ class Server(Protocol):
     def closing(self) -> bool: ...
     @property
     def connections(self) -> "list[WebSocketView]": ...
+    def stats(self) -> "Stats": ...
 
 
 class WebSocketView(WebSocketEndpoint, View):
