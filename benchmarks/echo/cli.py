@@ -144,7 +144,8 @@ def _write(folder: Path, found: dict[str, Any], text: str, baselines: Sequence[s
 def _record(run: published.Run) -> int:
     """Measures the published figures anew, and replaces them if no measurement failed."""
     folder = OUT / run.name
-    words = ["--clients" if run.clients else "--servers", run.servers, "--seconds", "1", "--out", str(folder)]
+    words = ["--clients" if run.clients else "--servers", run.servers, "--out", str(folder)]
+    words += ["--rounds", str(published.ROUNDS), "--seconds", str(published.SECONDS)]
     words += ["--workloads", run.workloads] if run.workloads else []
     status = main(words)
     if status == 0:

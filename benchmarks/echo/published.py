@@ -9,12 +9,13 @@ from typing import Any
 from . import chart, results, summary
 from .report import number, table
 
-__all__ = ["PAGE", "RUNS", "Run", "draw", "insert"]
+__all__ = ["PAGE", "ROUNDS", "RUNS", "SECONDS", "Run", "draw", "insert"]
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "internals" / "speed.md"
 OURS = "duck"
+ROUNDS, SECONDS = 3, 1.0
 
 _SHORT = {
     "ping": "1 conn.",

@@ -11,7 +11,7 @@ def check_seconds(name: str, value: Any) -> None:
     """Checks the value of an option in seconds.
 
     Raises:
-        TypeError, ValueError: It is not a number of 0 or more, or a loop could not wait for so long.
+        TypeError, ValueError: It is not a number of 0 or more, or a float cannot express it.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")

@@ -271,7 +271,10 @@ SETTINGS = (
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 CHANGEABLE = frozenset({"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"})
-"""Settings that may change while the connection is open. A change takes effect with the next ping or close frame."""
+"""Settings that may change while the connection is open.
+
+The heartbeat applies a change of its times at once. CLOSE_TIMEOUT is read when the connection closes.
+"""
 
 
 def markdown_table(view_class: type) -> str:

@@ -119,7 +119,8 @@ class HotPath:
         thread: The identifier of the loop's thread.
         fd: The descriptor of the socket, to which only the compiled codec writes directly; -1 if it must not.
         queued: Whether the transport's buffer may contain bytes.
-        busy: Whether a message is being compressed. A send that interrupts the compression has to wait.
+        busy: Whether a message is being written or compressed. A send that interrupts it, from a signal handler
+            or a finalizer, is queued.
         broken: Whether written bytes are incomplete, so that nothing may follow them.
     """
 

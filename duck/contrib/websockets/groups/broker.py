@@ -2,9 +2,9 @@
 
     Groups.publish -> BrokerConnection.publish ... BrokerConnection -> Handler.received -> members
 
-`memory.py` and `redis.py` are two brokers. A custom broker is an object with these methods, passed to `Groups`. The
-methods of `HistoryConnection` and `PresenceConnection` are needed only for groups with a history and for members with
-data.
+`memory` and `redis` have the brokers of this package. A custom broker is an object with these methods, passed to
+`Groups`. The methods of `HistoryConnection` and `PresenceConnection` are needed only for groups with a history and for
+members with data.
 """
 
 import asyncio
