@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.presence import PresenceOptions
 from duck.contrib.websockets.groups.redis import RedisBroker
 from duck.contrib.websockets.groups.redis.server import connected
 
@@ -91,7 +92,8 @@ def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tl
 
     async def scenario():
         lost = asyncio.Event()
-        broker = RedisBroker(f"{urls['rediss']}?ssl_ca_certs={tls.cafile}")
+        url = f"{urls['rediss']}?ssl_ca_certs={tls.cafile}"
+        broker = RedisBroker(url, prefix="duck:", timeout=5, history=None, presence=PresenceOptions(30, False))
         async with connected(broker.server) as connection:
             protocol = connection._writer.transport.get_protocol()
             end = protocol.connection_lost

@@ -29,7 +29,7 @@ class MemoryBroker:
         history: The limits of the histories; None for no history.
     """
 
-    def __init__(self, history: History | None = None) -> None:
+    def __init__(self, history: History | None) -> None:
         self._connections: tuple[_MemoryConnection, ...] = ()
         self.history = None if history is None else MemoryHistory(history)
         self.entries: dict[str, dict[str, str]] = {}  # of present members, by group and id

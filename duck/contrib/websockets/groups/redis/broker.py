@@ -14,10 +14,10 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ...logging import log_failure, logger
 from ..broker import Handler, Message, MessageId, Past
-from ..history import History, new_epoch
+from ..history import History
 from ..presence import PresenceOptions
 from .cluster import Cluster
-from .history import PUBLISH, RedisHistory, publish_arguments
+from .history import RedisHistory, publish_words
 from .presence import MARK, RedisPresence
 from .publisher import Publisher
 from .sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
@@ -30,7 +30,6 @@ __all__ = ["RedisBroker"]
 _CLUSTER = "+cluster"
 _BRACES = frozenset(b"{}%")
 _SAFE = "".join(map(chr, {*range(128)} - _BRACES))  # ASCII characters that stay as they are
-_NOT_WATCHED = PresenceOptions(30.0, is_watched=False)
 _SENTINEL_SCHEMES = (f"redis{SENTINEL}", f"rediss{SENTINEL}")
 _SCHEMES = ("redis", "rediss", "unix", f"redis{_CLUSTER}", f"rediss{_CLUSTER}")
 _HINT = f"write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; for Sentinel {HINT}"
@@ -57,10 +56,10 @@ class RedisBroker:
         self,
         url: str,
         *,
-        prefix: str = "duck:",
-        timeout: float = 5.0,
-        history: History | None = None,
-        presence: PresenceOptions = _NOT_WATCHED,
+        prefix: str,
+        timeout: float,
+        history: History | None,
+        presence: PresenceOptions,
     ) -> None:
         try:
             from redis.asyncio import connection
@@ -117,8 +116,8 @@ class RedisBroker:
         if self.history is None:
             self._sync.execute(channel, self.publish_command, channel, message.to_bytes())
             return
-        arguments = publish_arguments(self.history, self.publish_command, channel, message, new_epoch())
-        message.id = MessageId.parse(self._sync.execute(channel, "EVAL", PUBLISH, *arguments).decode())
+        words = publish_words(self.history, self.publish_command, channel, message)
+        message.id = MessageId.parse(self._sync.execute(channel, *words).decode())
 
     def _new_sync_client(self, options: dict[str, Any]) -> Any:
         from redis import ConnectionPool, Redis, RedisCluster
@@ -212,7 +211,7 @@ class _RedisConnection:
         if self._history is None:
             await self._channels.execute(channel, self._broker.publish_command, channel, message.to_bytes())
         else:
-            await self._history.publish(channel, message, new_epoch())
+            await self._history.publish(channel, message)
 
     async def position(self, group: str) -> MessageId | None:
         assert self._history is not None

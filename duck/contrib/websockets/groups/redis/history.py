@@ -10,11 +10,11 @@ from typing import Any
 
 from ...exceptions import BrokerError
 from ..broker import Message, MessageId, Past
-from ..history import History
+from ..history import History, new_epoch
 
-__all__ = ["PUBLISH", "RedisHistory", "publish_arguments"]
+__all__ = ["RedisHistory", "publish_words"]
 
-PUBLISH = """
+_PUBLISH = """
 local epoch = redis.call('GET', KEYS[2])
 if not epoch then
     epoch = ARGV[4]
@@ -49,10 +49,9 @@ class RedisHistory:
         self._publish = publish
         self._execute = execute
 
-    async def publish(self, channel: bytes, message: Message, epoch: str) -> None:
-        """Keeps and publishes a message, and sets its id; a new history gets `epoch`."""
-        arguments = publish_arguments(self._history, self._publish, channel, message, epoch)
-        answer = await self._execute(channel, "EVAL", PUBLISH, *arguments)
+    async def publish(self, channel: bytes, message: Message) -> None:
+        """Keeps and publishes a message, and sets its id."""
+        answer = await self._execute(channel, *publish_words(self._history, self._publish, channel, message))
         message.id = MessageId.parse(answer.decode())
 
     async def position(self, channel: bytes) -> MessageId | None:
@@ -79,11 +78,12 @@ class RedisHistory:
         return Past(messages[1:], True)
 
 
-def publish_arguments(history: History, publish: str, channel: bytes, message: Message, epoch: str) -> tuple[Any, ...]:
-    """Returns the arguments of EVAL after the script PUBLISH."""
+def publish_words(history: History, publish: str, channel: bytes, message: Message) -> tuple[Any, ...]:
+    """Returns the command that keeps and publishes a message, and answers with its id."""
     ttl = max(round(history.ttl * 1000), 1)
+    arguments = history.size, ttl, message.to_bytes(), new_epoch(), publish
     # A cluster must not see the channel as a key: it would miss that key while the slot moves.
-    return 2, *_keys(channel), history.size, ttl, message.to_bytes(), epoch, publish, channel
+    return "EVAL", _PUBLISH, 2, *_keys(channel), *arguments, channel
 
 
 def _keys(channel: bytes) -> tuple[bytes, bytes]:
