@@ -128,6 +128,19 @@ def test_bytes_behind_the_last_block_are_an_error(backend):
             end(backend).decompress(payload)
 
 
+@pytest.mark.parametrize("most", [1, 1000, len(JSON), len(JSON) + 1])
+@pytest.mark.parametrize("behind", [b"", b"\x00"], ids=["nothing", "an empty block"])
+def test_a_message_that_is_decompressed_in_parts_may_end_with_a_last_block(backend, most, behind):
+    """RFC 7692, section 7.2.3.4. The last part may leave bytes behind that block."""
+    writer = zlib.compressobj(wbits=-15)
+    inflating = extensions.Inflating(end(backend), None)
+    inflating.feed(writer.compress(JSON) + writer.flush(zlib.Z_FINISH) + behind)
+    inflating.finish()
+    parts = list(iter(lambda: inflating.take(most), b""))
+    assert inflating.is_over
+    assert b"".join(parts) == JSON
+
+
 @pytest.mark.parametrize("limit", [0, 1, 1000, 2**20])
 def test_a_message_may_have_the_size_of_the_limit_and_no_more(backend, limit):
     fits = end(backend).compress(bytes(limit))
