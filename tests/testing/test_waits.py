@@ -150,3 +150,21 @@ def test_a_connect_object_serves_one_block_at_a_time():
                     pass
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("parts", [[], [b"half of"]])
+def test_a_response_that_an_asgi_application_leaves_unfinished_is_no_wait(parts):
+    """A server ends the connection with the application."""
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 451, "headers": []})
+        for part in parts:
+            await send({"type": "websocket.http.response.body", "body": part, "more_body": True})
+
+    async def scenario():
+        refusal = await connect(application).refusal()
+        return refusal.status, refusal.body, asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert runner.run(scenario()) == (451, b"".join(parts), 0)

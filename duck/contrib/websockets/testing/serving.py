@@ -206,6 +206,8 @@ class _AsgiHost:
         elif stage is Stage.ACCEPTED:
             with suppress(ConnectionClosed):
                 self._session.close(code, reason)
+        elif stage is Stage.DENYING:  # the application has not finished its response
+            await self.deny_body(b"", False)
 
     @property
     def _transport(self) -> asyncio.Transport:
