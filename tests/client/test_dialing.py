@@ -262,6 +262,7 @@ def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(ru
             for proxy, kind in (
                 (f"http://127.0.0.1:{port}", "http"),
                 (f"127.0.0.1:{port}", "http"),
+                (f"HTTP://127.0.0.1:{port}/", "http"),
                 (f"http://u:p@127.0.0.1:{port}", "http"),
                 (f"socks5://127.0.0.1:{port}", "socks5"),
                 (f"socks5h://127.0.0.1:{port}", "socks5"),
@@ -276,13 +277,36 @@ def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(ru
                 assert not tunnel.asked
             with pytest.raises(ProxyError, match="407"):
                 await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
-            for invalid, words in (("ftp://h", "not a scheme"), ("http://h", "no port"), ("http://h:x", "invalid")):
+            for invalid, words in (
+                ("ftp://h", "not a scheme"),
+                ("http://h", "no port"),
+                ("http://:80", "no host"),
+                ("http://h:x", "invalid"),
+            ):
                 with pytest.raises(ValueError, match=words):
                     await connect(url, proxy=invalid)
         with pytest.raises(ProxyError, match="did not connect to 127"):
             await connect(url, proxy=f"socks5://127.0.0.1:{port}")
 
     run(scenario())
+
+
+@pytest.mark.parametrize("user", ["t%40ken", "t%40ken:"])
+def test_a_proxy_gets_a_user_without_a_password(run, user):
+    pytest.importorskip("python_socks")
+    heads = []
+
+    async def refuse(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.close()
+
+    async def scenario():
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            with pytest.raises(ProxyError):
+                await connect("ws://localhost", proxy=f"http://{user}@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    run(scenario())
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b't@ken:').decode()}\r\n" in heads[0]
 
 
 def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters(run):

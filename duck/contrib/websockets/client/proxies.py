@@ -8,7 +8,7 @@ import socket
 import sys
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..logging import printable
 from .address import Address
@@ -77,17 +77,22 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     scheme, separator, rest = proxy.partition("://")
     if not separator:
         scheme, rest = "http", proxy
+    scheme = scheme.lower()
     remote_lookup = {"socks5h": True, "socks4a": True}.get(scheme)
     scheme = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}.get(scheme, scheme)
     if scheme not in ("http", "socks4", "socks5"):
         raise ValueError(f"{scheme!r} is not a scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
     try:
-        port = urlsplit(f"http://{rest}").port
+        parts = urlsplit(f"http://{rest}")
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"the URL of the proxy is invalid: {error}") from None
-    if port is None:
-        raise ValueError("the URL of the proxy has no port: write one such as http://proxy.example:3128")
-    through = Proxy.from_url(f"{scheme}://{rest}", rdns=remote_lookup)
+    if host is None or port is None:
+        missing = "port" if host else "host"
+        raise ValueError(f"the URL of the proxy has no {missing}: write one such as http://proxy.example:3128")
+    # `Proxy.from_url` ignores a user without a password.
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    through = Proxy(python_socks.ProxyType[scheme.upper()], host, port, user, password, remote_lookup)
     try:
         return await through.connect(address.host, address.port)
     except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
