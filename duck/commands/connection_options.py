@@ -5,7 +5,7 @@ import ssl
 
 from duck.contrib.websockets.client import Options
 from duck.contrib.websockets.client.address import Address, without_password
-from duck.contrib.websockets.logging import printable
+from duck.contrib.websockets.logging import printable, text_of
 
 __all__ = ["add_connection_options", "address_of", "connection_options", "explain"]
 
@@ -82,7 +82,7 @@ def address_of(arguments: argparse.Namespace) -> str:
 
 def explain(error: Exception) -> str:
     """Describes an error in one line, with advice for the usual faults of TLS."""
-    words = printable(str(error) or type(error).__name__)
+    words = printable(text_of(error))
     advice = _ADVICE.get(error.reason) if isinstance(error, ssl.SSLError) else None
     return f"{words}; {advice}" if advice else words
 

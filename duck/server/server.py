@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, WebSocketView
-from duck.contrib.websockets.logging import format_address
+from duck.contrib.websockets.logging import format_address, text_of
 from duck.contrib.websockets.metrics import Metrics, Stats
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.http.request import ClientAddress, HttpRequest
@@ -245,7 +245,7 @@ class Server:
             level = logging.INFO if isinstance(error, tls.SSLError) else logging.DEBUG
             if logger.isEnabledFor(level):
                 words = "%s: the connection has failed at its start: %s"
-                logger.log(level, words, format_address(protocol.address), error)
+                logger.log(level, words, format_address(protocol.address), text_of(error))
             protocol.connection_lost(error)
         except BaseException:
             protocol.connection_lost(None)

@@ -102,6 +102,18 @@ def test_clients_with_hooks_connect_again_after_failures_up_to_the_attempts(capl
     assert len(again) == 2 and "secret" not in again[0]
 
 
+def test_an_error_without_a_text_is_logged_by_the_name_of_its_type(caplog):
+    """asyncio and uvloop raise such errors when a server ends the connection within the TLS handshake."""
+    caplog.set_level("INFO", "duck")
+
+    def create():
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(Reconnect(first=0, attempts=1).run(create))
+    assert "no client: ConnectionResetError; connecting again in 0.0 seconds" in caplog.messages
+
+
 def test_a_token_is_fetched_for_each_connection_and_a_failure_is_an_attempt(serving, caplog):
     caplog.set_level("INFO")
     tokens = iter(("a", OSError("the tokens are away"), "b", ValueError("no more tokens")))

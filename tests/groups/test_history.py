@@ -11,7 +11,7 @@ import pytest
 from duck.contrib.websockets import OpCode, WebSocketView
 from duck.contrib.websockets.groups import Groups
 from duck.contrib.websockets.groups.broker import Message, MessageId, Past
-from duck.contrib.websockets.testing import connect
+from duck.contrib.websockets.testing import VirtualTimeLoop, connect
 
 from ..support.redis import RedisServer
 from .sink import Sink
@@ -349,6 +349,26 @@ def test_a_later_member_does_not_hide_a_gap_of_the_first(run, until):
         await rooms.close()
 
     run(scenario())
+
+
+class Silent(Restarted):
+    """A broker that does not answer requests for its history."""
+
+    async def after(self, group, since):
+        await asyncio.Event().wait()
+
+
+def test_a_broker_without_an_answer_is_the_logged_reason_for_a_missing_history(caplog):
+    caplog.set_level("INFO", "duck")
+
+    async def scenario():
+        rooms = Groups(Silent(), history=1000)
+        assert not await rooms.join(Sink(), "lobby", since="new.0-1")
+        await rooms.close()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
+    assert "group 'lobby': a joining member gets no history: no answer" in caplog.messages
 
 
 class OlderCopy(Restarted):

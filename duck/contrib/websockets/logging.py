@@ -27,6 +27,7 @@ __all__ = [
     "log_refusal",
     "logger",
     "printable",
+    "text_of",
 ]
 
 logger = logging.getLogger("duck.contrib.websockets")
@@ -63,6 +64,11 @@ def printable(text: str) -> str:
 
 def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def text_of(error: BaseException) -> str:
+    """Returns the text of an error; the name of its type if it has none, as some errors of asyncio and uvloop."""
+    return str(error) or type(error).__name__
 
 
 def format_address(address: object) -> str:

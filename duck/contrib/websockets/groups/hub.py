@@ -129,7 +129,7 @@ class Hub:
             if not is_subscribed and isinstance(error, BrokerError):
                 raise
             if not past.complete:
-                logger.info("group %r: a joining member gets no history: %s", name, error or "no answer")
+                logger.info("group %r: a joining member gets no history: %s", name, str(error) or "no answer")
         return past.complete
 
     @staticmethod

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...exceptions import BrokerError
+from ...logging import text_of
 from .server import (
     SURE,
     Backoff,
@@ -136,7 +137,7 @@ class Publisher:
         except answers() as error:
             raise refused(self.server.label, error) from error
         except errors() as error:
-            raise uncertain(self.server.label, str(error) or type(error).__name__) from error
+            raise uncertain(self.server.label, text_of(error)) from error
 
     async def close(self) -> None:
         self._is_closed = True
@@ -206,7 +207,7 @@ class Publisher:
             except BaseException as error:
                 for command in commands:
                     if command.has_left:
-                        command.fail(uncertain(self.server.label, str(error) or type(error).__name__))
+                        command.fail(uncertain(self.server.label, text_of(error)))
                 raise
 
     async def _pipeline(self, connection: Any, commands: list[Command]) -> None:

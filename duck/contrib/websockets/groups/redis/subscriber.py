@@ -16,7 +16,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from ...logging import logger
+from ...logging import logger, text_of
 from .server import Backoff, Server, check_open, connected, errors, is_forbidden, refused_channel
 
 __all__ = ["Subscriber"]
@@ -187,7 +187,7 @@ class Subscriber:
             logger.warning(
                 "Redis at %s is unavailable, and groups get no messages until it returns: %s",
                 self._server.label,
-                str(error) or type(error).__name__,
+                text_of(error),
             )
         self._away = self._is_logged = True
         self._end()
