@@ -8,9 +8,9 @@ from typing import TypeGuard
 from .codec import deflate
 from .codec.deflate import Backend
 from .extensions import PerMessageDeflate
-from .sansio.negotiation import ClientOffer, Parameters
+from .sansio.negotiation import ClientOffer, Negotiator, Parameters
 
-__all__ = ["PERMESSAGE_DEFLATE", "Compression"]
+__all__ = ["DEFAULT_NEGOTIATORS", "PERMESSAGE_DEFLATE", "Compression"]
 
 PERMESSAGE_DEFLATE = "permessage-deflate"
 
@@ -221,3 +221,7 @@ def _is_valid(parameters: Parameters, may_lack_value: str | None = None) -> bool
 
 def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+DEFAULT_NEGOTIATORS: Mapping[str, Negotiator] = {PERMESSAGE_DEFLATE: Compression().accept}
+"""The extensions of a server that compresses, without other settings."""

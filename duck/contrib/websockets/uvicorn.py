@@ -11,7 +11,7 @@ the events of its response still pass through the application's middleware.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +28,7 @@ from uvicorn.protocols.utils import (
 from duck.http.request import HttpRequest
 
 from .codec import Counters
-from .compression import PERMESSAGE_DEFLATE, Compression
+from .compression import DEFAULT_NEGOTIATORS
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
@@ -48,14 +48,9 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from .sansio.negotiation import Negotiator
-
 __all__ = ["WebSocketProtocol"]
 
 _EARLY_LIMIT = 65536  # bytes that are kept of a client's data before the response
-
-_PLAIN: "Mapping[str, Negotiator]" = {}
-_COMPRESSED: "Mapping[str, Negotiator]" = {PERMESSAGE_DEFLATE: Compression().accept}
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -337,7 +332,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if subprotocol:
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
         config = self._config
-        extensions = _COMPRESSED if config.ws_per_message_deflate else _PLAIN
+        extensions = DEFAULT_NEGOTIATORS if config.ws_per_message_deflate else {}
         try:
             acceptance = handshake.agree(request, self._key, extensions=extensions)
         except HandshakeError as error:

@@ -11,7 +11,7 @@ from duck.http.request import HttpRequest
 from duck.views import View
 
 from .codec import Counters, type_version
-from .compression import PERMESSAGE_DEFLATE, Compression
+from .compression import DEFAULT_NEGOTIATORS, PERMESSAGE_DEFLATE
 from .definition import Definition
 from .endpoint import WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
@@ -48,8 +48,6 @@ _USED_BEFORE_ON_HANDSHAKE = frozenset(
     }
 )
 """Settings and steps that a view has used when `on_handshake` is called."""
-
-_DEFAULT_NEGOTIATORS: Mapping[str, Negotiator] = {PERMESSAGE_DEFLATE: Compression().accept}
 
 
 class Server(Protocol):
@@ -416,7 +414,7 @@ class WebSocketView(WebSocketEndpoint, View):
         compression = self.COMPRESSION
         if compression is False:
             return self.EXTENSIONS
-        own = _DEFAULT_NEGOTIATORS if compression is True else {PERMESSAGE_DEFLATE: compression.accept}
+        own = DEFAULT_NEGOTIATORS if compression is True else {PERMESSAGE_DEFLATE: compression.accept}
         return {**own, **self.EXTENSIONS} if self.EXTENSIONS else own
 
     def _serve(self, overridden: frozenset[str]) -> "asyncio.Future[None]":

@@ -11,7 +11,7 @@ from typing import Any
 
 from duck.http.request import HttpRequest
 
-from ..compression import PERMESSAGE_DEFLATE, Compression
+from ..compression import DEFAULT_NEGOTIATORS
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
@@ -220,8 +220,7 @@ class _AsgiHost:
         """Sends the 101 response, and starts a `SessionProtocol` on the transport."""
         request = self._request
         key = handshake.check(request, allowed_origins=["*"])  # the application checks origins
-        extensions = {PERMESSAGE_DEFLATE: Compression().accept}
-        acceptance = handshake.agree(request, key, extensions=extensions)._replace(subprotocol=subprotocol)
+        acceptance = handshake.agree(request, key, extensions=DEFAULT_NEGOTIATORS)._replace(subprotocol=subprotocol)
         response = handshake.switching_protocols(acceptance, header_lines(headers))
         endpoint = Accepted(self._session, label(request), None, None, None)
         protocol = SessionProtocol(self._session, endpoint, Connection(extensions=acceptance.extensions))
