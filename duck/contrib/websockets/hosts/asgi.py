@@ -218,9 +218,8 @@ async def run(view: AsgiView) -> Any:
 
     A connection that an overridden `run` has opened and left open ends with 1011.
     """
-    run: Callable[[], Awaitable[Any]] = view.run
     try:
-        result = await run()
+        result = await view.run()
     except Exception:
         await _close(view)
         raise

@@ -128,11 +128,11 @@ class Server(asyncio.Protocol):
             self._start(application, request, {})
         elif isinstance(application, Sequence):
             for pattern in application:
-                found = _match(pattern, request.path)
+                found: dict[str, Any] | None = pattern.match(request.path)
                 if found is not None:
                     self._start(pattern["handler"], request, found)
                     return
-            self._refuse(request, HandshakeError(404, "not found"))
+            upgrade.refuse(request, HandshakeError(404, "not found"))
         else:
             host = _AsgiHost(request, {**_scope_of(parsed, self._secure), **self._scope})
             self.task = asyncio.get_running_loop().create_task(host.run(application))
@@ -151,20 +151,11 @@ class Server(asyncio.Protocol):
 
     def _start(self, view_class: Any, request: HttpRequest, found: Mapping[str, Any]) -> None:
         if not (isinstance(view_class, type) and issubclass(view_class, WebSocketView)):
-            self._refuse(request, HandshakeError(426, "this endpoint does not serve WebSockets"))
+            upgrade.refuse(request, HandshakeError(426, "this endpoint does not serve WebSockets"))
             return
         self.label = view_class.__name__
         self.view = view = view_class(request, **self._kwargs, **found)
         self.ended = view.start()
-
-    def _refuse(self, request: HttpRequest, error: HandshakeError) -> None:
-        upgrade.refuse(request, error)
-
-
-def _match(pattern: Any, path: str) -> dict[str, Any] | None:
-    """Returns the parameters that a route finds in a path; None if it does not match."""
-    found: dict[str, Any] | None = pattern.match(path)
-    return found
 
 
 def _scope_of(head: RequestHead, secure: bool) -> MutableMapping[str, Any]:
