@@ -239,7 +239,7 @@ class WebSocketProtocol(asyncio.Protocol):
         except BaseException as error:  # such as SystemExit, which would end the server
             if stepping.is_abandoned(error, self._loop):
                 raise
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if stepping.is_cancelled(error):
                 self._end(CloseCode.SERVICE_RESTART)
                 raise
             if not (isinstance(error, ConnectionClosed) and self._is_gone):
@@ -447,9 +447,3 @@ class _Responder:
 
     def refuse(self, error: HandshakeError) -> None:
         self.refusal = error
-
-
-def _is_cancelled() -> bool:
-    """Whether the running task itself was cancelled, not the awaitable it has waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

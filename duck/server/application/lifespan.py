@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from duck.contrib.websockets.protocol.stepping import is_cancelled
+
 __all__ = ["Lifespan", "LifespanError", "NoLifespanError", "running_lifespan"]
 
 logger = logging.getLogger("duck.server")
@@ -58,7 +60,8 @@ async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown
     except NoLifespanError:
         raise
     except (Exception, asyncio.CancelledError) as error:
-        _reraise_cancellation(error)
+        if is_cancelled(error):
+            raise
         raise LifespanError(f"the lifespan failed at startup: {_words(error)}") from error
     try:
         yield
@@ -69,7 +72,8 @@ async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown
             async with limit:
                 await manager.__aexit__(None, None, None)
         except (Exception, asyncio.CancelledError) as error:
-            _reraise_cancellation(error)
+            if is_cancelled(error):
+                raise
             if limit.expired():
                 raise LifespanError(
                     f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
@@ -91,13 +95,6 @@ def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManage
         f"the lifespan {lifespan!r} returned {type(manager).__name__}, which is not an async context manager;"
         " decorate it with contextlib.asynccontextmanager"
     )
-
-
-def _reraise_cancellation(error: BaseException) -> None:
-    """Raises a cancellation of the current task again; the application itself may raise a CancelledError, too."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error
 
 
 def _words(error: BaseException) -> str:

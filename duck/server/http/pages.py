@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from duck.contrib.websockets.logging import format_address, printable
-from duck.contrib.websockets.protocol.stepping import is_abandoned
+from duck.contrib.websockets.protocol.stepping import is_abandoned, is_cancelled
 from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
@@ -62,9 +62,7 @@ async def respond(request: HttpRequest, match: Match | None, loop: asyncio.Abstr
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # such as SystemExit, which would end the server
-        task = asyncio.current_task()
-        is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-        if is_cancelled or is_abandoned(error, loop):
+        if is_cancelled(error) or is_abandoned(error, loop):
             raise
         logger.exception("the view for %r failed", request)
         return plain(500)

@@ -8,6 +8,8 @@ import pytest
 
 from duck.http import HttpRequest, HttpResponse
 from duck.server import serve
+from duck.server.application.routes import Routes
+from duck.server.http.pages import respond
 from duck.urls import path
 from duck.views import View
 
@@ -237,6 +239,24 @@ def test_a_view_that_cancels_itself_costs_its_connection_only(run, connect):
                 assert (await client.get()).status == 200
 
     run(scenario())
+
+
+def test_a_page_whose_loop_has_stopped_ends_without_an_error(caplog):
+    """Python closes the coroutine of such a page when it is freed. No loop is running then."""
+    loop = asyncio.new_event_loop()
+
+    async def waiting(request):
+        await asyncio.Event().wait()
+
+    answer = respond(HttpRequest(), Routes([path("/", waiting)]).match("/"), loop)
+
+    async def begin():
+        answer.send(None)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    answer.close()
+    assert caplog.messages == []
 
 
 def test_state_of_one_request_does_not_reach_the_next(run, connect):

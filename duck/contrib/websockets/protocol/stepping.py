@@ -23,6 +23,7 @@ __all__ = [
     "deque",
     "enter_task",
     "is_abandoned",
+    "is_cancelled",
     "iterator",
     "leave_task",
     "name_of",
@@ -144,6 +145,14 @@ def is_abandoned(error: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
     A GeneratorExit while the loop runs was raised by the coroutine itself.
     """
     return isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not loop
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an error is the cancellation of the running task itself, not of an awaitable that it has waited for."""
+    if not isinstance(error, CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def name_of(hook: object) -> str:
