@@ -113,9 +113,9 @@ def run(
 def run_options(
     target: Target,
     options: Options,
-    sockets: Sequence[socket.socket] = (),
-    ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
-    loop: str = "auto",
+    sockets: Sequence[socket.socket],
+    ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None,
+    loop: str,
 ) -> None:
     """Serves an application, as `run` does, with options in one object."""
     stop = Stop(Deadline(options.patience))

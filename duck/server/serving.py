@@ -96,9 +96,9 @@ async def serve(
 async def serve_options(
     urlpatterns: Iterable[Mapping[str, Any]] | type[View],
     options: Options,
-    sockets: Sequence[socket.socket] = (),
-    ssl: tls.SSLContext | None = None,
-    lifespan: Lifespan | None = None,
+    sockets: Sequence[socket.socket],
+    ssl: tls.SSLContext | None,
+    lifespan: Lifespan | None,
 ) -> AsyncIterator[Server]:
     """Serves an application, as `serve` does, with options in one object."""
     server = Server(urlpatterns, options)

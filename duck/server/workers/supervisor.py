@@ -349,7 +349,7 @@ class Supervisor:
             notify("READY=1")
 
 
-def supervise(job: Job, sockets: Sequence[socket.socket] = (), workers: int = 2, reload: Sequence[Path] = ()) -> None:
+def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: Sequence[Path] = ()) -> None:
     """Serves with worker processes until SIGINT or SIGTERM.
 
     Args:

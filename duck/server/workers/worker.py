@@ -67,8 +67,8 @@ class Job:
 
     target: Target | str
     options: Options
-    loop: str = "auto"
-    ssl: Callable[[], tls.SSLContext] | None = None
+    loop: str
+    ssl: Callable[[], tls.SSLContext] | None
     logs: LogOptions | None = None
 
 

@@ -231,6 +231,7 @@ class Hub:
             await asyncio.wait(self._tasks, timeout=self._timeout)
 
     async def leave(self, member: Member, name: str) -> None:
+        """See `Groups.leave`."""
         names = tuple(other for other in self.names.get(member, ()) if other != name)
         if names:
             self.names[member] = names
@@ -264,7 +265,7 @@ class Hub:
             return 0
         return group.number(member, self._new_number)
 
-    # The handler of a broker
+    # Calls of the broker; see `Handler`
 
     def received(self, name: str, message: Message) -> None:
         group = self.groups.get(name)

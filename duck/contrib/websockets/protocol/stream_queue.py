@@ -136,9 +136,6 @@ class StreamQueue:
         finally:
             message.discard()
 
-    def more(self, waiters: list[Waiter]) -> Awaitable[None]:
-        return Waiter(self.loop, waiters)
-
     def whole(self, payload: bytes, opcode: int) -> IncomingMessage:
         """Returns a message that has been received as a whole."""
         message = IncomingMessage(self, opcode)
@@ -330,6 +327,10 @@ class StreamQueue:
             self._dispatcher.forget()
 
     # For messages, as their source
+
+    def more(self, waiters: list[Waiter]) -> Awaitable[None]:
+        """Returns an awaitable for the next part of the current message; see `Source`."""
+        return Waiter(self.loop, waiters)
 
     @property
     def needs_all(self) -> bool:

@@ -117,11 +117,13 @@ class Cluster:
         await node.subscriber.subscribe(channel)
 
     def unsubscribe(self, channel: bytes) -> None:
+        """Ends `subscribe`, without waiting."""
         node = self._where.pop(channel, None)
         if node is not None:
             node.subscriber.unsubscribe(channel)
 
     async def close(self) -> None:
+        """Closes the connections to all nodes. Commands that wait get a BrokerError."""
         self._is_closed = True
         self._where.clear()
         for task in (self._repairing, self._reading, *[line.task for line in self._lines.values()]):

@@ -140,6 +140,7 @@ class Publisher:
             raise uncertain(self.server.label, text_of(error)) from error
 
     async def close(self) -> None:
+        """Closes the connection. Commands that wait get a BrokerError."""
         self._is_closed = True
         task, self._task = self._task, None
         if task is not None:

@@ -143,6 +143,7 @@ class Backoff:
         self._delay = _LEAST_DELAY
 
     def next(self) -> float:
+        """Returns the seconds before the next attempt."""
         delay, self._delay = self._delay, min(2 * self._delay, _MOST_DELAY)
         return delay * random.uniform(0.5, 1.0)
 

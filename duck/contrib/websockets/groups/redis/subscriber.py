@@ -120,6 +120,7 @@ class Subscriber:
             raise refused_channel(self._server.label, channel, refusal)
 
     def unsubscribe(self, channel: bytes) -> None:
+        """Ends `subscribe`, without waiting."""
         if self._wanted.pop(channel, None) is None:
             return
         self._missed.discard(channel)
@@ -129,6 +130,7 @@ class Subscriber:
             self._settle(self._waiting.pop(channel, ()))
 
     async def close(self) -> None:
+        """Closes the connection; a task that waits in `subscribe` continues."""
         self._is_closed = True
         self._wanted.clear()
         task, self._task = self._task, None
