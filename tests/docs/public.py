@@ -29,6 +29,7 @@ INTERNAL = {  # for other modules of ours
         "log_failure",
         "log_refusal",
         "printable",
+        "text_of",
     },
     "duck.urls": {"check_parameters", "compile_url"},
 }
