@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import chart, contest, cores, measure, programs, published, registry, report, results, workloads
+from . import chart, cores, measure_client, programs, published, registry, report, results, workloads
+from .measure_server import Sample, measure_server
 from .run import Settings, run
 
 __all__ = ["main"]
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _refuse(str(error))
         if options.quick:
             chosen = [workload.small() for workload in chosen]
-        how = measure.measure if options.clients is None else contest.measure
+        how = measure_server if options.clients is None else measure_client.measure_client
         found = _measure(servers, chosen, _settings(options), how)
     if not found["samples"]:
         return _refuse("nothing was measured")
@@ -75,16 +76,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Measures WebSocket servers side by side: each in turn is started on a core of its own, and loaded "
         "from another by a client that checks every byte of every echo. With --clients it measures clients.",
     )
-    parser.add_argument("--servers", metavar="A,B", help="which servers, or all; see --list")
+    parser.add_argument("--servers", metavar="A,B", help="servers to measure, or all; see --list")
     parser.add_argument(
         "--clients", metavar="A,B", nargs="?", const="", help="measure clients against the C floor instead; see --list"
     )
-    parser.add_argument("--workloads", metavar="X,Y", help="which workloads; see --list")
+    parser.add_argument("--workloads", metavar="X,Y", help="workloads to measure; see --list")
     parser.add_argument("--baseline", metavar="A,B", help="compare with these (picows, or the first measured)")
-    parser.add_argument("--rounds", type=int, help=f"how often ({Settings.rounds})")
-    parser.add_argument("--seconds", type=float, help=f"how long to measure each time ({Settings.seconds:g})")
+    parser.add_argument("--rounds", type=int, help=f"measurements of each workload on each server ({Settings.rounds})")
+    parser.add_argument("--seconds", type=float, help=f"seconds of a measurement ({Settings.seconds:g})")
     parser.add_argument("--quick", action="store_true", help="a short look: one round, few connections")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="where to write (%(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="folder for the results (%(default)s)")
     parser.add_argument("--results", metavar="FILE", type=Path, help="report on these, and measure nothing")
     parser.add_argument("--record", action="store_true", help="measure and replace the published figures: 50 minutes")
     parser.add_argument("--redraw", action="store_true", help="draw the published charts and tables anew")
@@ -105,7 +106,7 @@ def _measure(
     servers: Sequence[registry.Server],
     chosen: Sequence[workloads.Workload],
     settings: Settings,
-    measure_: Callable[..., measure.Sample],
+    measure: Callable[..., Sample],
 ) -> dict[str, Any]:
     pair = cores.choose()
     if pair.shared:
@@ -116,7 +117,7 @@ def _measure(
     needed = max(workload.connections for workload in chosen) + 64
     if files < needed:
         _say(f"only {files} files may be open, {needed} are needed: workloads will fail; raise ulimit -n")
-    return run(servers, chosen, pair, settings, _say, measure_)
+    return run(servers, chosen, pair, settings, _say, measure)
 
 
 def _baselines(names: str | None, found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which core the server gets, which one the load client, and how many files both may open."""
+"""The cores of the server and of the load client, and the limit of their open files."""
 
 import contextlib
 import os

@@ -40,8 +40,8 @@ class Running:
     """A server that answers.
 
     Attributes:
-        port: Where.
-        session: The id of its session, which all of its processes belong to.
+        port: Its port.
+        session: The id of the session of all its processes.
     """
 
     port: int
@@ -56,7 +56,7 @@ def command(
     tls: tuple[str, str] | None = None,
     deflate: bool = False,
 ) -> list[str]:
-    """How to start a server.
+    """Returns the command that starts a server.
 
     Args:
         heartbeat: Whether it must ping idle connections.

@@ -49,7 +49,7 @@ enum { EVENTS = 512, BUFFER = 1 << 18, HEAD = 8192, CONTROL = 125, TLS_RECORD = 
 enum { DIALS_AT_ONCE = 64, READS_AT_ONCE = 32 };
 enum { STALL_MS = 10000, SETTLES_US = 500000, PORTS = 8 };
 
-/* What every message touches comes first: with a thousand connections the cache is the client's limit. */
+/* The fields of every message come first: with a thousand connections the cache is the limit of the client. */
 typedef struct {
     int fd;
     enum { SECURING, UPGRADING, OPEN, CLOSING } state;
@@ -256,7 +256,7 @@ static void watch(conn *c, bool output) {
     epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
 }
 
-/* How many bytes passed; 0 if it has to wait; -1 at the end of the stream. */
+/* The number of bytes that passed; 0 if it has to wait; -1 at the end of the stream. */
 static ssize_t tls_result(conn *c, int result) {
     if (result > 0)
         return result;

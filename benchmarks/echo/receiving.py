@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from . import contest, launch
-from .client import LoadError
+from . import launch, measure_client
 from .cores import Cores
-from .measure import Sample
+from .load_client import LoadError
+from .measure_server import Sample
 from .registry import Server
 from .servers.options import HOST
 from .workloads import Workload
@@ -46,36 +46,36 @@ def measure(
         warmup: The time before it.
 
     Returns:
-        For each client a sample as of `contest.measure`, or its error. `value` is in messages for each second of the
+        For each client a sample as of `measure_client`, or its error. `value` is in messages for each second of the
         client's processor time.
 
     Raises:
         ServerError: A floor did not start.
     """
     with contextlib.ExitStack() as stack:
-        floors = [stack.enter_context(launch.running(contest.FLOOR, cores.server)) for _ in clients]
+        floors = [stack.enter_context(launch.running(measure_client.FLOOR, cores.server)) for _ in clients]
         turn = max(round(min(_TURN, seconds / 4) * RATE), 1)
         stack.enter_context(_sending([floor.port for floor in floors], workload.size, turn, cores.server))
         running = [
             stack.enter_context(
-                contest.running(client, workload, floor.port, cores.client, seconds * len(clients), warmup)
+                measure_client.running(client, workload, floor.port, cores.client, seconds * len(clients), warmup)
             )
             for client, floor in zip(clients, floors, strict=True)
         ]
         begun = [_line(process) for process in running]
-        began, before = time.monotonic(), contest.others_seconds(cores, floors)
+        began, before = time.monotonic(), measure_client.others_seconds(cores, floors)
         reports = [
             first if isinstance(first, LoadError) else _line(process)
             for first, process in zip(begun, running, strict=True)
         ]
-        elapsed, others = time.monotonic() - began, contest.others_seconds(cores, floors) - before
+        elapsed, others = time.monotonic() - began, measure_client.others_seconds(cores, floors) - before
     others -= sum(report["cpu"] for report in reports if not isinstance(report, LoadError))
     return [_sample(report, max(others, 0) / elapsed) for report in reports]
 
 
-def _line(process: contest.Process) -> dict[str, float] | LoadError:
+def _line(process: measure_client.Process) -> dict[str, float] | LoadError:
     try:
-        return contest.line(process)
+        return measure_client.line(process)
     except LoadError as error:
         return error
 
@@ -102,7 +102,7 @@ def _sending(ports: Sequence[int], size: int, turn: int, core: int) -> Iterator[
         ports: Those of the floors.
         size: Bytes of a message, below 65,536.
         turn: Messages.
-        core: Where the sender runs.
+        core: The core of the sender.
     """
     stop = threading.Event()
     frame = bytes([0x82, 0x80 | size] if size < 126 else [0x82, 0xFE, *size.to_bytes(2)]) + bytes(4) + bytes(size)

@@ -19,7 +19,7 @@ class Server:
         module: In `benchmarks.echo.servers`, or `clients`; empty for the floor, which is a C program.
         packages: The required packages, by their names for pip.
         loop: Its event loop, see `servers.options`.
-        variant: Which of the module's several servers.
+        variant: The server or client of a module that has several.
         environment: Variables added to its environment.
         default: Whether it takes part unless servers are named.
         tls: Whether it can encrypt.

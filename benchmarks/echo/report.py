@@ -14,7 +14,7 @@ def markdown(results: dict[str, Any], baselines: Sequence[str]) -> str:
     """The whole report.
 
     Args:
-        results: What `run` returned.
+        results: The results of `run`.
         baselines: Names of the servers that others are compared with.
     """
     found = figures(results)
@@ -27,7 +27,7 @@ def markdown(results: dict[str, Any], baselines: Sequence[str]) -> str:
 
 
 def _measured(results: dict[str, Any]) -> str:
-    """Which of the two sides is measured."""
+    """Returns the measured one of the two sides."""
     return "client" if results.get("clients") else "server"
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from . import launch, machine, receiving
-from .client import LoadError
 from .cores import Cores
 from .launch import ServerError
-from .measure import Sample
-from .measure import measure as measure_server
+from .load_client import LoadError
+from .measure_server import Sample, measure_server
 from .registry import Server
 from .workloads import Workload
 
@@ -27,12 +26,12 @@ STARTING = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """The settings of a run.
 
     Attributes:
-        rounds: How often each workload meets each server.
-        seconds: How long to measure each time.
-        warmup: How long to load the server before.
+        rounds: Measurements of each workload on each server.
+        seconds: The length of a measurement.
+        warmup: Seconds of load before it.
         rest: Seconds between two measurements.
     """
 
@@ -75,8 +74,8 @@ def run(
     faster meanwhile does so for all of them. Clients that receive a few messages take turns within a round.
 
     Args:
-        say: Called with lines on how it goes.
-        measure: `measure.measure`, or `contest.measure` where `servers` are clients.
+        say: Called with lines about the progress.
+        measure: `measure_server`, or `measure_client` where `servers` are clients.
 
     Returns:
         The results, in the form that `results.write` takes.
@@ -156,7 +155,7 @@ def _certificate(folder: Path, workloads: Sequence[Workload], say: Say) -> tuple
 
 
 def _reason_to_miss(server: Server, cores: Cores, say: Say, measure: Callable[..., Sample]) -> str | None:
-    """Why a server cannot take part; None if it can. It is started once to find out."""
+    """Returns the reason why a server cannot take part; None if it can. The server is started once to find out."""
     reason = server.missing()
     if reason is None:
         try:

@@ -23,7 +23,7 @@ class Workload:
         name: On the command line and in results.
         mode: Of the load client: "echo", "connect", "broadcast", "chat" or "idle"; of a measured client: "echo",
             "receive" or "connect".
-        connections: How many at a time.
+        connections: Connections at a time.
         depth: Messages on their way on each; those that an idle connection has echoed before.
         size: Bytes of a message.
         text: Whether messages are text, mostly ASCII; else they are binary.

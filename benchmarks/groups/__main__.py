@@ -20,14 +20,16 @@ def main() -> int:
         0; 1 if something that was measured failed; 2 if nothing could be measured.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.groups", description="Compares groups on Redis.")
-    parser.add_argument("--servers", metavar="A,B", help="which servers (all)")
+    parser.add_argument("--servers", metavar="A,B", help="servers to measure (all)")
     parser.add_argument(
         "--workloads", metavar="X,Y", default=",".join(workload.name for workload in WORKLOADS), help="(%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=Settings.rounds, help="how often (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=Settings.seconds, help="how long each time (%(default)g)")
+    parser.add_argument("--rounds", type=int, default=Settings.rounds, help="measurements of each (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=Settings.seconds, help="seconds of a measurement (%(default)g)"
+    )
     parser.add_argument("--members", type=int, default=Settings.members, help="members of the group (%(default)s)")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="where to write (%(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=OUT, help="folder for the results (%(default)s)")
     options = parser.parse_args()
     try:
         servers = named(options.servers)

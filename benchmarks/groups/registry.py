@@ -1,4 +1,4 @@
-"""Which servers can be compared, and how they are started."""
+"""The servers that can be compared, and the commands that start them."""
 
 import importlib.util
 import sys
@@ -59,7 +59,7 @@ class Server:
     in_order: bool = True
 
     def command(self, port: int) -> list[str]:
-        """How to start a process of it."""
+        """Returns the command that starts a process of it."""
         if not self.ws:
             words = ["duck.server", "serve", self.target, "--port", str(port), "--loop", "uvloop"]
         else:

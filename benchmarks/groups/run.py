@@ -15,9 +15,9 @@ from typing import Any
 
 from ..echo import cores as cores_module
 from ..echo import machine, processes
-from ..echo.client import GRACE, Client, LoadError, started
 from ..echo.cores import Cores
 from ..echo.launch import ROOT, START_TIMEOUT, ServerError, last_words
+from ..echo.load_client import GRACE, LoadClient, LoadError, started
 from ..redis_server import redis_server
 from .registry import Server
 
@@ -28,14 +28,14 @@ _REFUSES = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """The settings of a run.
 
     Attributes:
-        rounds: How often each server.
-        seconds: How long each time.
-        warmup: How long to load the server before.
-        members: How many.
-        publishers: How many of them publish.
+        rounds: Measurements of each server.
+        seconds: The length of a measurement.
+        warmup: Seconds of load before it.
+        members: Members of the group.
+        publishers: The members that publish.
     """
 
     rounds: int = 5
@@ -180,7 +180,7 @@ def _usage(cores: Cores, sessions: list[int]) -> tuple[float, float]:
     return sum(map(processes.cpu_seconds, sessions)), both
 
 
-def _fill(load: Client, ports: list[int]) -> None:
+def _fill(load: LoadClient, ports: list[int]) -> None:
     """Publishes large messages until the buffers of the members that do not read are full."""
     deadline = time.monotonic() + GRACE
     while not all(map(_dropped, ports)):

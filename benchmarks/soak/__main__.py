@@ -9,9 +9,9 @@ from .run import Settings, soak
 def main() -> int:
     """Runs a soak; returns 0 if it found nothing, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description="Soaks groups on Redis.")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)g)")
-    parser.add_argument("--clients", type=int, default=Settings.clients, help="how many (%(default)s)")
-    parser.add_argument("--groups", type=int, default=Settings.groups, help="how many (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of the soak (%(default)g)")
+    parser.add_argument("--clients", type=int, default=Settings.clients, help="number of clients (%(default)s)")
+    parser.add_argument("--groups", type=int, default=Settings.groups, help="number of groups (%(default)s)")
     parser.add_argument("--pace", type=float, default=Settings.pace, help="seconds between actions (%(default)g)")
     parser.add_argument("--seed", type=int, default=Settings.seed, help="decides on the actions (%(default)s)")
     options = parser.parse_args()

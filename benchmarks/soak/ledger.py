@@ -29,9 +29,9 @@ class Membership:
         name: The group.
         owner: The number of the client.
         since: The id of the last message.
-        begun: When the client became a member.
+        begun: The time at which the client became a member.
         last: The last message of each publisher.
-        gaps: When the member was told of gaps.
+        gaps: The times at which the member was told of gaps.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Ledger:
     """All messages and handshakes of a soak.
 
     Attributes:
-        kills: When workers were killed.
+        kills: The times at which workers were killed.
         faults: Violations of the guarantees.
         counts: The number of events of each kind.
     """

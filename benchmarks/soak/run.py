@@ -39,9 +39,9 @@ class Settings:
     """A soak.
 
     Attributes:
-        seconds: How long.
-        clients: How many.
-        groups: How many.
+        seconds: The length of the soak.
+        clients: The number of clients.
+        groups: The number of groups.
         pace: Seconds between the actions of a client, on average.
         seed: Decides on the actions of clients.
     """

@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks.echo import (
     cli,
-    client,
-    contest,
     cores,
     launch,
+    load_client,
+    measure_client,
     programs,
     published,
     receiving,
@@ -27,7 +27,7 @@ from benchmarks.echo import (
     run,
     summary,
 )
-from benchmarks.echo.measure import measure
+from benchmarks.echo.measure_server import measure_server
 from benchmarks.echo.registry import CLIENTS, Server, named
 from benchmarks.echo.workloads import Workload
 from duck.contrib.websockets.codec import describe
@@ -280,7 +280,7 @@ def test_the_report_shows_failures():
 @pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
 def test_every_length_is_echoed(pair, size, text):
     workload = Workload("echo", connections=3, depth=5, size=size, text=text)
-    assert measure(FLOOR, workload, pair, **SHORT)["value"] > 0
+    assert measure_server(FLOOR, workload, pair, **SHORT)["value"] > 0
 
 
 def test_the_floor_proves_itself_to_any_key(pair):
@@ -343,7 +343,7 @@ class Liar:
 
 
 def deceive(liar, pair):
-    with liar, client.running(Workload("lie"), liar.port, pair.client, **SHORT) as load:
+    with liar, load_client.running(Workload("lie"), liar.port, pair.client, **SHORT) as load:
         load.report()
         return load.report()
 
@@ -378,19 +378,19 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_found_out(lie, pair):
     answer, complaint = LIES[lie]
-    with pytest.raises(client.LoadError, match=complaint):
+    with pytest.raises(load_client.LoadError, match=complaint):
         deceive(Liar(answer), pair)
 
 
 def test_a_wrong_proof_is_found_out(pair):
-    with pytest.raises(client.LoadError, match="wrong Sec-WebSocket-Accept"):
+    with pytest.raises(load_client.LoadError, match="wrong Sec-WebSocket-Accept"):
         deceive(Liar(frame, accept=lambda key: accept_key("another")), pair)
 
 
 @pytest.mark.parametrize("size", [0, 7, 125, 126, 65536, 300_000])
 def test_the_floor_of_clients_takes_every_length(pair, size):
     client_ = named("floor", CLIENTS)[0]
-    assert contest.measure(client_, Workload("echo", depth=5, size=size), pair, **SHORT)["value"] > 0
+    assert measure_client.measure_client(client_, Workload("echo", depth=5, size=size), pair, **SHORT)["value"] > 0
 
 
 DECEPTIONS = {
@@ -415,5 +415,5 @@ def test_a_server_that_hangs_up_is_reported(pair):
     def hang_up(payload):
         raise OSError
 
-    with pytest.raises(client.LoadError, match="hung up on an open connection"):
+    with pytest.raises(load_client.LoadError, match="hung up on an open connection"):
         deceive(Liar(hang_up), pair)

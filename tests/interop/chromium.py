@@ -170,7 +170,7 @@ async def open_page(devtools: str, url: str) -> AsyncIterator[Page]:
     """Load a page in a tab of its own.
 
     Args:
-        devtools: What `launch` gave.
+        devtools: The result of `launch`.
     """
     async with connect(devtools, max_size=None, compression=None, ping_interval=None) as connection:
         page = Page(connection)

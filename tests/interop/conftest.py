@@ -19,7 +19,7 @@ from .peers import Peer, aiohttp_peer, chromium_peer, websockets_peer
 from .serving import Server, serving
 
 SECONDS = 60
-"""How long a test may wait for anything before it has failed."""
+"""Seconds that a test waits for anything before it fails."""
 
 NODE = Path(__file__).with_name("node")
 

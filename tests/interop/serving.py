@@ -21,7 +21,7 @@ class Server:
 
     Attributes:
         process: To be told to stop.
-        port: Where it listens on localhost.
+        port: Its port on localhost.
         trust: The TLS context of a client; None for a server without TLS.
     """
 

@@ -18,7 +18,7 @@ class Load:
 
     Attributes:
         url: The server's.
-        variant: Which of a module's several clients.
+        variant: The client of a module that has several.
         depth: Messages in flight.
         size: Bytes of a message.
         warmup: Seconds before the measurement.

@@ -21,12 +21,12 @@ HEARTBEAT = 20
 
 @dataclass(frozen=True)
 class Options:
-    """How to serve.
+    """The options of a server.
 
     Attributes:
-        port: Where to listen.
+        port: The port to listen on.
         loop: "asyncio", "uvloop", or "aiofastnet" for its transports on uvloop.
-        variant: Which of a module's several servers.
+        variant: The server of a module that has several.
         heartbeat: Whether idle connections must be pinged; a server whose default that is may do so anyway.
         deflate: Whether messages are compressed, with each server's own settings.
         certfile: The certificate for TLS; None for none.

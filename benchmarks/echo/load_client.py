@@ -10,17 +10,17 @@ from typing import Any
 from . import cores, programs
 from .workloads import Workload
 
-__all__ = ["Client", "LoadError", "running", "started"]
+__all__ = ["LoadClient", "LoadError", "running", "started"]
 
 GRACE = 30.0
 """Seconds that opening connections and everything else may take, beside the load itself."""
 
 
 class LoadError(Exception):
-    """The load client failed, most likely because the server did; the message says how."""
+    """The load client failed, most likely because the server did; the message describes the failure."""
 
 
-class Client:
+class LoadClient:
     """A load client that runs."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
@@ -63,13 +63,13 @@ class Client:
 
 
 @contextlib.contextmanager
-def running(workload: Workload, port: int, core: int, *, seconds: float, warmup: float) -> Iterator[Client]:
+def running(workload: Workload, port: int, core: int, *, seconds: float, warmup: float) -> Iterator[LoadClient]:
     """Puts a workload on a server while the block runs.
 
     Args:
-        core: Where the client runs.
-        seconds: How long to measure.
-        warmup: How long to load the server before.
+        core: The core of the client.
+        seconds: The length of the measurement.
+        warmup: Seconds of load before it.
     """
     words = ["--port", str(port), "--mode", workload.mode, "--path", workload.path]
     words += ["--connections", str(workload.connections), "--depth", str(workload.depth)]
@@ -81,12 +81,12 @@ def running(workload: Workload, port: int, core: int, *, seconds: float, warmup:
 
 
 @contextlib.contextmanager
-def started(options: list[str], core: int, timeout: float) -> Iterator[Client]:
+def started(options: list[str], core: int, timeout: float) -> Iterator[LoadClient]:
     """Runs the load client while the block runs.
 
     Args:
-        options: On its command line.
-        core: Where it runs.
+        options: Its command line.
+        core: Its core.
         timeout: Seconds after which it is ended.
     """
     words = [str(programs.build("load")), *options]
@@ -97,7 +97,7 @@ def started(options: list[str], core: int, timeout: float) -> Iterator[Client]:
     try:
         with process:  # closes its pipes
             try:
-                yield Client(process)
+                yield LoadClient(process)
             finally:
                 process.kill()
     finally:

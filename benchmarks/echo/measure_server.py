@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
-from . import client, launch, processes
+from . import launch, load_client, processes
 from .cores import Cores
 from .registry import Server
 from .workloads import Workload
 
-__all__ = ["measure"]
+__all__ = ["Sample", "measure_server"]
 
 _SETTLED = 64 * 1024  # bytes
 _SETTLE_TIMEOUT = 4.0
@@ -16,7 +16,7 @@ _SETTLE_TIMEOUT = 4.0
 Sample = dict[str, Any]
 
 
-def measure(
+def measure_server(
     server: Server,
     workload: Workload,
     cores: Cores,
@@ -28,12 +28,12 @@ def measure(
     """Starts the server, loads it, and ends it.
 
     Args:
-        seconds: How long to measure.
-        warmup: How long to load the server before.
+        seconds: The length of the measurement.
+        warmup: Seconds of load before it.
         tls: Files with a certificate and its key, for workloads that need them.
 
     Returns:
-        `value` in the workload's unit, and what else there is to know: latencies; the server's processor time for each
+        `value` in the workload's unit, and further figures: latencies; the server's processor time for each
         message or whatever is counted, `server_us`; and the shares of a core that the server was busy, `server_cpu`,
         the load client, `client_cpu`, and everything else on their cores, `others_cpu`.
 
@@ -51,7 +51,7 @@ def measure(
 
 
 def _measure_speed(server: launch.Running, workload: Workload, cores: Cores, seconds: float, warmup: float) -> Sample:
-    with client.running(workload, server.port, cores.client, seconds=seconds, warmup=warmup) as load:
+    with load_client.running(workload, server.port, cores.client, seconds=seconds, warmup=warmup) as load:
         load.report()  # that it begins to measure
         began, cpu_before, cores_before = time.monotonic(), processes.cpu_seconds(server.session), _seconds(cores)
         report = load.report()
@@ -60,7 +60,7 @@ def _measure_speed(server: launch.Running, workload: Workload, cores: Cores, sec
         elapsed = time.monotonic() - began
     count = report.pop("messages", None) or report.pop("connects", 0)
     if not count:
-        raise client.LoadError("nothing came back in time to be measured")
+        raise load_client.LoadError("nothing came back in time to be measured")
     return {
         "value": count / report["seconds"],
         "server_cpu": round(cpu / report["seconds"], 3),
@@ -78,11 +78,11 @@ def _measure_memory(server: launch.Running, workload: Workload, cores: Cores) ->
     """KiB that one more idle connection takes."""
     # Memory that is set up once, for the first connections, is not part of the cost of one more.
     first = Workload("first", "idle", max(workload.connections // 100, 1), deflate=workload.deflate)
-    with client.running(first, server.port, cores.client, seconds=0, warmup=0) as load:
+    with load_client.running(first, server.port, cores.client, seconds=0, warmup=0) as load:
         load.report()
         load.finish()
     before = _settled_memory(server)
-    with client.running(workload, server.port, cores.client, seconds=0, warmup=0) as load:
+    with load_client.running(workload, server.port, cores.client, seconds=0, warmup=0) as load:
         load.report()
         after = _settled_memory(server)
         load.finish()

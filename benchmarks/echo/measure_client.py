@@ -11,21 +11,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import cores, launch, processes, programs
-from .client import GRACE, LoadError
 from .cores import Cores
-from .measure import Sample
+from .load_client import GRACE, LoadError
+from .measure_server import Sample
 from .registry import Server
 from .servers.options import HOST
 from .workloads import Workload
 
-__all__ = ["FLOOR", "Process", "line", "measure", "others_seconds", "running"]
+__all__ = ["FLOOR", "Process", "line", "measure_client", "others_seconds", "running"]
 
 FLOOR = Server("floor", "C floor", "", tls=False)
 
 Process = subprocess.Popen[str]
 
 
-def measure(
+def measure_client(
     client: Server,
     workload: Workload,
     cores_: Cores,
@@ -79,7 +79,7 @@ def others_seconds(cores_: Cores, floors: Sequence[launch.Running]) -> float:
 def running(
     client: Server, workload: Workload, port: int, core: int, seconds: float, warmup: float
 ) -> Iterator[Process]:
-    """Runs a client of the floor at a port while the block runs. See `measure` for the other arguments."""
+    """Runs a client of the floor at a port while the block runs. See `measure_client` for the other arguments."""
     words = [str(programs.build("floor_client"))]
     if client.module:
         words = [sys.executable, "-m", "benchmarks.echo.clients", client.module]
