@@ -10,6 +10,12 @@ from duck.contrib.websockets.groups import Groups
 from ..support.redis import RedisServer
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Attempts to connect follow one another soon, however long the server has been away."""
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.server._MOST_DELAY", 0.1)
+
+
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory):
     """A Redis server that no test may kill."""

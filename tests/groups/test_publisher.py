@@ -36,13 +36,15 @@ def test_publishes_that_come_together_leave_in_few_pipelines(run, shared_redis, 
 
 
 def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
+
     async def scenario():
         own_redis.start()
         rooms = Groups(own_redis.url)
         await rooms.publish("lobby", "one")
         own_redis.kill()
         own_redis.start()
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(0.1)
         await rooms.publish("lobby", "two")
         await rooms.close()
 
@@ -109,7 +111,7 @@ def test_publish_sync_waits_for_a_server_that_is_away(own_redis):
 
 def test_the_options_of_a_url_do_not_change_what_publish_sync_needs(own_redis):
     own_redis.start()
-    rooms = Groups(f"{own_redis.url}?decode_responses=yes&socket_timeout=1000", timeout=2, history=5)
+    rooms = Groups(f"{own_redis.url}?decode_responses=yes&socket_timeout=1000", timeout=1, history=5)
     assert rooms.publish_sync("lobby", "x")
     own_redis.freeze()
     with pytest.raises(BrokerError):

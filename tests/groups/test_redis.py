@@ -72,12 +72,13 @@ def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
     async def scenario():
         rooms, hasty = Groups(own_redis.url), Groups(own_redis.url, timeout=0.3)
         async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
-            with pytest.raises(BrokerError, match="was not sent") as caught:
-                await hasty.publish("lobby", "to nobody")
-            assert caught.value.not_published
-            with pytest.raises(BrokerError, match="was not sent") as caught:
-                await asyncio.to_thread(hasty.publish_sync, "lobby", "to nobody")
-            assert caught.value.not_published
+            for publishing in (
+                hasty.publish("lobby", "to nobody"),
+                asyncio.to_thread(hasty.publish_sync, "lobby", "to nobody"),
+            ):
+                with pytest.raises(BrokerError, match="was not sent") as caught:
+                    await publishing
+                assert caught.value.not_published
             own_redis.start()
             for peer in peers:
                 assert await peer.message() == "gap in lobby"
@@ -166,15 +167,20 @@ def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
             await rooms.publish("lobby", "before")
             assert [await peer.message() for _ in range(2)] == ["before", "before"]
             own_redis.freeze()
-            for publish in (rooms.publish("lobby", "then"), asyncio.to_thread(rooms.publish_sync, "lobby", "then")):
-                with pytest.raises(BrokerError, match="may or may not have reached") as caught:
-                    await publish
-                assert not caught.value.not_published
-            await rooms.join(views[0], "second")
+            *published, present, one, other = await asyncio.gather(
+                rooms.publish("lobby", "then"),
+                asyncio.to_thread(rooms.publish_sync, "lobby", "then"),
+                rooms.presence("lobby"),
+                rooms.join(views[0], "second"),
+                rooms.join(views[0], "third", data="there"),
+                return_exceptions=True,
+            )
+            for error in published:
+                assert isinstance(error, BrokerError) and "may or may not have reached" in str(error)
+                assert not error.not_published
+            assert isinstance(present, BrokerError)
+            assert [one, other] == [True, True]  # members join nevertheless
             await rooms.leave(views[0], "second")
-            await rooms.join(views[0], "third", data="there")
-            with pytest.raises(BrokerError):
-                await rooms.presence("third")
             while not log():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             own_redis.thaw()
@@ -284,6 +290,12 @@ def test_an_error_in_on_gap_ends_that_connection_alone(run, own_redis, meet, log
 # Several processes
 
 
+async def end_leases(server, key):
+    """Ends the leases of all owners, as the server's clock would; those that live renew theirs."""
+    for owner in await command(server, "ZRANGE", key, 0, -1):
+        await command(server, "ZADD", key, "XX", 0, owner)
+
+
 @contextmanager
 def member_processes(server, prefix, count=2):
     program = Path(__file__).parent / "member_process.py"
@@ -364,6 +376,7 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
             assert len(await writer.presence("a")) == count // len(rooms)
             servers[0].process.kill()
             servers[0].process.wait()
+            await end_leases(own_redis, "{processes:a}:leases")
             peers[1].send("still here")
             await message_of(peers[1], "still here")
             left = 0
