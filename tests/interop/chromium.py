@@ -14,7 +14,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-__all__ = ["Page", "find", "launch", "open_page"]
+__all__ = ["Page", "find", "launch", "open_page", "shared_page"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -89,6 +89,18 @@ class Page:
     async def open(self, url: str) -> None:
         """Make the tab, with cookies of its own, and load a page in it."""
         context = await self._command("Target.createBrowserContext", disposeOnDetach=True)
+        await self._open(url, context)
+
+    async def share(self, url: str) -> None:
+        """Take the tab in which an earlier caller has loaded a page, or make it; it outlives its callers."""
+        targets = (await self._command("Target.getTargets"))["targetInfos"]
+        found = next((target["targetId"] for target in targets if target["url"] == url), None)
+        if found is None:
+            await self._open(url, {})
+        else:
+            self._session = await self._command("Target.attachToTarget", targetId=found, flatten=True)
+
+    async def _open(self, url: str, context: dict[str, str]) -> None:
         target = await self._command("Target.createTarget", url="about:blank", **context)
         session = await self._command("Target.attachToTarget", **target, flatten=True)
         self._session = session
@@ -179,3 +191,17 @@ async def open_page(devtools: str, url: str) -> AsyncIterator[Page]:
             yield page
         finally:
             await page.close()
+
+
+@asynccontextmanager
+async def shared_page(devtools: str, url: str) -> AsyncIterator[Page]:
+    """Load a page once for all that use it, one after the other, because that takes most of the time of a short use.
+
+    Args:
+        devtools: What `launch` gave.
+        url: No other page has it.
+    """
+    async with connect(devtools, max_size=None, compression=None, ping_interval=None) as connection:
+        page = Page(connection)
+        await page.share(url)
+        yield page

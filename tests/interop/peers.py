@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import websockets
 from aiohttp.connector import Connection
 from websockets.asyncio.client import ClientConnection
 
-from .chromium import Page, open_page
+from .chromium import Page, shared_page
 from .serving import Server
 
 __all__ = ["Peer", "aiohttp_peer", "chromium_peer", "websockets_peer"]
@@ -111,38 +112,48 @@ async def aiohttp_peer(
 class ChromiumPeer:
     """A WebSocket of a page; the JavaScript is in the page that `app.py` serves."""
 
+    _numbers = itertools.count()
+
     def __init__(self, page: Page) -> None:
         self._page = page
+        self._name = f"peer{next(self._numbers)}"
         self.subprotocol: str | None = None
 
     async def open(self, url: str, subprotocols: Sequence[str]) -> None:
         arguments = f"{json.dumps(url)}, {json.dumps(subprotocols)}"
-        await self._page.evaluate(f"globalThis.peer = new Peer({arguments}); peer.opened")
-        self.subprotocol = await self._page.evaluate("peer.socket.protocol") or None
+        await self._page.evaluate(f"globalThis.{self._name} = new Peer({arguments}); {self._name}.opened")
+        self.subprotocol = await self._page.evaluate(f"{self._name}.socket.protocol") or None
 
     async def send(self, message: str | bytes) -> None:
         if isinstance(message, str):
-            await self._page.evaluate(f"peer.socket.send({json.dumps(message)})")
+            await self._page.evaluate(f"{self._name}.socket.send({json.dumps(message)})")
         else:
-            await self._page.evaluate(f"peer.sendBinary('{base64.b64encode(message).decode()}')")
+            await self._page.evaluate(f"{self._name}.sendBinary('{base64.b64encode(message).decode()}')")
 
     async def receive(self) -> str | bytes:
-        message = await self._page.evaluate("peer.receive()")
+        message = await self._page.evaluate(f"{self._name}.receive()")
         return message["text"] if "text" in message else base64.b64decode(message["base64"])
 
     async def close(self, code: int, reason: str) -> None:
-        await self._page.evaluate(f"peer.socket.close({code}, {json.dumps(reason)})")
+        await self._page.evaluate(f"{self._name}.socket.close({code}, {json.dumps(reason)})")
 
     async def closed(self) -> tuple[int, str]:
-        code, reason = await self._page.evaluate("peer.closed")
+        code, reason = await self._page.evaluate(f"{self._name}.closed")
         return code, reason
+
+    async def drop(self) -> None:
+        """Close the connection without waiting, and leave nothing of it in the page."""
+        await self._page.evaluate(f"{self._name}.socket.close(); delete globalThis.{self._name}")
 
 
 @asynccontextmanager
 async def chromium_peer(
     devtools: str, server: Server, path: str, subprotocols: Sequence[str] = ()
 ) -> AsyncIterator[ChromiumPeer]:
-    async with open_page(devtools, server.page("/")) as page:
+    async with shared_page(devtools, server.page(f"/#{server.process.pid}")) as page:
         peer = ChromiumPeer(page)
-        await peer.open(server.url(path), subprotocols)
-        yield peer
+        try:
+            await peer.open(server.url(path), subprotocols)
+            yield peer
+        finally:
+            await peer.drop()

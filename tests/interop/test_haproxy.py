@@ -1,5 +1,6 @@
 """The end of a connection behind a real HAProxy, which ends both directions of a tunnel when the server ends one."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -55,15 +56,15 @@ def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_websockets_reads_a_refusal_while_it_sends(refusing, run):
+    async def send():
+        async with websockets.connect(refusing, compression=None) as peer:
+            with pytest.raises(websockets.ConnectionClosed):
+                await peer.send(bytes(SIZE))
+                await peer.recv()
+        return peer.close_code
+
     async def scenario():
-        codes = []
-        for _ in range(ROUNDS):
-            async with websockets.connect(refusing, compression=None) as peer:
-                with pytest.raises(websockets.ConnectionClosed):
-                    await peer.send(bytes(SIZE))
-                    await peer.recv()
-            codes.append(peer.close_code)
-        assert codes == [1009] * ROUNDS
+        assert await asyncio.gather(*(send() for _ in range(ROUNDS))) == [1009] * ROUNDS
 
     run(scenario())
 
