@@ -391,6 +391,8 @@ def test_in_process_of_each_tier(codec, tier, pytestconfig):
     """This module and that of headers again, with the compiled codec only."""
     if tier not in codec.SIMD_TIERS:
         pytest.skip("not a tier of this codec on this machine")
+    if tier == codec.SIMD_TIER:
+        pytest.skip("the tests of this process run on it")
     headers = str(Path(__file__).with_name("test_headers.py"))
     options = ["-q", "-x", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
     these = ["-k", "compiled and not in_process", f"--rootdir={pytestconfig.rootpath}"]
