@@ -108,7 +108,7 @@ NOT_FOR_EVERY_SERVER = {
         f"{PACKAGE}.{name}"
         for name in ("client", "groups", "metrics.stats", "sansio.client_handshake", "testing", "uvicorn")
     ),
-    *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework", "request_head")),
+    *(f"{PACKAGE}.hosts.{name}" for name in ("asgi", "asgi_session", "duckframework", "upgrade_head")),
 }
 
 

@@ -66,7 +66,7 @@ def beating(**settings):
 @pytest.mark.parametrize("limit", [2, 20, 120, 3600])
 @pytest.mark.parametrize("part", [0.001, 0.09, 0.11, 0.5, 0.9, 0.999, 3.7])
 def test_the_limit_to_silence_counts_from_the_last_byte(settings, limit, part):
-    """A limit that counted from the wake of the clock turned 2 s into up to 4."""
+    """A limit that counts from the wake of the clock would turn 2 s into up to 4."""
     settings = {"PONG_TIMEOUT": limit, **settings}  # so that the third miss is not the first to end it
     loop, protocol = beating(RECEIVE_TIMEOUT=limit, **settings)
     last = loop.now + part * limit

@@ -100,7 +100,7 @@ def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
 
 
 def test_a_hook_that_cannot_be_called_is_refused(run, serving, dial, log):
-    """A hook is left out rather than set to None, which failed later, with an error that did not name the hook."""
+    """A hook is left out rather than set to None, which would fail later, with an error that does not name the hook."""
     words = r"^Chat\.on_receive is None, which cannot be called: define it as a method, or leave it out"
     with pytest.raises(TypeError, match=words):
         type("Chat", (WebSocketView,), {"on_receive": None})

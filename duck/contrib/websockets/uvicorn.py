@@ -33,7 +33,7 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
-from .hosts.request_head import RequestHead, header_lines
+from .hosts.upgrade_head import UpgradeHead, header_lines
 from .logging import label
 from .metrics import Metrics
 from .opcodes import CloseCode
@@ -172,7 +172,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> None:
         try:
-            head = RequestHead(data)
+            head = UpgradeHead(data)
             self._request = request = self._make_request(head)
             self._key = handshake.check(request, ("*",))  # the application decides whose pages may connect
         except HandshakeError as error:
@@ -194,7 +194,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
-    def _make_request(self, head: RequestHead) -> HttpRequest:
+    def _make_request(self, head: UpgradeHead) -> HttpRequest:
         return HttpRequest(
             head.method,
             head.target.decode("latin-1"),
@@ -213,11 +213,11 @@ class WebSocketProtocol(asyncio.Protocol):
         logger.info("%s - WebSocket refused: %d %s", get_remote_addr(self.transport), error.status, error)
         if self.metrics is not None:
             self.metrics.refused(error)
-        self._session.hand_over()
+        self._session.refused()
         head_only = self._request is not None and self._request.method == "HEAD"
         self._answer_last(handshake.refusal(error, head_only, header_lines(self._server_state.default_headers)))
 
-    def _make_scope(self, head: RequestHead) -> dict[str, Any]:
+    def _make_scope(self, head: UpgradeHead) -> dict[str, Any]:
         return {
             **head.scope(is_ssl(self.transport), self._config.root_path),
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},

@@ -265,8 +265,8 @@ class Session:
         protocol.close(code, reason)
         self._stage = Stage.CLOSED
 
-    def hand_over(self) -> None:
-        """Detaches the session from its connection."""
+    def refused(self) -> None:
+        """Notes that the host itself has refused the request."""
         self._stage = Stage.CLOSED
 
     def shut_down(self, code: int, timeout: float) -> None:

@@ -15,7 +15,7 @@ from ..compression import DEFAULT_NEGOTIATORS
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..hosts import upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
-from ..hosts.request_head import RequestHead, header_lines
+from ..hosts.upgrade_head import UpgradeHead, header_lines
 from ..logging import failures, label, log_failure
 from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
@@ -121,7 +121,7 @@ class Server(asyncio.Protocol):
     # One request
 
     def _begin(self, head: bytes, content: bytes) -> None:
-        parsed = RequestHead(head)
+        parsed = UpgradeHead(head)
         request = self._request(parsed, content)
         application = self._application
         if isinstance(application, type) and issubclass(application, WebSocketView):
@@ -137,7 +137,7 @@ class Server(asyncio.Protocol):
             host = _AsgiHost(request, {**_scope_of(parsed, self._secure), **self._scope})
             self.task = asyncio.get_running_loop().create_task(host.run(application))
 
-    def _request(self, head: RequestHead, content: bytes) -> HttpRequest:
+    def _request(self, head: UpgradeHead, content: bytes) -> HttpRequest:
         assert self.transport is not None
         return HttpRequest(
             head.method,
@@ -158,7 +158,7 @@ class Server(asyncio.Protocol):
         self.ended = view.start()
 
 
-def _scope_of(head: RequestHead, secure: bool) -> MutableMapping[str, Any]:
+def _scope_of(head: UpgradeHead, secure: bool) -> MutableMapping[str, Any]:
     return {
         **head.scope(secure),
         "asgi": {"version": "3.0", "spec_version": "2.4"},

@@ -9,13 +9,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["RequestHead", "header_lines"]
+__all__ = ["UpgradeHead", "header_lines"]
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class RequestHead:
+class UpgradeHead:
     """The head of a request that asks for an upgrade, parsed by httptools.
 
     Args:
