@@ -15,6 +15,16 @@ def test_each_loop_has_a_clock_of_its_own():
     assert asyncio.run(own()) is not asyncio.run(own())
 
 
+def test_a_loop_keeps_its_clock_while_another_one_runs_in_its_thread():
+    async def own():
+        return clock(asyncio.get_running_loop())
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        first = one.run(own())
+        assert other.run(own()) is not first
+        assert one.run(own()) is first
+
+
 def test_connections_of_a_thread_share_their_buffer():
     async def scenario():
         loop = asyncio.get_running_loop()

@@ -90,7 +90,7 @@ Invariants
 4. One thread at a time works on a direction of permessage-deflate: the loop's, or one of `loop.threads`.
 5. The arguments of `received` may still be encoded. `respond` answers a close frame or a breach after the earlier
    messages have been delivered.
-6. Clock, receive buffer, burst and threads belong to a thread, so a thread runs one loop.
+6. Clock and burst belong to a loop. Receive buffer and threads belong to a thread, which runs one loop at a time.
 7. The compiled codec does more than its specification in four places. It handles a read in portions. It passes a read
    that is one whole message to the idle worker, or to the task that waits for it, without a list. It uses a completed
    awaitable of `recv` again unless the program keeps it. It writes to the socket directly while the transport's buffer

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-import weakref
 from typing import TYPE_CHECKING
 
 from ..codec import Burst, Clock, ReceiveBuffer
@@ -52,13 +51,11 @@ class Shared:
         clock: The clock.
         buffer: The receive buffer; None if each connection needs its own.
         done: A completed future; None until it is used.
-        loop: A weak reference to the loop.
     """
 
-    __slots__ = ("buffer", "burst", "clock", "done", "loop")
+    __slots__ = ("buffer", "burst", "clock", "done")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = weakref.ref(loop)
         self.clock = Clock()
         self.burst = Burst(loop)
         self.buffer = None if _reads_ahead(loop) else receive_buffer(loop)
@@ -66,19 +63,20 @@ class Shared:
 
 
 def shared(loop: asyncio.AbstractEventLoop) -> Shared:
-    """Returns the shared objects of a loop, which must be the running one."""
+    """Returns the shared objects of a loop.
+
+    They are an attribute of the loop, and so are freed with it. They refer to open connections, and these to the loop:
+    anything else that held them would keep a closed loop, and the warnings for its unclosed connections would not come.
+    """
     try:
-        found: Shared = _local.shared
-        if found.loop() is loop:
-            return found
+        found: Shared = loop._duck_websockets  # type: ignore[attr-defined]
     except AttributeError:
-        pass
-    _local.shared = made = Shared(loop)
-    return made
+        found = loop._duck_websockets = Shared(loop)  # type: ignore[attr-defined]
+    return found
 
 
 def clock(loop: asyncio.AbstractEventLoop) -> Clock:
-    """Returns the clock of a loop, which must be the running one."""
+    """Returns the clock of a loop."""
     return shared(loop).clock
 
 
