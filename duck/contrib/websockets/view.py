@@ -126,8 +126,8 @@ class WebSocketView(WebSocketEndpoint, View):
         with contextlib.suppress(AttributeError):
             setattr(self, name, value)
 
-    def _is_sound(self, request: HttpRequest) -> bool:
-        """Checks the class again if it has changed since the last check; returns False after refusing bad settings."""
+    def _recheck(self, request: HttpRequest) -> bool:
+        """Checks a class that has changed, and the computed settings, again; returns False after refusing bad ones."""
         cls = type(self)
         try:
             if not cls._definition.is_that_of(cls):
@@ -233,7 +233,7 @@ class WebSocketView(WebSocketEndpoint, View):
             `on_handshake`; None after any other refusal. If `run`, `run_forever` or `initiate_upgrade_to_ws` is
             overridden, the future is a task, and may be cancelled as one.
         """
-        if self._definition.version != type_version(type(self)) and not self._is_sound(self.request):
+        if self._definition.version != type_version(type(self)) and not self._recheck(self.request):
             return None
         overridden = self._overridden
         if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws", "on_handshake")):
@@ -322,7 +322,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """
         try:
             request = await upgrade.adopt(self.request)
-            if not self._is_sound(request):
+            if not self._recheck(request):
                 return False
             acceptance = self._agree(request)
             if acceptance is None:
