@@ -36,6 +36,31 @@ def test_the_server_closes_the_stream_first(run):
     run(scenario())
 
 
+def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tls(run, tls):
+    """Without it, OpenSSL reports a stream that may have been truncated."""
+
+    def serve_one(listener):
+        accepted, _ = listener.accept()
+        with tls.server.wrap_socket(accepted, server_side=True, suppress_ragged_eofs=False) as stream:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += stream.recv(4096)
+            stream.sendall(agreed(head))
+            assert stream.recv(4096)[0] == 0x88
+            stream.sendall(b"\x88\x02\x03\xe8")
+            return stream.recv(1)
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            served = asyncio.create_task(asyncio.to_thread(serve_one, listener))
+            async with connect(f"wss://localhost:{listener.getsockname()[1]}", ssl=tls.client) as ws:
+                pass
+            assert await served == b""
+        assert ws.close_code == CloseCode.NORMAL_CLOSURE
+
+    run(scenario())
+
+
 def agreed(head):
     key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
     fields = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"

@@ -9,7 +9,8 @@ reads waiting bytes makes progress, and each progress renews the deadline. Once 
 and no bytes wait, the deadline is LINGER seconds, because only the TLS shutdown still depends on the peer.
 
 After the exchange of close frames a client waits up to LINGER seconds for the server to end the stream first
-(RFC 6455, section 7.1.1).
+(RFC 6455, section 7.1.1). Then it closes the transport itself. An abort would end TLS without a close_notify, which
+the server reports as a truncated stream.
 
 A peer that broke a rule may be in the middle of sending. Its bytes are read and discarded until it is quiet, has
 answered or has ended the stream. Closing the socket at once would reset the connection, and could destroy the close
@@ -164,12 +165,15 @@ class Closing:
         if self._backlog.has_moved(before):
             self._progress = now
         patience = self._timeout
-        if self._is_exchanged and not self._backlog.size:
+        is_done = self._is_exchanged and not self._backlog.size
+        if is_done:
             patience = min(patience, self.LINGER)
-        if now - self._progress >= patience:
-            owner.transport.abort()
-        else:
+        if now - self._progress < patience:
             self._wait(patience / _SAMPLES)
+        elif is_done and self._step is _EXCHANGING:
+            self.close()
+        else:
+            owner.transport.abort()
 
     @property
     def _is_exchanged(self) -> bool:
