@@ -51,6 +51,7 @@ def test_a_url_is_parsed_into_an_address(url, address, netloc):
     "url",
     [
         *("", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"),
+        *("ws://[::1]a/", "ws://a[::1]/", "ws://[v1.a]/", "ws://a\\b/", "ws://a%41/", "ws://a|b"),
         *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example", "ws://h/\ud800", "ws://\udcff@h/"),
     ],
 )

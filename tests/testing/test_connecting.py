@@ -461,7 +461,7 @@ def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
         pass
 
 
-@pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_bytes", "send_binary")])
+@pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_to", "send")])
 def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
     with connect(Room) as ws, pytest.raises(AttributeError, match=f"no attribute '{name}': use {ours}"):
         getattr(ws, name)

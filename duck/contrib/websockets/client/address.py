@@ -12,6 +12,8 @@ _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {False: 80, True: 443}
 _PRINTABLE = "".join(map(chr, range(33, 127)))
+_BRACKETED = re.compile(r"\[[^]]*:[^]]*](:.*)?")  # an IPv6 address and a port
+_FORBIDDEN = re.compile(r"[%<>[\\\]^|]")  # in names
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 
 
@@ -92,16 +94,22 @@ class Address:
         return target
 
 
-def _host(name: str) -> str:
+def _host(name: str, place: str) -> str:
     """Returns the host of a URL as a name to resolve.
 
+    Args:
+        name: The host, without brackets.
+        place: Host and port, with brackets. Before Python 3.12.9 and 3.13.2, `urlsplit` drops what is around them.
+
     Raises:
-        ValueError: A label is empty or too long.
+        ValueError: The name has a character that no name has, or a label is empty or too long.
     """
-    if ":" in name:
+    if _BRACKETED.fullmatch(place):
         return name.replace("%25", "%", 1)  # the zone of an IPv6 address (RFC 6874)
     if not name.isascii():
-        return name.encode("idna").decode()
+        name = name.encode("idna").decode()
+    if forbidden := _FORBIDDEN.search(place):
+        raise ValueError(f"{forbidden[0]!r} is not allowed in a name")
     if ".." in name or name.startswith(".") or (len(name) > 63 and max(map(len, name.split("."))) > 63):
         raise ValueError("a label of the name is empty or has more than 63 characters")
     return name
@@ -127,7 +135,7 @@ def _parse(url: str) -> Address:
             f"{without_password(url)!r} has a fragment, which cannot be sent: remove it, or write %23 for #"
         )
     try:
-        host = _host(parts.hostname)
+        host = _host(parts.hostname, parts.netloc.rpartition("@")[2])
         port = parts.port
     except (UnicodeError, ValueError) as error:
         raise ValueError(f"{without_password(url)!r} has an invalid host or port: {error}") from None

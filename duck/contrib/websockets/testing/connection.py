@@ -33,10 +33,15 @@ _FOREIGN = {
     "disconnect": "close",
     "receive": "recv",
     "receive_bytes": "recv",
+    "receive_from": "recv",
     "receive_json": "recv_json",
+    "receive_json_from": "recv_json",
+    "receive_str": "recv",
     "receive_text": "recv",
     "send_bytes": "send_binary",
+    "send_json_to": "send_json",
     "send_str": "send",
+    "send_to": "send",
 }
 """Methods of other test clients, each with ours."""
 
