@@ -153,6 +153,33 @@ def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect
     run(scenario())
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(run, connect, until, tls, secure):
+    """Nothing more can arrive while reading is on hold."""
+
+    class Busy(View):
+        MAX_CONCURRENT_MESSAGES = 1
+        PING_INTERVAL = None
+        RECEIVE_TIMEOUT = 500
+
+        async def on_receive(self, message, opcode):
+            await go_on.wait()
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with connect(Busy, tls=tls if secure else None) as session:
+            session.peer.send(*[bytes(2**16)] * 256)
+            await until(lambda: session.view._protocol.is_receive_buffer_full)
+            for _ in range(3):
+                after_long(session)
+            assert session.view.close_code is None
+            go_on.set()
+
+    go_on = None
+    run(scenario())
+
+
 def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
     """Its pongs have arrived, but are not read."""
 

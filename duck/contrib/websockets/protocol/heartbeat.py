@@ -6,7 +6,8 @@
     PINGED -- PONG_TIMEOUT: a miss ----------------> QUIET, and the next ping follows the backoff
 
 Any received byte is a sign of life. If 64 KiB or more wait for the peer, its reading of them is one too, because a ping
-waits behind those bytes. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection.
+waits behind those bytes. If the application does not read, and the peer has filled the receive buffer, it counts as
+alive. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection.
 If PONG_TIMEOUT is None, there are no misses.
 
 All connections of a loop share a clock, and a received message only sets a flag. Therefore the time of the last byte is

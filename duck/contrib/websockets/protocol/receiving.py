@@ -275,14 +275,15 @@ class Receiving(Sending):
         """Whether the peer has shown a sign of life since the last call: received bytes, or progress in reading.
 
         Progress counts only while reading is on hold because of WRITES, or while HIGH_WATER bytes wait for the peer,
-        because a ping or its pong is then delayed.
+        because a ping or its pong is then delayed. While reading is on hold for another reason, a full receive buffer
+        is a sign as well, because nothing more can arrive.
         """
         alive, self.alive = self.alive, False
         holds = self._flow_control.holds if self._flow_control is not None else Hold(0)
         if holds:
             alive = self.flow_control.has_received() or alive
         if alive or (holds and not holds & Hold.WRITES):
-            return alive
+            return alive or self.is_receive_buffer_full
         before, self._backlog = self._backlog, backlog(self.transport)
         return (holds != 0 or before.size >= HIGH_WATER) and self._backlog.has_moved(before)
 
