@@ -113,7 +113,7 @@ NOT_FOR_EVERY_SERVER = {
 
 
 def test_the_package_imports_only_modules_that_every_server_needs():
-    """Without the imports of asyncio and of the interpreter itself, which differ between versions of Python."""
+    """The imports of asyncio and of the interpreter itself do not count: they differ between versions of Python."""
     program = "import asyncio, sys; a = set(sys.modules); import duck.contrib.websockets; print(*set(sys.modules) - a)"
     run = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT.parent, capture_output=True, text=True)
     imported = set(run.stdout.split())
@@ -155,7 +155,7 @@ FIRST = """if True:
 
 
 def test_every_module_can_be_the_first_to_be_imported(tmp_path):
-    """In one process, which forgets what each has imported."""
+    """One process imports them in turn, and forgets the modules of each import before the next."""
     missing = {module for module, needs in NEEDS.items() if importlib.util.find_spec(needs) is None}
     modules = [module for module in IMPORTED if module not in missing]
     # Each is compiled once.

@@ -75,9 +75,9 @@ def main() -> int:
         "--venv", type=Path, default=ROOT / "build/autobahn", help="the suite's environment, made if it is not there"
     )
     parser.add_argument("--host", choices=HOSTS, default="duck", help="the server (%(default)s)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--pure", action="store_true", help="test the pure-Python codec")
-    what.add_argument("--list", action="store_true", help="print the ids of the cases, and run none")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--pure", action="store_true", help="test the pure-Python codec")
+    mode.add_argument("--list", action="store_true", help="print the ids of the cases, and run none")
     options = parser.parse_args()
     try:
         python = environment(options.venv.resolve())
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def environment(venv: Path) -> Path:
-    """The Python of the suite's environment, which is made if it is not there."""
+    """The Python of the suite's environment, which this makes if it is missing."""
     python = venv / "bin/python"
     complete = venv / "complete"
     requirements = (HERE / "requirements.txt").read_text()
@@ -123,7 +123,7 @@ def environment(venv: Path) -> Path:
 
 
 def find_python27() -> str:
-    """A Python 2.7 with all that the suite imports."""
+    """A Python 2.7 with all imports of the suite."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = [
         os.environ.get("PYTHON27"),
@@ -164,13 +164,13 @@ def select(python: Path, patterns: str) -> list[str]:
 
 
 def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Case]:
-    """Run cases against the server on a port.
+    """Runs cases against the server on a port.
 
     Args:
         folder: For the suite's reports.
 
     Returns:
-        What the suite says of each case.
+        The suite's report of each case.
     """
     specification = {
         "outdir": str(folder),
@@ -194,7 +194,7 @@ def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Ca
 
 @contextmanager
 def serving_duck(pure: bool) -> Iterator[int]:
-    """Run the echo example, and give its port."""
+    """Runs the echo example, and gives its port."""
     # -P, or the source tree in the working directory would precede the installed package.
     duck = [sys.executable, "-P", "-m", "duck.server"]
     server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]
@@ -211,7 +211,7 @@ def serving_duck(pure: bool) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A free port below those that a system gives to sockets by itself, so that a program gets it."""
+    """A free port below those that the system assigns by itself, so that no other socket takes it meanwhile."""
     while True:
         port = random.randrange(10_000, 20_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -220,7 +220,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving_uvicorn(pure: bool) -> Iterator[int]:
-    """Run an ASGI application on uvicorn with our protocol, and give its port."""
+    """Runs an ASGI application on uvicorn with our protocol, and gives its port."""
     port = free_port()
     uvicorn = [sys.executable, "-P", "-m", "uvicorn", "app:app", "--app-dir", str(HERE), "--lifespan", "off"]
     options = ["--port", str(port), "--ws", "duck.contrib.websockets.uvicorn:WebSocketProtocol", "--log-level", "error"]
@@ -240,7 +240,7 @@ def serving_uvicorn(pure: bool) -> Iterator[int]:
 
 
 def environment_for(pure: bool) -> dict[str, str]:
-    """Of a server on either codec."""
+    """The environment of a server on either codec."""
     variables = {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": ""} if pure else {}
     return os.environ | variables
 
@@ -252,7 +252,7 @@ HOSTS = {"duck": serving_duck, "uvicorn": serving_uvicorn}
 
 
 def report(results: dict[str, Case], folder: Path) -> int:
-    """Print a table of the sections, and every case that did not pass.
+    """Prints a table of the sections, and every case that did not pass.
 
     Returns:
         The exit status.
@@ -286,10 +286,10 @@ def explanation(case: Case, folder: Path) -> str:
 
 
 def call(*command: str | Path, timeout: float | None = None) -> str:
-    """Run a command of the suite.
+    """Runs a command of the suite.
 
     Returns:
-        What it printed.
+        Its output.
 
     Raises:
         CannotRun: It failed, or took too long.

@@ -301,7 +301,7 @@ class Liar:
     """A server for one connection and messages of 32 bytes, with given answers.
 
     Args:
-        answer: Makes what is sent back of a payload.
+        answer: Makes the answer to a payload.
         accept: Makes Sec-WebSocket-Accept of Sec-WebSocket-Key.
         pong_size: Bytes of the pong that is awaited after each answer.
     """

@@ -226,7 +226,7 @@ def test_a_fragment_costs_its_bytes(codec):
 
 
 def test_a_reader_stops_once_memory_has_run_out():
-    """In the compiled codec, whose state would be inconsistent, unless nothing had been read."""
+    """The state of the compiled codec would be inconsistent, unless nothing had been read."""
     speedups = pytest.importorskip("duck.contrib.websockets._speedups", exc_type=ImportError)
     testcapi = pytest.importorskip("_testcapi")
     messages = [(TEXT, b"t" * 1000), (PING, b"p" * 100), (BINARY, b"b" * 5000)]

@@ -3,8 +3,8 @@
 A target is a module with `check(data)`, which makes a case of any bytes and raises if the case comes out wrong, and
 `seeds()`, the inputs to begin with. `targets.py` lists the targets; atheris guides the choice of inputs by coverage.
 
-What is learnt about a target, inputs that reach new code, is kept in `.fuzz/TARGET`, and a run begins with it. What
-makes the check raise is written to `tests/fuzz/found/TARGET`, where pytest replays it: commit it with the fix.
+Inputs that reach new code are kept in `.fuzz/TARGET`, and the next run begins with them. An input that makes the check
+raise is written to `tests/fuzz/found/TARGET`, where pytest replays it: commit it with the fix.
 """
 
 import argparse

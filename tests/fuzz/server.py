@@ -1,6 +1,6 @@
 """The embedded server on one connection in memory: no input and no end at any time causes an error or a leak.
 
-A script reads, ends the stream, loses the connection, stops and begins to take what the server writes, and lets the
+A script reads, ends the stream, loses the connection, stops and begins to take the server's writes, and lets the
 loop run, in any order. Handlers answer, wait, fail, send much and close, as their messages say.
 """
 
@@ -46,16 +46,16 @@ class View(WebSocketView):
             await asyncio.sleep(0)
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        what = message[0] % 8 if message else 0
-        if what & 1:
+        kind = message[0] % 8 if message else 0
+        if kind & 1:
             await asyncio.sleep(0)
-        if what == 2:
+        if kind == 2:
             raise Boom
-        if what in (4, 5):
-            await self.send_close(3000 + what)
-        elif what == 6:
+        if kind in (4, 5):
+            await self.send_close(3000 + kind)
+        elif kind == 6:
             await self.send_binary(bytes(100_000))
-        elif what == 7:
+        elif kind == 7:
             await self.send(iter(["one ", "two"]))
         await self.send(message, opcode)
 
@@ -256,7 +256,7 @@ def seeds() -> Iterator[bytes]:
     script = [
         bytes([0]),
         bytes([6, 2]),
-        *(bytes([3]) + frame(0x81, bytes([what]), MASK) for what in (0, 1, 3, 7)),
+        *(bytes([3]) + frame(0x81, bytes([kind]), MASK) for kind in (0, 1, 3, 7)),
         bytes([6, 1]),
         bytes([7, 3]) + frame(0x82, b"\6", MASK),
         bytes([7, 6, 2, 3]) + frame(0x01, b"part", MASK),
@@ -268,7 +268,7 @@ def seeds() -> Iterator[bytes]:
         start = b"".join(script[:length])
         for end in (b"", b"\x08", b"\x09", b"\x07\x08", b"\x07\x09", b"\x03" + frame(0x83, b"", MASK)):
             yield start + end
-        for what in (2, 4, 5, 6):
-            yield start + b"\x03" + frame(0x82, bytes([what]), MASK) + b"\x06\x01\x09"
+        for kind in (2, 4, 5, 6):
+            yield start + b"\x03" + frame(0x82, bytes([kind]), MASK) + b"\x06\x01\x09"
     yield bytes([1, 0, 1, 0, 2]) + frame(0x81, b"\1early", MASK) + bytes([6, 3])
     yield bytes([1, 3]) + b"GET" + bytes([8])

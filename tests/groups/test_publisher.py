@@ -1,4 +1,4 @@
-"""Publishing to a Redis server: its errors, its queue, and what has been published for certain."""
+"""Publishing to a Redis server: its errors, its queue, and the messages that are published for certain."""
 
 import asyncio
 import socket

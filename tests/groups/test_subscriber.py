@@ -14,7 +14,7 @@ CONFIRMED = [b"subscribe", b"c", 1]
 
 
 class Connection:
-    """As much of a connection of redis-py as is used."""
+    """A stand-in for a connection of redis-py, with the members that the subscriber uses."""
 
     def __init__(self):
         self._reader = asyncio.StreamReader()

@@ -1,4 +1,4 @@
-"""Groups refuse wrong arguments with an error that says what is right."""
+"""Groups refuse wrong arguments with an error that gives a right one."""
 
 import asyncio
 import copy

@@ -164,13 +164,13 @@ def test_on_close_has_no_frame_after_a_close_of_the_view(run):
     assert View.closed == [(None, 4001)]
 
 
-@pytest.mark.parametrize("what", ["close", "message"])
-def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(run, what):
+@pytest.mark.parametrize("rejected", ["close", "message"])
+def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(run, rejected):
     """Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
 
     class View(Closed):
         async def on_receive(self, message, opcode):
-            if what == "close":
+            if rejected == "close":
                 await self.send_close(1008)
             else:
                 await self.send_binary(bytes(10))
@@ -187,7 +187,7 @@ def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(ru
             await View.as_asgi()(server.scope, server.events.get, send)
 
     run(scenario())
-    assert View.closed == [(None, 1008 if what == "close" else 1006)]
+    assert View.closed == [(None, 1008 if rejected == "close" else 1006)]
 
 
 def test_a_lost_client_reported_after_a_failed_send_is_no_error(run):

@@ -44,7 +44,7 @@ def find() -> str | None:
 
 @contextmanager
 def launch(executable: str, profile: Path) -> Iterator[str]:
-    """Run a browser.
+    """Runs a browser.
 
     Args:
         executable: Its path.
@@ -87,12 +87,12 @@ class Page:
         self._events: set[str | None] = set()
 
     async def open(self, url: str) -> None:
-        """Make the tab, with cookies of its own, and load a page in it."""
+        """Makes the tab, with cookies of its own, and loads a page in it."""
         context = await self._command("Target.createBrowserContext", disposeOnDetach=True)
         await self._open(url, context)
 
     async def share(self, url: str) -> None:
-        """Take the tab in which an earlier caller has loaded a page, or make it; it outlives its callers."""
+        """Takes the tab in which an earlier caller has loaded the page, or makes it. The tab outlives its callers."""
         targets = (await self._command("Target.getTargets"))["targetInfos"]
         found = next((target["targetId"] for target in targets if target["url"] == url), None)
         if found is None:
@@ -122,7 +122,7 @@ class Page:
         return result["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Wait until changes to the document make a JavaScript expression true."""
+        """Waits until changes to the document make a JavaScript expression true."""
         await self.evaluate(
             f"""new Promise(done => {{
                 const observer = new MutationObserver(look);
@@ -133,15 +133,15 @@ class Page:
         )
 
     async def type(self, selector: str, text: str) -> None:
-        """Fill an input."""
+        """Fills an input."""
         await self.evaluate(f"document.querySelector({selector!r}).value = {json.dumps(text)}")
 
     async def click(self, selector: str) -> None:
-        """Click an element."""
+        """Clicks an element."""
         await self.evaluate(f"document.querySelector({selector!r}).click()")
 
     async def submit(self, selector: str) -> None:
-        """Send a form that leads to another page, and wait until that is loaded."""
+        """Sends a form that leads to another page, and waits until that is loaded."""
         await self._command("Page.enable")
         self._events.clear()
         await self.evaluate(f"document.querySelector({selector!r}).requestSubmit()")
@@ -158,7 +158,7 @@ class Page:
         return base64.b64decode(picture["data"])
 
     async def close(self) -> None:
-        """Close the tab, and with it its connections."""
+        """Closes the tab, and with it its connections."""
         await self._command("Page.close")
 
     async def _command(self, method: str, **params: Any) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Page:
 
 @asynccontextmanager
 async def open_page(devtools: str, url: str) -> AsyncIterator[Page]:
-    """Load a page in a tab of its own.
+    """Loads a page in a tab of its own.
 
     Args:
         devtools: The result of `launch`.
@@ -195,10 +195,10 @@ async def open_page(devtools: str, url: str) -> AsyncIterator[Page]:
 
 @asynccontextmanager
 async def shared_page(devtools: str, url: str) -> AsyncIterator[Page]:
-    """Load a page once for all that use it, one after the other, because that takes most of the time of a short use.
+    """Loads a page once for callers that use it in turn: loading takes most of the time of a short use.
 
     Args:
-        devtools: What `launch` gave.
+        devtools: The URL that `launch` has yielded.
         url: No other page has it.
     """
     async with connect(devtools, max_size=None, compression=None, ping_interval=None) as connection:

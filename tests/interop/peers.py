@@ -1,4 +1,4 @@
-"""The clients that the server is tried with, each behind the same few methods."""
+"""The clients of the tests, each behind the same few methods."""
 
 import asyncio
 import base64
@@ -79,7 +79,7 @@ class AiohttpPeer:
 
 
 class AiohttpConnector(aiohttp.TCPConnector):
-    """Can wait until its connections are closed; those over TLS are not when a session is."""
+    """A connector with `until_closed`: connections over TLS are still open once a session is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class ChromiumPeer:
         return code, reason
 
     async def drop(self) -> None:
-        """Close the connection without waiting, and leave nothing of it in the page."""
+        """Closes the connection without waiting, and leaves nothing of it in the page."""
         await self._page.evaluate(f"{self._name}.socket.close(); delete globalThis.{self._name}")
 
 

@@ -32,7 +32,7 @@ class Visit:
 
 @asynccontextmanager
 async def visiting(devtools: str, server: Server) -> AsyncIterator[Visit]:
-    """Visit an example; its pages are closed in the end."""
+    """Visits an example; its pages are closed in the end."""
     async with AsyncExitStack() as pages:
         yield Visit(devtools, server, pages)
 
@@ -45,12 +45,12 @@ LOG = "[...document.querySelectorAll('#log li')].map(line => line.textContent).j
 
 
 async def _heard(page: Page, line: str) -> None:
-    """Wait until the log ends with a line."""
+    """Waits until the log ends with a line."""
     await page.until(f"{LOG}.endsWith({json.dumps(line)})")
 
 
 async def _lines(page: Page, *lines: str) -> None:
-    """Wait for as many lines in the log, and compare them."""
+    """Waits for as many lines in the log, and compares them."""
     await page.until(f"document.querySelectorAll('#log li').length >= {len(lines)}")
     shown = await page.evaluate(LOG)
     assert shown == "|".join(lines), shown
@@ -61,7 +61,7 @@ async def _state(page: Page, text: str) -> None:
 
 
 async def _say(page: Page, text: str) -> None:
-    """Type a line into the last form, and send it by its button."""
+    """Types a line into the last form, and sends it by its button."""
     await page.type("form:last-of-type input", text)
     await page.click("form:last-of-type button")
 

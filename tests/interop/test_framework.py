@@ -1,7 +1,7 @@
 """The folder `duck/contrib/websockets` in the place of Duck Framework's own, in each of the framework's modes.
 
 This installs the framework into an environment of its own and takes a minute or two, so it runs where DUCK_FRAMEWORK
-says what to install, such as `duckframework==2.3.2`; `.ci/run` does that.
+names the requirement, such as `duckframework==2.3.2`; `.ci/run` does that.
 """
 
 import asyncio

@@ -61,7 +61,7 @@ def test_one_handler_at_a_time_keeps_strict_order(run, connect):
             for name in names:
                 session.view.gate(name).set()
                 assert await session.peer.message() == name
-            expected = [f"{name} {what}" for name in names for what in ("starts", "ends")]
+            expected = [f"{name} {step}" for name in names for step in ("starts", "ends")]
             assert session.view.events == expected
 
     run(scenario())
@@ -132,7 +132,7 @@ def test_on_open_counts_as_a_handler(run, connect):
 
 
 def test_replies_to_one_read_leave_in_one_write(connect, tls, monkeypatch):
-    """In one write, and one more in 8 ms ("corking"); counted where writes can be, on asyncio's transport for TLS."""
+    """Each 8 ms of handling may add a write ("corking"). Writes can be counted only on asyncio's transport for TLS."""
     writes = []
     write = asyncio.sslproto._SSLProtocolTransport.write
 

@@ -33,7 +33,7 @@ class VirtualLoop:
 
 
 class FakeProtocol:
-    """In place of the protocol of a connection, with the settings of a view."""
+    """A stand-in for the protocol of a connection, with the settings of a view."""
 
     counters = None
 

@@ -107,7 +107,7 @@ def test_reading_is_on_hold_beyond_the_bounds(run, connect, until, settings, cou
 
 @pytest.mark.parametrize("end", ["shut", "leave", "reset"])
 def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
-    """Also where the peer has sent more than was read."""
+    """The end is also found behind bytes that have not been read."""
 
     async def scenario():
         async with connect(Stuck) as session:

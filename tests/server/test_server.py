@@ -104,7 +104,7 @@ def test_a_server_listens_on_an_ipv6_address(run):
 
 
 def test_a_server_listens_on_every_interface_with_one_port(run, connect):
-    """By both families, with one port."""
+    """IPv4 and IPv6 have the same port."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
 

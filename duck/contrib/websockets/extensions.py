@@ -380,7 +380,7 @@ class Inflating:
         if self._max_size is not None:
             size = min(size, self._max_size + 1 - self.size)
         data = inflater.decompress(self._rest, size)
-        # At the end of the stream zlib may repeat in `unconsumed_tail` what it has put into `unused_data`.
+        # At the end of the stream zlib may repeat the bytes of `unused_data` in `unconsumed_tail`.
         self._rest = b"" if inflater.eof else inflater.unconsumed_tail
         self._is_pending = len(data) == size and not inflater.eof
         if inflater.eof and not any(tail.startswith(inflater.unused_data) for tail in _BEHIND_LAST_BLOCK):

@@ -49,7 +49,7 @@ HEADERS = [version_1(ONE, TWO, (4711, 80)), version_2(addresses(ONE, TWO, (4711,
 
 
 def comes_only_whole(header, rest, expected):
-    """For all divisions into reads, and with bytes behind it."""
+    """Asserts that a header is parsed once it is whole, also with bytes after it, and not before."""
     for size in range(len(header)):
         assert parse(header[:size]) is None
     assert parse(header) == parse(header + rest) == expected

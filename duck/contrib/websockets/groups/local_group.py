@@ -149,7 +149,7 @@ class LocalGroup:
         return entry
 
     def forget_floors(self) -> None:
-        """Forgets what was delivered from a history that is lost: a server's older copy may assign its ids again."""
+        """Forgets the deliveries from a lost history: a server's older copy may assign its ids again."""
         self.floor = None
         self.floors.clear()
 

@@ -68,7 +68,7 @@ class Server:
         except BusyLoadingError:
             raise
         except answers():
-            pass  # it is there, and its answers to other commands say what it refuses
+            pass  # it is there; its answers to other commands give the reason of the refusal
 
     def new_connection(self) -> Any:
         """Returns an unconnected connection of redis-py."""
