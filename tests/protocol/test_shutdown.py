@@ -172,6 +172,23 @@ def test_cancelling_run_after_the_loss_cancels_the_handlers_once(run, connect):
     run(scenario())
 
 
+def test_a_handler_can_terminate_its_connection(run, connect, either_tls):
+    """The close frame leaves before the transport closes, which is before the end of the read."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+            self.terminate()
+
+    async def scenario():
+        async with connect(View, tls=either_tls) as session:
+            session.peer.send("x", "y")
+            assert await session.peer.message() == "x"
+            assert (await session.peer.closing())[0] == 1001
+
+    run(scenario())
+
+
 def test_a_view_that_is_started_can_be_terminated(run, connect):
     async def scenario():
         async with connect(Waiting) as session:

@@ -330,6 +330,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.dispatcher.stop()
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
+            self.flush()  # within a read, whose end would be too late for the close frame
             close_transport(self.transport)
             self._begun_closing().abort_in(Hooks.FLUSH_TIMEOUT)
         if self.phase is not _CLOSED:
