@@ -123,6 +123,50 @@ def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opene
     run(scenario())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_callback_of_a_handlers_task_sees_the_variables_of_its_creation(run, connect, waits):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            user.set("alice")
+            asyncio.current_task().add_done_callback(lambda task: seen.append(user.get()))
+            user.set("bob")
+            if waits:
+                await asyncio.sleep(0)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("x")
+            await session.peer.settled()
+
+    seen = []
+    run(scenario())
+    assert seen == ["alice"]
+
+
+def test_a_token_of_another_handler_resets_nothing(run, connect):
+    """The token belongs to the context of the first handler, which has changed nothing else."""
+    tokens = []
+
+    class View(WebSocketView):
+        async def on_open(self):
+            user.set("alice")
+
+        async def on_receive(self, message, opcode):
+            if message == b"keep":
+                tokens.append(user.set("alice"))
+            else:
+                with pytest.raises(ValueError, match="different Context"):
+                    user.reset(tokens[0])
+            await self.send(user.get())
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("keep", "reset")
+            assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
+
+    run(scenario())
+
+
 def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, serving, dial, until):
     """Reading is on hold at a connection whose peer does not read; the handler of another one sends to it."""
 

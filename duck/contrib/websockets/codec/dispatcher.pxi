@@ -31,6 +31,7 @@ cdef class _Tasks:
     cdef object enter_task
     cdef object leave_task
     cdef dict current_tasks  # asyncio's, with the current task of each loop; None if only the two functions work
+    cdef object cancel_again
     cdef object retrieve
     cdef object cancelled_error
     cdef object iterator
@@ -43,6 +44,7 @@ cdef class _Tasks:
         self.enter_task = source.enter_task
         self.leave_task = source.leave_task
         self.current_tasks = source.current_tasks
+        self.cancel_again = source.cancel_again
         self.retrieve = source.retrieve
         self.cancelled_error = source.CancelledError
         self.iterator = source.iterator
@@ -246,9 +248,11 @@ cdef class Dispatcher:
         task = worker.task
         cdef PyObject *bare = <PyObject *>task
         cdef PyObject **weak_references = PyObject_GET_WEAKREFS_LISTPTR(bare)
+        cdef Py_ssize_t context_references  # a kept token is one
         self.running = True
         self.enter(task)
         PyContext_Enter(worker.context)
+        context_references = Py_REFCNT(<PyObject *>worker.context)
         if worker.references == 0:
             worker.references = Py_REFCNT(bare)
             worker.weak_references = weak_references[0]
@@ -285,12 +289,15 @@ cdef class Dispatcher:
                     worker.observed
                     or Py_REFCNT(bare) != worker.references
                     or weak_references[0] != worker.weak_references
+                    or Py_REFCNT(<PyObject *>worker.context) != context_references
                     or not duck_same_variables(worker.context, self.context)
                 ):
                     worker.state = ENDED
                     break
                 worker.state = IDLE
-                worker.handler = worker.value = None
+                worker.handler = None
+                if worker.value is not None:
+                    worker.value = None
                 if self.hot is not None and at < end:
                     self.hot.flush_if_old()
         except BaseException as error:

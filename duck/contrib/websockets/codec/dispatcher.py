@@ -11,8 +11,9 @@ handler's first step there. The next state depends on the handler:
 
 A task that has run a handler without a wait is unobserved under three conditions: no new reference to it exists (by its
 reference count and its list of weak references), none of its methods has been called (they notify the worker), and its
-context is unchanged. An unobserved task is reused for the next message. In every other case the task belongs to the
-handler, and ends with its result, its exception or its cancellation.
+context is unchanged and has no new reference, such as that of a kept token. An unobserved task is reused for the next
+message. In every other case the task belongs to the handler, and ends with its result, its exception or its
+cancellation.
 
 Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
 Waiting messages stay encoded: a compressed message is decompressed when its handler starts.

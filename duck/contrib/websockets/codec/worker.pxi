@@ -28,7 +28,6 @@ cdef class Worker:
     cdef object context
     cdef object handler
     cdef object awaited  # the future that the handler has yielded, until the task waits for it
-    cdef object pending  # a cancellation to raise at the next step
     cdef object value  # the handler's result
     cdef object error  # the handler's exception
     cdef object callback  # steps the task while it is parked, None otherwise
@@ -63,9 +62,6 @@ cdef class Worker:
 
     def __next__(self):
         if self.state == DRIVEN:
-            if self.pending is not None:
-                error, self.pending = self.pending, None
-                return self.throw_in(error)
             return self.drive()
         if self.state == WAITING:
             return self.hand_over()
@@ -81,21 +77,16 @@ cdef class Worker:
 
     def throw(self, error, value=None, traceback=None):
         if self.state == DRIVEN:
-            pending, self.pending = self.pending, None
-            if pending is not None and not isinstance(error, self.dispatcher.tasks.cancelled_error):
-                error = pending
             return self.throw_in(error)
-        if self.state == WAITING:
-            # The handler was cancelled in its first step. As a task would, cancel the future that it waits for.
-            awaited = self.hand_over()
-            cancel = getattr(awaited, "cancel", None)
-            if cancel is None or not cancel(msg=error.args[0] if error.args else None):
-                self.pending = error
-            return awaited
         if self.state == IDLE:
             self.state = ENDED
             self.dispatcher.release(self)
-        raise self.error or error
+            raise error
+        # The handler was cancelled in its first step. The task acts on the result of that step as it would have then:
+        # it cancels the future that the handler waits for, the handler's next step, or itself.
+        if self.error is None:
+            self.dispatcher.tasks.cancel_again(self.dispatcher.loop, error)
+        return self.__next__()
 
     def close(self):
         if self.handler is not None:
@@ -121,11 +112,6 @@ cdef class Worker:
         self.dispatcher.release(self)
         self.dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
-
-    # Calls of the task's methods
-
-    def withdraw_cancel(self):
-        self.pending = None
 
     # Running handlers
 

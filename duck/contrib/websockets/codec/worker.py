@@ -20,8 +20,8 @@ class Tasks(Protocol):
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
         """Creates the task of a worker.
 
-        The task reports calls of its methods to the worker (`observed`, `withdraw_cancel`). It takes its first step at
-        once if Python supports that.
+        The task reports calls of its methods to the worker (`observed`). It takes its first step at once if Python
+        supports that.
         """
 
     def enter_task(self, loop: Any, task: Any, /) -> None:
@@ -33,6 +33,9 @@ class Tasks(Protocol):
     @property
     def current_tasks(self) -> dict[Any, Any] | None:
         """The dict that both functions change, for the compiled codec; None if they do more than change a dict."""
+
+    def cancel_again(self, loop: Any, error: BaseException, /) -> None:
+        """Restores a cancellation that the current task has just passed to its coroutine, with the error's message."""
 
     def retrieve(self, task: Any, /) -> object:
         """Marks the exception of a task as retrieved."""
@@ -95,7 +98,6 @@ class Worker:
         "_cancelled",
         "_dispatcher",
         "_error",
-        "_pending",
         "_references",
         "_value",
         "context",
@@ -116,7 +118,6 @@ class Worker:
         self.context = context
         self._references: tuple[int, int] | None = None  # of an unobserved task
         self._awaited: Any = None  # the future that the handler has yielded, until the task waits for it
-        self._pending: BaseException | None = None  # a cancellation to raise at the next step
         self._value: Any = None  # the handler's result
         self._error: BaseException | None = None  # the handler's exception
         self._callback: Callable[[Any], object] | None = None  # steps the task while it is parked
@@ -141,9 +142,6 @@ class Worker:
 
     def __next__(self) -> Any:
         if self.state == DRIVEN:
-            if self._pending is not None:
-                error, self._pending = self._pending, None
-                return self._drive(error)
             return self._drive(None)
         if self.state == WAITING:
             return self._hand_over()
@@ -159,21 +157,16 @@ class Worker:
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
         if self.state == DRIVEN:
-            pending, self._pending = self._pending, None
-            if pending is not None and not isinstance(error, self._dispatcher.tasks.CancelledError):
-                error = pending
             return self._drive(error)
-        if self.state == WAITING:
-            # The handler was cancelled in its first step. As a task would, cancel the future that it waits for.
-            awaited = self._hand_over()
-            cancel = getattr(awaited, "cancel", None)
-            if cancel is None or not cancel(msg=error.args[0] if error.args else None):
-                self._pending = error
-            return awaited
         if self.state == IDLE:
             self.state = ENDED
             self._dispatcher.release(self)
-        raise self._error or error
+            raise error
+        # The handler was cancelled in its first step. The task acts on the result of that step as it would have then:
+        # it cancels the future that the handler waits for, the handler's next step, or itself.
+        if self._error is None:
+            self._dispatcher.tasks.cancel_again(self._dispatcher.loop, error)
+        return self.__next__()
 
     def close(self) -> None:
         if self.handler is not None:
@@ -200,19 +193,13 @@ class Worker:
         self._dispatcher.loop.call_soon(callback, self, context=self.context)
         return True
 
-    # Calls of the task's methods
-
-    def withdraw_cancel(self) -> None:
-        """Withdraws a cancellation that has not been raised."""
-        self._pending = None
-
     # Running handlers
 
     def start(self, message: tuple[int, bytes]) -> None:
         """Creates the handler of a message, and runs it to its first wait."""
         opcode, payload = message
         dispatcher = self._dispatcher
-        references = self._count_references()
+        references, context_references = self._count_references(), sys.getrefcount(self.context)
         if self._references is None:
             self._references = references
         elif self._references != references:
@@ -230,7 +217,12 @@ class Worker:
         else:
             self.state = WAITING
             return
-        if self.observed or self._references != self._count_references() or not self.is_context_untouched():
+        if (
+            self.observed
+            or self._references != self._count_references()
+            or sys.getrefcount(self.context) != context_references  # a kept token is one
+            or not self.is_context_untouched()
+        ):
             self.state = ENDED
         else:
             self.state = IDLE

@@ -11,7 +11,7 @@ from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 from ..opcodes import OpCode
@@ -19,6 +19,7 @@ from ..opcodes import OpCode
 __all__ = [
     "OPCODES",
     "CancelledError",
+    "cancel_again",
     "current_tasks",
     "deque",
     "enter_task",
@@ -35,7 +36,6 @@ __all__ = [
 OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-_UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)  # whether `uncancel` keeps a cancellation from being raised
 
 
 def _find_current_tasks() -> dict[Any, Any] | None:
@@ -70,24 +70,23 @@ class HandlerTask(asyncio.Task[Any]):
     def _worker(self) -> Any:
         return super().get_coro()
 
+    @property
+    def _fut_waiter(self) -> Any:
+        """The future that the handler waits for, as read by `repr` and anyio; not the worker of a parked task."""
+        waiter = super()._fut_waiter  # type: ignore[misc]
+        return None if waiter is None or waiter is self._worker() else waiter
+
     def __setattr__(self, name: str, value: object) -> None:
-        if not name.startswith("_"):  # those belong to asyncio
-            self._mark_observed()
+        self._mark_observed()
         super().__setattr__(name, value)
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         self._mark_observed()
-        super().add_done_callback(fn, context=context)
+        super().add_done_callback(fn, context=copy_context() if context is None else context)
 
     def cancel(self, msg: Any = None) -> bool:
         self._mark_observed()
         return super().cancel(msg)
-
-    def uncancel(self) -> int:
-        left = super().uncancel()
-        if not left and _UNCANCEL_WITHDRAWS and not self.done():
-            self._worker().withdraw_cancel()
-        return left
 
     def set_name(self, value: object, /) -> None:
         self._mark_observed()
@@ -133,6 +132,14 @@ def start_task(
     return BegunTask(coroutine, loop=loop, context=context, **_EAGER)
 
 
+def cancel_again(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    """Restores a cancellation that the current task has just passed to its coroutine, with the error's message."""
+    task = asyncio.current_task(loop)
+    assert task is not None
+    task.cancel(*error.args)
+    task.uncancel()
+
+
 def retrieve(task: "asyncio.Future[Any]") -> None:
     """Marks a task's exception as retrieved, so that asyncio does not log it when the task is freed."""
     if not task.cancelled():
@@ -175,5 +182,5 @@ def iterator(awaitable: Awaitable[None]) -> Iterator[Any]:
     return _awaiting(checked(awaitable))  # type: ignore[return-value]
 
 
-async def _awaiting(awaitable: Awaitable[object]) -> None:
-    await awaitable
+async def _awaiting(awaitable: Awaitable[object]) -> object:
+    return await awaitable
