@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import re
+import socket
 import ssl
 import string
 from contextlib import asynccontextmanager
@@ -113,6 +114,17 @@ def test_a_failure_after_a_cancellation_is_not_reported(run):
         del opening
         gc.collect()
         assert reported == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["localhost.", "[::1%25lo]"])
+def test_the_certificate_needs_neither_the_dot_of_an_absolute_name_nor_a_zone(run, serving, tls, host):
+    async def scenario():
+        async with serving(Greeting, tls=tls) as server:
+            sock = socket.create_connection(("127.0.0.1", server.port))  # the system may not resolve the host
+            async with connect(f"wss://{host}:{server.port}/a", sock=sock, ssl=tls.client) as ws:
+                assert await ws.recv_json() == ["/a", None, None]
 
     run(scenario())
 

@@ -35,7 +35,7 @@ def make(folder: Path) -> Tls:
     import trustme  # benchmarks do without
 
     authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate = authority.issue_cert("localhost", "127.0.0.1", "::1")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(server)
     client = ssl.create_default_context()

@@ -51,6 +51,11 @@ class Address:
             raise TypeError(f"a URL is a str, not {url!r}")
         return _parse(url)
 
+    @property
+    def server_hostname(self) -> str:
+        """The name that the certificate must have: without a final dot (RFC 6066, section 3), and without a zone."""
+        return self.host.partition("%")[0].removesuffix(".")
+
     @cached_property  # an address serves many connections
     def netloc(self) -> str:
         """The value of Host."""

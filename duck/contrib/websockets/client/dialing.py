@@ -111,7 +111,7 @@ def _connecting(
         options["ssl"] = (
             route.ssl if isinstance(route.ssl, tls.SSLContext) else _default_context(route.ssl is not False)
         )
-        options["server_hostname"] = server_hostname or address.host
+        options["server_hostname"] = server_hostname or address.server_hostname
     elif route.ssl or route.server_hostname:
         name = "ssl" if route.ssl else "server_hostname"
         raise ValueError(f"{name} is for wss, but the URL is {address.url}: change one of them")
