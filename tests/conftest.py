@@ -1,5 +1,6 @@
 """Common parts of all tests: fixtures, loops, and the header that names the tested codec."""
 
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "runner" in getattr(item, "fixturenames", ()):
             item.add_marker("loop")
+
+
+def pytest_collection_finish():
+    """Restricts the garbage collector to objects that come later: it would spend seconds on those of the collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header():

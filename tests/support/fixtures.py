@@ -140,12 +140,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def quick_collection() -> Iterator[None]:
-    """Restricts the garbage collector to objects that the tests of this module create."""
+def quick_collection() -> None:
+    """Restricts the garbage collector to objects that the tests of this module and later ones create."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
