@@ -42,6 +42,6 @@ def test_groups_are_measured(measure, tmp_path):
 
 
 def test_a_soak_in_which_redis_and_workers_are_killed(measure):
-    told = measure("soak", "--minutes", 0.05, "--clients", 30, "--groups", 4, "--pace", 0.2)
+    told = measure("soak", "--minutes", 0.03, "--clients", 30, "--groups", 4, "--pace", 0.2)
     assert told.count("was killed") == 4
     assert told.endswith("no faults\n")

@@ -348,7 +348,7 @@ def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial, View):
             dial(server) as peer,
         ):
             await peer.head()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             peer.send("still here")
             assert await peer.message() == "still here"
             peer.close()

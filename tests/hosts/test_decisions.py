@@ -370,7 +370,8 @@ def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial
 def test_a_stopping_server_refuses_waiting_handshakes(run, dial, until):
     async def scenario():
         Told.made = None
-        async with serve(Undecided, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
+        limits = Limits(linger_timeout=0.05)
+        async with serve(Undecided, port=0, shutdown_timeout=0.05, limits=limits) as server, dial(server) as peer:
             await until(lambda: Told.made and Told.made.events)
             await server.close()
             assert (await peer.head())[0] == 503
@@ -406,7 +407,8 @@ def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(run, dial, until,
     async def scenario():
         nonlocal released
         Told.made, released = None, asyncio.Event()
-        async with serve(View, port=0, shutdown_timeout=0.05) as server, dial(server) as peer:
+        limits = Limits(linger_timeout=0.05)
+        async with serve(View, port=0, shutdown_timeout=0.05, limits=limits) as server, dial(server) as peer:
             await until(lambda: View.made and View.made.events)
             await server.close()
             assert (await peer.head())[0] == 503

@@ -62,7 +62,7 @@ def server(request, tmp_path_factory, tls):
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     # A browser's idle connection over TLS would keep uvicorn from stopping for half a minute.
-    options = (*UVICORN, "--loop", loop, "--timeout-graceful-shutdown", "2", *(tls.options if secure else ()))
+    options = (*UVICORN, "--loop", loop, "--timeout-graceful-shutdown", "1", *(tls.options if secure else ()))
     folder = tmp_path_factory.mktemp("uvicorn")
     with running(folder, "uvicorn", *options, trust=tls.client if secure else None) as server:
         yield server

@@ -360,7 +360,7 @@ def test_on_close_may_be_declared_with_its_argument(run, connect):
 
 def test_terminate_ends_a_connection_whose_peer_reads_slowly(run, connect, monkeypatch):
     """The transport is not called again after its end."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 1)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.3)
 
     class View(Waiting):
         async def on_receive(self, message, opcode):
@@ -378,7 +378,7 @@ def test_terminate_ends_a_connection_whose_peer_reads_slowly(run, connect, monke
             view.terminate()
             await peer.rest()
             await session.ended()
-            await asyncio.sleep(1.1)  # longer than any pending timer
+            await asyncio.sleep(0.4)  # longer than any pending timer
 
     run(scenario())
 

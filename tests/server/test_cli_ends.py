@@ -125,8 +125,9 @@ def test_a_handler_that_swallows_its_cancellation_is_given_up(folder, loop):
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     (folder / "hasty.py").write_text(
-        "from duck.contrib.websockets.protocol.hooks import Hooks\nfrom duck.server.shutdown import Work\n"
-        "from echo import urlpatterns\n\nHooks.FLUSH_TIMEOUT = Work.CANCEL_TIMEOUT = 0.1\n"
+        "from duck.contrib.websockets.protocol.hooks import Hooks\nfrom duck.server.process import until_stopped\n"
+        "from duck.server.shutdown import Work\nfrom echo import urlpatterns\n\n"
+        "Hooks.FLUSH_TIMEOUT = Work.CANCEL_TIMEOUT = until_stopped._LAST = 0.1\n"
     )
     arguments = ("hasty.py", "--port", 0, "--loop", loop, "--shutdown-timeout", 0.2)
     with Process(folder, *arguments) as process, connect(process.address + "/stubborn") as client:
