@@ -306,7 +306,7 @@ def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(ru
 
 @pytest.mark.parametrize("user", ["t%40ken", "t%40ken:"])
 def test_a_proxy_gets_a_user_without_a_password(run, user):
-    pytest.importorskip("python_socks")
+    pytest.importorskip("python_socks", "3.2")
     heads = []
 
     async def refuse(reader, writer):

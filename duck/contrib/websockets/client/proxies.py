@@ -90,7 +90,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     if host is None or port is None:
         missing = "port" if host else "host"
         raise ValueError(f"the URL of the proxy has no {missing}: write one such as http://proxy.example:3128")
-    # `Proxy.from_url` ignores a user without a password.
+    # `Proxy.from_url` ignores a user without a password, and so does python-socks as a whole before version 3.2.
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     through = Proxy(python_socks.ProxyType[scheme.upper()], host, port, user, password, remote_lookup)
     try:
