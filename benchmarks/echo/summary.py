@@ -13,7 +13,7 @@ CLIENT_IS_LIMIT = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Several rounds' values of one thing."""
+    """The values of a measurement in several rounds."""
 
     median: float
     lowest: float

@@ -196,7 +196,7 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
             raise UsageError(f"cannot read {name}; check the path and its permissions")
     try:
         certificates()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         files = " with ".join(filter(None, (certificates.certfile, certificates.keyfile)))
         raise UsageError(f"cannot use {files}: {error.args[-1]}; give a certificate and its own key, as PEM") from error
     return certificates

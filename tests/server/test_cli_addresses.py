@@ -86,11 +86,14 @@ def test_sockets_that_systemd_passes_replace_host_and_port(folder):
                 assert client.recv() == "[]"
 
 
-def test_the_password_of_a_key_is_given_or_in_a_file(folder, tls):
+def write_encrypted_key(path, tls, password):
     key = serialization.load_pem_private_key(Path(tls.keyfile).read_bytes(), None)
-    encryption = serialization.BestAvailableEncryption(b"secret")
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    (folder / "key.pem").write_bytes(pem)
+    encryption = serialization.BestAvailableEncryption(password)
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+
+
+def test_the_password_of_a_key_is_given_or_in_a_file(folder, tls):
+    write_encrypted_key(folder / "key.pem", tls, b"secret")
     (folder / "password").write_text("secret\n")
     files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", "key.pem")
     for password in ("secret", "@password"):
@@ -99,6 +102,16 @@ def test_the_password_of_a_key_is_given_or_in_a_file(folder, tls):
     assert "the key is encrypted, and needs a password" in fails(folder, "serve", "echo.py", *files)
     assert "cannot use" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "wrong")
     assert "cannot read missing" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "@missing")
+
+
+def test_a_password_in_a_file_has_any_encoding(folder, tls):
+    write_encrypted_key(folder / "key.pem", tls, b"g\xe9heim")
+    (folder / "password").write_bytes(b"g\xe9heim\r\nof the key\n")
+    files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", "key.pem", "--ssl-keyfile-password", "@password")
+    with Process(folder, "echo.py", "--port", 0, *files) as process:
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+    (folder / "password").write_bytes(bytes(2000))
+    assert "password cannot be longer than 1024 bytes" in fails(folder, "serve", "echo.py", *files)
 
 
 def test_clients_without_a_required_certificate_are_refused(folder, tls):

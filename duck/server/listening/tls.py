@@ -29,16 +29,16 @@ class Certificates:
         return [path for path in (self.certfile, self.keyfile, self.ca_certs, self.password_file) if path]
 
     def __call__(self) -> ssl.SSLContext:
-        password = self.password
+        password: str | bytes | None = self.password
         if self.password_file is not None:
-            password = Path(self.password_file).read_text().partition("\n")[0]
+            password = next(iter(Path(self.password_file).read_bytes().splitlines()), b"")
         return server_context(self.certfile, self.keyfile, password, self.ca_certs)
 
 
 def server_context(
     certfile: str,
     keyfile: str | None = None,
-    password: str | None = None,
+    password: str | bytes | None = None,
     ca_certs: str | None = None,
 ) -> ssl.SSLContext:
     """Creates the context of a server.
@@ -46,12 +46,13 @@ def server_context(
     Args:
         certfile: A PEM file with the certificate and its intermediate certificates.
         keyfile: A PEM file with the private key; None if it is in `certfile`.
-        password: The password of an encrypted key.
+        password: The password of an encrypted key; a `str` stands for its UTF-8.
         ca_certs: A PEM file with the authorities of client certificates, which are then required; None for no client
             certificates.
 
     Raises:
         OSError: A file cannot be read, or has other content.
+        ValueError: The password is too long.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certfile, keyfile, _no_password if password is None else password)
