@@ -75,7 +75,7 @@ class ClientConnection(WebSocketClient):
             return self._recv_whole(timeout)
         return self._inbox.next(timeout)
 
-    async def recv_json(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def recv_json(self, timeout: float | None = None) -> Any:
         """Returns the next message decoded from JSON; see `recv`.
 
         Raises:
@@ -85,7 +85,7 @@ class ClientConnection(WebSocketClient):
 
         return json.loads(await self.recv(timeout))
 
-    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
+    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:
         """Returns the next message as soon as it begins, to be read part by part while it is received.
 
             async with connect(url, stream=True, max_stream_size=None) as ws:
@@ -117,7 +117,7 @@ class ClientConnection(WebSocketClient):
             message = await self._within(timeout, self._streams.next())
         return message
 
-    async def _recv_whole(self, timeout: float | None) -> str | bytes:  # noqa: ASYNC109
+    async def _recv_whole(self, timeout: float | None) -> str | bytes:
         """`recv` with `stream`. The next call continues the message that a cancelled call has begun to read."""
         streams = self._streams
         if streams is None:
@@ -141,7 +141,7 @@ class ClientConnection(WebSocketClient):
 
     async def _within(
         self,
-        timeout: float | None,  # noqa: ASYNC109
+        timeout: float | None,
         waiting: Awaitable[T],
         explain: Callable[[], str] | None = None,
     ) -> T:

@@ -95,7 +95,7 @@ class Inbox(codec.Inbox):
             await self.ready()
         return message
 
-    async def get_slowly(self, timeout: float | None) -> Message:  # noqa: ASYNC109
+    async def get_slowly(self, timeout: float | None) -> Message:
         if timeout is None:
             return await self.get()
         deadline = asyncio.timeout(timeout)

@@ -139,7 +139,7 @@ class TestConnection(ClientConnection):
 
     # Waiting
 
-    async def recv(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109
+    async def recv(self, timeout: float | None = None) -> str | bytes:
         """Returns the next message: a str for text, bytes for binary.
 
         Args:
@@ -153,14 +153,14 @@ class TestConnection(ClientConnection):
         checked_timeout("timeout", timeout)
         return await self._received_in_time(super().recv(), timeout)
 
-    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:  # noqa: ASYNC109
+    async def recv_stream(self, timeout: float | None = None) -> IncomingMessage:
         """Returns the next message as soon as it begins. The errors are those of `recv`."""
         checked_timeout("timeout", timeout)
         if self._streams is None:
             return await super().recv_stream(timeout)
         return await self._received_in_time(super().recv_stream(), timeout)
 
-    async def _received_in_time(self, waiting: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109
+    async def _received_in_time(self, waiting: Awaitable[T], timeout: float | None) -> T:
         """Awaits and counts a message; raises the errors of `recv`."""
         try:
             message = await self._in_time(waiting, "a message", timeout)
@@ -178,7 +178,7 @@ class TestConnection(ClientConnection):
     async def ping(self) -> float:
         return await self._in_time(super().ping(), "a pong")
 
-    async def wait_closed(self, timeout: float | None = None) -> int:  # noqa: ASYNC109
+    async def wait_closed(self, timeout: float | None = None) -> int:
         """Waits until both ends are closed and every hook of the view has ended; returns the close code."""
         checked_timeout("timeout", timeout)
         await self._in_time(self._until_ended(), "the end of the connection", timeout)
@@ -189,7 +189,7 @@ class TestConnection(ClientConnection):
         if self._server.ends:
             await asyncio.wait(self._server.ends)
 
-    async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:  # noqa: ASYNC109
+    async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:
         timeout = self.timeout if timeout is None else timeout
         explain = lambda: f"timeout after {timeout} seconds, waiting for {what}: {self.doing()}"  # noqa: E731
         return await self._within(timeout, waiting, explain)
