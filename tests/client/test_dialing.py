@@ -304,22 +304,30 @@ def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(ru
     run(scenario())
 
 
-@pytest.mark.parametrize("user", ["t%40ken", "t%40ken:"])
-def test_a_proxy_gets_a_user_without_a_password(run, user):
-    pytest.importorskip("python_socks", "3.2")
+async def head_for_a_proxy(url, user=""):
+    """The request that a proxy gets for a URL."""
     heads = []
 
     async def refuse(reader, writer):
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         writer.close()
 
-    async def scenario():
-        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-            with pytest.raises(ProxyError):
-                await connect("ws://localhost", proxy=f"http://{user}@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        with pytest.raises(ProxyError):
+            await connect(url, proxy=f"http://{user}127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    return heads[0]
 
-    run(scenario())
-    assert f"Proxy-Authorization: Basic {base64.b64encode(b't@ken:').decode()}\r\n" in heads[0]
+
+@pytest.mark.parametrize("user", ["t%40ken@", "t%40ken:@"])
+def test_a_proxy_gets_a_user_without_a_password(run, user):
+    pytest.importorskip("python_socks", "3.2")
+    head = run(head_for_a_proxy("ws://localhost", user))
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b't@ken:').decode()}\r\n" in head
+
+
+def test_a_proxy_gets_no_zone_of_an_address(run):
+    pytest.importorskip("python_socks")
+    assert run(head_for_a_proxy("ws://[fe80::1%25eth0]")).startswith("CONNECT [fe80::1]:80 ")
 
 
 def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters(run):

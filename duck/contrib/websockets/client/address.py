@@ -52,14 +52,19 @@ class Address:
         return _parse(url)
 
     @property
+    def zoneless_host(self) -> str:
+        """The host without the zone of an IPv6 address, which only this machine knows (RFC 6874, section 4)."""
+        return self.host.partition("%")[0]
+
+    @property
     def server_hostname(self) -> str:
-        """The name that the certificate must have: without a final dot (RFC 6066, section 3), and without a zone."""
-        return self.host.partition("%")[0].removesuffix(".")
+        """The name that the certificate must have: without the final dot of an absolute name (RFC 6066, section 3)."""
+        return self.zoneless_host.removesuffix(".")
 
     @cached_property  # an address serves many connections
     def netloc(self) -> str:
         """The value of Host."""
-        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host  # no zone: RFC 6874, section 4
+        host = f"[{self.zoneless_host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.secure] else f"{host}:{self.port}"
 
     @cached_property
@@ -89,9 +94,8 @@ class Address:
         location = quote(location.encode("latin-1"), _PRINTABLE)  # spaces and UTF-8 occur in practice
         base = f"{'https' if self.secure else 'http'}://{self.netloc}{self.target}"
         target = Address.parse(urljoin(base, location).partition("#")[0])
-        host, is_local, _ = self.host.partition("%")
-        if is_local and target.host == host:
-            target = dataclasses.replace(target, host=self.host)  # servers do not know the zone (RFC 6874, section 4)
+        if target.host == self.zoneless_host:
+            target = dataclasses.replace(target, host=self.host)
         if self.secure and not target.secure:
             raise ValueError(f"{location!r} leads from wss to ws, so the connection would not be encrypted any more")
         if target.credentials is None and self.is_same_host(target):

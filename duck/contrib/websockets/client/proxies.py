@@ -94,7 +94,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     through = Proxy(python_socks.ProxyType[scheme.upper()], host, port, user, password, remote_lookup)
     try:
-        return await through.connect(address.host, address.port)
+        return await through.connect(address.zoneless_host, address.port)
     except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
         words = printable(str(error)[:_MOST_QUOTED])
         raise ProxyError(f"the proxy did not connect to {address.netloc}: {words}") from error
