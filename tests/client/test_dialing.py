@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import re
+import select
 import socket
 import ssl
 import string
@@ -159,6 +160,24 @@ async def answering(answer):
 
 def see_other(location, status=302):
     return f"HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def test_a_socket_that_is_reset_at_once_is_closed_once(run):
+    """uvloop leaves a closed descriptor in the socket, which would later close another file of the same number."""
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sock = socket.create_connection(listener.getsockname())
+            peer, _ = listener.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            peer.close()
+            assert select.select([sock], [], [], 10)[0]
+            with pytest.raises(ConnectionResetError):
+                await connect("ws://localhost", sock=sock)
+            await asyncio.sleep(0)
+            assert sock.fileno() == -1
+
+    run(scenario())
 
 
 def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serving):

@@ -7,6 +7,7 @@
 
 import asyncio
 import re
+import socket
 import ssl as tls
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import cache
@@ -118,7 +119,7 @@ def _connecting(
     if route.unix is not None:
         return loop.create_unix_connection(lambda: opening, route.unix, **options)
     if route.sock is not None:
-        return loop.create_connection(lambda: opening, sock=route.sock, **options)
+        return _connecting_by(route.sock, opening, options)
     proxy = proxy_for(address) if route.proxy is True else route.proxy or None
     if proxy is not None:
         return _connecting_through(proxy, address, opening, options)
@@ -129,8 +130,22 @@ def _connecting(
 
 
 async def _connecting_through(proxy: str, address: Address, opening: "Opening", options: dict[str, Any]) -> None:
-    sock = await connect_through(proxy, address)
-    await opening.loop.create_connection(lambda: opening, sock=sock, **options)
+    await _connecting_by(await connect_through(proxy, address), opening, options)
+
+
+async def _connecting_by(sock: socket.socket, opening: "Opening", options: dict[str, Any]) -> None:
+    is_lost = False
+    try:
+        await opening.loop.create_connection(lambda: opening, sock=sock, **options)
+        is_lost = opening.transport.is_closing()
+    except (OSError, asyncio.CancelledError):
+        is_lost = True
+        raise
+    finally:
+        # uvloop closes the descriptor of a connection that is reset at once, but leaves its number in the socket, which
+        # would later close another connection of that number.
+        if is_lost and not isinstance(opening.loop, asyncio.BaseEventLoop):
+            sock.detach()
 
 
 @cache
