@@ -6,6 +6,7 @@ import ssl
 from duck.contrib.websockets.client import Options
 from duck.contrib.websockets.client.address import Address, without_password
 from duck.contrib.websockets.logging import printable, text_of
+from duck.contrib.websockets.sansio.negotiation import is_token
 
 __all__ = ["add_connection_options", "address_of", "connection_options", "explain"]
 
@@ -24,7 +25,9 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
     )
-    parser.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="a subprotocol to offer")
+    parser.add_argument(
+        "--subprotocol", type=_subprotocol, action="append", default=[], metavar="NAME", help="a subprotocol to offer"
+    )
     parser.add_argument("--origin", help="the value of Origin")
     parser.add_argument("--ssl-ca-certs", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
     parser.add_argument("--ssl-certfile", metavar="FILE", help="send this client certificate (PEM)")
@@ -92,3 +95,9 @@ def _header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not a header field: write 'Name: value'")
     return name.strip(), value.strip()
+
+
+def _subprotocol(text: str) -> str:
+    if not is_token(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a subprotocol: write a token, such as 'chat.v2'")
+    return text

@@ -192,11 +192,17 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
     if at and not password:
         certificates = replace(certificates, password=None, password_file=file)
     for name in certificates.files:
-        if not os.access(name, os.R_OK):
+        if os.path.isdir(name) or not os.access(name, os.R_OK):
             raise UsageError(f"cannot read {name}; check the path and its permissions")
+    pair = " with ".join(filter(None, (certificates.certfile, certificates.keyfile)))
+    _check(replace(certificates, ca_certs=None), pair, "a certificate and its own key")
+    if certificates.ca_certs is not None:
+        _check(certificates, certificates.ca_certs, "certificates of authorities")
+    return certificates
+
+
+def _check(certificates: Certificates, files: str, content: str) -> None:
     try:
         certificates()
     except (OSError, ValueError) as error:
-        files = " with ".join(filter(None, (certificates.certfile, certificates.keyfile)))
-        raise UsageError(f"cannot use {files}: {error.args[-1]}; give a certificate and its own key, as PEM") from error
-    return certificates
+        raise UsageError(f"cannot use {files}: {error.args[-1]}; give {content}, as PEM") from error

@@ -268,6 +268,7 @@ def test_bench_counts_connections_that_end_before_the_first_message(run, capsys)
         "bench ws://x --seconds nan",
         "bench ws://x -s 99999999999",
         "connect ws://x --header a",
+        "connect ws://x --subprotocol é",
     ],
 )
 def test_invalid_options_are_refused(options, capsys):

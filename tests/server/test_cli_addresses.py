@@ -102,6 +102,7 @@ def test_the_password_of_a_key_is_given_or_in_a_file(folder, tls):
     assert "the key is encrypted, and needs a password" in fails(folder, "serve", "echo.py", *files)
     assert "cannot use" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "wrong")
     assert "cannot read missing" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "@missing")
+    assert "cannot read .;" in fails(folder, "serve", "echo.py", *files, "--ssl-keyfile-password", "@.")
 
 
 def test_a_password_in_a_file_has_any_encoding(folder, tls):
@@ -133,6 +134,7 @@ def test_clients_without_a_required_certificate_are_refused(folder, tls):
     assert "--ssl-ca-certs is of no use without --ssl-certfile" in fails(
         folder, "serve", "echo.py", "--ssl-ca-certs", "ca.pem"
     )
+    assert "cannot use echo.py: " in fails(folder, "serve", "echo.py", *files[:4], "--ssl-ca-certs", "echo.py")
 
 
 def test_a_server_listens_in_one_place(folder):
