@@ -102,6 +102,25 @@ def test_clients_with_hooks_connect_again_after_failures_up_to_the_attempts(capl
     assert len(again) == 2 and "secret" not in again[0]
 
 
+def test_the_reason_of_a_server_is_logged_in_one_line(serving, caplog):
+    caplog.set_level("INFO", "duck")
+
+    class Forging(WebSocketView):
+        async def on_open(self):
+            await self.send_close(1012, "bye\nforged\x1b[31m")
+
+    async def scenario():
+        async with serving(Forging) as server:
+            url = f"ws://127.0.0.1:{server.port}/"
+            with pytest.raises(ConnectionClosed):
+                await Reconnect(first=0, attempts=1).run(lambda: WebSocketClient(url))
+        return url
+
+    url, words = asyncio.run(scenario()), r"1012 bye\x0aforged\x1b[31m"
+    assert f"{url} [WebSocket] [CLOSE] {words}" in caplog.messages
+    assert f"{url}: the connection is closed: {words}; connecting again in 0.0 seconds" in caplog.messages
+
+
 def test_an_error_without_a_text_is_logged_by_the_name_of_its_type(caplog):
     """asyncio and uvloop raise such errors when a server ends the connection within the TLS handshake."""
     caplog.set_level("INFO", "duck")

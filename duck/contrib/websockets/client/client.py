@@ -17,7 +17,7 @@ from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import WebSocketEndpoint
 from ..exceptions import ConnectionClosed
-from ..logging import logger
+from ..logging import logger, printable
 from ..opcodes import CloseCode
 from ..protocol.loop import clock
 from ..protocol.phases import Phase
@@ -297,5 +297,5 @@ class WebSocketClient(WebSocketEndpoint):
         self._connection_state = State.CLOSED
         if log and logger.isEnabledFor(logging.INFO):
             connection = self._open_protocol().connection
-            words = connection.failed or connection.close_reason
-            logger.info("%s [WebSocket] [CLOSE] %s %s", self.url, connection.close_code, words)
+            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
+            logger.info("%s [WebSocket] [CLOSE] %s", self.url, printable(words))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
-from ..logging import logger, text_of
+from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
 from .client import WebSocketClient
 from .connection import ClientConnection
@@ -191,7 +191,7 @@ class Attempts:
             raise error
         seconds = policy.pause(self._count, error)
         self._count += 1
-        logger.info("%s: %s; connecting again in %.1f seconds", url, text_of(error), seconds)
+        logger.info("%s: %s; connecting again in %.1f seconds", url, printable(text_of(error)), seconds)
         await asyncio.sleep(seconds)
 
 
