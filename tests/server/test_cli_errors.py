@@ -11,7 +11,7 @@ from duck.server.options import Options
 from duck.server.process.loops import LoopError, loop_factory
 
 from ..support.commands import ROOT, run_command
-from .command import ONE_VIEW, fails
+from .command import ECHO, ONE_VIEW, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
@@ -21,28 +21,44 @@ def test_invalid_urls_of_groups_are_refused(folder):
     assert "--groups: 'http' is not a scheme of a Redis server: write redis://host:6379/0" in line
 
 
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [
-        ("missing.py", "missing.py: no such file; give the path"),
-        (".py", "no such file"),
-        ("missing", "no module 'missing'; run this from the folder that holds it"),
-        ("missing.inner:x", "no module 'missing'"),
-        ("echo:nothing", "echo has no 'nothing'; check the name behind the colon"),
-        ("echo:path", "[path('/', Chat)]; an ASGI application is served by uvicorn --ws duck"),
-        ("empty.py", "has no urlpatterns and defines no views; define urlpatterns, or name"),
-        ("asgi.py", "asgi.py has an ASGI application, 'app': serve it by uvicorn --ws duck"),
-        ("notes.txt", "'notes.txt' names no module; give the path of a Python file"),
-        ("two.py", "has no urlpatterns and defines 2 views"),
-        ("", "'' names no module; give the path of a Python file, or a module's name\n"),
-        (":Echo", "':Echo' names no module"),
-        ("./echo", "'./echo' names no module"),
-        ("echo.Echo", "no module 'echo.Echo'; did you mean echo:Echo?"),
-        ("echo.py:nothing", "echo.py has no 'nothing'; check the name behind the colon"),
-        ("methods.py", "'/': the server offers GET, HEAD, POST only"),
-    ],
-)
-def test_a_bad_target_is_an_error_with_advice(folder, target, words):
+BAD_TARGETS = {
+    "missing.py": "missing.py: no such file; give the path",
+    ".py": "no such file",
+    "missing": "no module 'missing'; run this from the folder that holds it",
+    "missing.inner:x": "no module 'missing'",
+    "echo:nothing": "echo has no 'nothing'; check the name behind the colon",
+    "echo:path": "[path('/', Chat)]; an ASGI application is served by uvicorn --ws duck",
+    "empty.py": "has no urlpatterns and defines no views; define urlpatterns, or name",
+    "asgi.py": "asgi.py has an ASGI application, 'app': serve it by uvicorn --ws duck",
+    "notes.txt": "'notes.txt' names no module; give the path of a Python file",
+    "two.py": "has no urlpatterns and defines 2 views",
+    "": "'' names no module; give the path of a Python file, or a module's name\n",
+    ":Echo": "':Echo' names no module",
+    "./echo": "'./echo' names no module",
+    "echo.Echo": "no module 'echo.Echo'; did you mean echo:Echo?",
+    "echo.py:nothing": "echo.py has no 'nothing'; check the name behind the colon",
+    "methods.py": "'/': the server offers GET, HEAD, POST only",
+}
+
+SERVE_EACH = """
+import os, sys
+from duck.server.cli import main
+
+for number, target in enumerate(sys.argv[1:]):
+    if os.fork() == 0:
+        os.dup2(os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT), 2)
+        status = main(["serve", target])
+        sys.stdout.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def errors_of_bad_targets(tmp_path_factory):
+    """Each comes from a process of its own; their parent has imported the command, which takes most of the time."""
+    folder = tmp_path_factory.mktemp("targets")
+    (folder / "echo.py").write_text(ECHO)
     (folder / "empty.py").write_text("")
     (folder / "notes.txt").write_text("")
     (folder / "asgi.py").write_text(ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n")
@@ -50,8 +66,17 @@ def test_a_bad_target_is_an_error_with_advice(folder, target, words):
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"
     )
-    line = fails(folder, "serve", target)
+    result = run_command(folder, words=[sys.executable, "-W", "error", "-c", SERVE_EACH, *BAD_TARGETS])
+    assert (result.stdout, result.stderr) == ("2\n" * len(BAD_TARGETS), "")
+    return {target: (folder / f"{number}.txt").read_text() for number, target in enumerate(BAD_TARGETS)}
+
+
+@pytest.mark.parametrize(("target", "words"), BAD_TARGETS.items())
+def test_a_bad_target_is_an_error_with_advice(errors_of_bad_targets, target, words):
+    line = errors_of_bad_targets[target]
     assert line.startswith("duck: ")
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
     assert words in line
 
 
