@@ -1,0 +1,141 @@
+"""Histories that a broker loses, replaces or does not give: gaps are reported, and no message comes twice."""
+
+import asyncio
+
+from duck.contrib.websockets import OpCode
+from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.groups.broker import Message, MessageId, Past
+from duck.contrib.websockets.testing import VirtualTimeLoop
+
+from .sink import Sink
+
+
+class Restarted:
+    """A broker that restarts unnoticed by its connection: its history was empty, and then has three messages."""
+
+    def __init__(self):
+        self.positions = [None, MessageId("new", 0, 3)]
+
+    def connect(self, handler, loop):
+        self.handler = handler
+        return self
+
+    async def position(self, group):
+        return self.positions.pop(0)
+
+    async def after(self, group, since):
+        return Past([], since == MessageId("new", 0, 3))
+
+    async def subscribe(self, group):
+        pass
+
+    def unsubscribe(self, group):
+        pass
+
+    async def close(self):
+        pass
+
+    def close_sync(self):
+        pass
+
+
+def test_a_later_member_does_not_hide_a_gap_of_the_first(run, until):
+    """The position in the history is that before the first member."""
+
+    async def scenario():
+        broker = Restarted()
+        rooms = Groups(broker, history=1000)
+        one, two = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        await rooms.join(two, "lobby")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.gaps and two.gaps)
+        await rooms.close()
+
+    run(scenario())
+
+
+class Silent(Restarted):
+    """A broker that does not answer requests for its history."""
+
+    async def after(self, group, since):
+        await asyncio.Event().wait()
+
+
+def test_a_broker_without_an_answer_is_the_logged_reason_for_a_missing_history(caplog):
+    caplog.set_level("INFO", "duck")
+
+    async def scenario():
+        rooms = Groups(Silent(), history=1000)
+        assert not await rooms.join(Sink(), "lobby", since="new.0-1")
+        await rooms.close()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
+    assert "group 'lobby': a joining member gets no history: no answer" in caplog.messages
+
+
+class OlderCopy(Restarted):
+    """A broker that takes over with an older copy of the history and a slow clock, after its fourth message."""
+
+    def __init__(self):
+        self.positions = [MessageId("one", 0, 2)]
+        self.pasts = [Past([message_at(3), message_at(4)], True)] * 2 + [Past([], False)]
+
+    async def after(self, group, since):
+        return self.pasts.pop(0)
+
+
+def message_at(number):
+    message = Message(OpCode.TEXT, str(number).encode())
+    message.id = MessageId("one", 0, number)
+    return message
+
+
+def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(run, until):
+    async def scenario():
+        broker = OlderCopy()
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.messages == ["3", "4"])
+        await rooms.join(late, "lobby", since="one.0-2")
+        broker.handler.interrupted("lobby")
+        await until(lambda: one.gaps and late.gaps)
+        broker.handler.received("lobby", message_at(3))
+        assert one.messages == late.messages == ["3", "4", "3"]
+        await rooms.close()
+
+    run(scenario())
+
+
+class Flushed(Restarted):
+    """A server whose histories are deleted (FLUSHALL) between the subscription of a member and its history."""
+
+    def __init__(self):
+        self.positions = [None]
+
+    async def after(self, group, since):
+        self.handler.received(group, message_of("old", 1))
+        return Past([message_of("new", 3)], True)
+
+
+def message_of(epoch, time):
+    message = Message(OpCode.TEXT, f"{epoch} {time}".encode())
+    message.id = MessageId(epoch, time, 0)
+    return message
+
+
+def test_messages_of_a_deleted_history_precede_those_of_the_next_and_none_is_repeated(run):
+    async def scenario():
+        broker, member = Flushed(), Sink()
+        rooms = Groups(broker, history=1000)
+        await rooms.join(member, "lobby", since="")
+        assert member.messages == ["old 1", "new 3"]
+        for message in (message_of("old", 2), message_of("new", 3), message_of("new", 4)):
+            broker.handler.received("lobby", message)
+        assert member.messages[2:] == ["old 2", "new 4"]
+        await rooms.close()
+
+    run(scenario())
