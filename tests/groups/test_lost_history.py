@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from duck.contrib.websockets import OpCode
 from duck.contrib.websockets.groups import Groups
 from duck.contrib.websockets.groups.broker import Message, MessageId, Past
@@ -105,6 +107,69 @@ def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(ru
         await until(lambda: one.gaps and late.gaps)
         broker.handler.received("lobby", message_at(3))
         assert one.messages == late.messages == ["3", "4", "3"]
+        await rooms.close()
+
+    run(scenario())
+
+
+class SlowToAnswer(Restarted):
+    """A broker whose answer to a catch-up comes late. It answers joining members at once."""
+
+    def __init__(self, *pasts):
+        self.positions = [MessageId("old", 0, 2)]
+        self.pasts = pasts
+        self.is_asked = asyncio.Event()
+        self.answers = asyncio.Event()
+
+    async def after(self, group, since):
+        if since is None:
+            return Past([message_of("new", 4), message_of("new", 5)], True)
+        self.is_asked.set()
+        await self.answers.wait()
+        past, *self.pasts = self.pasts
+        return past
+
+
+def test_a_member_that_joins_while_others_catch_up_on_a_lost_history_gets_no_message_twice(run, until):
+    async def scenario():
+        broker = SlowToAnswer(Past([], False))
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        broker.handler.interrupted("lobby")
+        for time in (4, 5):
+            broker.handler.received("lobby", message_of("new", time))
+        await rooms.join(late, "lobby", since="")
+        broker.answers.set()
+        await until(lambda: one.gaps and late.gaps)
+        broker.handler.received("lobby", message_of("new", 6))
+        assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
+        await rooms.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_gap_during_the_catch_up_on_another_one(is_lost, run, until):
+    """A message from between the gaps comes from the history, also for a member that has it; or the gap is reported."""
+
+    async def scenario():
+        messages = [message_of("new", time) for time in range(3, 8)]
+        broker = SlowToAnswer(Past(messages[:2], True), Past([], False) if is_lost else Past(messages, True))
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        broker.handler.interrupted("lobby")
+        await broker.is_asked.wait()
+        broker.handler.received("lobby", messages[1])
+        await rooms.join(late, "lobby", since="")
+        broker.handler.interrupted("lobby")
+        broker.handler.received("lobby", messages[4])
+        broker.answers.set()
+        await until(lambda: one.messages)
+        assert one.messages == [f"new {time}" for time in ([7] if is_lost else range(3, 8))]
+        assert late.messages == ["new 4", "new 5", *(f"new {time}" for time in ([7] if is_lost else [6, 7]))]
+        assert one.gaps == late.gaps == (["lobby"] if is_lost else [])
         await rooms.close()
 
     run(scenario())

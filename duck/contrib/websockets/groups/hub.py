@@ -105,6 +105,7 @@ class Hub:
         is_subscribed = False
         past = Past([], False)
         missed = iter(past.messages)
+        breaks = group.breaks
         entered: Awaitable[None] = SENT
         try:
             async with asyncio.timeout(self._timeout):
@@ -112,6 +113,7 @@ class Hub:
                     await self._subscribe(name, group)
                     is_subscribed = True
                     past = await self._history.after(name, since)
+                    breaks = group.breaks
                     missed = iter(past.messages)
                     if past.messages and past.messages[0].id is not None and member in group.recovering:
                         group.send_older(member, past.messages[0].id)
@@ -122,7 +124,8 @@ class Hub:
                     raise
                 finally:
                     if member in group.recovering:  # it may have left
-                        group.recovered(member, missed, past.messages[-1].id if past.messages else None)
+                        last = past.messages[-1].id if past.messages else None
+                        group.recovered(member, missed, last, breaks)
                     entered = self._set_data(member, name, data)
                 await entered
         except (BrokerError, TimeoutError) as error:
@@ -286,6 +289,8 @@ class Hub:
         elif group.waiting is None:
             group.waiting = []
             self._spawn(self._catch_up(name, group))
+        else:
+            group.waiting.clear()  # the history still has them, or the members are told of the gap
 
     def changed(self, name: str, joined: dict[str, str], left: dict[str, str]) -> None:
         group = self.groups.get(name)
