@@ -1,11 +1,20 @@
-"""Any program of tasks, cancellations and timeouts runs under a handler as it does under a task of `create_task`."""
+"""Any program of tasks, cancellations, timeouts and contexts runs under a handler as under a task of `create_task`."""
 
 import asyncio
+from contextvars import ContextVar
+from types import coroutine
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import WebSocketView
+
+try:
+    import anyio
+except ImportError:
+    anyio = None
+
+variable = ContextVar("variable", default="unset")
 
 LEAVES = st.one_of(
     st.just(("sleep",)),
@@ -15,6 +24,12 @@ LEAVES = st.one_of(
     st.just(("raise",)),
     st.just(("wait for what was cancelled",)),
     st.just(("gather what is done",)),
+    st.just(("yield a future",)),
+    st.just(("yield nothing",)),
+    st.just(("add a callback",)),
+    st.just(("call soon",)),
+    st.just(("show the task",)),
+    st.tuples(st.just("set"), st.sampled_from(["one", "other"])),
 )
 
 
@@ -22,6 +37,8 @@ def deeper(programs):
     parts = st.lists(programs, min_size=1, max_size=3)
     return st.one_of(
         st.tuples(st.just("all"), parts),
+        st.tuples(st.just("set meanwhile"), programs),
+        st.tuples(st.just("scope" if anyio else "try"), programs),
         st.tuples(st.just("try"), programs),
         st.tuples(st.just("try, and uncancel"), programs),
         st.tuples(st.just("timeout"), st.sampled_from([0, None]), programs),
@@ -35,12 +52,24 @@ def deeper(programs):
 PROGRAMS = st.recursive(LEAVES, deeper, max_leaves=8)
 
 
+@coroutine
+def yields(value):
+    yield value
+
+
+def reason(error):
+    """The reason of a cancellation, except that of anyio, which names an address and the task."""
+    if not isinstance(error, asyncio.CancelledError) or "cancel scope" in str(error):
+        return ()
+    return error.args
+
+
 async def execute(program, say):
     """Runs a program, and notes its observations."""
     kind, *parts = program
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    say(kind, task.cancelling())
+    say(kind, task.cancelling(), variable.get())
     if kind == "sleep":
         await asyncio.sleep(0)
     elif kind == "cancel":
@@ -59,6 +88,29 @@ async def execute(program, say):
         done = loop.create_future()
         done.set_result(None)
         await asyncio.gather(done, return_exceptions=True)
+    elif kind == "yield a future":
+        await yields(loop.create_future())  # which a task refuses, because it is not awaited
+    elif kind == "yield nothing":
+        await yields(None)
+    elif kind == "add a callback":
+        task.add_done_callback(lambda task: say("called back", variable.get(), task.cancelled()))
+    elif kind == "call soon":
+        loop.call_soon(lambda: say("called", variable.get(), asyncio.current_task() is None))
+    elif kind == "show the task":
+        say("wait_for" in repr(task), task in asyncio.all_tasks(), task.done())
+    elif kind == "set":
+        variable.set(parts[0])
+    elif kind == "set meanwhile":
+        token = variable.set("meanwhile")
+        try:
+            await execute(parts[0], say)
+        finally:
+            variable.reset(token)
+    elif kind == "scope":
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await execute(parts[0], say)
+        say("cancelled", scope.cancelled_caught)
     elif kind == "all":
         for part in parts[0]:
             await execute(part, say)
@@ -66,7 +118,7 @@ async def execute(program, say):
         try:
             await execute(parts[0], say)
         except BaseException as error:
-            say("caught", type(error).__name__, error.args[:1] if isinstance(error, asyncio.CancelledError) else ())
+            say("caught", type(error).__name__, reason(error))
             if kind == "try, and uncancel" and task.cancelling():
                 say("uncancel", task.uncancel())
     elif kind == "timeout":
@@ -92,7 +144,14 @@ async def outcome(program, events):
         await execute(program, say)
     except BaseException as error:
         say("raised", type(error).__name__)
-    say("at the end", asyncio.current_task().cancelling())
+    say("at the end", asyncio.current_task().cancelling(), variable.get())
+    return len(events)
+
+
+async def result(task):
+    """The result of a task, or the arguments of its cancellation, after its callbacks."""
+    (found,) = await asyncio.gather(task, return_exceptions=True)
+    return reason(found) if isinstance(found, asyncio.CancelledError) else found
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,26 +164,26 @@ def test_programs_run_under_a_handler_as_they_do_under_a_task(run, connect, prog
             program, keep = programs[int(message)]
             if keep:
                 kept[int(message)] = asyncio.current_task()
-            await outcome(program, seen[int(message)])
-            finished[int(message)].set()
+            try:
+                return await outcome(program, seen[int(message)])
+            finally:
+                finished[int(message)].set()
 
     async def scenario():
         nonlocal finished
         finished = [asyncio.Event() for _ in programs]
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of tasks that a program lets fail
-        expected, cancelled = [], []
+        expected, results = [], []
         for program, _ in programs:
             expected.append([])
             task = asyncio.create_task(outcome(program, expected[-1]))
-            await asyncio.wait([task])
-            cancelled.append(task.cancelled())
+            results.append(await result(task))
         async with connect(View) as session:
             for number, (_, keep) in enumerate(programs):
                 session.peer.send(str(number))
                 await finished[number].wait()
                 if keep:
-                    await asyncio.wait([kept[number]])
-                    assert kept[number].cancelled() is cancelled[number]
+                    assert await result(kept[number]) == results[number]
                 session.peer.ping()
                 await session.peer.frame()  # so that the handler has ended
         assert seen == expected
