@@ -133,7 +133,12 @@ async def execute(program, say):
     elif kind == "group":
         async with asyncio.TaskGroup() as group:
             for part in parts[0]:
-                group.create_task(execute(part, say))
+                child = execute(part, say)
+                try:
+                    group.create_task(child)
+                except RuntimeError:  # the group ends already, because an eager task has failed at once
+                    child.close()
+                    raise
     say("end of", kind, task.cancelling())
 
 
