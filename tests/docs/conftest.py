@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ..support.processes import free_port
-from .snippets import MODULES, ROOT
+from .snippets import MODULES, ROOT, skip_without_imports
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,8 @@ def _loggers() -> list[logging.Logger]:
 def execute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], dict[str, Any]]]:
     """Runs a block as a script beside the files of the documents.
 
-    A call of `run` returns at once, and a client finds no server at port 8000, even if one runs on this machine.
+    Without a package that the block imports, the test is skipped. A call of `run` returns at once, and a client finds
+    no server at port 8000, even if one runs on this machine.
     """
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr("duck.server.run", lambda *args, **kwargs: None)
@@ -46,6 +47,7 @@ def execute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     logged = {log: (log.level, log.handlers[:], log.disabled) for log in _loggers()}
 
     def run(source: str) -> dict[str, Any]:
+        skip_without_imports(source)
         script = folder / "script.py"
         script.write_text(source.replace("localhost:8000", f"localhost:{free_port()}"))
         return runpy.run_path(str(script), run_name="__main__")

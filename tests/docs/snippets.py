@@ -4,12 +4,15 @@ A block whose first line is a comment with a file name, such as `# shout.py`, is
 import it. Blocks that begin with ```py have code for other packages, which `test_migrating` runs.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["MODULES", "ROOT", "SNIPPETS", "Snippet", "block", "blocks", "pages"]
+import pytest
+
+__all__ = ["MODULES", "ROOT", "SNIPPETS", "Snippet", "block", "blocks", "pages", "skip_without_imports"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +58,12 @@ MODULES: dict[str, str] = {}
 for _, text in SNIPPETS:
     if named := re.match(r"# (\w+\.py)\n", text):
         assert MODULES.setdefault(named[1], text) == text, f"two pages differ in {named[1]}"
+
+
+def skip_without_imports(source: str) -> None:
+    """Skips the running test if a package is missing that a block imports, or a file of the documents behind it."""
+    for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE):
+        if f"{name}.py" in MODULES:
+            skip_without_imports(MODULES[f"{name}.py"])
+        elif importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")

@@ -1,7 +1,7 @@
 """The chats of the guide to migrating, before and after: the same clients, and the same answers."""
 
 import asyncio
-import importlib.util
+import importlib
 import json
 import re
 
@@ -13,7 +13,7 @@ from duck.contrib.websockets.testing import HandshakeRefused
 from duck.contrib.websockets.testing import connect as memory
 from duck.server import serve
 
-from .snippets import ROOT
+from .snippets import ROOT, skip_without_imports
 
 GUIDE = (ROOT / "docs" / "guides" / "migrating.md").read_text("utf-8")
 
@@ -22,9 +22,7 @@ def chat(section, fence):
     """The names of a section's block: "py" before the change, "python" after it."""
     text = re.search(rf"^## From {section}\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)[1]
     (source,) = re.findall(rf"^```{fence}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
+    skip_without_imports(source)
     names = {"__name__": f"{section}_{fence}"}
     exec(compile(source, section, "exec"), names)
     return names

@@ -1,7 +1,6 @@
 """The code of the documents, run unchanged."""
 
 import asyncio
-import importlib.util
 import inspect
 import json
 import re
@@ -22,23 +21,11 @@ from duck.server import serve
 from duck.urls import path
 
 from ..interop.serving import serving
-from .snippets import MODULES, SNIPPETS, block, blocks, pages
-
-
-def imports(source):
-    """The modules that a block imports, those of its own modules of the pages included."""
-    for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE):
-        if f"{name}.py" in MODULES:
-            yield from imports(MODULES[f"{name}.py"])
-        else:
-            yield name
+from .snippets import SNIPPETS, block, blocks, pages
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
 def test_a_block_runs(snippet, execute):
-    for name in imports(snippet.source):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
     for name, value in execute(snippet.source).items():
         if (
             name.startswith("test_")
