@@ -470,3 +470,21 @@ def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
 def test_a_forgotten_block_is_explained_with_its_synchronous_form():
     with pytest.raises(AttributeError, match=r"not open; write with connect\(\.\.\.\) as ws, or async with"):
         connect(Echo).recv()
+
+
+def test_a_message_is_handled_once_although_its_handler_raises_keyboard_interrupt():
+    handled = []
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            handled.append(message)
+            raise KeyboardInterrupt
+
+    async def scenario():
+        async with connect(View) as ws:
+            await ws.send("x")
+            await ws.recv()
+
+    with pytest.raises(KeyboardInterrupt), asyncio.Runner() as runner:
+        runner.run(scenario())
+    assert handled == [b"x"]

@@ -60,8 +60,10 @@ class Network:
         while (data := source.outgoing(self.piece)) and target.is_reading():
             if self.kept is not None and target is self.client:
                 self.kept += data
-            target.feed(data)
-            source.sent(len(data))
+            try:
+                target.feed(data)
+            finally:  # even where a handler raises KeyboardInterrupt
+                source.sent(len(data))
             if self.piece is not None:
                 self._changed()
                 break
