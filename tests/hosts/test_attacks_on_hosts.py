@@ -302,8 +302,8 @@ def test_a_breach_is_answered_with_its_code_though_more_bytes_follow(run, host, 
 
 def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(run, host, dial, monkeypatch):
     """The connection ends after the time for the peer to read the reason."""
-    monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.5)
-    monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.2)
 
     async def scenario():
         async with connected(host, dial) as (_, peer):
