@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate
+from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate, ProtocolError
 from duck.contrib.websockets.client import ConnectionClosed, HandshakeRefused, InvalidHandshake, connect
 from duck.contrib.websockets.sansio.handshake import accept_key
 
@@ -138,11 +138,41 @@ def test_a_breach_by_the_server_is_answered_with_its_close_code(run, name, log):
             with pytest.raises(ConnectionClosed) as caught:
                 await ws.recv(timeout=20)
             assert caught.value.code == code
+            assert isinstance(caught.value.__cause__, ProtocolError) == (code != 1006)
         assert ws.close_code == code
 
     run(scenario())
     assert told == ([] if code == 1006 else [code])
     assert not log()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_network_is_the_cause_and_in_the_log(run, stream, caplog):
+    caplog.set_level("INFO", "duck")
+
+    async def serve_one(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+        await reader.read(100)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        writer.transport.abort()
+
+    async def scenario():
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, connect(url, stream=stream) as ws:
+            await ws.send("hi")
+            for call in ws.recv, lambda: ws.send("again"):
+                with pytest.raises(ConnectionClosed, match="1006") as caught:
+                    await call()
+                assert isinstance(caught.value.__cause__, ConnectionResetError)
+            with pytest.raises(ConnectionClosed) as caught:
+                async for _ in ws:
+                    pass
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+    run(scenario())
+    (line,) = [line for line in caplog.messages if "[CLOSE]" in line]
+    assert "[CLOSE] 1006 [Errno " in line
 
 
 @pytest.mark.parametrize(

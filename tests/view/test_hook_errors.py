@@ -8,6 +8,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
 from duck.contrib.websockets.logging import logger
+from duck.contrib.websockets.testing import connect as memory
 
 from ..support.views import OpcodeRecorder as Recorder
 
@@ -378,3 +379,20 @@ def test_a_close_that_cannot_be_sent_leaves_the_connection_open(run, connect):
                 assert [await session.peer.message() for _ in range(2)] == ["close", "later"]
 
     run(scenario())
+
+
+def test_a_send_after_the_loss_of_the_network_has_its_error_as_cause(caplog):
+    caplog.set_level("INFO", "duck")
+    causes = []
+
+    class Sends(WebSocketView):
+        async def on_close(self, frame):
+            try:
+                await self.send("late")
+            except ConnectionClosed as error:
+                causes.append(error.__cause__)
+
+    with memory(Sends) as ws:
+        ws.drop()
+    assert isinstance(causes[0], ConnectionResetError)
+    assert "/ [WebSocket] [CLOSE] 1006 the network was dropped by the test" in caplog.text

@@ -58,6 +58,8 @@ class ConnectionClosed(BaseException, ConnectionError):
     Attributes:
         code: The close code of the connection; 1006 for an end without close frame.
         reason: The reason in the close frame.
+        __cause__: The error of the network that has ended the connection, such as ConnectionResetError, or the rule
+            that the peer has broken; None otherwise.
     """
 
     def __init__(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:

@@ -455,7 +455,8 @@ class WebSocketView(WebSocketEndpoint, View):
         self._connection_state = State.CLOSED
         if log:
             connection = self._open_protocol().connection
-            log_event(self.request, "CLOSE", connection.close_code, connection.failed or connection.close_reason)
+            words = connection.failed or connection.close_reason or connection.loss or ""
+            log_event(self.request, "CLOSE", connection.close_code, words)
 
 
 async def _run(view: WebSocketView) -> Any:

@@ -297,5 +297,5 @@ class WebSocketClient(WebSocketEndpoint):
         self._connection_state = State.CLOSED
         if log and logger.isEnabledFor(logging.INFO):
             connection = self._open_protocol().connection
-            words = f"{connection.close_code} {connection.failed or connection.close_reason}".rstrip()
-            logger.info("%s [WebSocket] [CLOSE] %s", self.url, printable(words))
+            words = connection.failed or connection.close_reason or connection.loss or ""
+            logger.info("%s [WebSocket] [CLOSE] %s", self.url, printable(f"{connection.close_code} {words}".rstrip()))

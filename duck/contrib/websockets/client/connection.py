@@ -126,7 +126,7 @@ class ClientConnection(WebSocketClient):
             return await self._within(timeout, self._read_next(streams))
         except PayloadTooBig as error:
             streams.refuse(error)
-            raise streams.closed_error() from None
+            raise streams.closed_error() from error
 
     async def _read_next(self, streams: StreamQueue) -> str | bytes:
         message = self._message or await streams.next()

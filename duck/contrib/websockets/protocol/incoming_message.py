@@ -184,7 +184,7 @@ class IncomingMessage:
                 self._decoder.decode(b"", True)
         except Exception as error:
             self._refuse(error)
-            raise self._source.closed_error() from None
+            raise self._source.closed_error() from error
         return None
 
     def _take_bytes(self) -> bytes | None:

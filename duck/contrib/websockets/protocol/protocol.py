@@ -182,6 +182,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.phase = _LOST
+        if self.connection.close_code is None:
+            self.connection.loss = exc
         self.connection.receive_eof()
         if self.counters is not None:
             self.counters.note(_close_event(self.connection))

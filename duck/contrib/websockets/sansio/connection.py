@@ -56,6 +56,7 @@ class Connection:
         close_reason: The reason that belongs to it; ours as well if the peer has repeated our code without a reason.
         own_code: The code of our close frame; None before it is sent, or if it answers the peer's.
         failed: The rule that the peer has broken.
+        loss: The error of the network that has ended the stream before a close frame.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Connection:
         "failed",
         "fault",
         "incoming",
+        "loss",
         "outgoing",
         "own_code",
         "parts",
@@ -104,6 +106,7 @@ class Connection:
         self.incoming = _RECEIVING
         self.fault: builtins.BaseException | None = None
         self.failed: BaseException | None = None
+        self.loss: Exception | None = None
         self.ended = False
         self.close_code: int | None = None
         self.own_code: int | None = None
@@ -388,7 +391,9 @@ class Connection:
 
     def closed_error(self) -> ConnectionClosed:
         """The error of a sender after the connection has ended."""
-        return ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        error = ConnectionClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        error.__cause__ = self.failed or self.loss
+        return error
 
     # Closing
 
