@@ -411,10 +411,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         Two cases are exempt: a cancelled task, whose canceller is responsible; and a hook that tried to send after the
         end of the connection, which is not a fault of the hook.
         """
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                return
+        if stepping.is_cancelled(error):
+            return
         if not self.connection.is_open and _is_connection_closed(error):
             return
         self.note_error()
