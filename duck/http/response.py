@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["HttpResponse"]
+__all__ = ["HttpResponse", "dated"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # bytes beyond ASCII are opaque (RFC 9110, section 5.5)
@@ -78,16 +78,14 @@ class HttpResponse:
             head_only: Omit the body but not its length, as for HEAD.
             close: Announce the end of the connection after this response.
         """
-        # Slow to import, and a server of WebSockets alone sends no page.
-        from email.utils import formatdate
-        from http import HTTPStatus
+        from http import HTTPStatus  # slow to import, and a server of WebSockets alone sends no page
 
         try:
             phrase = HTTPStatus(self.status).phrase
         except ValueError:
             phrase = ""
-        lines = [f"HTTP/1.1 {self.status} {phrase}", f"Date: {formatdate(usegmt=True)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
+        lines = [f"HTTP/1.1 {self.status} {phrase}"]
+        lines += [f"{name}: {value}" for name, value in dated(self.headers)]
         has_body = self.status not in {204, 304}
         if has_body:
             lines.append(f"Content-Length: {len(self.content)}")
@@ -98,3 +96,13 @@ class HttpResponse:
 
     def __repr__(self) -> str:
         return f"<HttpResponse {self.status}, {len(self.content)} bytes>"
+
+
+def dated(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the header fields of a response with a Date, unless they have one (RFC 9110, section 6.6.1)."""
+    from email.utils import formatdate  # slow to import
+
+    fields = list(fields)
+    if any(name.lower() == "date" for name, _ in fields):
+        return fields
+    return [("Date", formatdate(usegmt=True)), *fields]

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import struct
 import sys
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -134,6 +135,7 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
                 assert status == expected
                 body = await peer.reader.read()
                 assert headers_["content-length"] == str(len(body))
+                assert parsedate_to_datetime(headers_["date"]) is not None
                 assert headers_["connection"] == ("Upgrade, close" if expected == 426 else "close")
                 assert end is None
                 assert view.state is State.CLOSED

@@ -171,6 +171,49 @@ def test_the_scope_is_that_of_the_specification(run, serving_asgi, dial, http, e
     assert scope["extensions"]["websocket.http.response"] == {}
 
 
+@pytest.mark.parametrize("offers", ["one,, two", ", one, two", "one, two,"])
+def test_the_subprotocols_of_the_scope_omit_empty_members_of_the_list(run, serving_asgi, dial, offers):
+    app = App()
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": offers}) as peer:
+            await peer.head()
+
+    run(scenario())
+    assert app.scope["subprotocols"] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"), [("ws://other:81/a%20b?c=d", "/a b", b"c=d"), ("ws://other:81?c=d", "/", b"c=d")]
+)
+def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(run, serving_asgi, dial, http, target, path, query):
+    app = App()
+
+    async def scenario():
+        async with serving_asgi(app, http=http) as server, dial(server, target=target) as peer:
+            assert (await peer.head())[0] == 101
+
+    run(scenario())
+    assert (app.scope["path"], app.scope["query_string"]) == (path, query)
+    assert [value for name, value in app.scope["headers"] if name == b"host"] == [b"other:81"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"without": ["Host"]}, {"headers": {"host": "b"}}, {"headers": {"Host": "a b"}}, {"target": "ws://user@a/"}],
+    ids=["none", "two", "a space", "a user"],
+)
+def test_a_request_without_one_well_formed_host_is_refused(run, serving_asgi, dial, changes):
+    app = App()
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, **changes) as peer:
+            assert (await peer.head())[0] == 400
+
+    run(scenario())
+    assert app.scope is None
+
+
 def test_uvicorn_applies_the_headers_of_a_proxy(run, serving_asgi, dial, caplog):
     caplog.set_level("INFO", "uvicorn.error")
     app = App()

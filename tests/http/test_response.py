@@ -79,3 +79,8 @@ def test_framing_belongs_to_the_server(name):
 def test_a_value_outside_of_latin_1_is_refused():
     with pytest.raises(ValueError):
         HttpResponse(headers=[("X", "\u20ac")])
+
+
+def test_a_page_may_have_a_date_of_its_own():
+    own = "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert HttpResponse("", headers={"date": own}).to_bytes().lower().count(b"\r\ndate: ") == 1

@@ -137,6 +137,16 @@ def test_an_invalid_request_is_refused_with_its_status(case):
         assert headers["allow"] == "GET"
 
 
+@pytest.mark.parametrize(
+    ("headers", "lines", "count"),
+    [((), None, 1), ((("date", "Sun, 06 Nov 1994 08:49:37 GMT"),), None, 1), ((), b"Server: x\r\n", 0)],
+)
+def test_a_refusal_has_a_date_unless_it_or_its_host_sets_one(headers, lines, count):
+    """RFC 9110, section 6.6.1."""
+    response = handshake.refusal(HandshakeError(403, "no", headers), lines=lines)
+    assert response.lower().count(b"\r\ndate: ") == count
+
+
 def test_a_plain_request_gets_426_with_an_upgrade_field():
     """RFC 9110, section 15.5.22: a 426 has an Upgrade field."""
     error = refused(without=["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])

@@ -5,14 +5,13 @@ once it parses a few, and keeps the rest as bytes. It stops after a refusal, and
 connection; then `stopped` is true.
 """
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import httptools
 
 from duck.http.headers import Headers
+from duck.http.host import check_host, with_host_of
 
 from ..limits import Limits
 from .proxy_protocol import SIGNATURES
@@ -29,7 +28,6 @@ _VERSIONS = {version: version for version in ("1.0", "1.1")}
 _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST")}
 
 _PROXY = "a header of the PROXY protocol: serve with proxy_protocol, and name the proxy in trusted_proxies"
-_NO_HOST = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:%\[\]-]")  # RFC 9110, section 7.2
 
 
 class RequestHead(NamedTuple):
@@ -225,10 +223,10 @@ class RequestReader:
         fields, self._fields = self._fields, []
         try:
             headers = Headers(fields)
-            _check_host(headers, required=version == "1.1")
+            check_host(headers, required=version == "1.1")
             if not self._target.startswith(b"/") and b"://" in self._target:
-                headers = Headers(_with_host_of(self._target, fields))
-                _check_host(headers, required=True)
+                headers = Headers(with_host_of(self._target, fields))
+                check_host(headers, required=True)
         except ValueError as error:
             self._refuse(400, str(error))
             raise _Stop from None
@@ -276,20 +274,3 @@ class RequestReader:
         if self._head is not None:
             self._ready.append(self._head._replace(body=bytes(self._body)) if self._body else self._head)
             self._head = self._body = None
-
-
-def _with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Returns the fields with the host of an absolute-form target in place of Host (RFC 9112, section 3.2.2)."""
-    authority = target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
-    return [(b"Host", authority), *((name, value) for name, value in fields if name.lower() != b"host")]
-
-
-def _check_host(headers: Headers, required: bool) -> None:
-    """Checks that there is exactly one well-formed Host (RFC 9112, section 3.2).
-
-    Raises:
-        ValueError: A required Host is missing, repeated or malformed.
-    """
-    host = headers.get("host", "")  # two are joined by a comma and a space, which makes them malformed
-    if _NO_HOST.search(host) or (required and not host and "host" not in headers):
-        raise ValueError(f"no Host, or a malformed one: {host!r}")

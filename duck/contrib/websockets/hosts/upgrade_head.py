@@ -9,6 +9,11 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
+from duck.http.headers import Headers
+from duck.http.host import check_host, split_absolute, with_host_of
+
+from ..sansio.handshake import offered_subprotocols
+
 __all__ = ["UpgradeHead", "header_lines"]
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
@@ -23,11 +28,12 @@ class UpgradeHead:
 
     Attributes:
         method: The method.
-        target: Path and query, undecoded.
-        headers: The header fields; names in lower case.
+        target: The target as received, undecoded.
+        headers: The header fields; names in lower case. The host of an absolute target replaces Host.
 
     Raises:
         httptools.HttpParserError: The bytes are not a request.
+        ValueError: There is not exactly one well-formed Host, or a field has a control character.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -39,6 +45,12 @@ class UpgradeHead:
         with suppress(HttpParserUpgrade):
             parser.feed_data(data)
         self.method = parser.get_method().decode()
+        check_host(Headers(self.headers), required=True)
+        self._origin_form = self.target
+        if not self.target.startswith(b"/") and b"://" in self.target:
+            self.headers = with_host_of(self.target, self.headers)
+            check_host(Headers(self.headers), required=True)
+            _, self._origin_form = split_absolute(self.target)
 
     # Callbacks of httptools
 
@@ -55,7 +67,7 @@ class UpgradeHead:
             secure: Whether the connection is encrypted.
             root_path: The path at which the application is mounted.
         """
-        raw_path, _, query_string = self.target.partition(b"?")
+        raw_path, _, query_string = self._origin_form.partition(b"?")
         offered = b",".join(value for name, value in self.headers if name == b"sec-websocket-protocol")
         return {
             "type": "websocket",
@@ -66,7 +78,7 @@ class UpgradeHead:
             "raw_path": root_path.encode() + raw_path,
             "query_string": query_string,
             "headers": self.headers,
-            "subprotocols": [name.strip() for name in offered.decode("latin-1").split(",")] if offered else [],
+            "subprotocols": offered_subprotocols(offered.decode("latin-1")),
         }
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from duck.http.response import dated
+
 from ..exceptions import HandshakeError
 from ..extensions import Extension
 from .negotiation import Negotiator, format_extension, is_token, negotiate
@@ -271,14 +273,16 @@ def reason_phrase(status: int) -> str:
         return ""
 
 
-def refusal(error: HandshakeError, head_only: bool = False, lines: bytes = b"") -> bytes:
+def refusal(error: HandshakeError, head_only: bool = False, lines: bytes | None = None) -> bytes:
     """Returns the HTTP/1.1 response to a refused request; its Connection field announces the close.
 
     Args:
         head_only: Whether to omit the body, but not its length, as for HEAD.
-        lines: Header lines of the host, each with its CRLF.
+        lines: Header lines of the host, each with its CRLF; None for a Date.
     """
     fields = refusal_fields(error)
+    if lines is None:
+        fields, lines = dated(fields), b""
     upgrade = any(name == "Upgrade" for name, _ in fields)
     head = [
         f"HTTP/1.1 {error.status} {reason_phrase(error.status)}",
