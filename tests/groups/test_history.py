@@ -67,6 +67,24 @@ def test_a_history_that_does_not_reach_back(run, new_rooms):
     run(scenario())
 
 
+def test_a_member_that_has_missed_as_many_messages_as_are_kept_gets_them_all(run, new_rooms):
+    """Redis drops messages from a history by the hundred."""
+
+    async def scenario():
+        rooms = new_rooms(history=100)
+        ids = []
+        for number in range(301):
+            ids.append(await rooms.publish("lobby", f"{number}"))
+            if number in (100, 199, 200, 299, 300):
+                late = Sink()
+                assert await rooms.join(late, "lobby", since=ids[-101])
+                assert late.messages == [str(missed) for missed in range(number - 99, number + 1)]
+                await rooms.leave(late, "lobby")
+        await rooms.close()
+
+    run(scenario())
+
+
 def test_a_history_expires(run, new_rooms):
     async def scenario():
         rooms = new_rooms(history_ttl=0.05)

@@ -101,7 +101,10 @@ class MemoryHistory:
         messages = [] if record is None else list(record.messages)
         if since is None:
             return Past(messages, True)
-        if since not in [message.id for message in messages]:
+        ids = [message.id for message in messages]
+        first = ids[0] if ids else None
+        # The message before the first one need not be kept itself.
+        if since not in ids and (first is None or since != first._replace(number=first.number - 1)):
             return Past([], False)
         return Past([message for message in messages if message.id and not since.covers(message.id)], True)
 

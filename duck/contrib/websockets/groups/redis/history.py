@@ -81,7 +81,8 @@ class RedisHistory:
 def publish_words(history: History, publish: str, channel: bytes, message: Message) -> tuple[Any, ...]:
     """Returns the command that keeps and publishes a message, and answers with its id."""
     ttl = max(round(history.ttl * 1000), 1)
-    arguments = history.size, ttl, message.to_bytes(), new_epoch(), publish
+    # A member that has missed as many messages as are kept names the one before them, which `after` looks for.
+    arguments = history.size + 1, ttl, message.to_bytes(), new_epoch(), publish
     # A cluster must not see the channel as a key: it would miss that key while the slot moves.
     return "EVAL", _PUBLISH, 2, *_keys(channel), *arguments, channel
 
