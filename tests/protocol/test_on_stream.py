@@ -12,6 +12,7 @@ from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from ..support.frames import MASK, frame, header, xor
 from ..support.leftovers import left
+from ..support.waiting import begun, within
 from .stream_views import Noting, joined
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
@@ -247,6 +248,42 @@ def test_a_cancelled_handler_leaves_nothing(run):
 
 
 # Beside other features
+
+
+def test_a_task_that_waits_for_a_part_gets_an_error_when_on_stream_returns(run, until):
+    class HandsOn(WebSocketView):
+        async def on_stream(self, message):
+            (self.reading,) = await begun(message.read())
+
+    async def scenario():
+        async with connect_in_memory(HandsOn, compression=False) as ws:
+            ws.send_raw(frame(BINARY, b"beginning", False))
+            await until(lambda: hasattr(ws.view, "reading"))
+            with pytest.raises(RuntimeError, match="the rest of the message has been discarded"):
+                async with within(10):
+                    await ws.view.reading
+
+    run(scenario())
+
+
+def test_a_second_task_cannot_wait_for_a_part_of_the_same_message(run):
+    class Shared(WebSocketView):
+        async def on_stream(self, message):
+            (reading,) = await begun(message.read())
+            with pytest.raises(RuntimeError, match="another task is reading the message"):
+                async with within(10):
+                    await message.read()
+            await self.send("refused")
+            await self.send(await reading)
+
+    async def scenario():
+        async with connect_in_memory(Shared, compression=False) as ws:
+            ws.send_raw(frame(TEXT, b"begin", False))
+            assert await ws.recv() == "refused"
+            ws.send_raw(frame(CONTINUATION, b"ning"))
+            assert await ws.recv() == "beginning"
+
+    run(scenario())
 
 
 def test_an_extension_of_an_application_takes_whole_messages(run):

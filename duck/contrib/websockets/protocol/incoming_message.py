@@ -130,6 +130,8 @@ class IncomingMessage:
                 raise StopAsyncIteration
             if self._source.has_ended:
                 raise self._source.closed_error()
+            if self.is_being_read:
+                raise RuntimeError("another task is reading the message: read a message in one task")
             await self._source.more(self._waiters)
         return part
 
@@ -142,7 +144,7 @@ class IncomingMessage:
         Raises:
             ConnectionClosed: The connection has ended within the message.
             PayloadTooBig: The rest is larger than `limit`. Raised by `on_stream`, it closes the connection with 1009.
-            RuntimeError: The rest has been discarded.
+            RuntimeError: The rest has been discarded, or another task is reading the message.
             TypeError, ValueError: The limit is not an int of 0 or more.
         """
         if limit is None:
@@ -284,6 +286,7 @@ class IncomingMessage:
         """Discards the rest of the message: the parts that wait, and those still to be received."""
         if not self._is_over and self._error is None:
             self._error = RuntimeError("the rest of the message has been discarded: read it before on_stream returns")
+            self.wake_soon()
             self._discard_parts()
 
     def _discard_parts(self) -> None:
