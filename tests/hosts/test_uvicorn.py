@@ -12,6 +12,15 @@ pytest.importorskip("uvicorn")
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
+SET_BY_SERVER = (
+    b"Connection",
+    b"content-length",
+    b"sec-websocket-accept",
+    b"Sec-WebSocket-Extensions",
+    b"transfer-encoding",
+    b"upgrade",
+)
+
 # Messages
 
 
@@ -117,6 +126,40 @@ def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
 
     run(scenario())
     assert done
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "advice"),
+    [
+        ({**ACCEPT, "subprotocol": b"one"}, TypeError, "'subprotocol' that is a str"),
+        (
+            {**ACCEPT, "subprotocol": "one", "headers": [(b"Sec-WebSocket-Protocol", b"one")]},
+            ValueError,
+            "leave it out",
+        ),
+        *(({**ACCEPT, "headers": [(name, b"5")]}, ValueError, "leave it out") for name in SET_BY_SERVER),
+        ({**ACCEPT, "headers": [("x-name", "value")]}, TypeError, "header are bytes"),
+        ({"type": "websocket.http.response.start"}, TypeError, "'status' that is an int"),
+        ({"type": "websocket.http.response.start", "status": "404"}, TypeError, "'status' that is an int"),
+        ({"type": "websocket.http.response.start", "status": 404, "headers": [("a", b"")]}, TypeError, "are bytes"),
+    ],
+)
+def test_invalid_answers_are_refused_with_advice(run, serving_asgi, dial, event, error, advice):
+    """The application may still accept."""
+
+    async def app(scope, receive, send):
+        await receive()
+        with pytest.raises(error, match=advice):
+            await send(event)
+        await send({**ACCEPT, "headers": iter([(b"sec-websocket-protocol", b"one")])})
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": "one"}) as peer:
+            status, headers = await peer.head()
+            assert (status, headers["sec-websocket-protocol"]) == (101, "one")
+            assert await peer.closing() == (1000, "")
+
+    run(scenario())
 
 
 # The request and its answer

@@ -113,8 +113,32 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
+# A subprotocol may be among the headers of an application, as other servers permit it.
+_SET_BY_SERVER = frozenset(
+    (
+        b"connection",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+
 _CONNECTING = Stage.CONNECTING
 _ACCEPTED = Stage.ACCEPTED
+
+
+def _check_acceptance(headers: Headers, subprotocol: str | None) -> None:
+    """Checks that no header of an application contradicts those of the 101 response.
+
+    Raises:
+        ValueError: The server itself sets the header.
+    """
+    for name, _ in headers:
+        lower = name.lower()
+        if lower in _SET_BY_SERVER or (subprotocol and lower == b"sec-websocket-protocol"):
+            raise ValueError(f"{name!r} is set by the server: leave it out of the headers of 'websocket.accept'")
 
 
 class Session:
@@ -180,7 +204,7 @@ class Session:
         Raises:
             ConnectionClosed: The peer has gone. It is an OSError, as the specification requires.
             RuntimeError: The event is not allowed in this state.
-            TypeError: A message is not bytes or str.
+            TypeError: A message is not bytes or str, or another entry of the event has the wrong type.
             ValueError: A header or a close code cannot be sent.
         """
         if self._stage is _ACCEPTED:
@@ -213,7 +237,11 @@ class Session:
         if host is None or self._disconnect is not None:
             raise ConnectionClosed
         if kind == "websocket.accept":
-            self._protocol = host.accept(event.get("subprotocol"), event.get("headers") or ())
+            subprotocol, headers = event.get("subprotocol"), list(event.get("headers") or ())
+            if subprotocol is not None and not isinstance(subprotocol, str):
+                raise TypeError(f"{kind!r} takes a 'subprotocol' that is a str, not {subprotocol!r}")
+            _check_acceptance(headers, subprotocol)
+            self._protocol = host.accept(subprotocol, headers)
             self._stage = Stage.CLOSED if self._protocol is None else _ACCEPTED
         elif kind == "websocket.close":
             self._stage = Stage.CLOSED
@@ -221,7 +249,9 @@ class Session:
             await host.deny_body(b"", False)
             self.disconnected()
         elif kind == "websocket.http.response.start":
-            status = event["status"]
+            status = event.get("status")
+            if not isinstance(status, int):
+                raise TypeError(f"{kind!r} takes a 'status' that is an int, not {status!r}")
             if not 200 <= status < 600:
                 raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
             host.deny(status, event.get("headers") or ())

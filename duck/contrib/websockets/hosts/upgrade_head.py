@@ -86,10 +86,13 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Returns header fields as lines of a response.
 
     Raises:
+        TypeError: A name or value is a str.
         ValueError: A field would break out of its line.
     """
     lines = []
     for name, value in headers:
+        if isinstance(name, str) or isinstance(value, str):
+            raise TypeError(f"name and value of a header are bytes, not {name!r}: {value!r}")
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             raise ValueError(f"invalid header {bytes(name)!r}: {bytes(value)!r}")
         lines.append(b"%b: %b\r\n" % (name, value))
