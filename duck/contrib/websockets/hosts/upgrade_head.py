@@ -30,6 +30,7 @@ class UpgradeHead:
         method: The method.
         target: The target as received, undecoded.
         headers: The header fields; names in lower case. The host of an absolute target replaces Host.
+        fields: The same, as a request has them.
 
     Raises:
         httptools.HttpParserError: The bytes are not a request.
@@ -45,11 +46,13 @@ class UpgradeHead:
         with suppress(HttpParserUpgrade):
             parser.feed_data(data)
         self.method = parser.get_method().decode()
-        check_host(Headers(self.headers), required=True)
+        self.fields = Headers(self.headers)
+        check_host(self.fields, required=True)
         self._origin_form = self.target
         if not self.target.startswith(b"/") and b"://" in self.target:
             self.headers = with_host_of(self.target, self.headers)
-            check_host(Headers(self.headers), required=True)
+            self.fields = Headers(self.headers)
+            check_host(self.fields, required=True)
             _, self._origin_form = split_absolute(self.target)
 
     # Callbacks of httptools
