@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets import OpCode
-from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.broker import Message, MessageId, Past
 from duck.contrib.websockets.testing import VirtualTimeLoop
 
@@ -201,6 +201,143 @@ def test_messages_of_a_deleted_history_precede_those_of_the_next_and_none_is_rep
         for message in (message_of("old", 2), message_of("new", 3), message_of("new", 4)):
             broker.handler.received("lobby", message)
         assert member.messages[2:] == ["old 2", "new 4"]
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_history_that_came_before_the_notice_of_a_gap_is_not_delivered_twice(run, until):
+    """Commands and subscriptions have separate connections, so that the history may be from after the gap."""
+
+    async def scenario():
+        broker = SlowToAnswer(Past([], False))
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        await rooms.join(late, "lobby", since="")
+        broker.handler.interrupted("lobby")
+        for time in (4, 5, 6):
+            broker.handler.received("lobby", message_of("new", time))
+        broker.answers.set()
+        await until(lambda: one.gaps and late.gaps)
+        assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
+        await rooms.close()
+
+    run(scenario())
+
+
+class LostAgain(SlowToAnswer):
+    """A broker that answers the first catch-up, and is away at the second."""
+
+    async def after(self, group, since):
+        if not self.pasts:
+            raise BrokerError("it is away")
+        return await super().after(group, since)
+
+
+def test_a_second_gap_is_reported_if_the_history_cannot_be_read_again(run, until):
+    async def scenario():
+        broker = LostAgain(Past([], True))
+        rooms = Groups(broker, history=1000)
+        member = Sink()
+        await rooms.join(member, "lobby")
+        broker.handler.interrupted("lobby")
+        await broker.is_asked.wait()
+        broker.handler.received("lobby", message_of("old", 3))
+        broker.handler.interrupted("lobby")
+        broker.answers.set()
+        await until(lambda: member.gaps)
+        await rooms.close()
+
+    run(scenario())
+
+
+class SlowPosition(Restarted):
+    """A broker whose position comes late. It notes its subscriptions."""
+
+    def __init__(self, past):
+        self.past = past
+        self.answers = asyncio.Event()
+        self.subscribed = set()
+
+    async def position(self, group):
+        await self.answers.wait()
+        return MessageId("old", 0, 2)
+
+    async def after(self, group, since):
+        return self.past
+
+    async def subscribe(self, group):
+        self.subscribed.add(group)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.handler.interrupted(group)
+            raise
+
+    def unsubscribe(self, group):
+        self.subscribed.discard(group)
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_member_whose_join_ends_before_the_subscription_catches_up_or_is_told(is_kept, run, until):
+    async def scenario():
+        broker = SlowPosition(Past([message_of("old", 3)] if is_kept else [], is_kept))
+        rooms = Groups(broker, history=1000, timeout=0.01)
+        member = Sink()
+        await rooms.join(member, "lobby")
+        assert not broker.subscribed
+        broker.answers.set()
+        await until(lambda: member.messages or member.gaps)
+        assert (member.messages, member.gaps) == ((["old 3"], []) if is_kept else ([], ["lobby"]))
+        await rooms.close()
+
+    run(scenario())
+
+
+def test_a_member_that_leaves_before_its_late_subscription_leaves_none_behind(run, until):
+    async def scenario():
+        broker = SlowPosition(Past([], True))
+        rooms = Groups(broker, history=1000, timeout=0.01)
+        member = Sink()
+        await rooms.join(member, "lobby")
+        await rooms.leave(member, "lobby")
+        broker.answers.set()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert not broker.subscribed
+        await rooms.close()
+
+    run(scenario())
+
+
+class SlowHistory(Restarted):
+    """A broker whose histories come when they are asked for; all joins wait for them."""
+
+    def __init__(self):
+        self.positions = [None]
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def after(self, group, since):
+        self.asked += 1
+        await self.answers.wait()
+        return Past([message_of("new", 1)] if since is None else [], True)
+
+
+def test_a_member_that_leaves_during_its_join_and_joins_again_gets_the_history_of_the_second_join(run, until):
+    async def scenario():
+        broker = SlowHistory()
+        rooms = Groups(broker, history=1000)
+        other, member = Sink(), Sink()
+        await rooms.join(other, "lobby")
+        joins = [asyncio.create_task(rooms.join(member, "lobby", since=""))]
+        await until(lambda: broker.asked == 1)
+        await rooms.leave(member, "lobby")
+        joins.append(asyncio.create_task(rooms.join(member, "lobby", since="new.1-0")))
+        await until(lambda: broker.asked == 2)
+        broker.answers.set()
+        await asyncio.gather(*joins)
+        assert member.messages == []
         await rooms.close()
 
     run(scenario())

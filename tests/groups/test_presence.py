@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.history import History, MemoryHistory
+from duck.contrib.websockets.groups.memory import MemoryBroker
 from duck.contrib.websockets.groups.presence import changes
 from duck.contrib.websockets.groups.redis.presence import MARK, RedisPresence
 
@@ -411,6 +413,46 @@ def test_a_change_of_another_format(run, shared_redis, log):
         for data in foreign:
             connection._received(b"format:lobby", MARK + data)
         assert ["does something else publish there?" in entry.message for entry in log()] == [True] * len(foreign)
+        await rooms.close()
+
+    run(scenario())
+
+
+class SlowToSubscribe(MemoryBroker):
+    """A broker in this process whose subscriptions take their time."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.answers = asyncio.Event()
+
+    def connect(self, handler, loop):
+        connection = super().connect(handler, loop)
+        subscribe = connection.subscribe
+
+        async def subscribe_later(group):
+            await self.answers.wait()
+            await subscribe(group)
+
+        connection.subscribe = subscribe_later
+        return connection
+
+
+@pytest.mark.parametrize("options", [{}, {"since": ""}])
+def test_a_member_that_leaves_during_its_join_and_joins_again_is_present_once(options, run, until):
+    async def scenario():
+        broker = SlowToSubscribe()
+        broker.history = MemoryHistory(History(10, 60))
+        rooms = Groups(broker, announce=announce, history=10)
+        member, other = Sink(), Sink()
+        joins = [asyncio.create_task(rooms.join(other, "lobby"))]
+        joins.append(asyncio.create_task(rooms.join(member, "lobby", data="gone", **options)))
+        await until(lambda: rooms.count("lobby") == 2)
+        await rooms.leave(member, "lobby")
+        joins.append(asyncio.create_task(rooms.join(member, "lobby", data="here", **options)))
+        await until(lambda: rooms.count("lobby") == 2)
+        broker.answers.set()
+        await asyncio.gather(*joins)
+        assert told(other) == (["here"], [])
         await rooms.close()
 
     run(scenario())

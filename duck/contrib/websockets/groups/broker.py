@@ -163,7 +163,7 @@ class BrokerConnection(Protocol):
         """Subscribes the handler to a group.
 
         Returns once its messages are delivered. If the broker is unavailable it returns at once, and
-        `Handler.interrupted` reports the start of the delivery.
+        `Handler.interrupted` reports the start of the delivery, as it does if the call is cancelled before its end.
 
         Raises:
             BrokerError: The broker refuses the subscription, and would refuse it again.

@@ -82,6 +82,7 @@ class Hub:
         is_new = not group.has(member)
         if is_new:
             group.members[member] = None
+        number = self._number_with(data, group, member)
         entered: Awaitable[None] = SENT
         with suppress(TimeoutError):
             async with asyncio.timeout(self._broker_timeout):
@@ -92,7 +93,7 @@ class Hub:
                         await self.leave(member, name)
                     raise
                 finally:
-                    entered = self._set_data(member, name, data)
+                    entered = self._set_data(member, name, number, data)
                 await entered
         return True
 
@@ -101,11 +102,12 @@ class Hub:
         group = self._enter(member, name)
         if group.has(member):
             return await self.join(member, name, data)
-        group.recovering[member] = []
+        waiting: list[Message] = []  # identifies the membership: the member may leave, and join again
+        group.recovering[member] = waiting
+        number = self._number_with(data, group, member)
         is_subscribed = False
         past = Past([], False)
         missed = iter(past.messages)
-        breaks = group.breaks
         entered: Awaitable[None] = SENT
         try:
             async with asyncio.timeout(self._timeout):
@@ -113,20 +115,19 @@ class Hub:
                     await self._subscribe(name, group)
                     is_subscribed = True
                     past = await self._history.after(name, since)
-                    breaks = group.breaks
                     missed = iter(past.messages)
-                    if past.messages and past.messages[0].id is not None and member in group.recovering:
+                    if past.messages and past.messages[0].id is not None and group.recovering.get(member) is waiting:
                         group.send_older(member, past.messages[0].id)
-                    await self._send_missed(member, group, missed)
+                    await self._send_missed(member, group, waiting, missed)
                 except BrokerError:
                     if not is_subscribed:
                         await self.leave(member, name)
                     raise
                 finally:
-                    if member in group.recovering:  # it may have left
+                    if group.recovering.get(member) is waiting:
                         last = past.messages[-1].id if past.messages else None
-                        group.recovered(member, missed, last, breaks)
-                    entered = self._set_data(member, name, data)
+                        group.recovered(member, missed, last)
+                    entered = self._set_data(member, name, number, data)
                 await entered
         except (BrokerError, TimeoutError) as error:
             if not is_subscribed and isinstance(error, BrokerError):
@@ -136,12 +137,14 @@ class Hub:
         return past.complete
 
     @staticmethod
-    async def _send_missed(member: Member, group: LocalGroup, missed: Iterator[Message]) -> None:
+    async def _send_missed(
+        member: Member, group: LocalGroup, waiting: list[Message], missed: Iterator[Message]
+    ) -> None:
         """Delivers missed messages as fast as the member's peer reads them, because all at once may be too many."""
         drained: Callable[[], Awaitable[None]] | None = getattr(member, "_drained", None)
         size = 0
         for message in missed:
-            if member not in group.recovering:
+            if group.recovering.get(member) is not waiting:
                 return
             group.send_missed(member, message)
             size += len(message.payload)
@@ -171,14 +174,24 @@ class Hub:
                 await asyncio.shield(group.positioning)
             except asyncio.CancelledError:
                 if self.groups.get(name) is group:  # the member stays, and gets new messages
-                    self._spawn(self._subscribe_later(name))
+                    self._spawn(self._subscribe_later(name, group))
                 raise
         if self.groups.get(name) is group:  # the last member may have left
             await self.connection.subscribe(name)
 
-    async def _subscribe_later(self, name: str) -> None:
+    async def _subscribe_later(self, name: str, group: LocalGroup) -> None:
+        """Subscribes to a group whose member does not wait for it any more.
+
+        The cancelled call has the start of the delivery reported as a gap, because messages were missed until then.
+        """
+        if group.positioning is not None:
+            await asyncio.wait([group.positioning])
+        if self.groups.get(name) is not group:
+            return
         try:
-            await self.connection.subscribe(name)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await self.connection.subscribe(name)
         except BrokerError as error:
             logger.error("group %r: its members get no messages: %s", name, error)
 
@@ -191,10 +204,16 @@ class Hub:
             group.positioned = True
             group.positioning = None
 
-    def _set_data(self, member: Member, name: str, data: str | None) -> Awaitable[None]:
-        """Makes a member present; the result completes when others see it."""
+    def _number_with(self, data: str | None, group: LocalGroup, member: Member) -> int:
+        """Returns the number of a member with data, which identifies its membership; 0 without data."""
+        return 0 if data is None else group.number(member, self._new_number)
+
+    def _set_data(self, member: Member, name: str, number: int, data: str | None) -> Awaitable[None]:
+        """Makes a member present, unless it has left; the result completes when others see it."""
         group = self.groups.get(name)
         if data is None or group is None or not group.has(member):
+            return SENT
+        if group.number(member, self._new_number) != number:  # it has left, and joined again
             return SENT
         return self._presence.enter(name, group.make_present(member, self._new_number), data)
 
@@ -311,9 +330,13 @@ class Hub:
         past = Past([], False)
         breaks = 0
         try:
-            while breaks != group.breaks and group.seen is not None:  # another gap may occur during the catch-up
+            while breaks != group.breaks:  # another gap may occur during the catch-up
                 breaks = group.breaks
-                past = await self._history.after(name, group.seen)
+                past = Past([], False)  # if the history cannot be read again, the second gap is reported
+                if group.seen is not None:
+                    past = await self._history.after(name, group.seen)
+                if group.floors and not past.complete:
+                    group.forget_floors((await self._history.after(name, None)).messages)
         except BrokerError as error:
             logger.warning("group %r: its members cannot catch up: %s", name, error)
         finally:
@@ -323,7 +346,7 @@ class Hub:
             if past.messages:
                 group.floor = past.messages[-1].id
             elif not past.complete:
-                group.forget_floors()
+                group.floor = None  # a server's older copy may assign ids again
             for message in waiting:
                 group.deliver(message)
             if not past.complete:

@@ -1,7 +1,7 @@
 """`LocalGroup`: the members of a group in one event loop, and the delivery of messages to them."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..logging import log_failure
@@ -52,8 +52,7 @@ class LocalGroup:
             the number of a member that a message has excluded, or None.
         recovering: The messages that have arrived for members that wait for their history.
         early: The values of those members, in place of `members`.
-        floors: The last message of a member's history, for members that got it before the same message arrived; and the
-            number of gaps before.
+        floors: The last message of a member's history, for members that got it before the same message arrived.
         seen: The id of the last message that was received, or that preceded the first member.
         floor: The last message of the history with which all members have caught up.
         waiting: The messages that arrive while all members catch up; None otherwise.
@@ -86,7 +85,7 @@ class LocalGroup:
         self.members: dict[Member, str | int | None] = {}
         self.recovering: dict[Member, list[Message]] = {}
         self.early: dict[Member, str | int] = {}
-        self.floors: dict[Member, tuple[MessageId, int]] = {}
+        self.floors: dict[Member, MessageId] = {}
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
         self.waiting: list[Message] | None = None
@@ -149,13 +148,21 @@ class LocalGroup:
         self.early.pop(member, None)
         return entry
 
-    def forget_floors(self) -> None:
-        """Forgets the deliveries from a history that was lost in the last gap.
+    def forget_floors(self, kept: Sequence[Message]) -> None:
+        """Forgets the deliveries of messages that an older copy of the server lacks: it may assign their ids again.
 
-        A server's older copy may assign its ids again. Members that have joined since got the next history.
+        Args:
+            kept: All messages of the present history.
         """
-        self.floor = None
-        self.floors = {member: floor for member, floor in self.floors.items() if floor[1] == self.breaks}
+        ids = {message.id for message in kept}
+        first = kept[0].id if kept else None
+        if first is None:
+            return
+        self.floors = {
+            member: floor
+            for member, floor in self.floors.items()
+            if floor in ids or floor.epoch != first.epoch or first.covers(floor)
+        }
 
     def deliver(self, message: Message) -> None:
         """Delivers a message, unless it was delivered from the history."""
@@ -185,7 +192,7 @@ class LocalGroup:
         if not self.floors and not is_ours:
             return list(self.members)
         skipped = set()
-        for member, (floor, _) in list(self.floors.items()):
+        for member, floor in list(self.floors.items()):
             if message.id is not None and floor.covers(message.id):
                 skipped.add(member)
             elif message.id is None or not floor.follows_epoch_of(message.id):
@@ -216,14 +223,13 @@ class LocalGroup:
         while waiting and waiting[0].id is not None and first.follows_epoch_of(waiting[0].id):
             self.send_missed(member, waiting.pop(0))
 
-    def recovered(self, member: Member, missed: Iterable[Message], last: MessageId | None, breaks: int) -> None:
+    def recovered(self, member: Member, missed: Iterable[Message], last: MessageId | None) -> None:
         """Delivers the rest of the missed messages to a member, then those that have arrived meanwhile.
 
         Args:
             member: A recovering member.
             missed: The messages that it has not got yet.
             last: The last message of its history.
-            breaks: The number of gaps before the answer with its history.
         """
         waiting = self.recovering.pop(member)
         self.members[member] = self.early.pop(member, None)
@@ -233,4 +239,4 @@ class LocalGroup:
             if last is None or message.id is None or not last.covers(message.id):
                 self.send_missed(member, message)
         if last is not None and (self.seen is None or not self.seen.covers(last)):
-            self.floors[member] = last, breaks
+            self.floors[member] = last
