@@ -456,3 +456,19 @@ def test_a_member_that_leaves_during_its_join_and_joins_again_is_present_once(op
         await rooms.close()
 
     run(scenario())
+
+
+def test_a_member_whose_join_is_cancelled_before_the_subscription_learns_of_changes(run, shared_redis, until):
+    async def scenario():
+        here, there = (Groups(shared_redis.url, prefix="cancelled:", announce=announce) for _ in range(2))
+        member, other = Sink(), Sink()
+        join = asyncio.create_task(here.join(member, "lobby"))
+        await until(lambda: here.count("lobby"))
+        join.cancel()
+        await asyncio.wait([join])
+        await there.join(other, "lobby", data="there")
+        await until(lambda: told(member) == (["there"], []))
+        await here.close()
+        await there.close()
+
+    run(scenario())

@@ -223,8 +223,10 @@ class _RedisConnection:
 
     async def subscribe(self, group: str) -> None:
         channel = self._broker.channel(group)
+        watched = self._presence.watch(channel)  # first, because the caller may give up before the confirmation
         await self._channels.subscribe(channel)
-        await self._presence.watch(channel)
+        if watched is not None:
+            await self._presence.fill(channel, watched)
 
     def unsubscribe(self, group: str) -> None:
         channel = self._broker.channel(group)

@@ -212,20 +212,31 @@ class RedisPresence:
 
     async def present(self, channel: bytes) -> dict[str, str]:
         """Returns the data of all entries; raises BrokerError if the server does not answer."""
-        watched = self._watched.get(channel)
-        entries = await self._read(channel, watched)
+        while True:
+            watched = self._watched.get(channel)
+            entries = await self._read(channel, watched)
+            if self._watched.get(channel) in (watched, None):
+                break  # else changes have been reported meanwhile that the read did not follow
         if watched is not None and watched.settles is not None:  # their owners may not have written them again yet
             return watched.entries | entries
         return entries
 
-    async def watch(self, channel: bytes) -> None:
-        """Starts to report changes if the options require it. Call it once the channel is subscribed to."""
+    def watch(self, channel: bytes) -> _Watched | None:
+        """Starts to report changes if the options require it; call it before the channel is subscribed to.
+
+        Returns:
+            The new copy, for `fill`; None if the group is watched already, or not at all.
+        """
         if self._is_closed or not self._options.is_watched or channel in self._watched:
-            return
+            return None
         watched = self._watched[channel] = _Watched()
         watched.settles = 0.0
         self._start()
-        if self._is_away:
+        return watched
+
+    async def fill(self, channel: bytes, watched: _Watched) -> None:
+        """Reads the entries of a new copy, once the channel is subscribed to; otherwise the next renewal does."""
+        if self._is_away or self._watched.get(channel) is not watched:
             return
         try:
             watched.entries = await self._read(channel, watched)
