@@ -358,7 +358,8 @@ class WebSocketEndpoint:
         """Sends a ping and waits for its pong (RFC 6455, section 5.5.2); `latency` has the result, too.
 
         The wait ends with the connection, at the latest when the peer has been silent for too long. A shorter limit is
-        `async with asyncio.timeout(5)`.
+        `async with asyncio.timeout(5)`. A handler that delays later messages needs one: while more of them wait than
+        MAX_WAITING_MESSAGES or MAX_WAITING_BYTES allow, nothing is read, so the pong does not arrive.
 
         Returns:
             The round-trip time in seconds. It includes the wait behind data that the peer has not read yet.
