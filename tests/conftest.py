@@ -53,6 +53,11 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """Restricts the garbage collector to objects that come later: it would spend seconds on those of the collection."""
+    with suppress(ImportError):
+        from hypothesis import given, strategies
+
+        # The first test makes hypothesis' generator, and looks for references to it, which `gc.freeze` hides.
+        given(strategies.none())(lambda nothing: None)()
     gc.collect()
     gc.freeze()
 
