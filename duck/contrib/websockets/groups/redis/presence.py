@@ -217,8 +217,10 @@ class RedisPresence:
             entries = await self._read(channel, watched)
             if self._watched.get(channel) in (watched, None):
                 break  # else changes have been reported meanwhile that the read did not follow
-        if watched is not None and watched.settles is not None:  # their owners may not have written them again yet
-            return watched.entries | entries
+        if watched is not None:
+            self._report(channel, *watched.apply(entries, ()))  # so that their ends are reported later
+            if watched.settles is not None:  # the owners of others may not have written them again yet
+                return dict(watched.entries)
         return entries
 
     def watch(self, channel: bytes) -> _Watched | None:
