@@ -304,8 +304,10 @@ async def _follow(rooms, schedule):
             for members in joined.values():
                 members.discard(sink)
         else:
-            await rooms.publish(name, f"{count}", exclude=sink)
-            for member in joined[name] - {sink}:
+            # Without a receiver there would be nothing to wait for, and a member that joins next might get the message.
+            receivers = joined[name] - {sink} or joined[name]
+            await rooms.publish(name, f"{count}", exclude=None if sink in receivers else sink)
+            for member in receivers:
                 expected[member].append(str(count))
             async with asyncio.timeout(10):
                 while any(len(sink.messages) < len(expected[sink]) for sink in sinks):  # noqa: ASYNC110

@@ -435,3 +435,23 @@ def test_a_forbidden_channel_fails_its_own_group_alone(run, own_redis, meet, unt
     with Redis.from_url(own_redis.url) as client:
         client.execute_command("ACL SETUSER user on >secret ~* +@all resetchannels &duck:lobby &duck:other")
         run(scenario())
+
+
+def test_an_older_copy_of_the_server_brings_back_nobody_who_has_left(run, shared_redis):
+    async def scenario():
+        here, there = (Groups(shared_redis.url, prefix="older:") for _ in range(2))
+        anne, bert = Sink(), Sink()
+        await here.join(anne, "lobby", data="anne")
+        keys = [key.decode() for key in await command(shared_redis, "KEYS", "*older:*")]
+        copy = {key: await command(shared_redis, "DUMP", key) for key in keys}
+        assert copy
+        await here.leave(anne, "lobby")
+        for key, value in copy.items():
+            await command(shared_redis, "RESTORE", key, 0, value, "REPLACE")
+        assert [one.data for one in await there.presence("lobby")] == ["anne"]
+        await here.join(bert, "lobby", data="bert")
+        assert [one.data for one in await there.presence("lobby")] == ["bert"]
+        await here.close()
+        await there.close()
+
+    run(scenario())

@@ -365,14 +365,16 @@ class RedisPresence:
 
     async def _change(self, channel: bytes, change: _Change) -> bool:
         """Writes a change; returns whether the server has answered."""
-        if channel in self._unsure:
+        own = self._own.get(channel, {})
+        # The first entries replace those that have left, which an older copy of the server may have brought back.
+        if channel in self._unsure or (own and len(own) <= len(change.joined)):
             return await self._replace(channel)
         try:
             known = await self._write(channel, _CHANGE, change.joined, change.left)
         except BrokerError as error:
             self._failed(channel, error)
             return False
-        if not known and len(self._own.get(channel, ())) > len(change.joined):
+        if not known and own:
             return await self._replace(channel)  # the server has lost the others
         return True
 
