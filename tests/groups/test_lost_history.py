@@ -112,6 +112,37 @@ def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(ru
     run(scenario())
 
 
+class WithoutTheLast(Restarted):
+    """A broker that takes over without the last of four messages, which a joining member has got from the history."""
+
+    def __init__(self):
+        self.positions = [MessageId("one", 0, 2)]
+        self.pasts = [Past([message_at(3), message_at(4)], True), Past([message_at(3)], True)]
+
+    async def after(self, group, since):
+        return self.pasts.pop(0)
+
+
+def test_a_gap_is_reported_to_a_member_that_has_got_a_lost_message_from_the_history_alone(run, until):
+    """The other member has not got the message: it catches up, and has no gap. The server assigns the lost id again."""
+
+    async def scenario():
+        broker = WithoutTheLast()
+        rooms = Groups(broker, history=1000)
+        one, late = Sink(), Sink()
+        await rooms.join(one, "lobby")
+        await rooms.join(late, "lobby", since="one.0-2")
+        broker.handler.interrupted("lobby")
+        await until(lambda: late.gaps)
+        broker.handler.received("lobby", message_at(4))
+        assert one.messages == ["3", "4"]
+        assert late.messages == ["3", "4", "4"]
+        assert one.gaps == []
+        await rooms.close()
+
+    run(scenario())
+
+
 class SlowToAnswer(Restarted):
     """A broker whose answer to a catch-up comes late. It answers joining members at once."""
 

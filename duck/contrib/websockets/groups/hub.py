@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -304,7 +304,7 @@ class Hub:
             return
         group.breaks += 1
         if not self._keeps_history:
-            self._report_gap(name, group)
+            self._report_gap(name, group.copy_of_members())
         elif group.waiting is None:
             group.waiting = []
             self._spawn(self._catch_up(name, group))
@@ -329,10 +329,12 @@ class Hub:
         """Delivers the missed messages to all members, then the messages received in the meantime."""
         past = Past([], False)
         breaks = 0
+        floors: dict[Member, MessageId] = {}
         try:
             while breaks != group.breaks:  # another gap may occur during the catch-up
                 breaks = group.breaks
                 past = Past([], False)  # if the history cannot be read again, the second gap is reported
+                floors = dict(group.floors)
                 if group.seen is not None:
                     past = await self._history.after(name, group.seen)
                 if group.floors and not past.complete:
@@ -341,19 +343,22 @@ class Hub:
             logger.warning("group %r: its members cannot catch up: %s", name, error)
         finally:
             waiting, group.waiting = group.waiting or [], None
+            ahead = group.ahead(floors, past.messages) if past.complete else []
             for message in past.messages:
                 group.deliver(message)
+            for member in ahead:
+                group.floors.pop(member, None)  # the server may assign its id again
             if past.messages:
                 group.floor = past.messages[-1].id
             elif not past.complete:
                 group.floor = None  # a server's older copy may assign ids again
             for message in waiting:
                 group.deliver(message)
-            if not past.complete:
-                self._report_gap(name, group)
+            self._report_gap(name, ahead if past.complete else group.copy_of_members())
 
-    def _report_gap(self, name: str, group: LocalGroup) -> None:
-        for member in group.copy_of_members():
+    @staticmethod
+    def _report_gap(name: str, members: Iterable[Member]) -> None:
+        for member in members:
             try:
                 member._missed(name)
             except Exception as error:

@@ -164,6 +164,20 @@ class LocalGroup:
             if floor in ids or floor.epoch != first.epoch or first.covers(floor)
         }
 
+    def ahead(self, floors: dict[Member, MessageId], missed: Sequence[Message]) -> list[Member]:
+        """Returns the members that have got messages which the server has lost.
+
+        Args:
+            floors: The floors before the history was read.
+            missed: All messages of the history after `seen`.
+        """
+        kept = {message.id for message in missed}
+        return [
+            member
+            for member, floor in floors.items()
+            if self.floors.get(member) is floor and floor not in kept and not (self.seen and self.seen.covers(floor))
+        ]
+
     def deliver(self, message: Message) -> None:
         """Delivers a message, unless it was delivered from the history."""
         if message.id is not None:
