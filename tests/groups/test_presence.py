@@ -9,8 +9,8 @@ import pytest
 from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.history import History, MemoryHistory
 from duck.contrib.websockets.groups.memory import MemoryBroker
-from duck.contrib.websockets.groups.presence import PresenceOptions, changes
-from duck.contrib.websockets.groups.redis.presence import _READ, MARK, RedisPresence
+from duck.contrib.websockets.groups.presence import changes
+from duck.contrib.websockets.groups.redis.presence import MARK, RedisPresence
 
 from .sink import Sink
 
@@ -470,28 +470,5 @@ def test_a_member_whose_join_is_cancelled_before_the_subscription_learns_of_chan
         await until(lambda: told(member) == (["there"], []))
         await here.close()
         await there.close()
-
-    run(scenario())
-
-
-def test_the_end_of_an_entry_is_announced_though_only_the_list_had_it(run, until):
-    """The change by which the entry joined was lost in a gap."""
-
-    async def scenario():
-        entries = [b"ab.1", b'"anne"']
-        left = []
-
-        async def execute(channel, command, script, *arguments):
-            return [[b"ab"], list(entries)] if script == _READ else 1
-
-        options = PresenceOptions(0.01, is_watched=True)
-        presence = RedisPresence(options, "cd", "PUBLISH", execute, execute, lambda *change: left.extend(change[2]))
-        presence.watch(b"lobby")
-        assert await presence.present(b"lobby") == {"ab.1": '"anne"'}
-        entries.clear()
-        presence.interrupted(b"lobby")
-        await until(lambda: left == ["ab.1"])
-        presence.unwatch(b"lobby")
-        await presence.close()
 
     run(scenario())

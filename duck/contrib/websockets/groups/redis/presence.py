@@ -215,12 +215,13 @@ class RedisPresence:
         while True:
             watched = self._watched.get(channel)
             entries = await self._read(channel, watched)
-            if self._watched.get(channel) in (watched, None):
+            still = self._watched.get(channel)
+            if still in (watched, None):
                 break  # else changes have been reported meanwhile that the read did not follow
-        if watched is not None:
-            self._report(channel, *watched.apply(entries, ()))  # so that their ends are reported later
-            if watched.settles is not None:  # the owners of others may not have written them again yet
-                return dict(watched.entries)
+        if still is not None:
+            self._report(channel, *still.apply(entries, ()))  # so that their ends are reported later
+            if still.settles is not None:  # the owners of others may not have written them again yet
+                return dict(still.entries)
         return entries
 
     def watch(self, channel: bytes) -> _Watched | None:
@@ -238,7 +239,10 @@ class RedisPresence:
 
     async def fill(self, channel: bytes, watched: _Watched) -> None:
         """Reads the entries of a new copy, once the channel is subscribed to; otherwise the next renewal does."""
-        if self._is_away or self._watched.get(channel) is not watched:
+        if self._watched.get(channel) is not watched:
+            return
+        self._unsure.add(channel)  # an older copy of the server may have brought back members that have left
+        if self._is_away:
             return
         try:
             watched.entries = await self._read(channel, watched)

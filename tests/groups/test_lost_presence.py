@@ -1,0 +1,78 @@
+"""Entries that a Redis server loses or brings back: lists and announced changes stay consistent."""
+
+import asyncio
+
+from duck.contrib.websockets.groups.presence import PresenceOptions
+from duck.contrib.websockets.groups.redis.presence import _READ, RedisPresence
+
+
+def test_the_end_of_an_entry_is_announced_though_only_the_list_had_it(run, until):
+    """The change by which the entry joined was lost in a gap."""
+
+    async def scenario():
+        entries = [b"ab.1", b'"anne"']
+        left = []
+
+        async def execute(channel, command, script, *arguments):
+            return [[b"ab"], list(entries)] if script == _READ else 1
+
+        options = PresenceOptions(0.01, is_watched=True)
+        presence = RedisPresence(options, "cd", "PUBLISH", execute, execute, lambda *change: left.extend(change[2]))
+        presence.watch(b"lobby")
+        assert await presence.present(b"lobby") == {"ab.1": '"anne"'}
+        entries.clear()
+        presence.interrupted(b"lobby")
+        await until(lambda: left == ["ab.1"])
+        presence.unwatch(b"lobby")
+        await presence.close()
+
+    run(scenario())
+
+
+def test_an_older_copy_of_the_server_brings_back_nobody_for_a_process_without_present_members(run, until):
+    """The server has a lease of the process, so that a renewal would keep the entries that the copy has with it."""
+
+    async def scenario():
+        modes = []
+
+        async def execute(channel, command, script, *arguments):
+            if script == _READ:
+                return [[b"cd"], [b"cd.1", b'"gone"']]
+            modes.append(arguments[6])
+            return 1
+
+        presence = RedisPresence(PresenceOptions(0.01, True), "cd", "PUBLISH", execute, execute, lambda *change: None)
+        await presence.fill(b"lobby", presence.watch(b"lobby"))
+        await until(lambda: "replace" in modes)
+        presence.unwatch(b"lobby")
+        await presence.close()
+
+    run(scenario())
+
+
+def test_a_list_that_comes_after_the_last_member_has_left_announces_nothing(run):
+    """A member that joins meanwhile would be told of the entries a second time."""
+
+    async def scenario():
+        is_asked, answers = asyncio.Event(), asyncio.Event()
+        reports = []
+
+        async def execute(channel, command, script, *arguments):
+            if script != _READ:
+                return 1
+            is_asked.set()
+            await answers.wait()
+            return [[b"ab"], [b"ab.1", b'"anne"']]
+
+        options = PresenceOptions(30, is_watched=True)
+        presence = RedisPresence(options, "cd", "PUBLISH", execute, execute, lambda *change: reports.append(change))
+        presence.watch(b"lobby")
+        listed = asyncio.create_task(presence.present(b"lobby"))
+        await is_asked.wait()
+        presence.unwatch(b"lobby")
+        answers.set()
+        assert await listed == {"ab.1": '"anne"'}
+        assert reports == []
+        await presence.close()
+
+    run(scenario())
