@@ -43,7 +43,7 @@ def test_the_overlay_imports_only_modules_that_duck_framework_has_too():
 
 
 def test_the_server_imports_only_the_listed_modules_of_the_package():
-    """The public names, and the parts that both use: of loops, tasks, transports, the log, and origins."""
+    """The public names, and the parts that both use: of loops, tasks, transports, the log, hosts and origins."""
     shared = (
         "logging",
         "metrics",
@@ -51,6 +51,7 @@ def test_the_server_imports_only_the_listed_modules_of_the_package():
         "protocol.loop",
         "protocol.stepping",
         "protocol.transports",
+        "sansio.host",
         "sansio.origins",
     )
     allowed = {PACKAGE, *(f"{PACKAGE}.{name}" for name in shared)}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["HttpResponse", "dated"]
+__all__ = ["HttpResponse"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # bytes beyond ASCII are opaque (RFC 9110, section 5.5)
@@ -85,7 +85,7 @@ class HttpResponse:
         except ValueError:
             phrase = ""
         lines = [f"HTTP/1.1 {self.status} {phrase}"]
-        lines += [f"{name}: {value}" for name, value in dated(self.headers)]
+        lines += [f"{name}: {value}" for name, value in _dated(self.headers)]
         has_body = self.status not in {204, 304}
         if has_body:
             lines.append(f"Content-Length: {len(self.content)}")
@@ -98,7 +98,7 @@ class HttpResponse:
         return f"<HttpResponse {self.status}, {len(self.content)} bytes>"
 
 
-def dated(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _dated(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Returns the header fields of a response with a Date, unless they have one (RFC 9110, section 6.6.1)."""
     from email.utils import formatdate  # slow to import
 

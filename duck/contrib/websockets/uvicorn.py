@@ -198,7 +198,7 @@ class WebSocketProtocol(asyncio.Protocol):
         return HttpRequest(
             head.method,
             head.target.decode("latin-1"),
-            head.fields,
+            head.headers,
             client_address=get_remote_addr(self.transport),
             secure=is_ssl(self.transport),
             transport=self.transport,

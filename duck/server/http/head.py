@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import httptools
 
+from duck.contrib.websockets.sansio.host import check_host, with_host_of
 from duck.http.headers import Headers
-from duck.http.host import check_host, with_host_of
 
 from ..limits import Limits
 from .proxy_protocol import SIGNATURES
@@ -223,10 +223,10 @@ class RequestReader:
         fields, self._fields = self._fields, []
         try:
             headers = Headers(fields)
-            check_host(headers, required=version == "1.1")
+            check_host(headers.get("host"), required=version == "1.1")
             if not self._target.startswith(b"/") and b"://" in self._target:
                 headers = Headers(with_host_of(self._target, fields))
-                check_host(headers, required=True)
+                check_host(headers.get("host"), required=True)
         except ValueError as error:
             self._refuse(400, str(error))
             raise _Stop from None

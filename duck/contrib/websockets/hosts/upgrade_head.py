@@ -9,10 +9,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-from duck.http.headers import Headers
-from duck.http.host import check_host, split_absolute, with_host_of
-
 from ..sansio.handshake import offered_subprotocols
+from ..sansio.host import check_host, split_absolute, with_host_of
 
 __all__ = ["UpgradeHead", "header_lines"]
 
@@ -30,11 +28,10 @@ class UpgradeHead:
         method: The method.
         target: The target as received, undecoded.
         headers: The header fields; names in lower case. The host of an absolute target replaces Host.
-        fields: The same, as a request has them.
 
     Raises:
         httptools.HttpParserError: The bytes are not a request.
-        ValueError: There is not exactly one well-formed Host, or a field has a control character.
+        ValueError: There is not exactly one well-formed Host.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -46,14 +43,16 @@ class UpgradeHead:
         with suppress(HttpParserUpgrade):
             parser.feed_data(data)
         self.method = parser.get_method().decode()
-        self.fields = Headers(self.headers)
-        check_host(self.fields, required=True)
+        self._check_host()
         self._origin_form = self.target
         if not self.target.startswith(b"/") and b"://" in self.target:
             self.headers = with_host_of(self.target, self.headers)
-            self.fields = Headers(self.headers)
-            check_host(self.fields, required=True)
+            self._check_host()
             _, self._origin_form = split_absolute(self.target)
+
+    def _check_host(self) -> None:
+        hosts = [value.decode("latin-1").strip() for name, value in self.headers if name == b"host"]
+        check_host(", ".join(hosts) if hosts else None, required=True)
 
     # Callbacks of httptools
 

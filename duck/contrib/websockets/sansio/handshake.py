@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from duck.http.response import dated
-
 from ..exceptions import HandshakeError
 from ..extensions import Extension
 from .negotiation import Negotiator, format_extension, is_token, negotiate
@@ -273,6 +271,14 @@ def reason_phrase(status: int) -> str:
         return ""
 
 
+def _date(fields: Sequence[tuple[str, str]]) -> bytes:
+    """Returns the line of a Date, unless the fields of a response have one (RFC 9110, section 6.6.1)."""
+    from email.utils import formatdate  # slow to import
+
+    has_date = any(name.lower() == "date" for name, _ in fields)
+    return b"" if has_date else f"Date: {formatdate(usegmt=True)}\r\n".encode()
+
+
 def refusal(error: HandshakeError, head_only: bool = False, lines: bytes | None = None) -> bytes:
     """Returns the HTTP/1.1 response to a refused request; its Connection field announces the close.
 
@@ -282,7 +288,7 @@ def refusal(error: HandshakeError, head_only: bool = False, lines: bytes | None 
     """
     fields = refusal_fields(error)
     if lines is None:
-        fields, lines = dated(fields), b""
+        lines = _date(fields)
     upgrade = any(name == "Upgrade" for name, _ in fields)
     head = [
         f"HTTP/1.1 {error.status} {reason_phrase(error.status)}",

@@ -142,7 +142,7 @@ class Server(asyncio.Protocol):
         return HttpRequest(
             head.method,
             head.target.decode("latin-1"),
-            head.fields,
+            head.headers,
             client_address=_CLIENT,
             secure=self._secure,
             transport=self.transport,

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from .headers import Headers
-
 __all__ = ["check_host", "split_absolute", "with_host_of"]
 
 _NO_HOST = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:%\[\]-]")  # RFC 9110, section 7.2
@@ -26,12 +24,15 @@ def with_host_of(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> list[t
     return [(b"host", authority), *((name, value) for name, value in fields if name.lower() != b"host")]
 
 
-def check_host(headers: Headers, required: bool) -> None:
+def check_host(host: str | None, required: bool) -> None:
     """Checks that there is exactly one well-formed Host (RFC 9112, section 3.2).
 
+    Args:
+        host: Its value; several are joined by a comma and a space, which makes them malformed. None without Host.
+        required: Whether the request must have it.
+
     Raises:
-        ValueError: A required Host is missing, repeated or malformed.
+        ValueError: A required Host is missing, or Host is repeated or malformed.
     """
-    host = headers.get("host", "")  # two are joined by a comma and a space, which makes them malformed
-    if _NO_HOST.search(host) or (required and not host and "host" not in headers):
+    if (host is None and required) or (host is not None and _NO_HOST.search(host)):
         raise ValueError(f"no Host, or a malformed one: {host!r}")
