@@ -18,6 +18,8 @@ USER = ContextVar("user", default="nobody")
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
+HASTY = Limits(linger_timeout=0.05)
+
 
 @pytest.fixture(params=["embedded", "uvicorn", "bridged"])
 def hosting(request, serving, monkeypatch):
@@ -370,8 +372,7 @@ def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial
 def test_a_stopping_server_refuses_waiting_handshakes(run, dial, until):
     async def scenario():
         Told.made = None
-        limits = Limits(linger_timeout=0.05)
-        async with serve(Undecided, port=0, shutdown_timeout=0.05, limits=limits) as server, dial(server) as peer:
+        async with serve(Undecided, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
             await until(lambda: Told.made and Told.made.events)
             await server.close()
             assert (await peer.head())[0] == 503
@@ -407,8 +408,7 @@ def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(run, dial, until,
     async def scenario():
         nonlocal released
         Told.made, released = None, asyncio.Event()
-        limits = Limits(linger_timeout=0.05)
-        async with serve(View, port=0, shutdown_timeout=0.05, limits=limits) as server, dial(server) as peer:
+        async with serve(View, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
             await until(lambda: View.made and View.made.events)
             await server.close()
             assert (await peer.head())[0] == 503
