@@ -113,12 +113,21 @@ NOT_FOR_EVERY_SERVER = {
 }
 
 
-def test_the_package_imports_only_modules_that_every_server_needs():
-    """The imports of asyncio and of the interpreter itself do not count: they differ between versions of Python."""
-    program = "import asyncio, sys; a = set(sys.modules); import duck.contrib.websockets; print(*set(sys.modules) - a)"
+def imports(module):
+    """Returns the modules that it imports, except those of asyncio and of the interpreter, which differ by version."""
+    program = f"import asyncio, sys; a = set(sys.modules); import {module}; print(*set(sys.modules) - a)"
     run = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT.parent, capture_output=True, text=True)
     imported = set(run.stdout.split())
-    assert PACKAGE in imported
+    assert module in imported
+    return imported
+
+
+def test_the_command_that_serves_does_not_import_the_clients():
+    assert not imports("duck.server.cli") & {f"{PACKAGE}.client", "duck.commands.bench", "duck.commands.connect"}
+
+
+def test_the_package_imports_only_modules_that_every_server_needs():
+    imported = imports(PACKAGE)
     assert not imported & NOT_FOR_EVERY_SERVER
     assert not {f"{PACKAGE}._speedups", f"{PACKAGE}.codec.pure"} <= imported
 

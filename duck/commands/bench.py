@@ -7,55 +7,17 @@ import sys
 import time
 from array import array
 from collections import Counter, deque
-from functools import partial
 from typing import Unpack
 
 from duck.contrib.websockets import ConnectionClosed, OpCode
 from duck.contrib.websockets.client import HandshakeFailed, Options, WebSocketClient
 from duck.contrib.websockets.logging import printable
 
-from .connection_options import add_connection_options, address_of, connection_options, explain
+from .connection_options import address_of, connection_options, explain
 
-__all__ = ["add_options", "run"]
+__all__ = ["run"]
 
 _AT_ONCE = 64  # connections that are opened concurrently
-_MOST = 1_000_000  # connections, and messages in flight
-_LARGEST = 1 << 30  # bytes of a message
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `duck bench`."""
-    add_connection_options(parser)
-    count = partial(_number, _MOST)
-    parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
-    parser.add_argument(
-        "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
-    )
-    parser.add_argument(
-        "-s",
-        "--size",
-        type=partial(_number, _LARGEST),
-        default=32,
-        metavar="BYTES",
-        help="size of a message (%(default)s)",
-    )
-    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
-
-
-def _number(most: int, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 async def run(arguments: argparse.Namespace) -> int:

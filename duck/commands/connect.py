@@ -21,9 +21,9 @@ from duck.contrib.websockets.logging import printable
 from duck.contrib.websockets.sansio.payloads import parse_close
 from duck.stdio import drop_output
 
-from .connection_options import add_connection_options, address_of, connection_options, explain
+from .connection_options import address_of, connection_options, explain
 
-__all__ = ["add_options", "run"]
+__all__ = ["run"]
 
 HELP = """a line is sent as a text message; a message that begins with a slash is written with two
 /ping [text]            /binary HEX (such as 00 ff)
@@ -35,11 +35,6 @@ _PATIENCE = 5.0  # seconds for the answer to that ping
 _QUIET = 0.2  # seconds for answers to other messages after it
 _AHEAD = 100  # lines that are read before the first of them has left
 _LONGEST = 1 << 26  # characters of a line
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `duck connect`."""
-    add_connection_options(parser)
 
 
 async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Shared parts of `duck connect` and `duck bench`: options of a connection, and error messages."""
+"""Shared parts of `duck connect` and `duck bench`: the options of the client, and error messages."""
 
 import argparse
 import ssl
@@ -6,9 +6,8 @@ import ssl
 from duck.contrib.websockets.client import Options
 from duck.contrib.websockets.client.address import Address, without_password
 from duck.contrib.websockets.logging import printable, text_of
-from duck.contrib.websockets.sansio.negotiation import is_token
 
-__all__ = ["add_connection_options", "address_of", "connection_options", "explain"]
+__all__ = ["address_of", "connection_options", "explain"]
 
 _ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate",
@@ -16,25 +15,6 @@ _ADVICE = {
 }
 
 _TLS = ("insecure", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the connection options and the URL."""
-    # Checked later: argparse would take the value of an unknown option for the URL, and report only that.
-    parser.add_argument("url", metavar="URL", help="ws:// or wss://")
-    parser.add_argument(
-        "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
-    )
-    parser.add_argument(
-        "--subprotocol", type=_subprotocol, action="append", default=[], metavar="NAME", help="a subprotocol to offer"
-    )
-    parser.add_argument("--origin", help="the value of Origin")
-    parser.add_argument("--ssl-ca-certs", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
-    parser.add_argument("--ssl-certfile", metavar="FILE", help="send this client certificate (PEM)")
-    parser.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate, if it is in another file")
-    parser.add_argument("--insecure", action="store_true", help="accept any certificate")
-    parser.add_argument("--no-compression", action="store_true", help="offer no compression")
-    parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
 
 
 def connection_options(arguments: argparse.Namespace) -> Options:
@@ -88,16 +68,3 @@ def explain(error: Exception) -> str:
     words = printable(text_of(error))
     advice = _ADVICE.get(error.reason) if isinstance(error, ssl.SSLError) else None
     return f"{words}; {advice}" if advice else words
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a header field: write 'Name: value'")
-    return name.strip(), value.strip()
-
-
-def _subprotocol(text: str) -> str:
-    if not is_token(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a subprotocol: write a token, such as 'chat.v2'")
-    return text

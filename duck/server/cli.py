@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from duck.commands import bench, connect
+from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
 from duck.stdio import drop_output, open_standard_files
 
@@ -33,7 +33,7 @@ from .workers.worker_process import WorkerError
 
 __all__ = ["main"]
 
-_CLIENTS = {"connect": connect.run, "bench": bench.run}
+_CLIENTS = ("connect", "bench")  # modules of `duck.commands`
 
 
 class UsageError(Exception):
@@ -80,8 +80,8 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="show the version, the codec and the compression library")
-    connect.add_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
-    bench.add_options(commands.add_parser("bench", help="measure the speed of an echo server"))
+    add_connection_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
+    add_bench_options(commands.add_parser("bench", help="measure the speed of an echo server"))
     add_serve_options(commands.add_parser("serve", help="serve an application"))
     return parser
 
@@ -90,10 +90,12 @@ def _print_results(arguments: argparse.Namespace) -> int:
     """Runs a command that prints results. Returns its exit status; 1 if the output cannot be written."""
     try:
         if arguments.command in _CLIENTS:
+            client: Any = importlib.import_module(f"duck.commands.{arguments.command}")
             with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
-                return runner.run(_CLIENTS[arguments.command](arguments))
+                status: int = runner.run(client.run(arguments))
+            return status
         info: Any = importlib.import_module("duck.contrib.websockets.__main__")
-        status: int = info.main()
+        status = info.main()
         sys.stdout.flush()
     except OSError as error:
         drop_output()

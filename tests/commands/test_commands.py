@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from duck.commands import bench, connect
+from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import WebSocketView
 from duck.server import serve
 from duck.server.cli import main
@@ -39,7 +40,7 @@ class Mute(WebSocketView):
 
 def parse(command, server, *options):
     parser = argparse.ArgumentParser()
-    command.add_options(parser)
+    (add_bench_options if command is bench else add_connection_options)(parser)
     return parser.parse_args([f"ws://127.0.0.1:{server.port}/", *options])
 
 

@@ -159,6 +159,7 @@ def test_each_connection_has_its_own_answer():
         response().replace(b"\r\nUpgrade", b"\r\n folded\r\nUpgrade"),
         response().replace(b"Upgrade: ", b"Upgrade : "),
         response().replace(b"\r\nUpgrade", b"\nUpgrade"),
+        response().replace(b"\r\n", b"\n"),
         response().replace(b"HTTP/1.1", b"HTTP/2"),
         response().replace(b"HTTP/1.1", b"RTSP/1.1"),
         b"\r\n" + response(),

@@ -157,6 +157,8 @@ class ClientHandshake:
     @staticmethod
     def _check_incomplete(head: bytes | bytearray) -> None:
         check_beginning(head)
+        if b"\n\n" in head:  # its end would be waited for in vain
+            raise InvalidHandshake("the lines of the response end in LF instead of CRLF")
         if len(head) >= MOST_HEAD:
             raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
 

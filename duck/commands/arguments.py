@@ -1,0 +1,78 @@
+"""The arguments of `duck connect` and `duck bench`, without their modules: `duck serve` does not import the client."""
+
+import argparse
+from functools import partial
+
+from duck.contrib.websockets.sansio.negotiation import is_token
+
+__all__ = ["add_bench_options", "add_connection_options"]
+
+_MOST = 1_000_000  # connections, and messages in flight
+_LARGEST = 1 << 30  # bytes of a message
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the URL and the options of a connection, which are all of `duck connect`."""
+    # Checked later: argparse would take the value of an unknown option for the URL, and report only that.
+    parser.add_argument("url", metavar="URL", help="ws:// or wss://")
+    parser.add_argument(
+        "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
+    )
+    parser.add_argument(
+        "--subprotocol", type=_subprotocol, action="append", default=[], metavar="NAME", help="a subprotocol to offer"
+    )
+    parser.add_argument("--origin", help="the value of Origin")
+    parser.add_argument("--ssl-ca-certs", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="send this client certificate (PEM)")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate, if it is in another file")
+    parser.add_argument("--insecure", action="store_true", help="accept any certificate")
+    parser.add_argument("--no-compression", action="store_true", help="offer no compression")
+    parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
+
+
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the URL and the options of `duck bench`."""
+    add_connection_options(parser)
+    count = partial(_number, _MOST)
+    parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
+    parser.add_argument(
+        "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
+    )
+    parser.add_argument(
+        "-s",
+        "--size",
+        type=partial(_number, _LARGEST),
+        default=32,
+        metavar="BYTES",
+        help="size of a message (%(default)s)",
+    )
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
+
+
+def _number(most: int, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header field: write 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _subprotocol(text: str) -> str:
+    if not is_token(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a subprotocol: write a token, such as 'chat.v2'")
+    return text
