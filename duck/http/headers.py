@@ -13,9 +13,9 @@ _CONTROL = bytes({*range(0x20), 0x7F} - set(b"\t"))
 
 
 class Headers:
-    r"""The header fields of a request: immutable, in their original order, with case-insensitive names.
+    """The header fields of a request: immutable, in their original order, with case-insensitive names.
 
-    The block is `\n name NUL value \n name NUL value \n`, with names in lower case: one object instead of the dozens
+    The block is `LF name NUL value LF name NUL value LF`, with names in lower case: one object instead of the dozens
     of a dict. A dict for look-ups is made of the last used block only, because a handshake needs many at once.
     """
 
@@ -72,13 +72,13 @@ class Headers:
 
     @property
     def announce_body(self) -> bool:
-        """Whether a field announces a body: its length, or a transfer coding (RFC 9112, section 6)."""
+        """Whether a field announces a body, by its length or by a transfer coding (RFC 9112, section 6)."""
         fields = _fields(self._block)
         return "content-length" in fields or "transfer-encoding" in fields
 
     @property
     def size(self) -> int:
-        """Size of the fields in a head in bytes, with `: ` and CRLF for each."""
+        """Size of the fields in a head in bytes, with colon, space and CRLF for each."""
         return len(self._block) - 1 + 2 * self._block.count("\0")
 
     def __getitem__(self, name: str) -> str:

@@ -37,3 +37,15 @@ def test_every_entry_of_a_section_has_a_name():
                 entries = [line for line in section.splitlines() if line.startswith("    ") and line[4] != " "]
                 wrong += [f"{path.name}: {line.strip()}" for line in entries if not ENTRY.match(line)]
     assert wrong == []
+
+
+def test_the_first_line_of_a_property_has_no_colon():
+    """napoleon takes the words before it for a type."""
+    wrong = [
+        f"{path}.{name}"
+        for (path, *_), value in names()
+        if inspect.isclass(value)
+        for name, member in members(value)
+        if isinstance(member, property) and ":" in (member.__doc__ or "").partition("\n")[0]
+    ]
+    assert wrong == []

@@ -62,6 +62,47 @@ def test_views_in_front_of_an_application(folder, execute):
     assert memory(app, "/other").refusal_sync().status == 403
 
 
+DJANGO = """
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+tables = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}
+settings.configure(SECRET_KEY="x", INSTALLED_APPS=tables, DATABASES={"default": database}, ROOT_URLCONF=__name__)
+urlpatterns = []
+django.setup()
+call_command("migrate", verbosity=0)
+
+from django.contrib.auth import get_user_model, login
+from django.http import HttpRequest
+from duck.contrib.websockets.testing import connect
+from live import SessionStore, users
+from project.asgi import application
+
+user = get_user_model().objects.create_user("alice")
+request = HttpRequest()
+request.session = SessionStore()
+login(request, user)
+request.session.save()
+with connect(application, "/live", cookies={"sessionid": request.session.session_key}) as ws:
+    users.publish_sync(f"user:{user.pk}", "paid")
+    assert ws.recv() == "paid"
+assert connect(application, "/live").refusal_sync().status == 401
+"""
+
+
+def test_a_view_beside_django_knows_the_user_of_the_session(folder):
+    pytest.importorskip("django")
+    (text,) = (block for page in pages() for block in blocks(page, "py") if block.startswith("# project/asgi.py"))
+    (folder / "project").mkdir()
+    (folder / "project/asgi.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", DJANGO], cwd=folder, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_token_in_the_first_message(execute):
     view = execute(block("class Signed"))["Signed"]
     for word, answer in ("s3cret", "alice: hello"), ("guess", 4001), (None, 4001):

@@ -80,7 +80,7 @@ class HandshakeError(BaseException):
         setting: The setting that would accept the request, for the log.
 
     Attributes:
-        status, message, headers, fields, setting: As given; the headers as pairs.
+        headers: The header fields as pairs. The other attributes are as given.
 
     Raises:
         ValueError: The status is not that of a final response.
@@ -116,7 +116,7 @@ class HandshakeError(BaseException):
 
     @property
     def body(self) -> bytes:
-        """The content of the response: as given, or the reason and a line end."""
+        """The content of the response; without a `body`, the reason and a line end."""
         if self._body is None:
             return f"{self.message}\n".encode() if self.message else b""
         return self._body.encode() if isinstance(self._body, str) else self._body

@@ -262,7 +262,7 @@ SETTINGS = (
         "METRICS",
         "",
         "A `duck.contrib.websockets.metrics.Metrics` that counts the connections of the view. None leaves that to the "
-        "host: the embedded server counts all its connections.",
+        "server: the embedded one counts all its connections.",
         _metrics,
     ),
     Setting("MAGIC_STRING", "", "Constant of the handshake (RFC 6455, section 1.3). Do not change it.", _magic_string),

@@ -41,13 +41,7 @@ _STABLE = 10.0  # seconds
 
 
 def is_final(error: Exception) -> bool:
-    """Whether an error makes another attempt useless.
-
-    Final errors: a refusal with a status below 500 other than 408, 425 and 429; a 101 response that breaks the rules; a
-    rejected certificate; the close codes 1002, 1003, 1007, 1008, 1009 and 1010, which would recur; and any error other
-    than of the network, such as a ValueError for an option. All other errors are temporary: no network, no response, a
-    refusal with 502 or 503, the close codes 1001 and 1006.
-    """
+    """Whether an error makes another attempt useless; see `Reconnect`."""
     if isinstance(error, ConnectionClosed):
         return error.code in _FINAL
     if isinstance(error, HandshakeRefused):
@@ -72,7 +66,10 @@ class Reconnect:
         longest: Seconds.
         attempts: Attempts to connect again, after the first one, before the last error is raised; None for no limit.
         is_final: Called with an error, or the `ConnectionClosed` of a connection that was open; returns True to raise
-            it.
+            it. By default these errors are final: a refusal with a status below 500 other than 408, 425 and 429; a 101
+            response that breaks the rules; a rejected certificate; the close codes 1002, 1003 and 1007 to 1010, which
+            would recur; and any error other than of the network, such as a ValueError for an option. All other errors
+            are temporary: no network, no response, a refusal with 502 or 503, the close codes 1001 and 1006.
     """
 
     first: float = 0.5

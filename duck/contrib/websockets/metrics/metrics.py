@@ -16,7 +16,7 @@ _REASONS = {"ALLOWED_ORIGINS": "origin", "HANDSHAKE_TIMEOUT": "timeout"}
 
 
 class Metrics:
-    """Counts the activity of connections: of all views whose `METRICS` it is, or of all connections of a host.
+    """Counts the activity of connections: of all views whose `METRICS` it is, or of all connections of a server.
 
     An object may serve any number of views, loops and threads.
     """
