@@ -36,7 +36,7 @@ class HttpResponse:
         Args:
             content: The body; a str is sent as UTF-8.
             status: 200 to 599.
-            content_type: The Content-Type; "" for none.
+            content_type: The Content-Type, unless `headers` has one; "" for none.
             headers: Further header fields: a mapping, or pairs of name and value where a name is repeated.
 
         Raises:
@@ -45,10 +45,10 @@ class HttpResponse:
         """
         self.content = content.encode() if isinstance(content, str) else bytes(content)
         self.status = status
-        fields: Any = headers.items() if isinstance(headers, Mapping) else headers
-        self.headers: tuple[tuple[str, str], ...] = (
-            (("Content-Type", content_type), *fields) if content_type else (*fields,)
-        )
+        fields: Any = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+        if content_type and not any(str(name).lower() == "content-type" for name, _ in fields):
+            fields = (("Content-Type", content_type), *fields)
+        self.headers: tuple[tuple[str, str], ...] = fields
         self.check()
 
     def check(self) -> None:

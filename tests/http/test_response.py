@@ -46,6 +46,12 @@ def test_headers_may_be_repeated_and_the_type_left_out():
     assert "Content-Type" not in dict(headers)
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "content-type"])
+def test_a_content_type_among_the_headers_replaces_the_default(name):
+    _, headers, _ = parse(HttpResponse("{}", headers={"X": "1", name: "application/json"}).to_bytes())
+    assert headers[1:] == [("X", "1"), (name, "application/json"), ("Content-Length", "2")]
+
+
 def test_a_status_may_lack_a_phrase():
     assert HttpResponse(status=299).to_bytes().startswith(b"HTTP/1.1 299 \r\n")
 
