@@ -339,7 +339,7 @@ def test_a_method_with_the_name_of_a_foreign_hook_that_a_hook_may_call_causes_no
     type("Chat", (base,), {"on_connect": method, "on_disconnect": method})
 
 
-@pytest.mark.parametrize("name", ["start", "_start", "_new_connection", "_own_steps"])
+@pytest.mark.parametrize("name", ["start", "drain", "_start", "_new_connection", "_own_steps"])
 def test_an_attribute_that_replaces_an_internal_one_causes_a_warning(name):
     async def method(self):
         pass
@@ -347,6 +347,20 @@ def test_an_attribute_that_replaces_an_internal_one_causes_a_warning(name):
     with pytest.warns(RuntimeWarning, match=rf"Game\.{name} replaces an internal attribute of WebSocket") as warned:
         type("Game", (WebSocketView,), {name: method})
     assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["start", "_start"])
+def test_a_mixin_that_replaces_an_internal_attribute_causes_one_warning_with_advice(name):
+    async def method(self):
+        pass
+
+    mixin = type("ChargePoint", (), {name: method, "_log": (), "stop": method})
+    words = rf"^Station\.{name} replaces .* connection: put ChargePoint behind WebSocketView among the bases$"
+    with pytest.warns(RuntimeWarning, match=words) as warned:
+        station = type("Station", (mixin, WebSocketView), {})
+    assert warned[0].filename == __file__
+    type("Behind", (WebSocketView, mixin), {})
+    type("Child", (station,), {})
 
 
 def test_other_attributes_of_a_class_cause_no_warning():

@@ -32,7 +32,7 @@ STEPS = (
 WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
 """Attributes for which an assignment to an object is checked, noted or refused."""
 
-_HOSTS = frozenset({"start", "terminate"})
+_HOSTS = frozenset({"drain", "start", "terminate"})
 """Methods that hosts call."""
 
 _ALLOWED = frozenset({*STEPS, "_definition"})
@@ -86,22 +86,32 @@ def _foreign(endpoint_class: type, name: str) -> tuple[str, ...]:
 
 
 def warn_of_clashes(endpoint_class: type) -> None:
-    """Warns of attributes that replace internal ones by accident, because the connection would not be served."""
+    """Warns of attributes that replace internal ones by accident, because the connection would not be served.
+
+    The attributes are those of the class, and of its bases that are no views and come before ours.
+    """
     package = __name__.rpartition(".")[0]
     if endpoint_class.__module__.startswith(package):
         return
-    ours = [base for base in endpoint_class.__mro__ if base.__module__.startswith(package)]
-    for name in vars(endpoint_class):
-        is_free = not name.startswith("_") or name.endswith("__") or name in _ALLOWED
-        for base in ours if name in _HOSTS or not is_free else ():
-            if name in vars(base):
+    mro = endpoint_class.__mro__
+    ours = [base for base in mro if base.__module__.startswith(package)]
+    examined = {each for base in endpoint_class.__bases__ if hasattr(base, "_definition") for each in base.__mro__}
+    for owner in mro[: mro.index(ours[0])]:
+        for name in () if owner in examined else vars(owner):
+            is_free = not name.startswith("_") or name.endswith("__") or name in _ALLOWED
+            if is_free and name not in _HOSTS:
+                continue
+            replaced = next((base.__name__ for base in ours if name in vars(base)), "")
+            if replaced:
+                advice = "choose another name"
+                if owner is not endpoint_class:
+                    advice = f"put {owner.__name__} behind {ours[0].__name__} among the bases"
                 warnings.warn(
-                    f"{endpoint_class.__name__}.{name} replaces an internal attribute of {base.__name__}, which needs"
-                    " it to serve a connection: choose another name",
+                    f"{endpoint_class.__name__}.{name} replaces an internal attribute of {replaced}, which needs it to"
+                    f" serve a connection: {advice}",
                     RuntimeWarning,
                     stacklevel=3,  # the class statement
                 )
-                break
 
 
 def check_method(owner: str, name: str, value: object) -> None:
