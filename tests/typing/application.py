@@ -4,7 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, assert_type
 
-from duck.contrib.websockets import CloseCode, Compression, ConnectionClosed, Extension, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import (
+    CloseCode,
+    Compression,
+    ConnectionClosed,
+    Extension,
+    Frame,
+    Handshake,
+    IncomingMessage,
+    OpCode,
+    WebSocketView,
+)
 from duck.contrib.websockets.metrics import Stats
 from duck.http.request import HttpRequest
 from duck.http.response import HttpResponse
@@ -64,6 +74,17 @@ class OtherNames(WebSocketView):
 
     async def on_close(self, closing: object) -> None:
         pass
+
+    async def on_handshake(self, opening: Handshake) -> None:
+        await super().on_handshake(opening)
+
+    async def on_gap(self, name: str) -> None:
+        await super().on_gap(name)
+
+
+class Upload(WebSocketView):
+    async def on_stream(self, upload: IncomingMessage) -> None:
+        await super().on_stream(upload)
 
 
 class Child(Plain):

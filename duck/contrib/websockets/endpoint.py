@@ -166,7 +166,7 @@ class WebSocketEndpoint:
             logger.warning("%r: closed, because %s has no on_receive for a received message", self._label, name)
             protocol.close(CloseCode.UNSUPPORTED_DATA, "messages are not supported")
 
-    async def on_stream(self, message: IncomingMessage) -> None:
+    async def on_stream(self, message: IncomingMessage, /) -> None:
         """Called for each message as soon as it begins, in place of `on_receive`, if a class overrides it.
 
             async def on_stream(self, message):
@@ -196,7 +196,7 @@ class WebSocketEndpoint:
             frame: The peer's close frame, or None. `close_code` and `close_reason` describe the end in any case.
         """
 
-    async def on_gap(self, group: str) -> None:
+    async def on_gap(self, group: str, /) -> None:
         """Called if messages of a group may have been missed, because its broker was unreachable for a while.
 
         It is called for each member once messages are delivered again; see `duck.contrib.websockets.groups`.

@@ -168,7 +168,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     # The handshake
 
-    async def on_handshake(self, handshake: Handshake) -> None:
+    async def on_handshake(self, handshake: Handshake, /) -> None:
         """Decides on an opening handshake, before the 101 response.
 
         The request is a valid handshake from an allowed origin. To accept it, return; results such as a user may be
