@@ -96,7 +96,7 @@ async def connected_in_memory(
     The other options are those of `upgrade`.
     """
     loop, network = asyncio.get_running_loop(), Network()
-    server = InMemory(view_class, {}, False, None)
+    server = InMemory(view_class, {}, False, None, None)
     reader = asyncio.StreamReader(read_limit)
     protocol = asyncio.StreamReaderProtocol(reader)
     network.server.connect(server)

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +39,12 @@ class Echo(WebSocketView):
 class Room(WebSocketView):
     async def on_open(self):
         await self.send_json([self.kwargs, self.request.query_string, self.request.secure])
+
+
+class Count(WebSocketView):
+    async def on_receive(self, message, opcode):
+        self.server.state["messages"] += 1
+        await self.send_json(self.server.state["messages"])
 
 
 async def echo(scope, receive, send):
@@ -452,6 +459,17 @@ def test_scope_and_kwargs_of_the_other_kind_of_application_are_refused():
         pass
     with pytest.raises(TypeError, match="path_params"), connect(Room.as_asgi(), kwargs={"name": "tea"}):
         pass
+    with pytest.raises(TypeError, match=r"scope=\{'state': "), connect(Room.as_asgi(), server=SimpleNamespace()):
+        pass
+
+
+@pytest.mark.parametrize("application", [Count, [path("/", Count)]])
+def test_a_view_gets_the_server_of_the_test(application):
+    server = SimpleNamespace(state={"messages": 3})
+    with connect(application, server=server) as ws:
+        ws.send("x")
+        assert ws.recv() == "4"
+        assert ws.view.server is server
 
 
 def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():

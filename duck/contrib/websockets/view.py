@@ -147,12 +147,13 @@ class WebSocketView(WebSocketEndpoint, View):
         """The embedded server that runs this view.
 
         Raises:
-            AttributeError: Another server runs it, such as uvicorn, or a test.
+            AttributeError: Another server runs it, such as uvicorn, or a test without the argument `server`.
         """
         application = self.request.application
         if application is None:
             raise AttributeError(
-                "only the embedded server is `self.server`: elsewhere self.scope['state'] has the state of the lifespan"
+                "only the embedded server is `self.server`: elsewhere self.scope['state'] has the state of the"
+                " lifespan, and a test gives connect(..., server=...)"
             )
         server: Server = application.server
         return server

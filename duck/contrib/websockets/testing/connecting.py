@@ -36,6 +36,7 @@ class connect(Connecting[TestConnection]):
         path: Path and query; or a whole URL, for another host or for `wss://`.
         kwargs: The parameters of the view, in addition to those of its route: `connect(Room, kwargs={"name": "tea"})`.
         scope: Additional entries of an ASGI application's scope, such as `{"user": user}`.
+        server: The `self.server` of a view, such as `SimpleNamespace(state=...)`. Without it, a view has none.
         timeout: Seconds for each wait; None for no limit.
         raise_errors: Whether to raise errors of hooks. Otherwise the test gets their close code, and `ws.errors`.
         keep_frames: Whether `ws.frames` has the received frames, such as the pings of a heartbeat.
@@ -56,6 +57,7 @@ class connect(Connecting[TestConnection]):
         *,
         kwargs: Mapping[str, Any] | None = None,
         scope: Mapping[str, Any] | None = None,
+        server: Any = None,
         timeout: float | None = 5,
         raise_errors: bool = True,
         keep_frames: bool = False,
@@ -72,6 +74,7 @@ class connect(Connecting[TestConnection]):
             path,
             kwargs=kwargs,
             scope=scope,
+            server=server,
             timeout=timeout,
             raise_errors=raise_errors,
             keep_frames=keep_frames,

@@ -71,6 +71,7 @@ class TestConnection(ClientConnection):
         *,
         kwargs: Mapping[str, Any] | None = None,
         scope: Mapping[str, Any] | None = None,
+        server: Any = None,
         timeout: float | None = 5,
         raise_errors: bool = True,
         keep_frames: bool = False,
@@ -81,7 +82,7 @@ class TestConnection(ClientConnection):
         self.errors: list[BaseException] = []
         self._raised: list[BaseException] = []
         self._raise_errors = raise_errors
-        self._server = Server(application, kwargs or {}, self._address.secure, scope)
+        self._server = Server(application, kwargs or {}, self._address.secure, scope, server)
         self._network: Network | None = None
         self._keeps_frames = keep_frames
         self._received = 0

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
 from duck.http.request import HttpRequest
@@ -49,6 +50,7 @@ class Server(asyncio.Protocol):
         kwargs: The parameters of a view, in addition to those of its route.
         secure: Whether the request counts as received over TLS.
         scope: Additional entries of an ASGI application's scope.
+        server: The `server` of a view; None for none.
 
     Attributes:
         view: The tested view; None for an ASGI application.
@@ -57,7 +59,12 @@ class Server(asyncio.Protocol):
     """
 
     def __init__(
-        self, application: Any, kwargs: Mapping[str, Any], secure: bool, scope: Mapping[str, Any] | None
+        self,
+        application: Any,
+        kwargs: Mapping[str, Any],
+        secure: bool,
+        scope: Mapping[str, Any] | None,
+        server: Any,
     ) -> None:
         if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
             raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
@@ -72,10 +79,13 @@ class Server(asyncio.Protocol):
             raise TypeError("scope is of an ASGI application: write connect(View.as_asgi(), scope=...)")
         if kwargs and is_asgi:
             raise TypeError("kwargs are of a view: an ASGI application has them as scope={'path_params': ...}")
+        if server is not None and is_asgi:
+            raise TypeError("server is of a view: an ASGI application has a state as scope={'state': ...}")
         self._application = application
         self._kwargs = kwargs
         self._secure = secure
         self._scope = scope or {}
+        self._site = None if server is None else SimpleNamespace(server=server)
         self._received = b""
         self.transport: VirtualTransport | None = None
         self.view: WebSocketView | None = None
@@ -147,6 +157,7 @@ class Server(asyncio.Protocol):
             secure=self._secure,
             transport=self.transport,
             content=content,
+            application=self._site,
         )
 
     def _start(self, view_class: Any, request: HttpRequest, found: Mapping[str, Any]) -> None:
