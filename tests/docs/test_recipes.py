@@ -201,6 +201,15 @@ const live = new Live(process.argv[2], message => console.log(message.text), (st
 """
 
 
+@pytest.mark.parametrize("message", ["quack", b"quack"])
+def test_a_library_calls_recv_of_a_view(execute, message):
+    with memory(execute(block("class Station"))["Station"]) as ws:
+        (ws.send if isinstance(message, str) else ws.send_binary)(message)
+        assert ws.recv() == message
+        ws.close()
+        assert ws.view.close_code == 1000
+
+
 def test_a_new_client_gets_a_state_and_then_each_later_change_once(execute, run):
     page = execute(block("class Document"))
 
