@@ -63,7 +63,7 @@ class Headers:
 
     def getall(self, name: str) -> list[str]:
         """The values of all lines of this name, in order; an empty list for a missing field."""
-        return _values(self._block, name.lower())
+        return [part.partition("\n")[0] for part in self._block.split(f"\n{name.lower()}\0")[1:]]
 
     def items(self) -> list[tuple[str, str]]:
         """All lines as (name in lower case, value), in order, repeated ones included."""
@@ -114,13 +114,11 @@ def _fields(block: str) -> dict[str, str]:
     words = block.replace("\0", "\n").split("\n")[1:-1]
     fields = dict(zip(words[::2], words[1::2], strict=True))
     if 2 * len(fields) < len(words):
-        for name in fields:
-            fields[name] = ", ".join(_values(block, name))
+        several: dict[str, list[str]] = {}
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            several.setdefault(name, []).append(value)
+        fields = {name: ", ".join(values) for name, values in several.items()}
     return fields
-
-
-def _values(block: str, name: str) -> list[str]:
-    return [part.partition("\n")[0] for part in block.split(f"\n{name}\0")[1:]]
 
 
 def _encode(text: str | bytes) -> bytes:

@@ -106,3 +106,24 @@ def test_outside_of_latin_1_is_refused():
 
 def test_repr_shows_the_fields():
     assert repr(Headers([("A", "1")])) == "Headers([('a', '1')])"
+
+
+class Scanned(str):
+    """A str that counts the characters that its methods read."""
+
+    scanned = 0
+
+    def split(self, *args):
+        Scanned.scanned += len(self)
+        return [Scanned(part) for part in super().split(*args)]
+
+    def replace(self, *args):
+        Scanned.scanned += len(self)
+        return Scanned(super().replace(*args))
+
+
+def test_repeated_lines_among_many_names_are_joined_in_one_pass():
+    headers = Headers([*((f"name-{number}", "") for number in range(1000)), ("cookie", "a=1"), ("cookie", "b=2")])
+    headers._block = Scanned(headers._block)
+    assert headers.get("cookie") == "a=1, b=2"
+    assert Scanned.scanned <= 3 * len(headers._block)
