@@ -258,6 +258,27 @@ def test_a_server_that_shuts_down_answers_waiting_requests_with_503(run, serving
     assert events[-1] == {"type": "websocket.disconnect", "code": 1006}
 
 
+def test_a_view_whose_middleware_outlasts_the_server_is_no_error(run, serving_asgi, dial, until, caplog):
+    is_over = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await is_over.wait()  # such as a look-up of the user
+        await WebSocketView.as_asgi()(scope, receive, send)
+
+    async def scenario():
+        async with serving_asgi(app) as server, dial(server) as peer:
+            await until(lambda: server.state.tasks)
+            ending = asyncio.create_task(server.shut_down())
+            assert (await peer.head())[0] == 503
+            is_over.set()
+            await until(lambda: not server.state.tasks)
+            peer.leave()
+            await ending
+
+    run(scenario())
+    assert not [entry for entry in caplog.records if entry.levelname == "ERROR"]
+
+
 def test_cancelling_the_task_of_an_application_closes_with_1012(run, serving_asgi, dial):
     async def scenario():
         async with serving_asgi(App()) as server, dial(server) as peer:

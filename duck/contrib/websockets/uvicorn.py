@@ -282,7 +282,8 @@ class WebSocketProtocol(asyncio.Protocol):
             send: The `send` that the application received from its middleware.
         """
         received = self._request
-        assert received is not None
+        if received is None:
+            raise ConnectionClosed  # uvicorn has begun to stop, and the request is answered, while middleware ran
         # Not from the scope: middleware may have replaced its header fields.
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in received.headers.items()]
         fields = [(name, value) for name, value in fields if name in HANDSHAKE]
