@@ -229,19 +229,6 @@ def test_a_busy_loop_does_not_give_up_a_server_that_answers(run, own_redis, meet
     run(scenario())
 
 
-def test_foreign_messages_in_a_channel_are_ignored(run, shared_redis, meet, log):
-    async def scenario():
-        rooms = Groups(shared_redis.url, prefix="foreign:")
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await command(shared_redis, "PUBLISH", "foreign:lobby", "by hand")
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
-            (entry,) = log()
-            assert "does something else publish there?" in entry.message
-
-    run(scenario())
-
-
 def test_a_slow_member_delays_no_other(run, shared_redis, meet, serving, dial):
     async def scenario():
         rooms = Groups(shared_redis.url, prefix="slow:")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from ..logging import logger
 from ..sansio.payloads import Data
 
 __all__ = [
@@ -90,5 +91,11 @@ def changes(group: str, joined: dict[str, str], left: dict[str, str]) -> Iterato
 
 
 def decode_entries(entries: dict[str, str]) -> list[Presence]:
-    """Returns the entries of a broker with their data decoded."""
-    return [Presence(entry, json.loads(text)) for entry, text in entries.items()]
+    """Returns the entries of a broker with their data decoded; those of another format are logged instead."""
+    decoded = []
+    for entry, text in entries.items():
+        try:
+            decoded.append(Presence(entry, json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            logger.error("presence: the data of %r is not JSON: %s: does something else write there?", entry, error)
+    return decoded

@@ -17,7 +17,7 @@ from ..broker import Handler, Message, MessageId, Past
 from ..history import History
 from ..presence import PresenceOptions
 from .cluster import Cluster
-from .history import RedisHistory, publish_words
+from .history import RedisHistory, parse_id, publish_words
 from .presence import MARK, RedisPresence
 from .publisher import Publisher
 from .sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
@@ -117,7 +117,7 @@ class RedisBroker:
             self._sync.execute(channel, self.publish_command, channel, message.to_bytes())
             return
         words = publish_words(self.history, self.publish_command, channel, message)
-        message.id = MessageId.parse(self._sync.execute(channel, *words).decode())
+        message.id = parse_id(channel, self._sync.execute(channel, *words))
 
     def _new_sync_client(self, options: dict[str, Any]) -> Any:
         from redis import ConnectionPool, Redis, RedisCluster

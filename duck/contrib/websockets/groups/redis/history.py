@@ -12,7 +12,7 @@ from ...exceptions import BrokerError
 from ..broker import Message, MessageId, Past
 from ..history import History, new_epoch
 
-__all__ = ["RedisHistory", "publish_words"]
+__all__ = ["RedisHistory", "parse_id", "publish_words"]
 
 _PUBLISH = """
 local epoch = redis.call('GET', KEYS[2])
@@ -52,30 +52,43 @@ class RedisHistory:
     async def publish(self, channel: bytes, message: Message) -> None:
         """Keeps and publishes a message, and sets its id."""
         answer = await self._execute(channel, *publish_words(self._history, self._publish, channel, message))
-        message.id = MessageId.parse(answer.decode())
+        message.id = parse_id(channel, answer)
 
     async def position(self, channel: bytes) -> MessageId | None:
         """See `HistoryConnection`."""
         epoch, entries = await self._execute(channel, "EVAL", _LAST, 2, *_keys(channel))
-        return MessageId.parse(f"{epoch.decode()}.{entries[0][0].decode()}") if epoch and entries else None
+        return parse_id(channel, b"%b.%b" % (epoch, entries[0][0])) if epoch and entries else None
 
     async def after(self, channel: bytes, since: MessageId | None) -> Past:
         """See `HistoryConnection`."""
         start = "-" if since is None else f"{since.time}-{since.number}"
         epoch, entries = await self._execute(channel, "EVAL", _AFTER, 2, *_keys(channel), start)
         messages = []
-        try:
-            for place, (_, data) in entries:
+        for place, fields in entries:
+            try:
+                _, data = fields
                 message = Message.from_bytes(data)
-                message.id = MessageId.parse(f"{epoch.decode()}.{place.decode()}")
-                messages.append(message)
-        except ValueError as error:
-            raise BrokerError(f"the history of {channel!r} has been written by something else: {error}") from None
+            except ValueError as error:
+                raise _foreign(channel, error) from None
+            message.id = parse_id(channel, b"%b.%b" % (epoch, place))
+            messages.append(message)
         if since is None:
             return Past(messages, True)
         if not messages or messages[0].id != since:
             return Past([], False)
         return Past(messages[1:], True)
+
+
+def parse_id(channel: bytes, text: bytes) -> MessageId:
+    """Parses the id of a message in a history; raises BrokerError for an epoch that something else has written."""
+    try:
+        return MessageId.parse(text.decode())
+    except ValueError as error:
+        raise _foreign(channel, error) from None
+
+
+def _foreign(channel: bytes, error: ValueError) -> BrokerError:
+    return BrokerError(f"the history of {channel!r} has been written by something else: {error}")
 
 
 def publish_words(history: History, publish: str, channel: bytes, message: Message) -> tuple[Any, ...]:

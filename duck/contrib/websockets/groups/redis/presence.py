@@ -268,6 +268,8 @@ class RedisPresence:
             joined = dict(zip(pairs[::2], pairs[1::2], strict=True))
         except (TypeError, RecursionError) as error:
             raise ValueError(f"no change of presence: {error}") from None
+        if not all(isinstance(word, str) for word in (*pairs, *left)):
+            raise ValueError("no change of presence: it has a value that is not text")
         own = self._own.get(channel, {})
         joined |= {entry: own[entry] for entry in joined if own.get(entry) == joined[entry]}  # shares their texts
         self._report(channel, *watched.apply(joined, left))
@@ -295,8 +297,8 @@ class RedisPresence:
         finally:
             if watched is not None:
                 watched.reads = [read for read in watched.reads if read is not changes]
-        alive = {owner.decode() for owner in owners}
-        words = (word.decode() for word in flat)
+        alive = {owner.decode(errors="replace") for owner in owners}
+        words = (word.decode(errors="replace") for word in flat)
         entries = {entry: data for entry, data in zip(words, words, strict=True) if entry.partition(".")[0] in alive}
         for entry, data in changes.items():
             if data is None:
