@@ -26,7 +26,10 @@ WEBSOCKETS = "duck.contrib.websockets"
 LAYERS = [
     ["duck", "duck.contrib", "duck._duckframework"],
     ["duck.http", "duck.urls", "duck.views"],
-    [f"{WEBSOCKETS}.opcodes", f"{WEBSOCKETS}.state", f"{WEBSOCKETS}.exceptions", f"{WEBSOCKETS}.logging"],
+    [
+        *(f"{WEBSOCKETS}.opcodes", f"{WEBSOCKETS}.state", f"{WEBSOCKETS}.exceptions", f"{WEBSOCKETS}.logging"),
+        f"{WEBSOCKETS}.credentials",
+    ],
     [f"{WEBSOCKETS}.codec", f"{WEBSOCKETS}._speedups"],
     [f"{WEBSOCKETS}.frame"],
     [f"{WEBSOCKETS}.extensions"],

@@ -4,7 +4,8 @@ import argparse
 import ssl
 
 from duck.contrib.websockets.client import Options
-from duck.contrib.websockets.client.address import Address, without_password
+from duck.contrib.websockets.client.address import Address
+from duck.contrib.websockets.credentials import without_password
 from duck.contrib.websockets.logging import printable, text_of
 
 __all__ = ["address_of", "connection_options", "explain"]

@@ -74,12 +74,24 @@ def test_any_text_is_a_valid_address_or_an_error(text):
 
 
 @pytest.mark.parametrize(
-    "url", ["ws://me:secret @h/", "ws://me:secret@h:99999/", "ftp://me:secret@h", "ws://me:se/cret@h/#x"]
+    "url",
+    [
+        "ws://me:secret @h/",
+        "ws://me:se\ncret@h/",
+        "ws://me:secret@h:99999/",
+        "ftp://me:secret@h",
+        "me:secret@h",
+        "//me:secret@h",
+        "ws://me:se[cret@h/",
+        "ws://me:se/cret@h/",
+        "ws://me:se/cret@h/#x",
+        "ws://me:se?cret@h/",
+    ],
 )
 def test_a_password_is_not_in_the_words_of_errors(url):
     with pytest.raises(ValueError, match="me:\\*\\*\\*@h") as caught:
         Address.parse(url)
-    assert "cret" not in str(caught.value)
+    assert "cret" not in str(caught.value) and "'se'" not in str(caught.value)
 
 
 def test_a_user_name_has_no_colon():

@@ -13,14 +13,14 @@ from duck.contrib.websockets.groups import Groups
         ("http://localhost", "not a scheme"),
         ("localhost:6379", "not a scheme"),
         ("redis://", "no host"),
-        ("redis://localhost:none", "Port"),
+        ("redis://localhost:none", "the port is not a number"),
         ("redis://localhost:99999", "[Pp]ort"),
         ("redis://localhost/zero", "number of a database"),
         ("redis://localhost?nonsense=1", "nonsense"),
         ("unix://", "path of a socket"),
         ("redis+sentinel://localhost", "lacks the name of the master"),
         ("redis+sentinel://localhost,/main", "lacks a host"),
-        ("redis+sentinel://localhost:none/main", "Port"),
+        ("redis+sentinel://localhost:none/main", "the port is not a number"),
         ("redis+sentinel://localhost/main/zero", "number of a database"),
         ("redis+sentinel://localhost/main?nonsense=1", "nonsense"),
     ],
@@ -37,6 +37,17 @@ def test_errors_do_not_contain_passwords(url):
     with pytest.raises(ValueError, match="nonsense") as caught:
         Groups(f"{url}?nonsense=1&sentinel_password=secret")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis://", "redis+cluster://", "redis+sentinel://", "//", ""])
+@pytest.mark.parametrize(
+    "rest", ["me:se/cret@h", "me:se?cret@h/m", "me:se#cret@h", "me:se[cret@h/m", "me:secret@h:99999", "h:1/0/secret@h"]
+)
+def test_errors_do_not_contain_passwords_that_break_the_url(scheme, rest):
+    pytest.importorskip("redis")
+    with pytest.raises(ValueError, match="redis") as caught:
+        Groups(scheme + rest)
+    assert "cret" not in str(caught.value) and "'se'" not in str(caught.value)
 
 
 def test_without_redis_py_an_error_names_the_extra(monkeypatch):

@@ -6,7 +6,9 @@ import re
 from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-__all__ = ["Address", "without_password"]
+from ..credentials import port_of, without_password
+
+__all__ = ["Address"]
 
 _SAFE = "%/:;=@!$&'()*+,?~-._[]"  # characters that are not escaped in a path or a query
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -145,7 +147,7 @@ def _parse(url: str) -> Address:
         )
     try:
         host = _host(parts.hostname, parts.netloc.rpartition("@")[2])
-        port = parts.port
+        port = port_of(parts)
     except (UnicodeError, ValueError) as error:
         raise ValueError(f"{without_password(url)!r} has an invalid host or port: {error}") from None
     secure = scheme == "wss"
@@ -156,8 +158,3 @@ def _parse(url: str) -> Address:
         if ":" in credentials[0]:  # RFC 7617, section 2
             raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
     return Address(secure, host, _PORTS[secure] if port is None else port, target, credentials)
-
-
-def without_password(url: str) -> str:
-    """Returns a URL, which may be invalid, with stars in place of its password."""
-    return re.sub(r"://([^:/?#]*):.*@", r"://\1:***@", url)

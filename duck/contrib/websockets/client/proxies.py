@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..credentials import port_of
 from ..logging import printable
 from .address import Address
 
@@ -84,7 +85,7 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
         raise ValueError(f"{scheme!r} is not a scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
     try:
         parts = urlsplit(f"http://{rest}")
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname, port_of(parts)
     except ValueError as error:
         raise ValueError(f"the URL of the proxy is invalid: {error}") from None
     if host is None or port is None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from ...credentials import port_of, without_password
 from ...logging import log_failure, logger
 from ..broker import Handler, Message, MessageId, Past
 from ..history import History
@@ -141,11 +142,11 @@ def _check_url(url: str) -> str:
     """Returns the URL without its password, for log lines."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port = port_of(parts)
     except ValueError as error:
-        raise ValueError(f"{url!r} is not a URL of a Redis server: {error}; {_HINT}") from None
+        raise ValueError(f"{without_password(url)!r} is not a URL of a Redis server: {error}; {_HINT}") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"{parts.scheme or url!r} is not a scheme of a Redis server: {_HINT}")
+        raise ValueError(f"{parts.scheme or without_password(url)!r} is not a scheme of a Redis server: {_HINT}")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError(f"a unix:// URL of a Redis server has the path of a socket: {_HINT}")
@@ -154,7 +155,7 @@ def _check_url(url: str) -> str:
         raise ValueError(f"the URL of a Redis server has no host: {_HINT}")
     number = parts.path.strip("/")
     if number and not number.isdecimal():
-        raise ValueError(f"the path of a Redis server's URL is the number of a database, not {number!r}: {_HINT}")
+        raise ValueError(f"the path of a Redis server's URL is the number of a database, such as /0: {_HINT}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port or 6379}/{number}".rstrip("/")
 

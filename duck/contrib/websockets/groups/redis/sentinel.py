@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ...credentials import port_of, without_password
 from .server import Server, connected, errors
 
 __all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
@@ -43,21 +44,19 @@ class SentinelUrl(NamedTuple):
         Raises:
             ValueError: A part is missing or invalid.
         """
-        parts = urlsplit(url)
-        user, at, hosts = parts.netloc.rpartition("@")
+        try:
+            parts = urlsplit(url)
+            user, at, hosts = parts.netloc.rpartition("@")
+            addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+            sentinels = [(address.hostname or "", port_of(address) or _PORT) for address in addresses]
+        except ValueError as error:
+            raise ValueError(f"{without_password(url)!r} is not a URL of Sentinels: {error}; {HINT}") from None
         label = f"{parts.scheme}://{hosts}{parts.path}"
-        sentinels = []
-        for host in hosts.split(","):
-            try:
-                address = urlsplit(f"//{host}")
-                sentinels.append((address.hostname or "", address.port or _PORT))
-            except ValueError as error:
-                raise ValueError(f"{label} is not a URL of Sentinels: {error}; {HINT}") from None
         master, _, number = parts.path.strip("/").partition("/")
         if not master or not all(host for host, _ in sentinels):
             raise ValueError(f"{label} lacks {'a host' if master else 'the name of the master'}: {HINT}")
         if number and not number.isdecimal():
-            raise ValueError(f"the number of a database follows the master's name, not {number!r}: {HINT}")
+            raise ValueError(f"the number of a database follows the master's name, such as /0: {HINT}")
         query = dict(parse_qsl(parts.query))
         given = {name.removeprefix("sentinel_"): query.pop(name) for name in _CREDENTIALS if name in query}
         scheme = parts.scheme.removesuffix(SENTINEL)
