@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import os
 import socket
@@ -24,7 +25,7 @@ from .listening.tls import Certificates
 from .process.exposition import ExpositionError, prometheus
 from .process.log_config import LogConfigError
 from .process.loops import LOOPS, LoopError, loop_factory
-from .process.signals import outlast_signals
+from .process.signals import end_on_sigterm, outlast_signals
 from .process.systemd import passed_by_systemd
 from .runner import run_options
 from .workers.supervisor import WorkersUnavailableError, supervise
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         request; 130 after SIGINT, unless the server has begun to start.
     """
     open_standard_files()
+    end_on_sigterm()
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "serve":
@@ -149,12 +151,13 @@ def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
     where, other = f"{f'[{host}]' if ':' in host else host}:{arguments.port}", "--host or --port"
     if arguments.uds is not None:
         where, other = arguments.uds, "--uds"
-    elif arguments.fd is not None:
-        where, other = f"file descriptor {arguments.fd}", "--fd"
+    return UsageError(f"cannot listen on {where}: {_reason(error)}; choose another {other}")
+
+
+def _reason(error: OSError) -> object:
     # asyncio repeats the address in `strerror`; the error of an unknown name has no number.
     number = error.errno or 0
-    reason = os.strerror(number) if number > 0 else error.strerror or error
-    return UsageError(f"cannot listen on {where}: {reason}; choose another {other}")
+    return os.strerror(number) if number > 0 else error.strerror or error
 
 
 def _sockets(arguments: argparse.Namespace) -> list[socket.socket]:
@@ -164,17 +167,24 @@ def _sockets(arguments: argparse.Namespace) -> list[socket.socket]:
             raise UsageError("--uds and --fd each say where to listen; give one of them")
         return []
     if arguments.fd is None:
-        return passed_by_systemd()
-    sock = socket.socket(fileno=arguments.fd)
-    try:
-        name = sock.getsockname()
-        if isinstance(name, tuple) and not name[1]:
-            raise UsageError(f"the socket of file descriptor {arguments.fd} has no port; bind it first")
-        sock.listen(BACKLOG)  # a socket that cannot listen ends the command rather than each worker
-    except BaseException:
-        sock.close()
-        raise
-    return [sock]
+        return [_passed(file, "pass sockets of ListenStream=, without Accept=yes") for file in passed_by_systemd()]
+    return [_passed(arguments.fd, "choose another --fd")]
+
+
+def _passed(file: int, advice: str) -> socket.socket:
+    """Takes over a socket. One that cannot listen ends the command rather than each worker."""
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(socket.socket(fileno=file))
+            sock.set_inheritable(False)  # a child process that inherited it could keep the address bound
+            name = sock.getsockname()
+            if isinstance(name, tuple) and not name[1]:
+                raise UsageError(f"the socket of file descriptor {file} has no port; bind it first")
+            sock.listen(BACKLOG)
+        except OSError as error:
+            raise UsageError(f"cannot listen on file descriptor {file}: {_reason(error)}; {advice}") from error
+        stack.pop_all()
+    return sock
 
 
 def _certificates(arguments: argparse.Namespace) -> Certificates | None:

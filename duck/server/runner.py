@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode
-from duck.stdio import announce
+from duck.stdio import announce, open_standard_files
 from duck.views import View
 
 from .application.lifespan import Lifespan
@@ -19,7 +19,7 @@ from .limits import Limits, check_whole
 from .options import Options
 from .process.deadline import Deadline
 from .process.loops import loop_factory
-from .process.signals import on_hangup, on_signals
+from .process.signals import call_in_loop, on_hangup, on_signals
 from .process.systemd import notify, notify_reloading
 from .process.until_stopped import Stop, serve_until_stopped
 from .server import Server
@@ -58,8 +58,8 @@ def run(
     """Serves an application until SIGINT or SIGTERM.
 
     The addresses are printed once connections are accepted. A second signal ends the process at once, unless it comes
-    within a second: `timeout` and some shells send one twice. Outside the main thread, where there are no signals, this
-    never returns.
+    within a second: `timeout` and some shells send one twice. SIGHUP stops a server without `workers` and a function as
+    `ssl`, unless it is ignored, as by `nohup`. Outside the main thread, where there are no signals, this never returns.
 
     Args:
         ssl: A TLS context, or a function that creates one; SIGHUP calls the function again, for new connections.
@@ -84,6 +84,7 @@ def run(
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run starts an event loop, but one runs in this thread already: write async with serve(...)")
+    open_standard_files()
     check_whole("workers", workers, 1)
     options = Options(
         host,
@@ -119,23 +120,34 @@ def run_options(
 ) -> None:
     """Serves an application, as `run` does, with options in one object."""
     stop = Stop(Deadline(options.patience))
+    serving: Server | None = None
 
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
+        nonlocal serving
+        serving = server
         for address in server.addresses:
             announce(f"listening on {address}")
         address, page = server.addresses[0], server.routes.first_page
         if page is not None and address.startswith(("ws://", "wss://")):
             announce(f"open http{address.removeprefix('ws')}{page} in a browser")
         notify("READY=1")
-        with on_hangup(partial(_renew, server, ssl) if callable(ssl) else None):
-            yield
+        yield
+        serving = None
         notify("STOPPING=1")
 
+    def renew() -> None:
+        if serving is not None and callable(ssl):
+            _renew(serving, ssl)
+
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
+    if callable(ssl):
+        hangup = on_hangup(partial(call_in_loop, runner, renew))
+    else:  # there is nothing to reload; as the end of a terminal it is an order to stop
+        hangup = on_hangup(partial(stop.from_signal, runner), unless_ignored=True)
     try:
         # The signals are ours until the runner has ended, so that none becomes a KeyboardInterrupt.
-        with on_signals(partial(stop.from_signal, runner)), runner:
+        with on_signals(partial(stop.from_signal, runner)), hangup, runner:
             context = ssl() if callable(ssl) else ssl
             runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
     finally:

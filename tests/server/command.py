@@ -1,8 +1,10 @@
 """Support for tests of the `duck` command: the applications in their folder, a client, and commands that fail."""
 
+import sys
+
 from websockets.sync.client import connect
 
-from ..support.commands import run_command
+from ..support.commands import command, run_command
 
 ECHO = """
 from duck.contrib.websockets import WebSocketView
@@ -38,6 +40,14 @@ def echo(address, **options):
     with connect(address, **options) as client:
         client.send("hello")
         return client.recv()
+
+
+def ignoring(name, *arguments):
+    """The words of a `duck` command that starts with an ignored signal."""
+    script = (
+        f"import os, signal, sys; signal.signal(signal.{name}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", script, *command(*arguments)]
 
 
 def fails(folder, *arguments, **options):

@@ -52,6 +52,15 @@ def test_a_server_may_start_with_closed_standard_files(folder):
     )
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_script_may_start_with_closed_standard_files(folder, workers):
+    (folder / "script.py").write_text(
+        f"from duck.server import run\nfrom one_view import Echo\n"
+        f"if __name__ == '__main__':\n    run(Echo, uds='duck.sock', workers={workers})\n"
+    )
+    is_served_by(folder, ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "script.py"])
+
+
 def test_connect_may_start_with_closed_standard_files(folder):
     """A closed input is an empty one."""
     with Process(folder, "echo.py", "--port", 0) as process:

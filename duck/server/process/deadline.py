@@ -56,7 +56,7 @@ class Deadline:
         """Starts to count, if that has not begun. May be called in a signal handler: it takes no lock."""
         if not self._started:
             self._started = True
-            _thread.start_new_thread(self._watch_end, ())
+            _start_thread(self._watch_end)
 
     def met(self) -> None:
         """Notes that serving has ended. If threads are left, the exit of the interpreter is watched."""
@@ -66,15 +66,15 @@ class Deadline:
             exiting.acquire()
             # Called before the interpreter waits for threads; functions of `atexit` are called after that.
             threading._register_atexit(exiting.release)  # type: ignore[attr-defined]
-            _thread.start_new_thread(self._watch_exit, (exiting,))
+            _start_thread(self._watch_exit, exiting)
 
     def _watch_end(self) -> None:
         if self._ended.acquire(timeout=min(self._patience, threading.TIMEOUT_MAX)):
             return
         logged = _thread.allocate_lock()
         logged.acquire()
-        _thread.start_new_thread(self._log_causes, (logged.release,))
-        logged.acquire(timeout=_LAST_WORDS)
+        if _start_thread(self._log_causes, logged.release):
+            logged.acquire(timeout=_LAST_WORDS)
         os._exit(1)
 
     def _log_causes(self, done: Callable[[], None]) -> None:
@@ -96,6 +96,15 @@ class Deadline:
         time.sleep(self.EXIT_PATIENCE)
         names = ", ".join(list(_threads())[:_NAMED])
         logger.warning("serving has ended, but the process waits for threads; still running: %s", names)
+
+
+def _start_thread(function: Callable[..., None], *arguments: object) -> bool:
+    """Starts a thread. Returns whether the system had one left: a shutdown without its deadline is better than none."""
+    try:
+        _thread.start_new_thread(function, arguments)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:

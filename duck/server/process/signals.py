@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["on_hangup", "on_signals", "outlast_signals"]
+__all__ = ["call_in_loop", "end_by", "end_on_sigterm", "on_hangup", "on_signals", "outlast_signals"]
 
 _SAME_SIGNAL = 1.0  # seconds in which a second signal counts as the first
 
@@ -16,17 +17,19 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") 
 
 
 @contextlib.contextmanager
-def on_hangup(callback: Callable[[], None] | None) -> Iterator[None]:
-    """Calls back on SIGHUP, in the loop."""
-    if callback is None or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+def on_hangup(callback: Callable[[], object], unless_ignored: bool = False) -> Iterator[None]:
+    """Calls back on SIGHUP, in the signal handler.
+
+    Args:
+        unless_ignored: Whether it stays ignored if it is, as by `nohup`.
+    """
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
-
-    def on_signal(signum: int, frame: object) -> None:
-        loop.call_soon_threadsafe(callback)
-
-    before = signal.signal(signal.SIGHUP, on_signal)
+    if unless_ignored and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda signum, frame: callback())
     try:
         yield
     finally:
@@ -47,10 +50,29 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def call_in_loop(runner: asyncio.Runner, callback: Callable[[], object]) -> None:
+    """Calls back in the loop of a runner, from a signal handler; the loop may be blocked, or closed."""
+    with contextlib.suppress(RuntimeError):
+        runner.get_loop().call_soon_threadsafe(callback)
+
+
 def outlast_signals() -> None:
     """Ignores the first signal, because the process is about to end without a failure. A later signal ends it."""
     if threading.current_thread() is threading.main_thread():
         _take_signals(lambda: None)
+
+
+def end_on_sigterm() -> None:
+    """Lets SIGTERM end process 1 of a container before there is more to stop; the kernel does so for others only."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda signum, frame: end_by(signum))
+
+
+def end_by(signum: int) -> None:
+    """Ends the process by a signal."""
+    signal.signal(signum, signal.SIG_DFL)
+    signal.raise_signal(signum)
+    os._exit(128 + signum)  # process 1 of a container: the kernel drops its signals without a handler
 
 
 def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
@@ -62,7 +84,6 @@ def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
             first = time.monotonic()
             stop()
         elif time.monotonic() - first >= _SAME_SIGNAL:
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
+            end_by(signum)
 
     return {number: signal.signal(number, on_signal) for number in _SIGNALS}

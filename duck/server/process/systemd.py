@@ -12,17 +12,14 @@ logger = logging.getLogger("duck.server")
 _FIRST_PASSED = 3
 
 
-def passed_by_systemd() -> list[socket.socket]:
-    """Returns the sockets that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
+def passed_by_systemd() -> list[int]:
+    """Returns the files that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # not for child processes
         os.environ.pop(name, None)
-    sockets = [socket.socket(fileno=file) for file in range(_FIRST_PASSED, _FIRST_PASSED + count)]
-    for sock in sockets:
-        sock.set_inheritable(False)
-    return sockets
+    return list(range(_FIRST_PASSED, _FIRST_PASSED + count))
 
 
 def notify(state: str) -> None:

@@ -1,7 +1,6 @@
 """Serves in this process until the order to stop."""
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import socket
@@ -18,6 +17,7 @@ from ..server import Server
 from ..serving import serve_options
 from .deadline import Deadline
 from .exposition import exposing
+from .signals import call_in_loop
 
 __all__ = ["Stop", "serve_until_stopped"]
 
@@ -54,10 +54,9 @@ class Stop:
             self._starting.cancel()
 
     def from_signal(self, runner: asyncio.Runner) -> None:
-        """Gives the order in a signal handler: the loop of the runner may be blocked, or closed."""
+        """Gives the order in a signal handler."""
         self.deadline.start()
-        with contextlib.suppress(RuntimeError):
-            runner.get_loop().call_soon_threadsafe(self.set)
+        call_in_loop(runner, self.set)
 
     def is_set(self) -> bool:
         """Whether the order has been given."""

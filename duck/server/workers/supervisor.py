@@ -11,7 +11,6 @@ no code of the application.
 """
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import os
@@ -20,6 +19,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from duck.stdio import announce
 
 from ..options import Options
 from ..process.exposition import exposing
-from ..process.signals import on_signals
+from ..process.signals import call_in_loop, on_signals
 from ..process.systemd import notify, notify_reloading
 from .worker import Boot, Job, boot, is_worker
 from .worker_process import WorkerError, WorkerProcess, outcome
@@ -182,6 +182,8 @@ class Supervisor:
 
     def renew(self) -> None:
         """Replaces each worker, one after the other; a successor that has not started yet is given up for a newer."""
+        if self._ending():
+            return
         if self._renewing is not None and not self._renewing.done():
             self._again = True
             if self._successor is not None:
@@ -212,7 +214,7 @@ class Supervisor:
             self._note_service()
             while True:
                 await self._serve_out(slot)
-        except WorkerError as error:
+        except Exception as error:
             if not self._failed.done():
                 self._failed.set_exception(error)
 
@@ -389,13 +391,9 @@ def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: 
                     watching.cancel()
 
     stop = asyncio.Event()
-
-    def on_signal() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            runner.get_loop().call_soon_threadsafe(stop.set)
-
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would discard the exit statuses
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-    with on_signals(on_signal), runner:
+    with on_signals(partial(call_in_loop, runner, stop.set)), runner:
         runner.run(main())
 
 

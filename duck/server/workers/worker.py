@@ -40,7 +40,7 @@ from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogConfigError, LogOptions
 from ..process.loops import LoopError, loop_factory
-from ..process.signals import on_signals
+from ..process.signals import end_by, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
@@ -131,7 +131,9 @@ def main(file: int) -> None:
     Args:
         file: The socket to the supervisor.
     """
-    control = socket.socket(fileno=file)
+    # A terminal that closes, or `systemctl kill`, sends it to each process. The supervisor replaces this one.
+    signal.signal(signal.SIGHUP, lambda signum, frame: None)
+    control = _own(file)
     report = _Report(control)
     with control:
         try:
@@ -141,6 +143,13 @@ def main(file: int) -> None:
         except (Exception, SystemExit) as error:
             report.failed(error)
             sys.exit(1)
+
+
+def _own(file: int) -> socket.socket:
+    """Takes over a socket of the supervisor. A child process that inherited it could keep the address bound."""
+    sock = socket.socket(fileno=file)
+    sock.set_inheritable(False)
+    return sock
 
 
 class _Report:
@@ -168,6 +177,7 @@ class _Report:
             logger.error("%s", report["failed"], exc_info=cause)
             return
         with contextlib.suppress(OSError):
+            self._control.setblocking(True)  # the report may be longer than the buffer of the socket
             self._write(report)
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -194,7 +204,7 @@ def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
     if job.logs is not None:
         job.logs.apply()
     target = load(job.target) if isinstance(job.target, str) else job.target
-    sockets = [socket.socket(fileno=file) for file in order.files]
+    sockets = [_own(file) for file in order.files]
     stop = Stop(Deadline(job.options.patience))
     serving: Server | None = None
 
@@ -240,8 +250,7 @@ def _listen_to_supervisor(control: socket.socket, stop: Stop, report_stats: Call
         if not orders:
             loop.remove_reader(control)
             if stop.is_set():  # a second order, or the supervisor was killed: nothing would wait for this process
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTERM)
+                end_by(signal.SIGTERM)
             logger.error("the supervisor is gone, so this worker stops")
         stop.set(replaced=b"r" in orders)
 

@@ -75,7 +75,8 @@ class WorkerProcess:
         """Starts a process, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
-            reader, writer = await asyncio.open_connection(sock=ours)
+            # A report may have any length: it quotes an exception of the application.
+            reader, writer = await asyncio.open_connection(sock=ours, limit=sys.maxsize)
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             path = [folder for folder in order.path if isinstance(folder, str)]
             words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), path)]

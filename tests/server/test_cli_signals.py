@@ -1,0 +1,125 @@
+"""The `duck` command in processes of its own: hangups, a container's first process, and a lack of threads."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from ..support.commands import Process, command
+from .command import ONE_VIEW, echo, ignoring
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+
+LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_hangup_with_nothing_to_reload_stops_the_server(folder, loop):
+    with Process(folder, "echo.py", "--port", 0, "--loop", loop) as process, connect(process.address) as client:
+        process.process.send_signal(signal.SIGHUP)
+        with pytest.raises(Exception, match=r"1001.*server shutting down"):
+            client.recv(30)
+        assert process.process.wait(30) == 0
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(folder):
+    """`nohup duck serve` outlives its terminal."""
+    with Process(folder, words=ignoring("SIGHUP", "serve", "echo.py", "--port", 0)) as process:
+        process.process.send_signal(signal.SIGHUP)
+        assert echo(process.address) == "hello"
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_a_hangup_while_a_server_with_tls_starts_or_stops_does_not_end_it(folder, tls):
+    hangup = "os.kill(os.getpid(), signal.SIGHUP)"
+    (folder / "living.py").write_text(
+        f"import contextlib, os, signal\n{ONE_VIEW}\n@contextlib.asynccontextmanager\nasync def lifespan(server):\n"
+        f"    {hangup}\n    yield\n    {hangup}\n    print('ended', flush=True)\n"
+    )
+    files = ("--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile)
+    with Process(folder, "living.py", "--port", 0, *files) as process:
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+        process.process.send_signal(signal.SIGTERM)
+        output, errors = process.process.communicate(timeout=30)
+    assert (process.process.returncode, output) == (0, "ended\n")
+    assert "Traceback" not in errors
+
+
+NO_THREADS = """
+import _thread
+from duck.contrib.websockets import WebSocketView
+
+class Echo(WebSocketView):
+    async def on_open(self):
+        _thread.start_new_thread = none_left
+        await self.send("no thread is left")
+
+    async def on_receive(self, message, opcode):
+        pass
+
+def none_left(*arguments):
+    raise RuntimeError("can't start new thread")
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_stops_where_the_system_has_no_thread_left(folder, loop, workers):
+    """A container at its limit of processes."""
+    (folder / "crowded.py").write_text(NO_THREADS)
+    arguments = ("crowded.py", "--port", 0, "--loop", loop, "--workers", workers)
+    with Process(folder, *arguments) as process, connect(process.address) as client:
+        assert client.recv(30) == "no thread is left"
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Exception, match=r"1001.*server shutting down"):
+            client.recv(30)
+        _, errors = process.process.communicate(timeout=30)
+    assert (process.process.returncode, "Traceback" in errors) == (0, False)
+
+
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+
+@pytest.fixture
+def first_process():
+    """Returns the PID of the command in a namespace, which is process 1 there, as in a container."""
+    try:
+        subprocess.run([*NAMESPACE, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no namespaces of processes here")
+
+    def find(process):
+        return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+
+    return find
+
+
+def test_a_second_signal_ends_the_first_process_of_a_container(folder, first_process):
+    (folder / "hanging.py").write_text(
+        f"import asyncio, contextlib\n{ONE_VIEW}\n@contextlib.asynccontextmanager\nasync def lifespan(server):\n"
+        "    yield\n    print('ending', flush=True)\n    await asyncio.sleep(1000)\n"
+        "\nimport duck.server.process.signals\nduck.server.process.signals._SAME_SIGNAL = 0\n"
+    )
+    words = command("serve", "hanging.py", "--port", 0, "--shutdown-timeout", 1000)
+    with Process(folder, words=[*NAMESPACE, *words]) as process:
+        pid = first_process(process.process)
+        os.kill(pid, signal.SIGTERM)
+        assert process.process.stdout.readline() == "ending\n"
+        os.kill(pid, signal.SIGTERM)
+        assert process.process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder, first_process):
+    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
+    with subprocess.Popen([*NAMESPACE, *command("serve", "slow.py")], cwd=folder, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"begun\n"
+            os.kill(first_process(process), signal.SIGTERM)
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()

@@ -1,0 +1,70 @@
+"""Workers in their surroundings: signals that others send or ignore, child processes, and long reports."""
+
+import os
+import re
+import signal
+import socket
+import sys
+
+import pytest
+from websockets.sync.client import connect
+
+from ...support.commands import Process, run_command
+from ..command import ONE_VIEW, echo, ignoring
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+
+
+def test_exit_statuses_are_known_where_the_parent_ignores_sigchld(folder):
+    words = ignoring("SIGCHLD", "serve", "echo.py", "--port", 0, "--workers", 2)
+    with Process(folder, words=words) as process:
+        status, errors = process.stop(signal.SIGTERM)
+    assert (status, "WARNING" in errors) == (0, False)
+
+
+def test_a_hangup_that_reaches_a_worker_changes_nothing(folder):
+    """A terminal that closes, or `systemctl kill -s HUP`, sends it to each process."""
+    (folder / "app.py").write_text(ONE_VIEW.replace("self.send(message", "self.send(str(__import__('os').getpid())"))
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        with connect(process.address) as client:
+            client.send("who?")
+            os.kill(int(client.recv(30)), signal.SIGHUP)
+            client.send("there?")
+            assert client.recv(30)
+        status, errors = process.stop(signal.SIGTERM)
+    assert (status, "SIGHUP" in errors) == (0, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_child_processes_of_an_application_inherit_no_socket(folder, workers):
+    """They would keep the port after the end of the server."""
+    told = "' '.join(file for file in os.listdir('/proc/self/fd') if inherited(int(file)))"
+    (folder / "telling.py").write_text(
+        f"import os, stat\n{ONE_VIEW.replace('send(message', f'send({told}')}\ndef inherited(file):\n    try:\n"
+        "        return os.get_inheritable(file) and stat.S_ISSOCK(os.fstat(file).st_mode)\n"
+        "    except OSError:\n        return False\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        file = listening.fileno()
+        for where, files in ((("--port", 0), []), (("--fd", file), [file])):
+            with Process(folder, "telling.py", *where, "--workers", workers, pass_fds=files) as process:
+                assert echo(process.address) == ""
+
+
+@pytest.mark.parametrize(
+    ("application", "words"),
+    [
+        ("raise ValueError('x' * 300_000)", "cannot be imported: ValueError: x"),
+        (
+            "import contextlib\nfrom echo import urlpatterns\n@contextlib.asynccontextmanager\n"
+            "async def lifespan(server):\n    raise ValueError('x' * 3_000_000)\n    yield\n",
+            "the lifespan failed at startup: ValueError: x",
+        ),
+    ],
+)
+def test_the_error_of_a_worker_has_any_length(folder, application, words):
+    (folder / "wordy.py").write_text(application)
+    result = run_command(folder, "serve", "wordy.py", "--port", 0, "--workers", 2)
+    assert re.search(rf"^duck: .*{words}x", result.stderr, re.M)
+    assert result.returncode in (1, 2)
