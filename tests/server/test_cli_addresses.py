@@ -1,9 +1,11 @@
 """The `duck` command in processes of its own: where it listens, and its certificates."""
 
+import re
 import signal
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect, unix_connect
 
-from ..support.commands import Process, command
+from duck.server.listening.sockets import UnixListener
+
+from ..support.commands import Process, command, environment
 from .command import ONE_VIEW, echo, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
@@ -26,6 +30,44 @@ def test_a_unix_socket_is_served_and_removed(folder):
             client.send("hello")
             assert client.recv() == "hello"
         assert process.stop(signal.SIGTERM)[0] == 0
+    assert not (folder / "duck.sock").exists()
+
+
+def test_a_unix_socket_whose_folder_has_gone_does_not_disturb_the_shutdown(folder):
+    (folder / "run").mkdir()
+    with Process(folder, "echo.py", "--uds", "run/duck.sock") as process:
+        with unix_connect(str(folder / "run/duck.sock"), "ws://localhost/") as client:
+            (folder / "run").rename(folder / "moved")
+            (folder / "run").touch()
+            process.process.send_signal(signal.SIGTERM)
+            with pytest.raises(WebSocketException, match="1001"):
+                client.recv(30)
+        _, errors = process.process.communicate(timeout=30)
+    assert process.process.returncode == 0
+    assert "WARNING duck.server: cannot remove run/duck.sock: Not a directory" in errors
+
+
+def test_a_unix_socket_is_taken_before_the_workers_serve(folder):
+    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
+    words = command("serve", "slow.py", "--uds", "duck.sock", "--workers", 2)
+    with subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"begun\n"
+            assert "Address already in use" in fails(folder, "serve", "echo.py", "--uds", "duck.sock")
+        finally:
+            process.terminate()
+
+
+def test_a_server_does_not_remove_the_unix_socket_of_its_successor(folder):
+    """Its file may have the same inode number, which the file system has used again."""
+    path = str(folder / "duck.sock")
+    first = UnixListener(path)
+    first.socket.close()
+    second = UnixListener(path)
+    first.unlink()
+    with second.socket, socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    second.unlink()
     assert not (folder / "duck.sock").exists()
 
 
@@ -64,21 +106,36 @@ def test_a_file_descriptor_that_cannot_listen_is_an_error(folder):
             assert words in line
 
 
+PASSING = """if True:
+    import os, sys
+    os.dup2(int(sys.argv[1]), 3)
+    os.set_inheritable(3, True)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_socket_of_systemd_that_cannot_listen_is_an_error(folder, workers):
+    """As from a socket unit with `Accept=yes`, or with `ListenDatagram=`."""
+    serve_ = command("serve", "echo.py", "--workers", workers)[1:]
+    connected, other = socket.socketpair()
+    with connected, other, socket.socket(type=socket.SOCK_DGRAM) as datagrams, open(__file__) as no_socket:
+        datagrams.bind(("127.0.0.1", 0))
+        for file in (connected.fileno(), datagrams.fileno(), no_socket.fileno()):
+            words = [sys.executable, "-c", PASSING, str(file), *serve_]
+            line = fails(folder, words=words, pass_fds=[file])
+            assert re.match(r"duck: cannot listen on file descriptor 3: .*; pass sockets of ListenStream=", line)
+
+
 def test_sockets_that_systemd_passes_replace_host_and_port(folder):
     """They replace --host and --port, and no child process inherits them."""
     told = "str([name for name in __import__('os').environ if name.startswith('LISTEN_')])"
     (folder / "telling.py").write_text(ONE_VIEW.replace("send(message, opcode)", f"send({told})"))
-    script = """if True:
-        import os, sys
-        os.dup2(int(sys.argv[1]), 3)
-        os.set_inheritable(3, True)
-        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-        os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port, file = listening.getsockname()[1], listening.fileno()
         serve_ = command("serve", "telling.py", "--port", 0)[1:]
-        words = [sys.executable, "-c", script, str(file), *serve_]
+        words = [sys.executable, "-c", PASSING, str(file), *serve_]
         with Process(folder, words=words, pass_fds=[file]) as process:
             assert process.address == f"ws://127.0.0.1:{port}"
             with connect(process.address) as client:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import stat
@@ -11,7 +12,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from .accept import BACKLOG
+
 __all__ = ["UnixListener", "balances", "bind", "bind_again", "url"]
+
+logger = logging.getLogger("duck.server")
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -115,7 +120,7 @@ class UnixListener:
     """A listening Unix socket and its file."""
 
     def __init__(self, path: str, mode: int | None = None) -> None:
-        """Binds to a path; a stale socket there is replaced.
+        """Listens at a path; a stale socket there is replaced.
 
         Args:
             path: The path of the file.
@@ -131,16 +136,28 @@ class UnixListener:
         try:
             self.socket.bind(path)
             os.chmod(path, replaced if mode is None else mode)
+            # At once, and not when a worker serves: until then another server would take the socket for a stale one.
+            self.socket.listen(BACKLOG)
         except OSError:
             self.socket.close()
             raise
-        self._inode = os.stat(path).st_ino
+        self._identity = _identity(path)
 
     def unlink(self) -> None:
-        """Removes the file, unless it belongs to another server by now."""
-        with suppress(FileNotFoundError):
-            if os.stat(self.path).st_ino == self._inode:
+        """Removes the file, unless it belongs to another server by now. If that fails, a later server replaces it."""
+        try:
+            if _identity(self.path) == self._identity:
                 os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("cannot remove %s: %s", self.path, error.strerror)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Returns values that differ for files at a path one after the other. A file system may use an inode again."""
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 def _remove_stale(path: str) -> int:
