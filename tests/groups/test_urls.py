@@ -10,7 +10,7 @@ from duck.contrib.websockets.groups import Groups
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://localhost", "not a scheme"),
+        ("http://localhost", r"not a scheme.*redis://.*redis\+cluster://.*redis\+sentinel://"),
         ("localhost:6379", "not a scheme"),
         ("redis://", "no host"),
         ("redis://localhost:none", "the port is not a number"),

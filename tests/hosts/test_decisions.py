@@ -169,7 +169,7 @@ FAULTS = {
     "surrogates not allowed": unreadable_refusal,
     "the client offers no subprotocol, not 'v9'": wrong_subprotocol,
     "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": wrong_header,
-    "Sec-WebSocket-Accept is set by the host: leave it out": handshake_header,
+    "the server sets Sec-WebSocket-Accept: leave it out": handshake_header,
     "control character in X: 'a\\nb'": wrong_refusal,
     "exit": lambda handshake: exec("raise SystemExit('exit')"),
 }

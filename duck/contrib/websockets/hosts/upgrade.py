@@ -124,5 +124,5 @@ def pause(request: "HttpRequest") -> None:
 
 def _transport(request: "HttpRequest") -> asyncio.Transport:
     if request.transport is None:
-        raise RuntimeError("the request has no transport: run a WebSocketView on a request that a host has received")
+        raise RuntimeError("the request has no transport: run a WebSocketView on a request that a server has received")
     return request.transport

@@ -137,7 +137,7 @@ def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) ->
     if not is_token(name):
         raise ValueError(f"{name!r} cannot name a header field: use a token (RFC 9110, section 5.6.2)")
     if name.lower() in reserved:
-        raise ValueError(f"{name} is set by the host: leave it out")
+        raise ValueError(f"the server sets {name}: leave it out")
     if _CONTROL.search(value):
         raise ValueError(f"control character in {name}: {value!r}")
     try:

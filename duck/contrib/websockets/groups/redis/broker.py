@@ -33,7 +33,10 @@ _BRACES = frozenset(b"{}%")
 _SAFE = "".join(map(chr, {*range(128)} - _BRACES))  # ASCII characters that stay as they are
 _SENTINEL_SCHEMES = (f"redis{SENTINEL}", f"rediss{SENTINEL}")
 _SCHEMES = ("redis", "rediss", "unix", f"redis{_CLUSTER}", f"rediss{_CLUSTER}")
-_HINT = f"write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; for Sentinel {HINT}"
+_HINT = (
+    "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; for a cluster write"
+    f" redis+cluster://host:6379; for Sentinel {HINT}"
+)
 
 
 class RedisBroker:
