@@ -10,6 +10,8 @@ __all__ = ["Headers", "HttpRequest"]
 
 ClientAddress = tuple[str, int] | str | None
 
+_LONGEST = 200  # characters of a target in the repr, which log lines contain
+
 
 class HttpRequest:
     """The head of a request, and its connection.
@@ -147,7 +149,8 @@ class HttpRequest:
         return self.headers.get(name, default)
 
     def __repr__(self) -> str:
-        return f"<HttpRequest {self.method} {self.target!r}>"
+        target = self.target if len(self.target) <= _LONGEST else f"{self.target[:_LONGEST]}..."
+        return f"<HttpRequest {self.method} {target!r}>"
 
 
 def _split(target: str) -> tuple[str, str]:

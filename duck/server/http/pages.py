@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from duck.contrib.websockets.logging import format_address, printable
+from duck.contrib.websockets.logging import cut, format_address, printable
 from duck.contrib.websockets.protocol.stepping import is_abandoned, is_cancelled
 from duck.contrib.websockets.sansio.origins import is_allowed
 from duck.http.request import ClientAddress, HttpRequest
@@ -31,20 +31,22 @@ def fault_of_post(
             return Refusal(417, "bodies are read without 100-continue only")
         return Refusal(413, "the body is longer than Limits.body_size, or belongs to an upgrade request")
     if not is_allowed(request, None if allowed_origins is None else tuple(allowed_origins)):
-        return Refusal(403, f"pages of {request.get_header('origin')!r} may not post: see allowed_origins")
+        origin = cut(request.get_header("origin", ""))
+        return Refusal(403, f"pages of {origin!r} may not post: see allowed_origins")
     return None
 
 
 async def respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
     """Asks the view for its response; an exception is logged and answered with 500."""
+    target = cut(request.target)
     if match is None:
-        log_refusal(request.client_address, 404, "there is no route for %s", request.target)
+        log_refusal(request.client_address, 404, "there is no route for %s", target)
         return plain(404)
     route, kwargs = match
     if request.method not in route.methods:
         allowed = ", ".join(route.methods)
         words = "%s of %s, which answers %s: see methods of its route"
-        log_refusal(request.client_address, 405, words, request.method, request.target, allowed)
+        log_refusal(request.client_address, 405, words, request.method, target, allowed)
         return plain(405, headers=[("Allow", allowed)])
     try:
         result = route.handler(request, **kwargs)

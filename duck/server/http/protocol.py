@@ -24,7 +24,7 @@ from ssl import SSLContext
 from typing import Any, Protocol
 
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.logging import log_access
+from duck.contrib.websockets.logging import cut, log_access
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer
@@ -266,12 +266,12 @@ class HttpProtocol(asyncio.BufferedProtocol):
         try:
             request = self._request(head)
         except ValueError as error:
-            self._refuse(400, f"{head.target!r} is not a request target: {error}", head_only)
+            self._refuse(400, f"{cut(head.target)!r} is not a request target: {cut(str(error))}", head_only)
             return
         # Load balancers address their servers by any name.
         hosts = None if request.path == self._server.health_path else self._server.allowed_hosts
         if hosts is not None and (host := request.headers.get("host", "")) not in hosts:
-            self._refuse(421, f"{host!r} is not a host of ours: see allowed_hosts", head_only)
+            self._refuse(421, f"{cut(host)!r} is not a host of ours: see allowed_hosts", head_only)
             return
         if self._server.proxies is not None and not self._server.assign(self.permit, request.client_address):
             self._refuse(503, _NO_ROOM, head_only)

@@ -20,7 +20,17 @@ class Later(WebSocketView):
         await super().run()
 
 
-urlpatterns = [path("/page", lambda request: "hello"), path("/ws", WebSocketView), path("/later", Later)]
+def broken(request):
+    raise RuntimeError
+
+
+urlpatterns = [
+    path("/page", lambda request: "hello"),
+    path("/form", lambda request: "hello", methods="POST"),
+    path("/broken", broken),
+    path("/ws", WebSocketView),
+    path("/later", Later),
+]
 
 
 def request(target, *lines, method="GET", host="test"):
@@ -80,6 +90,30 @@ def test_a_long_reason_of_a_refusal_is_cut_in_the_log(caplog):
     assert len(record.getMessage()) < 300
 
 
+LONG = "a" * 10_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(f"/{LONG}"),
+        request(f"/page?{LONG}", method="PUT"),
+        request(f"http://[{LONG}]/"),
+        request("/page", host=f"{LONG} "),
+        request("/page", host=LONG),
+        request("/form", f"Origin: {LONG}", method="POST"),
+        request(f"/broken?{LONG}"),
+        request("/ws", *LINES, f"Origin: {LONG}"),
+    ],
+    ids=["404", "405", "400", "400 Host", "421", "403", "500", "403 view"],
+)
+def test_no_request_is_long_in_the_log(ask, caplog, data):
+    caplog.set_level("INFO")
+    caplog.set_level("INFO", "duck.access")
+    ask(data, allowed_hosts=["test"])
+    assert caplog.messages and max(map(len, caplog.messages)) < 1000
+
+
 @pytest.mark.parametrize(
     ("data", "limits", "words"),
     [
@@ -88,7 +122,7 @@ def test_a_long_reason_of_a_refusal_is_cut_in_the_log(caplog):
         (request("/page", method="PUT"), {}, "405: PUT of /page, which answers GET, HEAD: see methods of its route"),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", {}, "400: a header of the PROXY protocol: serve with"),
         (b"HELO there\r\n", {}, "400: not HTTP/1.1: "),
-        (request("/page", host="a b"), {}, "400: no Host, or a malformed one: 'a b'"),
+        (request("/page", host="a b"), {}, "400: a malformed or repeated Host: 'a b'"),
         (request("http://[::1/"), {}, "400: 'http://[::1/' is not a request target: Invalid IPv6 URL"),
         (b"GET / HTTP/2.0\r\n\r\n", {}, "505: the client speaks HTTP/2.0"),
         (request("/", "X: 1", "Y: 2"), {"header_count": 2}, "431: the head has more than 32768 bytes or 2 fields: see"),

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from ..logging import cut
+
 __all__ = ["check_host", "split_absolute", "with_host_of"]
 
 _NO_HOST = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:%\[\]-]")  # RFC 9110, section 7.2
@@ -34,5 +36,8 @@ def check_host(host: str | None, required: bool) -> None:
     Raises:
         ValueError: A required Host is missing, or Host is repeated or malformed.
     """
-    if (host is None and required) or (host is not None and _NO_HOST.search(host)):
-        raise ValueError(f"no Host, or a malformed one: {host!r}")
+    if host is None:
+        if required:
+            raise ValueError("no Host")
+    elif _NO_HOST.search(host):
+        raise ValueError(f"a malformed or repeated Host: {cut(host)!r}")
