@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from duck.contrib.websockets import Extension
 from duck.contrib.websockets.exceptions import HandshakeError
-from duck.contrib.websockets.sansio.negotiation import Offer, format_extension, negotiate, parse_offers
+from duck.contrib.websockets.sansio.negotiation import Offer, format_extension, is_token, negotiate, parse_offers
 
 TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -145,3 +145,9 @@ def test_rsv1_has_one_meaning():
 def test_only_offered_extensions_are_agreed():
     assert negotiate("", {"x": accepting("x")}) == []
     assert negotiate(" , ,", {"x": accepting("x")}) == []
+
+
+def test_no_long_text_of_a_client_is_kept():
+    is_token.cache_clear()
+    parse_offers(f'x; a="{"b" * 10_000}"')
+    assert is_token.cache_info().currsize == 0

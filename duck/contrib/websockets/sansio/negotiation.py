@@ -96,7 +96,7 @@ def _value(token: str | None, quoted: str | None, at: int) -> str | None:
     if quoted is None:
         return token
     value = _ESCAPE.sub(r"\1", quoted)
-    if not is_token(value):
+    if _TOKEN.fullmatch(value) is None:  # `is_token` would keep a peer's text
         raise ValueError(f"the value in quotes before character {at + 1} of Sec-WebSocket-Extensions is not a token")
     return value
 
