@@ -40,10 +40,16 @@ class HttpResponse:
             headers: Further header fields: a mapping, or pairs of name and value where a name is repeated.
 
         Raises:
+            TypeError: The content is neither a str nor bytes, the status is no int, or a field is no pair of str.
             ValueError: The status is not final, a name is not a token, a value contains a control character or a
                 character outside of Latin-1, or a field belongs to the host.
         """
-        self.content = content.encode() if isinstance(content, str) else bytes(content)
+        if isinstance(content, str):
+            content = content.encode()
+        elif not isinstance(content, bytes | bytearray | memoryview):
+            advice = ": for JSON, give json.dumps(...) and content_type='application/json'"
+            raise TypeError(f"the content of a response is a str or bytes, not {type(content).__name__}{advice}")
+        self.content = bytes(content)
         self.status = status
         fields: Any = tuple(headers.items() if isinstance(headers, Mapping) else headers)
         if content_type and not any(str(name).lower() == "content-type" for name, _ in fields):
@@ -60,9 +66,13 @@ class HttpResponse:
         """
         if not isinstance(self.content, bytes):
             raise TypeError(f"the content of a response is bytes, not {type(self.content).__name__}")
+        if not isinstance(self.status, int):
+            raise TypeError(f"the status of a response is an int, not {self.status!r}")
         if not 200 <= self.status <= 599:
             raise ValueError(f"{self.status} is not the status of a final response")
         for name, value in self.headers:
+            if not (isinstance(name, str) and isinstance(value, str)):
+                raise TypeError(f"the name and the value of a header field are str, not {name!r}: {value!r}")
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a header field")
             if name.lower() in _FRAMING:

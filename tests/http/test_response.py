@@ -90,3 +90,25 @@ def test_a_value_outside_of_latin_1_is_refused():
 def test_a_page_may_have_a_date_of_its_own():
     own = "Sun, 06 Nov 1994 08:49:37 GMT"
     assert HttpResponse("", headers={"date": own}).to_bytes().lower().count(b"\r\ndate: ") == 1
+
+
+@pytest.mark.parametrize("content", [bytearray(b"abc"), memoryview(b"abc"), "abc"])
+def test_the_content_is_bytes_whatever_it_was(content):
+    assert HttpResponse(content).content == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"content": {"a": 1}}, r"^the content of a response is a str or bytes, not dict: for JSON, give json\.dumps"),
+        ({"content": 5}, "str or bytes, not int"),
+        ({"content": [1, 2]}, "str or bytes, not list"),
+        ({"status": "200"}, "^the status of a response is an int, not '200'$"),
+        ({"headers": {"Retry-After": 5}}, "^the name and the value of a header field are str, not 'Retry-After': 5$"),
+        ({"headers": [(b"X", "1")]}, "are str, not b'X': '1'"),
+        ({"content_type": {"X": "1"}}, "are str, not 'Content-Type': {'X': '1'}"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_in_the_error(arguments, words):
+    with pytest.raises(TypeError, match=words):
+        HttpResponse(**arguments)
