@@ -182,7 +182,12 @@ def test_received_frames_are_kept_on_request():
 
 @pytest.mark.parametrize(
     ("application", "path", "words"),
-    [("x", "/", "neither a view class"), ([Echo], "/", "is not a route"), (Echo, "chat", "write '/chat'")],
+    [
+        ("x", "/", "neither a view class"),
+        ([Echo], "/", "is not a route"),
+        ([path("/any", Echo), path("/", Echo.as_asgi())], "/any", "'/' is an ASGI application: give the view class"),
+        (Echo, "chat", "write '/chat'"),
+    ],
 )
 def test_invalid_applications_and_paths_are_refused(application, path, words):
     with pytest.raises((TypeError, ValueError), match=words), connect(application, path):

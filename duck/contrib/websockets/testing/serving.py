@@ -14,7 +14,7 @@ from duck.http.request import HttpRequest
 
 from ..compression import DEFAULT_NEGOTIATORS
 from ..exceptions import ConnectionClosed, HandshakeError
-from ..hosts import upgrade
+from ..hosts import asgi, upgrade
 from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
 from ..hosts.upgrade_head import UpgradeHead, header_lines
 from ..logging import failures, label, log_failure
@@ -74,6 +74,8 @@ class Server(asyncio.Protocol):
         for route in application if isinstance(application, Sequence) else ():
             if not hasattr(route, "match"):
                 raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
+            if isinstance(route["handler"], asgi.Application):
+                raise TypeError(f"the handler of {route['url']!r} is an ASGI application: give the view class itself")
         is_asgi = not isinstance(application, type | Sequence)
         if scope and not is_asgi:
             raise TypeError("scope is of an ASGI application: write connect(View.as_asgi(), scope=...)")
