@@ -124,10 +124,11 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
     expression, converters = compile_url(url, regex=pattern["regex"])
     check_parameters(url, handler, converters)
     literal = None if pattern["regex"] or converters else url
-    route = Route(expression, converters, handler, _offered(pattern["methods"]), _is_websocket(handler), literal)
-    if not route.methods and not route.is_websocket:
-        raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only")
-    return route
+    is_websocket = _is_websocket(handler)
+    for method in () if is_websocket else pattern["methods"]:
+        if method not in OFFERED_METHODS:
+            raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only, not {method}")
+    return Route(expression, converters, handler, _answered(pattern["methods"]), is_websocket, literal)
 
 
 def is_asgi(value: Any) -> bool:
@@ -142,8 +143,8 @@ def _is_websocket(handler: Callable[..., Any]) -> bool:
     return isinstance(handler, type) and issubclass(handler, WebSocketView)
 
 
-def _offered(methods: Iterable[str]) -> tuple[str, ...]:
-    """Returns the methods of a route that the server offers; GET implies HEAD, and is the default."""
+def _answered(methods: Iterable[str]) -> tuple[str, ...]:
+    """Returns the methods that a route answers; GET implies HEAD, and is the default."""
     wanted = set(methods) or set(DEFAULT_METHODS)
     if "GET" in wanted:
         wanted.add("HEAD")
