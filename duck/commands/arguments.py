@@ -16,12 +16,22 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     # Checked later: argparse would take the value of an unknown option for the URL, and report only that.
     parser.add_argument("url", metavar="URL", help="ws:// or wss://")
     parser.add_argument(
-        "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="a field of the request"
+        "--header",
+        type=_header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a field of the request; may be repeated",
     )
     parser.add_argument(
-        "--subprotocol", type=_subprotocol, action="append", default=[], metavar="NAME", help="a subprotocol to offer"
+        "--subprotocol",
+        type=_subprotocol,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a subprotocol to offer; may be repeated",
     )
-    parser.add_argument("--origin", help="the value of Origin")
+    parser.add_argument("--origin", help="the value of Origin, such as https://example.org")
     parser.add_argument("--ssl-ca-certs", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
     parser.add_argument("--ssl-certfile", metavar="FILE", help="send this client certificate (PEM)")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate, if it is in another file")

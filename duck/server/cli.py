@@ -81,10 +81,22 @@ def _parser() -> Parser:
     parser = Parser(prog="duck", description="WebSockets served from Python.")
     parser.add_argument("--version", action="version", version=f"duck-websockets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("info", help="show the version, the codec and the compression library")
-    add_connection_options(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
-    add_bench_options(commands.add_parser("bench", help="measure the speed of an echo server"))
-    add_serve_options(commands.add_parser("serve", help="serve an application"))
+
+    def command(name: str, words: str, details: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}. {details}")
+
+    command("info", "show the version, the codec and the compression library")
+    connect = command(
+        "connect",
+        "talk to a WebSocket server, line by line",
+        "The exit status is 0 after a normal closure, 1 after any other end, and 2 without a connection.",
+    )
+    add_connection_options(connect)
+    bench = command(
+        "bench", "measure the speed of an echo server", "It keeps messages in flight, and compares each echo."
+    )
+    add_bench_options(bench)
+    add_serve_options(command("serve", "serve views and pages", "An ASGI application is served by uvicorn instead."))
     return parser
 
 

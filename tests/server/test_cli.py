@@ -226,3 +226,17 @@ def test_the_help_has_the_options_in_groups(folder):
     assert result.returncode == 0
     titles = [line for line in result.stdout.splitlines() if re.fullmatch(r"\S.*:", line)]
     assert {"addresses:", "TLS:", "proxies:", "limits:", "logging:", "process:"} <= set(titles)
+
+
+@pytest.mark.parametrize(
+    ("command", "purpose"),
+    [
+        ("info", "Show the version"),
+        ("connect", "Talk to a WebSocket server"),
+        ("bench", "Measure the speed"),
+        ("serve", "Serve views"),
+    ],
+)
+def test_the_help_of_a_command_begins_with_its_purpose(folder, command, purpose):
+    _, told, *_ = run_command(folder, command, "--help").stdout.split("\n\n")
+    assert told.startswith(purpose)
