@@ -1,7 +1,12 @@
 """The state shared by the connections of one loop."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+
+import pytest
 
 from duck.contrib.websockets.protocol.loop import clock, receive_buffer, threads
 
@@ -53,3 +58,47 @@ def test_threads_end_with_the_thread_of_their_loop():
     assert workers[0] is not workers[1]
     for worker in workers:
         worker.join()
+
+
+FORK = """
+import asyncio, multiprocessing, random
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.protocol.loop import receive_buffer
+from duck.contrib.websockets.testing import connect
+
+DATA = random.randbytes(200_000)  # so large that threads compress and decompress it
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await self.send(message, opcode)
+
+class Forking(WebSocketView):
+    async def on_receive(self, message, opcode):
+        assert receive_buffer(asyncio.get_running_loop()).in_use
+        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(echo()))
+        child.start()
+        await asyncio.to_thread(child.join)
+        await self.send(str(child.exitcode))
+
+async def echo():
+    assert not receive_buffer(asyncio.get_running_loop()).in_use
+    async with connect(Echo, compression=True) as ws:
+        await ws.send_binary(DATA)
+        assert await ws.recv() == DATA
+
+async def fork():
+    async with connect(Forking, timeout=None) as ws:
+        await ws.send("now")
+        assert await ws.recv() == "0"
+
+asyncio.run(echo())
+asyncio.run(fork())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_a_buffer_and_threads_of_its_own():
+    """Those of the parent are in use, or do not run there."""
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORK]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,15 @@ _MOST_THREADS = 4
 _local = threading.local()
 
 
+def _forget() -> None:
+    """Forgets the objects of a thread that has forked: the new process has no other threads, nor will it end the read."""
+    _local.__dict__.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def receive_buffer(loop: asyncio.AbstractEventLoop) -> ReceiveBuffer:
     """Returns the buffer that the connections of `loop` receive into, unless the codec provides one.
 
