@@ -1,6 +1,7 @@
 """Large compressed messages: a thread compresses and decompresses them, and the rules of other messages apply."""
 
 import asyncio
+import threading
 import zlib
 
 import pytest
@@ -10,7 +11,7 @@ from duck.contrib.websockets import (
     Frame,
     OpCode,
 )
-from duck.contrib.websockets.protocol import decoding, sender
+from duck.contrib.websockets.protocol import loop
 from duck.contrib.websockets.sansio.payloads import parse_close
 
 from ..support.views import Recorder
@@ -99,8 +100,7 @@ def test_no_thread_is_started_for_small_messages(run, connect, monkeypatch):
     def threads():
         raise AssertionError("a thread is to be started")
 
-    for module in (decoding, sender):
-        monkeypatch.setattr(module, "threads", threads)
+    monkeypatch.setattr(loop, "threads", threads)
 
     async def scenario():
         async with connect(Echo, headers=OFFER) as session:
@@ -113,6 +113,56 @@ def test_no_thread_is_started_for_small_messages(run, connect, monkeypatch):
             assert await session.peer.message() == LARGE[0]
 
     run(scenario())
+
+
+@pytest.fixture
+def no_more_threads(monkeypatch):
+    """Returns a function after whose call no thread of the pool can start, as at a limit of the system."""
+    monkeypatch.setattr(loop, "_local", threading.local())
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("duck-deflate"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.usefixtures("each_backend")
+def test_large_messages_need_no_thread(run, connect, no_more_threads):
+    no_more_threads()
+
+    async def scenario():
+        async with connect(Echo, headers=OFFER) as session:
+            client = Client(session.peer)
+            client.send(LARGE[0], b"small", LARGE[1])
+            for message in (LARGE[0], b"small", LARGE[1]):
+                assert await client.message() == message
+
+    run(scenario())
+
+
+def test_a_job_for_which_no_thread_can_start_runs_once(no_more_threads):
+    """The queue of the busy threads keeps the job, and they must not take it later."""
+    ran = []
+
+    async def scenario():
+        running, busy = asyncio.get_running_loop(), threading.Event()
+        first = loop.in_thread(running, busy.wait)
+        pool = loop.threads()
+        no_more_threads()
+        try:
+            assert await loop.in_thread(running, ran.append, 1) is None
+            with pytest.raises(ZeroDivisionError):
+                await loop.in_thread(running, divmod, 1, 0)
+        finally:
+            busy.set()
+        await first
+        pool.shutdown()
+
+    asyncio.run(scenario())
+    assert ran == [1]
 
 
 # The loop is free

@@ -12,7 +12,7 @@ from duck.contrib.websockets import (
     OpCode,
     WebSocketView,
 )
-from duck.contrib.websockets.protocol import decoding
+from duck.contrib.websockets.protocol.loop import threads
 from duck.contrib.websockets.protocol.send_queue import SendQueue
 from duck.contrib.websockets.sansio.connection import Connection
 
@@ -93,7 +93,7 @@ def test_decompression_beyond_the_deadline_is_abandoned(run, connect, gate, log)
             session.view._protocol.transport.abort()
             await session.ended()
             assert session.view.events == ["open", ("close", None)]
-            job = asyncio.get_running_loop().run_in_executor(decoding.threads(), int)
+            job = asyncio.get_running_loop().run_in_executor(threads(), int)
             held.open()
             await job
             await asyncio.sleep(0)

@@ -60,31 +60,38 @@ def test_threads_end_with_the_thread_of_their_loop():
         worker.join()
 
 
-FORK = """
-import asyncio, multiprocessing, random
+LARGE_MESSAGE = """
+import asyncio, random
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.protocol.loop import receive_buffer
 from duck.contrib.websockets.testing import connect
 
-DATA = random.randbytes(200_000)  # so large that threads compress and decompress it
+DATA = random.randbytes(300_000)  # so large that threads compress and decompress it
 
 class Echo(WebSocketView):
     async def on_receive(self, message, opcode):
         await self.send(message, opcode)
 
+async def echo():
+    async with connect(Echo, compression=True) as ws:
+        await ws.send_binary(DATA)
+        assert await ws.recv() == DATA
+"""
+
+FORK = """
+import multiprocessing
+from duck.contrib.websockets.protocol.loop import receive_buffer
+
 class Forking(WebSocketView):
     async def on_receive(self, message, opcode):
         assert receive_buffer(asyncio.get_running_loop()).in_use
-        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(echo()))
+        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(in_child()))
         child.start()
         await asyncio.to_thread(child.join)
         await self.send(str(child.exitcode))
 
-async def echo():
+async def in_child():
     assert not receive_buffer(asyncio.get_running_loop()).in_use
-    async with connect(Echo, compression=True) as ws:
-        await ws.send_binary(DATA)
-        assert await ws.recv() == DATA
+    await echo()
 
 async def fork():
     async with connect(Forking, timeout=None) as ws:
@@ -95,10 +102,32 @@ asyncio.run(echo())
 asyncio.run(fork())
 """
 
+AFTER_THE_MAIN_THREAD = """
+import threading
+
+def serve():
+    threading.main_thread().join()
+    asyncio.run(echo())
+    print("the end")
+
+threading.Thread(target=serve).start()
+"""
+
+
+def run_program(code):
+    """Runs a program in a process of its own; returns its output."""
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", LARGE_MESSAGE + code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_a_buffer_and_threads_of_its_own():
     """Those of the parent are in use, or do not run there."""
-    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORK]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    run_program(FORK)
+
+
+def test_large_messages_are_compressed_after_the_end_of_the_main_thread():
+    """Python starts no thread then, but a server in another thread goes on."""
+    assert run_program(AFTER_THE_MAIN_THREAD) == "the end\n"

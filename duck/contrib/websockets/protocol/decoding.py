@@ -9,7 +9,7 @@ import sys
 
 from ..logging import log_failure
 from ..sansio.connection import Connection
-from .loop import threads
+from .loop import in_thread
 
 __all__ = ["Decoding", "refuse_late"]
 
@@ -33,7 +33,7 @@ class Decoding:
 
     def start(self, message: tuple[int, bytes]) -> "asyncio.Future[tuple[int, bytes]]":
         """Decodes a message in a thread; the result or error is that of `Connection.decode`."""
-        return self._loop.run_in_executor(threads(), self._connection.decode, *message)
+        return in_thread(self._loop, self._connection.decode, *message)
 
 
 def refuse_late(connection: Connection, error: BaseException) -> None:

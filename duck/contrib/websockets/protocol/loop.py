@@ -4,14 +4,19 @@ import asyncio
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from ..codec import Burst, Clock, ReceiveBuffer
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Shared", "clock", "done_future", "receive_buffer", "shared", "threads"]
+__all__ = ["Shared", "clock", "done_future", "in_thread", "receive_buffer", "shared", "threads"]
+
+T = TypeVar("T")
 
 _BUFFER_SIZE = 262144  # bytes of the largest read; fits in the second-level cache
 _KEEP = 4194304  # bytes of freed memory that the allocator should keep for reuse
@@ -21,7 +26,7 @@ _local = threading.local()
 
 
 def _forget() -> None:
-    """Forgets the objects of a thread that has forked: the new process has no other threads, nor will it end the read."""
+    """Forgets the objects of a thread that has forked: the new process has only this one, and ends no read."""
     _local.__dict__.clear()
 
 
@@ -112,3 +117,38 @@ def threads() -> "ThreadPoolExecutor":
         count = min(os.cpu_count() or 1, _MOST_THREADS)
         found = _local.threads = futures.ThreadPoolExecutor(count, thread_name_prefix="duck-deflate")
     return found
+
+
+class _Job(Future[T]):
+    """A call, made by the first thread that runs the job."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__()
+        self._calls = [call]
+
+    def run(self) -> None:
+        try:
+            call = self._calls.pop()
+        except IndexError:
+            return
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            self.set_result(call())
+        except BaseException as error:
+            self.set_exception(error)
+
+
+def in_thread(loop: asyncio.AbstractEventLoop, function: Callable[..., T], *args: object) -> "asyncio.Future[T]":
+    """Calls a function in one of `threads`.
+
+    If no thread can start, the function is called at once: Python starts none after the end of the main thread, which
+    a server in another thread may outlive, and a system limits their number.
+    """
+    job = _Job(partial(function, *args))
+    try:
+        loop.run_in_executor(threads(), job.run)
+    except RuntimeError:
+        _local.__dict__.pop("threads", None)  # its queue may have kept the job
+        job.run()
+    return asyncio.wrap_future(job, loop=loop)

@@ -27,7 +27,7 @@ from ..sansio.connection import Connection
 from ..sansio.payloads import check_text
 from .eager import start_eagerly
 from .interfaces import Settings
-from .loop import threads
+from .loop import in_thread
 from .pending import Pending
 from .send_queue import Parts, QueuedMessage, SendQueue
 from .threadsafe import Owner as ThreadOwner
@@ -259,7 +259,7 @@ class Sender:
         deflate = owner.connection.deflate
         assert deflate is not None
         deflate.release()  # because the pool of compressors belongs to this thread
-        self._job = owner.loop.run_in_executor(threads(), self._compressed, payload)
+        self._job = in_thread(owner.loop, self._compressed, payload)
         self._job.add_done_callback(self._done)
 
     def _compressed(self, payload: bytes) -> list[bytes]:
