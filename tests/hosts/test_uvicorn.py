@@ -272,6 +272,19 @@ def test_uvicorn_applies_the_headers_of_a_proxy(run, serving_asgi, dial, caplog)
     assert '192.0.2.7:0 - "WebSocket /chat?x=1" [accepted]' in caplog.messages
 
 
+def test_the_address_of_a_proxy_does_not_break_a_line(run, serving_asgi, dial, caplog):
+    caplog.set_level("INFO", "uvicorn.error")
+
+    async def scenario():
+        headers = {"X-Forwarded-For": "a\x85b\x9b31m"}
+        async with serving_asgi(App()) as server, dial(server, target="/chat", headers=headers) as peer:
+            await peer.head()
+
+    run(scenario())
+    assert '- "WebSocket /chat" [accepted]' in caplog.text
+    assert all(message.isprintable() for message in caplog.messages)
+
+
 def test_the_application_accepts_with_a_subprotocol_and_headers(run, serving_asgi, dial):
     app = App(subprotocol="two", headers=[(b"X-Name", b"value"), (b"set-cookie", b"a=b")])
 

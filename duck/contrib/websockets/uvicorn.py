@@ -34,7 +34,7 @@ from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
 from .hosts.upgrade_head import UpgradeHead, header_lines
-from .logging import label
+from .logging import label, printable
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol import stepping
@@ -416,7 +416,8 @@ class WebSocketProtocol(asyncio.Protocol):
             client = self._scope["client"]
             # Middleware may have set a list, which uvicorn cannot format.
             scope: Any = {**self._scope, "client": client and tuple(client)}
-            logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)
+            address = printable(get_client_addr(scope))  # uvicorn takes any text from a trusted proxy
+            logger.info('%s - "WebSocket %s" %s', address, get_path_with_query_string(scope), outcome)
 
     def _trace(self, event: str) -> None:
         if logger.isEnabledFor(TRACE_LOG_LEVEL):
