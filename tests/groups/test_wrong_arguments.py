@@ -10,6 +10,7 @@ import pytest
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import WebSocketClient
 from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.groups.broker import MessageId
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from .sink import Sink
@@ -75,6 +76,12 @@ def test_invalid_members_and_names_are_refused():
     asyncio.run(scenario())
     with pytest.raises(ValueError, match="stamp adds the ids of a history"):
         Groups(stamp=lambda payload, id: payload)
+
+
+def test_an_error_quotes_the_beginning_of_a_wrong_id():
+    with pytest.raises(ValueError, match=r"^'x+\.\.\. is not an id of a message$") as caught:
+        MessageId.parse("x" * 10_000)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from ..logging import cut
 from ..protocol.broadcast import Prepared
 from ..sansio.payloads import Data
 
@@ -50,7 +51,7 @@ class MessageId(NamedTuple):
             first, second = place.split("-")
             return cls(epoch, int(first), int(second))
         except (AttributeError, ValueError):  # a client's JSON may have another type
-            raise ValueError(f"{text!r} is not an id of a message") from None
+            raise ValueError(f"{cut(repr(text))} is not an id of a message") from None
 
     def covers(self, other: "MessageId") -> bool:
         """Whether the other message is this one, or an earlier one of the same epoch."""
