@@ -34,6 +34,18 @@ def test_the_clock_ticks_until_the_connection_ends(execute):
     assert view.ticking.done()
 
 
+def test_a_task_that_fails_closes_its_connection(execute, caplog):
+    page = execute(block("class Thermometer"))
+    with memory(page["Thermometer"], loop_factory=VirtualTimeLoop) as ws:
+        assert ws.recv_json() == {"celsius": 21.5}
+        del page["Thermometer"].read.__globals__["measure"]
+        with pytest.raises(ConnectionClosed, match="1011"):
+            ws.recv()
+        assert ws.view.reading.done()
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.getMessage().endswith(": the sensor has failed")
+
+
 def test_a_user_gets_messages_on_all_connections(execute):
     page = execute(block("class Inbox"))
     cookies = {"session": "3f9a"}
