@@ -58,6 +58,23 @@ def test_reading_a_message_whose_rest_is_not_sent_ends(run):
     run(scenario())
 
 
+def test_a_failed_task_of_the_view_is_named():
+    class Pump(WebSocketView):
+        async def on_open(self):
+            self.running = asyncio.create_task(asyncio.Event().wait())
+            self.pumping = asyncio.create_task(self.pump())
+
+        async def pump(self):
+            raise ZeroDivisionError("as asked for")
+
+        async def on_close(self, frame):
+            self.running.cancel()
+
+    words = "no hook of Pump is running; ZeroDivisionError has ended the task Pump.pumping: as asked for$"
+    with connect(Pump, loop_factory=VirtualTimeLoop) as ws, pytest.raises(TimeoutError, match=words):
+        ws.recv()
+
+
 @pytest.mark.in_memory
 def test_a_close_that_is_not_answered_ends(run):
     async def scenario():

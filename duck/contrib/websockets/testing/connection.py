@@ -4,7 +4,7 @@ import asyncio
 import linecache
 import os
 import traceback
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
@@ -217,6 +217,10 @@ class TestConnection(ClientConnection):
             words.append("the client does not read")
         words += [f"{_where(task)}" for task in tasks] or [f"no hook of {server.label} is running"]
         words += [f"{type(error).__name__} was raised: {error}" for error in self.errors]
+        words += [
+            f"{type(error).__name__} has ended the task {server.label}.{name}: {error}"
+            for name, error in _failed_tasks(view)
+        ]
         return "; ".join(words)
 
     @property
@@ -353,6 +357,15 @@ def _whole_url(path: str) -> str:
     if "://" not in path:
         raise ValueError(f"a path begins with a slash, or is a whole URL: write {'/' + path!r}")
     return path
+
+
+def _failed_tasks(view: Any) -> Iterator[tuple[str, BaseException]]:
+    """The names and errors of tasks that are attributes of a view. Their errors are no errors of hooks."""
+    for name, value in vars(view).items() if view is not None else ():
+        if isinstance(value, asyncio.Task) and value.done() and not value.cancelled():
+            error = value.exception()
+            if error is not None:
+                yield name, error
 
 
 def _where(task: "asyncio.Task[Any]") -> str:
