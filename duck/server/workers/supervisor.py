@@ -415,6 +415,9 @@ def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
 
 
 async def _watch(changes: AsyncIterator[Any], supervisor: Supervisor) -> None:
-    async for files in changes:
-        logger.info("%s changed; the workers are replaced", ", ".join(sorted({path for _, path in files})))
-        supervisor.renew()
+    try:
+        async for files in changes:
+            logger.info("%s changed; the workers are replaced", ", ".join(sorted({path for _, path in files})))
+            supervisor.renew()
+    except Exception as error:  # such as the limit of the system on watched folders
+        logger.error("changes of files replace no workers from now on: %s", error)

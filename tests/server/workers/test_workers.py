@@ -408,6 +408,20 @@ def test_files_that_change_replace_the_workers(folder):
         assert "watchfiles" not in errors
 
 
+def test_files_that_cannot_be_watched_are_an_error_in_the_log(folder):
+    """Such as those beyond the limit of inotify."""
+    (folder / "watchfiles.py").write_text(
+        "def PythonFilter():\n    pass\n\nasync def awatch(*folders, watch_filter):\n"
+        "    raise OSError(28, 'OS file watch limit reached')\n    yield\n"
+    )
+    words = ["env", f"PYTHONPATH={folder}{os.pathsep}{environment()['PYTHONPATH']}"]
+    with Process(folder, words=[*words, *command("serve", "app.py", "--port", 0, "--reload")]) as process:
+        process.until_told("changes of files replace no workers from now on: [Errno 28] OS file watch limit reached")
+        with sync_connect(process.address, proxy=None) as client:
+            assert client.recv(30).endswith(" 1 alive")
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
 def test_reloading_without_watchfiles_is_an_error_with_advice(folder):
     (folder / "watchfiles.py").write_text("raise ModuleNotFoundError(name='watchfiles')")
     words = command("serve", "app.py", "--reload")
