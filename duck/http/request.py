@@ -25,13 +25,13 @@ class HttpRequest:
         headers: The header fields.
         client_address: (host, port); the path of a Unix socket; None for a peer without a name.
         secure: Whether the connection is encrypted.
-        transport: The connection; None if the host keeps it.
+        transport: The connection; None if the server keeps it.
         content: The body of a POST request; the bytes received after the head of an upgrade request.
         application: An object whose `server` is the running server.
         scope: The ASGI scope after its middleware; None on the embedded server.
-        responder: An `upgrade.Responder` of the host for the response to an upgrade request; None if the view writes
+        responder: An `upgrade.Responder` of the server for the response to an upgrade request; None if the view writes
             the response to the transport.
-        metrics: The `metrics.Metrics` of the host, which counts its connections; None for no counting.
+        metrics: The `metrics.Metrics` of the server, which counts its connections; None for no counting.
     """
 
     __slots__ = (
@@ -128,7 +128,7 @@ class HttpRequest:
 
     @property
     def META(self) -> dict[str, Any]:
-        """Notes of a host or a view about this request; empty at first."""
+        """Notes of a server or a view about this request; empty at first."""
         if self._meta is None:
             self._meta = {}
         return self._meta

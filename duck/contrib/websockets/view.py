@@ -207,7 +207,7 @@ class WebSocketView(WebSocketEndpoint, View):
         raise TypeError(f"{name} is a class of views, not an ASGI application: serve {name}.as_asgi()")
 
     async def run(self, *_: Any, **__: Any) -> None:
-        """Serves the connection from its upgrade request to its end; called by the host."""
+        """Serves the connection from its upgrade request to its end; called by the server."""
         await self.run_forever()
         await upgrade.leave(self.request)
 
@@ -227,7 +227,7 @@ class WebSocketView(WebSocketEndpoint, View):
             raise
 
     def start(self) -> "asyncio.Future[None] | None":
-        """Starts `run` without a task that lives as long as the connection; for hosts that can wait for a future.
+        """Starts `run` without a task that lives as long as the connection; for servers that can wait for a future.
 
         Returns:
             A future that is done when the connection is closed and every hook has ended, or after a refusal by
@@ -274,7 +274,7 @@ class WebSocketView(WebSocketEndpoint, View):
             self._opening = None
 
     async def drain(self, patience: float) -> None:
-        """Waits for the running handlers, and handles no later messages. For hosts that shut down.
+        """Waits for the running handlers, and handles no later messages. For servers that shut down.
 
         Before the 101 response it waits for `on_handshake`. A hook that takes longer is cancelled, and the client gets
         503.

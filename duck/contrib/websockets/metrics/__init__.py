@@ -3,7 +3,7 @@
     from duck.contrib.websockets.metrics import Metrics
 
     metrics = Metrics()
-    WebSocketView.METRICS = metrics  # on any host; the server of `duck.server` has its own, `server.metrics`
+    WebSocketView.METRICS = metrics  # on any server; that of `duck.server` has its own, `server.metrics`
     print(metrics.stats())
 
 The connections of a loop share one `codec.Counters`, which they increment. `Metrics.stats` adds up those of all loops,
