@@ -323,6 +323,23 @@ def test_a_peer_that_goes_while_nothing_is_read_is_missed_by_the_heartbeat(run, 
     run(scenario())
 
 
+def test_a_peer_that_goes_is_noticed_although_messages_that_it_sent_with_the_request_wait(run, connect):
+    class View(Waiting):
+        CLOSE_TIMEOUT = 0.1
+        MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
+        PING_INTERVAL = None
+
+    async def scenario():
+        behind = 3 * Frame(OpCode.TEXT, payload=b"x").serialize(mask=True)
+        async with connect(View, behind=behind) as session:
+            await session.view.started.wait()
+            assert not session.view.request.transport.is_reading()
+            session.peer.leave()
+            await session.ended()
+
+    run(scenario())
+
+
 def test_the_end_waits_for_on_close(run, connect):
     class View(Waiting):
         async def on_close(self, frame=None):
@@ -419,7 +436,7 @@ def test_on_close_runs_although_all_tasks_are_cancelled(run, connect, until, swa
 
 @pytest.mark.parametrize("loop_name", ["asyncio"])  # uvloop logs an interrupt in a transport's callback
 @pytest.mark.parametrize("waits", [False, True])
-@pytest.mark.parametrize("hook", ["on_receive", "on_close"])
+@pytest.mark.parametrize("hook", ["on_receive", "on_close", "_heartbeat_loop"])
 def test_an_interrupt_within_a_hook_leaves_no_endless_task(runner, connect, hook, waits, loop_name):
     """`asyncio.run` cancels all tasks then, and waits for them."""
 
@@ -429,6 +446,11 @@ def test_an_interrupt_within_a_hook_leaves_no_endless_task(runner, connect, hook
 
         async def on_close(self, frame=None):
             await self.interrupt("on_close")
+
+        if hook == "_heartbeat_loop":
+
+            async def _heartbeat_loop(self):
+                await self.interrupt("_heartbeat_loop")
 
         async def interrupt(self, name):
             if name == hook:

@@ -73,7 +73,9 @@ class FlowControl:
     def hold(self, reason: Hold) -> None:
         """Stops reading. After our close frame reading continues, because received messages are then dropped."""
         owner = self._owner
-        if not self.holds and not owner.lost and owner.is_open and not self._ended:
+        # EARLY lasts for one pass of the loop: another reason that begins meanwhile is the first to be checked.
+        is_first = not self.holds & ~Hold.EARLY
+        if is_first and not owner.lost and owner.is_open and not self._ended:
             owner.transport.pause_reading()
             if reason is not Hold.EARLY:
                 if owner.counters is not None:
