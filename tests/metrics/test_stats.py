@@ -140,6 +140,35 @@ def test_dropped_messages_paused_reads_and_the_buffer_of_a_slow_peer_are_counted
     run(scenario())
 
 
+@pytest.mark.parametrize("end", ["fail", "close", "drop"])
+@pytest.mark.parametrize("hook", ["on_receive", "on_stream"])
+def test_messages_that_are_not_handled_before_the_end_are_counted(run, end, hook):
+    class Ending(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+        CLOSE_TIMEOUT = 0.05
+
+        async def handle(self, *message):
+            await asyncio.sleep(0)
+            if end == "fail":
+                raise ZeroDivisionError("as asked for")
+            if end == "close":
+                await self.send_close()
+            ws.drop()
+            await asyncio.Event().wait()
+
+        vars()[hook] = handle
+
+    async def scenario():
+        nonlocal ws
+        Ending.METRICS = metrics = Metrics()
+        async with connect(Ending, raise_errors=False) as ws:
+            ws.send_raw(3 * frame(OpCode.TEXT, b"x"))
+        assert metrics.stats().dropped == {"closing": 2}
+
+    ws = None
+    run(scenario())
+
+
 def test_the_peak_of_waiting_messages_is_kept(run, until):
     class Slow(WebSocketView):
         MAX_CONCURRENT_MESSAGES = 1

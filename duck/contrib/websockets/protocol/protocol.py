@@ -318,7 +318,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     async def drain(self, patience: float) -> None:
         """Waits up to `patience` seconds for the running handlers, except a caller among them. No other one starts."""
-        self.dispatcher.stop()
+        self.stop_handling()
         workers = {*self.dispatcher.workers} - {asyncio.current_task()}
         if workers:
             await asyncio.wait(workers, timeout=patience)
@@ -329,7 +329,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self.loop.is_closed():
             self.close()
             return
-        self.dispatcher.stop()
+        self.stop_handling()
         self._close(CloseCode.GOING_AWAY)
         if not self.lost:
             self.flush()  # within a read, whose end would be too late for the close frame
@@ -417,7 +417,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             return
         self.note_error()
         log_failure(error, "%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__)
-        self.dispatcher.stop()
+        self.stop_handling()
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def when_lost(self, callback: Callable[[Any], object]) -> None:
