@@ -377,6 +377,33 @@ def test_a_slow_peer_delays_no_other_and_is_closed_at_the_bound(run, gather, ser
     run(scenario())
 
 
+class Stuck(Quiet):
+    async def send_frame(self, frame):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("view_class", [Quiet, Stuck])
+def test_messages_that_wait_behind_another_are_bounded_too(run, gather, view_class):
+    async def parts():
+        yield "a"
+        await asyncio.Event().wait()
+
+    async def scenario():
+        async with gather(view_class, 1) as ((view,), (peer,)):
+            streaming = asyncio.ensure_future(view.send(parts()))
+            await asyncio.sleep(0)
+            taken = 0
+            while broadcast([view], bytes(256 * KIB), OpCode.BINARY):
+                taken += 1
+                assert taken < 100
+            assert taken >= 64 * view.WRITE_LIMIT // (256 * KIB)
+            peer.leave()
+            with pytest.raises(ConnectionClosed):
+                await streaming
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("policy", ["drop", "close"])
 def test_the_policy_of_a_slow_peer_decides(run, serving, dial, policy):
     class Slow(Quiet):

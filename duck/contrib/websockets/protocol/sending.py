@@ -131,13 +131,11 @@ class Sending(codec.HotPath):
         bounded: beyond the bound the connection is closed with 1008.
 
         Returns:
-            Whether the message was accepted. If it is sent in another thread, the connection may be closed by then.
+            Whether the message was accepted.
         """
         connection = self.connection
         if not connection.is_open or self.broken:
             return False
-        if self.is_elsewhere:
-            return self._call_soon(self.send_prepared, message)
         if self._is_swamped(len(message.payload)):
             logger.warning("%r: closed, because too many broadcast bytes wait for the peer", self.endpoint._label)
             self.close(CloseCode.POLICY_VIOLATION, "too slow to read")
@@ -163,16 +161,6 @@ class Sending(codec.HotPath):
         if self.counters is not None:
             self.counters.note_write_buffer(waiting)
         return self._slow_consumer is None and waiting > _SWAMPED * max(self.endpoint.WRITE_LIMIT, HIGH_WATER)
-
-    def _call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
-        """Schedules a callback in the loop's thread; returns False if the loop is closed."""
-        try:
-            self.loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
-            return False
-        return True
 
     def _drops(self) -> bool:
         """Whether to drop the next message, because the peer reads too slowly.
