@@ -134,6 +134,9 @@ def test_a_timeout_is_a_number_or_none(stream):
             await ws.view.send("abc")
             with pytest.raises(TypeError, match="limit is a number of bytes"):
                 await (await ws.recv_stream()).read("5")
+            await ws.view.send("abc")
+            with pytest.raises(ValueError, match="limit is 0 bytes or more"):
+                await (await ws.recv_stream()).read(-1)
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(scenario())

@@ -96,15 +96,10 @@ class Inbox(codec.Inbox):
         return message
 
     async def get_slowly(self, timeout: float | None) -> Message:
-        if timeout is None:
-            return await self.get()
-        deadline = asyncio.timeout(timeout)
         try:
-            async with deadline:
+            async with asyncio.timeout(timeout):
                 return await self.get()
         except TimeoutError:
-            if not deadline.expired():
-                raise
             raise TimeoutError(self._late(timeout)) from None
 
     def take_encoded(self, message: Message) -> Message | None:
