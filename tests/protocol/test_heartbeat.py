@@ -56,10 +56,13 @@ def pong(peer):
 def test_an_answer_to_another_ping_is_not_measured(run, connect):
     async def scenario():
         async with connect(View) as session:
-            await session.peer.frame()
+            ping = await session.peer.frame()
             session.peer.send(Frame(PONG), Frame(PONG, payload=b"12345"), Frame(PONG, payload=b"x" * 125))
             await session.peer.settled()
             assert session.view.latency is None
+            session.peer.send(*2 * [Frame(PONG, payload=ping.payload)])
+            await session.peer.settled()
+            assert session.view.latency is not None
 
     run(scenario())
 

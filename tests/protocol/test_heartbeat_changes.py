@@ -41,6 +41,7 @@ async def pings_for(peer, seconds):
 def test_no_pings_are_sent_once_there_is_no_interval(run, connect, timeout):
     class Quiet(View):
         PONG_TIMEOUT = timeout
+        RECEIVE_TIMEOUT = 2000
 
     async def scenario():
         async with connect(Quiet) as session:
@@ -48,6 +49,7 @@ def test_no_pings_are_sent_once_there_is_no_interval(run, connect, timeout):
             session.peer.send("PING_INTERVAL")
             assert await pings_for(session.peer, 1000) == []
             assert session.view.close_code is None
+            assert await session.peer.closing() == (1001, "nothing received for too long")
 
     run(scenario())
 

@@ -233,8 +233,7 @@ class Heartbeat:
         settings = self._owner.endpoint
         interval = settings.PING_INTERVAL
         if not interval:  # it has changed
-            self._watch = _QUIET
-            self._wait(now, _NEVER)
+            self._quiet(now)
             return
         self._watch = _Watch.PINGED
         self._pinged = now
