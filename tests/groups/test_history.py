@@ -38,9 +38,12 @@ def test_members_get_missed_messages(run, new_rooms, until):
         assert await rooms.join(all_, "lobby", since="")
         assert await rooms.join(new, "lobby")
         assert rooms.count("lobby") == 3
-        await rooms.publish("lobby", "live", exclude=new)
+        ids.append(await rooms.publish("lobby", "live", exclude=new))
         await rooms.publish("lobby", "last")
         await until(lambda: new.messages)
+        late = Sink()
+        assert await rooms.join(late, "lobby", since=ids[-1])
+        assert late.messages == ["last"]
         assert some.messages == ["3", "4", "5", "live", "last"]
         assert all_.messages == ["0", "1", "2", "3", "4", "5", "live", "last"]
         assert new.messages == ["last"]

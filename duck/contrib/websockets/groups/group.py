@@ -170,17 +170,13 @@ class Groups:
                 surrogate.
         """
         _check_name(group)
-        payload = encode(data, opcode)
+        message = Message(opcode, encode(data, opcode))
         connection = self._hub(asyncio.get_running_loop()).connection
         hub = None if exclude is None else self._hub_of(exclude)
-        if exclude is None or hub is None:
-            message = Message(opcode, payload)
-            await connection.publish(group, message)
-            return str(message.id) if message.id else None
-        number = 0
-        with suppress(ConnectionClosed):
-            number = await self._at_home(exclude, hub.number, exclude, group)
-        message = Message(opcode, payload, hub.origin, number)
+        if exclude is not None and hub is not None:
+            message.origin = hub.origin
+            with suppress(ConnectionClosed):
+                message.excluded = await self._at_home(exclude, hub.number, exclude, group)
         await connection.publish(group, message)
         return str(message.id) if message.id else None
 
