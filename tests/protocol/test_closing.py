@@ -96,6 +96,25 @@ def test_a_peer_that_does_not_answer_our_close_frame_ends_the_connection(run, co
     run(scenario())
 
 
+def test_the_answer_to_a_close_frame_of_a_handler_that_has_waited_for_its_turn_has_a_deadline(run, connect):
+    class View(Recorder):
+        CLOSE_TIMEOUT = 0.1
+        MAX_CONCURRENT_MESSAGES = 1
+
+        async def on_receive(self, message, opcode):
+            if message == b"second":
+                self.send_close(4001)
+            await asyncio.sleep(0)
+
+    async def scenario():
+        async with connect(View) as session:
+            session.peer.send("first", "second")
+            assert await session.peer.closing() == (4001, "")
+            await session.ended()
+
+    run(scenario())
+
+
 def test_close_frames_that_cross_end_the_connection_with_the_peers_code(run, connect):
     async def scenario():
         async with connect(Recorder) as session:

@@ -247,7 +247,6 @@ class Receiving(Sending):
         self.cork()
         try:
             self.dispatcher.drain()
-            self._respond_if_due()
         finally:
             self.uncork()
         self.move_on()
