@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate, ProtocolError
+from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate, ProtocolError, WebSocketView
 from duck.contrib.websockets.client import ConnectionClosed, HandshakeRefused, InvalidHandshake, connect
 from duck.contrib.websockets.sansio.handshake import accept_key
+from duck.contrib.websockets.testing import connect as connect_in_memory
 
 
 def test_the_server_closes_the_stream_first(run):
@@ -32,6 +33,25 @@ def test_the_server_closes_the_stream_first(run):
             pass
         assert read.is_set()
         assert ws.close_code == CloseCode.NORMAL_CLOSURE
+
+    run(scenario())
+
+
+@pytest.mark.in_memory
+def test_a_close_frame_of_the_server_that_comes_late_is_waited_for(run):
+    class Quiet(WebSocketView):
+        async def on_receive(self, message, opcode):
+            raise AssertionError("nothing is sent to this view")
+
+    async def scenario():
+        async with connect_in_memory(Quiet) as ws:
+            ws.stop_reading()
+            await ws.view.send_close(4001, "bye")
+            await ws.send_close()
+            await asyncio.sleep(Quiet.CLOSE_TIMEOUT / 2)
+            ws.resume_reading()
+            await ws.wait_closed()
+            assert (ws.close_code, ws.close_reason) == (4001, "bye")
 
     run(scenario())
 

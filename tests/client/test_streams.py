@@ -63,6 +63,17 @@ def test_recv_stream_and_recv_may_be_mixed(run, stream, compression):
     run(scenario())
 
 
+def test_the_next_message_begins_once_a_large_one_that_is_left_has_been_decompressed(run):
+    async def scenario():
+        async with connect(Sender, stream=True, compression=True, max_stream_size=None) as ws:
+            await ws.view.send(bytes(2_000_000), OpCode.BINARY)
+            await ws.view.send("next")
+            await ws.recv_stream()
+            assert await (await ws.recv_stream()).read() == "next"
+
+    run(scenario())
+
+
 def test_a_cancelled_recv_loses_nothing(run):
     async def scenario():
         async with connect(Sender, stream=True) as ws:

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 import pytest
 
+from duck.contrib.websockets import OpCode
+
 from .applications import Echo
 
 
@@ -148,20 +150,38 @@ class Closed(Echo):
         self.closed.append((frame, self.close_code))
 
 
-def test_on_close_has_no_frame_after_a_close_of_the_view(run):
-    """An ASGI application is not notified of the client's answer."""
+@pytest.mark.parametrize(("payload", "code", "reason"), [(b"\x0f\xa1as asked", 4001, "as asked"), (b"", 1000, "")])
+def test_on_close_has_no_frame_after_a_close_of_the_view(run, payload, code, reason):
+    """An ASGI application is not notified of the client's answer, and cannot close without a code."""
 
     class View(Closed):
         async def on_receive(self, message, opcode):
-            await self.send_close(4001, "as asked")
+            await self.send(payload, OpCode.CLOSE)
 
     async def scenario():
         server = Events({"type": "websocket.receive", "text": "hello"})
         await View.as_asgi()(server.scope, server.events.get, server.send)
-        assert server.sent[1:] == [{"type": "websocket.close", "code": 4001, "reason": "as asked"}]
+        assert server.sent[1:] == [{"type": "websocket.close", "code": code, "reason": reason}]
 
     run(scenario())
-    assert View.closed == [(None, 4001)]
+    assert View.closed == [(None, code if payload else 1005)]
+
+
+@pytest.mark.parametrize("code", [1001, 1005, 1006])
+def test_a_client_that_goes_during_on_handshake_ends_it(run, code):
+    class View(Closed):
+        HANDSHAKE_TIMEOUT = 600
+
+        async def on_handshake(self, handshake):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        server = Events({"type": "websocket.disconnect", "code": code})
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+        assert not server.sent
+
+    run(scenario())
+    assert not View.closed
 
 
 @pytest.mark.parametrize("rejected", ["close", "message"])

@@ -69,7 +69,8 @@ class Undecided(Told):
             self.events.append("ended")
 
 
-def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial):
+@pytest.mark.parametrize("chosen", ["v3", None])
+def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial, chosen):
     class View(Told):
         SUBPROTOCOLS = ("v1", "v2")
 
@@ -78,7 +79,7 @@ def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial):
             assert handshake.subprotocols == ("v1", "v2", "v3")
             assert handshake.subprotocol == "v1"
             assert handshake.request.path == "/room"
-            handshake.subprotocol = "v3"
+            handshake.subprotocol = chosen
             handshake.add_header("Set-Cookie", "seen=1; HttpOnly")
             handshake.add_header("Set-Cookie", "theme=dark")
             self.user = handshake.request.cookies["user"]
@@ -95,8 +96,8 @@ def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial):
             head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
             assert head.startswith(b"http/1.1 101 ")
             assert b"\r\nset-cookie: seen=1; httponly\r\nset-cookie: theme=dark\r\n" in head
-            assert b"\r\nsec-websocket-protocol: v3\r\n" in head
-            assert await peer.message() == "alice v3"
+            assert head.partition(b"\r\nsec-websocket-protocol: ")[2][:2] == (b"v3" if chosen else b"")
+            assert await peer.message() == f"alice {chosen}"
             peer.send("hello")
             assert await peer.message() == "hello"
 
@@ -128,6 +129,7 @@ def test_a_view_refuses_with_any_response(run, hosting, dial, log, case, waits):
             assert status == expected
             for name, value in dict(fields).items():
                 assert headers[name.lower()] == value
+            assert case != "text" or headers["content-type"] == "text/plain; charset=utf-8"
             assert (await peer.reader.read()).decode() == (body or (message and f"{message}\n"))
         assert not View.made.events
         assert not log()
@@ -139,12 +141,8 @@ def wrong_subprotocol(handshake):
     handshake.subprotocol = "v9"
 
 
-def wrong_header(handshake):
-    handshake.add_header("Set-Cookie", "a\r\nX-Smuggled: 1")
-
-
-def handshake_header(handshake):
-    handshake.add_header("Sec-WebSocket-Accept", "mine")
+def header(name, value):
+    return lambda handshake: handshake.add_header(name, value)
 
 
 def wrong_refusal(handshake):
@@ -168,8 +166,9 @@ FAULTS = {
     "a secret": unspeakable_refusal,
     "surrogates not allowed": unreadable_refusal,
     "the client offers no subprotocol, not 'v9'": wrong_subprotocol,
-    "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": wrong_header,
-    "the server sets Sec-WebSocket-Accept: leave it out": handshake_header,
+    "control character in Set-Cookie: 'a\\r\\nX-Smuggled: 1'": header("Set-Cookie", "a\r\nX-Smuggled: 1"),
+    "the server sets Sec-WebSocket-Accept: leave it out": header("Sec-WebSocket-Accept", "mine"),
+    "character beyond Latin-1 in X-Name: '\u0142'": header("X-Name", "\u0142"),
     "control character in X: 'a\\nb'": wrong_refusal,
     "exit": lambda handshake: exec("raise SystemExit('exit')"),
 }

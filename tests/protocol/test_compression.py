@@ -297,6 +297,26 @@ def test_a_text_that_an_extension_has_changed_need_not_be_utf8_on_the_wire(run, 
     run(scenario())
 
 
+def test_the_error_of_an_extension_is_that_of_the_sender_although_the_message_has_waited(run, connect):
+    async def parts(go_on):
+        yield b"one"
+        await go_on.wait()
+
+    async def scenario():
+        async with connect(OddView, headers=ODD) as session:
+            view, go_on = session.view, asyncio.Event()
+            sending = asyncio.gather(*map(view.send, (parts(go_on), b"unspeakable", b"after")), return_exceptions=True)
+            await asyncio.sleep(0)
+            go_on.set()
+            first, second, third = await sending
+            assert isinstance(second, LookupError)
+            assert first is third is None
+            odd = Odd("x-odd")
+            assert [odd.decode(await session.peer.frame()).payload for _ in range(2)] == [b"one", b"after"]
+
+    run(scenario())
+
+
 def test_an_extension_that_cannot_decode_closes_with_1011(run, connect, log):
     """The fault is logged, and the peer gets no details. Earlier messages are answered."""
 

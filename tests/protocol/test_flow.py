@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 from duck.contrib.websockets.protocol.rate_limit import RateLimit
+from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from ..support.servers import SLOW
 
@@ -88,12 +89,13 @@ def test_control_frames_are_not_dropped(run, connect):
         async with slow(connect, Dropping) as session:
             view, peer = session.view, session.peer
             last = crowd(view, lambda: view.dropped == 1)
-            ping = asyncio.ensure_future(view.send_ping(b"still there?"))
+            pings = asyncio.gather(view.send_ping(b"one"), view.send_frame(Frame(OpCode.PING, payload=b"two")))
             for _ in range(last):
                 await peer.message()
-            frame = await peer.frame()
-            assert (frame.opcode, frame.payload) == (OpCode.PING, b"still there?")
-            await ping
+            for payload in (b"one", b"two"):
+                frame = await peer.frame()
+                assert (frame.opcode, frame.payload) == (OpCode.PING, payload)
+            await pings
 
     run(scenario())
 
@@ -158,6 +160,38 @@ def test_a_peer_that_reads_gets_everything(run, connect, view_class):
             assert [await peer.message(), await peer.message()] == ["a", b"b"]
             assert view.dropped == 0
 
+    run(scenario())
+
+
+def test_reading_is_on_hold_until_no_reason_is_left(run):
+    class Full(WebSocketView):
+        COMPRESSION = False
+        MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
+
+        async def on_receive(self, message, opcode):
+            self.sent = self.send(bytes(100_000), OpCode.BINARY)
+            await go_on.wait()
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with connect_in_memory(Full) as ws:
+            transport = ws.view.request.transport
+            ws.stop_reading()
+            ws.send_raw(4 * Frame(OpCode.TEXT, payload=b"x").serialize(mask=True))
+            await asyncio.sleep(1)
+            assert not transport.is_reading()  # the peer does not read, and messages wait
+            ws.resume_reading()
+            assert await ws.recv() == bytes(100_000)
+            await asyncio.sleep(1)
+            assert not transport.is_reading()  # messages wait
+            go_on.set()
+            for _ in range(3):
+                assert await ws.recv() == bytes(100_000)
+            await asyncio.sleep(1)
+            assert transport.is_reading()
+
+    go_on = None
     run(scenario())
 
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, ConnectionClosed, Extension, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, ConnectionClosed, Extension, OpCode, PerMessageDeflate, WebSocketView
 from duck.contrib.websockets.client import ClientOffer, connect
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
-from ..support.frames import MASK, frame, header, xor
+from ..support.frames import MASK, RSV1, frame, header, xor
 from ..support.leftovers import left
 from ..support.waiting import begun, within
 from .stream_views import Noting, joined
@@ -56,6 +56,16 @@ def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(run, lo
     assert not log()
 
 
+def test_a_text_that_is_not_utf_8_is_no_empty_text(run):
+    async def scenario():
+        async with connect_in_memory(Noting, compression=True) as ws:
+            ws.send_raw(frame(TEXT, PerMessageDeflate("x", client=True).compress(b"\xff"), rsv=RSV1))
+            await ws.wait_closed()
+            assert ws.view.events == ["TEXT", 1007, "close"]
+
+    run(scenario())
+
+
 def test_a_reader_that_waits_holds_reading(run):
     async def scenario():
         async with connect_in_memory(Noting, compression=False) as ws:
@@ -98,6 +108,33 @@ def test_small_parts_are_counted_with_their_overhead(run):
 # Several messages
 
 
+def test_the_parts_that_a_handler_leaves_wait_no_more(run):
+    class First(WebSocketView):
+        COMPRESSION = False
+
+        async def on_stream(self, message):
+            await go_on.wait()
+            async for part in message:
+                await self.send(part, BINARY)
+                return
+
+    async def scenario():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        async with connect_in_memory(First) as ws:
+            for _ in range(2 * First.MAX_WAITING_BYTES // 5000):
+                go_on.clear()
+                for part in (frame(BINARY, b"a", False), frame(CONTINUATION, bytes(5000))):  # each in a read of its own
+                    ws.send_raw(part)
+                    await asyncio.sleep(0)
+                go_on.set()
+                assert await ws.recv() == b"a"
+            assert ws.view.request.transport.is_reading()
+
+    go_on = None
+    run(scenario())
+
+
 @pytest.mark.parametrize("compression", [False, True])
 def test_the_next_message_begins_when_one_has_been_read_or_left(run, compression):
     class Second(WebSocketView):
@@ -126,6 +163,25 @@ def test_the_next_message_begins_when_one_has_been_read_or_left(run, compression
                 "24 message 6 ",
             ]
             assert ws.view.events == [100, "left", 100, "left", 700_000, "left", 24]
+
+    run(scenario())
+
+
+def test_messages_of_one_read_are_read_in_turn_even_after_the_loss(run):
+    class Slow(Noting):
+        CLOSE_TIMEOUT = 60
+
+        async def on_stream(self, message):
+            await asyncio.sleep(0)
+            self.note(await message.read())
+
+    async def scenario():
+        async with connect_in_memory(Slow, compression=False) as ws:
+            ws.send_raw(b"".join(frame(TEXT, number) for number in (b"1", b"2", b"3", b"4")))
+            await ws.view.until(lambda events: events == ["1", "2"])
+            ws.drop()
+            await ws.wait_closed()
+            assert ws.view.events == ["1", "2", "3", "4", "close"]
 
     run(scenario())
 

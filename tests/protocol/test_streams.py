@@ -381,6 +381,27 @@ def test_a_stream_is_cancelled_at_the_end_of_the_connection(run, connect, end):
     run(scenario())
 
 
+def test_a_stream_that_goes_on_after_the_close_frame_is_an_error_of_its_sender(run, connect):
+    async def scenario():
+        async with connect(Quiet) as session:
+            view, peer = session.view, session.peer
+            closed = asyncio.Event()
+
+            async def parts():
+                yield "one"
+                await closed.wait()
+                yield "two"
+
+            sending = asyncio.create_task(view.send(parts()))
+            assert (await peer.frame()).payload == b"one"
+            await view.send_close(4000)
+            closed.set()
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await sending
+
+    run(scenario())
+
+
 def test_an_unfinished_fragmented_message_does_not_delay_the_end(run, connect):
     class View(Quiet):
         async def on_close(self, frame=None):

@@ -120,7 +120,7 @@ def test_another_loop_may_close_the_connection(run, connect):
     run(scenario())
 
 
-def test_errors_reach_the_calling_thread(run, connect):
+def test_errors_reach_the_calling_thread_and_are_not_logged_too(run, connect, log):
     async def scenario():
         async with connect(Quiet) as session:
             view = session.view
@@ -134,6 +134,37 @@ def test_errors_reach_the_calling_thread(run, connect):
             await session.ended()
             with pytest.raises(ConnectionClosed):
                 await in_another_loop(lambda: view.send("x"))
+            await elsewhere(view.send, "to a closed connection, which is no fault of the sender")
+
+    run(scenario())
+    gc.collect()
+    assert not log()
+
+
+def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(run, connect):
+    begun = threading.Event()
+
+    async def scenario():
+        async with connect(Quiet) as session:
+            ended = asyncio.Event()
+
+            async def parts():
+                yield "one"
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.set()
+
+            async def send_and_cancel():
+                sending = asyncio.ensure_future(session.view.send(parts()))
+                await asyncio.to_thread(begun.wait)
+                sending.cancel()
+
+            await in_another_loop(send_and_cancel)
+            await ended.wait()
+            assert (await session.peer.frame()).payload == b"one"
+            assert await session.peer.closing() == (1011, "message not finished")
 
     run(scenario())
 

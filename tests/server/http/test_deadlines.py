@@ -96,9 +96,10 @@ def test_a_silent_connection_is_closed_without_an_answer(run, connect, either_tl
     run(scenario())
 
 
-def test_an_idle_connection_is_closed(run, connect):
+@pytest.mark.parametrize("head_timeout", [0.1, 10])
+def test_an_idle_connection_is_closed(run, connect, head_timeout):
     async def scenario():
-        limits = Limits(keep_alive_timeout=0.1)
+        limits = Limits(head_timeout=head_timeout, keep_alive_timeout=0.15)
         async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
             assert (await client.get()).status == 200
             assert await client.rest() == b""

@@ -73,8 +73,10 @@ def test_lines_are_read_as_one_list():
 
 
 @pytest.mark.parametrize("value", ["", ",", "unknown", "_hidden", "<script>", "fe80::1%eth0", "1.2.3", "\xe9"])
-def test_an_invalid_address_is_ignored(value):
+def test_an_invalid_address_is_ignored_with_all_before_it(value):
     assert client(("X-Forwarded-For", value))[0] == PROXY
+    assert client(("X-Forwarded-For", f"6.6.6.6, {value}"))[0] == PROXY  # the client may have forged it
+    assert client(("Forwarded", f'for=6.6.6.6, for="{value}"'))[0] == PROXY
     assert client(("X-Forwarded-For", f"{value}, 10.0.0.2"))[0] == ("10.0.0.2", 0)
 
 
