@@ -102,12 +102,11 @@ class FlowControl:
     @property
     def is_receive_buffer_full(self) -> bool:
         """Whether the socket's receive buffer may be full, so that a pong of the peer cannot arrive."""
-        socket = self._socket()
         unread = self._unread_bytes() if self.holds else 0
-        if socket is None or not unread:
+        if not unread:
             return False
         # SO_RCVBUF includes the kernel's overhead, so a buffer may be full with a quarter of that many bytes.
-        room: int = socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF)
+        room: int = self._socket().getsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF)
         return unread >= room // 4
 
     def stop(self) -> None:
@@ -117,8 +116,8 @@ class FlowControl:
 
     def wake(self) -> None:
         """Checks whether the peer is still connected; called by the clock."""
-        owner, socket = self._owner, self._socket()
-        if owner.lost or not self.holds or socket is None or not _GONE:
+        socket = self._socket()
+        if socket is None or not _GONE:
             return
         poll = select.poll()
         poll.register(socket.fileno(), _ENDED)
@@ -126,7 +125,7 @@ class FlowControl:
         if events & (_ENDED | _GONE):
             # The unread bytes must be read although the peer has disconnected. The kernel's buffer bounds them.
             self._ended = True
-            owner.resume_reading()
+            self._owner.resume_reading()
         else:
             self._check_later()
 
