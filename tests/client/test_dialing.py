@@ -204,6 +204,8 @@ def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serv
             headers = {"Authorization": "x", "X-A": "1"}
             async with connect(f"ws://127.0.0.1:{port}/a", headers=headers, cookies={"a": "b"}) as ws:
                 assert await ws.recv() == '["/end", null, "1"]'
+                view, _ = await server.views.get()
+                assert "cookie" not in view.request.headers
                 assert ws.url == f"ws://127.0.0.1:{server.port}/end?c"
             assert targets == ["/a", "/b"]
             for most, words in ((0, "302"), (1, "more than 1 redirects")):

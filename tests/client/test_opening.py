@@ -3,11 +3,12 @@
 import asyncio
 import math
 import socket
+from contextlib import suppress
 
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
-from duck.contrib.websockets.client import Reconnect, WebSocketClient, connect
+from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, WebSocketClient, connect
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from .test_breaches import agreed
@@ -45,6 +46,30 @@ def test_a_close_during_the_opening_ends_a_series(run):
             with accepted:
                 await client.close()
                 await series
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", HandshakeRefused), (b"SSH-2.0-1\r\n", InvalidHandshake)],
+)
+def test_the_client_ends_the_stream_of_an_opening_that_has_failed(run, response, error):
+    async def scenario():
+        ended = asyncio.Event()
+
+        async def serve_one(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(response)
+            with suppress(ConnectionResetError):
+                await reader.read()
+            ended.set()
+            writer.close()
+
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+            with pytest.raises(error):
+                await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await ended.wait()
 
     run(scenario())
 

@@ -217,6 +217,22 @@ def test_a_server_that_accepts_only_to_close_uses_up_the_attempts(serving):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("hooks", [False, True])
+def test_connections_that_last_do_not_use_up_the_attempts(serving, monkeypatch, hooks):
+    async def scenario():
+        Counting.codes = iter((1012, 1012, 1012, 1008))
+        async with serving(Counting) as server:
+            url, policy = f"ws://127.0.0.1:{server.port}", Reconnect(first=0, longest=0, attempts=1)
+            with pytest.raises(ConnectionClosed, match="1008"):
+                if hooks:
+                    await policy.run(lambda: Leaving(url))
+                async for ws in connect(url, reconnect=policy):
+                    assert [message async for message in ws]
+
+    monkeypatch.setattr("duck.contrib.websockets.client.reconnecting._STABLE", 0)
+    asyncio.run(scenario())
+
+
 def test_a_connection_restarts_the_count_if_it_lasts():
     assert [Reconnect().is_stable(seconds) for seconds in (59, 60)] == [False, True]
     assert [Reconnect(longest=3).is_stable(seconds) for seconds in (9, 10)] == [False, True]

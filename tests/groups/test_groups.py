@@ -199,6 +199,7 @@ def test_several_loops_of_a_process(run, rooms, meet):
                     assert await peer.message() == "from afar"
                     await rooms.join(views[0], "second")
                     await rooms.publish("second", "to the other loop")
+                    await rooms.publish("lobby", "not to me", exclude=view)
                     await rooms.publish("lobby", "not to it", exclude=views[0])
                     assert await peer.message() == "not to it"
                     await asyncio.wrap_future(
@@ -208,8 +209,8 @@ def test_several_loops_of_a_process(run, rooms, meet):
                 return view
 
             gone = await asyncio.to_thread(lambda: asyncio.run(afar()))
-            received = {await peers[0].message() for _ in range(3)}
-            assert received == {"from afar", "to the other loop", "from home"}
+            received = {await peers[0].message() for _ in range(4)}
+            assert received == {"from afar", "to the other loop", "not to me", "from home"}
             await rooms.publish("lobby", "last", exclude=gone)
             assert await peers[0].message() == "last"
 

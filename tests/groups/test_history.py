@@ -9,10 +9,13 @@ from functools import partial
 import pytest
 
 from duck.contrib.websockets import OpCode, WebSocketView
-from duck.contrib.websockets.groups import Groups
+from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.history import History
+from duck.contrib.websockets.groups.memory import MemoryBroker
 from duck.contrib.websockets.testing import connect
 
 from ..support.redis import RedisServer
+from ..support.waiting import begun
 from .sink import Sink
 
 
@@ -50,6 +53,54 @@ def test_members_get_missed_messages(run, new_rooms, until):
         assert await rooms.join(some, "lobby", since=ids[0]), "it is a member already"
         assert some.messages[-1] == "last"
         await rooms.close()
+
+    run(scenario())
+
+
+class Slow(MemoryBroker):
+    """Answers a subscription, or the request for a history, once it is told to."""
+
+    def __init__(self, outcome=None):
+        super().__init__(History(100, 60))
+        self.outcome = outcome
+        self.go_on = asyncio.Event()
+
+    def connect(self, handler, loop):
+        connection = super().connect(handler, loop)
+        connection.subscribe, connection.after = self.subscribe, partial(self.after, connection.after)
+        return connection
+
+    async def subscribe(self, group):
+        if self.outcome is not None:
+            raise self.outcome
+
+    async def after(self, after, *args):
+        await self.go_on.wait()
+        return await after(*args)
+
+
+def test_a_member_that_leaves_before_its_history_comes_gets_nothing(run):
+    async def scenario():
+        broker = Slow()
+        rooms, member = Groups(broker, history=100), Sink()
+        await rooms.publish("lobby", "early")
+        (joining,) = await begun(rooms.join(member, "lobby", since=""))
+        await rooms.leave(member, "lobby")
+        broker.go_on.set()
+        await joining
+        assert not member.messages
+        assert rooms.count("lobby") == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("since", [None, ""])
+def test_a_member_that_the_broker_refuses_is_not_added(run, since):
+    async def scenario():
+        rooms, member = Groups(Slow(BrokerError("not allowed")), history=100), Sink()
+        with pytest.raises(BrokerError, match="not allowed"):
+            await rooms.join(member, "lobby", since=since)
+        assert rooms.count("lobby") == 0
 
     run(scenario())
 

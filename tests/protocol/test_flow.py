@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
@@ -255,15 +255,16 @@ def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
     rate=st.floats(0.01, 1000),
     reads=st.lists(st.tuples(st.floats(0, 10), st.integers(0, 2000)), max_size=30),
 )
+@example(10, [(5, 10), (0, 10)])
 def test_the_rate_and_its_burst_are_exact(rate, reads):
     limit = RateLimit(rate, 0.0)
-    now = taken = 0
+    now, taken = 0, []
     for pause, count in reads:
         now += pause
         some = limit.take(count, now)
         assert 0 <= some <= count
-        taken += some
-        assert taken <= max(rate, 1) + rate * now + 1e-6
+        taken = [(start, before + some) for start, before in taken] + [(now, some)]
+        assert all(sum_ <= max(rate, 1) + rate * (now - start) + 1e-6 for start, sum_ in taken)
 
 
 def test_the_burst_of_a_second_is_never_refused():

@@ -386,10 +386,10 @@ def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
         async with connect(Echo) as ws:
             ws.drop()
             assert await ws.wait_closed() == ws.view.ended == CloseCode.ABNORMAL_CLOSURE
-        async with connect(Echo) as ws:
+        async with connect(Echo, stream=True) as ws:
             ws.slow_down()
             await ws.send("hello")
-            assert await ws.recv() == "hello"
+            assert [part async for part in await ws.recv_stream()] == list("hello")
 
     asyncio.run(scenario())
 

@@ -81,6 +81,7 @@ def test_a_thread_takes_its_time():
         async with asyncio.timeout(30):
             await asyncio.to_thread(time.sleep, 0.01)
         assert 0.005 < loop.time() < 30
+        await asyncio.sleep(3600)
         async with connect(Large, timeout=30, compression=True) as ws:  # which threads compress and decompress
             await ws.send_binary(bytes(2**20))
             assert await ws.recv() == bytes(2**20)
