@@ -21,7 +21,7 @@ from .application.routes import HealthPathError
 from .application.target import TargetError, load
 from .arguments import Parser, add_serve_options, log_options, options
 from .listening.accept import BACKLOG
-from .listening.tls import Certificates
+from .listening.tls import CertificateError, Certificates
 from .process.exposition import ExpositionError, prometheus
 from .process.log_config import LogConfigError
 from .process.loops import LOOPS, LoopError, loop_factory
@@ -39,6 +39,17 @@ _CLIENTS = ("connect", "bench")  # modules of `duck.commands`
 
 class UsageError(Exception):
     """The arguments contradict each other or the system; the message has advice."""
+
+
+_PLAIN = (  # their messages have advice
+    CertificateError,
+    ExpositionError,
+    HealthPathError,
+    LogConfigError,
+    LoopError,
+    TargetError,
+    UsageError,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         return _print_results(arguments)
     except KeyboardInterrupt:  # for example during the import of an application
         return 130
-    except (TargetError, UsageError, LogConfigError, LoopError, ExpositionError, HealthPathError) as error:
+    except _PLAIN as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2
@@ -215,18 +226,5 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
     )
     if at and not password:
         certificates = replace(certificates, password=None, password_file=file)
-    for name in certificates.files:
-        if os.path.isdir(name) or not os.access(name, os.R_OK):
-            raise UsageError(f"cannot read {name}; check the path and its permissions")
-    pair = " with ".join(filter(None, (certificates.certfile, certificates.keyfile)))
-    _check(replace(certificates, ca_certs=None), pair, "a certificate and its own key")
-    if certificates.ca_certs is not None:
-        _check(certificates, certificates.ca_certs, "certificates of authorities")
+    certificates()  # to end the command rather than each worker
     return certificates
-
-
-def _check(certificates: Certificates, files: str, content: str) -> None:
-    try:
-        certificates()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot use {files}: {error.args[-1]}; give {content}, as PEM") from error

@@ -1,11 +1,18 @@
 """TLS contexts of a server, created from certificate files."""
 
+import contextlib
+import os
 import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["Certificates", "server_context"]
+__all__ = ["CertificateError", "Certificates"]
+
+
+class CertificateError(Exception):
+    """Certificate files cannot be used; the message has advice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +20,12 @@ class Certificates:
     """The files of a server's TLS; a call reads them and creates a context.
 
     Attributes:
-        certfile, keyfile, password, ca_certs: The arguments of `server_context`.
+        certfile: A PEM file with the certificate and its intermediate certificates.
+        keyfile: A PEM file with the private key; None if it is in `certfile`.
+        password: The password of an encrypted key.
         password_file: A file with the password in its first line.
+        ca_certs: A PEM file with the authorities of client certificates, which are then required; None for no client
+            certificates.
     """
 
     certfile: str
@@ -23,44 +34,38 @@ class Certificates:
     password_file: str | None = None
     ca_certs: str | None = None
 
-    @property
-    def files(self) -> list[str]:
-        """The paths of all files."""
-        return [path for path in (self.certfile, self.keyfile, self.ca_certs, self.password_file) if path]
-
     def __call__(self) -> ssl.SSLContext:
-        password: str | bytes | None = self.password
+        """Creates the context of a server.
+
+        Raises:
+            CertificateError: A file cannot be read, or has other content.
+        """
+        for path in filter(None, (self.certfile, self.keyfile, self.ca_certs, self.password_file)):
+            if os.path.isdir(path) or not os.access(path, os.R_OK):
+                raise CertificateError(f"cannot read {path}; check the path and its permissions")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        with _expecting("a certificate and its own key", self.certfile, self.keyfile):
+            context.load_cert_chain(self.certfile, self.keyfile, self._password())
+        if self.ca_certs is not None:
+            with _expecting("certificates of authorities", self.ca_certs):
+                context.load_verify_locations(self.ca_certs)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _password(self) -> str | bytes | Callable[[], NoReturn]:
         if self.password_file is not None:
-            password = next(iter(Path(self.password_file).read_bytes().splitlines()), b"")
-        return server_context(self.certfile, self.keyfile, password, self.ca_certs)
+            return next(iter(Path(self.password_file).read_bytes().splitlines()), b"")
+        return _no_password if self.password is None else self.password
 
 
-def server_context(
-    certfile: str,
-    keyfile: str | None = None,
-    password: str | bytes | None = None,
-    ca_certs: str | None = None,
-) -> ssl.SSLContext:
-    """Creates the context of a server.
-
-    Args:
-        certfile: A PEM file with the certificate and its intermediate certificates.
-        keyfile: A PEM file with the private key; None if it is in `certfile`.
-        password: The password of an encrypted key; a `str` stands for its UTF-8.
-        ca_certs: A PEM file with the authorities of client certificates, which are then required; None for no client
-            certificates.
-
-    Raises:
-        OSError: A file cannot be read, or has other content.
-        ValueError: The password is too long.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certfile, keyfile, _no_password if password is None else password)
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_certs is not None:
-        context.load_verify_locations(ca_certs)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+@contextlib.contextmanager
+def _expecting(content: str, *files: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: the password is too long
+        names = " with ".join(filter(None, files))
+        raise CertificateError(f"cannot use {names}: {error.args[-1]}; give {content}, as PEM") from error
 
 
 def _no_password() -> NoReturn:

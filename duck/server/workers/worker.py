@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 from ..application.lifespan import LifespanError
 from ..application.routes import HealthPathError
 from ..application.target import Target, TargetError, load
+from ..listening.tls import CertificateError
 from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogConfigError, LogOptions
@@ -50,7 +51,7 @@ logger = logging.getLogger("duck.server")
 
 _COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
 
-_PLAIN = (TargetError, LoopError, LogConfigError, HealthPathError)  # their messages have advice
+_PLAIN = (CertificateError, HealthPathError, LogConfigError, LoopError, TargetError)  # their messages have advice
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
@@ -50,6 +51,22 @@ def test_child_processes_of_an_application_inherit_no_socket(folder, workers):
         for where, files in ((("--port", 0), []), (("--fd", file), [file])):
             with Process(folder, "telling.py", *where, "--workers", workers, pass_fds=files) as process:
                 assert echo(process.address) == ""
+
+
+def test_certificates_that_a_new_worker_cannot_use_are_named(folder, tls):
+    (folder / "cert.pem").write_bytes(Path(tls.certfile).read_bytes())
+    files = ("--ssl-certfile", "cert.pem", "--ssl-keyfile", tls.keyfile)
+    refused = "the workers are not replaced, because a new one fails: "
+    with Process(folder, "echo.py", "--port", 0, "--workers", 2, *files) as process:
+        (folder / "cert.pem").write_text("nonsense")
+        process.process.send_signal(signal.SIGHUP)
+        assert f"{refused}cannot use cert.pem with {tls.keyfile}: " in process.until_told(refused)
+        (folder / "cert.pem").unlink()
+        process.process.send_signal(signal.SIGHUP)
+        assert f"{refused}cannot read cert.pem; check the path" in process.until_told(refused)
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
+        status, errors = process.stop(signal.SIGTERM)
+    assert (status, "Traceback" in errors) == (0, False)
 
 
 @pytest.mark.parametrize(
