@@ -1,7 +1,6 @@
 """The end of a connection after its close frame: when the transport is closed, and when it is aborted.
 
     EXCHANGING -- the peer broke a rule ------------------------> DRAINING
-    DRAINING -- the peer is quiet, or has sent LIMIT bytes -----> SHUT_DOWN
     any -- the peer's close frame, or the end of its stream ----> CLOSED
 
 In every step the transport is aborted when the peer makes no progress for CLOSE_TIMEOUT seconds. A peer that still
@@ -12,10 +11,11 @@ After the exchange of close frames a client waits up to LINGER seconds for the s
 (RFC 6455, section 7.1.1). Then it closes the transport itself. An abort would end TLS without a close_notify, which
 the server reports as a truncated stream.
 
-A peer that broke a rule may be in the middle of sending. Its bytes are read and discarded until it is quiet, has
-answered or has ended the stream. Closing the socket at once would reset the connection, and could destroy the close
-frame in transit. A shutdown for writing at once has the same effect behind a proxy: HAProxy and nginx end a tunnel at
-the server's end of stream, and reset a client that is still sending.
+A peer that broke a rule may be in the middle of sending. Its bytes are read and discarded until it has answered or has
+ended the stream. Our side of the stream ends once the peer is quiet, or has sent LIMIT bytes. Closing the socket at
+once would reset the connection, and could destroy the close frame in transit. A shutdown for writing at once has the
+same effect behind a proxy: HAProxy and nginx end a tunnel at the server's end of stream, and reset a client that is
+still sending.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ class _Step(enum.Enum):
 
     EXCHANGING = enum.auto()  # waits for the peer's close frame, or for the end of its stream
     DRAINING = enum.auto()  # discards the bytes of a peer that broke a rule
-    SHUT_DOWN = enum.auto()  # our side of the stream has ended, and the peer is expected to end its own
     CLOSED = enum.auto()  # the transport closes once its waiting bytes have left
 
 
@@ -119,10 +118,7 @@ class Closing:
             self._wait(min(self._timeout, self.LINGER) / _SAMPLES)
 
     def shut_down(self) -> None:
-        """Stops draining, and ends our side of the stream; the peer is expected to end its own."""
-        if self._step is not _Step.DRAINING:
-            return
-        self._step = _Step.SHUT_DOWN
+        """Ends our side of the stream, if it has not ended; the peer is expected to end its own."""
         transport = self._owner.transport
         if transport.is_closing():
             return
