@@ -122,8 +122,10 @@ def run(runner: asyncio.Runner) -> Iterator[Callable[[Coroutine[Any, Any, Any]],
 
     async def limited(scenario: Coroutine[Any, Any, Any]) -> Any:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        async with asyncio.timeout(seconds):
-            return await scenario
+        async with asyncio.timeout(seconds) as limit:
+            result = await scenario
+        assert not limit.expired(), "the test has taken the cancellation at its limit for something else"
+        return result
 
     yield lambda scenario: runner.run(limited(scenario))
     runner.close()
