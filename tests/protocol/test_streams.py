@@ -227,15 +227,17 @@ def test_a_stream_that_fails_before_its_first_part_leaves_the_connection_open(ru
     assert not log()
 
 
-@pytest.mark.parametrize("part", [1, None, ["nested"], {"a": 1}])
+@pytest.mark.parametrize("part", [1, None, ["nested"], {"a": 1}, b"not UTF-8: \xff"])
 def test_an_invalid_part_is_an_error(run, connect, part):
+    error = ValueError if isinstance(part, bytes) else TypeError
+
     async def scenario():
         async with connect(Quiet) as session:
             view, peer = session.view, session.peer
-            with pytest.raises(TypeError):
+            with pytest.raises(error):
                 await view.send([part])
             assert await peer.settled() == []
-            with pytest.raises(TypeError):
+            with pytest.raises(error):
                 await view.send(["one", part])
             assert (await peer.frame()).payload == b"one"
             assert (await peer.closing())[0] == 1011
