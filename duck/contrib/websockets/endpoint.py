@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from .codec import SENT, Counters, watching
 from .compression import Compression
@@ -24,6 +24,8 @@ from .settings import BY_NAME, CHANGEABLE
 from .state import State
 
 __all__ = ["WebSocketEndpoint"]
+
+T = TypeVar("T")
 
 
 class WebSocketEndpoint:
@@ -298,6 +300,27 @@ class WebSocketEndpoint:
         if self._protocol is None:
             raise RuntimeError("the connection is not open yet")
         return self._protocol
+
+    # Tasks
+
+    def create_task(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> "asyncio.Task[T]":
+        """Starts a task that belongs to the connection, for example one that sends without being asked.
+
+        An exception in it is handled as one in a hook: it is logged and closes the connection with 1011. After the loss
+        of the connection, the task is cancelled once all handlers have ended; `on_close` is called after its end.
+
+        Raises:
+            ConnectionClosed: The connection is lost.
+            RuntimeError: The connection is not open yet; or the call comes from another thread than its loop's.
+            TypeError: The argument is not a coroutine.
+        """
+        if not asyncio.iscoroutine(coroutine):
+            raise TypeError(f"create_task takes a coroutine, such as self.tick(), not {coroutine!r}")
+        try:
+            return self._open_protocol().create_task(coroutine, name)
+        except BaseException:
+            coroutine.close()  # otherwise Python warns that it was never awaited
+            raise
 
     # Sending
 

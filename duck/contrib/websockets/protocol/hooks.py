@@ -1,16 +1,19 @@
-"""Tasks of hooks other than message handlers (a view's own loops, `on_gap`, `on_close`), and their order at the end.
+"""Tasks of a connection other than message handlers, and their order at its end.
 
-    transport lost -> received messages are handled -> running hooks end -> on_close
+They are those of hooks (a view's own loops, `on_gap`, `on_close`) and of `create_task`.
 
-Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. A hook that
+    transport lost -> received messages are handled -> running hooks end -> other tasks are cancelled -> on_close
+
+Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. A task that
 does not end within FLUSH_TIMEOUT after its cancellation is logged, and no longer waited for.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from ..frame import Frame
 from ..logging import log_failure, logger
@@ -20,6 +23,8 @@ from . import stepping
 from .interfaces import Consumer, Endpoint
 
 __all__ = ["Hooks"]
+
+T = TypeVar("T")
 
 
 class Owner(Protocol):
@@ -54,15 +59,17 @@ class Hooks:
         FLUSH_TIMEOUT: Seconds for the remaining work after a cancellation.
         on_close: The view's hook; None if it does nothing or must not be called.
         tasks: The tasks of the view's own loops, of other hooks, and at the end of `on_close`.
+        started: The tasks of `create_task` that have not ended.
     """
 
     FLUSH_TIMEOUT = 1.0
 
-    __slots__ = ("_emptied", "_heartbeat", "_owner", "_receiving", "on_close", "tasks")
+    __slots__ = ("_emptied", "_heartbeat", "_owner", "_receiving", "on_close", "started", "tasks")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self.tasks: tuple[asyncio.Task[None], ...] = ()
+        self.started: tuple[asyncio.Task[Any], ...] = ()
         self._heartbeat: asyncio.Task[None] | None = None
         self._receiving: asyncio.Task[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
@@ -93,8 +100,22 @@ class Hooks:
     def _receiving_ended(self, task: "asyncio.Task[None]") -> None:
         self._owner.close()
 
+    def create_task(self, coroutine: Coroutine[Any, Any, T], name: str | None) -> "asyncio.Task[T]":
+        """Starts a task that ends with the connection."""
+        run: Any = self._run_task(coroutine)
+        run.__qualname__ = stepping.name_of(coroutine)
+        task = self._owner.loop.create_task(run, name=name)
+        self.started += (task,)
+        task.add_done_callback(partial(self._task_ended, coroutine))
+        return task
+
+    def _task_ended(self, coroutine: Coroutine[Any, Any, Any], task: "asyncio.Task[Any]") -> None:
+        self.started = tuple(other for other in self.started if other is not task)
+        stepping.retrieve(task)  # its error is in the log already
+        coroutine.close()  # if the task was cancelled before its first step
+
     def cancel(self) -> None:
-        """Cancels all hooks and handlers."""
+        """Cancels all hooks, handlers and other tasks."""
         for task in self.running():
             task.cancel()
 
@@ -117,7 +138,8 @@ class Hooks:
             try:
                 owner.report_end()
             finally:  # even where a filter of the log raises
-                hung = await self._end(self.running(), deadline)
+                hung = await self._end(self.running() - {*self.started}, deadline)
+                hung |= await self._end(self.started, owner.loop.time())
                 if self.on_close is not None:
                     last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
                     hung |= await self._end([last], owner.loop.time() + self._patience)
@@ -154,6 +176,15 @@ class Hooks:
             if self._raises_on(error):
                 raise
 
+    async def _run_task(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a task of `create_task`; an error in it ends the connection, and is raised to code that awaits it."""
+        try:
+            return await coroutine
+        except BaseException as error:
+            if self._raises_on(error) or isinstance(error, Exception):
+                raise
+            raise RuntimeError(f"{stepping.name_of(coroutine)} has raised {error!r}") from error
+
     def _raises_on(self, error: BaseException) -> bool:
         """Ends the connection because of a hook's error; returns whether the hook's task re-raises the error."""
         if isinstance(error, KeyboardInterrupt) or stepping.is_abandoned(error, self._owner.loop):
@@ -162,8 +193,8 @@ class Hooks:
         return isinstance(error, asyncio.CancelledError)
 
     def running(self) -> set["asyncio.Task[None]"]:
-        """The tasks of hooks that have not ended, except the current task."""
-        running = {*self._owner.dispatcher.workers, *self.tasks}
+        """The tasks that have not ended, except the current one."""
+        running = {*self._owner.dispatcher.workers, *self.tasks, *self.started}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:

@@ -10,7 +10,7 @@ order: a close frame leaves, `Closing` handles the transport until it is lost, t
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import codec
 from ..exceptions import ConnectionClosed
@@ -31,6 +31,8 @@ from .stream_queue import OnStream, StreamQueue
 from .transports import HIGH_WATER, close_transport, plain_socket
 
 __all__ = ["ConnectionProtocol"]
+
+T = TypeVar("T")
 
 _CONNECTING, _OPEN, _CLOSING, _LOST, _CLOSED = Phase  # a look-up in the class takes several times as long
 _NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
@@ -340,7 +342,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     @property
     def running(self) -> set["asyncio.Task[None]"]:
-        """The tasks of hooks that have not ended."""
+        """The tasks of hooks and of `create_task` that have not ended."""
         return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
 
     @property
@@ -373,7 +375,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     @property
     def _is_called_by_hook(self) -> bool:
         task = asyncio.current_task()
-        return task in self.dispatcher.workers or (self._hooks is not None and task in self._hooks.tasks)
+        hooks = self._hooks
+        return task in self.dispatcher.workers or (hooks is not None and task in (*hooks.tasks, *hooks.started))
 
     def until_lost(self, call_on_close: bool, log: bool) -> Coroutine[Any, Any, None]:
         """Returns an awaitable that waits until the transport is lost.
@@ -399,6 +402,19 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._hooks is None:
             self._hooks = Hooks(self)
         return self._hooks
+
+    def create_task(self, coroutine: Coroutine[Any, Any, T], name: str | None) -> "asyncio.Task[T]":
+        """Starts a task that ends with the connection.
+
+        Raises:
+            ConnectionClosed: The connection is lost.
+            RuntimeError: Another thread has called it.
+        """
+        if self.lost:
+            raise self.closed_error()
+        if self.is_elsewhere:
+            raise RuntimeError("a task is created in the thread of the connection's loop, by one of its callbacks")
+        return self.hooks.create_task(coroutine, name)
 
     def inbox_emptied(self) -> None:
         """Notes that no message waits for a handler."""

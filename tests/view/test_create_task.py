@@ -1,0 +1,292 @@
+"""Tasks that belong to a connection: they end with it, and an error in one closes it."""
+
+import asyncio
+import threading
+
+import pytest
+
+from duck.contrib.websockets import ConnectionClosed, WebSocketView
+from duck.contrib.websockets.client import WebSocketClient, connect
+from duck.contrib.websockets.testing import connect as memory
+
+in_memory = pytest.mark.in_memory
+
+
+class Noting(WebSocketView):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.events = []
+
+    async def on_close(self, frame=None):
+        self.events.append("on_close")
+
+    async def until_cancelled(self):
+        self.events.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.events.append("cancelled")
+
+
+class Ticking(Noting):
+    async def on_open(self):
+        self.ticking = self.create_task(self.tick(), name="ticking")
+
+    async def tick(self):
+        try:
+            for number in range(10**9):
+                await self.send(str(number))
+                await asyncio.sleep(0.001)
+        finally:
+            self.events.append("task")
+
+    async def on_receive(self, message, opcode):
+        assert self.ticking.get_name() == "ticking"
+        assert "Ticking.tick" in repr(self.ticking)
+        self.ticking.cancel()
+        await self.send("stopped")
+
+
+@in_memory
+def test_a_task_sends_until_the_connection_ends_and_on_close_follows_it(run, log):
+    async def scenario():
+        async with memory(Ticking) as ws:
+            assert [await ws.recv(), await ws.recv()] == ["0", "1"]
+        assert ws.view.events == ["task", "on_close"]
+        async with memory(Ticking) as ws:
+            await ws.recv()
+            ws.drop()
+            await ws.wait_closed()
+        assert ws.view.events == ["task", "on_close"]
+
+    run(scenario())
+    assert log() == []
+
+
+@in_memory
+def test_a_task_that_is_cancelled_leaves_the_connection_open(run):
+    async def scenario():
+        async with memory(Ticking) as ws:
+            await ws.send("stop")
+            while await ws.recv() != "stopped":
+                pass
+            await ws.ping()
+            assert ws.view.events == ["task"]
+
+    run(scenario())
+
+
+class Failing(Noting):
+    async def on_receive(self, message, opcode):
+        task = self.create_task(self.fail(message))
+        try:
+            await task
+        except Exception as error:
+            self.events.append(type(error))
+
+    async def fail(self, message):
+        await asyncio.sleep(0)
+        raise {b"value": ValueError, b"exit": SystemExit}[message]("a detail")
+
+
+@in_memory
+@pytest.mark.parametrize(("message", "raised"), [("value", ValueError), ("exit", RuntimeError)])
+def test_an_error_in_a_task_closes_with_1011_and_is_logged_once(run, log, message, raised):
+    async def scenario():
+        async with memory(Failing, raise_errors=False) as ws:
+            await ws.send(message)
+            with pytest.raises(ConnectionClosed) as caught:
+                await ws.recv()
+            assert (caught.value.code, caught.value.reason) == (1011, "internal error")
+        assert ws.view.events == [raised, "on_close"]
+        with pytest.raises((ValueError, SystemExit), match="a detail"):
+            async with memory(Failing) as ws:
+                await ws.send(message)
+                await ws.recv()
+
+    run(scenario())
+    entry = log()[0]
+    assert "error in a hook of Failing" in entry.message
+    assert type(entry.error) in (ValueError, SystemExit)
+
+
+@in_memory
+def test_a_task_is_cancelled_after_the_handlers_have_ended(run):
+    """The handler needs the task, as one that waits for a worker."""
+
+    class Working(Noting):
+        async def on_open(self):
+            self.work, self.done = asyncio.Queue(), asyncio.Event()
+            self.create_task(self.run_jobs())
+
+        async def run_jobs(self):
+            try:
+                while True:
+                    await self.work.get()
+                    await asyncio.sleep(0.01)
+                    self.done.set()
+            finally:
+                self.events.append("task")
+
+        async def on_receive(self, message, opcode):
+            self.work.put_nowait(message)
+            await self.done.wait()
+            self.events.append("handler")
+
+    async def scenario():
+        async with memory(Working) as ws:
+            await ws.send("job")
+            await ws.close()
+        assert ws.view.events == ["handler", "task", "on_close"]
+
+    run(scenario())
+
+
+@in_memory
+def test_a_task_may_close_the_connection(run, log):
+    class Closing(Noting):
+        async def on_open(self):
+            self.create_task(self.end())
+
+        async def end(self):
+            await self.close(4000, "enough")
+            with pytest.raises(ConnectionClosed):
+                await self.send("late")
+            self.events.append("task")
+
+    async def scenario():
+        async with memory(Closing) as ws:
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await ws.recv()
+        assert ws.view.events[-1] == "on_close"
+
+    run(scenario())
+    assert log() == []
+
+
+@in_memory
+def test_a_task_that_is_never_begun_causes_no_warning(run):
+    class Brief(Noting):
+        async def on_open(self):
+            self.create_task(self.until_cancelled()).cancel()
+            self.terminate()
+            self.create_task(self.until_cancelled())
+
+    async def scenario():
+        async with memory(Brief) as ws:
+            await ws.wait_closed()
+        assert ws.view.events[-1] == "on_close"
+
+    run(scenario())
+
+
+@in_memory
+def test_the_connection_must_be_open(run, log):
+    class Wrong(Noting):
+        async def on_handshake(self, handshake):
+            with pytest.raises(RuntimeError, match="not open yet"):
+                self.create_task(self.until_cancelled())
+
+        async def on_open(self):
+            with pytest.raises(TypeError, match=r"such as self\.tick\(\)"):
+                self.create_task(self.until_cancelled)
+            errors = []
+
+            def elsewhere():
+                try:
+                    self.create_task(self.until_cancelled())
+                except RuntimeError as error:
+                    errors.append(str(error))
+
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+            assert "in the thread of the connection's loop" in errors[0]
+
+        async def on_close(self, frame=None):
+            with pytest.raises(ConnectionClosed):
+                self.create_task(self.until_cancelled())
+            self.events.append("on_close")
+
+    async def scenario():
+        async with memory(Wrong) as ws:
+            await ws.ping()
+        assert ws.view.events == ["on_close"]
+
+    run(scenario())
+    assert log() == []
+
+
+@in_memory
+def test_a_task_that_ignores_its_cancellation_is_named_in_the_log(run, log, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
+    release = []
+
+    class Stubborn(Noting):
+        async def on_open(self):
+            self.create_task(self.stay())
+
+        async def stay(self):
+            released = asyncio.Event()
+            release.append(released)
+            while not released.is_set():
+                try:
+                    await released.wait()
+                except asyncio.CancelledError:
+                    self.events.append("cancelled")
+
+    async def scenario():
+        async with memory(Stubborn) as ws:
+            await ws.ping()
+        assert ws.view.events == ["cancelled", "on_close"]
+        release[0].set()
+
+    run(scenario())
+    (entry,) = log()
+    assert "has not ended after its cancellation" in entry.message
+    assert "Stubborn.stay" in entry.message
+
+
+def test_a_server_shuts_down_without_waiting_for_tasks(run, serving):
+    async def scenario():
+        async with serving(Ticking, shutdown_timeout=600) as server, connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.recv()
+            closing = asyncio.create_task(server.close())
+            with pytest.raises(ConnectionClosed, match="1001"):
+                while True:
+                    await ws.recv()
+            await asyncio.wait_for(closing, 30)
+
+    run(scenario())
+
+
+def test_a_client_has_tasks_too(run, serving):
+    class Asking(WebSocketClient):
+        async def on_open(self):
+            self.task = self.create_task(self.ask())
+            self.answers = asyncio.Queue()
+
+        async def ask(self):
+            for number in range(3):
+                await self.send(str(number))
+            await asyncio.Event().wait()
+
+        async def on_receive(self, message, opcode):
+            self.answers.put_nowait(message)
+
+    class Echo(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message)
+
+    async def scenario():
+        async with serving(Echo) as server:
+            url = f"ws://127.0.0.1:{server.port}/"
+            async with Asking(url) as client:
+                assert [await client.answers.get() for _ in range(3)] == [b"0", b"1", b"2"]
+            assert client.task.cancelled()
+            async with connect(url) as ws:
+                task = ws.create_task(ws.send("quack"))
+                assert await ws.recv() == "quack"
+                assert await task is None
+
+    run(scenario())
