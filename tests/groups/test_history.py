@@ -142,11 +142,13 @@ def test_a_member_that_has_missed_as_many_messages_as_are_kept_gets_them_all(run
 def test_a_history_expires(run, new_rooms):
     async def scenario():
         rooms = new_rooms(history_ttl=0.05)
+        await rooms.join(Sink(), "lobby")
         first = await rooms.publish("lobby", "first")
         await asyncio.sleep(0.2)
-        late = Sink()
+        late, whole = Sink(), Sink()
+        assert await rooms.join(whole, "lobby", since="")
         assert not await rooms.join(late, "lobby", since=first)
-        assert late.messages == []
+        assert late.messages == whole.messages == []
         second = await rooms.publish("lobby", "second")
         assert second.split(".")[0] != first.split(".")[0]
         await rooms.close()

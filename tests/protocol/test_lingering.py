@@ -40,12 +40,15 @@ def test_a_peer_that_does_not_end_its_side_is_cut(run):
     run(scenario())
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.in_memory
 def test_without_half_close_the_transport_closes_once_the_peer_is_quiet(run):
     async def scenario():
         transport, lost = ending(half_close=False)
         transport.sent(len(b"goodbye"))
-        transport.feed(b"still sending")
+        for _ in range(10):
+            transport.feed(b"still sending")
+            await asyncio.sleep(0.9 * Lingering.QUIET)
+            assert not transport.is_closing()
         assert await lost is None
         assert not transport.aborted
 
