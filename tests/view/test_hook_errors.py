@@ -167,6 +167,32 @@ def test_on_close_is_called_though_a_filter_of_the_log_raises(connect, caplog):
     assert [str(error) for error in told] == ["no record"]
 
 
+@pytest.mark.parametrize("hook", ["on_open", "on_receive"])
+def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(connect, hook):
+    def raising(record):
+        raise Boom("no record")
+
+    async def fail(self, *args):
+        await asyncio.sleep(0)
+        raise Boom("no hook")
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        async with connect(type("View", (Recorder,), {hook: fail})) as session:
+            session.peer.send("x")
+            code, _ = await session.peer.closing()
+            assert code == 1011
+            session.peer.close(1011)
+            await session.ended()
+            assert session.view.events[-1] == b"\x03\xf3"
+
+    logger.addFilter(raising)
+    try:
+        asyncio.run(scenario())
+    finally:
+        logger.removeFilter(raising)
+
+
 def test_a_plain_function_as_on_close_is_named(run, connect, log):
     class View(Recorder):
         def on_close(self, frame=None):

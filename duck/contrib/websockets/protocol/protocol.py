@@ -432,9 +432,11 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not self.connection.is_open and _is_connection_closed(error):
             return
         self.note_error()
-        log_failure(error, "%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__)
-        self.stop_handling()
-        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        try:
+            log_failure(error, "%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__)
+            self.stop_handling()
+        finally:  # even where a filter of the log raises
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def when_lost(self, callback: Callable[[Any], object]) -> None:
         """Registers a callback for the loss of the connection. It is called once, with the endpoint.
