@@ -20,8 +20,10 @@ class Transport:
     def get_write_buffer_size(self):
         return 0
 
+    aborts = 0
+
     def abort(self):
-        pass
+        self.aborts += 1
 
 
 @pytest.fixture
@@ -212,6 +214,26 @@ def test_a_connection_that_fails_keeps_nothing_from_the_others(run, codec, membe
         assert writes_of(everyone) == [frames("a"), frames("b")]
         assert failing.broken
         assert [str(error) for error in errors] == ["this connection takes nothing"]
+
+    run(scenario())
+
+
+def test_a_connection_that_could_not_be_aborted_is_aborted_at_its_next_send(run, codec, members):
+    """Near the limit of recursion both may fail, and the later messages would be dropped without an end."""
+
+    def abort():
+        raise RecursionError
+
+    async def scenario():
+        (member,) = members(1)
+        failing, transport = member._protocol, member._protocol.transport
+        failing.fails, transport.abort = True, abort
+        with pytest.raises(RecursionError):
+            failing.send("lost", 1)
+        del transport.abort
+        failing.writer.write(0x81, b"dropped")
+        failing.flush()
+        assert (failing.writes, failing.writer.size, transport.aborts) == ([], 0, 1)
 
     run(scenario())
 

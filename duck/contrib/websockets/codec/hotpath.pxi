@@ -379,6 +379,8 @@ cdef class HotPath:
             return 0
         if self.lost or self.broken:
             writer.take_chunks()
+            if not self.lost:
+                self.transport.abort()
             return 0
         if self.fd >= 0 and self.queued:
             self.queued = self.transport.get_write_buffer_size() != 0
@@ -486,15 +488,3 @@ def fan_out(members, message):
         elif taken >= BURST_MEMBERS:
             burst.begin_sometimes()
     return taken, rest
-
-
-cdef list unsent(list chunks, Py_ssize_t sent):
-    """Returns the rest of the chunks after their first `sent` bytes."""
-    cdef Py_ssize_t at = 0
-    while at < len(chunks) and sent >= len(<bytes>chunks[at]):
-        sent -= len(<bytes>chunks[at])
-        at += 1
-    rest = chunks[at:]
-    if sent:
-        rest[0] = memoryview(<bytes>rest[0])[sent:]
-    return rest

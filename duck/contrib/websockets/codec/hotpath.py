@@ -348,7 +348,11 @@ class HotPath:
         try:
             while writer.size:  # a signal handler may have added frames meanwhile
                 chunks = writer.take()
-                if not (self.lost or self.broken):
+                if self.lost:
+                    continue
+                if self.broken:
+                    self.transport.abort()  # again: a call of `cut` may have failed at the limit of recursion
+                else:
                     self.write_chunks(chunks)
         except BaseException:
             self.cut()

@@ -226,3 +226,15 @@ cdef class MaskingWriter(FrameWriter):
         memcpy(self.masks, PyBytes_AS_STRING(batch), 4 * MASK_BATCH)
         self.spent = 0
         return 0
+
+
+cdef list unsent(list chunks, Py_ssize_t sent):
+    """Returns the rest of the chunks after their first `sent` bytes."""
+    cdef Py_ssize_t at = 0
+    while at < len(chunks) and sent >= len(<bytes>chunks[at]):
+        sent -= len(<bytes>chunks[at])
+        at += 1
+    rest = chunks[at:]
+    if sent:
+        rest[0] = memoryview(<bytes>rest[0])[sent:]
+    return rest
