@@ -17,7 +17,7 @@ from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import WebSocketView
 from duck.server import serve
 from duck.server.cli import main
-from duck.server.listening.tls import server_context
+from duck.server.listening.tls import Certificates
 
 from ..client.test_breaches import agreed
 from ..support.commands import command, environment
@@ -328,7 +328,7 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
 
 @pytest.mark.parametrize("command", [connect, bench])
 def test_a_client_trusts_an_authority_and_shows_its_own_certificate(run, tls, capsys, command):
-    context = server_context(tls.certfile, tls.keyfile, ca_certs=tls.cafile)
+    context = Certificates(tls.certfile, tls.keyfile, ca_certs=tls.cafile)()
 
     async def scenario():
         async with serve(Echo, port=0, ssl=context) as server:
