@@ -323,6 +323,7 @@ def test_a_peer_that_goes_while_nothing_is_read_is_missed_by_the_heartbeat(run, 
     run(scenario())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_peer_that_goes_is_noticed_although_messages_that_it_sent_with_the_request_wait(run, connect):
     class View(Waiting):
         CLOSE_TIMEOUT = 0.1
