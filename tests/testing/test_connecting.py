@@ -511,3 +511,13 @@ def test_a_message_is_handled_once_although_its_handler_raises_keyboard_interrup
     with pytest.raises(KeyboardInterrupt), asyncio.Runner() as runner:
         runner.run(scenario())
     assert handled == [b"x"]
+
+
+def test_an_init_without_that_of_the_base_is_an_error_with_advice():
+    class Forgetful(WebSocketView):
+        def __init__(self, request, **kwargs):
+            self.request = request
+
+    for application in (Forgetful, Forgetful.as_asgi()):
+        with pytest.raises(TypeError, match=r"Forgetful\.__init__ must call super\(\)\.__init__"), connect(application):
+            pass

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from duck.http.request import HttpRequest
 from duck.views import View
@@ -108,6 +108,18 @@ class WebSocketView(WebSocketEndpoint, View):
         self.scope: MutableMapping[str, Any] | Any = getattr(upgrade_request, "scope", None)
         self.kwargs = kwargs
         super().__init__()
+
+    @classmethod
+    def _create(cls, request: HttpRequest, kwargs: Mapping[str, Any]) -> Self:
+        """Returns the view of a request, for its host.
+
+        Raises:
+            TypeError: The class has an `__init__` that does not call that of its base.
+        """
+        view = cls(request, **kwargs)
+        if not (hasattr(view, "request") and hasattr(view, "_protocol")):
+            raise TypeError(f"{cls.__name__}.__init__ must call super().__init__(request, **kwargs)")
+        return view
 
     def __repr__(self) -> str:
         try:

@@ -315,9 +315,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Gives the connection to a WebSocket view, and never touches the transport again."""
         request.content = self._reader.take_rest()
         try:
-            view = match.route.handler(request, **match.kwargs)
-            if not (hasattr(view, "request") and hasattr(view, "state")):
-                raise TypeError(f"{type(view).__name__}.__init__ must call super().__init__(request, **kwargs)")
+            view_class: Any = match.route.handler
+            view = view_class._create(request, match.kwargs)
             if self._server.allowed_origins is not None and view.ALLOWED_ORIGINS is None:
                 view._set_for_host("ALLOWED_ORIGINS", self._server.allowed_origins)
         except KeyboardInterrupt:

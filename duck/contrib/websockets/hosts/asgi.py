@@ -15,7 +15,7 @@ import contextlib
 import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import quote, unquote
 
 from duck.http.request import HttpRequest
@@ -64,6 +64,8 @@ class AsgiView(Protocol):
     initiated_upgrade: bool
     _host_detects_loss: bool
 
+    @classmethod
+    def _create(cls, request: HttpRequest, kwargs: Mapping[str, Any]) -> Self: ...
     @property
     def _connection_state(self) -> int: ...
     async def run(self) -> Any: ...
@@ -80,12 +82,12 @@ class Application:
         kwargs: Parameters of the view, in addition to those of the route.
     """
 
-    def __init__(self, view_class: Callable[..., AsgiView], kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, view_class: type[AsgiView], kwargs: Mapping[str, Any]) -> None:
         self._view_class = view_class
         self._kwargs = kwargs
 
     def __repr__(self) -> str:
-        return f"<{getattr(self._view_class, '__name__', self._view_class)} as an ASGI application>"
+        return f"<{self._view_class.__name__} as an ASGI application>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a connection to its end.
@@ -103,10 +105,10 @@ class Application:
         kwargs = {**self._kwargs, **_path_parameters(scope)}
         extension = (scope.get("extensions") or {}).get(EXTENSION)
         if extension is not None:
-            await extension["run"](lambda request: self._view_class(request, **kwargs), scope, send)
+            await extension["run"](lambda request: self._view_class._create(request, kwargs), scope, send)
         else:
             bridge = Bridge(scope, receive, send)
-            await bridge.run(self._view_class(bridge.request, **kwargs))
+            await bridge.run(self._view_class._create(bridge.request, kwargs))
 
 
 def _path_parameters(scope: Scope) -> Mapping[str, Any]:

@@ -167,7 +167,7 @@ class Server(asyncio.Protocol):
             upgrade.refuse(request, HandshakeError(426, "this endpoint does not serve WebSockets"))
             return
         self.label = view_class.__name__
-        self.view = view = view_class(request, **self._kwargs, **found)
+        self.view = view = view_class._create(request, {**self._kwargs, **found})
         self.ended = view.start()
 
 
