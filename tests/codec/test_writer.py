@@ -252,6 +252,9 @@ def connected(codec, monkeypatch):
         def received(self, messages):
             self.dispatcher.deliver(self.connection.received(messages))
 
+        def yield_reading(self):
+            """Reads on at once."""
+
         def rest(self):
             return self.sent
 

@@ -37,29 +37,6 @@ cdef enum:
 from time import perf_counter as _perf_counter
 
 
-cdef class Sent:
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, error, value=None, traceback=None):
-        raise error
-
-    def close(self):
-        pass
-
-
-SENT = Sent()
-
-
 cdef class ReceiveBuffer:
     cdef readonly bytearray data
     cdef readonly object window
@@ -99,6 +76,7 @@ cdef class HotPath:
     cdef public bint queued
     cdef public bint busy
     cdef bint flushing
+    cdef bint floods
     cdef readonly bint broken
 
     def __init__(
@@ -130,7 +108,9 @@ cdef class HotPath:
         if buffer.in_use:
             self.buffer = buffer = buffer.unused()
         target = self.reader.target_of_read(buffer.data)
-        return buffer.window if target is buffer.data else target
+        if target is not buffer.data:
+            return target
+        return buffer.window[:FLOOD_READ] if self.floods else buffer.window
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef MessageReader reader = self.reader
@@ -140,6 +120,8 @@ cdef class HotPath:
         # Replies leave together, unless the previous read was from the same peer. Then they leave in quarters of a
         # read, so that the peer can process them meanwhile, and neither side waits for the other.
         cdef bint alone = buffer.last == <void *>self and self.fd >= 0
+        cdef bint is_long = nbytes >= FLOOD_READ and not reader.direct
+        cdef long long begun = duck_clock() if is_long else 0
         buffer.last = <void *>self
         buffer.in_use = True
         self.alive = True
@@ -165,6 +147,9 @@ cdef class HotPath:
             buffer.in_use = self.burst.several = False
             self.corked = False
             self.write_out()
+        self.floods = is_long and (self.floods or duck_clock() - begun >= FAIR_SHARE)
+        if self.floods:
+            self.yield_reading()
         if self.writer.closed:
             self.move_on()
 

@@ -8,7 +8,7 @@ frames.
 import threading
 from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, Never, Self, cast
+from typing import Any, cast
 
 from .burst import Burst
 from .counters import Counters
@@ -20,6 +20,7 @@ from .numbers import (
     CORK_TIME,
     FAIR_SHARE,
     FIN,
+    FLOOD_READ,
     MESSAGE_COST,
     NOT_TEXT,
     RSV1,
@@ -27,39 +28,10 @@ from .numbers import (
 )
 from .payload import utf8_state
 from .reader import MessageReader
+from .sent import SENT
 from .writer import FrameWriter
 
-__all__ = ["SENT", "HotPath", "ReceiveBuffer", "Sent", "fan_out"]
-
-
-class Sent:
-    """A completed coroutine: the result of `send` when there is nothing to wait for.
-
-    `asyncio.create_task(view.send(...))` works as well as `await view.send(...)`.
-    """
-
-    __slots__ = ()
-
-    def __await__(self) -> Self:
-        return self
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Never:
-        raise StopIteration
-
-    def send(self, value: Any) -> Never:
-        raise StopIteration
-
-    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Never:
-        raise error
-
-    def close(self) -> None:
-        pass
-
-
-SENT = cast("Coroutine[Any, Any, None]", Sent())
+__all__ = ["HotPath", "ReceiveBuffer", "fan_out"]
 
 
 class ReceiveBuffer:
@@ -147,6 +119,8 @@ class HotPath:
     fd: int
     queued: bool = False
     busy: bool = False
+    _direct: bool = False  # whether the read at hand goes straight into a message
+    _floods: bool = False  # whether a read has taken FAIR_SHARE, and later ones are of FLOOD_READ, not less
     _flushing: bool = False
     broken: bool = False
 
@@ -179,12 +153,16 @@ class HotPath:
         """Returns the buffer for the loop's next read."""
         self.buffer = buffer = self.buffer.unused()
         target = self.reader.get_buffer(buffer.data)
-        return buffer.window if target is buffer.data else target
+        self._direct = target is not buffer.data
+        if self._direct:
+            return target
+        return buffer.window[:FLOOD_READ] if self._floods else buffer.window
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handles the loop's read of `nbytes`."""
         reader, buffer = self.reader, self.buffer
         self.alive = buffer.in_use = True
+        begun = perf_counter()
         self.cork()
         try:
             messages = reader.buffer_updated(buffer.data, nbytes)
@@ -196,6 +174,10 @@ class HotPath:
         finally:
             buffer.in_use = self.burst.several = False
             self.uncork()
+        is_long = nbytes >= FLOOD_READ and not self._direct
+        self._floods = is_long and (self._floods or perf_counter() - begun >= 0.001 * FAIR_SHARE)
+        if self._floods:
+            self.yield_reading()
         if self.writer.closed:
             self.move_on()
 
@@ -369,6 +351,9 @@ class HotPath:
     # Methods of the subclass
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
+        raise NotImplementedError
+
+    def yield_reading(self) -> None:
         raise NotImplementedError
 
     def move_on(self) -> None:

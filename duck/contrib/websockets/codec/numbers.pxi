@@ -39,6 +39,7 @@ cdef enum:
     SEND_CREDIT = 65536
     MESSAGE_COST = 256
     FAIR_SHARE = 5
+    FLOOD_READ = 16384
 
 globals().update(  # not `cpdef enum`, whose numbers Cython 3 leaks
     FIN=FIN,
@@ -76,6 +77,7 @@ globals().update(  # not `cpdef enum`, whose numbers Cython 3 leaks
     SEND_CREDIT=SEND_CREDIT,
     MESSAGE_COST=MESSAGE_COST,
     FAIR_SHARE=FAIR_SHARE,
+    FLOOD_READ=FLOOD_READ,
 )
 
 MAX_LENGTH = INT64_MAX

@@ -12,6 +12,7 @@ __all__ = [
     "CORK_TIME",
     "FAIR_SHARE",
     "FIN",
+    "FLOOD_READ",
     "FRAGMENTED_CONTROL",
     "FRAME_MASKED",
     "FRAME_NOT_MASKED",
@@ -108,6 +109,8 @@ SEND_CREDIT: Final = 65536
 MESSAGE_COST: Final = 256
 """Bytes that are added to the size of each message where bytes are counted, for the work on any message."""
 FAIR_SHARE: Final = 5
-"""Milliseconds after which a sender that never waits yields to the loop."""
+"""Milliseconds after which a sender that never waits, or a peer that floods, yields to the loop."""
+FLOOD_READ: Final = 16384
+"""Bytes of a read, at least and then at most, from a peer that floods: one whose read has taken FAIR_SHARE."""
 
 NOT_TEXT: Final = "bytes that are sent as text must be UTF-8, and these are not: use send_binary, or send a str"

@@ -9,11 +9,12 @@ from .counters import SECONDS, Counters, Histogram
 from .deadline import Deadline
 from .dispatcher import Dispatcher
 from .header import build_header, parse_header, serialize
-from .hotpath import SENT, HotPath, ReceiveBuffer, Sent, fan_out
+from .hotpath import HotPath, ReceiveBuffer, fan_out
 from .inbox import Inbox, NextMessage
 from .numbers import *  # noqa: F403
 from .payload import apply_mask, apply_mask_inplace, utf8_state
 from .reader import MessageReader
+from .sent import SENT, Sent
 from .waiter import Waiter
 from .watching import type_version, watching
 from .worker import Worker

@@ -118,7 +118,8 @@ A received byte, to `on_receive`:
    `protocol.receiving.Receiving.received` applies the rules of `sansio.connection.Connection.received`.
 4. `codec.dispatcher.Dispatcher.deliver` hands each message to `codec.worker.Worker.start`, which calls
    `view.WebSocketView.on_receive`.
-5. `codec.hotpath.HotPath.uncork` writes the replies.
+5. `codec.hotpath.HotPath.uncork` writes the replies. After a read that has taken long, those that follow are small,
+   and `protocol.receiving.Receiving.yield_reading` gives other connections a turn between them.
 
 A received byte, to the reader of an `IncomingMessage`:
 

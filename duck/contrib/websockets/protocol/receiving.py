@@ -240,6 +240,23 @@ class Receiving(Sending):
         if not self.lost and not self.transport.is_reading():
             self.context.copy().run(self.transport.resume_reading)
 
+    def yield_reading(self) -> None:
+        """Reads on in the next pass of the loop, so that a peer that floods does not starve other connections.
+
+        uvloop reads up to 32 times in a row while each read fills the buffer.
+        """
+        if self.is_open and not self._is_on_hold:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._is_on_hold:
+            self.resume_reading()
+
+    @property
+    def _is_on_hold(self) -> bool:
+        return self._flow_control is not None and self._flow_control.holds != 0
+
     def drain_inbox(self) -> None:
         """Starts handlers for the waiting messages; called by the loop."""
         if self.phase is Phase.CLOSED:  # all tasks have been cancelled at once
