@@ -1,7 +1,10 @@
 """One message for many connections: its delivery, the shared bytes, and the skipped members."""
 
 import asyncio
+import socket
+import sys
 import threading
+import tracemalloc
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -423,6 +426,27 @@ def test_the_policy_of_a_slow_peer_decides(run, serving, dial, policy):
                     await view.send("more")
             for _ in range(taken):
                 assert await slow.message() == bytes(256 * KIB)
+
+    run(scenario())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the transport of asyncio copies what waits")
+def test_slow_peers_share_the_bytes_of_a_message(run, gather):
+    async def scenario():
+        async with gather(Quiet, 8, receive_buffer=4 * KIB, read_limit=4 * KIB) as (views, peers):
+            for view in views:
+                view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+            message = bytes(MIB)
+            tracemalloc.start()
+            try:
+                assert broadcast(views, message, OpCode.BINARY) == 8
+                taken, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert all(view.request.transport.get_write_buffer_size() > MIB // 2 for view in views)
+            assert taken < 2 * MIB
+            for peer in peers:
+                assert await peer.message() == message
 
     run(scenario())
 

@@ -392,7 +392,7 @@ cdef class HotPath:
                 data = writer.take_gathered()
             if data is not None:
                 self.queued = True
-                self.write_chunks((data[sent:] if sent else data,))
+                self.write_chunks(unsent([data], sent))
             while writer.size:
                 chunks = writer.take_chunks()
                 sent = self.write_past(chunks)
