@@ -91,6 +91,32 @@ def test_a_view_cannot_join_before_it_is_open(rooms):
     asyncio.run(scenario())
 
 
+def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    async def scenario():
+        rooms, member = Groups(), Sink()
+        names = [Name(number) for number in range(100)]
+        for name in names:
+            await rooms.join(member, name)
+        for name in names[:50]:
+            await rooms.leave(member, name)
+        assert len(rooms.names()) == 50
+        assert compared < 1000
+        member.end()
+        assert rooms.names() == []
+
+    asyncio.run(scenario())
+
+
 def test_joining_and_leaving_twice(run, rooms, meet):
     async def scenario():
         async with meet(rooms, "lobby", 2) as (views, peers):

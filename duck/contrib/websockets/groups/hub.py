@@ -34,7 +34,7 @@ class Hub:
 
     Attributes:
         groups: The groups with members, by name.
-        names: The groups of each member.
+        names: The groups of each member: a tuple for a single group, else the keys of a dict.
         origin: The identifier of the hub in messages.
     """
 
@@ -70,7 +70,7 @@ class Hub:
         self._announce = announce
         self._tasks: set[asyncio.Task[None]] = set()
         self.groups: dict[str, LocalGroup] = {}
-        self.names: dict[Member, tuple[str, ...]] = {}
+        self.names: dict[Member, tuple[str] | dict[str, None]] = {}
         self.origin = os.urandom(8)
         self.connection: BrokerConnection = broker.connect(self, loop)
         self._numbers = itertools.count(1)
@@ -161,7 +161,9 @@ class Hub:
         if names is None:
             self.names[member] = group.alone
         elif name not in names:
-            self.names[member] = (*names, name)
+            if isinstance(names, tuple):
+                names = self.names[member] = dict.fromkeys(names)
+            names[name] = None
         return group
 
     async def _subscribe(self, name: str, group: LocalGroup) -> None:
@@ -254,11 +256,11 @@ class Hub:
 
     async def leave(self, member: Member, name: str) -> None:
         """See `Groups.leave`."""
-        names = tuple(other for other in self.names.get(member, ()) if other != name)
-        if names:
-            self.names[member] = names
-        else:
-            self.names.pop(member, None)
+        names = self.names.get(member, ())
+        if isinstance(names, dict) and len(names) > 1:
+            names.pop(name, None)
+        elif name in names:
+            del self.names[member]
         self._remove(member, name)
 
     def _lost(self, member: Member) -> None:

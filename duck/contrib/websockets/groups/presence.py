@@ -85,9 +85,8 @@ def encode_data(data: Any) -> str:
 def changes(group: str, joined: dict[str, str], left: dict[str, str]) -> Iterator[PresenceChange]:
     """Yields a change of a broker in parts, so that each fits into one message even if thousands leave at once."""
     new, old = decode_entries(joined), decode_entries(left)
-    while new or old:
-        yield PresenceChange(group, new[:_PART], old[:_PART])
-        new, old = new[_PART:], old[_PART:]
+    for at in range(0, max(len(new), len(old)), _PART):
+        yield PresenceChange(group, new[at : at + _PART], old[at : at + _PART])
 
 
 def decode_entries(entries: dict[str, str]) -> list[Presence]:
