@@ -111,6 +111,7 @@ def test_all_messages_are_compressed_for_the_offers_of_libwebsockets(threshold):
         {"memory_level": 0},
         {"memory_level": 10},
         {"threshold": -1},
+        {"threshold": 2**63},
         {"memory_limit": None},
         {"memory_limit": 4095},
         {"level": True},

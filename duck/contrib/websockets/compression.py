@@ -1,5 +1,6 @@
 """Settings of permessage-deflate, and their negotiation by a server and by a client (RFC 7692, section 7.1)."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -72,8 +73,8 @@ class Compression:
                 raise ValueError(f"{name} is {least} to {most}, not {value!r}")
         for name in ("threshold", "memory_limit"):
             value = getattr(self, name)
-            if not _is_whole(value) or value < 0:
-                raise ValueError(f"{name} is a number of bytes, not {value!r}")
+            if not _is_whole(value) or not 0 <= value <= sys.maxsize:
+                raise ValueError(f"{name} is a number of bytes from 0 to {sys.maxsize}, not {value!r}")
         for name in ("server_context_takeover", "client_context_takeover"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")

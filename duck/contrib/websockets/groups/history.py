@@ -5,6 +5,7 @@ server, starts again with another epoch, so that positions of the old history ar
 """
 
 import os
+import sys
 import time
 from collections import OrderedDict, deque
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from .broker import Message, MessageId, Past
 __all__ = ["History", "MemoryHistory", "checked_seconds", "new_epoch"]
 
 _MOST_SECONDS = 1e9  # three decades; clocks and Redis overflow above some larger value
+_MOST_MESSAGES = sys.maxsize - 1  # Redis gets one more
 
 
 class History(NamedTuple):
@@ -33,12 +35,12 @@ class History(NamedTuple):
 
         Raises:
             TypeError: The size is not an int, or the time to live is not a number.
-            ValueError: The size is negative, or the time to live is out of bounds.
+            ValueError: The size or the time to live is out of bounds.
         """
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(f"history is a number of messages, such as 100, or 0 for none, not {size!r}")
-        if size < 0:
-            raise ValueError(f"history is 1 message or more, such as 100, or 0 for none, not {size!r}")
+        if not 0 <= size <= _MOST_MESSAGES:
+            raise ValueError(f"history is 1 to {_MOST_MESSAGES} messages, such as 100, or 0 for none, not {size!r}")
         seconds = checked_seconds("history_ttl", ttl)
         return cls(size, seconds) if size else None
 
