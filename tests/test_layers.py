@@ -45,8 +45,11 @@ def test_the_overlay_imports_only_modules_that_duck_framework_has_too():
 def test_the_server_imports_only_the_listed_modules_of_the_package():
     """The public names, and the parts that both use: of loops, tasks, transports, the log, hosts and origins."""
     shared = (
+        "__main__",
+        "groups",
         "logging",
         "metrics",
+        "metrics.prometheus",
         "protocol.lingering",
         "protocol.loop",
         "protocol.stepping",

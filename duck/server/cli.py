@@ -3,14 +3,12 @@
 import argparse
 import asyncio
 import contextlib
-import importlib
 import os
 import socket
 import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
@@ -33,8 +31,6 @@ from .workers.worker import Job
 from .workers.worker_process import WorkerError
 
 __all__ = ["main"]
-
-_CLIENTS = ("connect", "bench")  # modules of `duck.commands`
 
 
 class UsageError(Exception):
@@ -114,20 +110,22 @@ def _parser() -> Parser:
 def _print_results(arguments: argparse.Namespace) -> int:
     """Runs a command that prints results. Returns its exit status; 1 if the output cannot be written."""
     try:
-        if arguments.command in _CLIENTS:
-            client: Any = importlib.import_module(f"duck.commands.{arguments.command}")
-            with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
-                status: int = runner.run(client.run(arguments))
+        if arguments.command == "info":
+            from duck.contrib.websockets.__main__ import main as show_versions
+
+            status = show_versions()
+            sys.stdout.flush()
             return status
-        info: Any = importlib.import_module("duck.contrib.websockets.__main__")
-        status = info.main()
-        sys.stdout.flush()
+        from duck.commands import bench, connect
+
+        run = bench.run if arguments.command == "bench" else connect.run
+        with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+            return runner.run(run(arguments))
     except OSError as error:
         drop_output()
         if not isinstance(error, BrokenPipeError):
             print(f"duck: cannot write the output: {error.strerror or error}", file=sys.stderr)
         return 1
-    return status
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -161,9 +159,10 @@ def _name_groups(url: str | None) -> None:
     """Sets the environment variable DUCK_GROUPS, for this process and the workers."""
     if url is None:
         return
-    groups: Any = importlib.import_module("duck.contrib.websockets.groups")
+    from duck.contrib.websockets.groups import Groups
+
     try:
-        groups.Groups(url)
+        Groups(url)
     except (ImportError, ValueError) as error:
         raise UsageError(f"--groups: {error}") from None
     os.environ["DUCK_GROUPS"] = url

@@ -2,12 +2,37 @@
 
 import asyncio
 import gc
+import subprocess
 import sys
 import weakref
 
 import pytest
 
 from duck.contrib.websockets import WebSocketView
+
+from ..support.commands import environment
+
+PATCHED = """
+import asyncio
+
+asyncio.Task = asyncio.tasks.Task = asyncio.tasks._CTask = asyncio.tasks._PyTask
+
+from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.testing import connect
+
+
+class Echo(WebSocketView):
+    async def on_receive(self, message, opcode):
+        await asyncio.sleep(0)
+        await self.send(message, opcode)
+
+
+with connect(Echo) as ws:
+    ws.send("first")
+    ws.send("second")
+    print(ws.recv(), ws.recv())
+"""
+"""A program whose asyncio has tasks in plain Python, as after `nest_asyncio.apply()`."""
 
 
 class Keeping(WebSocketView):
@@ -363,3 +388,10 @@ def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
                 assert await other.message() == expected
 
     run(scenario())
+
+
+def test_handlers_run_where_asyncio_was_patched_before_the_import():
+    script = subprocess.run(
+        [sys.executable, "-c", PATCHED], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert script.stdout == "first second\n", script.stderr

@@ -1,7 +1,6 @@
 """The metrics of a server for Prometheus, at a separate address: `duck serve --metrics HOST:PORT`."""
 
 import contextlib
-import importlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -33,9 +32,10 @@ def prometheus() -> Any:
         ExpositionError: prometheus_client is not installed.
     """
     try:
-        return importlib.import_module("duck.contrib.websockets.metrics.prometheus")
+        from duck.contrib.websockets.metrics import prometheus as module
     except ModuleNotFoundError:
         raise ExpositionError("metrics need prometheus_client: pip install 'duck-websockets[metrics]'") from None
+    return module
 
 
 @contextlib.asynccontextmanager

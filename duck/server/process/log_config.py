@@ -1,12 +1,10 @@
 """The logging of a serving process: a level and a format, or the user's configuration file."""
 
-import importlib
 import json
 import logging
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from duck.contrib.websockets.logging import access_logger
 
@@ -62,7 +60,8 @@ class LogOptions:
 
 
 def _configure(path: Path) -> None:
-    config: Any = importlib.import_module("logging.config")
+    from logging import config
+
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".json", ".toml"):
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

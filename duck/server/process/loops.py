@@ -33,12 +33,12 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ValueError(f"{name!r} is not one of {', '.join(LOOPS)}, or the module:function of another loop")
     if name != "asyncio":
         try:
-            factory: Callable[[], asyncio.AbstractEventLoop]
-            factory = importlib.import_module("uvloop").new_event_loop
-            return factory
+            import uvloop
         except ModuleNotFoundError:
             if name == "uvloop":
                 raise
+        else:
+            return uvloop.new_event_loop
     return asyncio.new_event_loop
 
 

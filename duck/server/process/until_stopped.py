@@ -1,7 +1,6 @@
 """Serves in this process until the order to stop."""
 
 import asyncio
-import importlib
 import logging
 import socket
 import ssl as tls
@@ -135,5 +134,6 @@ def _forget(task: "asyncio.Task[Any]") -> None:
     """Hides a task from the runner and keeps it alive: if freed, its coroutine would continue although it is closed."""
     asyncio._unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]
-    ctypes = importlib.import_module("ctypes")
+    import ctypes
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))

@@ -11,11 +11,11 @@ no code of the application.
 """
 
 import asyncio
-import importlib
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -372,6 +372,10 @@ def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: 
         )
     if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         raise WorkersUnavailableError("workers need a POSIX system, and are started from the main thread")
+    if getattr(sys, "frozen", False):  # `sys.executable` would start this program again, in each worker
+        raise WorkersUnavailableError(
+            "workers need a Python interpreter, and a frozen program has none: start the program once for each process"
+        )
     changes = _changes(reload) if reload else None
 
     async def main() -> None:
@@ -404,7 +408,7 @@ def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
         WorkersUnavailableError: watchfiles is not installed.
     """
     try:
-        watchfiles: Any = importlib.import_module("watchfiles")
+        import watchfiles
     except ModuleNotFoundError:
         raise WorkersUnavailableError("reloading needs watchfiles: pip install 'duck-websockets[reload]'") from None
     log = logging.getLogger("watchfiles")

@@ -6,6 +6,7 @@ This module is the `tasks` argument of `codec.Dispatcher`, so the codec itself d
 import asyncio
 import inspect
 import sys
+from _asyncio import Task  # nest_asyncio, common in notebooks, replaces `asyncio.Task` by the one in plain Python
 from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
@@ -56,7 +57,7 @@ def _find_current_tasks() -> dict[Any, Any] | None:
 current_tasks = _find_current_tasks()
 
 
-class HandlerTask(asyncio.Task[Any]):
+class HandlerTask(Task[Any]):
     """A task whose coroutine is a `Worker`. Each call that others could notice later marks the worker as observed.
 
     The task of an observed worker serves only its current handler. That includes calls that return a property of the
@@ -107,7 +108,7 @@ class HandlerTask(asyncio.Task[Any]):
             return super().get_context()
 
 
-class BegunTask(asyncio.Task[Any]):
+class BegunTask(Task[Any]):
     """A task whose coroutine takes its first step before a cancellation is raised in it, as in an eager task.
 
     Otherwise a program that cancels all tasks would prevent the call of `on_close`.
