@@ -6,10 +6,12 @@ from contextvars import ContextVar
 import pytest
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.testing import VirtualTimeLoop, connect
 
 from ..support.waiting import begun
 
+KIB = 2**10
 MINE = ContextVar("mine")
 
 
@@ -105,6 +107,57 @@ def test_ended_waits_leave_nothing(run):
             (task,) = await begun(ws._inbox.next())
             await called(receive, ws, b"\x81\x01c")
             assert await task == "c"
+
+    run(scenario())
+
+
+async def push(end):
+    for _ in range(20):
+        await end.send_binary(bytes(32 * KIB))
+
+
+def test_both_ends_may_send_more_than_their_transports_take(run):
+    """A client reads while its own messages wait, or both ends would wait for each other."""
+
+    class Pushing(WebSocketView):
+        async def on_open(self):
+            self.pushing = asyncio.create_task(push(self))
+
+        async def on_receive(self, message, opcode):
+            assert len(message) == 32 * KIB
+
+    async def scenario():
+        async with connect(Pushing, compression=False) as ws:
+            pushing = asyncio.create_task(push(ws))
+            for _ in range(20):
+                assert len(await ws.recv()) == 32 * KIB
+            await asyncio.gather(pushing, ws.view.pushing)
+
+    run(scenario())
+
+
+def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(run, until):
+    go_on = asyncio.Event()
+
+    class Busy(WebSocketView):
+        METRICS = Metrics()
+        MAX_CONCURRENT_MESSAGES = 1
+        MAX_WAITING_MESSAGES = 0
+
+        async def on_receive(self, message, opcode):
+            await go_on.wait()
+
+    async def scenario():
+        async with connect(Busy, compression=False) as ws:
+            pushing = asyncio.create_task(push(ws))
+            await until(lambda: ws.view._protocol.flow_control.holds and ws._protocol.writes_paused)
+            pings = await begun(*(ws.view.ping() for _ in range(5)))
+            await ws.view.send("read on")
+            assert await ws.recv() == "read on"
+            assert not pushing.done()
+            go_on.set()
+            await asyncio.gather(pushing, *pings)
+            assert Busy.METRICS.stats().received["pong"] == 1
 
     run(scenario())
 

@@ -1,8 +1,8 @@
 """Control of reading from the transport, and checks of the peer while reading is on hold.
 
-Reading is on hold while too many bytes wait for handlers or for the peer. The end of the stream and pongs are not
-noticed then. Therefore a poll of the socket each second detects a peer that has disconnected. For the heartbeat, the
-size of the unread data shows whether bytes have arrived.
+Reading is on hold while too many bytes wait for handlers or, at a server, for the peer. The end of the stream and pongs
+are not noticed then. Therefore a poll of the socket each second detects a peer that has disconnected. For the
+heartbeat, the size of the unread data shows whether bytes have arrived.
 """
 
 import asyncio
@@ -57,11 +57,12 @@ class FlowControl:
     Attributes:
         CHECK_INTERVAL: Seconds between two checks whether the peer is still connected.
         holds: The reasons why reading is on hold.
+        ping: The payload of the last ping of a peer that does not read; None if it has been answered.
     """
 
     CHECK_INTERVAL = 1.0
 
-    __slots__ = ("_ended", "_owner", "_tick", "_unread", "holds")
+    __slots__ = ("_ended", "_owner", "_tick", "_unread", "holds", "ping")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -69,6 +70,7 @@ class FlowControl:
         self._tick = 0
         self._unread = 0
         self.holds = Hold(0)
+        self.ping: bytes | None = None
 
     def hold(self, reason: Hold) -> None:
         """Stops reading. After our close frame reading continues, because received messages are then dropped."""

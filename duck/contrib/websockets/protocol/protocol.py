@@ -165,8 +165,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._slow_consumer.lags = True
             self.update_direct()
         self.note_write_buffer()
-        # The handlers of a peer that does not read are held too, so that neither side accumulates data.
-        self.flow_control.hold(Hold.WRITES)
+        # The handlers of a client that does not read are held too, so that neither side accumulates data. A client
+        # itself reads on: two ends that both waited for the other to read would wait forever.
+        if not self.connection.client:
+            self.flow_control.hold(Hold.WRITES)
 
     def resume_writing(self) -> None:
         self.writes_paused = False
@@ -174,7 +176,8 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self._slow_consumer.lags = False
             self.update_direct()
         self.alive = True
-        self.flow_control.release(Hold.WRITES)
+        self.release(Hold.WRITES)
+        self.answer_ping()
         if not self.corked:
             self.flush()  # data gathered while paused
         # In a later callback. Otherwise handlers that send continuously would refill the buffer at once, and hold

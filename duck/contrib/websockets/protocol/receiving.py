@@ -33,7 +33,8 @@ from .transports import HIGH_WATER, NO_BACKLOG, backlog
 
 __all__ = ["Receiving"]
 
-_CLOSE, _PONG = int(OpCode.CLOSE), int(OpCode.PONG)  # a comparison with the member of the enum costs 20 times as much
+# A comparison with the member of the enum costs 20 times as much.
+_CLOSE, _PING, _PONG = int(OpCode.CLOSE), int(OpCode.PING), int(OpCode.PONG)
 
 
 class Receiving(Sending):
@@ -124,6 +125,8 @@ class Receiving(Sending):
         control = self.reader.control
         allowed = messages if self._rate_limit is None else self._allowed(messages, self._rate_limit)
         are_too_many = allowed is not messages
+        if control and connection.client and self._is_full:
+            allowed = self._put_off_pongs(allowed)
         messages = connection.received(allowed, control)
         if are_too_many:
             connection.breach(ProtocolError("too many messages", CloseCode.POLICY_VIOLATION))
@@ -145,6 +148,24 @@ class Receiving(Sending):
         begun = [at for at, message in enumerate(messages) if message[0] & 0b1111 not in (0, OpCode.CLOSE)]
         allowed = rate_limit.take(len(begun), self.loop.time())
         return messages if allowed == len(begun) else messages[: begun[allowed]]
+
+    def _put_off_pongs(self, messages: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Returns the messages without pings. The last one is answered once the peer reads (RFC 6455, section 5.5.3).
+
+        A client reads while its own bytes wait, so its answers would have no bound.
+        """
+        for opcode, payload in messages:
+            if opcode == _PING:
+                self.flow_control.ping = payload
+        return [message for message in messages if message[0] != _PING]
+
+    def answer_ping(self) -> None:
+        """Answers the last ping of a peer that reads again."""
+        control = self._flow_control
+        if control is not None and control.ping is not None:
+            ping, control.ping = control.ping, None
+            if self.connection.is_writable:
+                self.connection.send(OpCode.PONG, ping)
 
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because the next message could not be decoded."""
