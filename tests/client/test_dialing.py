@@ -116,6 +116,10 @@ def test_a_redirect_resolves_against_the_url():
         start.redirected("wss://a..b/")
 
 
+def test_the_password_of_an_address_is_not_in_its_repr():
+    assert "pa55" not in repr(Address.parse("ws://duck:pa55@example.org/"))
+
+
 def test_a_failure_after_a_cancellation_is_not_reported(run):
     """The transport closes after a cancelled connect, whose outcome is not awaited."""
 

@@ -7,6 +7,7 @@ import pytest
 
 from duck.server import Limits, run
 from duck.server.cli import main
+from duck.server.listening.tls import Certificates
 from duck.server.options import Options
 from duck.server.process.loops import LoopError, loop_factory
 
@@ -264,3 +265,7 @@ def test_negative_limits_are_refused(limit):
     (name,) = limit
     with pytest.raises(ValueError, match=rf"Limits\.{name} must (be 0 or more|not be negative)"):
         Limits(**limit)
+
+
+def test_the_password_of_a_key_is_not_in_the_repr_of_its_certificates():
+    assert "pa55" not in repr(Certificates("cert.pem", "key.pem", password="pa55"))

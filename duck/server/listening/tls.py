@@ -4,7 +4,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +30,7 @@ class Certificates:
 
     certfile: str
     keyfile: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     password_file: str | None = None
     ca_certs: str | None = None
 

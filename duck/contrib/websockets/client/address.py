@@ -35,7 +35,7 @@ class Address:
     host: str
     port: int
     target: str
-    credentials: tuple[str, str] | None = None
+    credentials: tuple[str, str] | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
     def parse(cls, url: str) -> "Address":
