@@ -1,6 +1,7 @@
 """Tasks that belong to a connection: they end with it, and an error in one closes it."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -218,6 +219,55 @@ def test_the_connection_must_be_open(run, log):
 
 
 @in_memory
+def test_a_task_that_cannot_start_causes_no_warning(run):
+    class Refused(Noting):
+        async def on_open(self):
+            def refuse(loop, coroutine, **options):
+                raise RuntimeError("no tasks")
+
+            loop = asyncio.get_running_loop()
+            loop.set_task_factory(refuse)
+            with pytest.raises(RuntimeError, match="no tasks"):
+                self.create_task(self.until_cancelled())
+            loop.set_task_factory(None)
+
+    async def scenario():
+        async with memory(Refused) as ws:
+            await ws.ping()
+        assert ws.view.events == ["on_close"]
+
+    run(scenario())
+
+
+@in_memory
+def test_a_task_among_many_ends_at_the_cost_of_a_lone_one(run):
+    class Many(Noting):
+        async def on_open(self):
+            end = asyncio.Event()
+            tasks = [self.create_task(end.wait()) for _ in range(300)]
+            await asyncio.sleep(0)
+            calls = 0
+
+            def count(frame, event, argument):
+                nonlocal calls
+                calls += 1
+
+            end.set()
+            sys.setprofile(count)
+            await asyncio.wait(tasks)
+            sys.setprofile(None)
+            self.events.append(calls // len(tasks))
+
+    async def scenario():
+        async with memory(Many) as ws:
+            await ws.ping()
+        calls, _ = ws.view.events
+        assert calls < 100
+
+    run(scenario())
+
+
+@in_memory
 def test_a_task_that_ignores_its_cancellation_is_named_in_the_log(run, log, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
     release = []
@@ -288,5 +338,43 @@ def test_a_client_has_tasks_too(run, serving):
                 task = ws.create_task(ws.send("quack"))
                 assert await ws.recv() == "quack"
                 assert await task is None
+
+    run(scenario())
+
+
+class Farewell(WebSocketView):
+    async def on_open(self):
+        for number in range(3):
+            await self.send(str(number))
+        await self.close()
+
+
+@in_memory
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_task_of_connect_reads_the_messages_before_the_end(run, stream):
+    async def scenario():
+        async with memory(Farewell, stream=stream) as ws:
+            read = []
+
+            async def reading():
+                async for message in ws:
+                    await asyncio.sleep(0.01)  # the connection is lost meanwhile
+                    read.append(message)
+
+            ws.create_task(reading())
+            await ws.wait_closed()
+            assert read == ["0", "1", "2"]
+
+    run(scenario())
+
+
+@in_memory
+def test_the_end_of_the_block_cancels_tasks_of_connect(run):
+    async def scenario():
+        async with memory(Farewell) as ws:
+            task = ws.create_task(asyncio.Event().wait())
+            assert [message async for message in ws] == ["0", "1", "2"]
+            assert not task.done()
+        assert task.cancelled()
 
     run(scenario())

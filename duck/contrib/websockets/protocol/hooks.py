@@ -4,8 +4,9 @@ They are those of hooks (a view's own loops, `on_gap`, `on_close`) and of `creat
 
     transport lost -> received messages are handled -> running hooks end -> other tasks are cancelled -> on_close
 
-Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. A task that
-does not end within FLUSH_TIMEOUT after its cancellation is logged, and no longer waited for.
+Hooks that still run CLOSE_TIMEOUT seconds after the loss are cancelled, so `on_close` is the last hook. Tasks of a
+connection without handlers have that time too, because they may read the received messages. A task that does not end
+within FLUSH_TIMEOUT after its cancellation is logged, and no longer waited for.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ __all__ = ["Hooks"]
 
 T = TypeVar("T")
 
+_NONE: set[Any] = set()  # shared by the connections that start no task; stays empty
+
 
 class Owner(Protocol):
     """The connection whose hooks run."""
@@ -42,6 +45,8 @@ class Owner(Protocol):
     def dispatcher(self) -> Consumer: ...
     @property
     def close_timeout(self) -> float: ...
+    @property
+    def is_read_by_tasks(self) -> bool: ...
     @property
     def terminated(self) -> bool: ...
     def close(self, code: int = ..., reason: str = ...) -> None: ...
@@ -69,7 +74,7 @@ class Hooks:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self.tasks: tuple[asyncio.Task[None], ...] = ()
-        self.started: tuple[asyncio.Task[Any], ...] = ()
+        self.started: set[asyncio.Task[Any]] = _NONE
         self._heartbeat: asyncio.Task[None] | None = None
         self._receiving: asyncio.Task[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
@@ -104,13 +109,19 @@ class Hooks:
         """Starts a task that ends with the connection."""
         run: Any = self._run_task(coroutine)
         run.__qualname__ = stepping.name_of(coroutine)
-        task = self._owner.loop.create_task(run, name=name)
-        self.started += (task,)
+        try:
+            task = self._owner.loop.create_task(run, name=name)
+        except BaseException:  # the loop is closed, or its task factory fails
+            run.close()
+            raise
+        if self.started is _NONE:
+            self.started = set()
+        self.started.add(task)
         task.add_done_callback(partial(self._task_ended, coroutine))
         return task
 
     def _task_ended(self, coroutine: Coroutine[Any, Any, Any], task: "asyncio.Task[Any]") -> None:
-        self.started = tuple(other for other in self.started if other is not task)
+        self.started.discard(task)
         stepping.retrieve(task)  # its error is in the log already
         coroutine.close()  # if the task was cancelled before its first step
 
@@ -138,8 +149,8 @@ class Hooks:
             try:
                 owner.report_end()
             finally:  # even where a filter of the log raises
-                hung = await self._end(self.running() - {*self.started}, deadline)
-                hung |= await self._end(self.started, owner.loop.time())
+                hung = await self._end(self.running() - self.started, deadline)
+                hung |= await self._end(self.started, deadline if owner.is_read_by_tasks else owner.loop.time())
                 if self.on_close is not None:
                     last = self._start(self._run_on_close(self.on_close), self.on_close, owner.context)
                     hung |= await self._end([last], owner.loop.time() + self._patience)

@@ -67,6 +67,7 @@ class Inbox(codec.Inbox):
     workers: frozenset[Any] = frozenset()
     decoding = False
     full = False
+    has_handler = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_bytes: int) -> None:
         super().__init__(loop, most, most_bytes, done_future(loop), ConnectionClosed)

@@ -379,17 +379,20 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     def _is_called_by_hook(self) -> bool:
         task = asyncio.current_task()
         hooks = self._hooks
-        return task in self.dispatcher.workers or (hooks is not None and task in (*hooks.tasks, *hooks.started))
+        return task in self.dispatcher.workers or (hooks is not None and (task in hooks.tasks or task in hooks.started))
 
     def until_lost(self, call_on_close: bool, log: bool) -> Coroutine[Any, Any, None]:
-        """Returns an awaitable that waits until the transport is lost.
+        """Returns an awaitable that waits until the transport is lost. Tasks that may read messages are cancelled.
 
         Args:
             call_on_close: Whether to call `on_close`.
             log: Whether to log the end.
         """
-        if not call_on_close and self._hooks is not None:
-            self._hooks.on_close = None
+        if self._hooks is not None:
+            if not call_on_close:
+                self._hooks.on_close = None
+            if self.is_read_by_tasks:
+                self._hooks.cancel()
         self._log_close = self._log_close and log
         return self._until_lost()
 

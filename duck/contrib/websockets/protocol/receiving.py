@@ -110,6 +110,11 @@ class Receiving(Sending):
         streams.attach(self, dispatcher)
         self.dispatcher = streams if self.connection.parts else dispatcher
 
+    @property
+    def is_read_by_tasks(self) -> bool:
+        """Whether tasks ask for the messages, in place of handlers."""
+        return self.queue is not None and not self.queue.has_handler
+
     def _receive_early(self, early: bytes) -> None:
         self.cork()
         try:

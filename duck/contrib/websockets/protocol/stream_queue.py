@@ -115,6 +115,11 @@ class StreamQueue:
         self._connection = owner.connection
         self._dispatcher = dispatcher
 
+    @property
+    def has_handler(self) -> bool:
+        """Whether `on_stream` gets the messages, in place of tasks."""
+        return self._on_stream is not None
+
     # For handlers, and for tasks
 
     async def handle(self, payload: bytes, opcode: OpCode) -> None:
