@@ -307,7 +307,9 @@ class WebSocketEndpoint:
         """Starts a task that belongs to the connection, for example one that sends without being asked.
 
         An exception in it is handled as one in a hook: it is logged and closes the connection with 1011. After the loss
-        of the connection, the task is cancelled once all handlers have ended; `on_close` is called after its end.
+        of the connection, the task is cancelled once all handlers have ended; `on_close` is called after its end. On a
+        connection of `connect`, which has no handlers, it may read the last messages: it is cancelled by `close`, such
+        as at the end of the block, or CLOSE_TIMEOUT seconds after the loss.
 
         Raises:
             ConnectionClosed: The connection is lost.
@@ -331,8 +333,8 @@ class WebSocketEndpoint:
     ) -> Coroutine[Any, Any, None]:
         """Queues a message. Messages leave in the order of the calls.
 
-        The result may be awaited, passed to `create_task`, or ignored. Awaiting it suspends the caller while the peer
-        reads slowly, or to let other connections proceed.
+        The result may be awaited, passed to `asyncio.create_task`, or ignored. Awaiting it suspends the caller while
+        the peer reads slowly, or to let other connections proceed.
 
         Args:
             data: A str or bytes-like object; or an iterable or asynchronous iterable of them. Each item leaves as a

@@ -1,7 +1,7 @@
 """`Pending`: the awaitable that `send` returns.
 
 When `send` returns, the message has been sent or queued. The result may be awaited, at any time and repeatedly, be
-passed to `create_task`, or be dropped: a dropped result causes no "never awaited" warning.
+passed to `asyncio.create_task`, or be dropped: a dropped result causes no "never awaited" warning.
 """
 
 from collections.abc import Callable, Coroutine, Generator
