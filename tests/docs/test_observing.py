@@ -84,3 +84,47 @@ def test_logs_are_lines_of_json(tmp_path):
     assert {"time", "level", "logger", "pid", "message"} == {*first}
     assert (first["level"], first["logger"], first["message"]) == ("INFO", "duck.access", "a line")
     assert second["level"] == "ERROR" and "ZeroDivisionError: as asked for" in second["exc_info"]
+
+
+REPORTING = """
+import sentry_sdk
+from sentry_sdk.transport import Transport
+
+
+class Events(Transport):
+    def capture_envelope(self, envelope):
+        event = envelope.get_event()
+        print(event["exception"]["values"][-1]["type"], event["tags"])
+
+
+sentry_sdk.init(dsn="http://key@127.0.0.1:1/1", transport=Events)
+
+from duck.contrib.websockets.testing import connect
+from duck.urls import path
+from reported import Reported
+
+
+class Failing(Reported):
+    async def on_receive(self, message, opcode):
+        sentry_sdk.set_tag(message.decode(), "set")
+        if message == b"fail":
+            raise ValueError(message)
+        await super().on_receive(message, opcode)
+
+
+routes = [path("/shout/<room>", Failing)]
+with connect(routes, "/shout/tea", raise_errors=False) as tea, connect(routes, "/shout/milk") as milk:
+    milk.send("other")
+    milk.recv()
+    tea.send("fail")
+    tea.wait_closed()
+"""
+
+
+def test_sentry_reports_the_exception_of_a_hook_with_the_tags_of_its_connection(folder):
+    pytest.importorskip("sentry_sdk")
+    (folder / "reported.py").write_text(block("class Reported"))
+    script = subprocess.run(
+        [sys.executable, "-c", REPORTING], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert script.stdout == "ValueError {'room': 'tea', 'fail': 'set'}\n", script.stderr
