@@ -41,7 +41,17 @@ def test_errors_do_not_contain_passwords(url):
 
 @pytest.mark.parametrize("scheme", ["redis://", "redis+cluster://", "redis+sentinel://", "//", ""])
 @pytest.mark.parametrize(
-    "rest", ["me:se/cret@h", "me:se?cret@h/m", "me:se#cret@h", "me:se[cret@h/m", "me:secret@h:99999", "h:1/0/secret@h"]
+    "rest",
+    [
+        "me:se/cret@h",
+        "me:se?cret@h/m",
+        "me:se#cret@h",
+        "me:se[cret@h/m",
+        "me:secret@h:99999",
+        "h:1/0/secret@h",
+        "h:99999/m?password=secret",
+        "h:99999/m?sentinel_password=se/cret&password=secret",
+    ],
 )
 def test_errors_do_not_contain_passwords_that_break_the_url(scheme, rest):
     pytest.importorskip("redis")

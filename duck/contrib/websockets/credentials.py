@@ -10,11 +10,12 @@ from urllib.parse import SplitResult
 __all__ = ["port_of", "without_password"]
 
 _PASSWORD = re.compile(r"(//|^)([^:/?#]*):(?!//).*@", re.DOTALL)
+_PARAMETER = re.compile(r"(password=)[^&]*")  # such as `sentinel_password` for Redis
 
 
 def without_password(url: str) -> str:
-    """Returns a URL, which may be invalid, with stars in place of its password."""
-    return _PASSWORD.sub(r"\1\2:***@", url)
+    """Returns a URL, which may be invalid, with stars in place of its passwords."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1\2:***@", url))
 
 
 def port_of(parts: SplitResult) -> int | None:
