@@ -75,6 +75,24 @@ def test_a_failed_task_of_the_view_is_named():
         ws.recv()
 
 
+def test_an_error_of_a_task_that_is_one_of_a_hook_is_named_once():
+    class Pump(WebSocketView):
+        async def on_open(self):
+            self.pumping = self.create_task(self.pump())
+
+        async def pump(self):
+            raise ZeroDivisionError("as asked for")
+
+        async def on_close(self, frame):
+            await asyncio.Event().wait()
+
+    with (
+        pytest.raises(TimeoutError, match=r"Pump.on_close is at .*; ZeroDivisionError was raised: as asked for$"),
+        connect(Pump, loop_factory=VirtualTimeLoop, raise_errors=False) as ws,
+    ):
+        ws.wait_closed()
+
+
 @pytest.mark.in_memory
 def test_a_close_that_is_not_answered_ends(run):
     async def scenario():

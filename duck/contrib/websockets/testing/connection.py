@@ -220,6 +220,7 @@ class TestConnection(ClientConnection):
         words += [
             f"{type(error).__name__} has ended the task {server.label}.{name}: {error}"
             for name, error in _failed_tasks(view)
+            if error not in self.errors  # one of `create_task`
         ]
         return "; ".join(words)
 
@@ -360,7 +361,7 @@ def _whole_url(path: str) -> str:
 
 
 def _failed_tasks(view: Any) -> Iterator[tuple[str, BaseException]]:
-    """The names and errors of tasks that are attributes of a view. Their errors are no errors of hooks."""
+    """The names and errors of tasks that are attributes of a view."""
     for name, value in vars(view).items() if view is not None else ():
         if isinstance(value, asyncio.Task) and value.done() and not value.cancelled():
             error = value.exception()
