@@ -56,6 +56,16 @@ def test_hours_take_no_time():
     assert time.monotonic() - start < 60
 
 
+def test_years_take_no_time():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(10 * 365 * 86_400)
+        await asyncio.sleep(0.25)
+        assert loop.time() == pytest.approx(315_360_000.25, abs=1e-5)
+
+    run(scenario())
+
+
 def test_a_silent_client_is_closed_after_two_virtual_minutes():
     async def scenario():
         async with connect(Ticker, timeout=600) as ws:

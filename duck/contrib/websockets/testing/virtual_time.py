@@ -78,6 +78,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
+        # asyncio's name: timers are due that much earlier. With its nanosecond, a timer would never be due after half a
+        # year, when the next float is farther away.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Returns the virtual time in seconds."""
