@@ -189,8 +189,9 @@ def test_the_connection_must_be_open(run, log):
                 self.create_task(self.until_cancelled())
 
         async def on_open(self):
-            with pytest.raises(TypeError, match=r"such as self\.tick\(\)"):
-                self.create_task(self.until_cancelled)
+            for wrong in (self.until_cancelled, asyncio.get_running_loop().create_future(), (each for each in ())):
+                with pytest.raises(TypeError, match=r"such as self\.tick\(\)"):
+                    self.create_task(wrong)
             errors = []
 
             def elsewhere():
@@ -312,9 +313,12 @@ def test_a_server_shuts_down_without_waiting_for_tasks(run, serving):
 
 def test_a_client_has_tasks_too(run, serving):
     class Asking(WebSocketClient):
+        def __init__(self, url):
+            super().__init__(url)
+            self.answers = asyncio.Queue()
+
         async def on_open(self):
             self.task = self.create_task(self.ask())
-            self.answers = asyncio.Queue()
 
         async def ask(self):
             for number in range(3):

@@ -316,7 +316,7 @@ class WebSocketEndpoint:
             RuntimeError: The connection is not open yet; or the call comes from another thread than its loop's.
             TypeError: The argument is not a coroutine.
         """
-        if not asyncio.iscoroutine(coroutine):
+        if not isinstance(coroutine, Coroutine):  # `asyncio.iscoroutine` accepts generators on Python 3.11
             raise TypeError(f"create_task takes a coroutine, such as self.tick(), not {coroutine!r}")
         try:
             return self._open_protocol().create_task(coroutine, name)
