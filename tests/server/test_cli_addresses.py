@@ -48,7 +48,8 @@ def test_a_unix_socket_whose_folder_has_gone_does_not_disturb_the_shutdown(folde
 
 
 def test_a_unix_socket_is_taken_before_the_workers_serve(folder):
-    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
+    # One system call for the line, because both workers write one.
+    (folder / "slow.py").write_text("import os, time\nos.write(1, b'begun\\n')\ntime.sleep(1000)\n")
     words = command("serve", "slow.py", "--uds", "duck.sock", "--workers", 2)
     with subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.PIPE) as process:
         try:
