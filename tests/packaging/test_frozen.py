@@ -24,6 +24,13 @@ def test_each_module_is_found_by_import_statements(root):
     assert {"ctypes", "httptools", "isal", "prometheus_client", "redis", "uvloop", "watchfiles", "zlib_ng"} <= missing
 
 
+def test_modules_that_the_interpreter_has_frozen_need_no_files(python):
+    """As in programs of cx_Freeze."""
+    code = "import importlib, os; del importlib.__file__, os.__file__; from duck.server.cli import main; main(['info'])"
+    process = python("-c", code, DUCK_NO_EXTENSIONS="1")
+    assert process.stdout.startswith("duck-websockets:"), process.stderr
+
+
 def test_a_frozen_program_starts_no_workers(monkeypatch):
     """Each of them would be the program itself, and start workers again."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -16,7 +16,8 @@ from .routes import UVICORN, Routes, is_asgi
 
 __all__ = ["Target", "TargetError", "load"]
 
-_OURS = (str(Path(__file__).parents[2]) + os.sep, str(Path(importlib.__file__).parent) + os.sep, "<frozen importlib")
+# `importlib` has no file in some frozen programs.
+_OURS = (str(Path(__file__).parents[2]) + os.sep, importlib.import_module.__code__.co_filename, "<frozen importlib")
 
 
 class Target(NamedTuple):

@@ -19,7 +19,7 @@ __all__ = ["Deadline"]
 
 logger = logging.getLogger("duck.server")
 
-_LIBRARY = os.path.dirname(os.__file__)
+_LIBRARY = os.path.dirname(threading.__file__)  # `os` has no file in some frozen programs
 _NAMED = 10  # hanging tasks and threads named in the log
 _WAITING = "shutdown_default_executor", "_do_shutdown"  # task and thread of a loop that wait for other threads
 _LAST_WORDS = 1.0  # seconds for the last log line: its handler may hang, too
