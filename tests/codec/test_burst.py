@@ -102,12 +102,16 @@ def test_broadcasts_to_few_are_written_at_once(run, codec, members):
     run(scenario())
 
 
-def test_bursts_begin_again_after_many_lone_broadcasts(run, codec, members):
+def test_bursts_become_rare_after_lone_broadcasts_and_begin_again(run, codec, members):
     async def scenario():
         everyone = members()
-        for _ in range(100):
+        begun = []
+        for number in range(100):
             fan_out(codec, everyone, "lone")
+            if everyone[0]._protocol.burst.gathering:
+                begun.append(number)
             await asyncio.sleep(0)
+        assert begun == [0, 2, 6, 14, 30, 62, 94]
         for _ in range(codec.BURST_PAUSE + 1):
             for member in everyone:
                 member._protocol.writes.clear()
@@ -136,7 +140,7 @@ def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, member
     """The publisher is a member too, and gathers its messages until its read has been handled."""
 
     async def scenario():
-        publisher, *others = everyone = members(3)
+        publisher, *others = everyone = members(MANY)
         path = publisher._protocol
 
         class Dispatcher:
@@ -152,7 +156,10 @@ def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, member
         assert not path.burst.several
         assert writes_of(others) == []
         await asyncio.sleep(0)
-        assert writes_of(others) == [read]
+        fan_out(codec, everyone, "c", "d")
+        assert writes_of(everyone) == [read, frames("c")]
+        await asyncio.sleep(0)
+        assert writes_of(everyone) == [read, frames("c"), frames("d")]
 
     run(scenario())
 
@@ -206,9 +213,8 @@ def test_a_connection_that_fails_keeps_nothing_from_the_others(run, codec, membe
         errors = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
         everyone = members()
-        fan_out(codec, everyone, "a")
+        fan_out(codec, everyone, "a", "b")
         failing = everyone.pop(5)._protocol
-        fan_out(codec, [*everyone, SimpleNamespace(_protocol=failing)], "b")
         failing.fails = True
         await asyncio.sleep(0)
         assert writes_of(everyone) == [frames("a"), frames("b")]

@@ -133,6 +133,23 @@ def test_a_message_of_the_maximum_size_is_accepted(codec, mask, max_size):
         assert reader.error == codec.TOO_BIG
 
 
+@pytest.mark.parametrize("max_size", [0, 15, 16, 1000])
+def test_encoded_messages_may_exceed_the_limit_a_little(codec, max_size):
+    """Because some data does not compress. A decoder checks the size again."""
+    longer = max_size + max_size // 16 + 64
+    fragment = frame(BINARY, b"a", rsv=4, fin=False)
+    for encoded, start, first, limit in (
+        (False, b"", 0xC2, longer),
+        (False, fragment, 0x80, longer - 1),
+        (True, b"", 0x82, longer),
+        (False, b"", 0x82, max_size),
+    ):
+        for length, error in ((limit, 0), (limit + 1, codec.TOO_BIG)):
+            reader = codec.MessageReader(max_size, True, True, encoded)
+            reader.receive(start + header(first, length, MASK))
+            assert reader.error == error
+
+
 def test_control_frames_do_not_count_against_the_limit(codec):
     reader = server(codec, max_size=4)
     stream = [frame(BINARY, b"abc", fin=False), frame(PING, b"p" * 125), frame(CONTINUATION, b"d")]

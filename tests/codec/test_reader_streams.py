@@ -179,6 +179,7 @@ def test_a_text_in_parts_is_refused_at_its_first_wrong_byte(codec, cut):
         at = next(at for at in range(len(stream)) if reader.receive(stream[at : at + 1]) is None or reader.error)
         assert reader.error == INVALID_UTF8
         assert at < len(stream) - 10
+        assert server(codec, parts=True).receive(stream) == []
 
 
 def test_a_large_part_costs_its_bytes(codec):
