@@ -88,16 +88,12 @@ def _utf8_step(state: int, byte: int) -> int:
     A state holds the number of missing continuation bytes (bits 0-7) and the range of the next one (bits 8-15 and
     16-23). So an overlong form, a surrogate or a number above U+10FFFF is refused at its second byte.
     """
-    if state == 0:
-        if byte < 0x80:
-            return 0
-        if byte < 0xC2 or byte > 0xF4:
-            return UTF8_REJECT
+    if state == 0:  # a leading byte that Python's decoder has accepted
         missing = 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
         low = {0xE0: 0xA0, 0xF0: 0x90}.get(byte, 0x80)
         high = {0xED: 0x9F, 0xF4: 0x8F}.get(byte, 0xBF)
         return missing | low << 8 | high << 16
-    if state == UTF8_REJECT or not (state >> 8 & 0xFF) <= byte <= state >> 16:
+    if not (state >> 8 & 0xFF) <= byte <= state >> 16:
         return UTF8_REJECT
     missing = (state & 0xFF) - 1
     return missing | 0x80 << 8 | 0xBF << 16 if missing else 0
