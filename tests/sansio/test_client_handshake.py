@@ -220,12 +220,14 @@ def test_the_body_of_a_refusal_ends_by_its_chunks_the_stream_or_the_limit():
     assert len(caught.value.body) == MOST_BODY
 
 
-@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 101"])
-def test_a_stream_that_ends_within_the_response_is_an_error(data):
+@pytest.mark.parametrize(
+    ("data", "when"), [(b"", "without a response"), (b"HTTP/1.1 101", "in the middle of its response")]
+)
+def test_a_stream_that_ends_within_the_response_is_an_error(data, when):
     shaken = begin()
     assert not shaken.feed(data)
     assert shaken.refusal is None
-    with pytest.raises(InvalidHandshake, match="ended the connection"):
+    with pytest.raises(InvalidHandshake, match=f"ended the connection {when}"):
         shaken.feed_eof()
 
 

@@ -433,4 +433,5 @@ def test_extensions_encode_in_order_and_decode_in_reverse():
     ends[0].send(TEXT, b"x")
     data = taken(ends[0])
     assert data == b"\x81\x03bax"
-    assert ends[1].receive(data) == [(TEXT, b"x")]
+    ends[0].send(PING, b"ba")  # control frames are not for them
+    assert ends[1].receive(data + taken(ends[0])) == [(TEXT, b"x"), (PING, b"ba")]

@@ -122,10 +122,6 @@ class Connection:
             return 0
         return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
 
-    def is_encoded(self, opcode: int) -> bool:
-        """Whether a message of the reader must be passed to `decode`."""
-        return opcode & self.encoded != 0 and opcode & 0b1111 < OpCode.CLOSE
-
     @property
     def close_sent(self) -> bool:
         """Whether our close frame has been written."""
@@ -202,10 +198,9 @@ class Connection:
         decoded = []
         try:
             for opcode, payload in messages:
-                decoded.append(self.decode(opcode, payload) if self.is_encoded(opcode) else (opcode, payload))
-        except KeyboardInterrupt:
-            raise
-        except _ANY as error:  # such as SystemExit, which would end the server
+                is_encoded = opcode & self.encoded and opcode & 0b1111 < _CLOSE
+                decoded.append(self.decode(opcode, payload) if is_encoded else (opcode, payload))
+        except Exception as error:
             self.refuse(error)
         return decoded
 
