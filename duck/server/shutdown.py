@@ -37,7 +37,7 @@ class Work:
 
     CANCEL_TIMEOUT = 2.0
 
-    __slots__ = ("_closings", "_no_connections", "answers", "lingering", "protocols", "views")
+    __slots__ = ("_closings", "_connection_lost", "answers", "lingering", "protocols", "views")
 
     def __init__(self) -> None:
         self.protocols: set[HttpProtocol] = set()
@@ -45,27 +45,23 @@ class Work:
         self.views: dict[asyncio.Future[None], WebSocketView] = {}
         self.lingering: set[Lingering] = set()
         self._closings: set[asyncio.Task[None]] = set()
-        self._no_connections = asyncio.Event()
+        self._connection_lost = asyncio.Event()
 
     def forget(self, protocol: HttpProtocol) -> None:
         """Removes a connection that is lost, or no longer speaks HTTP."""
         self.protocols.discard(protocol)
-        self._note_connections()
+        self._connection_lost.set()
 
     def linger(self, lingering: Lingering, ended: Callable[[], None]) -> None:
         """Keeps a connection until it is lost, and then calls a function."""
 
         def lost(error: Exception | None) -> None:
             self.lingering.discard(lingering)
-            self._note_connections()
+            self._connection_lost.set()
             ended()
 
         self.lingering.add(lingering)
         lingering.when_lost(lost)
-
-    def _note_connections(self) -> None:
-        if not (self.protocols or self.lingering):
-            self._no_connections.set()
 
     async def ended(self, patience: float) -> bool:
         """Waits for the end of all work.
@@ -81,8 +77,8 @@ class Work:
                 while running := {*self.answers, *self.views, *self._closings}:
                     await asyncio.wait(running)
                 while self.protocols or self.lingering:
-                    self._no_connections.clear()
-                    await self._no_connections.wait()
+                    self._connection_lost.clear()
+                    await self._connection_lost.wait()
             return True
         return False
 

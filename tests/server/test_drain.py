@@ -7,7 +7,7 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import serve
+from duck.server import Limits, serve, shutdown
 from duck.server.http.protocol import Phase
 from duck.urls import path
 
@@ -50,7 +50,7 @@ def test_a_draining_server_answers_pages_and_refuses_handshakes(run, connect, un
         options = {"drain": 1000, "health_path": "/healthz", "allowed_hosts": ["localhost"]}
         async with serve(ROUTES, "localhost", port=0, **options) as server:
             url = f"ws://localhost:{server.port}/room"
-            async with ws_connect(url), ws_connect(url) as last:
+            async with ws_connect(url) as first, ws_connect(url) as last:
                 async with connect(server) as client:
                     assert (await client.get("/healthz")).body == b"ok\n"
                     closing = asyncio.create_task(server.close())
@@ -63,6 +63,8 @@ def test_a_draining_server_answers_pages_and_refuses_handshakes(run, connect, un
                     await ws_connect(url)
                 assert caught.value.response.status_code == 503
                 assert caught.value.response.headers["Retry-After"] == "1000"
+                with pytest.raises(ConnectionClosed):
+                    await first.recv()
                 await last.send("still served")
                 assert await last.recv() == "still served"
             await closing  # at once, because no view is left
@@ -86,5 +88,18 @@ def test_a_new_client_of_a_replaced_server_is_served(run, connect, until):
             assert await client.reader.readexactly(len(farewell)) == farewell
             client.writer.close()
             await closing
+
+    run(scenario())
+
+
+def test_a_new_client_that_asks_for_nothing_does_not_keep_a_replaced_server(run, connect, until, monkeypatch):
+    monkeypatch.setattr(shutdown, "_FIRST_REQUEST", 0.05)
+
+    async def scenario():
+        limits = Limits(head_timeout=1000)
+        async with serve(ROUTES, port=0, limits=limits) as server, connect(server) as client:
+            await until(lambda: server._work.protocols)
+            await server.close(replaced=True)
+            assert await client.end() == b""
 
     run(scenario())

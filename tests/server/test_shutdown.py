@@ -39,6 +39,24 @@ class Stubborn(Working):
                 await self.let_go.wait()
 
 
+class Owning(Working):
+    """Has a `run` of its own, which waits."""
+
+    async def run(self, *_, **__):
+        self.begun.set()
+        await self.let_go.wait()
+
+
+class StubbornlyOwning(Working):
+    async def run(self, *_, **__):
+        await Stubborn.on_receive(self, b"", None)
+
+
+class Failing(Working):
+    async def run(self, *_, **__):
+        raise RuntimeError("not in the plan")
+
+
 def serving(view, **options):
     made = serve([path("/room", view)], port=0, **options)
 
@@ -94,8 +112,39 @@ def test_a_handler_that_takes_too_long_is_cancelled(run, until):
             await client.send(b"one")
             await running.begun.wait()
             await running.close()
+            assert running.hung == []
             with pytest.raises(ConnectionClosedOK):
                 await client.recv()
+
+    run(scenario())
+
+
+def test_a_run_that_takes_too_long_is_cancelled(run, connect):
+    async def scenario():
+        async with serving(Owning, shutdown_timeout=0.1) as running, connect(running) as client:
+            client.send(upgrade("/room"))
+            await running.begun.wait()
+            await running.close()
+            assert running.hung == []
+            assert running._limiter.count == 0
+            assert await client.end() == b""
+
+    run(scenario())
+
+
+def test_a_run_that_ignores_its_cancellation_loses_its_connection(run, connect, monkeypatch):
+    monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
+
+    async def scenario():
+        async with serving(StubbornlyOwning, shutdown_timeout=0.1) as running:
+            async with connect(running) as client:
+                client.send(upgrade("/room"))
+                await running.begun.wait()
+                await running.close()
+                assert running.hung == ["StubbornlyOwning at '/room'"]
+                assert await client.end() == b""
+            running.let_go.set()
+            await asyncio.wait(running._work.views)
 
     run(scenario())
 
@@ -192,6 +241,27 @@ def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
                 assert server._limiter.count == 1
                 await server.close()
                 assert server._limiter.count == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("view", "request_", "status"),
+    [
+        (Working, b"no request\r\n\r\n", 400),
+        (Working, upgrade("/room", without=["Sec-WebSocket-Key"]), 400),
+        (Failing, upgrade("/room"), 500),
+    ],
+)
+def test_a_client_that_stays_behind_its_last_response_is_disconnected(run, connect, view, request_, status):
+    limits = Limits(linger_timeout=1000, keep_alive_timeout=1000)
+
+    async def scenario():
+        async with serving(view, limits=limits, shutdown_timeout=0.1) as server, connect(server) as client:
+            client.send(request_)
+            assert (await client.response()).status == status
+            await server.close()
+            assert server._limiter.count == 0
 
     run(scenario())
 

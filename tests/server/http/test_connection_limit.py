@@ -101,6 +101,9 @@ def test_connections_of_an_address_are_limited(run, connect, until, caplog):
             await upgraded(one)
             async with connect(server) as two:
                 await turned_away(two)
+            assert server.stats().refused == {"no_room": 1}
+            await until(lambda: not server._turned_away)
+            assert server._limiter.count == 1
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
             writer.write(HANDSHAKE)
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")

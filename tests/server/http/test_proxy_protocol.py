@@ -231,7 +231,7 @@ def test_connections_of_others_have_no_header(run, connect):
     run(scenario())
 
 
-def test_clients_behind_the_proxy_count(run, connect):
+def test_clients_behind_the_proxy_count(run, connect, until):
     async def scenario():
         async with (
             serving(limits=Limits(connections_per_address=1)) as server,
@@ -246,6 +246,11 @@ def test_clients_behind_the_proxy_count(run, connect):
             assert (await two.response()).status == 503
             three.send(version_1(TWO, ONE, (1, 2)) + keep)
             assert (await three.response()).status == 200
+            assert server.stats().refused == {"no_room": 1}
+            assert server._turned_away == 1
+            two.writer.transport.abort()
+            await until(lambda: not server._turned_away)
+            assert server._limiter.count == 2
 
     run(scenario())
 
