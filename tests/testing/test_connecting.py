@@ -180,20 +180,6 @@ def test_received_frames_are_kept_on_request():
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("application", "path", "words"),
-    [
-        ("x", "/", "neither a view class"),
-        ([Echo], "/", "is not a route"),
-        ([path("/any", Echo), path("/", Echo.as_asgi())], "/any", "'/' is an ASGI application: give the view class"),
-        (Echo, "chat", "write '/chat'"),
-    ],
-)
-def test_invalid_applications_and_paths_are_refused(application, path, words):
-    with pytest.raises((TypeError, ValueError), match=words), connect(application, path):
-        pass
-
-
 def test_a_blocking_connection_cannot_be_used_after_its_block():
     with connect(Echo) as ws:
         pass
@@ -359,20 +345,6 @@ def test_an_on_close_that_hangs_fails_the_test_with_its_name(run):
     run(scenario())
 
 
-def test_with_on_a_running_loop_is_an_error_with_advice():
-    async def scenario():
-        with pytest.raises(RuntimeError, match="write async with connect"), connect(Echo):
-            pass
-
-    async def call(ws):
-        with pytest.raises(RuntimeError, match="use async with connect"):
-            ws.send("x")
-
-    asyncio.run(scenario())
-    with connect(Echo) as ws:
-        asyncio.run(call(ws))
-
-
 def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
     async def scenario():
         async with connect(Echo) as ws:
@@ -446,28 +418,6 @@ def test_an_asgi_application_is_tested_as_a_view_is(run):
     run(scenario())
 
 
-def test_other_objects_are_refused():
-    async def scenario():
-        with pytest.raises(TypeError, match="3 is neither a view class, nor a list of routes"):
-            await connect(3)
-        with pytest.raises(TypeError, match="is no ASGI application: it cannot be called with scope"):
-            await connect(lambda request: "page")
-
-    asyncio.run(scenario())
-
-
-def test_scope_and_kwargs_of_the_other_kind_of_application_are_refused():
-    with (
-        pytest.raises(TypeError, match=r"connect\(View\.as_asgi\(\), scope=\.\.\.\)"),
-        connect(Room, scope={"user": 1}),
-    ):
-        pass
-    with pytest.raises(TypeError, match="path_params"), connect(Room.as_asgi(), kwargs={"name": "tea"}):
-        pass
-    with pytest.raises(TypeError, match=r"scope=\{'state': "), connect(Room.as_asgi(), server=SimpleNamespace()):
-        pass
-
-
 @pytest.mark.parametrize("application", [Count, [path("/", Count)]])
 def test_a_view_gets_the_server_of_the_test(application):
     server = SimpleNamespace(state={"messages": 3})
@@ -475,24 +425,6 @@ def test_a_view_gets_the_server_of_the_test(application):
         ws.send("x")
         assert ws.recv() == "4"
         assert ws.view.server is server
-
-
-def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
-    with pytest.raises(TypeError, match=r"'name' is not an option of connect: .* kwargs=\{'name': \.\.\.\}"):
-        connect(Room, name="tea")
-    with pytest.raises(TypeError, match="use headers"), connect(Room, extra_headers={}):
-        pass
-
-
-@pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_to", "send")])
-def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
-    with connect(Room) as ws, pytest.raises(AttributeError, match=f"no attribute '{name}': use {ours}"):
-        getattr(ws, name)
-
-
-def test_a_forgotten_block_is_explained_with_its_synchronous_form():
-    with pytest.raises(AttributeError, match=r"not open; write with connect\(\.\.\.\) as ws, or async with"):
-        connect(Echo).recv()
 
 
 def test_a_message_is_handled_once_although_its_handler_raises_keyboard_interrupt():
@@ -511,13 +443,3 @@ def test_a_message_is_handled_once_although_its_handler_raises_keyboard_interrup
     with pytest.raises(KeyboardInterrupt), asyncio.Runner() as runner:
         runner.run(scenario())
     assert handled == [b"x"]
-
-
-def test_an_init_without_that_of_the_base_is_an_error_with_advice():
-    class Forgetful(WebSocketView):
-        def __init__(self, request, **kwargs):
-            self.request = request
-
-    for application in (Forgetful, Forgetful.as_asgi()):
-        with pytest.raises(TypeError, match=r"Forgetful\.__init__ must call super\(\)\.__init__"), connect(application):
-            pass
