@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+from contextlib import suppress
 
 import pytest
 
+from duck.contrib.websockets.client import connect
 from duck.server import serve
 
 from ..support.leftovers import left
@@ -21,17 +23,27 @@ def no_collector():
     gc.enable()
 
 
+async def emptied(server):
+    """As `churn.settled`, without the collector."""
+    while server.connections or server._work.protocols:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    for _ in range(10):
+        await asyncio.sleep(0)  # the tasks of idle workers end behind their connection
+
+
+class Waiting(churn.Echo):
+    async def on_receive(self, message, opcode):
+        await asyncio.sleep(0)
+        await super().on_receive(message, opcode)
+
+
 @pytest.mark.usefixtures("no_collector")
-def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
+@pytest.mark.parametrize("view", [churn.Echo, Waiting])
+def test_the_memory_of_a_connection_is_freed_at_once(run, dial, view):
     """Cycles would wait for the collector, which runs less often with more connections."""
 
-    class Waiting(churn.Echo):
-        async def on_receive(self, message, opcode):
-            await asyncio.sleep(0)
-            await super().on_receive(message, opcode)
-
     async def scenario():
-        async with serve(Waiting, port=0) as server:
+        async with serve(view, port=0) as server:
 
             async def visit():
                 async with dial(server) as peer:
@@ -44,10 +56,41 @@ def test_the_memory_of_a_connection_is_freed_at_once(run, dial):
                     del view
                     peer.send("x")
                     peer.leave()  # so that the answer is sent after the peer has gone
-                while server.connections or server._work.protocols:  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
-                for _ in range(10):
-                    await asyncio.sleep(0)  # the tasks of idle workers end behind their connection
+                await emptied(server)
+
+            await visit()
+            _, before = left()
+            for _ in range(5):
+                await visit()
+            _, after = left()
+            assert after == before
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_cancelled_waits_are_freed_at_once(run):
+    """The traceback of a cancellation refers to the frames of coroutines in plain Python."""
+
+    async def timed_out(wait):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await wait
+
+    class Patient(churn.Echo):
+        async def on_receive(self, message, opcode):
+            await timed_out(asyncio.Event().wait())
+            await super().on_receive(message, opcode)
+
+    async def scenario():
+        async with serve(Patient, port=0) as server:
+
+            async def visit():
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    await timed_out(ws.recv())
+                    await ws.send("x")
+                    assert await ws.recv() == "x"
+                await emptied(server)
 
             await visit()
             _, before = left()

@@ -68,6 +68,8 @@ class NextMessage(Waiter):
             if self._ends is not None and isinstance(error, self._inbox.closed_class) and self._ends(error):
                 raise StopAsyncIteration from None
             raise
+        finally:
+            del value
         return self._finish(message)
 
     def _resolved(self) -> Any:
@@ -80,9 +82,10 @@ class NextMessage(Waiter):
         return super()._new_future() if future is None else future
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
-        if self._slow is not None:
-            return self._step(self._slow.throw, error)
-        return super().throw(error)
+        try:
+            return super().throw(error) if self._slow is None else self._step(self._slow.throw, error)
+        finally:
+            del error  # as in `Waiter.throw`
 
     def close(self) -> None:
         if self._slow is not None:

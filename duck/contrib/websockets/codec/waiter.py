@@ -110,7 +110,10 @@ class Waiter(Coroutine[Any, Any, Any]):
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
         self.close()
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame: without the cycle both are freed at once
 
     def close(self) -> None:
         self._leave()

@@ -199,4 +199,5 @@ cdef class Worker:
     def end(self):
         if self.state == IDLE:
             self.state = ENDED
+            self.task = None  # as in `release`
         self.wake()

@@ -156,17 +156,20 @@ class Worker:
         return self.__next__()
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
-        if self.state == DRIVEN:
-            return self._drive(error)
-        if self.state == IDLE:
-            self.state = ENDED
-            self._dispatcher.release(self)
-            raise error
-        # The handler was cancelled in its first step. The task acts on the result of that step as it would have then:
-        # it cancels the future that the handler waits for, the handler's next step, or itself.
-        if self._error is None:
-            self._dispatcher.tasks.cancel_again(self._dispatcher.loop, error)
-        return self.__next__()
+        try:
+            if self.state == DRIVEN:
+                return self._drive(error)
+            if self.state == IDLE:
+                self.state = ENDED
+                self._dispatcher.release(self)
+                raise error
+            # The handler was cancelled in its first step. The task acts on the result of that step as it would have
+            # then: it cancels the future that the handler waits for, the handler's next step, or itself.
+            if self._error is None:
+                self._dispatcher.tasks.cancel_again(self._dispatcher.loop, error)
+            return self.__next__()
+        finally:
+            del error  # as in `Waiter.throw`
 
     def close(self) -> None:
         if self.handler is not None:
@@ -259,6 +262,8 @@ class Worker:
             if self._error is None:
                 raise StopIteration from None
             raise
+        finally:
+            del error
 
     def _fail(self, error: BaseException) -> None:
         """Ends the task with the handler's error."""
@@ -282,4 +287,5 @@ class Worker:
         """Ends the task of an idle worker, or continues that of a handler that waits or has ended."""
         if self.state == IDLE:
             self.state = ENDED
+            self.task = None  # as in `Dispatcher.release`
         self.wake()

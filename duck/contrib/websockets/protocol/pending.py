@@ -30,7 +30,10 @@ class Pending(Coroutine[Any, Any, None]):
         return self._driven().send(value)
 
     def throw(self, *error: Any) -> Any:
-        return self._driven().throw(*error)
+        try:
+            return self._driven().throw(*error)
+        finally:
+            del error  # as in `codec.Waiter.throw`
 
     def close(self) -> None:
         if self._coroutine is not None:
