@@ -458,4 +458,4 @@ def _last(size: int, before: bytes, payload: bytes) -> bytes:
     """Returns the last `size` bytes of `before` and a payload that follows it."""
     if len(payload) >= size:
         return payload[-size:]
-    return before[len(payload) - size :] + payload if len(before) + len(payload) > size else before + payload
+    return before[len(payload) - size :] + payload
