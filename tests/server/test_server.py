@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, Server, serve
 from duck.server import run as serve_until_signal
+from duck.server.listening import sockets
 from duck.server.listening.sockets import UnixListener
 from duck.urls import path
 from duck.views import View
@@ -150,6 +151,26 @@ def test_an_address_in_use_is_an_error(run):
                 async with serve(Page, port=server.port):
                     pass
             assert caught.value.errno == errno.EADDRINUSE
+
+    run(scenario())
+
+
+def test_an_address_that_the_machine_lacks_is_skipped_unless_it_is_the_last(run, monkeypatch):
+    """A name may have an IPv6 address on a machine without IPv6."""
+    missing, here = (socket.AF_INET, ("192.0.2.1", 0)), (socket.AF_INET, ("127.0.0.1", 0))
+
+    async def scenario():
+        for found, listening in (([missing, here], 1), ([here, missing], 1), ([missing], 0)):
+
+            async def resolve(host, port, found=found):
+                return found
+
+            monkeypatch.setattr(sockets, "_resolve", resolve)
+            try:
+                async with serve(Page, "both.test", port=0) as server:
+                    assert len(server.sockets) == listening
+            except OSError as error:
+                assert (error.errno, listening) == (errno.EADDRNOTAVAIL, 0)
 
     run(scenario())
 

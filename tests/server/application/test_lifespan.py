@@ -150,3 +150,29 @@ def test_a_lifespan_that_cancels_itself_has_failed(run, moment):
                 pass
 
     run(scenario())
+
+
+@pytest.mark.parametrize("moment", ["startup", "shutdown"])
+def test_a_cancelled_program_has_no_failed_lifespan(run, moment):
+    async def scenario():
+        reached = asyncio.Event()
+
+        @contextlib.asynccontextmanager
+        async def lifespan(server):
+            if moment == "shutdown":
+                yield
+            reached.set()
+            await asyncio.Event().wait()
+            yield
+
+        async def program():
+            async with serve(Greeting, port=0, lifespan=lifespan):
+                pass
+
+        task = asyncio.create_task(program())
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(scenario())
