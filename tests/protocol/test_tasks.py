@@ -315,6 +315,27 @@ def test_a_handler_that_runs_waits_for_nothing(run, connect):
     run(scenario())
 
 
+def test_messages_are_handled_after_the_cancellation_of_all_tasks(run, connect):
+    """The one that is kept for the next message is among them."""
+
+    class Echo(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send(message, opcode)
+
+    async def scenario():
+        async with connect(Echo) as session:
+            before = asyncio.all_tasks()
+            for _ in range(2):
+                session.peer.send("again")
+                assert await session.peer.message() == "again"
+                (idle,) = asyncio.all_tasks() - before
+                assert idle.cancel()
+                await asyncio.wait([idle])
+                assert idle.cancelled()
+
+    run(scenario())
+
+
 def test_every_hook_has_a_task_that_debuggers_know_by_its_name(run, connect, until):
     class View(WebSocketView):
         async def on_open(self):
