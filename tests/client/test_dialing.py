@@ -196,6 +196,17 @@ def test_a_socket_that_is_reset_at_once_is_closed_once(run):
     run(scenario())
 
 
+def test_a_redirect_of_a_given_socket_is_a_refusal(run):
+    async def scenario():
+        async with answering(lambda target: see_other("/a")) as port:
+            sock = socket.create_connection(("127.0.0.1", port))
+            with pytest.raises(HandshakeRefused) as caught:
+                await connect("ws://localhost", sock=sock)
+            assert caught.value.status == 302
+
+    run(scenario())
+
+
 def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serving):
     async def scenario():
         targets = []
