@@ -149,7 +149,11 @@ class Worker:
             self._asyncio_future_blocking = True
             return self
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
         raise StopIteration(self._value)
 
     def send(self, value: Any) -> Any:
@@ -261,6 +265,7 @@ class Worker:
             self._dispatcher.release(self)
             if self._error is None:
                 raise StopIteration from None
+            self._error = None  # its traceback refers to this frame
             raise
         finally:
             del error
