@@ -116,7 +116,7 @@ threading.Thread(target=serve).start()
 
 def run_program(code):
     """Runs a program in a process of its own; returns its output."""
-    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", LARGE_MESSAGE + code]
+    command = [sys.executable, "-P", "-W", "ignore:This process:DeprecationWarning", "-c", LARGE_MESSAGE + code]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

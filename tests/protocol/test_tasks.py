@@ -413,6 +413,6 @@ def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
 
 def test_handlers_run_where_asyncio_was_patched_before_the_import():
     script = subprocess.run(
-        [sys.executable, "-c", PATCHED], env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", PATCHED], env=environment(), capture_output=True, text=True, check=False
     )
     assert script.stdout == "first second\n", script.stderr
