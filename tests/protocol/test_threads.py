@@ -158,6 +158,7 @@ def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(run, connec
 
             async def send_and_cancel():
                 sending = asyncio.ensure_future(session.view.send(parts()))
+                await asyncio.sleep(0)  # in which it begins to wait
                 await asyncio.to_thread(begun.wait)
                 sending.cancel()
 
