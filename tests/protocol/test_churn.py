@@ -31,6 +31,16 @@ async def emptied(server):
         await asyncio.sleep(0)  # the tasks of idle workers end behind their connection
 
 
+async def leave_nothing(visit):
+    """Asserts that further visits leave no object that the first one has not left."""
+    await visit()
+    _, before = left()
+    for _ in range(5):
+        await visit()
+    _, after = left()
+    assert after == before
+
+
 class Waiting(churn.Echo):
     async def on_receive(self, message, opcode):
         await asyncio.sleep(0)
@@ -58,12 +68,7 @@ def test_the_memory_of_a_connection_is_freed_at_once(run, dial, view):
                     peer.leave()  # so that the answer is sent after the peer has gone
                 await emptied(server)
 
-            await visit()
-            _, before = left()
-            for _ in range(5):
-                await visit()
-            _, after = left()
-            assert after == before
+            await leave_nothing(visit)
 
     run(scenario())
 
@@ -92,12 +97,7 @@ def test_cancelled_waits_are_freed_at_once(run):
                     assert await ws.recv() == "x"
                 await emptied(server)
 
-            await visit()
-            _, before = left()
-            for _ in range(5):
-                await visit()
-            _, after = left()
-            assert after == before
+            await leave_nothing(visit)
 
     run(scenario())
 
