@@ -15,19 +15,17 @@ from duck.contrib.websockets import __version__
 from duck.stdio import drop_output, open_standard_files
 
 from .application.lifespan import LifespanError
-from .application.routes import HealthPathError
-from .application.target import TargetError, load
+from .application.target import load
 from .arguments import Parser, add_serve_options, log_options, options
 from .listening.accept import BACKLOG
-from .listening.tls import CertificateError, Certificates
+from .listening.tls import Certificates
 from .process.exposition import ExpositionError, prometheus
-from .process.log_config import LogConfigError
-from .process.loops import LOOPS, LoopError, loop_factory
+from .process.loops import LOOPS, loop_factory
 from .process.signals import end_on_sigterm, outlast_signals
 from .process.systemd import passed_by_systemd
 from .runner import run_options
 from .workers.supervisor import WorkersUnavailableError, supervise
-from .workers.worker import Job
+from .workers.worker import PLAIN, Job
 from .workers.worker_process import WorkerError
 
 __all__ = ["main"]
@@ -35,17 +33,6 @@ __all__ = ["main"]
 
 class UsageError(Exception):
     """The arguments contradict each other or the system; the message has advice."""
-
-
-_PLAIN = (  # their messages have advice
-    CertificateError,
-    ExpositionError,
-    HealthPathError,
-    LogConfigError,
-    LoopError,
-    TargetError,
-    UsageError,
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         return _print_results(arguments)
     except KeyboardInterrupt:  # for example during the import of an application
         return 130
-    except _PLAIN as error:
+    except (*PLAIN, ExpositionError, UsageError) as error:
         sys.stderr.write(getattr(error, "details", ""))
         print(f"duck: {error}", file=sys.stderr)
         return 2

@@ -38,15 +38,14 @@ def fault_of_post(
 
 async def respond(request: HttpRequest, match: Match | None, loop: asyncio.AbstractEventLoop) -> HttpResponse:
     """Asks the view for its response; an exception is logged and answered with 500."""
-    target = cut(request.target)
     if match is None:
-        log_refusal(request.client_address, 404, "there is no route for %s", target)
+        log_refusal(request.client_address, 404, "there is no route for %s", cut(request.target))
         return plain(404)
     route, kwargs = match
     if request.method not in route.methods:
         allowed = ", ".join(route.methods)
         words = "%s of %s, which answers %s: see methods of its route"
-        log_refusal(request.client_address, 405, words, request.method, target, allowed)
+        log_refusal(request.client_address, 405, words, request.method, cut(request.target), allowed)
         return plain(405, headers=[("Allow", allowed)])
     try:
         result = route.handler(request, **kwargs)

@@ -45,13 +45,14 @@ from ..process.signals import end_by, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
-__all__ = ["Boot", "Job", "boot", "is_worker", "main"]
+__all__ = ["PLAIN", "Boot", "Job", "boot", "is_worker", "main"]
 
 logger = logging.getLogger("duck.server")
 
 _COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
 
-_PLAIN = (CertificateError, HealthPathError, LogConfigError, LoopError, TargetError)  # their messages have advice
+PLAIN = (CertificateError, HealthPathError, LogConfigError, LoopError, TargetError)
+"""Errors of an application or its options whose messages have advice, so that they need no traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, LifespanError):
         details = "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
         return {"failed": str(error), "details": details, "status": 1}
-    if isinstance(error, _PLAIN):
+    if isinstance(error, PLAIN):
         return {"failed": str(error), "details": getattr(error, "details", ""), "status": 2}
     details = "".join(traceback.format_exception(error))
     return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
