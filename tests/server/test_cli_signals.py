@@ -18,6 +18,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 
 
+@pytest.fixture(autouse=True)
+def hangup():
+    """The default of SIGHUP, which processes inherit: `nohup pytest` ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_hangup_with_nothing_to_reload_stops_the_server(folder, loop):
     with Process(folder, "echo.py", "--port", 0, "--loop", loop) as process, connect(process.address) as client:
