@@ -87,12 +87,18 @@ class Routes:
                 )
         self._routes[:0] = own
         self._matches = [Match(route, {}) for route in self._routes]
+        # The match of each literal is found at its first request: finding all of them here would take quadratic time.
         literals = [route.literal for route in self._routes if route.literal is not None]
-        self._literals = {path: self._find(path) for path in literals}
+        self._literals: dict[str, Match | None] = dict.fromkeys(literals)
 
     def match(self, path: str) -> Match | None:
         """Returns the first route for a decoded path, or None."""
-        return self._literals.get(path) or self._find(path)
+        match = self._literals.get(path)
+        if match is None:
+            match = self._find(path)
+            if path in self._literals:
+                self._literals[path] = match
+        return match
 
     def _find(self, path: str) -> Match | None:
         for match in self._matches:

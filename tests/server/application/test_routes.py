@@ -71,6 +71,25 @@ def test_first_match_wins():
     assert routes.match("/a").route.handler is view
 
 
+def test_the_routes_are_tried_at_the_first_request_for_a_literal_only(monkeypatch):
+    tried = []
+
+    class Expression:
+        def __init__(self, url):
+            self.url = url
+
+        def fullmatch(self, path):
+            tried.append(self.url)
+            return path if path == self.url else None
+
+    monkeypatch.setattr("duck.server.application.routes.compile_url", lambda url, regex: (Expression(url), {}))
+    routes = Routes([path("/a", view), path("/b", other)])
+    assert tried == []
+    assert [routes.match("/b").route.handler for _ in range(2)] == [other, other]
+    assert tried == ["/a", "/b"]
+    assert routes.match("/c") is None
+
+
 def test_a_view_class_alone_takes_every_path():
     class Page(View):
         pass
