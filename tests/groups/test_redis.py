@@ -122,6 +122,31 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
     assert "is unavailable" in entry.message and "Authentication required" in entry.message
 
 
+def test_each_kind_of_error_of_a_server_is_logged_once(run, own_redis, log, until, monkeypatch):
+    attempts = 0
+
+    def next_pause(backoff):
+        nonlocal attempts
+        attempts += 1
+        return 0.01
+
+    async def scenario():
+        rooms = Groups(own_redis.url.replace("//", "//:wrong@"))
+        await rooms.join(Sink(), "lobby")
+        await until(lambda: attempts >= 3)
+        own_redis.start()
+        await until(lambda: len(log()) == 2)
+        seen = attempts
+        await until(lambda: attempts >= seen + 3)
+        await rooms.close()
+
+    monkeypatch.setattr(Backoff, "next", next_pause)
+    run(scenario())
+    down, refused = (entry.message for entry in log())
+    assert "Connect" in down
+    assert "AUTH" in refused
+
+
 def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
     """Connections stay open, every member gets `on_gap`, and messages are delivered again within three seconds."""
 

@@ -69,7 +69,7 @@ class Subscriber:
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
         self._is_proven = False  # whether the connection has confirmed all its subscriptions
-        self._is_logged = False  # whether the log has the server as unavailable
+        self._logged: set[type[Exception]] = set()  # the kinds of errors since the server was last available
         self._is_closed = False
         self._backoff = Backoff()
         self._heard = 0.0  # the time of the server's last data
@@ -180,18 +180,19 @@ class Subscriber:
         """Notes that the server is there: one that refuses subscriptions, such as without a password, is not."""
         self._is_proven = True
         self._backoff = Backoff()
-        if self._is_logged:
+        if self._logged:
             logger.info("Redis at %s is available again", self._server.label)
-            self._is_logged = False
+            self._logged.clear()
 
     def _broken(self, error: Exception) -> None:
-        if not self._is_logged:
+        if type(error) not in self._logged:  # not each text, which may differ at each attempt
+            self._logged.add(type(error))
             logger.warning(
                 "Redis at %s is unavailable, and groups get no messages until it returns: %s",
                 self._server.label,
                 text_of(error),
             )
-        self._away = self._is_logged = True
+        self._away = True
         self._end()
         if self._on_broken is not None:
             self._on_broken()
