@@ -21,7 +21,7 @@ from duck.contrib.websockets.metrics import Metrics
 from duck.server import serve
 
 from ..support.processes import free_port
-from ..support.waiting import begun
+from ..support.waiting import begun, within
 from .test_breaches import agreed
 
 SOON = Reconnect(first=0.001, longest=0.01)
@@ -312,7 +312,67 @@ def test_unsent_messages_are_reported(run, log):
             assert left_over == [[], [20_000_000] * 3]
 
     run(scenario())
-    assert [entry.message.partition(": ")[2] for entry in log()] == ["3 messages may not have been sent, see unsent"]
+    assert [entry.message.partition(": ")[2] for entry in log()] == [
+        "messages that may not have been sent: 3, see unsent"
+    ]
+
+
+class Answering(WebSocketView):
+    """Closes with the code in the query, or leaves that to the client, after it has got a message."""
+
+    MAX_FRAME_SIZE = None
+
+    async def on_receive(self, message, opcode):
+        await self.send("thanks")
+        if code := self.request.query.get("close"):
+            await self.send_close(int(code[0]))
+
+
+@pytest.mark.parametrize("query", ["", "?close=1012"])
+def test_messages_that_have_left_are_not_reported(run, serving, log, query):
+    async def scenario():
+        async with serving(Answering) as server:
+            url = f"ws://127.0.0.1:{server.port}/{query}"
+            async for ws in connect(url, reconnect=SOON, compression=False):
+                ws.send("x" * 20_000_000)
+                assert ws.unsent
+                assert await ws.recv() == "thanks"
+                if not query:
+                    await ws.close()
+                await ws.wait_closed()
+                assert not ws.unsent
+                break
+
+    run(scenario())
+    assert not log()
+
+
+def test_unsent_messages_are_forgotten_once_they_have_left(run, serving):
+    async def scenario():
+        async with serving(Answering) as server:
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
+                ws.send("x" * 20_000_000)
+                assert await ws.recv() == "thanks"
+                async with within(30):
+                    while ws.unsent:  # noqa: ASYNC110 - no event tells
+                        await asyncio.sleep(0.01)
+                await ws.close()
+                break
+
+    run(scenario())
+
+
+def test_another_thread_sends_in_a_loop_of_connections(run, serving):
+    async def scenario():
+        asyncio.get_running_loop().set_debug(True)  # refuses calls of the loop from other threads
+        async with serving(Answering) as server:
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+                await asyncio.to_thread(ws.send_text, "hello")
+                assert await ws.recv() == "thanks"
+                await ws.close()
+                break
+
+    run(scenario())
 
 
 def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):

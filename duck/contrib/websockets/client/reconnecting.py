@@ -38,6 +38,7 @@ _FINAL = frozenset(
 )
 
 _STABLE = 10.0  # seconds
+_BETWEEN_LOOKS = 0.1  # seconds
 
 
 def is_final(error: Exception) -> bool:
@@ -220,7 +221,7 @@ class ReconnectingConnection(ClientConnection):
         super().__init__(url, options)
         self.unsent: list[tuple[Any, int]] = []
         self.left_over: list[tuple[Any, int]] = []
-        self._is_looking = False
+        self._next_look: asyncio.Handle | None = None
 
     def send(self, data: Any, opcode: int = OpCode.TEXT) -> Any:
         sending = super().send(data, opcode)
@@ -228,7 +229,8 @@ class ReconnectingConnection(ClientConnection):
             self._settle()
             if self._is_queued:
                 self.unsent.append((data, opcode))
-                self._look_later()
+                if self._next_look is None:
+                    self._look_soon()
         return sending
 
     @property
@@ -243,16 +245,29 @@ class ReconnectingConnection(ClientConnection):
         if self.unsent and not self._open_protocol().transport.is_closing() and not self._is_queued:
             self.unsent.clear()
 
-    def _look_later(self) -> None:
-        """Schedules another check in the next pass of the loop, when data gathered within a read has left."""
-        if not self._is_looking:
-            self._is_looking = True
-            self._open_protocol().loop.call_soon(self._look)
+    def _look_soon(self) -> None:
+        """Schedules a check for the next pass of the loop, when data gathered within a read has left."""
+        protocol = self._open_protocol()
+        if protocol.is_elsewhere:
+            protocol.loop.call_soon_threadsafe(self._look_soon)
+            return
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._next_look = protocol.loop.call_soon(self._look)
 
     def _look(self) -> None:
-        self._is_looking = False
-        if not self._open_protocol().lost:
+        """Checks whether all messages have left; repeatedly, for no transport tells when its last byte leaves."""
+        self._next_look = None
+        protocol = self._open_protocol()
+        if not protocol.lost:
             self._settle()
+            if self.unsent:
+                self._next_look = protocol.loop.call_later(_BETWEEN_LOOKS, self._look)
+
+    def _connection_closing(self) -> None:
+        super()._connection_closing()
+        if self.unsent:
+            self._look_soon()
 
     def _ends_iteration(self, closed: ConnectionClosed) -> bool:
         return True
@@ -260,4 +275,4 @@ class ReconnectingConnection(ClientConnection):
     def _connection_lost(self, log: bool) -> None:
         super()._connection_lost(log)
         if self.unsent:
-            logger.warning("%s: %d messages may not have been sent, see unsent", self.url, len(self.unsent))
+            logger.warning("%s: messages that may not have been sent: %d, see unsent", self.url, len(self.unsent))
