@@ -191,6 +191,7 @@ class Server:
             await drain(self._work, options.drain, code)
         self.closing = True
         self._stop_accepting()
+        await asyncio.sleep(0)  # a handshake begins, because one cancelled before would leave its socket open
         handshakes = list(self._handshakes)
         for handshake in handshakes:
             handshake.cancel()

@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import Limits, serve
+from duck.server import Limits, Server, serve
 from duck.server.shutdown import Work
 from duck.urls import path
 
@@ -196,6 +196,31 @@ def test_a_tls_handshake_that_has_not_begun_does_not_delay_the_end(run, tls, unt
                 await until(lambda: running._work.protocols)
                 await running.close()
                 assert not running._work.protocols
+
+    run(scenario())
+
+
+def test_a_tls_connection_accepted_right_before_the_end_is_closed(run, tls, monkeypatch):
+    """A full server looks at a connection two passes of the loop later: here, in the pass in which it stops."""
+    limits = Limits(connections=1)
+    accepted = Server._accepted
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        closing = loop.create_future()
+
+        def accept(server, sock, peer):
+            accepted(server, sock, peer)
+            if server._limiter.is_full:
+                closing.set_result(loop.create_task(server.close()))
+
+        monkeypatch.setattr(Server, "_accepted", accept)
+        async with serve(Working, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as server:
+            server._limiter.acquire()
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                await (await closing)
+                assert not server._work.protocols
+                assert await loop.run_in_executor(None, client.recv, 1) == b""
 
     run(scenario())
 
