@@ -100,7 +100,7 @@ class Server:
         self.hung: list[str] = []
         self._acceptors: list[Acceptor | LoopAcceptor] = []
         self._unix_listener: UnixListener | None = None
-        self._limiter = ConnectionLimiter(self.limits)
+        self._limiter = ConnectionLimiter(self.limits, self.metrics)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._turned_away = 0  # refusals for lack of room under way
         self._work = Work()
@@ -274,11 +274,8 @@ class Server:
         protocol.secure = header.secure
         if header.address is not None:
             protocol.address = header.address
-            if protocol.permit is not None and not self.assign(protocol.permit, header.address):
-                protocol.permit.release()
-                protocol.permit = None
-                self._turned_away += 1
-                self.metrics.counters.note(("refused", "no_room"))
+            if protocol.permit is not None:
+                self._seat(protocol, protocol.permit)
 
     # Calls of connections.
 
@@ -292,17 +289,19 @@ class Server:
             Whether the connection may continue, at least until its refusal for lack of room.
         """
         protocol.admitted = True
-        protocol.address = address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
-        permit = self._limiter.acquire()
-        if permit is not None and not self.assign(permit, address):
+        protocol.address = (peer[:2] if isinstance(peer, tuple) else os.fsdecode(peer or "")) or None
+        self._seat(protocol, self._limiter.acquire())
+        self._work.protocols.add(protocol)
+        return not self.closing and self._turned_away <= TURNED_AWAY
+
+    def _seat(self, protocol: HttpProtocol, permit: Permit | None) -> None:
+        """Gives a connection its permit, if its address has room."""
+        if permit is not None and not self.assign(permit, protocol.address):
             permit.release()
             permit = None
         protocol.permit = permit
         if permit is None:
             self._turned_away += 1
-            self.metrics.counters.note(("refused", "no_room"))
-        self._work.protocols.add(protocol)
-        return not self.closing and self._turned_away <= TURNED_AWAY
 
     def assign(self, permit: Permit, address: ClientAddress) -> bool:
         """Counts a connection for an address; one of a trusted proxy counts for none.

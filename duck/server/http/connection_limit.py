@@ -5,6 +5,7 @@ import ipaddress
 import logging
 from collections import Counter
 
+from duck.contrib.websockets.metrics import Metrics
 from duck.http.request import ClientAddress
 
 from ..addresses import parse_address
@@ -78,6 +79,10 @@ class _AddressPermit(Permit):
 class ConnectionLimiter:
     """Counts the connections of one server, and limits them.
 
+    Args:
+        limits: The limits of the server.
+        metrics: Counts the refusals, of a connection or of an address that a trusted proxy names.
+
     Attributes:
         limit: The limit on connections; None for no limit.
         per_address: The limit on connections from one address; None for no limit.
@@ -85,7 +90,7 @@ class ConnectionLimiter:
         shared: The permit of all connections if addresses are not limited.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
         files = _files()
         self.limit = limits.connections if limits.connections is not None else files
         if files is not None and self.limit is not None and self.limit > files:
@@ -96,6 +101,7 @@ class ConnectionLimiter:
         self.count = 0
         self.shared = Permit(self)
         self._groups: Counter[str] = Counter()
+        self._metrics = metrics
         self._warned = float("-inf")
 
     @property
@@ -110,7 +116,7 @@ class ConnectionLimiter:
             Its permit; None if there is no room, and then it is not counted.
         """
         if self.is_full:
-            self._warn(f"{self.limit} connections are open: more are refused")
+            self._note(f"{self.limit} connections are open: more are refused")
             return None
         self.count += 1
         return self.shared if self.per_address is None else _AddressPermit(self)
@@ -122,7 +128,7 @@ class ConnectionLimiter:
             Whether the group has room. If not, the connection is not counted.
         """
         if self.per_address is not None and self._groups[group] >= self.per_address:
-            self._warn(f"{group or 'the Unix socket'} has {self.per_address} connections: more from there are refused")
+            self._note(f"{group or 'the Unix socket'} has {self.per_address} connections: more from there are refused")
             return False
         self._groups[group] += 1
         return True
@@ -133,7 +139,9 @@ class ConnectionLimiter:
         if not self._groups[group]:
             del self._groups[group]
 
-    def _warn(self, words: str) -> None:
+    def _note(self, words: str) -> None:
+        """Counts a refusal, and warns of it once a minute."""
+        self._metrics.counters.note(("refused", "no_room"))
         now = asyncio.get_running_loop().time()
         if now - self._warned >= _WARN_EVERY:
             self._warned = now

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets.metrics import Metrics
 from duck.server import Limits, serve
 from duck.server.http.connection_limit import ConnectionLimiter
 from duck.server.server import TURNED_AWAY
@@ -180,7 +181,7 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
 )
 def test_addresses_of_one_owner_share_a_limit(run, one, other, same):
     async def scenario():
-        limiter = ConnectionLimiter(Limits(connections_per_address=1))
+        limiter = ConnectionLimiter(Limits(connections_per_address=1), Metrics())
         first, second = limiter.acquire(), limiter.acquire()
         assert first.assign(one)
         assert second.assign(other) is not same
@@ -193,9 +194,9 @@ def test_addresses_of_one_owner_share_a_limit(run, one, other, same):
 def test_the_limit_of_open_files_is_the_default():
     resource = pytest.importorskip("resource")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = ConnectionLimiter(Limits()).limit
+    limit = ConnectionLimiter(Limits(), Metrics()).limit
     assert limit is None if soft == resource.RLIM_INFINITY else 0 < limit < soft
-    assert ConnectionLimiter(Limits()).per_address is None
+    assert ConnectionLimiter(Limits(), Metrics()).per_address is None
 
 
 def test_a_limit_above_that_of_open_files_causes_a_warning(caplog):
@@ -203,6 +204,6 @@ def test_a_limit_above_that_of_open_files_causes_a_warning(caplog):
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         pytest.skip("there is no limit of open files")
-    assert ConnectionLimiter(Limits(connections=soft)).limit == soft
+    assert ConnectionLimiter(Limits(connections=soft), Metrics()).limit == soft
     (record,) = caplog.records
     assert f"Limits.connections is {soft}, but the limit of open files" in record.getMessage()
