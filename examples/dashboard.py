@@ -64,9 +64,10 @@ async def measure(server: Server) -> None:
 
 @asynccontextmanager
 async def lifespan(server: Server) -> AsyncGenerator[None]:
-    task = asyncio.create_task(measure(server))
-    yield
-    task.cancel()
+    async with asyncio.TaskGroup() as tasks:  # an error of the task stops the server
+        task = tasks.create_task(measure(server))
+        yield
+        task.cancel()
 
 
 def page(request: HttpRequest) -> str:

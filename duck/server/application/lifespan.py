@@ -78,7 +78,7 @@ async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown
                 raise LifespanError(
                     f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
                 ) from error
-            raise LifespanError(f"the lifespan failed at shutdown: {_words(error)}") from error
+            raise LifespanError(f"the lifespan failed: {_words(error)}") from error
         finally:
             hung.cancel()
 
@@ -98,4 +98,6 @@ def _manager(lifespan: Lifespan, server: HasState) -> AbstractAsyncContextManage
 
 
 def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # of a task in a TaskGroup
+        error = error.exceptions[0]
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

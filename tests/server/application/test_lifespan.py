@@ -104,10 +104,29 @@ def test_an_error_at_shutdown_comes_after_the_last_connection(run):
     ended = []
 
     async def scenario():
-        with pytest.raises(LifespanError, match="failed at shutdown: OSError: not flushed"):
+        with pytest.raises(LifespanError, match="lifespan failed: OSError: not flushed"):
             async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
                 await client.recv()
         assert ended == ["connection"]
+
+    run(scenario())
+
+
+def test_an_error_of_a_task_group_in_the_lifespan_stops_the_server(run):
+    async def fail():
+        await asyncio.sleep(0)
+        raise OSError("no feed")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            yield
+
+    async def scenario():
+        with pytest.raises(LifespanError, match="lifespan failed: OSError: no feed"):
+            async with serve(Greeting, port=0, lifespan=lifespan) as server:
+                await server.serve_forever()
 
     run(scenario())
 
@@ -135,17 +154,17 @@ def test_functions_that_are_no_lifespan_are_refused(run):
     run(scenario())
 
 
-@pytest.mark.parametrize("moment", ["startup", "shutdown"])
-def test_a_lifespan_that_cancels_itself_has_failed(run, moment):
+@pytest.mark.parametrize("failure", ["failed at startup", "failed"])
+def test_a_lifespan_that_cancels_itself_has_failed(run, failure):
     @contextlib.asynccontextmanager
     async def lifespan(server):
-        if moment == "startup":
+        if failure == "failed at startup":
             raise asyncio.CancelledError
         yield
         raise asyncio.CancelledError
 
     async def scenario():
-        with pytest.raises(LifespanError, match=f"failed at {moment}: CancelledError"):
+        with pytest.raises(LifespanError, match=f"the lifespan {failure}: CancelledError"):
             async with serve(Greeting, port=0, lifespan=lifespan):
                 pass
 

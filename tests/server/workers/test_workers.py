@@ -220,7 +220,7 @@ def test_each_worker_logs_the_error_of_its_lifespan_at_the_end(folder):
         assert process.address
         process.process.send_signal(signal.SIGTERM)
         _, errors = process.process.communicate(timeout=30)
-    failure = r"\[(\d+)\] ERROR duck.server: the lifespan failed at shutdown: ZeroDivisionError: .*\nTraceback"
+    failure = r"\[(\d+)\] ERROR duck.server: the lifespan failed: ZeroDivisionError: .*\nTraceback"
     failed = re.findall(failure, errors)
     assert len(set(failed)) == 2
     words = re.search(r"\nduck: worker (\d+) has ended with status 1 as it stopped; see its log\n$", errors)
