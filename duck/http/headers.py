@@ -70,6 +70,10 @@ class Headers:
         lines = self._block.split("\n")[1:-1]
         return [(name, value) for name, _, value in (line.partition("\0") for line in lines)]
 
+    def keys(self) -> list[str]:
+        """The names, as iteration yields them. `dict(headers)` has their values; those of repeated lines are joined."""
+        return list(_fields(self._block))
+
     @property
     def announce_body(self) -> bool:
         """Whether a field announces a body, by its length or by a transfer coding (RFC 9112, section 6)."""

@@ -55,6 +55,17 @@ def test_items_keep_order_and_repeated_lines(headers):
     assert len(headers) == 6
 
 
+def test_a_dict_of_headers_joins_repeated_lines(headers):
+    assert list(headers.keys()) == list(headers)
+    assert dict(headers) == {
+        "host": "example.org",
+        "x-empty": "",
+        "accept": "a, b",
+        "cookie": "a=b; c=d",
+        "x-latin": "caf\xe9",
+    }
+
+
 def test_a_name_is_not_found_inside_another_or_inside_a_value():
     headers = Headers([("X-Host", "1"), ("A", "host: 2"), ("B", "host")])
     assert headers.get("host") is None
