@@ -38,9 +38,9 @@ class Options:
         metrics: The address of the metrics for Prometheus, as `HOST:PORT`; None for none.
 
     Raises:
-        TypeError, ValueError: The port or the permissions are out of bounds, a time is not a number of seconds, the
-            code is neither 1001 nor 1012, no proxy is trusted to send headers of the PROXY protocol, or the address of
-            the metrics has no port.
+        TypeError, ValueError: The host is not a str, the port or the permissions are out of bounds, a time is not a
+            number of seconds, the code is neither 1001 nor 1012, no proxy is trusted to send headers of the PROXY
+            protocol, or the address of the metrics has no port.
     """
 
     host: str | None = "127.0.0.1"
@@ -60,6 +60,8 @@ class Options:
     metrics: str | None = None
 
     def __post_init__(self) -> None:
+        if not (self.host is None or isinstance(self.host, str)):
+            raise TypeError(f"host must be one name or address, or None for every interface, not {self.host!r}")
         check_whole("port", self.port, 0, 65535)
         if self.uds_mode is not None:
             check_whole("uds_mode", self.uds_mode, 0, 0o777)

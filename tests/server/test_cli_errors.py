@@ -260,6 +260,12 @@ def test_whole_numbers_out_of_bounds_are_refused(option, value, words):
         run([], **{option: value})
 
 
+@pytest.mark.parametrize("host", [["127.0.0.1", "::1"], b"localhost"])
+def test_a_host_that_is_no_str_is_refused(host):
+    with pytest.raises(TypeError, match="host must be one name or address"):
+        run([], host)
+
+
 @pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
 def test_negative_limits_are_refused(limit):
     (name,) = limit
