@@ -92,7 +92,11 @@ urlpatterns = []
 django.setup()
 call_command("migrate", verbosity=0)
 
+import asyncio
+
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model, login
+from django.db import connection
 from django.http import HttpRequest
 from duck.contrib.websockets.testing import connect
 from live import SessionStore, users
@@ -103,14 +107,23 @@ request = HttpRequest()
 request.session = SessionStore()
 login(request, user)
 request.session.save()
-with connect(application, "/live", cookies={"sessionid": request.session.session_key}) as ws:
-    users.publish_sync(f"user:{user.pk}", "paid")
-    assert ws.recv() == "paid"
+
+
+@sync_to_async
+def lose_the_database():
+    connection.connection.close()
+
+
+for _ in range(2):
+    with connect(application, "/live", cookies={"sessionid": request.session.session_key}) as ws:
+        users.publish_sync(f"user:{user.pk}", "paid")
+        assert ws.recv() == "paid"
+    asyncio.run(lose_the_database())
 assert connect(application, "/live").refusal_sync().status == 401
 """
 
 
-def test_a_view_beside_django_knows_the_user_of_the_session(folder):
+def test_a_view_beside_django_knows_the_user_of_the_session_also_after_a_loss_of_the_database(folder):
     pytest.importorskip("django")
     (text,) = (block for page in pages() for block in blocks(page, "py") if block.startswith("# project/asgi.py"))
     (folder / "project").mkdir()
@@ -119,6 +132,22 @@ def test_a_view_beside_django_knows_the_user_of_the_session(folder):
         [sys.executable, "-c", DJANGO], cwd=folder, capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_lost_client_is_noticed_soon_and_a_silent_one_stays(execute):
+    view = execute(block("class Alert"))["Alert"]
+
+    async def scenario():
+        async with memory(view, timeout=1000) as ws:
+            await asyncio.sleep(500)
+            assert ws.view.close_code is None
+            ws.stop_reading()
+            begun = asyncio.get_running_loop().time()
+            await ws.wait_closed()
+            assert asyncio.get_running_loop().time() - begun < 16
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
 
 
 def test_a_token_in_the_first_message(execute):
