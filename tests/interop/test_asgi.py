@@ -226,6 +226,7 @@ def test_uvicorn_closes_with_1012_as_it_stops(tmp_path, run):
 OTHERS = {
     "hypercorn": ("asgi_app:app", "--bind", "127.0.0.1:PORT"),
     "daphne": ("--bind", "127.0.0.1", "--port", "PORT", "asgi_app:app"),
+    "gunicorn": ("--worker-class", "asgi", "--bind", "127.0.0.1:PORT", "asgi_app:app"),
     "granian": ("--interface", "asgi", "--host", "127.0.0.1", "--port", "PORT", "asgi_app:app"),
     "uvicorn": ("asgi_app:app", "--port", "PORT", "--ws", "websockets-sansio"),
 }
