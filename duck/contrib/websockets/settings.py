@@ -233,7 +233,8 @@ SETTINGS = (
     Setting(
         "RATE_LIMIT",
         "messages/s",
-        "Messages that the peer may send, pings included. Beyond this rate the connection is closed with 1008.",
+        "Messages that the peer may send, pings included. A peer that has been silent may send those of one second at "
+        "once. Beyond this rate the connection is closed with 1008.",
         _number("messages a second, or None for no limit", or_none=True, above=True),
     ),
     Setting(
