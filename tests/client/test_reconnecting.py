@@ -1,4 +1,4 @@
-"""`async for ws in connect(...)`: pauses, final errors, and messages that were not sent."""
+"""`async for ws in connect(...)`: pauses and final errors."""
 
 import asyncio
 import math
@@ -21,8 +21,7 @@ from duck.contrib.websockets.metrics import Metrics
 from duck.server import serve
 
 from ..support.processes import free_port
-from ..support.waiting import begun, within
-from .test_breaches import agreed
+from ..support.waiting import begun
 
 SOON = Reconnect(first=0.001, longest=0.01)
 
@@ -275,127 +274,6 @@ def test_a_loop_of_another_task_is_refused_and_harms_nothing(run, serving):
             await ws.close()
 
     run(scenario())
-
-
-def test_unsent_messages_are_reported(run, log):
-    async def scenario():
-        count = 0
-        dropped = asyncio.Event()
-
-        async def serve_one(reader, writer):
-            nonlocal count
-            count += 1
-            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
-            if count == 1:
-                await reader.readexactly(9)
-                await dropped.wait()
-                writer.transport.abort()
-            else:
-                writer.write(b"\x88\x02\x03\xf0")
-                await reader.read(100)
-                writer.close()
-
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0, limit=1000) as server:
-            left_over = []
-            with pytest.raises(ConnectionClosed, match="1008"):
-                url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-                async for ws in connect(url, reconnect=SOON, compression=False, max_size=None):
-                    left_over.append([len(data) for data, _ in ws.left_over])
-                    if count == 1:
-                        await ws.send("abc")
-                        assert not ws.unsent
-                        for _ in range(3):
-                            ws.send("x" * 20_000_000)
-                        dropped.set()
-                    async for _ in ws:
-                        pass
-            assert left_over == [[], [20_000_000] * 3]
-
-    run(scenario())
-    assert [entry.message.partition(": ")[2] for entry in log()] == [
-        "messages that may not have been sent: 3, see unsent"
-    ]
-
-
-class Answering(WebSocketView):
-    """Closes with the code in the query, or leaves that to the client, after it has got a message."""
-
-    MAX_FRAME_SIZE = None
-
-    async def on_receive(self, message, opcode):
-        await self.send("thanks")
-        if code := self.request.query.get("close"):
-            await self.send_close(int(code[0]))
-
-
-@pytest.mark.parametrize("query", ["", "?close=1012"])
-def test_messages_that_have_left_are_not_reported(run, serving, log, query):
-    async def scenario():
-        async with serving(Answering) as server:
-            url = f"ws://127.0.0.1:{server.port}/{query}"
-            async for ws in connect(url, reconnect=SOON, compression=False):
-                ws.send("x" * 20_000_000)
-                assert ws.unsent
-                assert await ws.recv() == "thanks"
-                if not query:
-                    await ws.close()
-                await ws.wait_closed()
-                assert not ws.unsent
-                break
-
-    run(scenario())
-    assert not log()
-
-
-def test_unsent_messages_are_forgotten_once_they_have_left(run, serving):
-    async def scenario():
-        async with serving(Answering) as server:
-            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
-                ws.send("x" * 20_000_000)
-                assert await ws.recv() == "thanks"
-                async with within(30):
-                    while ws.unsent:  # noqa: ASYNC110 - no event tells
-                        await asyncio.sleep(0.01)
-                await ws.close()
-                break
-
-    run(scenario())
-
-
-def test_another_thread_sends_in_a_loop_of_connections(run, serving):
-    async def scenario():
-        asyncio.get_running_loop().set_debug(True)  # refuses calls of the loop from other threads
-        async with serving(Answering) as server:
-            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-                await asyncio.to_thread(ws.send_text, "hello")
-                assert await ws.recv() == "thanks"
-                await ws.close()
-                break
-
-    run(scenario())
-
-
-def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):
-    class Silent(WebSocketView):
-        async def on_receive(self, message, opcode):
-            pass
-
-    async def scenario():
-        async with serving(Silent) as server:
-            connections = connect(f"ws://127.0.0.1:{server.port}", reconnect=Reconnect(first=60))
-            ws = await anext(connections)
-            ws.send("x" * 20_000_000)
-            ws._protocol.transport.abort()
-            await ws.wait_closed()
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.01):
-                    await anext(connections)
-            ws = await anext(connections)
-            assert [len(data) for data, _ in ws.left_over] == [20_000_000]
-            await ws.close()
-
-    run(scenario())
-    assert log()
 
 
 @given(st.integers(0, 10**6), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100))

@@ -12,6 +12,7 @@ import math
 import random
 import ssl
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -221,51 +222,62 @@ class ReconnectingConnection(ClientConnection):
         super().__init__(url, options)
         self.unsent: list[tuple[Any, int]] = []
         self.left_over: list[tuple[Any, int]] = []
+        self._ends: list[int] = []  # of the messages in `unsent`: `_buffered` once each was in the transport's buffer
+        self._buffered = 0  # bytes that have been added to the buffer, except those that left between two checks
+        self._waiting = 0  # bytes in the buffer at the last check
         self._next_look: asyncio.Handle | None = None
 
     def send(self, data: Any, opcode: int = OpCode.TEXT) -> Any:
-        sending = super().send(data, opcode)
-        if opcode < OpCode.CLOSE:
+        protocol = self._open_protocol()
+        if protocol.is_elsewhere:
+            sending = super().send(data, opcode)
+            protocol.loop.call_soon_threadsafe(self._note, data, opcode)
+            return sending
+        if self.unsent:
             self._settle()
-            if self._is_queued:
-                self.unsent.append((data, opcode))
-                if self._next_look is None:
-                    self._look_soon()
+        sending = super().send(data, opcode)
+        self._note(data, opcode)
         return sending
 
-    @property
-    def _is_queued(self) -> bool:
-        """Whether data waits to be written."""
+    def _note(self, data: Any, opcode: int) -> None:
+        """Keeps a message that has just been sent, unless it has left."""
         protocol = self._open_protocol()
-        return bool(protocol.is_elsewhere or protocol.is_sending or protocol.transport.get_write_buffer_size())
+        if opcode < OpCode.CLOSE and (protocol.is_sending or protocol.transport.get_write_buffer_size()):
+            self.unsent.append((data, opcode))
+            self._settle()
+            if self._next_look is None:
+                self._look_soon()
 
     def _settle(self) -> None:
-        """Forgets the messages if all have left."""
-        # A failed transport has dropped its data.
-        if self.unsent and not self._open_protocol().transport.is_closing() and not self._is_queued:
-            self.unsent.clear()
+        """Forgets the messages that have left."""
+        protocol = self._open_protocol()
+        if protocol.transport.is_closing():  # a failed transport has dropped its data
+            return
+        waiting = protocol.transport.get_write_buffer_size()
+        self._buffered += max(waiting - self._waiting, 0)
+        self._waiting = waiting
+        if not protocol.is_sending:
+            self._ends += [self._buffered] * (len(self.unsent) - len(self._ends))
+        left = bisect_right(self._ends, self._buffered - waiting)
+        del self._ends[:left], self.unsent[:left]
 
     def _look_soon(self) -> None:
         """Schedules a check for the next pass of the loop, when data gathered within a read has left."""
-        protocol = self._open_protocol()
-        if protocol.is_elsewhere:
-            protocol.loop.call_soon_threadsafe(self._look_soon)
-            return
         if self._next_look is not None:
             self._next_look.cancel()
-        self._next_look = protocol.loop.call_soon(self._look)
+        self._next_look = self._open_protocol().loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Checks whether all messages have left; repeatedly, for no transport tells when its last byte leaves."""
+        """Checks which messages have left; repeatedly, for no transport tells when its last byte leaves."""
         self._next_look = None
         protocol = self._open_protocol()
-        if not protocol.lost:
-            self._settle()
-            if self.unsent:
-                self._next_look = protocol.loop.call_later(_BETWEEN_LOOKS, self._look)
+        self._settle()
+        if self.unsent and not protocol.lost:
+            self._next_look = protocol.loop.call_later(_BETWEEN_LOOKS, self._look)
 
     def _connection_closing(self) -> None:
         super()._connection_closing()
+        self._settle()
         if self.unsent:
             self._look_soon()
 
