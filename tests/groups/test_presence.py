@@ -376,6 +376,7 @@ def test_missed_changes_are_announced_later(run, own_redis, until):
         server = here._broker.server
         port, server._options["port"] = server._options["port"], 1
         await kill_all(own_redis)
+        await until(lambda: presence_of(there)._watched[b"duck:lobby"].settles)  # it is subscribed again
         await end_lease(own_redis, presence_of(here)._owner)
         await until(lambda: told(other)[1] == ["watcher"])
         leaver.end()
