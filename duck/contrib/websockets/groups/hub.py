@@ -43,7 +43,7 @@ class Hub:
         "_broker_timeout",
         "_keeps_history",
         "_lost_callback",
-        "_numbers",
+        "_new_number",
         "_stamp",
         "_tasks",
         "_timeout",
@@ -73,7 +73,7 @@ class Hub:
         self.names: dict[Member, tuple[str] | dict[str, None]] = {}
         self.origin = os.urandom(8)
         self.connection: BrokerConnection = broker.connect(self, loop)
-        self._numbers = itertools.count(1)
+        self._new_number = itertools.count(1).__next__
         self._lost_callback = self._lost  # one object for all members
 
     async def join(self, member: Member, name: str, data: str | None) -> bool:
@@ -82,7 +82,7 @@ class Hub:
         is_new = not group.has(member)
         if is_new:
             group.members[member] = None
-        number = self._number_with(data, group, member)
+        number = 0 if data is None else group.number(member)
         entered: Awaitable[None] = SENT
         with suppress(TimeoutError):
             async with asyncio.timeout(self._broker_timeout):
@@ -104,7 +104,7 @@ class Hub:
             return await self.join(member, name, data)
         waiting: list[Message] = []  # identifies the membership: the member may leave, and join again
         group.recovering[member] = waiting
-        number = self._number_with(data, group, member)
+        number = 0 if data is None else group.number(member)
         is_subscribed = False
         past = Past([], False)
         missed = iter(past.messages)
@@ -156,7 +156,7 @@ class Hub:
         member._when_lost(self._lost_callback)
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = LocalGroup(name, self._stamp, self.origin)
+            group = self.groups[name] = LocalGroup(name, self._stamp, self.origin, self._new_number)
         names = self.names.get(member)
         if names is None:
             self.names[member] = group.alone
@@ -206,21 +206,14 @@ class Hub:
             group.positioned = True
             group.positioning = None
 
-    def _number_with(self, data: str | None, group: LocalGroup, member: Member) -> int:
-        """Returns the number of a member with data, which identifies its membership; 0 without data."""
-        return 0 if data is None else group.number(member, self._new_number)
-
     def _set_data(self, member: Member, name: str, number: int, data: str | None) -> Awaitable[None]:
         """Makes a member present, unless it has left; the result completes when others see it."""
         group = self.groups.get(name)
         if data is None or group is None or not group.has(member):
             return SENT
-        if group.number(member, self._new_number) != number:  # it has left, and joined again
+        if group.number(member) != number:  # it has left, and joined again
             return SENT
-        return self._presence.enter(name, group.make_present(member, self._new_number), data)
-
-    def _new_number(self) -> int:
-        return next(self._numbers)
+        return self._presence.enter(name, group.make_present(member), data)
 
     def check_presence(self) -> None:
         """Raises ValueError if the broker keeps no presence."""
@@ -287,7 +280,7 @@ class Hub:
         group = self.groups.get(name)
         if group is None or not group.has(member):
             return 0
-        return group.number(member, self._new_number)
+        return group.number(member)
 
     # Calls of the broker; see `Handler`
 

@@ -46,6 +46,12 @@ class Member(Protocol):
 class LocalGroup:
     """The members of a group in one loop.
 
+    Args:
+        name: The name of the group.
+        stamp: See `Groups`.
+        origin: The identifier of the loop in messages.
+        new_number: Returns a number that no other member of the loop has had.
+
     Attributes:
         alone: A tuple of the group's name, which `Hub.names` shares among all members of only this group.
         members: The members in the order of their joins. The value is the id of the entry of a present member, or else
@@ -62,6 +68,8 @@ class LocalGroup:
     """
 
     __slots__ = (
+        "_new_number",
+        "_origin",
         "_stamp",
         "alone",
         "breaks",
@@ -69,7 +77,6 @@ class LocalGroup:
         "floor",
         "floors",
         "members",
-        "origin",
         "positioned",
         "positioning",
         "recovering",
@@ -77,10 +84,11 @@ class LocalGroup:
         "waiting",
     )
 
-    def __init__(self, name: str, stamp: Stamp | None, origin: bytes) -> None:
+    def __init__(self, name: str, stamp: Stamp | None, origin: bytes, new_number: Callable[[], int]) -> None:
         self.alone = (name,)
         self._stamp = stamp
-        self.origin = origin
+        self._origin = origin
+        self._new_number = new_number
         self.breaks = 0
         self.members: dict[Member, str | int | None] = {}
         self.recovering: dict[Member, list[Message]] = {}
@@ -109,26 +117,26 @@ class LocalGroup:
         value = self._value(member)
         return value if isinstance(value, str) else None
 
-    def number(self, member: Member, new: Callable[[], int]) -> int:
+    def number(self, member: Member) -> int:
         """Returns the number of a member, by which messages exclude it; a new one at first."""
         value = self._value(member)
         if isinstance(value, str):
             return int(value.partition(".")[2], 16)
         if value is None:
-            value = new()
+            value = self._new_number()
             self._set_value(member, value)
         return value
 
-    def make_present(self, member: Member, new: Callable[[], int]) -> str:
+    def make_present(self, member: Member) -> str:
         """Returns the id of the entry of a member; a new one if it was not present."""
         entry = self.entry(member)
         if entry is None:
-            entry = self._entry_of(self.number(member, new))
+            entry = self._entry_of(self.number(member))
             self._set_value(member, entry)
         return entry
 
     def _entry_of(self, number: int) -> str:
-        return f"{self.origin.hex()}.{number:x}"
+        return f"{self._origin.hex()}.{number:x}"
 
     def _value(self, member: Member) -> str | int | None:
         return self.members.get(member) or self.early.get(member)
@@ -202,8 +210,8 @@ class LocalGroup:
             return None
 
     def _receivers(self, message: Message) -> list[Member]:
-        is_ours = message.excluded != 0 and message.origin == self.origin
-        if not self.floors and not is_ours:
+        excluded = self._excluded(message)
+        if not self.floors and not excluded:
             return list(self.members)
         skipped = set()
         for member, floor in list(self.floors.items()):
@@ -211,17 +219,18 @@ class LocalGroup:
                 skipped.add(member)
             elif message.id is None or not floor.follows_epoch_of(message.id):
                 del self.floors[member]
-        if not is_ours:
-            return [member for member in self.members if member not in skipped]
-        excluded = message.excluded, self._entry_of(message.excluded)
         return [member for member, value in self.members.items() if value not in excluded and member not in skipped]
+
+    def _excluded(self, message: Message) -> tuple[int | str, ...]:
+        """Returns the values in `members` by which a message excludes a member; none if it is of another loop."""
+        if not message.excluded or message.origin != self._origin:
+            return ()
+        return message.excluded, self._entry_of(message.excluded)
 
     def send_missed(self, member: Member, message: Message) -> None:
         """Delivers a message of the history to a member."""
-        if message.excluded and message.origin == self.origin:
-            value = self._value(member)
-            if value is not None and value in (message.excluded, self._entry_of(message.excluded)):
-                return
+        if self._value(member) in self._excluded(message):
+            return
         prepared = self._prepared(message)
         if prepared is not None:
             member._send_prepared(prepared)
