@@ -54,7 +54,6 @@ class Subscriber:
         self._server = server
         self._on_broken = broken
         self._on_return = returned
-        self._is_returning = False  # whether a reconnected server has not confirmed all subscriptions
         self._prefix = "" if broken is None else "S"  # of commands
         self._received = received
         self._interrupted = interrupted
@@ -68,8 +67,8 @@ class Subscriber:
         self._writing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False  # whether the last attempt to connect has failed, or the connection has broken
-        self._is_proven = False  # whether the connection has confirmed all its subscriptions
-        self._logged: set[type[Exception]] = set()  # the kinds of errors since the server was last available
+        # The kinds of errors since a connection has last confirmed all its subscriptions.
+        self._failures: set[type[Exception]] = set()
         self._is_closed = False
         self._backoff = Backoff()
         self._heard = 0.0  # the time of the server's last data
@@ -163,10 +162,7 @@ class Subscriber:
 
     def _begin(self, connection: Any) -> None:
         """Subscribes to all channels."""
-        self._is_returning = self._is_returning or self._away
-        self._is_proven = self._away = False
-        if not self._wanted:
-            self._prove()
+        self._away = False
         self._connection = connection
         self._commands.clear()
         self._unanswered.clear()
@@ -175,18 +171,25 @@ class Subscriber:
             if not waiting:
                 waiting.append(None)
             self._send(self._prefix + "SUBSCRIBE", channel)
+        self._note_progress()
 
-    def _prove(self) -> None:
-        """Notes that the server is there: one that refuses subscriptions, such as without a password, is not."""
-        self._is_proven = True
+    def _note_progress(self) -> None:
+        """Notes that the server is available, once it has answered all subscriptions.
+
+        One that refuses each of them, such as without a password, is not.
+        """
+        if self._waiting:
+            return
         self._backoff = Backoff()
-        if self._logged:
+        if self._failures:
+            self._failures.clear()
             logger.info("Redis at %s is available again", self._server.label)
-            self._logged.clear()
+            if self._on_return is not None:
+                self._on_return()
 
     def _broken(self, error: Exception) -> None:
-        if type(error) not in self._logged:  # not each text, which may differ at each attempt
-            self._logged.add(type(error))
+        if type(error) not in self._failures:  # not each text, which may differ at each attempt
+            self._failures.add(type(error))
             logger.warning(
                 "Redis at %s is unavailable, and groups get no messages until it returns: %s",
                 self._server.label,
@@ -316,14 +319,14 @@ class Subscriber:
                 self._missed.discard(channel)
                 self._interrupted(channel)
                 is_gap = True
-        self._note_answer()
+        self._note_progress()
         return is_gap
 
     def _refused(self, channel: bytes, error: Exception) -> None:
         """Handles the refusal of a subscription."""
         if not self._take_waiter(channel, error) and channel in self._wanted:
             logger.error("%s; its members get no messages", refused_channel(self._server.label, channel, error))
-        self._note_answer()
+        self._note_progress()
 
     def _take_waiter(self, channel: bytes, refusal: Exception | None = None) -> bool:
         """Removes the first waiter of a channel, and passes the answer to it; returns False if nobody waits."""
@@ -333,12 +336,3 @@ class Subscriber:
             self._waiting.pop(channel, None)
         self._settle((waiter,), refusal)
         return waiter is not None
-
-    def _note_answer(self) -> None:
-        """Notes that the server has answered a subscription, perhaps the last one under way."""
-        if not self._is_proven and not self._waiting:
-            self._prove()
-        if self._is_returning and not self._waiting:
-            self._is_returning = False
-            if self._on_return is not None:
-                self._on_return()
