@@ -18,7 +18,7 @@ from ..broker import Handler, Message, MessageId, Past
 from ..history import History
 from ..presence import PresenceOptions
 from .cluster import Cluster
-from .history import RedisHistory, parse_id, publish_words
+from .history import RedisHistory, keep_words, parse_id
 from .presence import MARK, RedisPresence
 from .publisher import Publisher
 from .sentinel import HINT, SENTINEL, SentinelServer, SentinelUrl
@@ -117,11 +117,18 @@ class RedisBroker:
     def publish_sync(self, group: str, message: Message) -> None:
         """See `Broker`."""
         channel = self.channel(group)
+        self.published(message, channel, self._sync.execute(channel, *self.publish_words(channel, message)))
+
+    def publish_words(self, channel: bytes, message: Message) -> tuple[Any, ...]:
+        """Returns the command that publishes a message, and keeps it if there is a history."""
         if self.history is None:
-            self._sync.execute(channel, self.publish_command, channel, message.to_bytes())
-            return
-        words = publish_words(self.history, self.publish_command, channel, message)
-        message.id = parse_id(channel, self._sync.execute(channel, *words))
+            return self.publish_command, channel, message.to_bytes()
+        return keep_words(self.history, self.publish_command, channel, message)
+
+    def published(self, message: Message, channel: bytes, answer: Any) -> None:
+        """Sets the id of a message by the answer to that command."""
+        if self.history is not None:
+            message.id = parse_id(channel, answer)
 
     def _new_sync_client(self, options: dict[str, Any]) -> Any:
         from redis import ConnectionPool, Redis, RedisCluster
@@ -199,30 +206,23 @@ class _RedisConnection:
     def __init__(self, broker: RedisBroker, handler: Handler) -> None:
         self._broker = broker
         self._handler = handler
-        self._channels: _Channels
-        self._history: RedisHistory | None = None
         new_channels = Cluster if broker.is_cluster else _OneServer
-        self._channels = new_channels(broker.server, self._received, self._interrupted)
+        self._channels: _Channels = new_channels(broker.server, self._received, self._interrupted)
         execute, execute_last = self._channels.execute, self._channels.execute_last
-        if broker.history is not None:
-            self._history = RedisHistory(broker.history, broker.publish_command, execute)
+        self._history = RedisHistory(execute)
         self._presence = RedisPresence(
             broker.presence, handler.origin.hex(), broker.publish_command, execute, execute_last, self._changed
         )
 
     async def publish(self, group: str, message: Message) -> None:
-        channel = self._broker.channel(group)
-        if self._history is None:
-            await self._channels.execute(channel, self._broker.publish_command, channel, message.to_bytes())
-        else:
-            await self._history.publish(channel, message)
+        broker, channel = self._broker, self._broker.channel(group)
+        answer = await self._channels.execute(channel, *broker.publish_words(channel, message))
+        broker.published(message, channel, answer)
 
     async def position(self, group: str) -> MessageId | None:
-        assert self._history is not None
         return await self._history.position(self._broker.channel(group))
 
     async def after(self, group: str, since: MessageId | None) -> Past:
-        assert self._history is not None
         return await self._history.after(self._broker.channel(group), since)
 
     async def subscribe(self, group: str) -> None:
@@ -266,7 +266,7 @@ class _RedisConnection:
 
     def _message(self, data: bytes) -> Message:
         """Decodes a message; raises ValueError for bytes of another format."""
-        if self._history is None:
+        if self._broker.history is None:
             return Message.from_bytes(data)
         place, _, data = data.partition(b"\n")
         message = Message.from_bytes(data)

@@ -12,7 +12,7 @@ from ...exceptions import BrokerError
 from ...logging import logger
 from .line import Line
 from .publisher import Command, Publisher, answer_to, check_size
-from .server import Backoff, Server, connected, errors, execute_last, not_sent
+from .server import Backoff, Server, ask, connected, errors, execute_last, not_sent
 from .subscriber import Subscriber
 
 __all__ = ["Cluster"]
@@ -235,9 +235,7 @@ class Cluster:
         for server in servers:
             try:
                 async with asyncio.timeout(self._seed.timeout / len(servers)), connected(server) as connection:
-                    command = connection.pack_command("CLUSTER SLOTS")
-                    await connection.send_packed_command(command, check_health=False)
-                    self._take_map(await connection.read_response(disable_decoding=True), server)
+                    self._take_map(await ask(connection, "CLUSTER", "SLOTS"), server)
                     return
             except errors() as error:
                 reason = error

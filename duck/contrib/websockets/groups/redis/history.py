@@ -12,7 +12,7 @@ from ...exceptions import BrokerError
 from ..broker import Message, MessageId, Past
 from ..history import History, new_epoch
 
-__all__ = ["RedisHistory", "parse_id", "publish_words"]
+__all__ = ["RedisHistory", "keep_words", "parse_id"]
 
 _PUBLISH = """
 local epoch = redis.call('GET', KEYS[2])
@@ -36,23 +36,14 @@ _LAST = "return {redis.call('GET', KEYS[2]) or '', redis.call('XREVRANGE', KEYS[
 
 
 class RedisHistory:
-    """The histories of all groups with one prefix.
+    """Reads the histories of groups.
 
     Args:
-        history: Their limits.
-        publish: The command that publishes on a channel.
         execute: Sends a command that concerns a channel, and returns the answer: `execute(channel, *command)`.
     """
 
-    def __init__(self, history: History, publish: str, execute: Callable[..., Awaitable[Any]]) -> None:
-        self._history = history
-        self._publish = publish
+    def __init__(self, execute: Callable[..., Awaitable[Any]]) -> None:
         self._execute = execute
-
-    async def publish(self, channel: bytes, message: Message) -> None:
-        """Keeps and publishes a message, and sets its id."""
-        answer = await self._execute(channel, *publish_words(self._history, self._publish, channel, message))
-        message.id = parse_id(channel, answer)
 
     async def position(self, channel: bytes) -> MessageId | None:
         """See `HistoryConnection`."""
@@ -91,7 +82,7 @@ def _foreign(channel: bytes, error: ValueError) -> BrokerError:
     return BrokerError(f"the history of {channel!r} has been written by something else: {error}")
 
 
-def publish_words(history: History, publish: str, channel: bytes, message: Message) -> tuple[Any, ...]:
+def keep_words(history: History, publish: str, channel: bytes, message: Message) -> tuple[Any, ...]:
     """Returns the command that keeps and publishes a message, and answers with its id."""
     ttl = max(round(history.ttl * 1000), 1)
     # A member that has missed as many messages as are kept names the one before them, which `after` looks for.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...credentials import port_of, without_password
-from .server import Server, connected, errors
+from .server import Server, ask, connected, errors
 
 __all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
 
@@ -111,9 +111,7 @@ class SentinelServer(Server):
         for sentinel in list(self._sentinels):
             try:
                 async with asyncio.timeout(self.timeout / len(self._sentinels)), connected(sentinel) as connection:
-                    command = connection.pack_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-                    await connection.send_packed_command(command, check_health=False)
-                    answer = await connection.read_response(disable_decoding=True)
+                    answer = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
             except errors() as error:
                 reason = error
                 continue
@@ -127,8 +125,7 @@ class SentinelServer(Server):
     async def check(self, connection: Any) -> None:
         """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it, too."""
         await super().check(connection)
-        await connection.send_command("ROLE", check_health=False)
-        _check_role(connection, await connection.read_response(disable_decoding=True))
+        _check_role(connection, await ask(connection, "ROLE"))
 
 
 def _check_role(connection: Any, answer: list[Any]) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "Backoff",
     "Server",
     "answers",
+    "ask",
     "check_open",
     "connected",
     "errors",
@@ -62,9 +63,8 @@ class Server:
         """
         from redis.exceptions import BusyLoadingError
 
-        await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
         try:
-            await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            await ask(connection, "PING")
         except BusyLoadingError:
             raise
         except answers():
@@ -153,6 +153,12 @@ def check_open(connection: Any) -> None:
     reader, writer = connection._reader, connection._writer
     if writer is None or writer.transport.is_closing() or reader.at_eof() or reader.exception() is not None:
         raise ConnectionError("the connection has been closed")
+
+
+async def ask(connection: Any, *words: str) -> Any:
+    """Sends a command, and returns the answer; raises an answer that is an error."""
+    await connection.send_packed_command(connection.pack_command(*words), check_health=False)
+    return await connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
 
 @asynccontextmanager
