@@ -208,6 +208,17 @@ def test_too_many_handshakes_are_refused(execute):
     assert 1 <= int(refused.value.headers["retry-after"]) <= 61
 
 
+def test_a_player_is_admitted_once_at_a_time(execute):
+    player = execute(block("class Player"))["Player"]
+    cookies = {"session": "3f9a"}
+    for _ in range(2):
+        with memory(player, cookies=cookies):
+            for others, status in ((cookies, "409"), ({}, "401")):
+                with pytest.raises(HandshakeRefused, match=status), memory(player, cookies=others):
+                    pass
+    assert player.seated == set()
+
+
 def test_the_first_view_as_a_file(folder, run):
     async def scenario():
         with serving(folder / "shout.py", "--log-level", "warning") as server:

@@ -310,6 +310,60 @@ def test_a_hook_is_cancelled_when_the_peer_leaves(run, hosting, dial, until, log
     assert not log()
 
 
+@pytest.mark.parametrize("end", ["refusal", "error", "timeout", "left", "left later", "open"])
+def test_run_forever_releases_what_the_hook_has_acquired(run, hosting, dial, until, log, end):
+    class View(Told):
+        HANDSHAKE_TIMEOUT = 0.05 if end == "timeout" else 10
+        user = "alice"
+
+        async def on_handshake(self, handshake):
+            held.append(self)
+            await asyncio.sleep(0)
+            if end == "refusal":
+                raise HandshakeError(409, "taken")
+            if end == "error":
+                raise ArithmeticError
+            if end in ("timeout", "left"):
+                await asyncio.Event().wait()
+            if end == "left later":
+                await until(lambda: has_left)
+
+        async def on_close(self, frame=None):
+            self.events.append("close")
+            assert held == [self]
+
+        async def run_forever(self):
+            try:
+                await super().run_forever()
+            finally:
+                held.remove(self)
+                released.append(self)
+
+    held, released, has_left = [], [], False
+
+    async def scenario():
+        nonlocal has_left
+        async with hosting(View) as server, dial(server) as peer:
+            await until(lambda: held or released)
+            if end.startswith("left"):
+                peer.reset()
+                has_left = True
+            elif end == "open":
+                assert (await peer.head())[0] == 101
+                await peer.message()
+                assert held == [View.made]
+                peer.close()
+            else:
+                assert (await peer.head())[0] == {"refusal": 409, "error": 500, "timeout": 503}[end]
+            await until(lambda: released)
+        assert released == [View.made]
+        if end != "left later":  # which a host may notice after the 101 response
+            assert View.made.events == (["open", "close"] if end == "open" else [])
+
+    run(scenario())
+    assert len(log()) == (end == "error")
+
+
 @taking_the_transport
 def test_messages_sent_before_the_answer_are_handled_after_it(run, hosting, dial, until):
     class View(Told):

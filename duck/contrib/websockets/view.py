@@ -226,7 +226,8 @@ class WebSocketView(WebSocketEndpoint, View):
     async def run_forever(self) -> None:
         """Upgrades the connection and serves it until it is closed and every hook has ended.
 
-        If cancelled, it closes the connection with 1001, cancels the handlers, and ends after `on_close`.
+        It encloses all hooks: an override can release what `on_handshake` has acquired, however the handshake ends. If
+        cancelled, it closes the connection with 1001, cancels the handlers, and ends after `on_close`.
         """
         if not await self.initiate_upgrade_to_ws():
             return
