@@ -214,8 +214,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         dispatcher = self.dispatcher
         if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
             dispatcher.stop()
-            self.report_end()
-            self.report_closed()
+            try:
+                self.report_end()
+            finally:  # even where a filter of the log raises
+                self.report_closed()
         else:
             stepping.start_task(self.loop, self.hooks.finish())
 
@@ -377,8 +379,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     @property
     def _is_called_by_hook(self) -> bool:
-        task = asyncio.current_task()
-        hooks = self._hooks
+        task, hooks = asyncio.current_task(), self._hooks
         return task in self.dispatcher.workers or (hooks is not None and (task in hooks.tasks or task in hooks.started))
 
     def until_lost(self, call_on_close: bool, log: bool) -> Coroutine[Any, Any, None]:
