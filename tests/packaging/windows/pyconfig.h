@@ -2,6 +2,7 @@
  *
  * It is for compiling alone: nothing is ever linked or run with it.
  */
+#define Py_PYCONFIG_H /* the guard of the other pyconfig.h, which Python.h includes */
 #define MS_WINDOWS 1
 #define MS_WIN32 1
 #define MS_WIN64 1
