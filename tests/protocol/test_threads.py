@@ -141,6 +141,26 @@ def test_errors_reach_the_calling_thread_and_are_not_logged_too(run, connect, lo
     assert not log()
 
 
+def test_a_task_that_is_cancelled_before_it_waits_withdraws_no_message(run, connect):
+    """The message was queued by the call, as on the loop of the connection."""
+
+    async def scenario():
+        async with connect(Quiet) as session:
+
+            async def send_and_cancel():
+                for data in ("message", ["a ", "stream"]):
+                    sending = asyncio.ensure_future(session.view.send(data))
+                    sending.cancel()
+                    await asyncio.wait([sending])
+
+            await send_and_cancel()
+            await in_another_loop(send_and_cancel)
+            frames = [await session.peer.frame() for _ in range(8)]
+            assert [frame.payload for frame in frames] == [b"message", b"a ", b"stream", b""] * 2
+
+    run(scenario())
+
+
 def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(run, connect):
     begun = threading.Event()
 
