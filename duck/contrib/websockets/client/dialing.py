@@ -18,14 +18,15 @@ from ..sansio.client_handshake import ClientHandshake
 from ..sansio.negotiation import ClientOffer
 from ..sansio.response import ResponseHeaders
 from .address import Address
+from .happy_eyeballs import connect_to
 from .proxies import connect_through, proxy_for
 from .route import Route
 
 __all__ = ["Opening", "dial", "new_opening"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried in parallel (RFC 8305)
-_DIRECT = re.compile(r":|\.\d+$|^localhost$")  # hosts with one address, or with addresses that fail at once
+# Hosts with one address, or with addresses that fail at once; uvloop cannot connect to an address with a zone.
+_DIRECT = re.compile(r"^[^%]*(:[^%]*|\.\d+)$|^localhost$")
 _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 
 
@@ -122,15 +123,14 @@ def _connecting(
         return _connecting_by(route.sock, opening, options)
     proxy = proxy_for(address) if route.proxy is True else route.proxy or None
     if proxy is not None:
-        return _connecting_through(proxy, address, opening, options)
-    # uvloop lacks this option. With Python 3.12 and eager tasks it fails, and a cancellation may leave a socket open.
-    if isinstance(loop, asyncio.BaseEventLoop) and not loop.get_task_factory() and not _DIRECT.search(address.host):
-        options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
-    return loop.create_connection(lambda: opening, address.host, address.port, **options)
+        return _connecting_over(connect_through(proxy, address), opening, options)
+    if _DIRECT.search(address.host):
+        return loop.create_connection(lambda: opening, address.host, address.port, **options)
+    return _connecting_over(connect_to(address.host, address.port), opening, options)
 
 
-async def _connecting_through(proxy: str, address: Address, opening: "Opening", options: dict[str, Any]) -> None:
-    await _connecting_by(await connect_through(proxy, address), opening, options)
+async def _connecting_over(connecting: Coroutine[Any, Any, socket.socket], opening: "Opening", options: Any) -> None:
+    await _connecting_by(await connecting, opening, options)
 
 
 async def _connecting_by(sock: socket.socket, opening: "Opening", options: dict[str, Any]) -> None:
