@@ -33,13 +33,12 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
     figure.querySelector("polyline").setAttribute("points", points);
     figure.querySelector("output").textContent = value.toLocaleString("en");
   }
-  socket.onopen = () => state.textContent = "Connected.";
+  socket.onopen = () => state.textContent = "Connected."; onpagehide = () => socket.close();
   socket.onclose = () => state.textContent = "The connection is lost: reload the page.";
   socket.onmessage = event => {
     const numbers = Object.entries(JSON.parse(event.data));
     numbers.forEach(([name, value]) => draw(document.getElementById(name) ?? chart(name), value));
   };
-  onpagehide = () => socket.close();
   document.querySelector("button").onclick = () => { for (let i = 0; i < 500; i++) socket.send("quack") };
 </script>"""
 
