@@ -5,8 +5,17 @@ from array import array
 
 import pytest
 
-from duck.contrib.websockets import Compression, Extension, Frame, OpCode, PerMessageDeflate, WebSocketView
+from duck.contrib.websockets import (
+    Compression,
+    Extension,
+    Frame,
+    OpCode,
+    PerMessageDeflate,
+    WebSocketView,
+    broadcast,
+)
 from duck.contrib.websockets.extensions import _kept
+from duck.contrib.websockets.testing import connect as memory
 
 pytestmark = pytest.mark.in_memory
 
@@ -56,6 +65,49 @@ def test_a_view_compresses_messages_above_the_threshold(run, serving, dial):
                 assert (client.decompress(got) if first & 0b01000000 else got) == payload
             assert sizes[0] < len(JSON) / 8
             assert sizes[3] < sizes[0] / 2  # it refers to the first
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda view, data, opcode: view.send(data, opcode),
+        lambda view, data, opcode: view.send(bytearray(data), opcode),
+        lambda view, data, opcode: view.send([data[:500], data[500:]], opcode),
+        lambda view, data, opcode: view.send_frame(Frame(opcode, payload=data)),
+        lambda view, data, opcode: broadcast([view], data, opcode),
+    ],
+    ids=["bytes", "bytearray", "parts", "frame", "broadcast"],
+)
+def test_binary_messages_stay_uncompressed_if_the_settings_say_so(run, send, size):
+    class View(WebSocketView):
+        COMPRESSION = Compression(binary=False)
+
+    async def scenario():
+        async with memory(View, keep_frames=True, max_size=None) as ws:
+            for text in (b"text" * (size // 4), b"more" * (size // 4)):
+                for opcode, payload in (OpCode.TEXT, text), (OpCode.BINARY, bytes(size)):
+                    before = len(ws.frames)
+                    send(ws.view, payload, opcode)
+                    got = await ws.recv()
+                    assert (got.encode() if opcode == OpCode.TEXT else got) == payload
+                    assert ws.frames[before].rsv1 is (opcode == OpCode.TEXT)
+
+    run(scenario())
+
+
+def test_a_client_leaves_its_binary_messages_uncompressed(run):
+    async def scenario():
+        async with memory(Echo, compression=Compression(binary=False), keep_frames=True) as ws:
+            counted = []
+            for send, data in (ws.send, "x" * 1000), (ws.send_binary, bytes(1000)):
+                before = ws.view._protocol.connection.deflate._received
+                await send(data)
+                assert await ws.recv() == data
+                counted.append(ws.view._protocol.connection.deflate._received != before)
+            assert counted == [True, False]
 
     run(scenario())
 

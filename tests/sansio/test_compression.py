@@ -92,11 +92,13 @@ def test_a_window_that_does_not_fit_is_not_taken_over():
 @pytest.mark.parametrize("threshold", [0, 256, 10_000])
 def test_all_messages_are_compressed_for_the_offers_of_libwebsockets(threshold):
     """Versions 4.1 to 4.3 of libwebsockets deliver an uncompressed message repeatedly."""
-    settings = Compression(threshold=threshold)
+    settings = Compression(threshold=threshold, binary=False)
     for offer in ([], BROWSER, [("server_no_context_takeover", None)]):
-        assert settings.accept(offer).threshold == threshold
+        extension = settings.accept(offer)
+        assert (extension.threshold, extension.binary) == (threshold, False)
     for offer in ([("client_no_context_takeover", None)], [("client_no_context_takeover", None), *BROWSER]):
-        assert settings.accept(offer).threshold == 0
+        extension = settings.accept(offer)
+        assert (extension.threshold, extension.binary) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,7 @@ def test_all_messages_are_compressed_for_the_offers_of_libwebsockets(threshold):
         {"server_max_window_bits": 7},
         {"server_max_window_bits": 16},
         {"client_max_window_bits": None},
+        {"binary": 1},
         {"memory_level": 0},
         {"memory_level": 10},
         {"threshold": -1},

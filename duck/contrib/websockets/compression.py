@@ -37,6 +37,8 @@ class Compression:
         level: 1, fast, to 9, small. None takes 3 for zlib and 1 for the other libraries.
         threshold: Smallest size of a compressed message in bytes. Smaller messages are sent uncompressed, except for
             clients that offer `client_no_context_takeover`.
+        binary: Whether binary messages are compressed, with the same exception. Compression of 100 KB takes 0.8 ms by
+            isal, and makes images, audio and archives no smaller.
         server_max_window_bits: Base-2 logarithm of the window of our messages in bytes, 8 to 15.
         client_max_window_bits: The same for the client's messages, if the client lets the server choose.
         server_context_takeover: Whether our messages refer to earlier ones.
@@ -51,6 +53,7 @@ class Compression:
 
     level: int | None = None
     threshold: int = 256
+    binary: bool = True
     server_max_window_bits: int = 12
     client_max_window_bits: int = 12
     server_context_takeover: bool = True
@@ -75,7 +78,7 @@ class Compression:
             value = getattr(self, name)
             if not _is_whole(value) or not 0 <= value <= sys.maxsize:
                 raise ValueError(f"{name} is a number of bytes from 0 to {sys.maxsize}, not {value!r}")
-        for name in ("server_context_takeover", "client_context_takeover"):
+        for name in ("binary", "server_context_takeover", "client_context_takeover"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.server_context_takeover and 1 << self.server_max_window_bits > self.memory_limit:
@@ -142,6 +145,7 @@ def _agreed(
     client_alone = (
         "client_no_context_takeover" in offered or not settings.client_context_takeover or 1 << client_bits > room
     )
+    compressed_only = _takes_compressed_only(offered)
     agreed: list[tuple[str, str | None]] = []
     if server_alone:
         agreed.append(("server_no_context_takeover", None))
@@ -159,14 +163,15 @@ def _agreed(
         server_max_window_bits=server_bits,
         level=settings.level,
         memory_level=settings.memory_level,
-        threshold=_threshold(settings, offered),
+        threshold=0 if compressed_only else settings.threshold,
+        binary=settings.binary or compressed_only,
         parameters=agreed,
         backend=backend,
     )
 
 
-def _threshold(settings: Compression, offered: Mapping[str, str | None]) -> int:
-    """Returns the smallest size in bytes of a compressed message, for the client of an offer.
+def _takes_compressed_only(offered: Mapping[str, str | None]) -> bool:
+    """Whether all messages to the client of an offer are compressed.
 
     libwebsockets 4.1 to 4.3 delivers an uncompressed message endlessly once compression has been agreed on. Its clients
     offer `client_no_context_takeover`, and browsers do not. All messages to such clients are compressed. For other
@@ -174,7 +179,7 @@ def _threshold(settings: Compression, offered: Mapping[str, str | None]) -> int:
     echo. A stored block takes 1.4 us, but then the next larger message needs a new compressor, whose history contains
     the stored bytes.
     """
-    return 0 if "client_no_context_takeover" in offered else settings.threshold
+    return "client_no_context_takeover" in offered
 
 
 @lru_cache
@@ -200,6 +205,7 @@ def _confirmed(
         level=settings.level,
         memory_level=settings.memory_level,
         threshold=settings.threshold,
+        binary=settings.binary,
         parameters=parameters,
         backend=backend,
     )

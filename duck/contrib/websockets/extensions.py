@@ -19,7 +19,7 @@ from .codec import deflate
 from .codec.deflate import Inflater
 from .exceptions import ExtensionError, PayloadTooBig
 from .frame import Frame
-from .opcodes import CONTROL_OPCODES
+from .opcodes import CONTROL_OPCODES, OpCode
 
 __all__ = ["Extension", "Inflating", "PerMessageDeflate"]
 
@@ -99,6 +99,7 @@ class PerMessageDeflate(Extension):
         level: From 1, fast, to 9, small; None for the level with the best ratio of size to time.
         memory_level: Memory of the compressor while it works: 2 ** (memory_level + 9) bytes, 1 to 9.
         threshold: Bytes from which messages are compressed.
+        binary: Whether binary messages are compressed.
         parameters: As for `Extension`.
         backend: The compression library; None for the one that was chosen for the process.
 
@@ -121,6 +122,7 @@ class PerMessageDeflate(Extension):
         level: int | None = 6,
         memory_level: int = 8,
         threshold: int = 0,
+        binary: bool = True,
         parameters: Sequence[tuple[str, str | None]] = (),
         backend: deflate.Backend | None = None,
     ) -> None:
@@ -140,6 +142,7 @@ class PerMessageDeflate(Extension):
         self.level = level
         self.memory_level = memory_level
         self.threshold = threshold
+        self.binary = binary
         self._backend = backend or deflate.BACKEND
         self._compressor: deflate.Deflater | None = None
         self._sent = b""  # the window of sent data
@@ -161,10 +164,14 @@ class PerMessageDeflate(Extension):
         other.__dict__.update(self.__dict__)
         return other
 
+    def compresses(self, opcode: int, size: int) -> bool:
+        """Whether data messages of this opcode and size in bytes are compressed."""
+        return size >= self.threshold and (self.binary or opcode != OpCode.BINARY)
+
     def encode(self, frame: Frame) -> Frame:
-        """Compresses a data message (RFC 7692, section 7.2.1), unless it is smaller than the threshold."""
+        """Compresses a data message (RFC 7692, section 7.2.1) for which `compresses` is true."""
         self.check_frame(frame)
-        if frame.opcode in CONTROL_OPCODES or len(frame.payload) < self.threshold:
+        if frame.opcode in CONTROL_OPCODES or not self.compresses(frame.opcode, len(frame.payload)):
             return frame
         return frame.replace(payload=self.compress(frame.payload), rsv1=True)
 

@@ -230,7 +230,7 @@ cdef class HotPath:
                 p = <const uint8_t *>PyUnicode_AsUTF8AndSize(data, &size)
             if p != NULL and 1 <= kind <= 2 and size <= self.max_size and not (self.writer.closed or self.writer.fragmenting):
                 most = self.most_waiting(size)
-                if self.deflate is not None and size >= self.threshold:
+                if self.deflate is not None and size >= self.threshold and (kind == 1 or self.deflate.binary):
                     self.write_compressed(kind, data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>p, size))
                 elif size >= UNCOPIED and type(data) is bytes:
                     self.writer.append_large(FIN | <uint8_t>kind, <bytes>data)
@@ -249,6 +249,8 @@ cdef class HotPath:
 
     cdef inline int put_prepared(self, message, bytes frame, Py_ssize_t size, dict compressed) except -1:
         if self.deflate is None or size < self.threshold:
+            self.put_serialized(frame)
+        elif (PyBytes_AS_STRING(frame)[0] & 0x0F) == 2 and not self.deflate.binary:
             self.put_serialized(frame)
         else:
             self.put_prepared_compressed(message, size, compressed)

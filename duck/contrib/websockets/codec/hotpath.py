@@ -209,7 +209,7 @@ class HotPath:
                 if opcode == 1 and payload is data and utf8_state(payload):
                     raise ValueError(NOT_TEXT)
                 most = self._most_waiting(len(payload))
-                if self.deflate is not None and len(payload) >= self.threshold:
+                if self.deflate is not None and len(payload) >= self.threshold and (opcode == 1 or self.deflate.binary):
                     self._write_compressed(opcode, payload)
                 else:
                     writer.write(FIN | opcode, payload)
@@ -223,7 +223,7 @@ class HotPath:
 
     def write_prepared(self, message: Any) -> None:
         """Sends a `Prepared` message on the fast path, whose conditions are those of `fan_out`."""
-        if self.deflate is None or message.size < self.threshold:
+        if self.deflate is None or message.size < self.threshold or (message.opcode == 2 and not self.deflate.binary):
             self._write_serialized(message.frame)
         else:
             self._write_prepared_compressed(message)

@@ -181,7 +181,7 @@ class Sender:
 
     def _send_frame_or_wait(self, opcode: int, payload: bytes, fin: bool) -> Coroutine[Any, Any, None]:
         owner = self._owner
-        if OpCode.CONTINUATION < opcode < OpCode.CLOSE and (self._must_wait or self._is_large(payload, fin)):
+        if OpCode.CONTINUATION < opcode < OpCode.CLOSE and (self._must_wait or self._is_large(opcode, payload, fin)):
             message = QueuedMessage(owner.loop.create_future(), opcode, payload, fin)
             self._queue.append(message)
             return Pending(partial(self._until_sent, message))
@@ -242,14 +242,15 @@ class Sender:
 
     # Large messages
 
-    def _is_large(self, payload: bytes, fin: bool) -> bool:
+    def _is_large(self, opcode: int, payload: bytes, fin: bool) -> bool:
         """Whether a thread is to compress the payload."""
         owner = self._owner
         deflate = owner.connection.deflate
         return (
             deflate is not None
             and fin
-            and len(payload) >= max(LARGE, deflate.threshold)
+            and len(payload) >= LARGE
+            and deflate.compresses(opcode, len(payload))
             and owner.connection.is_writable
         )
 
@@ -409,7 +410,7 @@ class Sender:
         if message.parts is not None:
             self._queue.pop()
             self._start(message, partial(self._send_parts, message))
-        elif self._is_large(message.payload, message.fin):
+        elif self._is_large(message.opcode, message.payload, message.fin):
             self._compress(message.payload)
             return False
         else:

@@ -306,7 +306,7 @@ class Connection:
         first = opcode | fin << 7
         if self.deflate is not None and opcode < OpCode.CLOSE:
             if opcode != OpCode.CONTINUATION:
-                self._compressing = len(payload) >= self.deflate.threshold
+                self._compressing = self.deflate.compresses(opcode, len(payload))
                 first |= self._compressing << 6
             if self._compressing:
                 self._write_compressed(self.deflate, first, payload, fin)
