@@ -89,9 +89,11 @@ def test_every_kind_of_message_goes_both_ways(run, serving):
         ({"open_timeout": True}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not True"),
         ({"open_timeout": float("nan")}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not nan"),
         ({"headers": "X-A: b"}, "headers are a mapping of names to values"),
+        ({"headers": 5}, "headers are a mapping of names to values"),
         ({"headers": {"X-A": 1}}, "a header field is a name and a value, both str"),
         ({"cookies": "a=b"}, "cookies are a mapping of names to values"),
         ({"cookies": {"a": "b; c=d"}}, "would be misread"),
+        ({"cookies": {"a=b": "c"}}, "would be misread"),
         ({"cookies": {"a": "\u20ac"}}, "percent-encode"),
         ({"origin": "https://a.example", "headers": {"Origin": "x"}}, "leave one out"),
         ({"ssl": "x"}, "ssl is an ssl.SSLContext"),
@@ -280,6 +282,12 @@ def test_options_become_header_fields_of_the_request(run, serving):
                     '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "c=3; a=1; b=2", "x-own": "1", '
                     '"origin": "https://example.org"}'
                 )
+            own = {"Authorization": "Bearer x", "Origin": "https://example.org"}  # beside those of the URL
+            for headers, authorization in (({}, "Basic dXMgZXI6cGE6c3M="), (own, "Bearer x")):
+                async with connect(url, headers=headers, user_agent=None) as ws:
+                    await ws.send("headers")
+                    fields = [authorization, None, None, headers.get("Origin")]
+                    assert list((await ws.recv_json()).values()) == fields
             with pytest.raises(HandshakeRefused, match="403 Forbidden") as caught:
                 await connect(url_of(server), origin="https://example.com")
             assert (caught.value.status, caught.value.body) == (403, b"connections from this origin are not allowed\n")
@@ -433,8 +441,9 @@ def test_invalid_options_are_refused():
         WebSocketClient("ws://localhost", compression="deflate")
     with pytest.raises(TypeError, match="OFFERS has 1 for 'x-name': give a ClientOffer"):
         WebSocketClient("ws://localhost", extensions={"x-name": 1})
-    with pytest.raises(ValueError, match="max_redirects is a number"):
-        WebSocketClient("ws://localhost", max_redirects=True)
+    for most in (True, "1", -1):
+        with pytest.raises(ValueError, match="max_redirects is a number"):
+            WebSocketClient("ws://localhost", max_redirects=most)
     with pytest.raises(ValueError, match="not a WebSocket URL"):
         connect("localhost").__await__().send(None)
     with pytest.raises(TypeError, match="a URL is a str, not None"):

@@ -39,6 +39,7 @@ class Greeting(WebSocketView):
         ("https://b\u00fccher.example?q", (True, "xn--bcher-kva.example", 443, "/?q"), "xn--bcher-kva.example"),
         ("ws://u:p@h:1/", (False, "h", 1, "/", ("u", "p")), "h:1"),
         ("ws://u%40@h/", (False, "h", 80, "/", ("u@", "")), "h"),
+        (f"ws://{'a.' * 40}example", (False, f"{'a.' * 40}example", 80, "/"), f"{'a.' * 40}example"),
         ("ws://[fe80::1%25eth0]:81/", (False, "fe80::1%eth0", 81, "/"), "[fe80::1]:81"),
     ],
 )
@@ -54,7 +55,7 @@ def test_a_url_is_parsed_into_an_address(url, address, netloc):
     [
         *("", "localhost:80", "ftp://h", "ws://", "ws:///a", "ws://h:x", "ws://h:99999", "ws://h/#a", "ws://h/a b"),
         *("ws://[::1]a/", "ws://a[::1]/", "ws://[v1.a]/", "ws://a\\b/", "ws://a%41/", "ws://a|b"),
-        *("ws://[::1", "ws://a..b", f"ws://{'a' * 64}.example", "ws://h/\ud800", "ws://\udcff@h/"),
+        *("ws://[::1", "ws://a..b", "ws://.a", f"ws://{'a' * 64}.example", "ws://h/\ud800", "ws://\udcff@h/"),
     ],
 )
 def test_an_invalid_url_is_refused(url):
@@ -104,6 +105,7 @@ def test_a_redirect_resolves_against_the_url():
     assert start.redirected("d?e").url == "wss://example.org/a/d?e"
     assert start.redirected("//example.com/").url == "wss://example.com/"
     assert start.redirected("/x#y").credentials == ("u", "p")
+    assert start.redirected("https://x:y@example.org/").credentials == ("x", "y")
     assert start.redirected("https://example.org:444/x").credentials is None
     with pytest.raises(ValueError, match="from wss to ws"):
         start.redirected("http://example.org/")

@@ -283,6 +283,10 @@ def test_pauses_grow_within_bounds(attempt, first, factor, more):
     assert min(first, policy.longest) / 2 <= pause + 1e-9 and pause <= policy.longest
 
 
+def test_clients_that_begin_to_wait_together_do_not_return_together():
+    assert len({Reconnect().pause(0) for _ in range(10)}) > 1
+
+
 @pytest.mark.parametrize("factor", [1e300, 10**300])
 def test_the_longest_pause_takes_the_place_of_one_that_overflows(factor):
     assert 30 <= Reconnect(factor=factor).pause(3) <= 60

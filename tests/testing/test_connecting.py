@@ -60,6 +60,8 @@ async def echo(scope, receive, send):
     while (event := await receive())["type"] == "websocket.receive":
         if event.get("text") == "fail":
             raise ZeroDivisionError(scope.get("user"))
+        if event.get("text") == "return":
+            return
         if event.get("text") == "wait":
             await asyncio.Event().wait()
         await send({"type": "websocket.send", "text": event["text"]})
@@ -88,6 +90,17 @@ def test_with_serves_a_synchronous_test(websocket):
             next(ws)
         assert ws.wait_closed() == ws.close_code == 4000
     assert ws.view.ended == 4000
+
+
+def test_a_synchronous_loop_ends_with_the_connection():
+    class Counting(WebSocketView):
+        async def on_open(self):
+            await self.send("1")
+            await self.send("2")
+            await self.send_close(1000)
+
+    with connect(Counting) as ws:
+        assert list(ws) == ["1", "2"]
 
 
 def test_connections_of_a_synchronous_test_share_their_loop():
@@ -403,6 +416,10 @@ def test_an_asgi_application_is_tested_as_a_view_is(run):
             async with connect(echo, subprotocols=["a"], scope={"user": "duck"}) as ws:
                 await ws.send("fail")
                 await ws.recv()
+        for message, code in (("fail", 1011), ("return", 1000)):
+            async with connect(echo, subprotocols=["a"], raise_errors=False) as ws:
+                await ws.send(message)
+                assert await ws.wait_closed() == code
         framework = {"app": echo}
         source = "async def call(scope, receive, send): await app(scope, receive, send)"
         exec(compile(source, "/site-packages/framework.py", "exec"), framework)

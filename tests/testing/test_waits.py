@@ -54,6 +54,8 @@ def test_reading_a_message_whose_rest_is_not_sent_ends(run):
             message = await ws.recv_stream()
             with pytest.raises(TimeoutError, match=r"waiting for the rest of a message: .*Half\.on_receive is at line"):
                 await message.read()
+            with pytest.raises(TimeoutError, match="waiting for a message: 1 messages were received; "):
+                await ws.recv_stream()
 
     run(scenario())
 
@@ -62,6 +64,8 @@ def test_a_failed_task_of_the_view_is_named():
     class Pump(WebSocketView):
         async def on_open(self):
             self.running = asyncio.create_task(asyncio.Event().wait())
+            self.cancelled = asyncio.create_task(asyncio.Event().wait())
+            self.cancelled.cancel()
             self.pumping = asyncio.create_task(self.pump())
 
         async def pump(self):
@@ -125,10 +129,15 @@ def test_a_view_that_waits_for_the_close_frame_of_the_client_says_so():
 
 
 def test_the_timeout_of_a_synchronous_test_may_be_changed():
-    with connect(Stuck, timeout=60) as ws:
+    with connect(Stuck, timeout=60, loop_factory=VirtualTimeLoop) as ws:
         ws.timeout = 0.01
         with pytest.raises(TimeoutError, match=r"timeout after 0\.01 seconds"):
             ws.recv()
+
+
+def test_a_loop_over_messages_has_the_timeout_of_recv():
+    with connect(Stuck, loop_factory=VirtualTimeLoop) as ws, pytest.raises(TimeoutError, match="waiting for a message"):
+        list(ws)
 
 
 def test_a_test_may_drop_the_connection_in_the_step_that_receives(run):

@@ -196,7 +196,7 @@ class Attempts:
 
 def _seconds_of(after: str) -> float:
     """Returns the seconds of a `Retry-After`, which is a number or a date (RFC 9110, section 10.2.3); 0 for neither."""
-    if after.isascii() and after.isdecimal():
+    if after.isdecimal():
         return float(after)
     from email.utils import parsedate_to_datetime  # here, because it makes every import of the client slower
 

@@ -68,7 +68,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
-        if not ismethod(found) or not hasattr(type(self._connection), name):  # a view is callable too
+        if not ismethod(found):  # a view is callable too
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:

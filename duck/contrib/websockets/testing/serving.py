@@ -114,8 +114,6 @@ class Server(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self.task is not None or self.view is not None:
-            return  # bytes behind a request that has been refused
         self._received += data
         head, end, content = self._received.partition(_END)
         if end:
