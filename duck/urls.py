@@ -3,12 +3,12 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["CONVERTERS", "URLPattern", "check_parameters", "compile_url", "path", "re_path"]
+__all__ = ["Paths", "URLPattern", "check_parameters", "compile_url", "path", "re_path"]
 
 # Kinds of parameters: an expression, and a converter. 18 digits fit into 64 bits, and int() refuses very long numbers.
-CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+_CONVERTERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "str": ("[^/]+", str),
     "int": ("[0-9]{1,18}", int),
     "path": (".+?", str),
@@ -21,6 +21,25 @@ _FOREIGN_PARAMETER = re.compile(r"\{(\w*)[^{}]*\}?|\}|(?<=/):(\w+)(?=/|$)")  # {
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 9.1
 
 Converters = dict[str, Callable[[str], Any]]
+
+
+class Paths(NamedTuple):
+    """The paths of a route.
+
+    Attributes:
+        expression: Matches such a path as a whole.
+        converters: A converter for each parameter, a named group of the expression.
+    """
+
+    expression: re.Pattern[str]
+    converters: Converters
+
+    def match(self, path: str) -> dict[str, Any] | None:
+        """Returns the parameters of the route in a decoded path; None for a path that does not match."""
+        found = self.expression.fullmatch(path)
+        if found is None:
+            return None
+        return {name: convert(found[name]) for name, convert in self.converters.items() if found[name] is not None}
 
 
 class URLPattern(dict[str, Any]):
@@ -50,11 +69,7 @@ class URLPattern(dict[str, Any]):
 
     def match(self, path: str) -> dict[str, Any] | None:
         """Returns the parameters of the route in a decoded path; None for a path that does not match."""
-        expression, converters = compile_url(self["url"], self.regex)
-        found = expression.fullmatch(path)
-        if found is None:
-            return None
-        return {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
+        return compile_url(self["url"], self.regex).match(path)
 
     def __repr__(self) -> str:
         return f"<URLPattern {super().__repr__()}>"
@@ -82,8 +97,7 @@ def path(
     Raises:
         ValueError: The pattern is malformed, or a parameter has the name of another argument of the view.
     """
-    _, converters = compile_url(url)
-    check_parameters(url, view, converters)
+    check_parameters(url, view, compile_url(url).converters)
     return URLPattern(url, view, name, methods)
 
 
@@ -104,16 +118,12 @@ def re_path(
     Raises:
         ValueError: The expression is invalid, or a group has the name of another argument of the view.
     """
-    _, converters = compile_url(url, regex=True)
-    check_parameters(url, view, converters)
+    check_parameters(url, view, compile_url(url, regex=True).converters)
     return URLPattern(url, view, name, methods, regex=True)
 
 
-def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Converters]:
-    """Compiles the pattern of a route to an expression for whole paths.
-
-    Returns:
-        The expression, and a converter for each of its named groups.
+def compile_url(url: str, regex: bool = False) -> Paths:
+    """Compiles the pattern of a route.
 
     Raises:
         ValueError: The pattern is malformed. The message describes the error.
@@ -141,7 +151,7 @@ def compile_url(url: str, regex: bool = False) -> tuple[re.Pattern[str], Convert
             # With two of them, the matching of a path could take quadratic time.
             raise ValueError(f"{url!r} has more than one <path:...>")
         expression = re.compile("/".join(segments) + "/?", re.DOTALL)
-    return expression, converters
+    return Paths(expression, converters)
 
 
 def check_parameters(url: str, view: Callable[..., Any], names: Iterable[str]) -> None:
@@ -183,14 +193,14 @@ def _compile_segment(url: str, segment: str, converters: Converters) -> str:
     kind, name = match[1], match[2]
     if kind is None:
         kind = "str"
-    if kind not in CONVERTERS:
-        raise ValueError(f"{url!r}: {kind!r} is not one of {', '.join(CONVERTERS)}")
+    if kind not in _CONVERTERS:
+        raise ValueError(f"{url!r}: {kind!r} is not one of {', '.join(_CONVERTERS)}")
     if not name.isidentifier():
         raise ValueError(f"{url!r}: {name!r} cannot be the name of an argument")
     if name in converters:
         raise ValueError(f"{url!r}: {name!r} is repeated")
     if kind == "path" and (before or after):
         raise ValueError(f"{url!r}: <path:{name}> must stand alone between slashes")
-    matches, convert = CONVERTERS[kind]
+    matches, convert = _CONVERTERS[kind]
     converters[name] = convert
     return f"{re.escape(before)}(?P<{name}>{matches}){re.escape(after)}"

@@ -31,7 +31,7 @@ INTERNAL = {  # for other modules of ours
         "printable",
         "text_of",
     },
-    "duck.urls": {"check_parameters", "compile_url"},
+    "duck.urls": {"Paths", "check_parameters", "compile_url"},
 }
 
 

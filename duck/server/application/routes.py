@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from duck.contrib.websockets import WebSocketView
-from duck.urls import Converters, check_parameters, compile_url
+from duck.urls import Paths, check_parameters, compile_url
 from duck.views import View
 
 __all__ = ["UVICORN", "HealthPathError", "Match", "Route", "Routes", "is_asgi"]
@@ -29,8 +29,7 @@ class Route(NamedTuple):
         literal: The only path; None if the paths have parameters.
     """
 
-    expression: re.Pattern[str]
-    converters: Converters
+    paths: Paths
     handler: Callable[..., Any]
     methods: tuple[str, ...]
     is_websocket: bool
@@ -68,8 +67,8 @@ class Routes:
             ValueError: A url is malformed, or a route answers no method that the server offers.
         """
         if isinstance(urlpatterns, type) and issubclass(urlpatterns, View):
-            everything = re.compile(".*", re.DOTALL)
-            self._routes = [Route(everything, {}, urlpatterns, DEFAULT_METHODS, _is_websocket(urlpatterns))]
+            everything = Paths(re.compile(".*", re.DOTALL), {})
+            self._routes = [Route(everything, urlpatterns, DEFAULT_METHODS, _is_websocket(urlpatterns))]
         elif isinstance(urlpatterns, list | tuple):
             self._routes = [_compile(pattern) for pattern in urlpatterns]
         else:
@@ -86,7 +85,6 @@ class Routes:
                     " choose another health path"
                 )
         self._routes[:0] = own
-        self._matches = [Match(route, {}) for route in self._routes]
         # The match of each literal is found at its first request: finding all of them here would take quadratic time.
         literals = [route.literal for route in self._routes if route.literal is not None]
         self._literals: dict[str, Match | None] = dict.fromkeys(literals)
@@ -101,14 +99,10 @@ class Routes:
         return match
 
     def _find(self, path: str) -> Match | None:
-        for match in self._matches:
-            found = match.route.expression.fullmatch(path)
-            if found is not None:
-                converters = match.route.converters
-                if not converters:
-                    return match
-                kwargs = {name: convert(found[name]) for name, convert in converters.items() if found[name] is not None}
-                return Match(match.route, kwargs)
+        for route in self._routes:
+            kwargs = route.paths.match(path)
+            if kwargs is not None:
+                return Match(route, kwargs)
         return None
 
 
@@ -127,14 +121,14 @@ def _compile(pattern: Mapping[str, Any]) -> Route:
             f"the handler of {url!r}, {handler!r}, is an ASGI application: give the View class itself,"
             f" or serve the application by uvicorn --ws {UVICORN}"
         )
-    expression, converters = compile_url(url, regex=pattern["regex"])
-    check_parameters(url, handler, converters)
-    literal = None if pattern["regex"] or converters else url
+    paths = compile_url(url, regex=pattern["regex"])
+    check_parameters(url, handler, paths.converters)
+    literal = None if pattern["regex"] or paths.converters else url
     is_websocket = _is_websocket(handler)
     for method in () if is_websocket else pattern["methods"]:
         if method not in OFFERED_METHODS:
             raise ValueError(f"{url!r}: the server offers {', '.join(OFFERED_METHODS)} only, not {method}")
-    return Route(expression, converters, handler, _answered(pattern["methods"]), is_websocket, literal)
+    return Route(paths, handler, _answered(pattern["methods"]), is_websocket, literal)
 
 
 def is_asgi(value: Any) -> bool:
