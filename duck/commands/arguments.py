@@ -1,11 +1,13 @@
 """The arguments of `duck connect` and `duck bench`, without their modules: `duck serve` does not import the client."""
 
 import argparse
-from functools import partial
+import sys
+from collections.abc import Callable
+from typing import Any
 
 from duck.contrib.websockets.sansio.negotiation import is_token
 
-__all__ = ["add_bench_options", "add_connection_options"]
+__all__ = ["add_bench_options", "add_connection_options", "number"]
 
 _MOST = 1_000_000  # connections, and messages in flight
 _LARGEST = 1 << 30  # bytes of a message
@@ -43,36 +45,39 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
 def add_bench_options(parser: argparse.ArgumentParser) -> None:
     """Adds the URL and the options of `duck bench`."""
     add_connection_options(parser)
-    count = partial(_number, _MOST)
+    count = number(int, 1, _MOST, f"a whole number from 1 to {_MOST:,}")
+    size = number(int, 1, _LARGEST, f"a whole number from 1 to {_LARGEST:,}")
+    seconds = number(float, sys.float_info.min, sys.float_info.max, "a number of seconds above 0")
     parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
     parser.add_argument(
         "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
     )
-    parser.add_argument(
-        "-s",
-        "--size",
-        type=partial(_number, _LARGEST),
-        default=32,
-        metavar="BYTES",
-        help="size of a message (%(default)s)",
-    )
-    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
+    parser.add_argument("-s", "--size", type=size, default=32, metavar="BYTES", help="size of a message (%(default)s)")
+    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="duration (%(default)s)")
 
 
-def _number(most: int, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
-    return int(text)
+# Parsers of option values. argparse shows only the message of an ArgumentTypeError; for any other error it shows
+# the name of the function.
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
+def number(kind: Callable[[str], Any], least: float, most: float, words: str) -> Callable[[str], Any]:
+    """Returns a parser of numbers within a range.
+
+    Args:
+        kind: Converts the text to a number.
+        words: The expected value, for the error.
+    """
+
+    def read(text: str) -> Any:
+        try:
+            found = kind(text)
+        except ValueError:
+            found = None
+        if found is None or not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return found
+
+    return read
 
 
 def _header(text: str) -> tuple[str, str]:

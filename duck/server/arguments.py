@@ -7,6 +7,8 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
+from duck.commands.arguments import number
+
 from .addresses import split_address
 from .http.allowed_hosts import AllowedHosts, checked_origins
 from .http.proxies import Proxies
@@ -145,19 +147,19 @@ def _add_limits(group: Any) -> None:
         group.add_argument(option, dest=dest, default=getattr(defaults, dest), help=words, **kwargs)
 
     seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
-    number: dict[str, Any] = {"type": _count, "metavar": "N"}
+    count: dict[str, Any] = {"type": _count, "metavar": "N"}
     size: dict[str, Any] = {"type": _count, "metavar": "BYTES"}
     add(
         "--max-connections",
         "connections",
         "open connections; further ones get 503 (as many as the limit of open files allows)",
-        **number,
+        **count,
     )
     add(
         "--max-connections-per-address",
         "connections_per_address",
         "open connections of one address; further ones get 503 (no limit)",
-        **number,
+        **count,
     )
     add(
         "--head-timeout",
@@ -168,7 +170,7 @@ def _add_limits(group: Any) -> None:
     add("--keep-alive-timeout", "keep_alive_timeout", "wait for the next request (%(default)s)", **seconds)
     add("--linger-timeout", "linger_timeout", "time for a refused client to read the answer (%(default)s)", **seconds)
     add("--head-size", "head_size", "size of the head of a request; beyond it 431 (%(default)s)", **size)
-    add("--header-count", "header_count", "header fields of a request; beyond them 431 (%(default)s)", **number)
+    add("--header-count", "header_count", "header fields of a request; beyond them 431 (%(default)s)", **count)
     add("--body-size", "body_size", "size of the body of a POST request; beyond it 413 (%(default)s)", **size)
 
 
@@ -264,35 +266,13 @@ def _add_shutdown(group: Any) -> None:
     )
 
 
-# Parsers of option values. argparse shows only the message of an ArgumentTypeError; for any other error it shows
-# the name of the function.
+# Parsers of option values; see `number`.
 
-
-def _number(kind: Callable[[str], Any], least: float, most: float, words: str) -> Callable[[str], Any]:
-    """Returns a parser of numbers within a range.
-
-    Args:
-        kind: Converts the text to a number.
-        words: The expected value, for the error.
-    """
-
-    def read(text: str) -> Any:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = None
-        if number is None or not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-        return number
-
-    return read
-
-
-_port = _number(int, 0, 65535, "a port, 0 to 65535")
-_file = _number(int, 0, sys.maxsize, "a file descriptor")
-_mode = _number(partial(int, base=8), 0, 0o777, "a mode in octal, such as 660")
-_count = _number(int, 1, sys.maxsize, "a positive whole number")
-_seconds = _number(float, 0, sys.float_info.max, "a number of seconds")
+_port = number(int, 0, 65535, "a port, 0 to 65535")
+_file = number(int, 0, sys.maxsize, "a file descriptor")
+_mode = number(partial(int, base=8), 0, 0o777, "a mode in octal, such as 660")
+_count = number(int, 1, sys.maxsize, "a positive whole number")
+_seconds = number(float, 0, sys.float_info.max, "a number of seconds")
 
 
 def _host(text: str) -> str | None:

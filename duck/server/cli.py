@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 
 from duck.commands.arguments import add_bench_options, add_connection_options
@@ -203,14 +202,11 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"{name} is of no use without --ssl-certfile; give both")
         return None
-    password, at, file = (arguments.ssl_keyfile_password or "").partition("@")
+    password, file = arguments.ssl_keyfile_password, None
+    if password is not None and password.startswith("@"):
+        password, file = None, password[1:]
     certificates = Certificates(
-        arguments.ssl_certfile,
-        arguments.ssl_keyfile,
-        password=arguments.ssl_keyfile_password,
-        ca_certs=arguments.ssl_ca_certs,
+        arguments.ssl_certfile, arguments.ssl_keyfile, password, password_file=file, ca_certs=arguments.ssl_ca_certs
     )
-    if at and not password:
-        certificates = replace(certificates, password=None, password_file=file)
     certificates()  # to end the command rather than each worker
     return certificates
