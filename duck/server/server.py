@@ -372,16 +372,16 @@ class Server:
     ) -> None:
         """Cleans up after an overridden `run` or a step of it has ended; the connection may still be open."""
         view = self._work.views.pop(ended)
-        if ended.cancelled():
-            if ended.cancelling():
-                abort(view)
-                self._clear_up(view, permit, protocol(), None, None)
-            else:  # it has awaited something that was cancelled
-                self._clear_up(view, permit, protocol(), None, asyncio.CancelledError())
-        elif (error := ended.exception()) is not None:
-            self._clear_up(view, permit, protocol(), None, error)
-        else:
-            self._clear_up(view, permit, protocol(), ended.result(), None)
+        result: Any = None
+        error: BaseException | None = None
+        if not ended.cancelled():
+            error = ended.exception()
+            result = None if error is not None else ended.result()
+        elif ended.cancelling():
+            abort(view)
+        else:  # it has awaited something that was cancelled
+            error = asyncio.CancelledError()
+        self._clear_up(view, permit, protocol(), result, error)
 
     def _clear_up(
         self,
