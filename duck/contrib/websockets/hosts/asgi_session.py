@@ -152,6 +152,7 @@ class Session:
 
     Attributes:
         inbox: Messages that the application has not received.
+        stage: The stage that the application's events have reached.
     """
 
     __slots__ = (
@@ -159,8 +160,8 @@ class Session:
         "_disconnect",
         "_host",
         "_protocol",
-        "_stage",
         "inbox",
+        "stage",
     )
 
     def __init__(
@@ -168,15 +169,10 @@ class Session:
     ) -> None:
         self.inbox = Inbox(loop, max_queue or sys.maxsize, max_bytes or sys.maxsize)
         self._host: Host | None = host
-        self._stage = _CONNECTING
+        self.stage = _CONNECTING
         self._connect = True  # whether `websocket.connect` has not been received yet
         self._disconnect: Event | None = None  # the event after the last message
         self._protocol: SessionProtocol | None = None
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that the application's events have reached."""
-        return self._stage
 
     # For the application
 
@@ -207,7 +203,7 @@ class Session:
             TypeError: A message is not bytes or str, or another entry of the event has the wrong type.
             ValueError: A header or a close code cannot be sent.
         """
-        if self._stage is _ACCEPTED:
+        if self.stage is _ACCEPTED:
             kind = event["type"]
             if kind == "websocket.send":
                 data = event.get("bytes")
@@ -224,9 +220,9 @@ class Session:
                 raise RuntimeError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got {kind!r}.")
             code = event.get("code")
             self.close(CloseCode.NORMAL_CLOSURE if code is None else code, event.get("reason") or "")
-        elif self._stage is _CONNECTING:
+        elif self.stage is _CONNECTING:
             await self._answer(event)
-        elif self._stage is Stage.DENYING:
+        elif self.stage is Stage.DENYING:
             await self._send_body(event)
         else:
             raise RuntimeError(f"Unexpected ASGI message {event['type']!r}, after sending 'websocket.close'.")
@@ -242,9 +238,9 @@ class Session:
                 raise TypeError(f"{kind!r} takes a 'subprotocol' that is a str, not {subprotocol!r}")
             _check_acceptance(headers, subprotocol)
             self._protocol = host.accept(subprotocol, headers)
-            self._stage = Stage.CLOSED if self._protocol is None else _ACCEPTED
+            self.stage = Stage.CLOSED if self._protocol is None else _ACCEPTED
         elif kind == "websocket.close":
-            self._stage = Stage.CLOSED
+            self.stage = Stage.CLOSED
             host.deny(403, ())
             await host.deny_body(b"", False)
             self.disconnected()
@@ -255,7 +251,7 @@ class Session:
             if not 200 <= status < 600:
                 raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
             host.deny(status, event.get("headers") or ())
-            self._stage = Stage.DENYING
+            self.stage = Stage.DENYING
         else:
             raise RuntimeError(
                 "Expected ASGI message 'websocket.accept', 'websocket.close' "
@@ -274,7 +270,7 @@ class Session:
             raise TypeError(f"'websocket.http.response.body' takes a 'body' that is bytes, not {body!r}")
         more = bool(event.get("more_body", False))
         if not more:
-            self._stage = Stage.CLOSED
+            self.stage = Stage.CLOSED
         await host.deny_body(bytes(body), more)
         if not more:
             self.disconnected()
@@ -293,11 +289,11 @@ class Session:
         if not protocol.connection.is_open:
             raise protocol.closed_error()
         protocol.close(code, reason)
-        self._stage = Stage.CLOSED
+        self.stage = Stage.CLOSED
 
     def refused(self) -> None:
         """Notes that the host itself has refused the request."""
-        self._stage = Stage.CLOSED
+        self.stage = Stage.CLOSED
 
     def shut_down(self, code: int, timeout: float) -> None:
         """Closes an accepted connection on behalf of a stopping server; see `ConnectionProtocol.shut_down`."""

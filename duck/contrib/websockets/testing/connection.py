@@ -53,6 +53,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 class TestConnection(ClientConnection):
     """A client's connection to the tested application: a `ClientConnection` with additions for tests.
 
+    `connect` creates it; the arguments are described there.
+
     Attributes:
         timeout: Seconds for each wait; None for no limit.
         view: The view at the other end; None for an ASGI application.
@@ -67,14 +69,14 @@ class TestConnection(ClientConnection):
     def __init__(
         self,
         application: Any,
-        path: str = "/",
+        path: str,
         *,
-        kwargs: Mapping[str, Any] | None = None,
-        scope: Mapping[str, Any] | None = None,
-        server: Any = None,
-        timeout: float | None = 5,
-        raise_errors: bool = True,
-        keep_frames: bool = False,
+        kwargs: Mapping[str, Any] | None,
+        scope: Mapping[str, Any] | None,
+        server: Any,
+        timeout: float | None,
+        raise_errors: bool,
+        keep_frames: bool,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(f"ws://testserver{path}" if path.startswith("/") else _whole_url(path), options)
