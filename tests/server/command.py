@@ -1,5 +1,6 @@
 """Support for tests of the `duck` command: the applications in their folder, a client, and commands that fail."""
 
+import json
 import sys
 
 from websockets.sync.client import connect
@@ -50,11 +51,47 @@ def ignoring(name, *arguments):
     return [sys.executable, "-c", script, *command(*arguments)]
 
 
+RUN_EACH = """
+import json, os, sys
+from duck.server.cli import main
+
+statuses = []
+for number, arguments in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        for file in (1, 2):
+            os.dup2(os.open(f"output-{number}-{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), file)
+        sys.exit(main(arguments))
+    statuses.append(os.waitstatus_to_exitcode(os.wait()[1]))
+print(json.dumps(statuses))
+"""
+
+
+def errors_of_each(folder, *commands):
+    """Returns the errors of commands, each of which must end with 2.
+
+    Each is a process of its own; their parent has imported the command, which takes most of the time of a start.
+    """
+    words = [[str(word) for word in arguments] for arguments in commands]
+    result = run_command(folder, words=[sys.executable, "-W", "error", "-c", RUN_EACH, json.dumps(words)])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == [2] * len(commands)
+    assert not any((folder / f"output-{number}-1").read_text() for number in range(len(commands)))
+    return [(folder / f"output-{number}-2").read_text() for number in range(len(commands))]
+
+
 def fails(folder, *arguments, **options):
     """Returns the error of a command, which must be one line."""
     result = run_command(folder, *arguments, **options)
-    assert result.returncode == 2, result
-    assert result.stdout == ""
-    assert result.stderr.endswith("\n")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+    assert (result.returncode, result.stdout) == (2, ""), result
+    return one_line(result.stderr)
+
+
+def each_fails(folder, *commands):
+    """`fails` for several commands."""
+    return [one_line(errors) for errors in errors_of_each(folder, *commands)]
+
+
+def one_line(errors):
+    assert errors.endswith("\n")
+    assert errors.count("\n") == 1, errors
+    return errors

@@ -1,5 +1,6 @@
 """Messages of the `duck` command about unusable applications and options."""
 
+import itertools
 import re
 import sys
 
@@ -12,14 +13,9 @@ from duck.server.options import Options
 from duck.server.process.loops import LoopError, loop_factory
 
 from ..support.commands import ROOT, run_command
-from .command import ECHO, ONE_VIEW, fails
+from .command import ECHO, ONE_VIEW, each_fails, errors_of_each, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
-
-
-def test_invalid_urls_of_groups_are_refused(folder):
-    line = fails(folder, "serve", "echo.py", "--groups", "http://localhost")
-    assert "--groups: 'http' is not a scheme of a Redis server: write redis://host:6379/0" in line
 
 
 BAD_TARGETS = {
@@ -41,23 +37,9 @@ BAD_TARGETS = {
     "methods.py": "'/': the server offers GET, HEAD, POST only",
 }
 
-SERVE_EACH = """
-import os, sys
-from duck.server.cli import main
-
-for number, target in enumerate(sys.argv[1:]):
-    if os.fork() == 0:
-        os.dup2(os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT), 2)
-        status = main(["serve", target])
-        sys.stdout.flush()
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
 def errors_of_bad_targets(tmp_path_factory):
-    """Each comes from a process of its own; their parent has imported the command, which takes most of the time."""
     folder = tmp_path_factory.mktemp("targets")
     (folder / "echo.py").write_text(ECHO)
     (folder / "empty.py").write_text("")
@@ -67,63 +49,58 @@ def errors_of_bad_targets(tmp_path_factory):
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"
     )
-    result = run_command(folder, words=[sys.executable, "-W", "error", "-c", SERVE_EACH, *BAD_TARGETS])
-    assert (result.stdout, result.stderr) == ("2\n" * len(BAD_TARGETS), "")
-    return {target: (folder / f"{number}.txt").read_text() for number, target in enumerate(BAD_TARGETS)}
+    lines = each_fails(folder, *(["serve", target] for target in BAD_TARGETS))
+    return dict(zip(BAD_TARGETS, lines, strict=True))
 
 
 @pytest.mark.parametrize(("target", "words"), BAD_TARGETS.items())
 def test_a_bad_target_is_an_error_with_advice(errors_of_bad_targets, target, words):
     line = errors_of_bad_targets[target]
     assert line.startswith("duck: ")
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
     assert words in line
 
 
-@pytest.mark.parametrize("target", ["app.py", "app"])
-@pytest.mark.parametrize("level", ["debug", "critical"])
-def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder, target, level):
+def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder):
     (folder / "app.py").write_text("def begin():\n    import inner\n\nbegin()\n")
     (folder / "inner.py").write_text("from duck.urls import path\npath('a', print)\n")
-    result = run_command(folder, "serve", target, "--log-level", level)
-    assert (result.returncode, result.stdout) == (2, "")
-    first, *_, error, last = result.stderr.splitlines()
-    assert first == "Traceback (most recent call last):"
-    places = re.findall(r'File ".*?([^/]+)", line (\d+)', result.stderr)
-    assert places[:3] == [("app.py", "4"), ("app.py", "2"), ("inner.py", "2")]
-    assert {name for name, _ in places[3:]} == {"urls.py"}
-    assert error == "ValueError: 'a' does not start with a slash"
-    assert re.fullmatch(rf"duck: {target} cannot be imported: {re.escape(error)} \(.*/inner.py, line 2\)", last)
+    cases = list(itertools.product(["app.py", "app"], ["debug", "critical"]))
+    found = errors_of_each(folder, *(["serve", target, "--log-level", level] for target, level in cases))
+    for (target, _), errors in zip(cases, found, strict=True):
+        first, *_, error, last = errors.splitlines()
+        assert first == "Traceback (most recent call last):"
+        places = re.findall(r'File ".*?([^/]+)", line (\d+)', errors)
+        assert places[:3] == [("app.py", "4"), ("app.py", "2"), ("inner.py", "2")]
+        assert {name for name, _ in places[3:]} == {"urls.py"}
+        assert error == "ValueError: 'a' does not start with a slash"
+        assert re.fullmatch(rf"duck: {target} cannot be imported: {re.escape(error)} \(.*/inner.py, line 2\)", last)
 
 
-@pytest.mark.parametrize(
-    ("source", "shown", "words"),
-    [
-        ("\nx = (\n", "    x = (", "SyntaxError: '(' was never closed (/.*/app.py, line 2)"),
-        ("import nowhere\n", "    import nowhere", "ModuleNotFoundError: No module named 'nowhere' (/.*, line 1)"),
-        (
-            "import sys\nsys.exit('no database')\n",
-            "    sys.exit('no database')",
-            "SystemExit: no database (/.*/app.py, line 2)",
-        ),
-        ("raise Exception('one\\ntwo')\n", "Exception: one", "Exception: one two (/.*/app.py, line 1)"),
-        (
-            "try:\n    1 / 0\nexcept Exception:\n    x\n",
-            "    1 / 0",
-            "NameError: name 'x' is not defined (/.*, line 4)",
-        ),
-    ],
-)
-def test_an_error_in_an_application_is_one_line_with_its_place(folder, source, shown, words):
-    (folder / "app.py").write_text(source)
-    result = run_command(folder, "serve", "app.py")
-    assert result.returncode == 2
-    assert shown in result.stderr.splitlines()
-    assert "cli.py" not in result.stderr
-    assert "importlib" not in result.stderr
-    pattern = re.escape(words).replace(r"\.\*", ".*")
-    assert re.fullmatch(f"duck: app.py cannot be imported: {pattern}", result.stderr.splitlines()[-1])
+BROKEN = {
+    "\nx = (\n": ("    x = (", r"SyntaxError: '\(' was never closed \(/.*/app.py, line 2\)"),
+    "import nowhere\n": ("    import nowhere", r"ModuleNotFoundError: No module named 'nowhere' \(/.*, line 1\)"),
+    "import sys\nsys.exit('no database')\n": (
+        "    sys.exit('no database')",
+        r"SystemExit: no database \(/.*/app.py, line 2\)",
+    ),
+    "raise Exception('one\\ntwo')\n": ("Exception: one", r"Exception: one two \(/.*/app.py, line 1\)"),
+    "try:\n    1 / 0\nexcept Exception:\n    x\n": (
+        "    1 / 0",
+        r"NameError: name 'x' is not defined \(/.*, line 4\)",
+    ),
+}
+
+
+def test_an_error_in_an_application_is_one_line_with_its_place(folder):
+    for number, source in enumerate(BROKEN):
+        (folder / f"{number}").mkdir()
+        (folder / f"{number}/app.py").write_text(source)
+    found = errors_of_each(folder, *(["serve", f"{number}/app.py"] for number in range(len(BROKEN))))
+    for number, (errors, (shown, words)) in enumerate(zip(found, BROKEN.values(), strict=True)):
+        lines = errors.splitlines()
+        assert shown in lines
+        assert "cli.py" not in errors
+        assert "importlib" not in errors
+        assert re.fullmatch(f"duck: {number}/app.py cannot be imported: {words}", lines[-1])
 
 
 def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
@@ -147,6 +124,19 @@ def test_a_health_path_that_would_hide_a_route_is_refused(folder, workers):
     assert (result.returncode, result.stderr.splitlines()[-1]) == (2, words)
 
 
+def test_options_that_need_or_exclude_others_are_refused(folder):
+    expected = {
+        ("--groups", "http://localhost"): "--groups: 'http' is not a scheme of a Redis server: write redis://host:6379",
+        ("--uds", "here", "--fd", "3"): "--uds and --fd each say where to listen; give one of them",
+        ("--proxy-protocol",): "duck: --proxy-protocol needs --trusted-proxies",
+        ("--ssl-keyfile", "key.pem"): "--ssl-keyfile is of no use without --ssl-certfile",
+        ("--ssl-ca-certs", "ca.pem"): "--ssl-ca-certs is of no use without --ssl-certfile",
+    }
+    lines = each_fails(folder, *(["serve", "echo.py", *options] for options in expected))
+    for line, words in zip(lines, expected.values(), strict=True):
+        assert words in line
+
+
 def test_a_command_is_required(folder):
     line = fails(folder)
     assert "required" in line
@@ -165,6 +155,8 @@ def test_a_command_is_required(folder):
         (("serve", "echo.py", "--host", "localhost:9000"), "'localhost:9000' is not a host: give its address or name"),
         (("serve", "echo.py", "--host", "ws://localhost"), "'ws://localhost' is not a host"),
         (("serve", "echo.py", "--health-path", "/%41"), "'/%41' is not a path, such as /healthz"),
+        (("serve", "echo.py", "--health-path", "healthz"), "'healthz' is not a path, such as /healthz"),
+        (("serve", "echo.py", "--health-path", "/health/<x>"), "'/health/<x>' is not a path, such as /healthz"),
         (("serve", "echo.py", "--uds-mode", "999"), "'999' is not a mode in octal, such as 660"),
         (("serve", "echo.py", "--fd", "-1"), "'-1' is not a file descriptor"),
         (("serve", "echo.py", "--shutdown-code", "1000"), "1000"),
