@@ -13,6 +13,8 @@ from ..support.redis import RedisServer
 from ..support.waiting import within
 from .sink import Sink
 
+pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)  # the tests of one server run on both
+
 NAMES = [f"room {number}" for number in range(12)]  # in slots of all masters
 
 
