@@ -340,9 +340,8 @@ class WhileOpen(Echo):
         self.RECEIVE_TIMEOUT = 0.05
 
 
-@pytest.mark.parametrize("View", [ByClass, ByProperty, ByHandshake, WhileOpen])
-def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial, View):
-    async def scenario():
+def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
+    async def scenario(View):
         async with (
             serving_asgi(View.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
             dial(server) as peer,
@@ -354,7 +353,10 @@ def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial, View):
             peer.close()
             await peer.closing()
 
-    run(scenario())
+    async def each():
+        await asyncio.gather(*map(scenario, [ByClass, ByProperty, ByHandshake, WhileOpen]))
+
+    run(each())
 
 
 class Panic(BaseException):
