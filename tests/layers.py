@@ -11,6 +11,7 @@ import ast
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,7 @@ def layer(module: str) -> int:
     return _LAYER[entry(module)]
 
 
+@cache
 def read(root: Path = ROOT) -> Graph:
     """Reads the imports of every module under a package's folder."""
     paths = {_name(path, root): path for path in sorted(root.rglob("*.py"))}
@@ -140,7 +142,7 @@ def _name(path: Path, root: Path) -> str:
 def _imports(path: Path, module: str, modules: set[str]) -> Iterator[str]:
     """The modules of ours that a file imports, wherever in it the statement stands."""
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom):
@@ -152,6 +154,14 @@ def _imports(path: Path, module: str, modules: set[str]) -> Iterator[str]:
                     yield name
                 elif whole in modules:
                     yield whole
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements within a node. Expressions, most of a tree, hold none."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)
 
 
 def _lines(graph: Graph, modules: bool) -> Iterable[str]:

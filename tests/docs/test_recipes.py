@@ -112,7 +112,7 @@ def test_a_client_in_synchronous_code(execute, run, capsys):
     assert capsys.readouterr().out == "QUACK\n"
 
 
-CONTENT = bytes(at % 251 for at in range(2**21 + 7))
+CONTENT = (bytes(range(251)) * 8356)[: 2**21 + 7]
 UPLOAD = """
 const file = new Blob([new Uint8Array(2 ** 21 + 7).map((_, at) => at % 251)]);
 for (const stop of [false, true]) {
