@@ -202,9 +202,10 @@ def _certificates(arguments: argparse.Namespace) -> Certificates | None:
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"{name} is of no use without --ssl-certfile; give both")
         return None
-    password, file = arguments.ssl_keyfile_password, None
+    password: str | None = arguments.ssl_keyfile_password
+    file = None
     if password is not None and password.startswith("@"):
-        password, file = None, password[1:]
+        file, password = password[1:], None
     certificates = Certificates(
         arguments.ssl_certfile, arguments.ssl_keyfile, password, password_file=file, ca_certs=arguments.ssl_ca_certs
     )
