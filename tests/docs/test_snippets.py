@@ -229,8 +229,8 @@ def test_the_first_view_as_a_file(folder, run):
     run(scenario())
 
 
-def test_serving_from_code(execute, run, capsys):
-    run(execute(block("until SIGINT"))["main"]())
+def test_serving_from_code(execute, capsys):
+    execute(block("print(server.addresses)"))
     assert re.fullmatch(r"\['ws://127\.0\.0\.1:\d+'\]\n", capsys.readouterr().out)
 
 

@@ -74,6 +74,8 @@ class WebSocketView(WebSocketEndpoint, View):
     Handlers start in the order of the messages. A handler that waits does not delay later messages: their handlers
     start meanwhile, and up to MAX_CONCURRENT_MESSAGES of them may wait at a time.
 
+    Attributes in capitals are settings: `docs/reference/settings.md` has the unit and the meaning of each.
+
     Args:
         upgrade_request: The upgrade request of the peer.
         kwargs: The parameters of the URL.
