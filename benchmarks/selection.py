@@ -1,9 +1,31 @@
-"""The choice of servers, clients and workloads by the names on a command line."""
+"""The choice of servers, clients and workloads by the names on a command line, and the packages that they require."""
 
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, TypeVar
 
-__all__ = ["select"]
+__all__ = ["Packaged", "select"]
+
+
+class Packaged:
+    """A server or a client that requires packages, by their names for pip."""
+
+    packages: tuple[str, ...]
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of its packages."""
+        found = {}
+        for package in self.packages:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def missing(self) -> str | None:
+        """The command that installs missing packages; None if none is missing."""
+        missing = [package for package in self.packages if package not in self.versions()]
+        return f"not installed: pip install {' '.join(missing)}" if missing else None
 
 
 class Named(Protocol):

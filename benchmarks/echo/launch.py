@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,14 +18,14 @@ from . import cores, programs
 from .registry import Server
 from .servers.options import HOST
 
-__all__ = ["Running", "ServerError", "certificate", "command", "last_words", "running"]
+__all__ = ["ROOT", "Running", "ServerError", "certificate", "command", "free_port", "running", "started", "upgrade"]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 20.0
 TAIL = 12  # lines of a server's output that an error shows
 
-_REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+_UPGRADE = (
+    b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 _CLOSE = bytes([0x88, 0x80, 0, 0, 0, 0])
@@ -92,25 +92,42 @@ def running(
     Raises:
         ServerError: It does not start.
     """
-    port = _free_port()
+    port = free_port()
     words = command(server, port, heartbeat=heartbeat, tls=tls, deflate=deflate)
+    with started(words, core, server.environment, lambda: _answers(port, tls is not None)) as session:
+        yield Running(port, session)
+
+
+@contextlib.contextmanager
+def started(
+    words: Sequence[str], core: int, environment: Mapping[str, str], answers: Callable[[], bool]
+) -> Iterator[int]:
+    """Runs a command on a core while the block runs; gives the id of the session of all its processes.
+
+    Args:
+        environment: Variables added to its environment.
+        answers: Whether it has started to serve.
+
+    Raises:
+        ServerError: It does not start.
+    """
     with tempfile.TemporaryFile() as output:
         with cores.pinned(core):
             process = subprocess.Popen(
                 words,
                 cwd=ROOT,
-                env={**os.environ, **server.environment},
+                env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         try:
-            _wait_until_it_answers(process, port, tls is not None)
-            yield Running(port, process.pid)
+            _wait_until(answers, process)
+            yield process.pid
         except Exception as error:
-            if words := last_words(output):
-                error.add_note(words)
+            if last := _last_words(output):
+                error.add_note(last)
             raise
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -137,16 +154,22 @@ def certificate(folder: Path) -> tuple[str, str]:
     return files
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that was free."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _wait_until_it_answers(process: "subprocess.Popen[bytes]", port: int, tls: bool) -> None:
+def upgrade(path: str = "/") -> bytes:
+    """An upgrade request."""
+    return _UPGRADE % path.encode()
+
+
+def _wait_until(answers: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(port, tls):
+    while not answers():
         if process.poll() is not None:
             raise ServerError(f"it ended with status {process.returncode} before it answered")
         if time.monotonic() > deadline:
@@ -168,7 +191,7 @@ def _answers(port: int, tls: bool) -> bool:
 
 
 def _upgrades(connection: socket.socket) -> bool:
-    connection.sendall(_REQUEST)
+    connection.sendall(upgrade())
     answer = connection.recv(4096)
     if not answer.startswith(b"HTTP/1.1 101"):
         return False
@@ -179,7 +202,7 @@ def _upgrades(connection: socket.socket) -> bool:
     return True
 
 
-def last_words(output: IO[bytes]) -> str:
+def _last_words(output: IO[bytes]) -> str:
     """The end of a server's output."""
     output.seek(0)
     lines = output.read().decode(errors="replace").splitlines()

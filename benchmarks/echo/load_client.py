@@ -10,7 +10,7 @@ from typing import Any
 from . import cores, programs
 from .workloads import Workload
 
-__all__ = ["LoadClient", "LoadError", "running", "started"]
+__all__ = ["LoadClient", "LoadError", "limited", "running", "started"]
 
 GRACE = 30.0
 """Seconds that opening connections and everything else may take, beside the load itself."""
@@ -89,15 +89,21 @@ def started(options: list[str], core: int, timeout: float) -> Iterator[LoadClien
         core: Its core.
         timeout: Seconds after which it is ended.
     """
-    words = [str(programs.build("load")), *options]
+    with limited([str(programs.build("load")), *options], core, timeout, stdin=subprocess.PIPE) as process:
+        yield LoadClient(process)
+
+
+@contextlib.contextmanager
+def limited(words: list[str], core: int, timeout: float, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Runs a command on a core while the block runs, for `timeout` seconds at most; the options are those of Popen."""
     with cores.pinned(core):
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, **options)
     deadline = threading.Timer(timeout, process.kill)
     deadline.start()
     try:
         with process:  # closes its pipes
             try:
-                yield LoadClient(process)
+                yield process
             finally:
                 process.kill()
     finally:

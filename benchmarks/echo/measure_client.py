@@ -5,14 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from . import cores, launch, processes, programs
+from . import launch, processes, programs
 from .cores import Cores
-from .load_client import GRACE, LoadError
+from .load_client import GRACE, LoadError, limited
 from .measure_server import Sample
 from .registry import Server
 from .servers.options import HOST
@@ -28,7 +27,7 @@ Process = subprocess.Popen[str]
 def measure_client(
     client: Server,
     workload: Workload,
-    cores_: Cores,
+    cores: Cores,
     *,
     seconds: float,
     warmup: float,
@@ -51,13 +50,13 @@ def measure_client(
         ServerError: The floor did not start.
     """
     with (
-        launch.running(FLOOR, cores_.server) as floor,
-        running(client, workload, floor.port, cores_.client, seconds, warmup) as process,
+        launch.running(FLOOR, cores.server) as floor,
+        running(client, workload, floor.port, cores.client, seconds, warmup) as process,
     ):
         line(process)  # the measurement begins
-        began, before = time.monotonic(), others_seconds(cores_, [floor])
+        began, before = time.monotonic(), others_seconds(cores, [floor])
         report = line(process)
-        elapsed, others = time.monotonic() - began, others_seconds(cores_, [floor]) - before - report["cpu"]
+        elapsed, others = time.monotonic() - began, others_seconds(cores, [floor]) - before - report["cpu"]
     count = report["count"]
     if not count:
         raise LoadError("nothing came in time to be measured")
@@ -69,9 +68,9 @@ def measure_client(
     }
 
 
-def others_seconds(cores_: Cores, floors: Sequence[launch.Running]) -> float:
+def others_seconds(cores: Cores, floors: Sequence[launch.Running]) -> float:
     """Processor time that everything but the floors has used on the cores, clients included."""
-    used = sum(processes.core_seconds(core) for core in {cores_.server, cores_.client})
+    used = processes.core_seconds(cores.server, cores.client)
     return used - sum(processes.cpu_seconds(floor.session) for floor in floors)
 
 
@@ -86,26 +85,10 @@ def running(
     words += [workload.mode, "--url", f"ws://{HOST}:{port}{workload.path}", "--variant", client.variant]
     words += ["--depth", str(workload.depth), "--size", str(workload.size)]
     words += ["--warmup", str(warmup), "--seconds", str(seconds)]
-    with cores.pinned(core):
-        process = subprocess.Popen(
-            words,
-            cwd=launch.ROOT,
-            env={**os.environ, **client.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    deadline = threading.Timer(seconds + warmup + GRACE, process.kill)
-    deadline.start()
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
-    finally:
-        deadline.cancel()
+    environment = {**os.environ, **client.environment}
+    options = {"cwd": launch.ROOT, "env": environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with limited(words, core, seconds + warmup + GRACE, **options) as process:
+        yield process
 
 
 def line(process: Process) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _measure_speed(server: launch.Running, workload: Workload, cores: Cores, sec
 
 
 def _seconds(cores: Cores) -> float:
-    return sum(processes.core_seconds(core) for core in {cores.server, cores.client})
+    return processes.core_seconds(cores.server, cores.client)
 
 
 def _measure_memory(server: launch.Running, workload: Workload, cores: Cores) -> Sample:

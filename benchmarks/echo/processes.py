@@ -32,14 +32,16 @@ def cpu_seconds(session: int) -> float:
     return ticks / _TICKS
 
 
-def core_seconds(core: int) -> float:
-    """Time that a core has spent on processes, or that its host has taken from it."""
+def core_seconds(*cores: int) -> float:
+    """Time that cores have spent on processes, or that their host has taken from them; a core counts once."""
+    names = {f"cpu{core}" for core in cores}
+    seconds = 0.0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
-        if name == f"cpu{core}":
+        if name in names:
             user, nice, system, _idle, _waiting, _interrupts, _soft_interrupts, stolen = map(int, ticks[:8])
-            return (user + nice + system + stolen) / _TICKS
-    raise ValueError(f"there is no core {core}")
+            seconds += (user + nice + system + stolen) / _TICKS
+    return seconds
 
 
 def memory(session: int) -> Memory:

@@ -28,10 +28,6 @@ RATE = 1000
 """Messages a second that a client receives during its turns."""
 
 _TURN = 0.1  # seconds
-_REQUEST = (
-    "GET /broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 def measure(
@@ -109,7 +105,7 @@ def _sending(ports: Sequence[int], size: int, turn: int, core: int) -> Iterator[
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(socket.create_connection((HOST, port))) for port in ports]
         for connection in connections:
-            connection.sendall(_REQUEST.encode())
+            connection.sendall(launch.upgrade("/broadcast"))
             connection.recv(4096)
         thread = threading.Thread(target=_send, args=(connections, frame, turn, core, stop))
         thread.start()

@@ -1,16 +1,15 @@
 """The servers and clients that can be compared, and the requirements of each."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..selection import select
+from ..selection import Packaged, select
 
 __all__ = ["CLIENTS", "SERVERS", "Server", "named"]
 
 
 @dataclass(frozen=True)
-class Server:
+class Server(Packaged):
     """A server that can be measured.
 
     Attributes:
@@ -38,23 +37,6 @@ class Server:
     tls: bool = True
     deflate: bool = False
     plain: bool = True
-
-    def missing(self) -> str | None:
-        """The command that installs missing packages; None if none is missing."""
-        missing = [package for package in self.packages if _version(package) is None]
-        return f"not installed: pip install {' '.join(missing)}" if missing else None
-
-    def versions(self) -> dict[str, str]:
-        """The installed versions of its packages."""
-        versions = {package: _version(package) for package in self.packages}
-        return {package: version for package, version in versions.items() if version is not None}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 _COMPILED = {"DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": "", "DUCK_DEFLATE": "zlib"}

@@ -16,7 +16,7 @@ from .measure_server import Sample, measure_server
 from .registry import Server
 from .workloads import Workload
 
-__all__ = ["Settings", "run"]
+__all__ = ["Settings", "explained", "run"]
 
 Say = Callable[[str], None]
 
@@ -161,7 +161,7 @@ def _reason_to_miss(server: Server, cores: Cores, say: Say, measure: Callable[..
         try:
             measure(server, Workload("probe"), cores, seconds=0.05, warmup=0)
         except (LoadError, ServerError) as error:
-            reason = _explained(error)
+            reason = explained(error)
     if reason:
         say(f"without {server.name}: {reason}")
     return reason
@@ -181,13 +181,14 @@ def _samples(
     try:
         if workload.mode == "receive":
             found = receiving.measure(servers, workload, cores, **how)
-            return [{"error": _explained(one)} if isinstance(one, LoadError) else one for one in found]
+            return [{"error": explained(one)} if isinstance(one, LoadError) else one for one in found]
         return [measure(servers[0], workload, cores, **how, tls=tls)]
     except (LoadError, ServerError) as error:
-        return [{"error": _explained(error)} for _ in servers]
+        return [{"error": explained(error)} for _ in servers]
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Describes an error, with the last words of a server."""
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 

@@ -4,10 +4,9 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..selection import select
+from ..selection import Packaged, select
 
 __all__ = ["SERVERS", "Server", "Wire", "named"]
 
@@ -35,7 +34,7 @@ _ENGINE_IO = Wire("/socket.io/?EIO=4&transport=websocket", "40", '42["say","', '
 
 
 @dataclass(frozen=True)
-class Server:
+class Server(Packaged):
     """A server that can be measured.
 
     Attributes:
@@ -67,21 +66,6 @@ class Server:
             # By default uvicorn puts the checkout, whose codec may not be built, before the installed packages.
             words += ["--loop", "uvloop", "--http", "httptools", "--app-dir", str(Path(__file__).parent)]
         return [sys.executable, "-m", "benchmarks.module", *words, "--log-level", "warning"]
-
-    def versions(self) -> dict[str, str]:
-        """The installed versions of its packages."""
-        found = {}
-        for package in self.packages:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                continue
-        return found
-
-    def missing(self) -> str | None:
-        """The command that installs missing packages; None if none is missing."""
-        missing = [package for package in self.packages if package not in self.versions()]
-        return f"not installed: pip install {' '.join(missing)}" if missing else None
 
 
 _DUCK = {"DUCK_REQUIRE_SPEEDUPS": "1"} if importlib.util.find_spec("duck.contrib.websockets._speedups") else {}

@@ -1,23 +1,21 @@
 """Measures every server, several times over, in turn."""
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..echo import cores as cores_module
-from ..echo import machine, processes
+from ..echo import load_client, machine, processes
 from ..echo.cores import Cores
-from ..echo.launch import ROOT, START_TIMEOUT, ServerError, last_words
-from ..echo.load_client import GRACE, LoadClient, LoadError, started
+from ..echo.launch import ServerError, free_port, started, upgrade
+from ..echo.load_client import GRACE, LoadClient, LoadError
+from ..echo.run import explained
 from ..redis_server import redis_server
 from .registry import Server
 
@@ -130,7 +128,7 @@ def _sample(server: Server, workload: Workload, settings: Settings, cores: Cores
     try:
         with (
             cores_module.pinned(cores.server),
-            _running(server) as (ports, sessions),
+            _running(server, cores.server) as (ports, sessions),
             contextlib.ExitStack() as stack,
         ):
             for port in ports:
@@ -138,7 +136,7 @@ def _sample(server: Server, workload: Workload, settings: Settings, cores: Cores
                     stack.enter_context(_deaf(port))
             return _measure(server, workload, settings, cores, ports, sessions)
     except (LoadError, ServerError) as error:
-        return {"error": "\n".join([str(error), *getattr(error, "__notes__", [])])}
+        return {"error": explained(error)}
 
 
 def _measure(
@@ -150,7 +148,7 @@ def _measure(
     words += ["--any-order"] * (not server.in_order)
     words += ["--connections", str(settings.members), "--publishers", str(min(settings.publishers, settings.members))]
     words += ["--size", str(workload.size), "--seconds", str(settings.seconds), "--warmup", str(settings.warmup)]
-    with started(words, cores.client, settings.seconds + settings.warmup + 4 * GRACE) as load:
+    with load_client.started(words, cores.client, settings.seconds + settings.warmup + 4 * GRACE) as load:
         load.report()  # that all members are reached
         if workload.slow:
             _fill(load, ports)
@@ -176,8 +174,7 @@ def _measure(
 
 def _usage(cores: Cores, sessions: list[int]) -> tuple[float, float]:
     """Seconds that the servers and Redis have used, and that both cores have spent on all processes."""
-    both = sum(processes.core_seconds(core) for core in {cores.server, cores.client})
-    return sum(map(processes.cpu_seconds, sessions)), both
+    return sum(map(processes.cpu_seconds, sessions)), processes.core_seconds(cores.server, cores.client)
 
 
 def _fill(load: LoadClient, ports: list[int]) -> None:
@@ -191,51 +188,24 @@ def _fill(load: LoadClient, ports: list[int]) -> None:
 
 
 @contextlib.contextmanager
-def _running(server: Server) -> Iterator[tuple[list[int], list[int]]]:
+def _running(server: Server, core: int) -> Iterator[tuple[list[int], list[int]]]:
     """Runs Redis and two processes of a server; gives their ports, and the sessions of all."""
-    with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as output:
-        redis = stack.enter_context(redis_server())
+    with redis_server() as redis, contextlib.ExitStack() as stack:
         ports, sessions = [], [redis.pid]
+        environment = {**server.environment, "REDIS_URL": redis.url}
         for _ in range(PROCESSES):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            process = subprocess.Popen(
-                server.command(port),
-                cwd=ROOT,
-                env={**os.environ, **server.environment, "REDIS_URL": redis.url},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-            stack.callback(_kill, process)
+            port = free_port()
+            running = started(server.command(port), core, environment, partial(_answers, port))
+            sessions.append(stack.enter_context(running))
             ports.append(port)
-            sessions.append(process.pid)
-            _wait(process, port)
-        try:
-            yield ports, sessions
-        except LoadError as error:
-            error.add_note(last_words(output))
-            raise
+        yield ports, sessions
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as sock:
-            sock.sendall(_REFUSES)
-            if sock.recv(16).startswith(b"HTTP/1.1 "):
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise ServerError("it does not start")
-        time.sleep(0.05)
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as sock:
+        sock.sendall(_REFUSES)
+        return sock.recv(16).startswith(b"HTTP/1.1 ")
+    return False
 
 
 @contextlib.contextmanager
@@ -244,10 +214,7 @@ def _deaf(port: int) -> Iterator[None]:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", port))
-        sock.sendall(
-            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        sock.sendall(upgrade())
         yield
 
 

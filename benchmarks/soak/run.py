@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from ..echo.cores import raise_file_limit
 from ..redis_server import RedisServer, redis_server
 from .client import Client
 from .ledger import Ledger
@@ -132,8 +132,7 @@ class Server:
 
 def soak(settings: Settings, say: Callable[[str], None]) -> Report:
     """Runs a soak. `say` is told of its progress."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_file_limit()
     with redis_server() as redis:
         return asyncio.run(_soak(settings, redis, say))
 
