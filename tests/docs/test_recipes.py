@@ -34,15 +34,15 @@ def test_the_clock_ticks_until_the_connection_ends(execute):
 
 def test_a_slow_client_gets_fewer_prices_and_the_last_one(execute):
     names = execute(block("class Prices"))
-    board = names["board"]
+    market = names["market"]
 
     async def scenario():
         async with memory(names["Prices"], compression=False, timeout=60) as ws:
             assert await ws.recv_json() == {}
-            board.prices["x" * 100_000] = 0.0  # more than the buffers take
+            market.prices["x" * 100_000] = 0.0  # more than the buffers take
             ws.stop_reading()
             for price in range(1000):
-                board.set("duck", price)
+                market.set("duck", price)
                 await asyncio.sleep(0)
             ws.resume_reading()
             prices = []
