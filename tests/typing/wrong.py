@@ -3,6 +3,7 @@
 from typing import Any
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets.testing import connect
 from duck.http.request import HttpRequest
 from duck.server import run, serve
 from duck.urls import path
@@ -71,3 +72,7 @@ class Sending(WebSocketView):
 routes = path("/", Sending, methods=True)  # wrong
 run(Sending, port="8000")  # wrong
 serve(Sending, ssl="cert.pem")  # wrong
+
+with connect(Sending) as ws:
+    ws.receive()  # wrong
+    ws.send_text(b"bytes")  # wrong

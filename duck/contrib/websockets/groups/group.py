@@ -194,8 +194,8 @@ class Groups:
         self._broker.publish_sync(group, message)
         return str(message.id) if message.id else None
 
-    def members(self, group: str) -> list[Member]:
-        """Returns the members in this process."""
+    def members(self, group: str) -> list[Any]:
+        """Returns the members in this process: the views and clients that have joined."""
         hubs = list(self._hubs.values())
         return [member for hub in hubs if group in hub.groups for member in hub.groups[group].copy_of_members()]
 

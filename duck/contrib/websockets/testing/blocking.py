@@ -3,11 +3,18 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from inspect import ismethod
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from ..opcodes import CloseCode, OpCode
 from .connection import TestConnection
+
+if TYPE_CHECKING:
+    from ..extensions import Extension
+    from ..frame import Frame
+    from ..sansio.payloads import Data
+    from ..state import State
 
 __all__ = ["RUNNERS", "Blocking", "LoopFactory"]
 
@@ -66,24 +73,73 @@ class Blocking:
         owner = self if name in ("_runner", "_connection", "_thread", "has_ended") else self._connection
         object.__setattr__(owner, name, value)
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._connection, name)
-        if not ismethod(found):  # a view is callable too
-            return found
+    if TYPE_CHECKING:  # the members of the connection that `__getattr__` finds
+        url: str
+        timeout: float | None
+        errors: list[BaseException]
+        subprotocol: str | None
+        extensions: Sequence[Extension]
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._run(found, args, kwargs)
+        @property
+        def view(self) -> Any: ...
+        @property
+        def frames(self) -> list[Frame]: ...
+        @property
+        def received(self) -> int: ...
+        @property
+        def state(self) -> State: ...
+        @property
+        def close_code(self) -> int | None: ...
+        @property
+        def close_reason(self) -> str: ...
+        @property
+        def latency(self) -> float | None: ...
+        @property
+        def dropped(self) -> int: ...
+        @property
+        def response_headers(self) -> Mapping[str, str]: ...
 
-        return call
+        def recv(self, timeout: float | None = None) -> str | bytes: ...
+        def recv_json(self, timeout: float | None = None) -> Any: ...
+        def send(self, data: Any, opcode: int = OpCode.TEXT) -> None: ...
+        def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> None: ...
+        def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> None: ...
+        def send_json(self, data: Any) -> None: ...
+        def send_ping(self, data: Data = b"") -> None: ...
+        def send_pong(self, data: Data = b"") -> None: ...
+        def send_frame(self, frame: Frame) -> None: ...
+        def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None: ...
+        def ping(self) -> float: ...
+        def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None: ...
+        def wait_closed(self, timeout: float | None = None) -> int: ...
+        def drop(self) -> None: ...
+        def stop_reading(self) -> None: ...
+        def resume_reading(self) -> None: ...
+        def send_raw(self, data: bytes) -> None: ...
+        def send_eof(self) -> None: ...
+        def slow_down(self, size: int = 1) -> None: ...
+
+    else:
+
+        def __getattr__(self, name):
+            found = getattr(self._connection, name)
+            if not ismethod(found):  # a view is callable too
+                return found
+
+            def call(*args, **kwargs):
+                return self._run(found, args, kwargs)
+
+            return call
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> str | bytes:
         try:
-            return self._run(self._connection.__anext__)
+            message: str | bytes = self._run(self._connection.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
+        return message
 
     def _check_block(self) -> None:
         """Checks that the `with` block is that of the calling thread, and has not ended."""
