@@ -27,10 +27,8 @@ def client_of(address):
     return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
 
 
-@pytest.mark.parametrize(
-    "target", ["echo.py", "./echo.py", "echo", "echo:urlpatterns", "echo:Echo", "one_view.py", "one_view"]
-)
-def test_a_target_is_a_file_a_module_or_an_attribute(folder, target):
+@pytest.mark.parametrize("target", ["echo.py", "echo:urlpatterns"])
+def test_a_target_is_served(folder, target):
     with Process(folder, target, "--port", 0) as process:
         assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9]\d*", process.address)
         assert echo(process.address) == "hello"
@@ -43,10 +41,9 @@ def test_serving_takes_no_threads(folder):
         assert len(list(Path(f"/proc/{process.process.pid}/task").iterdir())) == 1
 
 
-@pytest.mark.parametrize("option", ["--max-connections", "--max-connections-per-address"])
-def test_limits_of_connections_are_options(folder, option):
+def test_a_limit_is_an_option(folder):
     with (
-        Process(folder, "echo.py", "--port", 0, option, 1) as process,
+        Process(folder, "echo.py", "--port", 0, "--max-connections", 1) as process,
         connect(process.address),
         pytest.raises(Exception, match="503"),
     ):
@@ -174,21 +171,6 @@ def test_a_missing_uvloop_is_an_error_unless_the_loop_is_auto(folder, monkeypatc
     assert "uvloop is not installed; install it, or use --loop auto" in capsys.readouterr().err
     factory = cli.loop_factory("auto")
     assert factory is asyncio.new_event_loop
-
-
-@pytest.mark.parametrize(
-    ("option", "head", "status"),
-    [
-        (("--head-size", 200), b"X: " + b"x" * 200, 431),
-        (("--header-count", 3), b"A: 1\r\nB: 2\r\nC: 3", 431),
-        (("--head-timeout", 0.2), None, 408),
-    ],
-)
-def test_limits_of_requests_are_options(folder, option, head, status):
-    sent = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"" if head is None else head + b"\r\n\r\n")
-    with Process(folder, "echo.py", "--port", 0, *option) as process, client_of(process.address) as client:
-        client.sendall(sent)
-        assert client.recv(4096).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_every_limit_has_an_option():

@@ -75,8 +75,7 @@ def none_left(*arguments):
 """
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("loop", "workers"), [*((loop, 1) for loop in LOOPS), ("auto", 2)])
 def test_a_server_stops_where_the_system_has_no_thread_left(folder, loop, workers):
     """A container at its limit of processes."""
     (folder / "crowded.py").write_text(NO_THREADS)

@@ -118,7 +118,7 @@ def test_a_slow_view_has_no_deadline(run, connect):
         limits = Limits(head_timeout=0.05, keep_alive_timeout=0.05)
         async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
             client.send(GET)
-            asyncio.get_running_loop().call_later(0.3, release.set)
+            asyncio.get_running_loop().call_later(0.15, release.set)
             assert (await client.response()).body == b"late"
 
     run(scenario())
