@@ -34,7 +34,7 @@ for package in ("uvicorn", "fastapi", "starlette", "channels", "django"):
 
 @contextmanager
 def running(tmp_path, module, *options, trust=None):
-    """Runs a server on a given port."""
+    """Runs a server on a given port, and kills it at the end: it might wait for idle clients, such as a browser."""
     port = free_port()
     command = [sys.executable, "-P", "-m", module, *(option.replace("PORT", str(port)) for option in options)]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE)]))}
@@ -50,8 +50,6 @@ def running(tmp_path, module, *options, trust=None):
             except NotStarted as error:
                 pytest.fail(f"{module}: {error}\n{log.read_text()}")
             yield Server(process, port, trust)
-            process.terminate()
-            process.wait(30)
         finally:
             process.kill()
 
@@ -61,8 +59,7 @@ def server(request, tmp_path_factory, tls):
     loop, secure = request.param
     if loop == "uvloop":
         pytest.importorskip("uvloop")
-    # A browser's idle connection over TLS would keep uvicorn from stopping for half a minute.
-    options = (*UVICORN, "--loop", loop, "--timeout-graceful-shutdown", "1", *(tls.options if secure else ()))
+    options = (*UVICORN, "--loop", loop, *(tls.options if secure else ()))
     folder = tmp_path_factory.mktemp("uvicorn")
     with running(folder, "uvicorn", *options, trust=tls.client if secure else None) as server:
         yield server
@@ -76,9 +73,25 @@ def connect(request, server):
     return partial(chromium_peer, request.getfixturevalue("devtools"), server)
 
 
-@pytest.fixture(params=["fastapi", "channels", "view"])
+PLACES = ["fastapi", "channels", "view"]
+
+
+@pytest.fixture(params=PLACES)
 def place(request):
     return f"/{request.param}/echo"
+
+
+@pytest.fixture(params=[*(("websockets", place) for place in PLACES), ("chromium", "fastapi")], ids="-".join)
+def echo(request, server):
+    """Connects to a name below an echo: one client to that of each application, the other to one of them.
+
+    An application gets the same events from any client.
+    """
+    client, place = request.param
+    connect = partial(websockets_peer, server)
+    if client == "chromium":
+        connect = partial(chromium_peer, request.getfixturevalue("devtools"), server)
+    return lambda name: connect(f"/{place}/echo/{name}")
 
 
 async def ending(server, name):
@@ -91,11 +104,11 @@ async def ending(server, name):
                 return code
 
 
-def test_messages_are_echoed(connect, run, place):
+def test_messages_are_echoed(echo, run):
     messages = ["", "mixed: é ✓ 🦆\0", b"\0" + bytes(range(256)), "🦆" * 20_000, *(f"message {i}" for i in range(50))]
 
     async def scenario():
-        async with connect(f"{place}/messages") as peer:
+        async with echo("messages") as peer:
             for message in messages:
                 await peer.send(message)
             assert [await peer.receive() for _ in messages] == messages
@@ -103,22 +116,22 @@ def test_messages_are_echoed(connect, run, place):
     run(scenario())
 
 
-def test_a_message_of_5_mib_is_echoed(connect, run, place):
+def test_a_message_of_5_mib_is_echoed(echo, run):
     message = bytes(range(256)) * (5 * MIB // 256)
 
     async def scenario():
-        async with connect(f"{place}/mib") as peer:
+        async with echo("mib") as peer:
             await peer.send(message)
             assert (await peer.receive() == message) is True
 
     run(scenario())
 
 
-def test_the_application_gets_the_clients_close_code(connect, server, run, place):
+def test_the_application_gets_the_clients_close_code(echo, server, run):
     name = uuid.uuid4().hex
 
     async def scenario():
-        async with connect(f"{place}/{name}") as peer:
+        async with echo(name) as peer:
             await peer.send("here")
             assert await peer.receive() == "here"
             await peer.close(4000, "enough")
@@ -127,9 +140,9 @@ def test_the_application_gets_the_clients_close_code(connect, server, run, place
     run(scenario())
 
 
-def test_the_client_gets_the_applications_close_code(connect, run, place):
+def test_the_client_gets_the_applications_close_code(echo, run):
     async def scenario():
-        async with connect(f"{place}/closes") as peer:
+        async with echo("closes") as peer:
             await peer.send("close")
             assert await peer.closed() == (4001, "as asked")
 
