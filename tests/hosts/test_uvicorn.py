@@ -165,15 +165,13 @@ def test_invalid_answers_are_refused_with_advice(run, serving_asgi, dial, event,
 # The request and its answer
 
 
-@pytest.mark.parametrize("as_view", [False, True], ids=["application", "view"])
-def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, serving_asgi, dial, tls, as_view):
+def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, serving_asgi, dial, tls):
     """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     class View(WebSocketView):
         CLOSE_TIMEOUT = 30
 
-    async def scenario():
-        application = View.as_asgi() if as_view else App()
+    async def closed(application):
         async with serving_asgi(application, tls=tls) as server, dial(server, tls=tls) as peer:
             assert (await peer.head())[0] == 101
             peer.writer.transport.pause_reading()
@@ -181,6 +179,9 @@ def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, servi
             async with asyncio.timeout(9):
                 while server.state.connections or server.state.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
+
+    async def scenario():
+        await asyncio.gather(closed(App()), closed(View.as_asgi()))
 
     run(scenario())
 

@@ -173,13 +173,11 @@ BREACHES = {
 }
 
 
-@pytest.mark.parametrize("case", BREACHES)
 @pytest.mark.parametrize("behind", [0, 4 * MIB], ids=["", "with bytes behind"])
-def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connect, case, behind):
+def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connect, behind):
     """The peer can read the reason. A close with unread bytes would reset the connection."""
-    data, code = BREACHES[case]
 
-    async def scenario():
+    async def breach(data, code):
         async with connect(Recorder) as session:
             view, peer = session.view, session.peer
             peer.send("before")
@@ -195,6 +193,11 @@ def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connec
             await session.ended()
             assert view.events == ["open", b"before", ("close", None)]
             assert (view.close_code, view.close_reason) == (code, reason)
+
+    async def scenario():
+        async with asyncio.TaskGroup() as group:
+            for case, (data, code) in BREACHES.items():
+                group.create_task(breach(data, code), name=case)
 
     run(scenario())
 
@@ -301,16 +304,12 @@ def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
     run(scenario())
 
 
-@pytest.mark.parametrize("first", ["view", "peer"])
 @KINDS
-def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect, tls, secure, first):
+def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect, tls, secure):
     """TLS would wait for the peer's end, but the closing handshake is complete."""
 
-    class View(Recorder):
-        CLOSE_TIMEOUT = 30
-
-    async def scenario():
-        async with connect(View, tls=tls if secure else None) as session:
+    async def closed_first_by(first):
+        async with connect(Recorder, tls=tls if secure else None) as session:
             peer = session.peer
             if first == "view":
                 await session.view.send_close(4001)
@@ -319,6 +318,9 @@ def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect
             peer.close(4001)
             await session.ended()
             assert session.view.events == ["open", ("close", b"\x0f\xa1")]
+
+    async def scenario():
+        await asyncio.gather(closed_first_by("view"), closed_first_by("peer"))
 
     run(scenario())
 
