@@ -277,7 +277,7 @@ def read_a_mix(codec):
 
 
 def test_reading_leaks_no_memory(codec):
-    rounds = 400 if codec is pure else 1_000
+    rounds = 200 if codec is pure else 500
     for _ in range(50):
         read_a_mix(codec)
     # A leak grows in each round. A single growth comes from elsewhere in the process, such as an earlier test.

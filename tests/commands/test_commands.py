@@ -23,6 +23,12 @@ from ..client.test_breaches import agreed
 from ..support.commands import command, environment
 
 
+@pytest.fixture(autouse=True)
+def no_late_answers(monkeypatch):
+    """The views answer each message before they read the next, so that no answer comes after the pong."""
+    monkeypatch.setattr(connect, "_QUIET", 0.01)
+
+
 class Echo(WebSocketView):
     SUBPROTOCOLS = ("chat",)
 

@@ -96,7 +96,7 @@ def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
 
     class Strict(View):
         PING_INTERVAL = None
-        RECEIVE_TIMEOUT = 0.2
+        RECEIVE_TIMEOUT = 0.1
         SENDING = None
 
         async def on_open(self):
@@ -122,7 +122,7 @@ def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
     async def scenario():
         async with connect(View) as session:
             peer = session.peer
-            for _ in range(4):
+            for _ in range(2):
                 ping = await peer.frame()
                 assert ping.opcode == OpCode.PING
                 pong(peer)(ping)
@@ -198,7 +198,7 @@ def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
         async with connect(Busy) as session:
             session.peer.send(*["x"] * 50)
             assert await session.peer.message() == "x"
-            for _ in range(12):
+            for _ in range(4):
                 frame = await session.peer.frame()
                 assert frame.opcode == OpCode.PING
                 session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
