@@ -37,7 +37,6 @@ async def run(arguments: argparse.Namespace) -> int:
         await _open(load, arguments, options)
         return await _measure(load, arguments, time.perf_counter() - began)
     except BaseException:  # such as a cancellation, or an output that cannot be written
-        load.running = False
         for client in load.clients:
             client.terminate()
         await asyncio.gather(*(client.wait_closed() for client in load.clients))
@@ -108,7 +107,7 @@ class Loader(WebSocketClient):
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         load = self._load
-        if not self._sent or message != load.payload:
+        if message != load.payload:
             load.errors["received a message that is not an echo"] += 1
             self._is_counted = True
             await self.send_close()

@@ -116,6 +116,21 @@ def test_input_that_is_no_text_ends_connect_with_an_error(run, serving, capsys):
     assert "the input cannot be read any further: 'utf-8' codec" in err
 
 
+def test_any_number_of_lines_is_sent_and_the_end_follows_the_answers(run, serving, capsys, log):
+    numbers = [str(number) for number in range(300)]
+    lines = "".join(f"{number}\n/help\n" for number in [*numbers, "end of input"])
+
+    async def scenario():
+        async with serving(Echo) as server:
+            assert await connect.run(parse(connect, server), io.StringIO(lines)) == 0
+            assert await connect.run(parse(connect, server), io.StringIO("/close\nlate\n/ping\n")) == 0
+
+    run(scenario())
+    out = capsys.readouterr().out
+    assert re.findall(r"^< (.*)$", out, re.M) == [*numbers, "end of input", "close 1000", "close 1000"]
+    assert not log()
+
+
 def test_a_closed_output_ends_the_command(serving, monkeypatch):
     async def scenario():
         async with serving(Echo) as server:
@@ -193,6 +208,7 @@ def test_a_line_without_an_end_ends_connect_with_an_error(run, serving, monkeypa
     run(scenario())
     out, err = capsys.readouterr()
     assert "< hello" in out
+    assert "x" * 10 not in out
     assert "a line has more than 10 characters" in err
 
 
@@ -226,7 +242,7 @@ def test_letters_that_the_output_lacks_are_escaped(run, serving, monkeypatch):
     assert rb"< \xe9" in output.buffer.getvalue()
 
 
-def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys):
+def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until, capsys):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):
             pass
@@ -235,21 +251,42 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, capsys
         async def on_receive(self, message, opcode):
             await self.send(message[::-1], opcode)
 
+    class Leaving(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send_close(4000, "enough")
+
+    class Counting(WebSocketView):
+        count = 0
+        loaded = asyncio.Event()
+        codes = []
+
+        async def on_receive(self, message, opcode):
+            Counting.count += 1
+            if self.count == 20:
+                self.loaded.set()
+            await self.send(message, opcode)
+
+        async def on_close(self, frame=None):
+            self.codes.append(self.close_code)
+
     async def scenario():
         async with serving(Silent) as server:
             assert await bench.run(parse(bench, server, "-c", "2", "--seconds", "0.05")) == 1
         async with serving(Wrong) as server:
             assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.3")) == 1
-        async with serving(Echo) as server:
-            running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2")))
-            for _ in range(2):
-                await server.views.get()
+        async with serving(Leaving) as server:
+            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.05")) == 1
+        async with serving(Counting) as server:
+            running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2", "-d", "1")))
+            await Counting.loaded.wait()
             running.cancel()
             await asyncio.wait([running])
             assert running.cancelled()
+            await until(lambda: Counting.codes == [1001, 1001])
 
     run(scenario())
     out = capsys.readouterr().out
+    assert "1 times: closed with 4000 enough" in out
     assert "2 times: no echo received" in out
     assert "errors     1\n           1 times: received a message that is not an echo" in out
 
@@ -272,9 +309,12 @@ def test_bench_counts_connections_that_end_before_the_first_message(run, capsys)
     "options",
     [
         "bench ws://x -c 0",
+        "bench ws://x -c many",
+        "bench ws://x --seconds long",
         "bench ws://x --seconds nan",
         "bench ws://x -s 99999999999",
         "connect ws://x --header a",
+        "connect ws://x --header :a",
         "connect ws://x --subprotocol é",
     ],
 )
@@ -325,9 +365,12 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
                 arguments = parse(connect, server)
                 arguments.url = arguments.url.replace("ws:", "wss:")
                 assert await connect.run(arguments, io.StringIO()) == 2
+            arguments.insecure = True
+            assert await connect.run(arguments, io.StringIO("hello\n")) == 0
 
     run(scenario())
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "< hello" in out
     assert "the server speaks no TLS there: write ws://" in err
     assert "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate" in err
 

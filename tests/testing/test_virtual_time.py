@@ -103,6 +103,17 @@ def test_a_thread_takes_its_time():
     run(scenario())
 
 
+def test_the_end_of_the_loop_waits_for_the_thread_of_a_cancelled_job():
+    """It has a timeout of minutes, at which asyncio warns."""
+
+    async def scenario():
+        job = asyncio.ensure_future(asyncio.to_thread(time.sleep, 0.05))
+        await asyncio.sleep(0)
+        job.cancel()
+
+    run(scenario())
+
+
 def test_a_socket_takes_its_time(dial):
     """Time passes there as on other loops, as a peer may be anywhere."""
 
