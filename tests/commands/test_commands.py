@@ -255,10 +255,11 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until,
         async def on_receive(self, message, opcode):
             await self.send_close(4000, "enough")
 
+    codes = []
+
     class Counting(WebSocketView):
         count = 0
         loaded = asyncio.Event()
-        codes = []
 
         async def on_receive(self, message, opcode):
             Counting.count += 1
@@ -267,7 +268,7 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until,
             await self.send(message, opcode)
 
         async def on_close(self, frame=None):
-            self.codes.append(self.close_code)
+            codes.append(self.close_code)
 
     async def scenario():
         async with serving(Silent) as server:
@@ -282,7 +283,7 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until,
             running.cancel()
             await asyncio.wait([running])
             assert running.cancelled()
-            await until(lambda: Counting.codes == [1001, 1001])
+            await until(lambda: codes == [1001, 1001])
 
     run(scenario())
     out = capsys.readouterr().out
