@@ -38,7 +38,7 @@ class Groups:
     the object, because they serve all members.
 
     Args:
-        broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path` or
+        broker: None for groups of this process alone; `redis://host:port/db`, `rediss://...`, `unix://path`,
             `redis+cluster://host:port` or `redis+sentinel://host:port,host:port/master` for groups across processes,
             which needs the extra `redis`; or a custom broker.
         prefix: The prefix of channel names at a Redis server.
