@@ -172,8 +172,7 @@ class Groups:
         _check_name(group)
         message = Message(opcode, encode(data, opcode))
         connection = self._hub(asyncio.get_running_loop()).connection
-        hub = None if exclude is None else self._hub_of(exclude)
-        if exclude is not None and hub is not None:
+        if exclude is not None and (hub := self._hub_of(exclude)) is not None:
             message.origin = hub.origin
             with suppress(ConnectionClosed):
                 message.excluded = await self._at_home(exclude, hub.number, exclude, group)
@@ -238,19 +237,16 @@ class Groups:
                 hub = self._hubs.get(loop)
                 if hub is None:
                     hubs = {other: hub for other, hub in self._hubs.items() if not other.is_closed()}
-                    hub = hubs[loop] = self._new_hub(loop)
+                    hub = hubs[loop] = Hub(
+                        self._broker,
+                        loop,
+                        self._timeout,
+                        keeps_history=self._keeps_history,
+                        stamp=self._stamp,
+                        announce=self._announce,
+                    )
                     self._hubs = hubs
         return hub
-
-    def _new_hub(self, loop: asyncio.AbstractEventLoop) -> Hub:
-        return Hub(
-            self._broker,
-            loop,
-            self._timeout,
-            keeps_history=self._keeps_history,
-            stamp=self._stamp,
-            announce=self._announce,
-        )
 
     def _hub_of(self, member: Member) -> Hub | None:
         """Returns the hub of a member's loop; None for a connection without memberships, as during `on_handshake`."""

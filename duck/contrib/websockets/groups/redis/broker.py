@@ -71,9 +71,8 @@ class RedisBroker:
             raise ImportError("groups on Redis need redis-py: pip install 'duck-websockets[redis]'") from error
         scheme = url.partition(":")[0]
         self._sentinel = SentinelUrl.parse(url) if scheme in _SENTINEL_SCHEMES else None
-        self.label = _check_url(url) if self._sentinel is None else self._sentinel.label
-        self.timeout = timeout
-        self.prefix = prefix.encode()
+        label = _check_url(url) if self._sentinel is None else self._sentinel.label
+        self._prefix = prefix.encode()
         try:
             self.is_cluster = _CLUSTER in scheme
             self._url = url.replace(_CLUSTER, "", 1) if self._sentinel is None else self._sentinel.server
@@ -86,20 +85,20 @@ class RedisBroker:
             }
             new_connection = options.pop("connection_class", connection.Connection)
             if self._sentinel is None:
-                self.server = Server(new_connection, options, self.label, timeout)
+                self.server = Server(new_connection, options, label, timeout)
             else:
                 self.server = SentinelServer(self._sentinel, new_connection, options, timeout)
             self.server.new_connection()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.label} is not a URL of a Redis server: {error}") from None
+            raise ValueError(f"{label} is not a URL of a Redis server: {error}") from None
         self.publish_command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         self.history = history
         self.presence = presence
-        self._sync = SyncPublisher(self._new_sync_client, self.label, timeout, is_cluster=self.is_cluster)
+        self._sync = SyncPublisher(self._new_sync_client, label, timeout, is_cluster=self.is_cluster)
 
     def channel(self, group: str) -> bytes:
         """Returns the channel of a group. On a cluster it has no braces, which would decide on its slot."""
-        channel = self.prefix + group.encode()
+        channel = self._prefix + group.encode()
         if self.is_cluster and not _BRACES.isdisjoint(channel):
             return quote(channel, safe=_SAFE).encode()
         return channel
@@ -108,7 +107,7 @@ class RedisBroker:
         """The inverse of `channel`."""
         if self.is_cluster and b"%" in channel:
             channel = unquote_to_bytes(channel)
-        return channel[len(self.prefix) :].decode()
+        return channel[len(self._prefix) :].decode()
 
     def connect(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> "_RedisConnection":
         """See `Broker`."""
