@@ -304,23 +304,20 @@ def _loop(text: str) -> str:
     return text
 
 
-def _proxies(text: str) -> Collection[str]:
-    return _names(text, Proxies)
+def _names(check: Callable[[Collection[str]], object]) -> Callable[[str], Collection[str]]:
+    """Returns a parser of a comma-separated list of names."""
+
+    def read(text: str) -> Collection[str]:
+        names = [name.strip() for name in text.split(",")]
+        try:
+            check(names)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return names
+
+    return read
 
 
-def _origins(text: str) -> Collection[str]:
-    return _names(text, checked_origins)
-
-
-def _hosts(text: str) -> Collection[str]:
-    return _names(text, AllowedHosts)
-
-
-def _names(text: str, check: Callable[[Collection[str]], object]) -> Collection[str]:
-    """Parses a comma-separated list of names, and checks it."""
-    names = [name.strip() for name in text.split(",")]
-    try:
-        check(names)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return names
+_proxies = _names(Proxies)
+_origins = _names(checked_origins)
+_hosts = _names(AllowedHosts)

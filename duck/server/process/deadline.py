@@ -21,7 +21,8 @@ logger = logging.getLogger("duck.server")
 
 _LIBRARY = os.path.dirname(threading.__file__)  # `os` has no file in some frozen programs
 _NAMED = 10  # hanging tasks and threads named in the log
-_WAITING = "shutdown_default_executor", "_do_shutdown"  # task and thread of a loop that wait for other threads
+# The function of the task, and the name of the thread, that wait for the other threads of a loop.
+_WAITING_TASK, _WAITING_THREAD = "shutdown_default_executor", "_do_shutdown"
 _LAST_WORDS = 1.0  # seconds for the last log line: its handler may hang, too
 
 
@@ -110,7 +111,7 @@ def _start_thread(function: Callable[..., None], *arguments: object) -> bool:
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
     for task in asyncio.all_tasks(loop) if loop is not None else ():
         for frame in task.get_stack(limit=1):
-            if frame.f_code.co_name != _WAITING[0]:
+            if frame.f_code.co_name != _WAITING_TASK:
                 yield f"task {task.get_name()} {_place(frame)}"
 
 
@@ -119,7 +120,7 @@ def _threads() -> Iterator[str]:
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        if frame is None or thread.daemon or _WAITING[1] in thread.name:
+        if frame is None or thread.daemon or _WAITING_THREAD in thread.name:
             continue
         own = _outside_library(frame)
         if thread is not threading.main_thread():

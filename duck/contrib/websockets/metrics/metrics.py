@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from ..codec import Counters
 from ..exceptions import HandshakeError
+from ..sansio.handshake import reason_phrase
 
 if TYPE_CHECKING:
     from .stats import Stats
 
 __all__ = ["Metrics"]
-
 
 _REASONS = {"ALLOWED_ORIGINS": "origin", "HANDSHAKE_TIMEOUT": "timeout"}
 
@@ -39,10 +39,7 @@ class Metrics:
         """Counts a refused handshake, by its cause or else by the status of the response."""
         reason = _REASONS.get(error.setting)
         if reason is None:
-            from http import HTTPStatus
-
-            known = error.status in HTTPStatus.__members__.values()
-            reason = HTTPStatus(error.status).phrase.lower().replace(" ", "_") if known else "other"
+            reason = reason_phrase(error.status).lower().replace(" ", "_") or "other"
         self.counters.note(("refused", reason))
 
     def stats(self) -> "Stats":
