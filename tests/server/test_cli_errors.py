@@ -26,7 +26,9 @@ BAD_TARGETS = {
     "echo:nothing": "echo has no 'nothing'; check the name behind the colon",
     "echo:path": "[path('/', Chat)]; an ASGI application is served by uvicorn --ws duck",
     "empty.py": "has no urlpatterns and defines no views; define urlpatterns, or name",
-    "asgi.py": "asgi.py has an ASGI application, 'app': serve it by uvicorn --ws duck",
+    "asgi.py": "asgi.py has an ASGI application: serve it by uvicorn asgi:app --ws duck",
+    "asgi": "asgi has an ASGI application: serve it by uvicorn asgi:app --ws duck",
+    "site/asgi.py": "serve it by uvicorn asgi:app --app-dir site --ws duck",
     "notes.txt": "'notes.txt' names no module; give the path of a Python file",
     "two.py": "has no urlpatterns and defines 2 views",
     "": "'' names no module; give the path of a Python file, or a module's name\n",
@@ -44,7 +46,9 @@ def errors_of_bad_targets(tmp_path_factory):
     (folder / "echo.py").write_text(ECHO)
     (folder / "empty.py").write_text("")
     (folder / "notes.txt").write_text("")
-    (folder / "asgi.py").write_text(ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n")
+    (folder / "site").mkdir()
+    for asgi in (folder / "asgi.py", folder / "site" / "asgi.py"):
+        asgi.write_text(ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n")
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"

@@ -83,15 +83,23 @@ def _default(module: ModuleType, target: str) -> Any:
     ]
     if application := next((name for name, value in vars(module).items() if is_asgi(value)), ""):
         raise TargetError(
-            f"{target} has an ASGI application, {application!r}: serve it by uvicorn --ws {UVICORN}, "
-            f"or name what to serve as {target}:attribute"
+            f"{target} has an ASGI application: serve it by {_uvicorn_command(target, application)}, "
+            f"or name a view or routes as {target}:attribute"
         )
     if len(views) == 1:
         return views[0]
     raise TargetError(
         f"{target} has no urlpatterns and defines {len(views) or 'no'} views; "
-        f"define urlpatterns, or name what to serve as {target}:attribute"
+        f"define urlpatterns, or name a view or routes as {target}:attribute"
     )
+
+
+def _uvicorn_command(target: str, application: str) -> str:
+    path = Path(target)
+    if path.suffix != ".py":
+        return f"uvicorn {target}:{application} --ws {UVICORN}"
+    folder = f" --app-dir {path.parent}" if path.parent != Path() else ""
+    return f"uvicorn {path.stem}:{application}{folder} --ws {UVICORN}"
 
 
 def _import_file(path: Path) -> ModuleType:
