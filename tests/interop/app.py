@@ -45,6 +45,18 @@ PAGE = """<!doctype html>
       await new Promise(resolve => { file.onload = resolve; file.readAsDataURL(message) });
       return { base64: file.result.split(",")[1] ?? "" };
     }
+
+    // For a message that would take seconds on its way through the DevTools protocol. A binary unit is Latin-1.
+
+    async echoes(unit, times, isBinary) {
+      const text = unit.repeat(times);
+      const sent = isBinary ? new Uint8Array(text.length).map((_, at) => text.charCodeAt(at)) : text;
+      this.socket.send(sent);
+      const heard = (await this.reader.read()).value;
+      if (!isBinary) return heard === sent;
+      const bytes = new Uint8Array(await heard.arrayBuffer());
+      return bytes.length === sent.length && bytes.every((byte, at) => byte === sent[at]);
+    }
   }
 </script>
 """

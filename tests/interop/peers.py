@@ -28,6 +28,12 @@ class Peer(Protocol):
 
     async def receive(self) -> str | bytes: ...
 
+    async def echoes(self, unit: str | bytes, times: int) -> bool:
+        """Sends a message, a repeated unit; returns whether the same message comes back."""
+        message = unit * times
+        await self.send(message)
+        return await self.receive() == message
+
     async def close(self, code: int, reason: str) -> None: ...
 
     async def closed(self) -> tuple[int, str]:
@@ -35,7 +41,7 @@ class Peer(Protocol):
         ...
 
 
-class WebsocketsPeer:
+class WebsocketsPeer(Peer):
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self.subprotocol = socket.subprotocol
@@ -55,7 +61,7 @@ async def websockets_peer(server: Server, path: str, subprotocols: Sequence[str]
         yield WebsocketsPeer(socket)
 
 
-class AiohttpPeer:
+class AiohttpPeer(Peer):
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self.subprotocol = socket.protocol
@@ -109,7 +115,7 @@ async def aiohttp_peer(
     await connector.until_closed()
 
 
-class ChromiumPeer:
+class ChromiumPeer(Peer):
     """A WebSocket of a page; the JavaScript is in the page that `app.py` serves."""
 
     _numbers = itertools.count()
@@ -133,6 +139,11 @@ class ChromiumPeer:
     async def receive(self) -> str | bytes:
         message = await self._page.evaluate(f"{self._name}.receive()")
         return message["text"] if "text" in message else base64.b64decode(message["base64"])
+
+    async def echoes(self, unit: str | bytes, times: int) -> bool:
+        is_binary = isinstance(unit, bytes)
+        arguments = json.dumps([unit.decode("latin-1") if is_binary else unit, times, is_binary])
+        return bool(await self._page.evaluate(f"{self._name}.echoes(...{arguments})"))
 
     async def close(self, code: int, reason: str) -> None:
         await self._page.evaluate(f"{self._name}.socket.close({code}, {json.dumps(reason)})")

@@ -117,12 +117,9 @@ def test_messages_are_echoed(echo, run):
 
 
 def test_a_message_of_5_mib_is_echoed(echo, run):
-    message = bytes(range(256)) * (5 * MIB // 256)
-
     async def scenario():
         async with echo("mib") as peer:
-            await peer.send(message)
-            assert (await peer.receive() == message) is True
+            assert await peer.echoes(bytes(range(256)), 5 * MIB // 256)
 
     run(scenario())
 

@@ -45,13 +45,10 @@ def test_messages_keep_their_order(connect, run):
 @pytest.mark.parametrize("unit", ["0123456789é🦆", b"0123456789\xff\0\x80\n"], ids=["text", "binary"])
 def test_a_message_of_5_mib_is_echoed(connect, run, unit):
     size = len(unit.encode() if isinstance(unit, str) else unit)
-    message = unit * (5 * MIB // size)
 
     async def scenario():
         async with connect("/echo") as peer:
-            await peer.send(message)
-            # No diff of a failure this long.
-            assert (await peer.receive() == message) is True
+            assert await peer.echoes(unit, 5 * MIB // size)
 
     run(scenario())
 
