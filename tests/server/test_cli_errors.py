@@ -162,6 +162,7 @@ def test_a_command_is_required(folder):
         (("serve", "echo.py", "--health-path", "healthz"), "'healthz' is not a path, such as /healthz"),
         (("serve", "echo.py", "--health-path", "/health/<x>"), "'/health/<x>' is not a path, such as /healthz"),
         (("serve", "echo.py", "--uds-mode", "999"), "'999' is not a mode in octal, such as 660"),
+        (("serve", "echo.py", "--metrics", "9100"), "argument --metrics: '9100' is not an address with a port"),
         (("serve", "echo.py", "--fd", "-1"), "'-1' is not a file descriptor"),
         (("serve", "echo.py", "--shutdown-code", "1000"), "1000"),
         (("serve", "echo.py", "--loop", "x"), "--loop"),
