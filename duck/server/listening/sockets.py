@@ -66,9 +66,12 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
     if host is not None and "%" not in host:
         with suppress(ValueError):
             return [(_FAMILIES[ipaddress.ip_address(host).version], (host, port))]
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        if host is not None and "%" in host:  # uvloop drops the zone of an IPv6 address
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError as error:  # such as an empty label
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
@@ -193,5 +196,7 @@ def url(listener: Any, secure: bool) -> str:
     scheme = "wss" if secure else "ws"
     if not isinstance(address, tuple):
         return f"{scheme}+unix:{os.fsdecode(address)}"
-    host, port = address[:2]
+    host, port, *rest = address
+    if any(rest):  # the address has a zone (RFC 6874)
+        host += f"%25{socket.if_indextoname(rest[-1])}"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
