@@ -56,6 +56,7 @@ def test_a_close_frame_of_the_server_that_comes_late_is_waited_for(run):
     run(scenario())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tls(run, tls):
     """Without it, OpenSSL reports a stream that may have been truncated."""
 

@@ -1,5 +1,6 @@
 """The `duck` command in processes of its own: signals, lifespans, and notices to systemd."""
 
+import contextlib
 import os
 import re
 import signal
@@ -180,27 +181,31 @@ async def start():
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "workers", "grace", "stage", "where"),
-    [
-        ("pass", 2, 3.0, "the end of the lifespan", "thread .* in work"),
-        ("listens(); await swallow()", 1, 0.3, "the start", "task .* in serve_until_stopped"),
-        ("listens(); work()", 1, 0.3, "the start", "the main thread in work"),
-        ("listens(); 1 / 0", 1, 0.3, "the start", "(?s:thread .* in work.*ZeroDivisionError)"),
-    ],
-)
-def test_an_end_that_hangs_is_cut_short(folder, how, workers, grace, stage, where):
-    """A coroutine that swallows its cancellation, a call that blocks the loop, or a thread."""
-    (folder / "hanging.py").write_text(HANGING.replace("HOW", how).replace("SECONDS", str(grace)))
-    arguments = ("hanging.py", "--port", 0, "--shutdown-timeout", 0.1, "--workers", workers)
-    with Process(folder, *arguments) as process:
-        status, errors = process.stop(signal.SIGTERM)
-    assert status == 1
-    within = f"{0.2 + grace:g} s"
-    words = (
-        rf"ERROR duck.server: the process has not ended within {within}, and exits during {stage}.*; still running: .*"
-    )
-    assert len(re.findall(words + where, errors)) == workers, errors
+ENDLESS = [
+    ("pass", 2, 3.0, "the end of the lifespan", "thread .* in work"),
+    ("listens(); await swallow()", 1, 0.3, "the start", "task .* in serve_until_stopped"),
+    ("listens(); work()", 1, 0.3, "the start", "the main thread in work"),
+    ("listens(); 1 / 0", 1, 0.3, "the start", "(?s:thread .* in work.*ZeroDivisionError)"),
+]
+
+
+def test_an_end_that_hangs_is_cut_short(folder):
+    """A coroutine that swallows its cancellation, a call that blocks the loop, or a thread. All wait at once."""
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for number, (how, workers, grace, *_) in enumerate(ENDLESS):
+            source = HANGING.replace("HOW", how).replace("SECONDS", str(grace))
+            (folder / f"hanging{number}.py").write_text(source)
+            arguments = (f"hanging{number}.py", "--port", 0, "--shutdown-timeout", 0.1, "--workers", workers)
+            processes.append(stack.enter_context(Process(folder, *arguments)).process)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process, (_, workers, grace, stage, where) in zip(processes, ENDLESS, strict=True):
+            _, errors = process.communicate(timeout=30)
+            assert process.returncode == 1
+            within = f"{0.2 + grace:g} s"
+            words = rf"ERROR duck.server: the process has not ended within {within}, and exits during {stage}.*"
+            assert len(re.findall(rf"{words}; still running: .*{where}", errors)) == workers, errors
 
 
 def test_threads_that_outlive_the_server_are_named(folder):

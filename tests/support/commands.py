@@ -17,7 +17,7 @@ __all__ = ["ROOT", "Process", "command", "environment", "run_command"]
 ROOT = Path(duck.__file__).parents[1]
 
 SECONDS = 60
-"""Seconds within which a command must print the awaited line."""
+"""Seconds within which a command must print the awaited line, or end."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -102,7 +102,7 @@ def run_command(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=SECONDS,
         check=False,
         pass_fds=pass_fds,
     )

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -228,27 +229,25 @@ def test_each_worker_logs_the_error_of_its_lifespan_at_the_end(folder):
     assert process.process.returncode == 1
 
 
-def test_workers_that_die_at_once_again_and_again_are_given_up(folder):
+def test_workers_that_die_again_and_again_are_given_up(folder):
+    """At once, and soon after they serve."""
     (folder / "dying.py").write_text("import os\nos._exit(7)\n")
-    result = run_command(folder, "serve", "dying.py", "--port", 0, "--workers", 2)
-    assert result.returncode == 1
-    last = result.stderr.splitlines()[-1]
-    assert re.fullmatch(
-        r"duck: 5 workers in a row have failed; the last: worker \d+ has ended with status 7 before it served", last
-    )
+    fade = "import asyncio; asyncio.get_running_loop().call_later(0.05, os._exit, 7); yield"
+    (folder / "fading.py").write_text(APPLICATION.replace('yield "alive"', fade))
 
+    def serve(target):
+        return run_command(folder, "serve", target, "--port", 0, "--workers", 2)
 
-def test_workers_that_die_soon_after_they_serve_are_given_up(folder):
-    (folder / "fading.py").write_text(
-        APPLICATION.replace(
-            'yield "alive"', "import asyncio; asyncio.get_running_loop().call_later(0.05, os._exit, 7); yield"
-        )
-    )
-    result = run_command(folder, "serve", "fading.py", "--port", 0, "--workers", 2)
-    assert result.returncode == 1
-    last = result.stderr.splitlines()[-1]
+    with ThreadPoolExecutor() as pool:
+        dying, fading = pool.map(serve, ["dying.py", "fading.py"])
+    assert (dying.returncode, fading.returncode) == (1, 1)
     assert re.fullmatch(
-        r"duck: 5 workers in a row have (ended within 5 s of service|failed); .* ended with status 7.*", last
+        r"duck: 5 workers in a row have failed; the last: worker \d+ has ended with status 7 before it served",
+        dying.stderr.splitlines()[-1],
+    )
+    assert re.fullmatch(
+        r"duck: 5 workers in a row have (ended within 5 s of service|failed); .* ended with status 7.*",
+        fading.stderr.splitlines()[-1],
     )
 
 
