@@ -1,4 +1,4 @@
-"""URLs with credentials: what errors may show of them.
+"""URLs with credentials, and their form in errors.
 
 A slash, `?` or `#` in a password that is not percent-encoded ends the host of the URL for a parser, so that errors of
 the parser quote the password as a port.

@@ -110,7 +110,7 @@ def _host(name: str, place: str) -> str:
 
     Args:
         name: The host, without brackets.
-        place: Host and port, with brackets. Before Python 3.12.9 and 3.13.2, `urlsplit` drops what is around them.
+        place: Host and port, with brackets. Before Python 3.12.9 and 3.13.2, `urlsplit` drops the text around them.
 
     Raises:
         ValueError: The name has a character that no name has, or a label is empty or too long.

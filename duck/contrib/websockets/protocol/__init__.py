@@ -96,8 +96,8 @@ Invariants
    awaitable of `recv` again unless the program keeps it. It writes to the socket directly while the transport's buffer
    is empty.
 
-Who may call whom
-=================
+Threads and callers
+===================
 
 - From any thread: `broadcast`; and `send`, `send_frame`, `ping`, `send_close`, `close` and `safe_close` of an endpoint,
   which `call_threadsafe` schedules in the thread of the loop. All other calls belong to the thread of the loop.

@@ -402,7 +402,7 @@ class RedisPresence:
             logger.warning("presence: others do not see the members of this process: %s", error)
 
     async def _beat(self) -> None:
-        """Renews the leases, writes again what may be lost, and removes the entries of dead owners."""
+        """Renews the leases, writes lost entries again, and removes the entries of dead owners."""
         self._note(await _each(self._renew, {*self._own, *self._watched, *self._unsure}))
         await _each(self._settle, [channel for channel, one in self._watched.items() if one.settles is not None])
 
