@@ -58,7 +58,9 @@ def refusing():
         return listener.getsockname()
 
 
-def test_a_dead_address_does_not_prevent_a_connection(run, serving, either_tls):
+def test_a_dead_address_does_not_prevent_a_connection(run, serving, either_tls, monkeypatch):
+    monkeypatch.setattr(happy_eyeballs, "_DELAY", 0.05)
+
     async def scenario():
         async with serving(Echo, tls=either_tls) as server:
             with dead() as first, dead() as second:
@@ -149,7 +151,9 @@ def test_a_connection_that_comes_too_late_is_closed(run, until, monkeypatch):
     run(scenario())
 
 
-def test_the_end_of_an_opening_closes_its_attempts(run, until):
+def test_the_end_of_an_opening_closes_its_attempts(run, until, monkeypatch):
+    monkeypatch.setattr(happy_eyeballs, "_DELAY", 0.05)
+
     async def scenario():
         with dead() as first, dead() as second:
             resolve_to((V4, first), (V4, second))
