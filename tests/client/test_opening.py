@@ -110,7 +110,7 @@ def test_a_response_to_a_closed_opening_is_not_accepted(run):
             raise AssertionError("nothing is sent to this view")
 
     async def scenario():
-        connection = connect_in_memory(View)._make()
+        connection = await connect_in_memory(View)._make()
         opening = asyncio.create_task(connection.open())
         while connection.view is None:  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import ConnectionClosed, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, HandshakeError, WebSocketView
 from duck.contrib.websockets.client import (
     HandshakeRefused,
     InvalidHandshake,
@@ -176,6 +176,81 @@ def test_every_connection_sends_the_header_fields(serving):
         assert seen == ["a", "a"]  # one attempt again, after the first
 
     asyncio.run(scenario())
+
+
+class Numbered(WebSocketView):
+    async def on_handshake(self, handshake):
+        token = handshake.request.headers["authorization"]
+        if token == "token 2":  # the client must not use it again
+            raise HandshakeError(503, token)
+        self.answer = f"{handshake.request.target} {token}"
+
+    async def on_open(self):
+        await self.send(self.answer)
+        await self.send_close(1012)
+
+
+def returning(kind, makes):
+    """A function, or a coroutine function, whose results are those of another."""
+    if kind == "function":
+        return makes
+
+    async def make():
+        await asyncio.sleep(0)
+        return makes()
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+def test_url_and_header_fields_of_functions_are_made_for_each_attempt(run, serving, kind):
+    async def scenario():
+        tokens, numbers = iter(range(1, 10)), iter(range(1, 10))
+        seen = []
+        async with serving(Numbered) as server:
+            url = returning(kind, lambda: f"ws://127.0.0.1:{server.port}/?key={next(numbers)}")
+            headers = returning(kind, lambda: [("Authorization", f"token {next(tokens)}")])
+            connection = connect(url, headers=headers, reconnect=SOON)
+            async for ws in connection:
+                seen += [message async for message in ws]
+                if len(seen) == 3:
+                    break
+            async with connect(url, headers=headers) as ws:
+                seen.append(await ws.recv())
+            ws = await connect(url, headers=headers)
+            seen.append(await ws.recv())
+        assert seen == [f"/?key={number} token {number}" for number in (1, 3, 4, 5, 6)]
+
+    run(scenario())
+
+
+def test_an_error_of_such_a_function_is_that_of_an_attempt(serving, caplog):
+    caplog.set_level("INFO")
+
+    async def scenario():
+        errors = iter((OSError("no token"), KeyError("expired")))
+
+        async def headers():
+            raise next(errors)
+
+        async for _ in connect("ws://127.0.0.1:1", headers=headers, reconnect=SOON):
+            pytest.fail("there is no connection")
+
+    with pytest.raises(KeyError, match="expired"):
+        asyncio.run(scenario())
+    (again,) = (record.getMessage() for record in caplog.records if "connecting again" in record.message)
+    assert again.startswith("no URL or header fields: no token")
+
+
+@pytest.mark.parametrize("arguments", [(lambda: None,), ("ws://127.0.0.1:1", lambda: None), ("ws://127.0.0.1:1", str)])
+def test_a_wrong_result_of_such_a_function_is_refused(arguments):
+    url, *headers = arguments
+
+    async def scenario():
+        await connect(url, **({"headers": headers[0]} if headers else {}))
+
+    with pytest.raises((TypeError, ValueError), match=r"None|''"):
+        asyncio.run(scenario())
 
 
 def test_a_loop_connects_once_the_server_is_there(run, caplog):

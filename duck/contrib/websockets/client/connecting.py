@@ -1,7 +1,8 @@
 """`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
@@ -15,6 +16,7 @@ from .route import pairs_of
 __all__ = ["Connecting", "connect"]
 
 C = TypeVar("C", bound=ClientConnection)
+Url = str | Callable[[], str | Awaitable[str]]
 
 _RECONNECT = Reconnect()
 
@@ -25,17 +27,20 @@ class Connecting(Generic[C]):
     _connection: C | None = None  # the connection of the `with` block
     _ways = "async with connect(...) as ws, or await connect(...)"  # to open it
 
-    def _make(self) -> C:
+    async def _make(self) -> C:
         raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, C]:
-        return self._make().__aenter__().__await__()
+        return self._made_and_opened().__await__()
+
+    async def _made_and_opened(self) -> C:
+        return await (await self._make()).__aenter__()
 
     async def __aenter__(self) -> C:
         last = self._connection
         if last is not None and (last._connection_state is not State.CLOSED or last._protocol is not None):
             raise RuntimeError("this object is in use already: write another connect(...) for another connection")
-        self._connection = connection = self._make()
+        self._connection = connection = await self._make()
         await connection.open()
         return connection
 
@@ -82,7 +87,8 @@ class connect(Connecting[ClientConnection]):
     the background, once nothing refers to the `connect` object any more.
 
     Args:
-        url: `ws://` or `wss://`; user and password in it become the Authorization field.
+        url: `ws://` or `wss://`; user and password in it become the Authorization field. Or a function, also a
+            coroutine function, that returns it, and is called for each connection.
         reconnect: The pauses of a loop, and the errors that end it.
         options: See `Options`.
 
@@ -95,17 +101,17 @@ class connect(Connecting[ClientConnection]):
     _series: "_Series | None" = None  # of a loop
     _connections: Any = None  # its generator; AsyncGenerator lacks `ag_running`
 
-    def __init__(self, url: str, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
+    def __init__(self, url: Url, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
         self._options = options
-        if "headers" in options:
+        if "headers" in options and not callable(options["headers"]):
             options["headers"] = pairs_of(options["headers"])
         if not (reconnect is None or isinstance(reconnect, Reconnect)):
             raise TypeError(f"reconnect is a Reconnect(...), or None for its defaults, not {reconnect!r}")
         self._reconnect = reconnect or _RECONNECT
 
-    def _make(self) -> ClientConnection:
-        return ClientConnection(self._url, self._options)
+    async def _make(self) -> ClientConnection:
+        return ClientConnection(*await _arguments(self._url, self._options))
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:
@@ -132,7 +138,7 @@ class _Series:
     They do not refer to the `connect` object, which has their generator: without a cycle, the end of the loop frees it.
     """
 
-    def __init__(self, url: str, options: Options, policy: Reconnect) -> None:
+    def __init__(self, url: Url, options: Options, policy: Reconnect) -> None:
         self._url = url
         self._options = options
         self._attempts = Attempts(policy)
@@ -156,9 +162,31 @@ class _Series:
 
     async def _open(self) -> ReconnectingConnection:
         while True:
-            connection = ReconnectingConnection(self._url, self._options)
+            try:
+                arguments = await _arguments(self._url, self._options)
+            except Exception as failure:
+                await self._attempts.pause("no URL or header fields", failure)
+                continue
+            connection = ReconnectingConnection(*arguments)
             try:
                 await connection.open()
                 return connection
             except Exception as failure:
                 await self._attempts.pause(connection.url, failure)
+
+
+async def _arguments(url: Url, options: Options) -> tuple[str, Options]:
+    """Returns the URL and the options of a connection, with the results of the functions among them."""
+    given: Any = url
+    if callable(given):
+        given = await _result(given)
+    headers: Any = options.get("headers")
+    if callable(headers):
+        options = options.copy()
+        options["headers"] = await _result(headers)
+    return given, options
+
+
+async def _result(function: Callable[[], Any]) -> Any:
+    made = function()
+    return await made if inspect.isawaitable(made) else made

@@ -1,7 +1,7 @@
 """The options of all clients."""
 
 import ssl as tls
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from socket import socket
 from typing import Literal, TypedDict
 
@@ -44,7 +44,8 @@ class Options(TypedDict, total=False):
         compression: True, False, or a `Compression`. A server that exceeds its `server_max_window_bits` is refused;
             True leaves the server its 15.
         extensions: Custom extensions, as a `ClientOffer` for each name.
-        headers: Additional header fields of the request, as a mapping or as pairs.
+        headers: Additional header fields of the request, as a mapping or as pairs. For `connect` also a function, or a
+            coroutine function, that returns them, and is called for each connection.
         origin: The value of Origin, which some servers require.
         cookies: A mapping of names to values.
         user_agent: The value of User-Agent; None to omit it.
@@ -64,7 +65,7 @@ class Options(TypedDict, total=False):
     subprotocols: Sequence[str]
     compression: bool | Compression
     extensions: Mapping[str, ClientOffer]
-    headers: Headers
+    headers: Headers | Callable[[], Headers | Awaitable[Headers]]
     origin: str | None
     cookies: Mapping[str, str]
     user_agent: str | None

@@ -82,7 +82,7 @@ class connect(Connecting[TestConnection]):
         )
         self._blocking: Blocking | None = None
 
-    def _make(self) -> TestConnection:
+    async def _make(self) -> TestConnection:
         return self._make_connection()
 
     async def refusal(self) -> HandshakeRefused:
