@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
-_EARLY_LIMIT = 65536  # bytes that are kept of a client's data before the response
-
 logger = logging.getLogger("uvicorn.error")
 
 
@@ -133,7 +131,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._begin(data)
         elif self._request is not None:
             self._request.content += data
-            if len(self._request.content) > _EARLY_LIMIT:
+            if len(self._request.content) >= upgrade.EARLY_LIMIT:
                 self.transport.pause_reading()
 
     def eof_received(self) -> None:

@@ -19,13 +19,12 @@ from ..logging import label, log_failure, logger
 from ..protocol import stepping
 from ..protocol.loop import receive_buffer
 from ..sansio.handshake import Handshake, check_refusal
+from .upgrade import EARLY_LIMIT
 
 if TYPE_CHECKING:
     from duck.http.request import HttpRequest
 
 __all__ = ["Decision"]
-
-_EARLY_LIMIT = 65536  # bytes that are kept of a peer's data before the response
 
 Hook = Callable[[Handshake], Awaitable[object]]
 
@@ -201,7 +200,7 @@ class _Waiting(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         request = self._request
         request.content += bytes(self._buffer.window[:nbytes])
-        if len(request.content) >= _EARLY_LIMIT:
+        if len(request.content) >= EARLY_LIMIT:
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

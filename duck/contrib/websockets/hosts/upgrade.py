@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..sansio.handshake import Acceptance
 
 __all__ = [
+    "EARLY_LIMIT",
     "Responder",
     "accept",
     "adopt",
@@ -29,6 +30,10 @@ __all__ = [
     "pause",
     "refuse",
 ]
+
+
+EARLY_LIMIT = 65536
+"""Bytes that are kept of what a peer sends before the response, before reading is paused."""
 
 
 class Responder(Protocol):
