@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 # The installed package is measured; the one beside this folder may not be compiled.
-if sys.path[0] in ("", str(Path(__file__).resolve().parents[1])):
+if sys.path[0] in ("", str(ROOT)):
     sys.path.append(sys.path.pop(0))

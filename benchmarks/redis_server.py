@@ -8,6 +8,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from .echo.launch import free_port
+
 __all__ = ["RedisServer", "redis_server"]
 
 START_TIMEOUT = 20.0
@@ -20,9 +22,7 @@ class RedisServer:
         self._program = program
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from .. import ROOT
 from . import cores, programs
 from .registry import Server
 from .servers.options import HOST
 
-__all__ = ["ROOT", "Running", "ServerError", "certificate", "command", "free_port", "running", "started", "upgrade"]
+__all__ = ["Running", "ServerError", "certificate", "command", "free_port", "running", "started", "upgrade"]
 
-ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 20.0
 TAIL = 12  # lines of a server's output that an error shows
 

@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import ROOT
 from .cores import Cores
 from .programs import compiler
 
 __all__ = ["describe"]
-
-ROOT = Path(__file__).parents[2]
 
 
 def describe(cores: Cores) -> dict[str, Any]:

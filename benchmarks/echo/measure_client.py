@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .. import ROOT
 from . import launch, processes, programs
 from .cores import Cores
 from .load_client import GRACE, LoadError, limited
@@ -86,7 +87,7 @@ def running(
     words += ["--depth", str(workload.depth), "--size", str(workload.size)]
     words += ["--warmup", str(warmup), "--seconds", str(seconds)]
     environment = {**os.environ, **client.environment}
-    options = {"cwd": launch.ROOT, "env": environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    options = {"cwd": ROOT, "env": environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with limited(words, core, seconds + warmup + GRACE, **options) as process:
         yield process
 

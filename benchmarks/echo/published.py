@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import ROOT
 from . import chart, results, summary
 from .report import number, table
 
 __all__ = ["PAGE", "ROUNDS", "RUNS", "SECONDS", "Run", "draw", "insert"]
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "internals" / "speed.md"
 OURS = "duck"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from .. import ROOT
 from ..echo.cores import raise_file_limit
 from ..redis_server import RedisServer, redis_server
 from .client import Client
@@ -22,7 +23,6 @@ from .ledger import Ledger
 
 __all__ = ["Settings", "soak"]
 
-ROOT = Path(__file__).parents[2]
 AWAY = 2.0  # seconds without Redis
 QUIET = 2.0  # seconds without a delivery after which nothing is on its way any more
 LATEST = 120.0  # seconds for anything to end

@@ -3,22 +3,20 @@
 import asyncio
 from typing import Any
 
-from duck.contrib.websockets import OpCode
-from duck.contrib.websockets.client import WebSocketClient, connect
+from duck.contrib.websockets import OpCode, client
 
 from .load import MAX_SIZE, Load
 
 __all__ = ["connect", "echo", "receive"]
 
-open_ = connect
 BINARY = OpCode.BINARY
 
 
-class Hooks(WebSocketClient):
+class Hooks(client.WebSocketClient):
     """Echoes, or only counts."""
 
     def __init__(self, load: Load, echoes: bool) -> None:
-        super().__init__(load.url, **options(load))
+        super().__init__(load.url, **_options(load))
         self.load = load
         self.echoes = echoes
         self.done = asyncio.get_running_loop().create_future()
@@ -35,18 +33,22 @@ class Hooks(WebSocketClient):
             await self.send(load.payload, BINARY)
 
 
-def options(load: Load) -> dict[str, Any]:
+def _options(load: Load) -> dict[str, Any]:
     return {"compression": False, "proxy": None, "max_size": MAX_SIZE, "max_waiting_messages": max(load.depth, 16)}
+
+
+def _open(load: Load) -> client.connect:
+    return client.connect(load.url, **_options(load))
 
 
 async def echo(load: Load) -> None:
     if load.variant == "hooks":
-        async with Hooks(load, echoes=True) as client:
+        async with Hooks(load, echoes=True) as hooks:
             for _ in range(load.depth):
-                await client.send(load.payload, BINARY)
-            await client.done
+                await hooks.send(load.payload, BINARY)
+            await hooks.done
         return
-    async with open_(load.url, **options(load)) as ws:
+    async with _open(load) as ws:
         for _ in range(load.depth):
             await ws.send(load.payload, BINARY)
         while load.running:
@@ -58,10 +60,10 @@ async def echo(load: Load) -> None:
 
 async def receive(load: Load) -> None:
     if load.variant == "hooks":
-        async with Hooks(load, echoes=False) as client:
-            await client.done
+        async with Hooks(load, echoes=False) as hooks:
+            await hooks.done
         return
-    async with open_(load.url, **options(load)) as ws:
+    async with _open(load) as ws:
         while load.running:
             await ws.recv()
             load.count += 1
@@ -70,8 +72,8 @@ async def receive(load: Load) -> None:
 async def connect(load: Load) -> None:
     while load.running:
         if load.variant == "hooks":
-            async with WebSocketClient(load.url, **options(load)):
+            async with client.WebSocketClient(load.url, **_options(load)):
                 load.count += 1
         else:
-            async with open_(load.url, **options(load)):
+            async with _open(load):
                 load.count += 1
