@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ..support.programs import unavailable
 from ..support.tls import Tls
 from . import chromium
 from .peers import Peer, aiohttp_peer, chromium_peer, websockets_peer
@@ -59,10 +59,7 @@ def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running Chromium; the test is skipped without one, unless DUCK_REQUIRE_CHROMIUM is set."""
     executable = chromium.find()
     if executable is None:
-        why = f"none of {', '.join(chromium.NAMES)} is on the path"
-        if os.environ.get("DUCK_REQUIRE_CHROMIUM", "") not in ("", "0"):
-            pytest.fail(f"DUCK_REQUIRE_CHROMIUM is set: {why}")
-        pytest.skip(why)
+        unavailable("CHROMIUM", f"none of {', '.join(chromium.NAMES)} is on the path")
     with chromium.launch(executable, tmp_path_factory.mktemp("chromium")) as url:
         yield url
 
@@ -71,22 +68,17 @@ def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which Node finds its ws package; skipped where that cannot be had, unless DUCK_REQUIRE_NODE."""
     folder = tmp_path_factory.mktemp("node")
-    why: str | None = None
     if shutil.which("node") is None or shutil.which("npm") is None:
-        why = "node and npm are not on the path"
-    else:
-        shutil.copy(NODE / "package.json", folder)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=3", "--fetch-timeout=20000"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-            why = f"npm cannot install ws:\n{done.stderr}" if done.returncode else None
-        except subprocess.TimeoutExpired:
-            why = "npm takes too long to install ws"
-    if why is None:
-        return folder
-    if os.environ.get("DUCK_REQUIRE_NODE", "") not in ("", "0"):
-        pytest.fail(f"DUCK_REQUIRE_NODE is set: {why}")
-    pytest.skip(why)
+        unavailable("NODE", "node and npm are not on the path")
+    shutil.copy(NODE / "package.json", folder)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=3", "--fetch-timeout=20000"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        unavailable("NODE", "npm takes too long to install ws")
+    if done.returncode:
+        unavailable("NODE", f"npm cannot install ws:\n{done.stderr}")
+    return folder
 
 
 @pytest.fixture(params=["websockets", "aiohttp", "chromium"])

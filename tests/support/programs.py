@@ -1,10 +1,12 @@
 """Installed programs, for tests with other servers."""
 
+import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["NGINX", "program"]
+__all__ = ["NGINX", "program", "unavailable"]
 
 NGINX = """
 daemon off;
@@ -22,6 +24,14 @@ http {{
 }}
 """
 """A configuration of nginx with all its files in `folder`; `server` has the rest."""
+
+
+def unavailable(name: str, reason: str) -> NoReturn:
+    """Skips the test for want of a program; fails it if DUCK_REQUIRE_NAME=1 is set."""
+    variable = f"DUCK_REQUIRE_{name}"
+    if os.environ.get(variable, "") not in ("", "0"):
+        pytest.fail(f"{variable} is set, but {reason}")
+    pytest.skip(reason)
 
 
 def program(name: str) -> str:

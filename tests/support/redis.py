@@ -1,14 +1,12 @@
 """Redis servers for tests, each on a free port and with a folder of its own."""
 
-import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from .processes import free_port, until_listening
+from .programs import unavailable
 
 __all__ = ["RedisServer", "Sentinel", "program"]
 
@@ -18,15 +16,11 @@ def program() -> str:
     try:
         import redis  # noqa: F401
     except ImportError:
-        missing = "redis-py is not installed"
-    else:
-        found = shutil.which("redis-server")
-        if found is not None:
-            return found
-        missing = "redis-server is not installed"
-    if os.environ.get("DUCK_REQUIRE_REDIS", "") not in ("", "0"):
-        pytest.fail(f"DUCK_REQUIRE_REDIS is set, but {missing}")
-    pytest.skip(missing)
+        unavailable("REDIS", "redis-py is not installed")
+    found = shutil.which("redis-server")
+    if found is None:
+        unavailable("REDIS", "redis-server is not installed")
+    return found
 
 
 class RedisServer:
