@@ -114,6 +114,35 @@ def test_a_worker_that_is_killed_is_started_again(folder, client):
         assert len(after & workers) == 1
 
 
+def test_a_worker_that_ends_is_replaced_once_its_application_can_be_imported_again(folder, client):
+    """Its end is no failure of the others, which serve on, nor of the command."""
+    (folder / "app.py").write_text(APPLICATION.replace("await self.send(message, opcode)", "os._exit(7)"))
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        both(process.address, client)
+        connection, victim = client(process.address)
+        (folder / "app.py").write_text("import nothing_of_the_kind\n")
+        connection.send("exit")
+        process.until_told(f"worker {victim} has ended with status 7; another is started")
+        process.until_told("No module named 'nothing_of_the_kind'")
+        (folder / "app.py").write_text(APPLICATION)
+        process.until_told(" serves ")
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_a_worker_that_does_not_stop_is_killed(folder, client):
+    script = (
+        "import sys; from duck.server import options; from duck.server.workers import supervisor;"
+        " options._GRACE = supervisor._GRACE = 0.1; from duck.server.cli import main; sys.exit(main())"
+    )
+    options = ("--port", "0", "--workers", "2", "--shutdown-timeout", "0.1")
+    with Process(folder, words=[sys.executable, "-P", "-c", script, "serve", "app.py", *options]) as process:
+        suspended = min(both(process.address, client))
+        os.kill(suspended, signal.SIGSTOP)
+        _, errors = process.stop(signal.SIGTERM)
+        assert not is_there(suspended)
+    assert re.search(rf"worker {suspended} has not ended within [\d.]+ s, and is killed", errors)
+
+
 @pytest.mark.parametrize("where", ["port", "uds"])
 def test_a_hangup_replaces_the_workers_without_a_refusal(folder, where):
     """New clients are served all the time; connected ones get 1012."""
@@ -171,18 +200,26 @@ def test_a_hangup_imports_the_application_anew_and_keeps_the_workers_if_that_fai
         process.process.send_signal(signal.SIGHUP)
         assert "No module named 'nothing_of_the_kind'" in process.until_told("the workers are not replaced")
         assert both(process.address, client) == workers
+        status, errors = process.stop(signal.SIGTERM)
+        assert (status, "the workers are not replaced" in errors) == (0, False)  # one attempt tells enough
 
 
-def test_a_second_hangup_gives_up_a_successor_that_hangs(folder):
+def test_a_second_hangup_or_the_end_gives_up_a_successor_that_hangs(folder):
     with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
-        (folder / "app.py").write_text("print('hangs', flush=True)\nimport time\ntime.sleep(1000)\n")
-        process.process.send_signal(signal.SIGHUP)
-        assert process.process.stdout.readline() == "hangs\n"
+
+        def hang_up():
+            (folder / "app.py").write_text("print('hangs', flush=True)\nimport time\ntime.sleep(1000)\n")
+            process.process.send_signal(signal.SIGHUP)
+            assert process.process.stdout.readline() == "hangs\n"
+
+        hang_up()
         (folder / "app.py").write_text(APPLICATION)
         process.process.send_signal(signal.SIGHUP)
         for _ in range(4):  # the first two and their successors
             process.until_told(" serves ")
-        assert process.stop(signal.SIGTERM)[0] == 0
+        hang_up()
+        status, errors = process.stop(signal.SIGTERM)
+        assert (status, " serves " in errors) == (0, False)
 
 
 def test_files_of_the_folder_do_not_take_the_place_of_modules(folder):
