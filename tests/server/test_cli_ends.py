@@ -94,7 +94,11 @@ def is_served_by(folder, words, **options):
 
 
 def test_a_second_signal_ends_the_process_at_once(folder):
-    arguments = ("echo.py", "--port", 0, "--shutdown-timeout", 1000)
+    (folder / "hasty.py").write_text(
+        "import duck.server.process.signals\nfrom echo import urlpatterns\n"
+        "duck.server.process.signals._SAME_SIGNAL = 0.1\n"
+    )
+    arguments = ("hasty.py", "--port", 0, "--shutdown-timeout", 1000)
     with (
         Process(folder, *arguments) as process,
         connect(process.address + "/stubborn") as client,
