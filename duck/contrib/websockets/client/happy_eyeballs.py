@@ -27,6 +27,8 @@ async def connect_to(host: str, port: int) -> socket.socket:
     """
     loop = asyncio.get_running_loop()
     infos = _interleaved(await _resolve(loop, host, port))
+    if len(infos) == 1:
+        return await _attempt(loop, infos[0])
     attempts: set[asyncio.Task[socket.socket]] = set()
     errors: list[BaseException] = []
     try:
@@ -99,9 +101,9 @@ async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, address
 
 
 def _merged(errors: list[BaseException]) -> BaseException:
-    """Returns one error for those of all addresses."""
+    """Returns one error for those of several addresses."""
     failures = [error for error in errors if isinstance(error, OSError)]
-    if len(errors) == 1 or len(failures) < len(errors):
+    if len(failures) < len(errors):
         return errors[0]
     if len({error.errno for error in failures}) == 1:
         return OSError(failures[0].errno, "; ".join(dict.fromkeys(str(error.strerror) for error in failures)))
