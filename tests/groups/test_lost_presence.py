@@ -3,7 +3,7 @@
 import asyncio
 
 from duck.contrib.websockets.groups.presence import PresenceOptions
-from duck.contrib.websockets.groups.redis.presence import _READ, RedisPresence
+from duck.contrib.websockets.groups.redis.presence import _READ, MARK, RedisPresence
 
 
 def test_the_end_of_an_entry_is_announced_though_only_the_list_had_it(run, until):
@@ -73,6 +73,38 @@ def test_a_list_that_comes_after_the_last_member_has_left_announces_nothing(run)
         answers.set()
         assert await listed == {"ab.1": '"anne"'}
         assert reports == []
+        await presence.close()
+
+    run(scenario())
+
+
+def test_a_list_has_the_changes_that_were_announced_while_it_was_read(run):
+    """The server has read it before, but its answer comes later than the announcements."""
+
+    async def scenario():
+        is_asked, answers = asyncio.Event(), asyncio.Event()
+
+        async def execute(channel, command, script, *arguments):
+            if script != _READ:
+                return 1
+            is_asked.set()
+            await answers.wait()
+            return [[b"ab"], [b"ab.1", b'"anne"', b"ab.2", b'"bert"']]
+
+        async def execute_last(commands):
+            assert [*commands] == [b"lobby"]
+
+        options = PresenceOptions(30, is_watched=True)
+        presence = RedisPresence(options, "cd", "PUBLISH", execute, execute_last, lambda *change: None)
+        watched = presence.watch(b"lobby")
+        filling = asyncio.create_task(presence.fill(b"lobby", watched))
+        await is_asked.wait()
+        presence.received(b"lobby", MARK + b'[["ab.3", "\\"cleo\\""], ["ab.1"]]')
+        answers.set()
+        await filling
+        assert watched.entries == {"ab.2": '"bert"', "ab.3": '"cleo"'}
+        assert await presence.present(b"lobby") == {"ab.1": '"anne"', "ab.2": '"bert"'}
+        presence.unwatch(b"lobby")
         await presence.close()
 
     run(scenario())

@@ -51,6 +51,24 @@ def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
     run(scenario())
 
 
+def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(run, own_redis, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
+
+    async def scenario():
+        own_redis.start()
+        rooms = Groups(own_redis.url, timeout=0.5)
+        await rooms.publish("lobby", "one")
+        own_redis.freeze()
+        await asyncio.sleep(0.1)
+        with pytest.raises(BrokerError, match="was not sent") as caught:
+            await rooms.publish("lobby", "two")
+        assert caught.value.not_published
+        own_redis.thaw()
+        await rooms.close()
+
+    run(scenario())
+
+
 def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
     monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 64 * KIB)
 
@@ -146,6 +164,15 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         assert admin.info("stats")["total_connections_received"] == connected + 1
         await rooms.close()
 
+    async def beside_others():
+        rooms = Groups(url, timeout=5, history=5)
+        publishing = [rooms.publish(group, "hello") for group in ("lobby", "other", "lobby")]
+        refused = [
+            isinstance(result, BrokerError) for result in await asyncio.gather(*publishing, return_exceptions=True)
+        ]
+        assert refused == [True, False, True]
+        await rooms.close()
+
     own_redis.start()
     url = own_redis.url
     with Redis(port=own_redis.port) as admin:
@@ -157,6 +184,7 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         url = own_redis.url
         admin.set("{duck:lobby}:history", "text")
         refused("wrong kind of value", history=5)
+        run(beside_others())
         admin.flushall()
         admin.config_set("maxmemory", 1)
         refused("maxmemory", history=5)

@@ -84,3 +84,31 @@ def test_a_member_that_joins_during_a_reconnection_does_not_delay_the_report_of_
         await subscriber.close()
 
     run(scenario())
+
+
+def test_a_member_that_joins_while_the_server_is_away_is_told_of_the_gap(run, until):
+    async def scenario():
+        connections = asyncio.Queue()
+        gaps = asyncio.Queue()
+
+        def connection():
+            connections.put_nowait(new := Connection())
+            return new
+
+        subscriber = Subscriber(Server(connection, {}, "a test", 30.0), lambda channel, data: None, gaps.put_nowait)
+        joining = asyncio.create_task(subscriber.subscribe(b"c"))
+        before = await connections.get()
+        await before.sent.get()
+        before.answers.put_nowait(CONFIRMED)
+        await joining
+        before.answers.put_nowait(ConnectionError())
+        await until(lambda: subscriber._away)
+        await subscriber.subscribe(b"d")
+        after = await connections.get()
+        assert await after.sent.get() == [("SUBSCRIBE", b"c"), ("SUBSCRIBE", b"d")]
+        for channel in (b"c", b"d"):
+            after.answers.put_nowait([b"subscribe", channel, 1])
+            assert await gaps.get() == channel
+        await subscriber.close()
+
+    run(scenario())
