@@ -135,6 +135,30 @@ def test_a_sign_of_life_between_misses_makes_them_forgotten(run, connect):
     run(scenario())
 
 
+def test_a_late_answer_ends_the_backoff(run, connect):
+    """A proxy that closes idle connections would close it before the next ping."""
+
+    class Default(View):
+        PING_INTERVAL = 20
+        MAX_BACKOFF = 45
+        RECEIVE_TIMEOUT = 120
+
+    async def scenario():
+        async with connect(Default) as session:
+            ping = await session.peer.frame()
+            assert now() == about(20)
+            await asyncio.sleep(15)  # a miss
+            pong(session.peer)(ping)
+            assert (await session.peer.frame()).opcode == PING
+            assert now() - 35 < Default.RECEIVE_TIMEOUT / 10 + 1
+            pong(session.peer)(ping)
+            last = now()
+            assert (await session.peer.frame()).opcode == PING
+            assert now() - last == about(20)
+
+    run(scenario())
+
+
 def test_a_silent_peer_is_dropped(run, connect):
     class Strict(View):
         PING_INTERVAL = None

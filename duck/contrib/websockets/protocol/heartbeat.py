@@ -8,6 +8,7 @@
 Any received byte is a sign of life. If 64 KiB or more wait for the peer, its reading of them is one too, because a ping
 waits behind those bytes. If the application does not read, and the peer has filled the receive buffer, it counts as
 alive. The third consecutive miss, or RECEIVE_TIMEOUT seconds without a byte, ends the connection.
+A sign of life after a miss ends the backoff at the next check.
 If PONG_TIMEOUT is None, there are no misses.
 
 All connections of a loop share a clock, and a received message only sets a flag. Therefore the time of the last byte is
@@ -209,7 +210,9 @@ class Heartbeat:
         is_late = now - self._clock.time(self._tick) > self.LATE
         if self._owner.take_sign_of_life():
             self._silent_since = now
-            self._misses = 0
+            if self._misses:  # the backoff ends: a proxy might close the connection before the next ping
+                self._misses = 0
+                self._due = min(self._due, self._pinged + (settings.PING_INTERVAL or _NEVER))
             if self._watch is _Watch.PINGED:
                 self._watch = _Watch.ANSWERED
         elif settings.RECEIVE_TIMEOUT and now - self._silent_since >= settings.RECEIVE_TIMEOUT and not is_late:
