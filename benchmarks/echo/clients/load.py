@@ -41,7 +41,7 @@ class Load:
     _report: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Makes the payload. The measurement begins after the warm-up, and not before the first message."""
+        """Makes the payload. The measurement begins after the warm-up; a message precedes its begin, and its end."""
         self.payload = os.urandom(self.size)
         asyncio.get_running_loop().call_later(self.warmup, self._begin)
 
@@ -56,6 +56,9 @@ class Load:
 
     def _end(self) -> None:
         began, used, count = self._at_begin
+        if self.count == count:
+            asyncio.get_running_loop().call_later(0.01, self._end)
+            return
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
         self._report = {"seconds": seconds, "cpu": cpu, "count": self.count - count}
         self.running = False
