@@ -215,13 +215,12 @@ def test_a_peer_that_never_reads_is_disconnected(run, connect):
     run(scenario())
 
 
-@pytest.mark.parametrize("end", ["close frame", "end of stream"])
-def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect, end):
+def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect):
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
         RECEIVE_TIMEOUT = 0.2
 
-    async def scenario():
+    async def dropped(end):
         async with slow(connect, View) as session:
             _, sending = await fill(session.view)
             if end == "close frame":
@@ -230,6 +229,9 @@ def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect, end):
             await session.ended()
             with pytest.raises(ConnectionClosed):
                 await sending
+
+    async def scenario():
+        await asyncio.gather(dropped("close frame"), dropped("end of stream"))
 
     run(scenario())
 

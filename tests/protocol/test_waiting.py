@@ -11,6 +11,7 @@ from duck.contrib.websockets import Compression, Frame, OpCode, WebSocketView
 from duck.server import serve
 
 from ..support.handshake import UPGRADE
+from ..support.peers import Peer
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
@@ -105,11 +106,10 @@ def test_reading_is_on_hold_beyond_the_bounds(run, connect, until, settings, cou
     run(scenario())
 
 
-@pytest.mark.parametrize("end", ["shut", "leave", "reset"])
-def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
+def test_the_end_is_found_while_reading_is_on_hold(run, connect, until):
     """The end is also found behind bytes that have not been read."""
 
-    async def scenario():
+    async def found(end):
         async with connect(Stuck) as session:
             view, peer = session.view, session.peer
             peer.send("first")
@@ -117,9 +117,12 @@ def test_the_end_is_found_while_reading_is_on_hold(run, connect, until, end):
             peer.send(*["x" * 1000] * 100)
             await until(lambda: not view.request.transport.is_reading())
             peer.send(*["y" * 1000] * 20)
-            getattr(peer, end)()
+            end(peer)
             await view.closed.wait()
             assert view.handled == [b"first"]
+
+    async def scenario():
+        await asyncio.gather(*map(found, [Peer.shut, Peer.leave, Peer.reset]))
 
     run(scenario())
 

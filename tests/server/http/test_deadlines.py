@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-import pytest
-
 from duck.server import Limits, serve
 from duck.urls import path
 
@@ -13,20 +11,25 @@ GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 urlpatterns = [path("/", lambda request: "a page")]
 
 
-@pytest.mark.parametrize("part", [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
-def test_a_request_that_does_not_end_is_answered_408(run, connect, part):
+def test_a_request_that_does_not_end_is_answered_408(run, connect):
+    """The first one and a later one, wherever it stops."""
+
+    async def answered(server, part):
+        async with connect(server) as client:
+            client.send(part)
+            response = await client.response()
+            assert (response.status, response.headers["connection"]) == (408, "close")
+            assert await client.rest() == b""
+        async with connect(server) as client:
+            assert (await client.get()).status == 200
+            client.send(part)
+            assert (await client.response()).status == 408
+
     async def scenario():
         limits = Limits(head_timeout=0.1, linger_timeout=0.1, keep_alive_timeout=1000)
+        parts = [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
         async with serve(urlpatterns, port=0, limits=limits) as server:
-            async with connect(server) as client:
-                client.send(part)
-                response = await client.response()
-                assert (response.status, response.headers["connection"]) == (408, "close")
-                assert await client.rest() == b""
-            async with connect(server) as client:
-                assert (await client.get()).status == 200
-                client.send(part)
-                assert (await client.response()).status == 408
+            await asyncio.gather(*(answered(server, part) for part in parts))
 
     run(scenario())
 
@@ -96,13 +99,17 @@ def test_a_silent_connection_is_closed_without_an_answer(run, connect, either_tl
     run(scenario())
 
 
-@pytest.mark.parametrize("head_timeout", [0.1, 10])
-def test_an_idle_connection_is_closed(run, connect, head_timeout):
-    async def scenario():
+def test_an_idle_connection_is_closed(run, connect):
+    """Also where a request would have more, or less time."""
+
+    async def closed(head_timeout):
         limits = Limits(head_timeout=head_timeout, keep_alive_timeout=0.15)
         async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
             assert (await client.get()).status == 200
             assert await client.rest() == b""
+
+    async def scenario():
+        await asyncio.gather(closed(0.1), closed(10))
 
     run(scenario())
 

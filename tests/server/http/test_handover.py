@@ -229,7 +229,7 @@ def test_no_deadline_of_http_is_left(run, connect, serve_view, view_class, eithe
         async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
             client.send(UPGRADE)
             view = await view_class.views.get()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.35)
             client.send(b"still there")
             assert await view.protocol.until(11) == b"still there"
 

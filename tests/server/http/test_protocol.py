@@ -36,33 +36,35 @@ def test_nagle_is_off(run, connect):
     assert delays != [0]
 
 
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: test\r\nX: \x7f\r\n\r\n", 400),
-        (b"GET http://[::1/ HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: test\r\n" + b"X: a\r\n" * 10_000 + b"\r\n", 431),
-        (b"GET / HTTP/2.0\r\nHost: test\r\n\r\n", 505),
-        (b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 10**6, 405),
-        (b"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", 405),
-        (b"CONNECT test:1 HTTP/1.1\r\nHost: test:1\r\n\r\n", 404),
-    ],
-)
-def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls, data, status):
+REFUSED = [
+    (b"nonsense\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: test\r\nX: \x7f\r\n\r\n", 400),
+    (b"GET http://[::1/ HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
+    (b"GET / HTTP/1.1\r\nHost: test\r\n" + b"X: a\r\n" * 10_000 + b"\r\n", 431),
+    (b"GET / HTTP/2.0\r\nHost: test\r\n\r\n", 505),
+    (b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 10**6, 405),
+    (b"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", 405),
+    (b"CONNECT test:1 HTTP/1.1\r\nHost: test:1\r\n\r\n", 404),
+]
+
+
+def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls):
+    async def refused(server, data):
+        async with connect(server, either_tls) as client:
+            client.send(data)
+            response = await client.response()
+            assert response.headers["connection"] == "close"
+            # TLS cannot end one direction only, and so resets the connection at last.
+            assert await (client.rest() if either_tls is None else client.end()) == b""
+            return response.status
+
     async def scenario():
         ssl = either_tls and either_tls.server
-        limits = Limits(linger_timeout=0.2)
-        async with serve(urlpatterns, port=0, ssl=ssl, limits=limits) as server:
-            async with connect(server, either_tls) as client:
-                client.send(data)
-                response = await client.response()
-                assert response.status == status
-                assert response.headers["connection"] == "close"
-                # TLS cannot end one direction only, and so resets the connection at last.
-                assert await (client.rest() if ssl is None else client.end()) == b""
+        async with serve(urlpatterns, port=0, ssl=ssl, limits=Limits(linger_timeout=0.2)) as server:
+            statuses = await asyncio.gather(*(refused(server, data) for data, _ in REFUSED))
+            assert statuses == [status for _, status in REFUSED]
             async with connect(server, either_tls) as client:
                 assert (await client.get()).status == 200
 
