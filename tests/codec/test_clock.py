@@ -1,6 +1,7 @@
 """`Clock` and `Deadline`: one timer of the loop for many objects, on both codecs."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -170,6 +171,31 @@ def test_a_deadline_expires_by_a_call_from_another_thread(run, codec):
         assert deadline.expired
         deadline.wake()  # has no effect on the task any more
         await asyncio.sleep(0)
+
+    run(scenario())
+
+
+def test_a_deadline_that_expires_twice_cancels_once(run, codec):
+    async def scenario():
+        deadline = limit(codec, None)
+        with pytest.raises(TimeoutError), deadline:
+            deadline.expire()
+            deadline.expire()
+            await asyncio.get_running_loop().create_future()
+        assert not asyncio.current_task().cancelling()
+
+    run(scenario())
+
+
+def test_a_clock_keeps_no_deadline_after_its_block(run, codec):
+    """A client that receives with a long timeout would accumulate them."""
+
+    async def scenario():
+        deadline = limit(codec, 60)
+        references = sys.getrefcount(deadline)
+        with deadline:
+            assert sys.getrefcount(deadline) > references
+        assert sys.getrefcount(deadline) == references
 
     run(scenario())
 
