@@ -74,7 +74,8 @@ def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tl
     async def scenario():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             served = asyncio.create_task(asyncio.to_thread(serve_one, listener))
-            async with connect(f"wss://localhost:{listener.getsockname()[1]}", ssl=tls.client) as ws:
+            url = f"wss://localhost:{listener.getsockname()[1]}"
+            async with connect(url, ssl=tls.client, close_timeout=2) as ws:  # a check for progress each eighth of it
                 pass
             assert await served == b""
         assert ws.close_code == CloseCode.NORMAL_CLOSURE

@@ -43,7 +43,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 def _serving(target: Path, kind: Kind, tls: Tls) -> AbstractContextManager[Server]:
-    options = ("--loop", kind.loop, "--log-level", "warning")
+    # At the end a browser's idle connection over TLS is waited for.
+    options = ("--loop", kind.loop, "--log-level", "warning", "--linger-timeout", "0.2")
     return serving(target, *options, *(tls.options if kind.secure else ()), trust=tls.client if kind.secure else None)
 
 
