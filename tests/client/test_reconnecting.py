@@ -253,6 +253,58 @@ def test_a_wrong_result_of_such_a_function_is_refused(arguments):
         asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("option", ["url", "headers"])
+def test_open_timeout_bounds_a_coroutine_function(run, option):
+    async def hanging():
+        await asyncio.Event().wait()
+
+    async def scenario():
+        options = {"url": "ws://127.0.0.1:1", option: hanging}
+        with pytest.raises(TimeoutError, match=r"hanging.* 0\.01 seconds: see open_timeout"):
+            await connect(**options, open_timeout=0.01)
+        policy = Reconnect(first=0, attempts=1)
+        with pytest.raises(TimeoutError, match="see open_timeout"):
+            async for _ in connect(**options, open_timeout=0.01, reconnect=policy):
+                pytest.fail("there is no connection")
+
+    run(scenario())
+
+
+def test_a_timeout_of_such_a_function_is_its_own_error(run):
+    async def url():
+        raise TimeoutError("the token service")
+
+    async def scenario():
+        with pytest.raises(TimeoutError, match="the token service"):
+            await connect(url)
+
+    run(scenario())
+
+
+def test_an_object_that_waits_for_such_a_function_opens_one_connection(run, serving):
+    async def scenario():
+        ready = asyncio.Event()
+
+        async def url():
+            await ready.wait()
+            return f"ws://127.0.0.1:{server.port}"
+
+        async def use():
+            async with connection as ws:
+                await ws.ping()
+
+        async with serving(WebSocketView) as server:
+            connection = connect(url)
+            uses = [asyncio.create_task(use()), asyncio.create_task(use())]
+            await asyncio.sleep(0)
+            ready.set()
+            _, error = sorted(await asyncio.gather(*uses, return_exceptions=True), key=bool)
+        assert isinstance(error, RuntimeError)
+        assert "in use already" in str(error)
+
+    run(scenario())
+
+
 def test_a_loop_connects_once_the_server_is_there(run, caplog):
     caplog.set_level("INFO", "duck")
 

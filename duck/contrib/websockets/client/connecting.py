@@ -12,6 +12,7 @@ from .connection import ClientConnection
 from .options import Options
 from .reconnecting import Attempts, Reconnect, ReconnectingConnection
 from .route import pairs_of
+from .timeouts import checked_timeout, within
 
 __all__ = ["Connecting", "connect"]
 
@@ -37,10 +38,11 @@ class Connecting(Generic[C]):
         return await (await self._make()).__aenter__()
 
     async def __aenter__(self) -> C:
-        last = self._connection
+        connection = await self._make()
+        last = self._connection  # another task may have opened it meanwhile
         if last is not None and (last._connection_state is not State.CLOSED or last._protocol is not None):
             raise RuntimeError("this object is in use already: write another connect(...) for another connection")
-        self._connection = connection = await self._make()
+        self._connection = connection
         await connection.open()
         return connection
 
@@ -179,14 +181,18 @@ async def _arguments(url: Url, options: Options) -> tuple[str, Options]:
     """Returns the URL and the options of a connection, with the results of the functions among them."""
     given: Any = url
     if callable(given):
-        given = await _result(given)
+        given = await _result(given, options)
     headers: Any = options.get("headers")
     if callable(headers):
         options = options.copy()
-        options["headers"] = await _result(headers)
+        options["headers"] = await _result(headers, options)
     return given, options
 
 
-async def _result(function: Callable[[], Any]) -> Any:
+async def _result(function: Callable[[], Any], options: Options) -> Any:
+    """Returns the result of a function; that of a coroutine function within `open_timeout`."""
+    timeout = checked_timeout("open_timeout", options.get("open_timeout", ClientConnection.OPEN_TIMEOUT))
     made = function()
-    return await made if inspect.isawaitable(made) else made
+    if not inspect.isawaitable(made):
+        return made
+    return await within(timeout, made, lambda: f"{function!r} took longer than {timeout} seconds: see open_timeout")

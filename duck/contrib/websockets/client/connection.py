@@ -1,7 +1,7 @@
 """`ClientConnection`: a client with `recv` and `async for` in place of message hooks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Self, TypeVar
 
 from ..exceptions import ConnectionClosed, PayloadTooBig
@@ -13,7 +13,7 @@ from ..protocol.stream_queue import StreamQueue
 from ..sansio.connection import Connection
 from .client import WebSocketClient
 from .options import Options
-from .timeouts import checked_timeout
+from .timeouts import checked_timeout, within
 
 __all__ = ["ClientConnection"]
 
@@ -139,22 +139,8 @@ class ClientConnection(WebSocketClient):
         self._message = None
         return data
 
-    async def _within(
-        self,
-        timeout: float | None,
-        waiting: Awaitable[T],
-        explain: Callable[[], str] | None = None,
-    ) -> T:
-        """Awaits for at most `timeout` seconds; `explain` returns the text of the TimeoutError, else it has the URL."""
-        deadline = asyncio.timeout(checked_timeout("timeout", timeout))
-        try:
-            async with deadline:
-                return await waiting
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            message = explain() if explain is not None else f"no message from {self.url} within {timeout} seconds"
-            raise TimeoutError(message) from None
+    async def _within(self, timeout: float | None, waiting: Awaitable[T]) -> T:
+        return await within(timeout, waiting, lambda: f"no message from {self.url} within {timeout} seconds")
 
     def __aiter__(self) -> Self:
         """Iterates over the messages until the end of the connection.

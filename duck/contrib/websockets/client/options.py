@@ -56,7 +56,8 @@ class Options(TypedDict, total=False):
         sock: A connected socket to use.
         proxy: True for the environment's proxy, None for none, or a URL. A proxy needs the extra `proxy`.
         max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
-        open_timeout: Seconds until the connection must be open; None for no limit.
+        open_timeout: Seconds until the connection must be open, and before that for each coroutine function among the
+            options of `connect`; None for no limit.
         stream: Whether `recv_stream` returns a message before all of it has been received; only of `connect`.
         metrics: Counts the connection; one object may count many.
         max_size: MAX_FRAME_SIZE of a view. The other options are settings of a view in lower case.

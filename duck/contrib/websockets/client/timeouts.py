@@ -1,10 +1,14 @@
 """The timeouts that callers pass: numbers of seconds."""
 
+import asyncio
 import math
 import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-__all__ = ["checked_timeout"]
+__all__ = ["checked_timeout", "within"]
+
+T = TypeVar("T")
 
 
 def checked_timeout(name: str, value: Any) -> float | None:
@@ -21,3 +25,15 @@ def checked_timeout(name: str, value: Any) -> float | None:
     if not abs(value) <= sys.float_info.max and value != -math.inf:
         raise ValueError(f"{name} is a number of seconds, or None for no limit, not {value!r}")
     return value
+
+
+async def within(timeout: float | None, waiting: Awaitable[T], explain: Callable[[], str]) -> T:
+    """Awaits for at most `timeout` seconds; `explain` returns the text of the TimeoutError."""
+    deadline = asyncio.timeout(timeout)
+    try:
+        async with deadline:
+            return await waiting
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise TimeoutError(explain()) from None

@@ -13,7 +13,7 @@ from ..client.address import Address
 from ..client.connection import ClientConnection
 from ..client.dialing import Opening, new_opening
 from ..client.options import Options
-from ..client.timeouts import checked_timeout
+from ..client.timeouts import checked_timeout, within
 from ..codec import SENT, Waiter
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
@@ -195,7 +195,7 @@ class TestConnection(ClientConnection):
     async def _in_time(self, waiting: Awaitable[T], what: str, timeout: float | None = None) -> T:
         timeout = self.timeout if timeout is None else timeout
         explain = lambda: f"timeout after {timeout} seconds, waiting for {what}: {self.doing()}"  # noqa: E731
-        return await self._within(timeout, waiting, explain)
+        return await within(checked_timeout("timeout", timeout), waiting, explain)
 
     def doing(self) -> str:
         """Describes the activity of the other end."""
