@@ -105,7 +105,10 @@ def test_a_member_that_joins_while_the_server_is_away_is_told_of_the_gap(run, un
         await until(lambda: subscriber._away)
         await subscriber.subscribe(b"d")
         after = await connections.get()
-        assert await after.sent.get() == [("SUBSCRIBE", b"c"), ("SUBSCRIBE", b"d")]
+        sent = await after.sent.get()
+        if len(sent) == 1:  # the task that writes has begun eagerly
+            sent += await after.sent.get()
+        assert sent == [("SUBSCRIBE", b"c"), ("SUBSCRIBE", b"d")]
         for channel in (b"c", b"d"):
             after.answers.put_nowait([b"subscribe", channel, 1])
             assert await gaps.get() == channel

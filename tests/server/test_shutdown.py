@@ -212,7 +212,7 @@ def test_a_tls_connection_accepted_right_before_the_end_is_closed(run, tls, monk
         def accept(server, sock, peer):
             accepted(server, sock, peer)
             if server._limiter.is_full:
-                closing.set_result(loop.create_task(server.close()))
+                closing.set_result(asyncio.Task(server.close(), loop=loop))  # never eager: it begins in the next pass
 
         monkeypatch.setattr(Server, "_accepted", accept)
         async with serve(Working, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as server:
