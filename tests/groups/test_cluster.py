@@ -1,8 +1,10 @@
 """Groups on a real Redis cluster of three masters, by sharded pub/sub."""
 
 import asyncio
+import gc
 import itertools
 import json
+import socket
 
 import pytest
 
@@ -187,6 +189,27 @@ def test_a_cluster_that_is_away(run, meet, log):
             peer.send("stays connected")
         await rooms.close()
         assert log()
+
+    run(scenario())
+
+
+def test_a_member_that_gives_up_on_a_silent_cluster_leaves_no_error_behind(run):
+    """The slot map is still being asked for, in vain. asyncio would log an error that nobody retrieves."""
+    pytest.importorskip("redis")
+    told = []
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            rooms = Groups(f"redis+cluster://127.0.0.1:{port}", timeout=0.1)
+            await rooms.join(Sink(), "lobby")
+            await asyncio.wait([rooms._hub(asyncio.get_running_loop()).connection._channels._reading])
+            with pytest.raises(BrokerError):
+                await rooms.publish("lobby", "to nobody")  # asks for another map, which replaces the last
+            gc.collect()
+            assert told == []
+            await rooms.close()
 
     run(scenario())
 

@@ -1,6 +1,7 @@
 """Publishing to a Redis server: its errors, its queue, and the messages that are published for certain."""
 
 import asyncio
+import re
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,34 @@ def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(r
         own_redis.thaw()
         await rooms.close()
 
+    run(scenario())
+
+
+def test_the_error_of_a_server_that_accepts_and_is_silent_has_a_reason(run):
+    """The second message meets a server that is known to be away, by a TimeoutError without a text."""
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            errors = await asyncio.gather(
+                *(errors_of(f"{scheme}://127.0.0.1:{port}{path}") for scheme, path in schemes.items())
+            )
+        for error in (error for pair in errors for error in pair):
+            assert re.fullmatch(r"a message was not sent to Redis at \S+: \S.*", str(error))
+            assert str(error).count("Redis") == 1
+            assert error.not_published
+
+    async def errors_of(url):
+        rooms = Groups(url, timeout=0.1)
+        caught = []
+        for _ in range(2):
+            with pytest.raises(BrokerError) as error:
+                await rooms.publish("lobby", "hello")
+            caught.append(error.value)
+        await rooms.close()
+        return caught
+
+    schemes = {"redis": "", "redis+sentinel": "/main", "redis+cluster": ""}
     run(scenario())
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...exceptions import BrokerError
-from ...logging import logger
+from ...logging import logger, text_of
+from ...protocol.stepping import retrieve
 from .line import Line
 from .publisher import Command, Publisher, answer_to, check_size
 from .server import Backoff, Server, ask, connected, errors, execute_last, not_sent
@@ -227,6 +228,7 @@ class Cluster:
         """Asks the nodes for the slot map, one after the other; concurrent callers share the answer."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._ask_for_map())
+            self._reading.add_done_callback(retrieve)  # all callers may have given up
         await asyncio.shield(self._reading)
 
     async def _ask_for_map(self) -> None:
@@ -239,7 +241,8 @@ class Cluster:
                     return
             except errors() as error:
                 reason = error
-        raise not_sent(self._seed.label, f"no node of the cluster answers: {reason}") from reason
+        assert reason is not None
+        raise not_sent(self._seed.label, f"no node of the cluster answers: {text_of(reason)}") from reason
 
     def _take_map(self, answer: list[Any], server: Server) -> None:
         """Parses an answer to CLUSTER SLOTS: first, last, master, replicas. A node without a host is the one asked."""

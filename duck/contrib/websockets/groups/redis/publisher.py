@@ -290,8 +290,10 @@ async def answer_to(command: Command, server: Server, error: Callable[[], Except
         # One that has not left is skipped from now on, because its future is cancelled.
         publisher = command.publisher
         cause = error() if publisher is None else publisher.error
+        if isinstance(cause, BrokerError):  # the cluster has no node for the command
+            raise BrokerError(str(cause), not_published=True) from cause
         label = server.label if publisher is None else publisher.server.label
-        reason = cause or f"no answer in {server.timeout} s"
+        reason = str(cause or "") or f"no answer in {server.timeout} s"  # a TimeoutError has no text
         raise (uncertain if command.has_left else not_sent)(label, reason) from cause
 
 

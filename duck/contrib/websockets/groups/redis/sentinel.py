@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...credentials import port_of, without_password
+from ...logging import text_of
 from .server import Server, ask, connected, errors
 
 __all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
@@ -107,20 +108,21 @@ class SentinelServer(Server):
         Raises:
             Exception: One of `errors`: no Sentinel answers, or none knows the master.
         """
-        reason: Exception | str = f"no Sentinel knows a master {self._master!r}"
+        reason = f"no Sentinel knows a master {self._master!r}"
+        cause: Exception | None = None
         for sentinel in list(self._sentinels):
             try:
                 async with asyncio.timeout(self.timeout / len(self._sentinels)), connected(sentinel) as connection:
                     answer = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
             except errors() as error:
-                reason = error
+                reason, cause = text_of(error), error
                 continue
             if answer:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)  # it is asked first from now on
                 host, port = answer
                 return self.at(host.decode(), int(port))
-        raise ConnectionError(f"{reason}") from (reason if isinstance(reason, Exception) else None)
+        raise ConnectionError(reason) from cause
 
     async def check(self, connection: Any) -> None:
         """Raises a ConnectionError for a server that is no longer a master, before Sentinel has noticed it, too."""
