@@ -83,6 +83,34 @@ def test_messages_that_have_left_are_not_reported(run, serving, log, query):
     assert not log()
 
 
+class Vanishing(WebSocketView):
+    """Ends the stream without a close frame after it has got a message."""
+
+    MAX_FRAME_SIZE = None
+
+    async def on_receive(self, message, opcode):
+        await self.send("thanks")
+        asyncio.get_running_loop().call_soon(self._protocol.transport.close)
+
+
+@pytest.mark.parametrize("view", [Vanishing, Answering])
+def test_messages_that_have_left_before_the_end_of_the_stream_are_not_reported(run, serving, either_tls, log, view):
+    async def scenario():
+        async with serving(view, tls=either_tls) as server:
+            url = f"{'wss' if either_tls else 'ws'}://localhost:{server.port}"
+            options = {"ssl": either_tls.client} if either_tls else {}
+            async for ws in connect(url, reconnect=SOON, compression=False, **options):
+                ws.send("x" * 20_000_000)
+                if view is Answering:
+                    await ws.close()
+                await ws.wait_closed()
+                assert not ws.unsent
+                break
+
+    run(scenario())
+    assert not log()
+
+
 def test_unsent_messages_are_forgotten_once_they_have_left(run, serving):
     async def scenario():
         async with serving(Answering) as server:

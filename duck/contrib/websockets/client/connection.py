@@ -30,6 +30,7 @@ class ClientConnection(WebSocketClient):
     """
 
     # Values that most connections never change.
+    _protocol_type = ConnectionProtocol
     _in_parts = False  # the option `stream`
     _streams: StreamQueue | None = None  # in place of the inbox, with `stream`
     _message: IncomingMessage | None = None  # the message that a cancelled `recv` has begun to read
@@ -47,9 +48,9 @@ class ClientConnection(WebSocketClient):
             connection.receive_parts(self.MAX_STREAM_SIZE)
             if connection.parts:
                 self._streams = streams = self._new_streams(loop)
-                return ConnectionProtocol(self, connection, None, None, None, streams, self._counters, None)
+                return self._protocol_type(self, connection, None, None, None, streams, self._counters, None)
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
-        return ConnectionProtocol(self, connection, None, None, None, inbox, self._counters, None)
+        return self._protocol_type(self, connection, None, None, None, inbox, self._counters, None)
 
     def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
         return StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)

@@ -20,6 +20,7 @@ from typing import Any
 from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
+from ..protocol.protocol import ConnectionProtocol
 from .client import WebSocketClient
 from .connection import ClientConnection
 from .options import Options
@@ -206,6 +207,16 @@ def _seconds_of(after: str) -> float:
         return 0.0
 
 
+class _Protocol(ConnectionProtocol):
+    __slots__ = ()
+
+    endpoint: "ReconnectingConnection"
+
+    def eof_received(self) -> None:
+        self.endpoint._settle()  # the end of the stream closes the transport, which then cannot tell what has left
+        super().eof_received()
+
+
 class ReconnectingConnection(ClientConnection):
     """One connection of `async for ws in connect(...)`.
 
@@ -217,6 +228,8 @@ class ReconnectingConnection(ClientConnection):
             the server proves their arrival.
         left_over: `unsent` of the previous connection.
     """
+
+    _protocol_type = _Protocol
 
     def __init__(self, url: str, options: Options) -> None:
         super().__init__(url, options)
