@@ -16,6 +16,8 @@ _PORTS = {False: 80, True: 443}
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _BRACKETED = re.compile(r"\[[^]]*:[^]]*](:.*)?")  # an IPv6 address and a port
 _FORBIDDEN = re.compile(r"[%<>[\\\]^|]")  # in names
+# Hosts with one address, or with addresses that fail at once; uvloop cannot connect to an address with a zone.
+_DIRECT = re.compile(r"[^%]*(:[^%]*|\.\d+)|localhost")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 
 
@@ -57,6 +59,11 @@ class Address:
     def zoneless_host(self) -> str:
         """The host without the zone of an IPv6 address, which only this machine knows (RFC 6874, section 4)."""
         return self.host.partition("%")[0]
+
+    @cached_property
+    def is_direct(self) -> bool:
+        """Whether the loop can connect to the host without Happy Eyeballs."""
+        return _DIRECT.fullmatch(self.host) is not None
 
     @property
     def server_hostname(self) -> str:

@@ -113,7 +113,10 @@ class connect(Connecting[ClientConnection]):
         self._reconnect = reconnect or _RECONNECT
 
     async def _make(self) -> ClientConnection:
-        return ClientConnection(*await _arguments(self._url, self._options))
+        url, options = self._url, self._options
+        if callable(url) or callable(options.get("headers")):
+            url, options = await _arguments(url, options)
+        return ClientConnection(url, options)
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:

@@ -6,7 +6,6 @@
 """
 
 import asyncio
-import re
 import socket
 import ssl as tls
 from collections.abc import Coroutine, Mapping, Sequence
@@ -25,8 +24,6 @@ from .route import Route
 __all__ = ["Opening", "dial", "new_opening"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Hosts with one address, or with addresses that fail at once; uvloop cannot connect to an address with a zone.
-_DIRECT = re.compile(r"^[^%]*(:[^%]*|\.\d+)$|^localhost$")
 _REFUSAL_TIMEOUT = 2.0  # seconds for the content of a refusal after its head
 
 
@@ -124,7 +121,7 @@ def _connecting(
     proxy = proxy_for(address) if route.proxy is True else route.proxy or None
     if proxy is not None:
         return _connecting_over(connect_through(proxy, address), opening, options)
-    if _DIRECT.search(address.host):
+    if address.is_direct:
         return loop.create_connection(lambda: opening, address.host, address.port, **options)
     return _connecting_over(connect_to(address.host, address.port), opening, options)
 
