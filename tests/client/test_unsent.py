@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 from duck.contrib.websockets.client import Reconnect, connect
 
 from ..support.waiting import within
@@ -137,6 +137,27 @@ def test_another_thread_sends_in_a_loop_of_connections(run, serving):
                 break
 
     run(scenario())
+
+
+def test_an_unsent_message_keeps_the_content_of_its_buffer(run, serving, log):
+    async def scenario():
+        async with serving(Answering) as server:
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
+                ws.send("x" * 20_000_000)
+                buffer = bytearray(b"first")
+                ws.send(buffer, OpCode.BINARY)
+                ws.send(memoryview(buffer)[:1])
+                buffer[:] = b"other"
+                parts = ["in", "parts"]
+                sending = asyncio.ensure_future(ws.send(parts))
+                await asyncio.sleep(0)
+                assert ws.unsent[1:] == [(b"first", OpCode.BINARY), (b"f", OpCode.TEXT), (parts, OpCode.TEXT)]
+                ws.terminate()
+                await asyncio.gather(sending, return_exceptions=True)
+                break
+
+    run(scenario())
+    log()
 
 
 def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):

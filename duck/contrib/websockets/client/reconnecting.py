@@ -21,6 +21,7 @@ from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
 from ..protocol.protocol import ConnectionProtocol
+from ..protocol.sender import payload_of
 from .client import WebSocketClient
 from .connection import ClientConnection
 from .options import Options
@@ -207,6 +208,11 @@ def _seconds_of(after: str) -> float:
         return 0.0
 
 
+def _lasting(data: Any) -> Any:
+    """Returns the data of a message, copied from a buffer, which the application may use again; an iterable itself."""
+    return data if isinstance(data, str) else payload_of(data) or data
+
+
 class _Protocol(ConnectionProtocol):
     __slots__ = ()
 
@@ -244,7 +250,7 @@ class ReconnectingConnection(ClientConnection):
         protocol = self._open_protocol()
         if protocol.is_elsewhere:
             sending = super().send(data, opcode)
-            protocol.loop.call_soon_threadsafe(self._note, data, opcode)
+            protocol.loop.call_soon_threadsafe(self._note, _lasting(data), opcode)
             return sending
         if self.unsent:
             self._settle()
@@ -256,7 +262,7 @@ class ReconnectingConnection(ClientConnection):
         """Keeps a message that has just been sent, unless it has left."""
         protocol = self._open_protocol()
         if opcode < OpCode.CLOSE and (protocol.is_sending or protocol.transport.get_write_buffer_size()):
-            self.unsent.append((data, opcode))
+            self.unsent.append((_lasting(data), opcode))
             self._settle()
             if self._next_look is None:
                 self._look_soon()
