@@ -16,8 +16,6 @@ USER = ContextVar("user", default="nobody")
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
-HASTY = Limits(linger_timeout=0.05)
-
 
 @pytest.fixture(params=["embedded", "uvicorn", "bridged"])
 def hosting(request, serving, monkeypatch):

@@ -8,11 +8,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from duck.contrib.websockets import WebSocketView
-from duck.server import serve
+from duck.server import Limits, serve
 
-from .test_decisions import HASTY, Told, Undecided
+from .test_decisions import Told, Undecided
 
 pytestmark = pytest.mark.usefixtures("impatient")
+
+HASTY = Limits(linger_timeout=0.05)
 
 
 def test_a_stopping_server_refuses_waiting_handshakes(run, dial, until):
