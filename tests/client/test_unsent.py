@@ -160,6 +160,34 @@ def test_an_unsent_message_keeps_the_content_of_its_buffer(run, serving, log):
     log()
 
 
+def test_messages_in_the_buffer_below_tls_are_unsent(tls, log):
+    """uvloop's is out of reach."""
+
+    async def scenario():
+        serving = []
+
+        async def serve_one(reader, writer):
+            serving.append(writer)
+            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+
+        async with await asyncio.start_server(serve_one, "localhost", 0, limit=1000, ssl=tls.server) as server:
+            url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+            async for ws in connect(url, reconnect=SOON, compression=False, ssl=tls.client):
+                transport = ws._protocol.transport
+                while not transport.get_write_buffer_size():
+                    ws.send("x" * 10_000)
+                    await asyncio.sleep(0)
+                below = transport._ssl_protocol._transport.get_write_buffer_size()
+                transport.abort()
+                await ws.wait_closed()
+                break
+            serving[0].transport.abort()
+        assert len(ws.unsent) * 10_100 >= below > 60_000
+
+    asyncio.run(scenario())
+    log()
+
+
 def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):

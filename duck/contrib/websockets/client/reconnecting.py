@@ -22,6 +22,7 @@ from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
 from ..protocol.protocol import ConnectionProtocol
 from ..protocol.sender import payload_of
+from ..protocol.transports import discards
 from .client import WebSocketClient
 from .connection import ClientConnection
 from .options import Options
@@ -213,6 +214,15 @@ def _lasting(data: Any) -> Any:
     return data if isinstance(data, str) else payload_of(data) or data
 
 
+def _waiting_bytes(transport: Any) -> int:
+    """Returns the bytes that wait in a transport; below the buffer of asyncio's TLS transport is another one."""
+    waiting: int = transport.get_write_buffer_size()
+    tls = getattr(transport, "_ssl_protocol", None)
+    if tls is not None and tls._transport is not None:
+        waiting += tls._transport.get_write_buffer_size()
+    return waiting
+
+
 class _Protocol(ConnectionProtocol):
     __slots__ = ()
 
@@ -231,7 +241,8 @@ class ReconnectingConnection(ClientConnection):
     Attributes:
         unsent: The messages, as (data, opcode), that may not have left this process. After the end of the connection
             they may be lost, although some may have arrived. Messages that have left may be lost too; only an answer of
-            the server proves their arrival.
+            the server proves their arrival. With TLS on uvloop, whose transport tells only of a part of what waits,
+            messages may be missing here.
         left_over: `unsent` of the previous connection.
     """
 
@@ -261,7 +272,7 @@ class ReconnectingConnection(ClientConnection):
     def _note(self, data: Any, opcode: int) -> None:
         """Keeps a message that has just been sent, unless it has left."""
         protocol = self._open_protocol()
-        if opcode < OpCode.CLOSE and (protocol.is_sending or protocol.transport.get_write_buffer_size()):
+        if opcode < OpCode.CLOSE and (protocol.is_sending or _waiting_bytes(protocol.transport)):
             self.unsent.append((_lasting(data), opcode))
             self._settle()
             if self._next_look is None:
@@ -270,9 +281,9 @@ class ReconnectingConnection(ClientConnection):
     def _settle(self) -> None:
         """Forgets the messages that have left."""
         protocol = self._open_protocol()
-        if protocol.transport.is_closing():  # a failed transport has dropped its data
+        if discards(protocol.transport):  # it has dropped its data, or may have
             return
-        waiting = protocol.transport.get_write_buffer_size()
+        waiting = _waiting_bytes(protocol.transport)
         self._buffered += max(waiting - self._waiting, 0)
         self._waiting = waiting
         if not protocol.is_sending:
