@@ -242,12 +242,12 @@ class Server:
                 await self._receive_proxy_header(protocol, sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock, **options)
         except OSError as error:
+            protocol.connection_lost(error)  # before the log, as everywhere here, because a filter of the log may raise
             # Faults of TLS, such as a missing certificate, need a log line; clients that leave do not.
             level = logging.INFO if isinstance(error, tls.SSLError) else logging.DEBUG
             if logger.isEnabledFor(level):
                 words = "%s: the connection has failed at its start: %s"
                 logger.log(level, words, format_address(protocol.address), text_of(error))
-            protocol.connection_lost(error)
         except BaseException:
             protocol.connection_lost(None)
             raise
@@ -357,15 +357,15 @@ class Server:
         """Releases the permit of a view whose connection has ended."""
         view = self._work.views.pop(ended)
         permit = permit or self._limiter.shared
-        if ended.cancelled():
-            abort(view)
-        elif (error := ended.exception()) is not None:
-            logger.error("the view for %r failed", view.request, exc_info=error)
+        error = None if ended.cancelled() else ended.exception()
+        if ended.cancelled() or error is not None:
             abort(view)
         elif not view.initiated_upgrade:  # `on_handshake` has refused the client
             self._linger(view, permit)
             return
         permit.release()
+        if error is not None:
+            logger.error("the view for %r failed", view.request, exc_info=error)
 
     def _run_ended(
         self, ended: asyncio.Task[Any], permit: Permit, protocol: "weakref.ReferenceType[HttpProtocol]"
@@ -405,26 +405,27 @@ class Server:
                 error = invalid
         if error is not None:
             result = None
-            logger.error("the view for %r failed", view.request, exc_info=error)
         transport = view.request.transport
         assert transport is not None
         if protocol is not None and transport.get_protocol() is protocol:
-            if not isinstance(result, HttpResponse):
-                if error is None and not transport.is_closing():
-                    logger.error("%s answered nothing to %r", type(view).__name__, view.request)
-                result = plain(500)
+            is_answered = isinstance(result, HttpResponse) or transport.is_closing()
+            response = result if isinstance(result, HttpResponse) else plain(500)
             self._work.protocols.add(protocol)
-            protocol.take_back(transport, result, head_only=view.request.method == "HEAD")
+            protocol.take_back(transport, response, head_only=view.request.method == "HEAD")
+            if error is None and not is_answered:
+                logger.error("%s answered nothing to %r", type(view).__name__, view.request)
         elif transport.is_closing():
             permit.release()
         elif view.initiated_upgrade:
-            if error is None:
-                logger.error("%s left the connection of %r open", type(view).__name__, view.request)
             closing = asyncio.get_running_loop().create_task(_close(view))
             self._work.views[closing] = view
             closing.add_done_callback(partial(self._view_ended, permit=permit))
+            if error is None:
+                logger.error("%s left the connection of %r open", type(view).__name__, view.request)
         else:
             self._linger(view, permit)
+        if error is not None:
+            logger.error("the view for %r failed", view.request, exc_info=error)
 
     def _linger(self, view: WebSocketView, permit: Permit) -> None:
         """Gives a client time to read its refusal or another answer, and then releases the permit."""

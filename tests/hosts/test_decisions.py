@@ -8,6 +8,7 @@ import pytest
 
 from duck.contrib.websockets import HandshakeError, WebSocketView
 from duck.contrib.websockets.hosts.asgi import Application
+from duck.contrib.websockets.logging import logger
 from duck.server import Limits, serve
 
 from ..support import servers
@@ -209,6 +210,29 @@ def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, servi
     run(scenario())
     ((_, _, error),) = log()
     assert isinstance(error, LookupError)
+
+
+def test_a_hook_that_fails_accepts_nobody_though_a_filter_of_the_log_raises(run, hosting, dial):
+    class View(Told):
+        async def on_handshake(self, handshake):
+            raise ArithmeticError("no such user")
+
+    def raising(record):
+        if record.exc_info is not None and record.exc_info[0] is ArithmeticError:
+            raise LookupError("no record")
+        return True
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # it is told of the LookupError
+        async with hosting(View) as server, dial(server) as peer:
+            assert (await peer.head())[0] == 500
+        assert View.made.events == []
+
+    logger.addFilter(raising)
+    try:
+        run(scenario())
+    finally:
+        logger.removeFilter(raising)
 
 
 async def returns_false(self, handshake):

@@ -322,8 +322,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         except KeyboardInterrupt:
             raise
         except BaseException:  # such as SystemExit, which would end the server
-            logger.exception("cannot make the view for %r", request)
             self._refuse(500, "the view cannot be made", request.method == "HEAD")
+            logger.exception("cannot make the view for %r", request)
             return
         self._release()
         self._server.hand_over(self, view)
@@ -335,8 +335,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self.abort()
             raise
         except Exception:  # such as MemoryError, or the error of a log's filter
-            logger.exception("the response to %r cannot be sent", request)
             self.abort()
+            logger.exception("the response to %r cannot be sent", request)
 
     def _send_response(self, request: HttpRequest, response: HttpResponse, keep_alive: bool) -> None:
         if self._phase is Phase.GONE or self._transport.is_closing():
@@ -357,10 +357,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _refuse(self, status: int, reason: str, head_only: bool, **kwargs: Any) -> None:
         """Answers bytes that are not a valid request, and ends the connection."""
-        log_refusal(self.address, status, reason)
-        log_access(None, status, address=self.address)
         self._transport.write(plain(status, **kwargs).to_bytes(head_only=head_only, close=True))
         self._end(linger=True)
+        log_refusal(self.address, status, reason)  # last, because a filter of the log may raise
+        log_access(None, status, address=self.address)
 
     def _end(self, linger: bool = False) -> None:
         """Closes the connection once all is sent.

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import socket
 import struct
 import sys
@@ -290,3 +291,66 @@ def test_a_system_exit_at_the_start_of_a_view_gives_500(run, connect, caplog, st
 
     run(scenario())
     assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize("request_", [b"GET /missing HTTP/1.1\r\nHost: test\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT"])
+def test_a_connection_ends_though_a_filter_of_the_log_raises(run, connect, until, caplog, request_):
+    """An answer that cannot be logged, a refusal, and a request that does not end, whose refusal has no caller."""
+
+    def raising(record):
+        raise ArithmeticError
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        limits = Limits(head_timeout=0.05, linger_timeout=0.05, keep_alive_timeout=1000)
+        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+            client.send(request_)
+            await client.end()
+            await until(lambda: not server._work.protocols)
+            assert server._limiter.count == 0
+        gc.collect()
+
+    told = []
+    logger = logging.getLogger("duck.server")
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addFilter(raising)
+    try:
+        run(scenario())
+    finally:
+        logger.removeFilter(raising)
+    assert {*map(type, told)} == {ArithmeticError}
+
+
+@pytest.mark.parametrize("kind", ["view", "TLS"])
+def test_a_permit_is_released_though_a_filter_of_the_log_raises(run, until, caplog, tls, kind):
+    """The failure of a view, and that of a TLS handshake, is logged at the end of the connection."""
+
+    class View(WebSocketView):
+        async def run(self):
+            raise LookupError
+
+    def raising(record):
+        raise ArithmeticError
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: None
+        )  # it is told of the ArithmeticError
+        limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
+        ssl = tls.server if kind == "TLS" else None
+        async with serve(View, port=0, limits=limits, ssl=ssl) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(GET)
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 500") or kind == "TLS"
+            await until(lambda: not server._work.protocols)
+            assert server._limiter.count == 0
+
+    logger = logging.getLogger("duck.server")
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addFilter(raising)
+    try:
+        run(scenario())
+    finally:
+        logger.removeFilter(raising)

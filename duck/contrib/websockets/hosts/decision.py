@@ -151,8 +151,8 @@ class Decision:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
+        self._refusal = HandshakeError(500, "internal error")  # first, because a filter of the log may raise
         log_failure(error, "%r: error in %s", self._label, self._name)
-        self._refusal = HandshakeError(500, "internal error")
 
     @property
     def _label(self) -> str:
