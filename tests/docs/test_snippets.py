@@ -219,6 +219,35 @@ def test_a_player_is_admitted_once_at_a_time(execute):
     assert player.seated == set()
 
 
+def test_an_upload_resumes_while_the_server_has_the_lost_connection(folder, execute, run):
+    names = execute(block("class Resumable"))
+    view, urlpatterns, name = names["Resumable"], names["urlpatterns"], "0" * 64
+    view.FOLDER = folder / "uploads"
+
+    async def scenario():
+        async def parts(*sent):
+            for part in sent:
+                yield part
+            await asyncio.Event().wait()
+
+        async with memory(urlpatterns, f"/uploads/{name}") as lost:
+            assert await lost.recv_json() == {"stored": 0}
+            sending = asyncio.create_task(lost.send(parts(b"qu", b"ac"), OpCode.BINARY))
+            while await lost.recv_json() != {"stored": 4}:
+                pass
+            async with memory(urlpatterns, f"/uploads/{name}") as ws:
+                assert await ws.recv_json() == {"stored": 4}
+                assert await lost.wait_closed() == 1001
+                await ws.send(b"k")
+                while await ws.recv_json() != {"stored": 5}:
+                    pass
+            sending.cancel()
+        assert not view.uploads
+
+    run(scenario())
+    assert (view.FOLDER / name).read_bytes() == b"quack"
+
+
 def test_the_first_view_as_a_file(folder, run):
     async def scenario():
         with serving(folder / "shout.py", "--log-level", "warning") as server:
