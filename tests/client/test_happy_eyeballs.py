@@ -36,7 +36,7 @@ def resolve_to(*addresses):
 def dead():
     """An address that does not answer: of a listener with a full backlog."""
     if sys.platform != "linux":
-        pytest.skip("Linux ignores connections beyond the backlog")
+        pytest.skip("only Linux ignores connections beyond the backlog")
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         pending = []
         while True:

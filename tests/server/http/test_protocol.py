@@ -293,12 +293,23 @@ def test_a_system_exit_at_the_start_of_a_view_gives_500(run, connect, caplog, st
     assert "a secret" in caplog.text
 
 
-@pytest.mark.parametrize("request_", [b"GET /missing HTTP/1.1\r\nHost: test\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT"])
-def test_a_connection_ends_though_a_filter_of_the_log_raises(run, connect, until, caplog, request_):
-    """An answer that cannot be logged, a refusal, and a request that does not end, whose refusal has no caller."""
+@pytest.fixture
+def raising_filter(caplog):
+    """The server's log has a filter that raises an ArithmeticError."""
 
     def raising(record):
         raise ArithmeticError
+
+    logger = logging.getLogger("duck.server")
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addFilter(raising)
+    yield
+    logger.removeFilter(raising)
+
+
+@pytest.mark.parametrize("request_", [b"GET /missing HTTP/1.1\r\nHost: test\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT"])
+def test_a_connection_ends_though_a_filter_of_the_log_raises(run, connect, until, raising_filter, request_):
+    """An answer that cannot be logged, a refusal, and a request that does not end, whose refusal has no caller."""
 
     async def scenario():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
@@ -311,31 +322,21 @@ def test_a_connection_ends_though_a_filter_of_the_log_raises(run, connect, until
         gc.collect()
 
     told = []
-    logger = logging.getLogger("duck.server")
-    caplog.set_level(logging.INFO, logger.name)
-    logger.addFilter(raising)
-    try:
-        run(scenario())
-    finally:
-        logger.removeFilter(raising)
+    run(scenario())
     assert {*map(type, told)} == {ArithmeticError}
 
 
 @pytest.mark.parametrize("kind", ["view", "TLS"])
-def test_a_permit_is_released_though_a_filter_of_the_log_raises(run, until, caplog, tls, kind):
+def test_a_permit_is_released_though_a_filter_of_the_log_raises(run, until, raising_filter, tls, kind):
     """The failure of a view, and that of a TLS handshake, is logged at the end of the connection."""
 
     class View(WebSocketView):
         async def run(self):
             raise LookupError
 
-    def raising(record):
-        raise ArithmeticError
-
     async def scenario():
-        asyncio.get_running_loop().set_exception_handler(
-            lambda loop, context: None
-        )  # it is told of the ArithmeticError
+        # The handler is told of the ArithmeticError.
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
         ssl = tls.server if kind == "TLS" else None
         async with serve(View, port=0, limits=limits, ssl=ssl) as server:
@@ -347,10 +348,4 @@ def test_a_permit_is_released_though_a_filter_of_the_log_raises(run, until, capl
             await until(lambda: not server._work.protocols)
             assert server._limiter.count == 0
 
-    logger = logging.getLogger("duck.server")
-    caplog.set_level(logging.INFO, logger.name)
-    logger.addFilter(raising)
-    try:
-        run(scenario())
-    finally:
-        logger.removeFilter(raising)
+    run(scenario())

@@ -22,7 +22,7 @@ from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
 from ..protocol.protocol import ConnectionProtocol
 from ..protocol.sender import payload_of
-from ..protocol.transports import discards
+from ..protocol.transports import discards, waiting_bytes
 from .client import WebSocketClient
 from .connection import ClientConnection
 from .options import Options
@@ -214,15 +214,6 @@ def _lasting(data: Any) -> Any:
     return data if isinstance(data, str) else payload_of(data) or data
 
 
-def _waiting_bytes(transport: Any) -> int:
-    """Returns the bytes that wait in a transport; below the buffer of asyncio's TLS transport is another one."""
-    waiting: int = transport.get_write_buffer_size()
-    tls = getattr(transport, "_ssl_protocol", None)
-    if tls is not None and tls._transport is not None:
-        waiting += tls._transport.get_write_buffer_size()
-    return waiting
-
-
 class _Protocol(ConnectionProtocol):
     __slots__ = ()
 
@@ -272,7 +263,7 @@ class ReconnectingConnection(ClientConnection):
     def _note(self, data: Any, opcode: int) -> None:
         """Keeps a message that has just been sent, unless it has left."""
         protocol = self._open_protocol()
-        if opcode < OpCode.CLOSE and (protocol.is_sending or _waiting_bytes(protocol.transport)):
+        if opcode < OpCode.CLOSE and (protocol.is_sending or waiting_bytes(protocol.transport)):
             self.unsent.append((_lasting(data), opcode))
             self._settle()
             if self._next_look is None:
@@ -283,7 +274,7 @@ class ReconnectingConnection(ClientConnection):
         protocol = self._open_protocol()
         if discards(protocol.transport):  # it has dropped its data, or may have
             return
-        waiting = _waiting_bytes(protocol.transport)
+        waiting = waiting_bytes(protocol.transport)
         self._buffered += max(waiting - self._waiting, 0)
         self._waiting = waiting
         if not protocol.is_sending:

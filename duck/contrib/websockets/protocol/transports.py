@@ -24,6 +24,7 @@ __all__ = [
     "discards",
     "end_stream",
     "plain_socket",
+    "waiting_bytes",
 ]
 
 HIGH_WATER = 65536
@@ -96,6 +97,15 @@ def discards(transport: asyncio.WriteTransport) -> bool:
     return tls is not None and (
         tls._transport is None or tls._transport.is_closing() or tls._state is not SSLProtocolState.WRAPPED
     )
+
+
+def waiting_bytes(transport: asyncio.WriteTransport) -> int:
+    """Returns the bytes that wait in a transport; below the buffer of asyncio's TLS transport is another one."""
+    waiting: int = transport.get_write_buffer_size()
+    tls: Any = getattr(transport, "_ssl_protocol", None)
+    if tls is not None and tls._transport is not None:
+        waiting += tls._transport.get_write_buffer_size()
+    return waiting
 
 
 def close_transport(transport: asyncio.Transport) -> None:
