@@ -57,6 +57,22 @@ def test_members_get_missed_messages(run, new_rooms, until):
     run(scenario())
 
 
+def test_a_join_within_a_process_ends_in_the_step_of_its_call(run):
+    """Otherwise a test that publishes after `connect` would lose the message, with a history only."""
+    rooms = Groups(history=10)
+
+    class Room(WebSocketView):
+        async def on_open(self):
+            await rooms.join(self, "lobby")
+
+    async def scenario():
+        async with connect(Room) as ws:
+            await rooms.publish("lobby", "quack")
+            assert await ws.recv() == "quack"
+
+    run(scenario())
+
+
 class Slow(MemoryBroker):
     """Answers a subscription, or the request for a history, once it is told to."""
 

@@ -11,6 +11,7 @@ from ..codec import SENT
 from ..exceptions import BrokerError
 from ..logging import log_failure, logger
 from ..protocol.broadcast import Prepared, send_to_all
+from ..protocol.eager import start_eagerly
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
 from .memory import MemoryBroker
@@ -68,7 +69,7 @@ class Hub:
         self._keeps_history = keeps_history
         self._stamp = stamp
         self._announce = announce
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
         self.groups: dict[str, LocalGroup] = {}
         self.names: dict[Member, tuple[str] | dict[str, None]] = {}
         self.origin = os.urandom(8)
@@ -170,10 +171,10 @@ class Hub:
         if self._keeps_history and not group.positioned:
             # The position is read before the subscription, so that each later message is delivered or caught up on. It
             # is read once, because the first members may have missed messages before a later position.
-            if group.positioning is None:
-                group.positioning = self._spawn(self._find_position(name, group))
+            positioning = group.positioning or self._spawn(self._find_position(name, group))
+            group.positioning = None if group.positioned else positioning
             try:
-                await asyncio.shield(group.positioning)
+                await asyncio.shield(positioning)
             except asyncio.CancelledError:
                 if self.groups.get(name) is group:  # the member stays, and gets new messages
                     self._spawn(self._subscribe_later(name, group))
@@ -233,8 +234,9 @@ class Hub:
     def _history(self) -> HistoryConnection:
         return cast("HistoryConnection", self.connection)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        # Eagerly: if the broker answers at once, a join ends in the step of its call, and misses no message after it.
+        task = start_eagerly(asyncio.get_running_loop(), coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -97,7 +97,7 @@ class LocalGroup:
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
         self.waiting: list[Message] | None = None
-        self.positioning: asyncio.Task[None] | None = None
+        self.positioning: asyncio.Future[None] | None = None
         self.positioned = False
 
     def copy_of_members(self) -> list[Member]:
