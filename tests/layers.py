@@ -48,6 +48,7 @@ LAYERS = [
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
     [f"{WEBSOCKETS}.testing", "duck.pytest_plugin"],
     ["duck.stdio", "duck.commands"],
+    ["duck.server.errors"],
     ["duck.server.application", "duck.server.listening", "duck.server.addresses", "duck.server.limits"],
     ["duck.server.options"],
     ["duck.server.http"],

@@ -6,32 +6,30 @@ import contextlib
 import os
 import socket
 import sys
-import traceback
 from pathlib import Path
 
 from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
 from duck.stdio import drop_output, open_standard_files
 
-from .application.lifespan import LifespanError
 from .application.target import load
 from .arguments import Parser, add_serve_options, log_options, options
+from .errors import ServingError
 from .listening.accept import BACKLOG
 from .listening.tls import Certificates
-from .process.exposition import ExpositionError, prometheus
+from .process.exposition import prometheus
 from .process.loops import LOOPS, loop_factory
 from .process.signals import end_on_sigterm, outlast_signals
 from .process.systemd import passed_by_systemd
 from .runner import run_options
-from .workers.supervisor import WorkersUnavailableError, supervise
-from .workers.worker import PLAIN, Job
-from .workers.worker_process import WorkerError
+from .workers.supervisor import supervise
+from .workers.worker import Job
 
 __all__ = ["main"]
 
 
-class UsageError(Exception):
-    """The arguments contradict each other or the system; the message has advice."""
+class UsageError(ServingError):
+    """The arguments contradict each other or the system."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,19 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         return _print_results(arguments)
     except KeyboardInterrupt:  # for example during the import of an application
         return 130
-    except (*PLAIN, ExpositionError, UsageError) as error:
-        sys.stderr.write(getattr(error, "details", ""))
-        print(f"duck: {error}", file=sys.stderr)
-        return 2
-    except (WorkersUnavailableError, WorkerError) as error:
+    except ServingError as error:
         sys.stderr.write(error.details)
         print(f"duck: {error}", file=sys.stderr)
         return error.status
-    except LifespanError as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        print(f"duck: {error}", file=sys.stderr)
-        return 1
 
 
 def _parser() -> Parser:

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from duck.contrib.websockets.protocol.stepping import is_cancelled
+
+from ..errors import ServingError
 
 __all__ = ["Lifespan", "LifespanError", "NoLifespanError", "running_lifespan"]
 
@@ -21,12 +24,17 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Called with the server; the result is entered before the first connection is accepted."""
 
 
-class LifespanError(Exception):
-    """The lifespan of an application has failed. The traceback is in the cause."""
+class LifespanError(ServingError):
+    """The lifespan of an application has failed, by the error that is the cause."""
+
+    status = 1
+
+    def __init__(self, message: str, error: BaseException | None = None) -> None:
+        super().__init__(message, "".join(traceback.format_exception(error)) if error is not None else "")
 
 
 class NoLifespanError(LifespanError, TypeError):
-    """An object is not a lifespan; the message has advice."""
+    """An object is not a lifespan."""
 
 
 class HasState(Protocol):
@@ -62,7 +70,7 @@ async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown
     except (Exception, asyncio.CancelledError) as error:
         if is_cancelled(error):
             raise
-        raise LifespanError(f"the lifespan failed at startup: {_words(error)}") from error
+        raise LifespanError(f"the lifespan failed at startup: {_words(error)}", error) from error
     try:
         yield
     finally:
@@ -75,10 +83,9 @@ async def running_lifespan(lifespan: Lifespan | None, server: HasState, shutdown
             if is_cancelled(error):
                 raise
             if limit.expired():
-                raise LifespanError(
-                    f"the lifespan did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
-                ) from error
-            raise LifespanError(f"the lifespan failed: {_words(error)}") from error
+                words = f"did not end within the shutdown timeout of {shutdown_timeout:g} s, and was cancelled"
+                raise LifespanError(f"the lifespan {words}", error) from error
+            raise LifespanError(f"the lifespan failed: {_words(error)}", error) from error
         finally:
             hung.cancel()
 

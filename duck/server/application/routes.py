@@ -9,6 +9,8 @@ from duck.contrib.websockets import WebSocketView
 from duck.urls import Paths, check_parameters, compile_url
 from duck.views import View
 
+from ..errors import ServingError
+
 __all__ = ["UVICORN", "HealthPathError", "Match", "Route", "Routes", "is_asgi"]
 
 OFFERED_METHODS = ("GET", "HEAD", "POST")
@@ -16,8 +18,8 @@ UVICORN = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 DEFAULT_METHODS = ("GET", "HEAD")
 
 
-class HealthPathError(ValueError):
-    """The path of health checks is that of a route, which it would hide; the message has advice."""
+class HealthPathError(ServingError, ValueError):
+    """The path of health checks is that of a route, which it would hide."""
 
 
 class Route(NamedTuple):

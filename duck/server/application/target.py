@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from duck.views import View
 
+from ..errors import ServingError
 from .routes import UVICORN, Routes, is_asgi
 
 __all__ = ["Target", "TargetError", "load"]
@@ -32,16 +33,8 @@ class Target(NamedTuple):
     lifespan: Any
 
 
-class TargetError(Exception):
-    """A target does not name an application; the message has advice.
-
-    Attributes:
-        details: The traceback of an error in the application, from its own first frame on; otherwise empty.
-    """
-
-    def __init__(self, message: str, details: str = "") -> None:
-        super().__init__(message)
-        self.details = details
+class TargetError(ServingError):
+    """A target does not name an application."""
 
 
 def load(target: str) -> Target:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from ..errors import ServingError
+
 __all__ = ["CertificateError", "Certificates"]
 
 
-class CertificateError(Exception):
-    """Certificate files cannot be used; the message has advice."""
+class CertificateError(ServingError):
+    """Certificate files cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from duck.http.response import HttpResponse
 from duck.urls import path
 
 from ..addresses import split_address
+from ..errors import ServingError
 from ..limits import Limits
 from ..serving import serve
 
@@ -21,8 +22,8 @@ logger = logging.getLogger("duck.server")
 _CONNECTIONS = 32  # of scrapers at a time
 
 
-class ExpositionError(Exception):
-    """The metrics cannot be served; the message has advice."""
+class ExpositionError(ServingError):
+    """The metrics cannot be served."""
 
 
 def prometheus() -> Any:

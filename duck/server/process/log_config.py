@@ -8,14 +8,16 @@ from pathlib import Path
 
 from duck.contrib.websockets.logging import access_logger
 
+from ..errors import ServingError
+
 __all__ = ["LogConfigError", "LogOptions"]
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FORMAT_OF_MANY = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"
 
 
-class LogConfigError(Exception):
-    """A file contains no valid logging configuration; the message has advice."""
+class LogConfigError(ServingError):
+    """A file contains no valid logging configuration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import ServingError
+
 __all__ = ["LOOPS", "LoopError", "loop_factory"]
 
 LOOPS = ("auto", "asyncio", "uvloop")
 
 
-class LoopError(Exception):
-    """A name gives no event loop; the message has advice."""
+class LoopError(ServingError):
+    """A name gives no event loop."""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -26,6 +26,7 @@ from typing import Any
 from duck.contrib.websockets.metrics import Stats
 from duck.stdio import announce
 
+from ..errors import ServingError
 from ..options import Options
 from ..process.exposition import exposing
 from ..process.signals import call_in_loop, on_signals
@@ -44,11 +45,8 @@ _ATTEMPTS = 5  # failed starts in a row before the supervisor gives up
 _GRACE = 2.0  # seconds beyond its own deadline after which a worker is killed
 
 
-class WorkersUnavailableError(RuntimeError):
-    """This process can have no workers; the message has advice."""
-
-    details = ""
-    status = 2
+class WorkersUnavailableError(ServingError, RuntimeError):
+    """This process can have no workers."""
 
 
 class Slot:

@@ -34,25 +34,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..application.lifespan import LifespanError
-from ..application.routes import HealthPathError
-from ..application.target import Target, TargetError, load
-from ..listening.tls import CertificateError
+from ..application.target import Target, load
+from ..errors import ServingError
 from ..options import Options
 from ..process.deadline import Deadline
-from ..process.log_config import LogConfigError, LogOptions
-from ..process.loops import LoopError, loop_factory
+from ..process.log_config import LogOptions
+from ..process.loops import loop_factory
 from ..process.signals import end_by, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
-__all__ = ["PLAIN", "Boot", "Job", "boot", "is_worker", "main"]
+__all__ = ["Boot", "Job", "boot", "is_worker", "main"]
 
 logger = logging.getLogger("duck.server")
 
 _COUNT, _PID = "DUCK_WORKERS", "DUCK_WORKER_PID"  # child processes of a worker inherit them, but have another PID
-
-PLAIN = (CertificateError, HealthPathError, LogConfigError, LoopError, TargetError)
-"""Errors of an application or its options whose messages have advice, so that they need no traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +184,8 @@ class _Report:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """Describes an error for the supervisor: message, traceback if it helps, and exit status."""
-    if isinstance(error, LifespanError):
-        details = "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
-        return {"failed": str(error), "details": details, "status": 1}
-    if isinstance(error, PLAIN):
-        return {"failed": str(error), "details": getattr(error, "details", ""), "status": 2}
+    if isinstance(error, ServingError):
+        return {"failed": str(error), "details": error.details, "status": error.status}
     details = "".join(traceback.format_exception(error))
     return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from duck.contrib.websockets.metrics import Stats
 
+from ..errors import ServingError
 from .worker import Boot
 
 __all__ = ["WorkerError", "WorkerProcess", "outcome"]
@@ -27,18 +28,15 @@ _BOOT = (
 _REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
 
 
-class WorkerError(Exception):
-    """Workers cannot be started; the message says why.
+class WorkerError(ServingError):
+    """Workers cannot be started.
 
     Attributes:
-        details: The traceback of an error in the application; otherwise empty.
-        status: The exit status for the process.
         is_known: Whether the cause is known, rather than just the end of the worker.
     """
 
     def __init__(self, message: str, details: str = "", status: int = 1, is_known: bool = False) -> None:
-        super().__init__(message)
-        self.details = details
+        super().__init__(message, details)
         self.status = status
         self.is_known = is_known
 
