@@ -25,7 +25,11 @@ def sources(folder):
 GRAPH = layers.read()
 IMPORTED = [name for name in GRAPH.modules if not name.endswith(("__main__", "_speedups"))]
 # Modules that import an optional package.
-NEEDS = {f"{PACKAGE}.uvicorn": "uvicorn", f"{PACKAGE}.metrics.prometheus": "prometheus_client"}
+NEEDS = {
+    f"{PACKAGE}.uvicorn": "uvicorn",
+    f"{PACKAGE}.metrics.prometheus": "prometheus_client",
+    **{name: "redis" for name in IMPORTED if name.startswith(f"{PACKAGE}.groups.redis")},
+}
 
 
 def test_no_import_runs_up():

@@ -61,6 +61,8 @@ def test_errors_do_not_contain_passwords_that_break_the_url(scheme, rest):
 
 
 def test_without_redis_py_an_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    for name in [name for name in sys.modules if name.startswith("duck.contrib.websockets.groups.redis")]:
+        monkeypatch.delitem(sys.modules, name)  # an earlier test has imported it
     with pytest.raises(ImportError, match=r"duck-websockets\[redis\]"):
         Groups("redis://localhost")

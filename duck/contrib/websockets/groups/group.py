@@ -82,8 +82,10 @@ class Groups:
         presence = PresenceOptions(checked_seconds("presence_ttl", presence_ttl), announce is not None)
         self._broker: Broker
         if isinstance(broker, str):
-            from .redis import RedisBroker
-
+            try:
+                from .redis import RedisBroker
+            except ImportError as error:
+                raise ImportError("groups on Redis need redis-py: pip install 'duck-websockets[redis]'") from error
             self._broker = RedisBroker(broker, prefix=prefix, timeout=timeout, history=kept, presence=presence)
         else:
             self._broker = MemoryBroker(kept) if broker is None else broker

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from redis import ConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import Connection, parse_url
+
 from ...credentials import port_of, without_password
 from ...logging import log_failure, logger
 from ..broker import Handler, Message, MessageId, Past
@@ -52,7 +55,6 @@ class RedisBroker:
         presence: The options of presence.
 
     Raises:
-        ImportError: redis-py is not installed.
         ValueError: The URL is invalid.
     """
 
@@ -65,10 +67,6 @@ class RedisBroker:
         history: History | None,
         presence: PresenceOptions,
     ) -> None:
-        try:
-            from redis.asyncio import connection
-        except ImportError as error:
-            raise ImportError("groups on Redis need redis-py: pip install 'duck-websockets[redis]'") from error
         scheme = url.partition(":")[0]
         self._sentinel = SentinelUrl.parse(url) if scheme in _SENTINEL_SCHEMES else None
         label = _check_url(url) if self._sentinel is None else self._sentinel.label
@@ -76,14 +74,14 @@ class RedisBroker:
         try:
             self.is_cluster = _CLUSTER in scheme
             self._url = url.replace(_CLUSTER, "", 1) if self._sentinel is None else self._sentinel.server
-            options: dict[str, Any] = dict(connection.parse_url(self._url))
+            options: dict[str, Any] = dict(parse_url(self._url))
             options |= {
                 "protocol": 2,
                 "decode_responses": False,
                 "socket_timeout": None,
                 "socket_connect_timeout": timeout,
             }
-            new_connection = options.pop("connection_class", connection.Connection)
+            new_connection = options.pop("connection_class", Connection)
             if self._sentinel is None:
                 self.server = Server(new_connection, options, label, timeout)
             else:
@@ -130,8 +128,6 @@ class RedisBroker:
             message.id = parse_id(channel, answer)
 
     def _new_sync_client(self, options: dict[str, Any]) -> Any:
-        from redis import ConnectionPool, Redis, RedisCluster
-
         options = sync_options(self._url, options)
         if not self.is_cluster and self._sentinel is None:
             return Redis.from_pool(ConnectionPool(**options))

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from redis.crc import key_slot
+
 from ...exceptions import BrokerError
 from ...logging import logger, text_of
 from ...protocol.stepping import retrieve
 from .line import Line
 from .publisher import Command, Publisher, answer_to, check_size
-from .server import Backoff, Server, ask, connected, errors, execute_last, not_sent
+from .server import ERRORS, Backoff, Server, ask, connected, execute_last, not_sent
 from .subscriber import Subscriber
 
 __all__ = ["Cluster"]
@@ -219,8 +221,6 @@ class Cluster:
         return node
 
     def _address_of(self, channel: bytes) -> _Address | None:
-        from redis.crc import key_slot
-
         slot = key_slot(channel)
         return next((address for first, last, address in self._slots if first <= slot <= last), None)
 
@@ -239,7 +239,7 @@ class Cluster:
                 async with asyncio.timeout(self._seed.timeout / len(servers)), connected(server) as connection:
                     self._take_map(await ask(connection, "CLUSTER", "SLOTS"), server)
                     return
-            except errors() as error:
+            except ERRORS as error:
                 reason = error
         assert reason is not None
         raise not_sent(self._seed.label, f"no node of the cluster answers: {text_of(reason)}") from reason

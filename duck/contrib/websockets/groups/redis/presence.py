@@ -23,7 +23,7 @@ from ...codec import SENT
 from ...exceptions import BrokerError
 from ...logging import log_failure, logger
 from ..presence import PresenceOptions
-from .server import answers, errors
+from .server import ANSWERS, ERRORS
 
 __all__ = ["MARK", "RedisPresence"]
 
@@ -350,7 +350,7 @@ class RedisPresence:
         """Removes the entries of this loop, which ends; without this they would end with their lease."""
         channels = {*self._own, *self._changes, *self._unsure}
         if channels and not self._is_away:
-            with suppress(*errors()):
+            with suppress(*ERRORS):
                 await self._execute_last({channel: self._script(channel, _REPLACE, {}) for channel in channels})
 
     async def _write_changes(self) -> None:
@@ -397,7 +397,7 @@ class RedisPresence:
     def _failed(self, channel: bytes, error: BrokerError) -> None:
         """Notes that a write has failed; the subscriber logs a server that is away."""
         self._unsure.add(channel)
-        if isinstance(error.__cause__, answers()) and not self._is_refused:
+        if isinstance(error.__cause__, ANSWERS) and not self._is_refused:
             self._is_refused = True
             logger.warning("presence: others do not see the members of this process: %s", error)
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from redis import exceptions
+
 from ...exceptions import BrokerError
 from ...logging import text_of
 from .server import (
+    ANSWERS,
+    ERRORS,
     SURE,
     Backoff,
     Server,
-    answers,
     check_open,
     connected,
-    errors,
     execute_last,
     has_moved,
     not_sent,
@@ -134,9 +136,9 @@ class Publisher:
         try:
             (answer,) = await execute_last(self.server, [words])
             return answer
-        except answers() as error:
+        except ANSWERS as error:
             raise refused(self.server.label, error) from error
-        except errors() as error:
+        except ERRORS as error:
             raise uncertain(self.server.label, text_of(error)) from error
 
     async def close(self) -> None:
@@ -160,7 +162,7 @@ class Publisher:
                         while True:
                             await self._publish_all(connection)
                             await self._until_wanted(connection)
-                except errors() as error:
+                except ERRORS as error:
                     self.error = error
                     self._drop_given_up()
                     self._returned.clear()
@@ -213,8 +215,6 @@ class Publisher:
 
     async def _pipeline(self, connection: Any, commands: list[Command]) -> None:
         """Sends commands, and takes their answers."""
-        from redis.exceptions import AuthenticationError, ConnectionError, ReadOnlyError
-
         words = [command.words for command in commands]
         await connection.send_packed_command(connection.pack_commands(words), check_health=False)
         moved: list[Command] = []
@@ -223,16 +223,16 @@ class Publisher:
             for command in commands:
                 try:
                     answer = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-                except answers() as error:
+                except ANSWERS as error:
                     if self._on_moved is not None and has_moved(error):
                         moved.append(command)
                         continue
                     # A connection without a password is refused each of its commands.
-                    for one in commands if isinstance(error, AuthenticationError) else [command]:
+                    for one in commands if isinstance(error, exceptions.AuthenticationError) else [command]:
                         one.fail(refused(self.server.label, error))
-                    if isinstance(error, ConnectionError):  # redis-py has discarded the other answers
+                    if isinstance(error, exceptions.ConnectionError):  # redis-py has discarded the other answers
                         raise
-                    if isinstance(error, ReadOnlyError):
+                    if isinstance(error, exceptions.ReadOnlyError):
                         demoted = error
                 else:
                     if not command.answer.done():

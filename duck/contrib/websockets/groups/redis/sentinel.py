@@ -9,9 +9,12 @@ import asyncio
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from redis import exceptions
+from redis.sentinel import Sentinel
+
 from ...credentials import port_of, without_password
 from ...logging import text_of
-from .server import Server, ask, connected, errors
+from .server import ERRORS, Server, ask, connected
 
 __all__ = ["HINT", "SENTINEL", "SentinelServer", "SentinelUrl"]
 
@@ -70,7 +73,6 @@ class SentinelUrl(NamedTuple):
         Args:
             options: Those of connections to the master; connections to the Sentinels share those of sockets and TLS.
         """
-        from redis import sentinel
 
         def on_connect(connection: Any) -> None:
             connection.on_connect()
@@ -80,8 +82,8 @@ class SentinelUrl(NamedTuple):
         own = {name: value for name, value in options.items() if name not in ("host", "port")}
         own["redis_connect_func"] = on_connect
         to_sentinels = {name: value for name, value in own.items() if name.startswith(("socket_", "ssl", "retry"))}
-        untyped: Any = sentinel
-        sentinels = untyped.Sentinel(self.sentinels, sentinel_kwargs=to_sentinels | self.credentials)
+        new_sentinels: Any = Sentinel  # has no types
+        sentinels = new_sentinels(self.sentinels, sentinel_kwargs=to_sentinels | self.credentials)
         return sentinels.master_for(self.master, **own)
 
 
@@ -106,7 +108,7 @@ class SentinelServer(Server):
         """Asks the Sentinels, one after the other, for the address of the master.
 
         Raises:
-            Exception: One of `errors`: no Sentinel answers, or none knows the master.
+            Exception: One of `ERRORS`: no Sentinel answers, or none knows the master.
         """
         reason = f"no Sentinel knows a master {self._master!r}"
         cause: Exception | None = None
@@ -114,7 +116,7 @@ class SentinelServer(Server):
             try:
                 async with asyncio.timeout(self.timeout / len(self._sentinels)), connected(sentinel) as connection:
                     answer = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-            except errors() as error:
+            except ERRORS as error:
                 reason, cause = text_of(error), error
                 continue
             if answer:
@@ -132,7 +134,5 @@ class SentinelServer(Server):
 
 def _check_role(connection: Any, answer: list[Any]) -> None:
     """Checks the answer to ROLE."""
-    from redis.exceptions import ConnectionError  # redis-py closes its connections after errors of its own only
-
-    if answer[0] != b"master":
-        raise ConnectionError(f"{connection.host}:{connection.port} is no longer a master")
+    if answer[0] != b"master":  # redis-py closes its connections after errors of its own only
+        raise exceptions.ConnectionError(f"{connection.host}:{connection.port} is no longer a master")

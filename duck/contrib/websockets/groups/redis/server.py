@@ -6,18 +6,27 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
 from ...exceptions import BrokerError
 from ...protocol.transports import abort_transport
 
 __all__ = [
+    "ANSWERS",
+    "ERRORS",
     "SURE",
     "Backoff",
     "Server",
-    "answers",
     "ask",
     "check_open",
     "connected",
-    "errors",
     "execute_last",
     "has_moved",
     "is_forbidden",
@@ -27,6 +36,12 @@ __all__ = [
     "refused_channel",
     "uncertain",
 ]
+
+ERRORS: tuple[type[Exception], ...] = (RedisError, OSError, EOFError)
+"""The errors of a redis-py connection whose server is unavailable, fails or refuses."""
+
+ANSWERS: tuple[type[Exception], ...] = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
+"""The errors among them that are a server's answer to a command, which it has not executed."""
 
 SURE = 1  # seconds for which an idle connection is assumed to be alive
 
@@ -61,13 +76,11 @@ class Server:
 
         A server that loads its data refuses most commands. It counts as unavailable, so that messages wait for it.
         """
-        from redis.exceptions import BusyLoadingError
-
         try:
             await ask(connection, "PING")
         except BusyLoadingError:
             raise
-        except answers():
+        except ANSWERS:
             pass  # it is there; its answers to other commands give the reason of the refusal
 
     def new_connection(self) -> Any:
@@ -79,20 +92,6 @@ class Server:
         return Server(self._class, self._options | {"host": host, "port": port}, f"{host}:{port}", self.timeout)
 
 
-def errors() -> tuple[type[Exception], ...]:
-    """Returns the errors of a redis-py connection whose server is unavailable, fails or refuses."""
-    from redis.exceptions import RedisError
-
-    return RedisError, OSError, EOFError, TimeoutError
-
-
-def answers() -> tuple[type[Exception], ...]:
-    """The errors among them that are a server's answer to a command, which it has not executed."""
-    from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
-
-    return ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError
-
-
 def has_moved(answer: Exception) -> bool:
     """Whether an answer says that another node of the cluster serves the channel now, or will soon."""
     return type(answer).__name__ in _MOVED or str(answer).partition(" ")[0] in _MOVED_CODES
@@ -100,15 +99,11 @@ def has_moved(answer: Exception) -> bool:
 
 def is_passing(error: BaseException | None) -> bool:
     """Whether another attempt may succeed soon, after an error by which a command has not been executed."""
-    from redis.exceptions import BusyLoadingError
-
-    return not isinstance(error, answers()) or isinstance(error, BusyLoadingError) or has_moved(error)
+    return not isinstance(error, ANSWERS) or isinstance(error, BusyLoadingError) or has_moved(error)
 
 
 def is_forbidden(answer: Exception) -> bool:
     """Whether an answer says that the user has no right to a channel, although it may subscribe to others."""
-    from redis.exceptions import NoPermissionError
-
     return isinstance(answer, NoPermissionError) and "channel" in str(answer)
 
 
@@ -191,7 +186,7 @@ async def _disconnect(connection: Any, writers: Sequence[Any]) -> None:
     closed before would leave the connection open.
     """
     try:
-        with suppress(*errors()):
+        with suppress(*ERRORS):
             async with asyncio.timeout(_LAST):
                 await connection.disconnect()
                 for writer in writers:
@@ -208,7 +203,7 @@ async def execute_last(server: Server, commands: Sequence[tuple[Any, ...]]) -> l
         The server's answers.
 
     Raises:
-        Exception: One of `errors`: the server does not answer, or refuses a command.
+        Exception: One of `ERRORS`: the server does not answer, or refuses a command.
     """
     async with asyncio.timeout(min(server.timeout, _LAST)), connected(server) as connection:
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)

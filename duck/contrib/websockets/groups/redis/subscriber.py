@@ -16,8 +16,10 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from ...logging import logger, text_of
-from .server import Backoff, Server, check_open, connected, errors, is_forbidden, refused_channel
+from .server import ERRORS, Backoff, Server, check_open, connected, is_forbidden, refused_channel
 
 __all__ = ["Subscriber"]
 
@@ -154,7 +156,7 @@ class Subscriber:
                             await self._read(connection)
                         finally:
                             self._connection = None  # redis-py would connect again for a command
-                except errors() as error:
+                except ERRORS as error:
                     self._broken(error)
                 await asyncio.sleep(self._backoff.next())
         finally:
@@ -231,7 +233,7 @@ class Subscriber:
             try:
                 check_open(connection)
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            except errors():
+            except ERRORS:
                 if connection is self._connection:
                     return  # the reader will notice the break, and then all channels are subscribed to again
 
@@ -253,8 +255,6 @@ class Subscriber:
                 watch.cancel()
 
     async def _read_on(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        from redis.exceptions import ResponseError
-
         begin = perf_counter()
         while True:
             try:

@@ -12,18 +12,23 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisClusterException
+from redis.retry import Retry
+
 from ...exceptions import BrokerError
-from .server import SURE, Backoff, answers, errors, is_passing, not_sent, refused, uncertain
+from .server import ANSWERS, ERRORS, SURE, Backoff, is_passing, not_sent, refused, uncertain
 
 __all__ = ["SyncPublisher", "sync_options"]
+
+_ABSENCES: tuple[type[Exception], ...] = (*ERRORS, RedisClusterException)  # the latter is no RedisError
 
 
 def sync_options(url: str, options: dict[str, Any]) -> dict[str, Any]:
     """Returns redis-py's options for the connections to a URL; those given take precedence."""
-    from redis import connection
-
-    untyped: Any = connection
-    own: dict[str, Any] = untyped.parse_url(url)
+    parse: Any = parse_url  # has no types
+    own: dict[str, Any] = parse(url)
     return own | options
 
 
@@ -77,28 +82,25 @@ class SyncPublisher:
                 sentinel.close()
 
     def _execute_now(self, channel: bytes, command: tuple[Any, ...]) -> Any:
-        from redis.exceptions import ReadOnlyError, RedisClusterException
-
-        absences: tuple[type[Exception], ...] = (*errors(), RedisClusterException)  # that is no RedisError
         with ExitStack() as stack:
             try:
                 connected = stack.enter_context(self._connected(channel))
                 _check(connected.connection)
-            except answers() as error:
+            except ANSWERS as error:
                 raise refused(self._label, error) from error
-            except absences as error:
+            except _ABSENCES as error:
                 self._refresh()
                 reason = str(error).partition(" : <")[0]  # redis-py lists the Sentinels with all their options
                 raise not_sent(self._label, reason) from error
             try:
                 return connected.execute_command(*command)
-            except answers() as error:
+            except ANSWERS as error:
                 if isinstance(error, ReadOnlyError):  # the name of the server may lead to another master by now
                     self.close()
                 elif is_passing(error):
                     self._refresh()
                 raise refused(self._label, error) from error
-            except errors() as error:
+            except ERRORS as error:
                 if isinstance(error.__context__, ReadOnlyError):  # redis-py will ask the Sentinels again
                     raise not_sent(self._label, error) from error
                 raise uncertain(self._label, error) from error
@@ -118,9 +120,6 @@ class SyncPublisher:
 
     def _options(self) -> dict[str, Any]:
         """Returns options of redis-py, which override those of the URL."""
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
         return {
             "protocol": 2,
             "decode_responses": False,
@@ -140,11 +139,9 @@ class SyncPublisher:
 
 def _check(connection: Any) -> None:
     """Raises an error if an idle server has gone, or loads its data, as `Server.check` does."""
-    from redis.exceptions import BusyLoadingError
-
     try:
         connection.check_health()  # as redis-py has done for a new connection
     except BusyLoadingError:
         raise
-    except answers():
+    except ANSWERS:
         pass  # it is there
