@@ -134,8 +134,6 @@ def test_both_codecs_take_and_refuse_the_same_arguments(number, other, buffer, m
 
     compare(lambda codec: outcome(codec.apply_mask, buffer(), mask(), 1))
     compare(lambda codec: outcome(codec.apply_mask, b"abc", MASK, number))
-    compare(lambda codec: outcome(codec.apply_mask_inplace, buffer(), mask(), 1))
-    compare(lambda codec: outcome(codec.apply_mask_inplace, bytearray(b"abc"), MASK, number))
     compare(lambda codec: outcome(codec.utf8_state, buffer(), 0))
     compare(lambda codec: outcome(codec.utf8_state, b"\x80", number))
     compare(lambda codec: outcome(codec.parse_header, buffer(), flag, another, 100))

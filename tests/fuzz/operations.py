@@ -28,14 +28,12 @@ def use_functions() -> None:
     for size in (0, 1, 3, 31, 32, 33, 200, 5000, 20_000):
         data = bytes(size)
         _speedups.apply_mask(data, MASK, 1)
-        _speedups.apply_mask_inplace(bytearray(data), MASK)
         _speedups.utf8_state(b"a" * size + "Grüße, 世界 😀".encode())
         _speedups.utf8_state(b"a" * size + b"\xff")
         _speedups.serialize(0x81, data, MASK)
         _speedups.serialize(0x81, memoryview(data))
     for call in (
         lambda: _speedups.apply_mask(b"x", b"bad"),
-        lambda: _speedups.apply_mask_inplace(b"x", MASK),
         lambda: _speedups.apply_mask(memoryview(b"abcd")[::2], MASK),
         lambda: _speedups.serialize(256, b"x"),
         lambda: _speedups.serialize(1, "x"),

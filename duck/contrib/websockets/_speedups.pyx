@@ -2,7 +2,7 @@
 """The codec, compiled. `codec/pure.py` is its specification: same names, arguments, results and errors."""
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_Append
@@ -21,17 +21,6 @@ cdef extern from "Python.h":
     char *bytes_data "PyBytes_AS_STRING" (PyObject *value)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE" (PyObject *value)
     int resize_bytes "_PyBytes_Resize" (PyObject **value, Py_ssize_t size) except -1
-
-
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define DUCK_HAS_GIL 0
-    #else
-    #define DUCK_HAS_GIL 1
-    #endif
-    """
-    const bint HAS_GIL "DUCK_HAS_GIL"
 
 
 cdef extern from "_simd.h":

@@ -36,29 +36,6 @@ def apply_mask(data, mask, offset=0):
     return masked
 
 
-def apply_mask_inplace(data, mask, offset=0):
-    cdef Py_buffer view
-    cdef uint32_t key
-    cdef uint8_t *p
-    cdef int shift
-    if HAS_GIL and type(data) is bytearray:
-        # With the GIL nothing can resize it meanwhile. The buffer protocol would take a quarter of the call's time.
-        read_mask(mask, &key)
-        shift = read_offset(offset)
-        p = <uint8_t *>PyByteArray_AS_STRING(<bytearray>data)
-        simd.mask(p, p, PyByteArray_GET_SIZE(<bytearray>data), duck_rotate(key, shift))
-        return
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        read_mask(mask, &key)
-        shift = read_offset(offset)
-        if view.readonly:
-            raise BufferError("Object is not writable.")
-        simd.mask(<uint8_t *>view.buf, <const uint8_t *>view.buf, view.len, duck_rotate(key, shift))
-    finally:
-        PyBuffer_Release(&view)
-
-
 cdef object UTF8_BEGIN = 0
 
 

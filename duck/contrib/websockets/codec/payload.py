@@ -2,11 +2,10 @@
 
 import codecs
 import operator
-import struct
 
 from .numbers import UTF8_REJECT
 
-__all__ = ["Buffer", "apply_mask", "apply_mask_inplace", "mask_bytes", "rotate_mask", "utf8_state", "view_of"]
+__all__ = ["Buffer", "apply_mask", "mask_bytes", "rotate_mask", "utf8_state", "view_of"]
 
 _TRANSLATE = 1024  # bytes from which four translate() calls beat one int XOR
 
@@ -64,19 +63,6 @@ def apply_mask(data: Buffer, mask: Buffer, offset: int = 0) -> bytes:
         ValueError: The mask does not have 4 bytes.
     """
     return bytes(mask_bytes(view_of(data), rotate_mask(mask, offset)))
-
-
-def apply_mask_inplace(data: bytearray | memoryview, mask: Buffer, offset: int = 0) -> None:
-    """Masks or unmasks `data` in place; arguments as for `apply_mask`.
-
-    Raises:
-        BufferError: `data` is read-only.
-        ValueError: The mask does not have 4 bytes.
-    """
-    masked = mask_bytes(view_of(data), rotate_mask(mask, offset))
-    if memoryview(data).readonly:
-        raise BufferError("Object is not writable.")
-    struct.pack_into(f"{len(masked)}s", data, 0, masked)
 
 
 # UTF-8 (section 8.1; RFC 3629)

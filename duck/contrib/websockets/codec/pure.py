@@ -12,7 +12,7 @@ from .header import build_header, parse_header, serialize
 from .hotpath import HotPath, ReceiveBuffer, fan_out
 from .inbox import Inbox, NextMessage
 from .numbers import *  # noqa: F403
-from .payload import apply_mask, apply_mask_inplace, utf8_state
+from .payload import apply_mask, utf8_state
 from .reader import MessageReader
 from .sent import SENT, Sent
 from .waiter import Waiter
@@ -43,7 +43,6 @@ __all__ = [
     "Waiter",
     "Worker",
     "apply_mask",
-    "apply_mask_inplace",
     "build_header",
     "fan_out",
     "parse_header",
