@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import ConnectionClosed, WebSocketView, client
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.testing import VirtualTimeLoop, connect
 
@@ -158,6 +158,29 @@ def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(run, unt
             go_on.set()
             await asyncio.gather(pushing, *pings)
             assert Busy.METRICS.stats().received["pong"] == 1
+
+    run(scenario())
+
+
+def test_a_client_that_receives_nothing_notices_a_close_frame_with_the_loss(run, serving, until):
+    class Flood(Quiet):
+        async def on_open(self):
+            for _ in range(client.ClientConnection.MAX_WAITING_MESSAGES + 1):
+                _ = self.send("x")
+
+    async def scenario():
+        async with serving(Flood) as server, client.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            view, _ = await server.views.get()
+            await until(lambda: ws._protocol.flow_control.holds)
+            (pinging,) = await begun(view.ping())
+            await view.send_close(4000)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert ws.close_code is None
+            view.terminate()
+            assert await ws.wait_closed() == 4000
+            with pytest.raises(ConnectionClosed):
+                await pinging
 
     run(scenario())
 

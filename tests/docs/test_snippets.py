@@ -150,6 +150,30 @@ def test_a_lost_client_is_noticed_soon_and_a_silent_one_stays(execute):
         runner.run(scenario())
 
 
+@pytest.mark.parametrize("since_ping", range(0, 20, 3))
+def test_with_the_defaults_a_lost_client_is_noticed_within_the_stated_time(root, since_ping):
+    page = (root / "docs/guides/limits.md").read_text()
+    earliest, latest = map(int, re.search(r"(\d+) to (\d+) seconds after its last byte", page).groups())
+
+    class Quiet(WebSocketView):
+        async def on_receive(self, message, opcode):
+            await self.send("heard")
+
+    async def scenario():
+        async with memory(Quiet, timeout=1000) as ws:
+            await asyncio.sleep(40 + since_ping)
+            await ws.send("the last byte")
+            assert await ws.recv() == "heard"
+            ws.stop_reading()
+            begun = asyncio.get_running_loop().time()
+            await ws.wait_closed()
+            seconds = asyncio.get_running_loop().time() - begun - Quiet.CLOSE_TIMEOUT
+            assert earliest <= seconds <= latest + 1.5  # the deadline of the closing handshake is a little late
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
+
+
 def test_a_token_in_the_first_message(execute):
     view = execute(block("class Signed"))["Signed"]
     for word, answer in ("s3cret", "alice: hello"), ("guess", 4001), (None, 4001):

@@ -45,7 +45,7 @@ async def statistics(server):
         return await client.info("all")
 
 
-def test_two_connections_for_a_process_and_one_subscription_for_a_group(run, shared_redis, meet, until):
+def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_for_a_group(run, shared_redis, meet, until):
     async def scenario():
         rooms = Groups(shared_redis.url, prefix="few:")
         before = (await statistics(shared_redis))["connected_clients"]
@@ -60,8 +60,11 @@ def test_two_connections_for_a_process_and_one_subscription_for_a_group(run, sha
                 1,
             ]
             assert (await statistics(shared_redis))["connected_clients"] == before + 2
+            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+            assert (await statistics(shared_redis))["connected_clients"] == before + 3
         while await command(shared_redis, "PUBSUB", "CHANNELS", "few:*"):
             pass
+        await rooms.close()
 
     run(scenario())
 

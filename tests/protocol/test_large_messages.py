@@ -10,7 +10,9 @@ from duck.contrib.websockets import (
     Compression,
     Frame,
     OpCode,
+    broadcast,
 )
+from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.protocol import loop
 from duck.contrib.websockets.sansio.payloads import parse_close
 
@@ -111,6 +113,34 @@ def test_no_thread_is_started_for_small_messages(run, connect, monkeypatch):
         async with connect(Echo) as session:  # nor for large ones that are not compressed
             session.peer.send(LARGE[0])
             assert await session.peer.message() == LARGE[0]
+
+    run(scenario())
+
+
+def test_a_message_to_many_is_compressed_once_on_the_loop_or_from_1_mib_on_in_threads(run, connect, monkeypatch):
+    class View(Echo):
+        MAX_FRAME_SIZE = 2 * MIB
+
+    threads = []
+    deflater = deflate.Backend.deflater
+
+    def noted(self, *args):
+        threads.append(threading.current_thread())
+        return deflater(self, *args)
+
+    monkeypatch.setattr(deflate.Backend, "deflater", noted)
+    here = threading.current_thread()
+
+    async def scenario():
+        async with connect(View, headers=OFFER) as one, connect(View, headers=OFFER) as other:
+            clients = [Client(one.peer), Client(other.peer)]
+            for size, is_shared in (MIB, True), (MIB + 2, False):
+                message = text(5, size)
+                assert broadcast([one.view, other.view], message) == 2
+                for client in clients:
+                    assert await client.message() == message
+                assert (threads == [here]) if is_shared else (len(threads) == 2 and here not in threads)
+                threads.clear()
 
     run(scenario())
 

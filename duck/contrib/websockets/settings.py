@@ -148,8 +148,8 @@ SETTINGS = (
     Setting(
         "MAX_BACKOFF",
         "seconds",
-        "Longest time between pings while the peer does not answer; each unanswered ping doubles the time. The third in"
-        " a row closes the connection with 1001.",
+        "Longest wait before the ping that follows an unanswered one; each unanswered ping doubles the wait. The third"
+        " in a row closes the connection with 1001.",
         _number("seconds, more than 0", above=True),
     ),
     Setting(

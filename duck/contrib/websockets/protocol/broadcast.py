@@ -84,12 +84,13 @@ class Member(Protocol):
 def broadcast(views: Iterable[Member], data: Data, opcode: int = OpCode.TEXT) -> int:
     """Sends a message to many connections, without waiting for any of them.
 
-    The message is encoded once, and compressed once for each distinct agreement on compression. On each connection it
-    keeps the order of that connection's sends. A broadcast is written at once. Broadcasts that follow it before the
-    loop's next iteration leave together then, with one write for each connection. May be called from any thread.
+    The message is encoded once, and compressed once for each distinct agreement on compression; above 1 MiB, once for
+    each connection, in threads. On each connection it keeps the order of that connection's sends. A broadcast is
+    written at once. Broadcasts that follow it before the loop's next iteration leave together then, with one write for
+    each connection. May be called from any thread.
 
     The view's `SLOW_CONSUMER` applies to a peer that reads too slowly. Because `broadcast` never waits, "wait" closes
-    the connection with 1008 once 64 times its `WRITE_LIMIT` waits for the peer.
+    the connection with 1008 once 64 times its `WRITE_LIMIT`, and 4 MiB at least, waits for the peer.
 
     Args:
         views: Views, or other ends of connections. Connections that are closed or not open yet are skipped. The
