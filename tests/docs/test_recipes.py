@@ -124,11 +124,11 @@ def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run
 
 
 def test_a_client_in_synchronous_code(execute, run, capsys):
-    page = execute(block("def background_loop"))
+    ask = execute(block("def ask"))["ask"]
 
     async def scenario():
         async with serve(execute(block("class Shout(WebSocketView):"))["urlpatterns"], port=0) as server:
-            await asyncio.to_thread(page["ask"], f"{server.addresses[0]}/shout/lobby")
+            await asyncio.to_thread(ask, f"{server.addresses[0]}/shout/lobby")
 
     run(scenario())
     assert capsys.readouterr().out == "QUACK\n"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Frame, OpCode, WebSocketView, client
 from duck.contrib.websockets.testing import connect
 from duck.http.request import HttpRequest
 from duck.server import run, serve
@@ -76,3 +76,7 @@ serve(Sending, ssl="cert.pem")  # wrong
 with connect(Sending) as ws:
     ws.receive()  # wrong
     ws.send_text(b"bytes")  # wrong
+
+with client.connect("ws://localhost") as network:
+    network.receive()  # wrong
+    network.send(42, "text")  # wrong

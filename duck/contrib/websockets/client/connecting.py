@@ -1,4 +1,4 @@
-"""`connect`: one connection, by `async with` or `await`, or a series of connections, by `async for`."""
+"""`connect`: one connection, by `async with`, `await` or `with`, or a series of connections, by `async for`."""
 
 import asyncio
 import inspect
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
 from ..state import State
+from .blocking import BlockingConnection, LoopThread
 from .connection import ClientConnection
 from .options import Options
 from .reconnecting import Attempts, Reconnect, ReconnectingConnection
@@ -72,7 +73,8 @@ class connect(Connecting[ClientConnection]):
                 print(message)
 
     The connection is closed at the end of the block: with 1000, with 1011 after an exception, with 1001 after a
-    cancellation. `ws = await connect(...)` requires a later `await ws.close()`.
+    cancellation. `ws = await connect(...)` requires a later `await ws.close()`. In synchronous code,
+    `with connect(...) as ws: ws.send("hello")` does the same: the methods of `ws` block. See `BlockingConnection`.
 
     A loop over `connect` yields a connection, and after its end and a pause another one; see `Reconnect`:
 
@@ -100,6 +102,8 @@ class connect(Connecting[ClientConnection]):
         TypeError, ValueError: An option or the URL is invalid.
     """
 
+    _ways = f"{Connecting._ways}, or with connect(...) as ws"
+    _thread: LoopThread | None = None  # of a `with` block
     _series: "_Series | None" = None  # of a loop
     _connections: Any = None  # its generator; AsyncGenerator lacks `ag_running`
 
@@ -117,6 +121,26 @@ class connect(Connecting[ClientConnection]):
         if callable(url) or callable(options.get("headers")):
             url, options = await _arguments(url, options)
         return ClientConnection(url, options)
+
+    def __enter__(self) -> BlockingConnection:
+        thread = LoopThread()
+        try:
+            connection = BlockingConnection(thread.call(self.__aenter__), thread.call)
+        except BaseException:
+            thread.end()
+            raise
+        self._thread = thread
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        assert thread is not None
+        try:
+            thread.call(self.__aexit__, kind, error, traceback)
+        finally:
+            thread.end()
 
     def __aiter__(self) -> Self:
         if self._options.get("sock") is not None:

@@ -9,7 +9,7 @@ from ..client.connecting import Connecting
 from ..client.options import Options
 from ..client.route import ELSEWHERE
 from ..exceptions import HandshakeRefused
-from .blocking import RUNNERS, Blocking, LoopFactory
+from .blocking import RUNNERS, Blocking, LoopFactory, Turns
 from .connection import TestConnection
 
 __all__ = ["connect"]
@@ -80,7 +80,7 @@ class connect(Connecting[TestConnection]):
             keep_frames=keep_frames,
             **options,
         )
-        self._blocking: Blocking | None = None
+        self._turns: Turns | None = None  # of a `with` block
 
     async def _make(self) -> TestConnection:
         return self._make_connection()
@@ -115,8 +115,8 @@ class connect(Connecting[TestConnection]):
             raise RuntimeError("an event loop runs in this thread already: write async with connect(...)")
         runner = RUNNERS.acquire(self._loop_factory)
         try:
-            self._blocking = Blocking(runner, runner.run(self.__aenter__()))
-            return self._blocking
+            self._turns = turns = Turns(runner)
+            return Blocking(turns.call(self.__aenter__), turns.call)
         except BaseException:
             RUNNERS.release(self._loop_factory)
             raise
@@ -124,10 +124,10 @@ class connect(Connecting[TestConnection]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._blocking is not None
-        self._blocking._check_block()
+        assert self._turns is not None
+        self._turns.check_block()
         try:
-            RUNNERS.running[self._loop_factory].run(self.__aexit__(kind, error, traceback))
+            self._turns.call(self.__aexit__, kind, error, traceback)
         finally:
             RUNNERS.release(self._loop_factory)
-            self._blocking.has_ended = True
+            self._turns.has_ended = True

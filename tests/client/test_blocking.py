@@ -1,0 +1,251 @@
+"""The client in synchronous code: `with connect(...)`, whose loop runs in a thread."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from duck.contrib.websockets import CloseCode, ConnectionClosed, HandshakeError, OpCode, WebSocketView
+from duck.contrib.websockets.client import HandshakeRefused, connect
+from duck.contrib.websockets.client.blocking import LoopThread
+
+from ..support.leftovers import open_files
+
+SECONDS = 20  # of waits that a failure would prolong
+
+
+class Echo(WebSocketView):
+    async def on_handshake(self, handshake):
+        if self.request.path == "/private":
+            raise HandshakeError(403, "not for you")
+
+    async def on_receive(self, message, opcode):
+        if message == b"close":
+            await self.send_close(4001, "as you like")
+        else:
+            await self.send(message, opcode)
+
+
+@pytest.fixture
+def served(run, serving):
+    """Runs a function with the URL of a server in a thread, without an event loop; returns its result."""
+
+    def in_thread(function, view=Echo):
+        async def scenario():
+            async with serving(view) as server:
+                return await asyncio.to_thread(function, server.addresses[0])
+
+        return run(scenario())
+
+    return in_thread
+
+
+def test_methods_block_until_their_result(served):
+    def talk(url):
+        with connect(f"{url}/", subprotocols=["chat"]) as ws:
+            for message in ("\u00e4", b"\0", "x" * 200_000):
+                ws.send(message, OpCode.TEXT if isinstance(message, str) else OpCode.BINARY)
+                assert ws.recv(timeout=SECONDS) == message
+            ws.send(["in ", "parts"])
+            assert ws.recv() == "in parts"
+            ws.send_json({"a": 1})
+            assert ws.recv_json(timeout=SECONDS) == {"a": 1}
+            assert ws.ping() == ws.latency
+            assert (ws.url, ws.subprotocol, ws.close_code) == (f"{url}/", None, None)
+            ws.PING_INTERVAL = 7  # a setting of the connection
+            with pytest.raises(ValueError, match="PING_INTERVAL"):
+                ws.PING_INTERVAL = -1
+            assert ws.PING_INTERVAL == 7
+            with pytest.raises(TimeoutError, match=r"no message from .* within 0 seconds"):
+                ws.recv(timeout=0)
+        return ws.close_code
+
+    assert served(talk) == CloseCode.NORMAL_CLOSURE
+
+
+def test_iteration_ends_with_the_connection(served):
+    def talk(url):
+        with connect(url) as ws:
+            for message in ("a", "b"):
+                ws.send(message)
+            received = [next(ws), next(ws)]
+            ws.close()
+            assert list(ws) == []
+        with connect(url) as ws:
+            ws.send("close")
+            with pytest.raises(ConnectionClosed, match="4001"):
+                list(ws)
+        return received
+
+    assert served(talk) == ["a", "b"]
+
+
+def test_messages_are_read_part_by_part(served):
+    def talk(url):
+        with connect(url, stream=True) as ws:
+            for _ in range(2):
+                ws.send_binary(bytes(200_000))
+            message = ws.recv_stream(timeout=SECONDS)
+            assert message.opcode is OpCode.BINARY
+            assert sum(map(len, message)) == 200_000
+            return ws.recv_stream().read()
+
+    assert served(talk) == bytes(200_000)
+
+
+def test_pings_are_answered_between_the_calls(served):
+    measured = threading.Event()
+
+    class Pinging(WebSocketView):
+        async def on_open(self):
+            await self.ping()
+            measured.set()
+
+    def wait(url):
+        with connect(url):
+            return measured.wait(SECONDS)
+
+    assert served(wait, Pinging)
+
+
+@pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError, 1011), (KeyboardInterrupt, 1001)])
+def test_an_error_in_the_block_is_in_the_close_code(served, error, code):
+    def fail(url):
+        with pytest.raises(error), connect(url) as ws:
+            raise error
+        return ws.close_code
+
+    assert served(fail) == code
+
+
+def test_nothing_is_left_of_a_connection_or_a_refusal(served):
+    def attempt(url):
+        with pytest.raises(HandshakeRefused, match="403"), connect(f"{url}/private"):
+            pass
+        with connect(url) as ws:
+            ws.send("quack")
+
+    def attempts(url):
+        attempt(url)
+        before = threading.active_count()
+        files = open_files()
+        for _ in range(3):
+            attempt(url)
+        assert open_files() <= files + 1  # the last connection on the server
+        return threading.active_count() - before
+
+    assert served(attempts) == 0
+
+
+def test_one_object_opens_one_connection_after_the_other(served):
+    def twice(url):
+        connecting = connect(url)
+        with connecting, pytest.raises(RuntimeError, match="in use already"), connecting:
+            pass
+        with connecting as ws:
+            ws.send("again")
+            return ws.recv()
+
+    assert served(twice) == "again"
+
+
+def test_another_thread_may_receive_until_the_end_of_the_block(served):
+    def talk(url):
+        received = []
+        with connect(url) as ws:
+            reader = threading.Thread(target=lambda: received.extend(ws))
+            reader.start()
+            for number in range(100):
+                ws.send(str(number))
+            ws.ping()  # its pong comes after the messages
+        reader.join(SECONDS)
+        return received
+
+    assert served(talk) == [str(number) for number in range(100)]
+
+
+def test_a_call_that_waits_at_the_end_of_the_loop_goes_on_after_it():
+    calls = []
+
+    async def method():
+        calls.append(threading.current_thread())
+        if len(calls) == 1:
+            begun.set()
+            await asyncio.sleep(SECONDS)
+
+    begun, thread = threading.Event(), LoopThread()
+    caller = threading.Thread(target=lambda: thread.call(method))
+    caller.start()
+    assert begun.wait(SECONDS)
+    thread.end()
+    caller.join(SECONDS)
+    assert calls[1:] == [caller]
+
+
+def test_a_child_process_has_no_loop_to_call():
+    thread = LoopThread()
+    child = os.fork()
+    if child == 0:
+        try:
+            thread.call(asyncio.sleep, 0)
+        except RuntimeError as error:
+            os._exit(int("open another one in this process" in str(error)))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    thread.end()
+
+
+def test_after_the_block_methods_do_as_after_the_end_of_any_connection(served):
+    def talk(url):
+        with connect(url) as ws:
+            ws.send("left over")
+            ws.ping()
+        assert ws.recv() == "left over"
+        for method in (ws.recv, ws.ping, lambda: ws.send("late")):
+            with pytest.raises(ConnectionClosed, match="1000"):
+                method()
+        ws.close()
+        return ws.wait_closed()
+
+    assert served(talk) == CloseCode.NORMAL_CLOSURE
+
+
+def test_a_loop_in_the_thread_would_stand_still(run, serving):
+    async def scenario():
+        async with serving(Echo) as server:
+            with pytest.raises(RuntimeError, match="use async with connect"), connect(server.addresses[0]):
+                pass
+
+    run(scenario())
+
+
+INTERRUPTED = """
+import os
+import sys
+from duck.contrib.websockets.client import connect
+
+with connect(sys.argv[1]) as ws:
+    ws.send(str(os.getpid()))
+    ws.recv()
+"""
+
+
+def test_ctrl_c_ends_a_wait_and_closes_the_connection(run, serving):
+    class Interrupting(WebSocketView):
+        async def on_receive(self, message, opcode):
+            os.kill(int(message), signal.SIGINT)
+
+    async def scenario():
+        async with serving(Interrupting) as server:
+            arguments = "-P", "-c", INTERRUPTED, server.addresses[0]
+            process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+            _, errors = await process.communicate()
+            view, end = await server.views.get()
+            await end
+            assert errors.endswith(b"\nKeyboardInterrupt\n")
+            assert (view.close_code, process.returncode) == (CloseCode.GOING_AWAY, -signal.SIGINT)
+
+    run(scenario())
