@@ -130,3 +130,41 @@ def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder,
             assert process.wait(30) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+FORKING = """
+import multiprocessing, os, signal, time
+from duck.contrib.websockets import WebSocketView
+
+def live(begun):
+    begun.set()
+    time.sleep(1000)
+
+class Fork(WebSocketView):
+    async def on_receive(self, message, opcode):
+        fork = multiprocessing.get_context("fork")
+        begun = fork.Event()
+        child = fork.Process(target=live, args=[begun])
+        child.start()
+        begun.wait()  # Python discards signals that arrive within the fork
+        os.kill(child.pid, getattr(signal, message.decode()))
+        child.join(30)
+        await self.send(f"{child.exitcode}")
+        child.kill()
+"""
+
+
+@pytest.mark.parametrize(("loop", "workers"), [*((loop, 1) for loop in LOOPS), ("auto", 2)])
+def test_a_forked_child_process_has_the_signals_of_before_the_server(folder, loop, workers):
+    """As `terminate` of multiprocessing, and a process pool that loses a process, rely on."""
+    (folder / "forking.py").write_text(FORKING)
+    arguments = ("forking.py", "--port", 0, "--loop", loop, "--workers", workers)
+    with Process(folder, *arguments) as process, connect(process.address) as client:
+        for name in ("SIGTERM", "SIGHUP"):
+            client.send(name)
+            assert client.recv(60) == str(-getattr(signal, name))
+        assert process.process.poll() is None
+        client.send("SIGINT")  # of a KeyboardInterrupt, or of the signal itself, as before the server
+        assert client.recv(60) in ("1", str(-signal.SIGINT))
+        client.close()
+        assert process.stop(signal.SIGTERM)[0] == 0

@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["call_in_loop", "end_by", "end_on_sigterm", "on_hangup", "on_signals", "outlast_signals"]
+__all__ = ["call_in_loop", "end_by", "end_on_sigterm", "handle", "on_hangup", "on_signals", "outlast_signals"]
 
 _SAME_SIGNAL = 1.0  # seconds in which a second signal counts as the first
 
@@ -29,11 +29,11 @@ def on_hangup(callback: Callable[[], object], unless_ignored: bool = False) -> I
     if unless_ignored and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield
         return
-    before = signal.signal(signal.SIGHUP, lambda signum, frame: callback())
+    before = handle([signal.SIGHUP], lambda signum: callback())
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        _restore(before)
 
 
 @contextlib.contextmanager
@@ -46,8 +46,34 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
+
+
+def handle(numbers: Iterable[int], callback: Callable[[int], object]) -> dict[int, Any]:
+    """Installs a handler of signals in this process.
+
+    A child process that a fork has made, such as one of multiprocessing, inherits the handler, but the server is its
+    parent's. There the first signal restores the earlier handler, and is handled by it.
+
+    Returns:
+        The earlier handlers.
+    """
+    own = os.getpid()
+
+    def on_signal(signum: int, frame: object) -> None:
+        if os.getpid() == own:
+            callback(signum)
+        else:
+            signal.signal(signum, before[signum])
+            signal.raise_signal(signum)
+
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    return before
+
+
+def _restore(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def call_in_loop(runner: asyncio.Runner, callback: Callable[[], object]) -> None:
@@ -78,7 +104,7 @@ def end_by(signum: int) -> None:
 def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
     first: float | None = None
 
-    def on_signal(signum: int, frame: object) -> None:
+    def on_signal(signum: int) -> None:
         nonlocal first
         if first is None:
             first = time.monotonic()
@@ -86,4 +112,4 @@ def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
         elif time.monotonic() - first >= _SAME_SIGNAL:
             end_by(signum)
 
-    return {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    return handle(_SIGNALS, on_signal)

@@ -40,7 +40,7 @@ from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogOptions
 from ..process.loops import loop_factory
-from ..process.signals import end_by, on_signals
+from ..process.signals import end_by, handle, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
@@ -130,7 +130,7 @@ def main(file: int) -> None:
         file: The socket to the supervisor.
     """
     # A terminal that closes, or `systemctl kill`, sends it to each process. The supervisor replaces this one.
-    signal.signal(signal.SIGHUP, lambda signum, frame: None)
+    handle([signal.SIGHUP], lambda signum: None)
     control = _own(file)
     report = _Report(control)
     with control:
