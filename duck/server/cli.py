@@ -111,11 +111,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         prometheus()
     workers = arguments.workers > 1 or arguments.reload
     target = None if workers else load(arguments.target)
-    try:
-        if target is not None or arguments.loop in LOOPS:
-            loop_factory(arguments.loop)
-    except ModuleNotFoundError:
-        raise UsageError("uvloop is not installed; install it, or use --loop auto") from None
+    if target is not None or arguments.loop in LOOPS:
+        loop_factory(arguments.loop)
     if arguments.proxy_protocol and not arguments.trusted_proxies:
         raise UsageError("--proxy-protocol needs --trusted-proxies: without it any client could claim any address")
     make_context = _certificates(arguments)

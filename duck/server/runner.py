@@ -76,8 +76,7 @@ def run(
 
     Raises:
         ExpositionError: The metrics cannot be served at their address, or prometheus_client is not installed.
-        LoopError: The function for a loop cannot be found, or returns none.
-        ModuleNotFoundError: uvloop is requested but not installed.
+        LoopError: The function for a loop cannot be found, or returns none; or uvloop is requested but not installed.
         RuntimeError: An event loop runs in this thread already.
         WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
         WorkerError: The workers cannot be started, or one has failed as it stopped.

@@ -168,7 +168,7 @@ def test_a_missing_uvloop_is_an_error_unless_the_loop_is_auto(folder, monkeypatc
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert cli.main(["serve", "echo.py", "--loop", "uvloop"]) == 2
-    assert "uvloop is not installed; install it, or use --loop auto" in capsys.readouterr().err
+    assert "uvloop is not installed; install it, or choose the loop auto" in capsys.readouterr().err
     factory = cli.loop_factory("auto")
     assert factory is asyncio.new_event_loop
 

@@ -24,8 +24,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         name: One of `LOOPS`, or `module:attribute` for a function without arguments that returns a loop.
 
     Raises:
-        LoopError: The module has no such function, or cannot be imported.
-        ModuleNotFoundError: uvloop is requested but not installed.
+        LoopError: The module has no such function, or cannot be imported; or uvloop is requested but not installed.
         ValueError: The name is unknown.
     """
     module, colon, attribute = name.partition(":")
@@ -38,7 +37,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
             import uvloop
         except ModuleNotFoundError:
             if name == "uvloop":
-                raise
+                raise LoopError("uvloop is not installed; install it, or choose the loop auto") from None
         else:
             return uvloop.new_event_loop
     return asyncio.new_event_loop
