@@ -41,7 +41,6 @@ from .protocol import stepping
 from .protocol.lingering import LINGER_TIMEOUT, Lingering
 from .protocol.transports import close_transport
 from .sansio import handshake
-from .sansio.connection import Connection
 from .view import WebSocketView
 
 if TYPE_CHECKING:
@@ -342,8 +341,7 @@ class WebSocketProtocol(asyncio.Protocol):
         endpoint = Accepted(
             self._session, label(request), config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
         )
-        connection = Connection(max_size=config.ws_max_size, extensions=acceptance.extensions)
-        protocol = SessionProtocol(self._session, endpoint, connection, self._counters)
+        protocol = SessionProtocol(self._session, endpoint, acceptance.extensions, self._counters)
         early = upgrade.attach(request, protocol, response)
         self._accepted()
         protocol.start(early)

@@ -13,11 +13,12 @@ are corked, as those of a view's handlers. `uvicorn.py` and the test client crea
 import asyncio
 import enum
 import sys
-from collections.abc import Awaitable, Iterable, MutableMapping
+from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from ..codec import Counters
 from ..exceptions import ConnectionClosed
+from ..extensions import Extension
 from ..opcodes import CloseCode, OpCode
 from ..protocol.heartbeat import Heartbeat
 from ..protocol.inbox import Inbox
@@ -345,7 +346,8 @@ class SessionProtocol(ConnectionProtocol):
     HEARTBEAT = KeepAlive
 
     def __init__(
-        self, session: Session, endpoint: Accepted, connection: Connection, counters: Counters | None = None
+        self, session: Session, endpoint: Accepted, extensions: Sequence[Extension], counters: Counters | None = None
     ) -> None:
+        connection = Connection(max_size=endpoint.MAX_FRAME_SIZE, extensions=extensions)
         super().__init__(endpoint, connection, inbox=session.inbox, counters=counters)
         self.limit_frames(sys.maxsize)  # a message of an application is sent in one frame

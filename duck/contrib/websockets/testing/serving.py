@@ -22,7 +22,6 @@ from ..opcodes import CloseCode
 from ..protocol.lingering import Lingering
 from ..protocol.virtual_transport import VirtualTransport
 from ..sansio import handshake
-from ..sansio.connection import Connection
 from ..view import WebSocketView
 
 __all__ = ["Server"]
@@ -225,7 +224,7 @@ class _AsgiHost:
         acceptance = handshake.agree(request, key, extensions=DEFAULT_NEGOTIATORS)._replace(subprotocol=subprotocol)
         response = handshake.switching_protocols(acceptance, header_lines(headers))
         endpoint = Accepted(self._session, label(request), None, None, None)
-        protocol = SessionProtocol(self._session, endpoint, Connection(extensions=acceptance.extensions))
+        protocol = SessionProtocol(self._session, endpoint, acceptance.extensions)
         early = upgrade.attach(request, protocol, response)
         protocol.start(early)
         return protocol
