@@ -31,7 +31,7 @@ from ..options import Options
 from ..process.exposition import exposing
 from ..process.signals import call_in_loop, on_signals
 from ..process.systemd import notify, notify_reloading
-from .worker import Boot, Job, boot, is_worker
+from .worker import Boot, Job, is_worker
 from .worker_process import WorkerError, WorkerProcess, outcome
 from .worker_sockets import WorkerSockets
 
@@ -80,14 +80,14 @@ class Supervisor:
     """Keeps a number of workers running.
 
     Args:
-        order: The start instructions of a worker.
+        boot: The start instructions of a worker.
         worker_sockets: The owner of the sockets.
         options: The options of the workers' servers.
         stop: Set to give the order to stop.
     """
 
-    def __init__(self, order: Boot, worker_sockets: WorkerSockets, options: Options, stop: asyncio.Event) -> None:
-        self._order = order
+    def __init__(self, boot: Boot, worker_sockets: WorkerSockets, options: Options, stop: asyncio.Event) -> None:
+        self._boot = boot
         self._worker_sockets = worker_sockets
         self._startup_timeout = options.startup_timeout
         self._patience = options.patience + _GRACE
@@ -112,7 +112,7 @@ class Supervisor:
             WorkerError: The workers cannot be started, or one has failed as it stopped.
         """
         loop = asyncio.get_running_loop()
-        for _ in range(self._order.workers):
+        for _ in range(self._boot.workers):
             self._add_slot()
         stopping = loop.create_task(self._stop.wait())
         both: set[asyncio.Future[Any]] = {stopping, self._failed}
@@ -160,7 +160,7 @@ class Supervisor:
         return self._stop.is_set() or self._failed.done()
 
     def _count(self) -> None:
-        self._order = self._order._replace(workers=len(self._slots))
+        self._boot = self._boot._replace(workers=len(self._slots))
         logger.info("the number of workers is %d from now on", len(self._slots))
 
     def _add_slot(self) -> None:
@@ -279,7 +279,7 @@ class Supervisor:
     async def _start(self, slot: Slot) -> WorkerProcess:
         try:
             slot.sockets = slot.sockets or self._worker_sockets.take()
-            worker = await WorkerProcess.start(self._order._replace(files=[sock.fileno() for sock in slot.sockets]))
+            worker = await WorkerProcess.start(self._boot, [sock.fileno() for sock in slot.sockets])
         except OSError as error:
             raise WorkerError(f"cannot start a worker: {error.strerror or error}", is_known=True) from error
         self._workers.add(worker)
@@ -379,7 +379,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: 
     async def main() -> None:
         async with WorkerSockets.at(job.options, sockets) as worker_sockets:
             own = replace(job, options=replace(job.options, metrics=None))  # the supervisor has those of all
-            supervisor = Supervisor(boot(own, workers), worker_sockets, job.options, stop)
+            supervisor = Supervisor(Boot.of(own, workers), worker_sockets, job.options, stop)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
             loop.add_signal_handler(signal.SIGTTIN, supervisor.grow)

@@ -44,7 +44,7 @@ from ..process.signals import end_by, handle, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
-__all__ = ["Boot", "Job", "boot", "is_worker", "main"]
+__all__ = ["Boot", "Job", "is_worker", "main"]
 
 logger = logging.getLogger("duck.server")
 
@@ -78,7 +78,6 @@ class Boot(NamedTuple):
         argv: `sys.argv`.
         main: The main module to import, as a module name or a file; None if it is not needed.
         job: The pickled job, which may name objects of the main module.
-        files: The listening sockets.
         workers: The number of workers.
     """
 
@@ -86,27 +85,24 @@ class Boot(NamedTuple):
     argv: list[str]
     main: str | Path | None
     job: bytes
-    files: list[int]
     workers: int
 
+    @classmethod
+    def of(cls, job: Job, workers: int) -> "Boot":
+        """Prepares the start of workers, for a job that may name objects of this process's main module.
 
-def boot(job: Job, workers: int) -> Boot:
-    """Prepares the start of workers, for a job that may name objects of this process's main module.
-
-    `files` belongs to one worker, and is not set here.
-
-    Raises:
-        TypeError: The job cannot be pickled.
-    """
-    try:
-        pickled = pickle.dumps(job)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(
-            f"workers import the application anew: {error}; define routes, views, the lifespan and the function for ssl"
-            " at the top of a module, and give no lambda, local function or TLS context"
-        ) from error
-    main = None if isinstance(job.target, str) else _main_module()
-    return Boot(sys.path, sys.argv, main, pickled, [], workers)
+        Raises:
+            TypeError: The job cannot be pickled.
+        """
+        try:
+            pickled = pickle.dumps(job)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"workers import the application anew: {error}; define routes, views, the lifespan and the function for"
+                " ssl at the top of a module, and give no lambda, local function or TLS context"
+            ) from error
+        main = None if isinstance(job.target, str) else _main_module()
+        return cls(sys.path, sys.argv, main, pickled, workers)
 
 
 def _main_module() -> str | Path | None:
@@ -123,11 +119,12 @@ def is_worker() -> bool:
     return os.environ.get(_PID) == str(os.getpid())
 
 
-def main(file: int) -> None:
+def main(file: int, files: list[int]) -> None:
     """Serves as a worker.
 
     Args:
         file: The socket to the supervisor.
+        files: The listening sockets.
     """
     # A terminal that closes, or `systemctl kill`, sends it to each process. The supervisor replaces this one.
     handle([signal.SIGHUP], lambda signum: None)
@@ -136,8 +133,8 @@ def main(file: int) -> None:
     with control:
         try:
             with control.makefile("rb") as stream:
-                order: Boot = pickle.load(stream)
-            _serve(order, control, report)
+                boot: Boot = pickle.load(stream)
+            _serve(boot, files, control, report)
         except (Exception, SystemExit) as error:
             report.failed(error)
             sys.exit(1)
@@ -190,16 +187,16 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
 
 
-def _serve(order: Boot, control: socket.socket, report: _Report) -> None:
-    os.environ.update({_COUNT: str(order.workers), _PID: str(os.getpid())})
-    sys.path[:], sys.argv[:] = order.path, order.argv
-    if order.main is not None:
-        _import_main(order.main)
-    job: Job = pickle.loads(order.job)
+def _serve(boot: Boot, files: list[int], control: socket.socket, report: _Report) -> None:
+    os.environ.update({_COUNT: str(boot.workers), _PID: str(os.getpid())})
+    sys.path[:], sys.argv[:] = boot.path, boot.argv
+    if boot.main is not None:
+        _import_main(boot.main)
+    job: Job = pickle.loads(boot.job)
     if job.logs is not None:
         job.logs.apply()
     target = load(job.target) if isinstance(job.target, str) else job.target
-    sockets = [_own(file) for file in order.files]
+    sockets = [_own(file) for file in files]
     stop = Stop(Deadline(job.options.patience))
     serving: Server | None = None
 

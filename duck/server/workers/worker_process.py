@@ -21,8 +21,8 @@ __all__ = ["WorkerError", "WorkerProcess", "outcome"]
 
 # The supervisor's `sys.path`, and `-P`: with `-c` alone, files of the current folder would hide modules of their names.
 _BOOT = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); sys.path[:] = {1!a};"
-    " from duck.server.workers.worker import main; main({0})"
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); sys.path[:] = {2!a};"
+    " from duck.server.workers.worker import main; main({0}, {1})"
 )
 
 _REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
@@ -69,21 +69,21 @@ class WorkerProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls, order: Boot) -> "WorkerProcess":
-        """Starts a process, without waiting until it is ready."""
+    async def start(cls, boot: Boot, files: list[int]) -> "WorkerProcess":
+        """Starts a process that serves listening sockets, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A report may have any length: it quotes an exception of the application.
             reader, writer = await asyncio.open_connection(sock=ours, limit=sys.maxsize)
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            path = [folder for folder in order.path if isinstance(folder, str)]
-            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), path)]
+            path = [folder for folder in boot.path if isinstance(folder, str)]
+            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), files, path)]
             try:
-                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *order.files])
+                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *files])
             except BaseException:
                 writer.close()
                 raise
-        writer.write(pickle.dumps(order))
+        writer.write(pickle.dumps(boot))
         return cls(process, reader, writer)
 
     async def ready(self, startup_timeout: float) -> list[str]:
