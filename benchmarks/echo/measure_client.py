@@ -14,13 +14,11 @@ from . import launch, processes, programs
 from .cores import Cores
 from .load_client import GRACE, LoadError, limited
 from .measure_server import Sample
-from .registry import Server
+from .registry import FLOOR, Server
 from .servers.options import HOST
 from .workloads import Workload
 
-__all__ = ["FLOOR", "Process", "line", "measure_client", "others_seconds", "running"]
-
-FLOOR = Server("floor", "C floor", "", tls=False)
+__all__ = ["Process", "line", "measure_client", "others_seconds", "running"]
 
 Process = subprocess.Popen[str]
 

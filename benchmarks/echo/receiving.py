@@ -18,7 +18,7 @@ from . import launch, measure_client
 from .cores import Cores
 from .load_client import LoadError
 from .measure_server import Sample
-from .registry import Server
+from .registry import FLOOR, Server
 from .servers.options import HOST
 from .workloads import Workload
 
@@ -49,7 +49,7 @@ def measure(
         ServerError: A floor did not start.
     """
     with contextlib.ExitStack() as stack:
-        floors = [stack.enter_context(launch.running(measure_client.FLOOR, cores.server)) for _ in clients]
+        floors = [stack.enter_context(launch.running(FLOOR, cores.server)) for _ in clients]
         turn = max(round(min(_TURN, seconds / 4) * RATE), 1)
         stack.enter_context(_sending([floor.port for floor in floors], workload.size, turn, cores.server))
         running = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..selection import Packaged, select
 
-__all__ = ["CLIENTS", "SERVERS", "Server", "named"]
+__all__ = ["CLIENTS", "FLOOR", "SERVERS", "Server", "named"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Server(Packaged):
 
 _COMPILED = {"DUCK_REQUIRE_SPEEDUPS": "1", "DUCK_NO_EXTENSIONS": "", "DUCK_DEFLATE": "zlib"}
 _PURE = {"DUCK_REQUIRE_SPEEDUPS": "", "DUCK_NO_EXTENSIONS": "1", "DUCK_DEFLATE": "zlib"}
+
+FLOOR = Server("floor", "C floor", "", tls=False)
 
 SERVERS: tuple[Server, ...] = (
     Server("duck", "duck", "duck", ("uvloop", "httptools"), environment=_COMPILED, deflate=True),
@@ -83,7 +85,7 @@ SERVERS: tuple[Server, ...] = (
     ),
     Server("granian", "Granian", "granian", ("granian", "uvloop")),
     Server("socketify", "socketify", "socketify", ("socketify",)),
-    Server("floor", "C floor", "", tls=False),
+    FLOOR,
     # On other event loops, on request.
     Server("duck-asyncio", "duck, asyncio", "duck", ("httptools",), "asyncio", environment=_COMPILED, default=False),
     Server(
@@ -123,7 +125,7 @@ CLIENTS: tuple[Server, ...] = (
     Server("picows", "picows core", "picows", ("picows", "aiofastnet", "uvloop")),
     Server("websockets", "websockets", "websockets", ("websockets", "uvloop")),
     Server("aiohttp", "aiohttp", "aiohttp", ("aiohttp", "uvloop")),
-    Server("floor", "C floor", ""),
+    FLOOR,
 )
 """Clients, whose modules are in `benchmarks.echo.clients`."""
 

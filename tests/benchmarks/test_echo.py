@@ -28,7 +28,7 @@ from benchmarks.echo import (
     summary,
 )
 from benchmarks.echo.measure_server import measure_server
-from benchmarks.echo.registry import CLIENTS, Server, named
+from benchmarks.echo.registry import CLIENTS, FLOOR, Server, named
 from benchmarks.echo.workloads import Workload
 from duck.contrib.websockets.codec import describe
 from duck.contrib.websockets.opcodes import OpCode
@@ -37,7 +37,6 @@ from duck.contrib.websockets.sansio.handshake import accept_key
 from .compiler import needs_compiler
 
 ROOT = Path(__file__).parents[2]
-FLOOR = Server("floor", "C floor", "", tls=False)
 SHORT = {"seconds": 0.05, "warmup": 0.01}
 
 
