@@ -10,7 +10,7 @@ import asyncio
 from aiohttp import web
 
 from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
-from duck.http.request import HttpRequest
+from duck.http import HttpRequest
 
 PAGE = """<!doctype html>
 <meta charset="utf-8">

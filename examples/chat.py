@@ -1,7 +1,7 @@
 """A chat between all visitors of its page: run `duck serve examples/chat.py`, and open the printed address."""
 
 from duck.contrib.websockets import CloseCode, Frame, OpCode, WebSocketView, broadcast
-from duck.http.request import HttpRequest
+from duck.http import HttpRequest
 from duck.server import run
 from duck.urls import path
 

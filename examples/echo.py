@@ -1,7 +1,7 @@
 """Sends every message back: run `duck serve examples/echo.py`, and open the printed address."""
 
 from duck.contrib.websockets import OpCode, WebSocketView
-from duck.http.request import HttpRequest
+from duck.http import HttpRequest
 from duck.server import run
 from duck.urls import path
 

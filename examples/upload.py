@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 
 from duck.contrib.websockets import IncomingMessage, WebSocketView
-from duck.http.request import HttpRequest
+from duck.http import HttpRequest
 from duck.server import run
 from duck.urls import path
 
