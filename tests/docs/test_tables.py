@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import tomllib
 from contextlib import suppress
 
 import pytest
@@ -31,6 +32,16 @@ def test_the_settings_of_a_view_are_those_of_their_table(root):
 def test_every_setting_of_compression_has_its_default(root):
     settings = {name: repr(one.default) for name, one in inspect.signature(Compression).parameters.items()}
     assert table((root / "docs/guides/compression.md").read_text()) == settings
+
+
+def test_the_extras_install_what_their_table_has(root):
+    """A package with a condition has words that tell it."""
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \| (.+?) \|", (root / "docs/start.md").read_text(), re.MULTILINE)
+    told = {name: cell for names, cell in rows for name in re.findall(r"[\w-]+", names)}
+    assert set(told) == set(extras) - {"bench", "dev", "docs", "hosts", "test"}
+    assert [name for name, required in extras.items() if name in told and "x86_64" in str(required)] == ["fast"]
+    assert "isal on Linux with x86-64" in told["fast"]
 
 
 @pytest.fixture
