@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from duck.contrib.websockets import CloseCode, WebSocketView
+from duck.contrib.websockets import CloseCode, State, WebSocketView
 from duck.contrib.websockets.logging import format_address, text_of
 from duck.contrib.websockets.metrics import Metrics, Stats
 from duck.contrib.websockets.protocol.lingering import Lingering
@@ -114,8 +114,9 @@ class Server:
 
     @property
     def connections(self) -> list[WebSocketView]:
-        """The WebSocket views that are running."""
-        return list(self._work.views.values())
+        """The WebSocket views in the state OPEN, so none in its handshake, and none whose connection is lost."""
+        views = list(self._work.views.values())  # a copy first, because another thread may ask
+        return [view for view in views if view._connection_state is State.OPEN]
 
     def stats(self) -> Stats:
         """Returns the numbers of the WebSocket connections since the creation of the server."""

@@ -232,7 +232,7 @@ async def _end(server: Server, transport: Transport) -> None:
         await asyncio.sleep(0)
         if number == PASSES // 2:
             transport.lose(None)
-    assert server.connections == [] and not server._work.protocols
+    assert not server._work.views and not server._work.protocols
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert View.opens == View.closes
     _, switched, frames = transport.taken.partition(b"HTTP/1.1 101")

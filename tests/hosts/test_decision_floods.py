@@ -116,7 +116,7 @@ def test_endless_hooks_are_bounded_by_the_allowed_connections(run, dial, until):
             for attacker in attackers:
                 attacker.cancel()
             await asyncio.gather(*attackers, return_exceptions=True)
-            await until(lambda: not View.waiting and not server._work.protocols and not server.connections)
+            await until(lambda: not View.waiting and not server._work.protocols and not server._work.views)
             async with dial(server, target="/?accept") as peer:
                 assert (await peer.head())[0] == 101
                 peer.leave()

@@ -471,7 +471,7 @@ def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(run, dia
             while 403 not in statuses:
                 async with dial(server) as peer:
                     statuses.append((await peer.head())[0])
-        assert not server.connections
+        assert not server._work.views
 
     run(scenario())
 

@@ -103,7 +103,7 @@ async def settled(server: Server) -> None:
     for _ in range(10):
         await asyncio.sleep(0)  # the last ones may not have been accepted yet
     seconds = 0.001
-    while server.connections or server._work.protocols:
+    while server._work.views or server._work.protocols:
         await asyncio.sleep(seconds)
         seconds *= 1.5
     gc.collect()

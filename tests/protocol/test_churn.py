@@ -25,7 +25,7 @@ def no_collector():
 
 async def emptied(server):
     """As `churn.settled`, without the collector."""
-    while server.connections or server._work.protocols:  # noqa: ASYNC110
+    while server._work.views or server._work.protocols:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     for _ in range(10):
         await asyncio.sleep(0)  # the tasks of idle workers end behind their connection

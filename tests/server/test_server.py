@@ -405,7 +405,7 @@ def test_closing_sends_close_frames(run, either_tls):
             assert len(server.connections) == 5
             receiving = [asyncio.create_task(client.recv()) for client in clients]
             await server.close()
-            assert server.connections == []
+            assert not server._work.views
             for client, message in zip(clients, receiving, strict=True):
                 with pytest.raises(ConnectionClosedOK):
                     await message
@@ -420,15 +420,29 @@ def test_closing_does_not_wait_for_ever_for_websockets(run, connect):
             client.send(UPGRADE)
             assert (await client.response(head_only=True)).status == 101
             await server.close()
-            assert server.connections == []
+            assert not server._work.views
             assert (await client.rest())[:4] == b"\x88\x16\x03\xe9"
 
     run(scenario())
 
 
 def test_connections_lists_the_open_views(run, until):
+    deciding, leaving, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Echo):
+        async def on_handshake(self, handshake):
+            if self.request.query:
+                deciding.set()
+                await go_on.wait()
+
+        async def on_close(self, frame):
+            leaving.set()
+            await go_on.wait()
+
     async def scenario():
-        async with serve(Echo, port=0) as server:
+        async with serve(Slow, port=0) as server:
+            waiting = asyncio.create_task(ws_connect(f"{server.addresses[0]}/?decide").__aenter__())
+            await deciding.wait()
             assert server.connections == []
             async with ws_connect(server.addresses[0]) as client:
                 (view,) = server.connections
@@ -436,7 +450,10 @@ def test_connections_lists_the_open_views(run, until):
                 assert view.server is server
                 await client.send("hello")
                 await client.recv()
-            await until(lambda: not server.connections)
+            await leaving.wait()
+            assert server.connections == []
+            go_on.set()
+            await (await waiting).close()
 
     run(scenario())
 

@@ -64,7 +64,7 @@ def test_connections_are_limited(run, connect, until, caplog):
             one.send(Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
             assert await one.reader.readexactly(5) == b"\x81\x03Hi!"
             await close(one)
-            await until(lambda: not server.connections)
+            await until(lambda: not server._work.views)
             async with connect(server) as four:
                 await upgraded(four)
 
@@ -110,7 +110,7 @@ def test_connections_of_an_address_are_limited(run, connect, until, caplog):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
             writer.transport.abort()
             await close(one)
-            await until(lambda: not server.connections)
+            await until(lambda: not server._work.views)
             async with connect(server) as three:
                 await upgraded(three)
 

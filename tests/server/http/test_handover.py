@@ -122,12 +122,12 @@ def test_a_view_gets_its_request(run, connect, serve_view, view_class, either_tl
             assert request.application.server is server
             assert request.secure is (either_tls is not None)
             assert request.client_address == client.writer.get_extra_info("sockname")
-            assert server.connections == [view]
+            assert [*server._work.views.values()] == [view]
             assert await client.reader.readexactly(len(SWITCH)) == SWITCH
             client.writer.transport.abort()
             await view.protocol.lost
             await asyncio.sleep(0)
-            assert server.connections == []
+            assert not server._work.views
 
     run(scenario())
 
@@ -270,7 +270,7 @@ def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
                 assert len(views) == 1
                 client.send(Frame(OpCode.CLOSE).serialize(mask=True))
                 assert await client.rest() == b"\x88\x00"
-            await until(lambda: not server.connections)
+            await until(lambda: not server._work.views)
             await until(lambda: not views)
 
     run(scenario())
@@ -305,7 +305,7 @@ def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_c
             response = await client.response()
             assert (response.status, response.body) == (500, b"500\n")
             assert await client.end() == b""
-            assert server.connections == []
+            assert not server._work.views
 
     run(scenario())
     assert "not in the plan" in caplog.text
@@ -336,7 +336,7 @@ def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
                 assert count(server) == 1
                 assert await client.end() == b""
             await until(lambda: not count(server))
-            assert server.connections == [] and not server._work.protocols
+            assert not server._work.views and not server._work.protocols
 
     run(scenario())
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
@@ -421,7 +421,7 @@ def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
                 assert (await client.response(head_only=True)).status == 101
                 assert (await client.end())[2:4] == (1011).to_bytes(2)
             await until(lambda: not count(server))
-            assert server.connections == []
+            assert not server._work.views
 
     run(scenario())
     assert ("not in the plan" if fails else "View left the connection") in caplog.text
@@ -479,7 +479,7 @@ def test_a_client_may_be_gone_before_the_101(run, connect, serve_view, view_clas
                 client.send(UPGRADE)
                 view = await view_class.views.get()
             view_class.hold.set()
-            await until(lambda: not server.connections)
+            await until(lambda: not server._work.views)
             assert view.request.transport.is_closing()
 
     run(scenario())

@@ -192,7 +192,7 @@ def test_clients_behind_a_proxy_count_and_the_proxy_does_not(run, connect, until
             assert (await three.response()).status == 503
             assert server.stats().refused == {"no_room": 1}
             one.writer.transport.abort()
-            await until(lambda: not server.connections)
+            await until(lambda: not server._work.views)
             two.send(get("192.0.2.1"))
             assert (await two.response()).status == 200
 
