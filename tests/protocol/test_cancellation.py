@@ -144,18 +144,29 @@ def test_a_cancellation_before_the_first_wait_is_one_that_anyio_knows(run, conne
     run(scenario())
 
 
-def test_a_hook_begins_although_its_task_is_cancelled_at_once(run):
+def test_a_task_has_run_to_its_first_wait_once_it_is_started(run):
+    """So its coroutine begins although the task is cancelled at once."""
     begun = []
 
     async def hook():
         begun.append(asyncio.current_task())
         await asyncio.sleep(1000)
 
+    async def fails():
+        raise ValueError
+
     async def scenario():
-        task = stepping.start_task(asyncio.get_running_loop(), hook())
+        loop, ours = asyncio.get_running_loop(), asyncio.current_task()
+        task = stepping.start_task(loop, hook())
+        assert begun == [task]
+        assert "hook()" in repr(task)
+        assert asyncio.current_task() is ours
         task.cancel("a reason")
         with pytest.raises(asyncio.CancelledError, match="a reason"):
             await task
-        assert begun == [task]
+        assert stepping.start_task(loop, asyncio.sleep(0)).done() is False
+        failed = stepping.start_task(loop, fails())
+        assert failed.done()
+        assert isinstance(failed.exception(), ValueError)
 
     run(scenario())

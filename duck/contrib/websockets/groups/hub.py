@@ -11,7 +11,7 @@ from ..codec import SENT
 from ..exceptions import BrokerError
 from ..logging import log_failure, logger
 from ..protocol.broadcast import Prepared, send_to_all
-from ..protocol.eager import start_eagerly
+from ..protocol.stepping import start_task
 from .broker import Broker, BrokerConnection, HistoryConnection, Message, MessageId, Past, PresenceConnection
 from .local_group import LocalGroup, Member, Stamp
 from .memory import MemoryBroker
@@ -236,7 +236,7 @@ class Hub:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         # Eagerly: if the broker answers at once, a join ends in the step of its call, and misses no message after it.
-        task = start_eagerly(asyncio.get_running_loop(), coroutine)
+        task = start_task(asyncio.get_running_loop(), coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -25,11 +25,11 @@ from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_text
-from .eager import start_eagerly
 from .interfaces import Settings
 from .loop import in_thread
 from .pending import Pending
 from .send_queue import Parts, QueuedMessage, SendQueue
+from .stepping import start_task
 from .threadsafe import Owner as ThreadOwner
 from .threadsafe import call_threadsafe
 
@@ -313,7 +313,7 @@ class Sender:
         return Pending(partial(self._until_ended, message))
 
     def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        message.task = task = start_eagerly(self._owner.loop, self._run(message, make), message.context)
+        message.task = task = start_task(self._owner.loop, self._run(message, make), message.context)
         message.settle()
         if not task.done():
             self._tasks[task] = message

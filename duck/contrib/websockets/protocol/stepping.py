@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -108,29 +108,86 @@ class HandlerTask(Task[Any]):
             return super().get_context()
 
 
-class BegunTask(Task[Any]):
-    """A task whose coroutine takes its first step before a cancellation is raised in it, as in an eager task.
-
-    Otherwise a program that cancels all tasks would prevent the call of `on_close`.
-    """
-
-    def cancel(self, msg: Any = None) -> bool:
-        if not self.done() and inspect.getcoroutinestate(self.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-            self.get_loop().call_soon(self.cancel, msg)
-            return True
-        return super().cancel(msg)
-
-
 def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
     """Starts the task of a worker. On Python 3.12 and later the task has run to its first wait on return."""
     return HandlerTask(worker, loop=loop, context=context, **_EAGER)
 
 
-def start_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
-) -> "asyncio.Task[None]":
-    """Starts a task for any other coroutine, in the same way. The coroutine begins even if it is cancelled at once."""
-    return BegunTask(coroutine, loop=loop, context=context, **_EAGER)
+if sys.version_info >= (3, 12):
+
+    def start_task(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> Task[None]:
+        """Starts a task for any other coroutine. It has run to its first wait on return, on every version of Python."""
+        return Task(coroutine, loop=loop, context=context, eager_start=True)
+
+else:
+
+    def start_task(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> Task[None]:
+        """Starts a task that has run to its first wait on return; returns a completed future if it has ended."""
+        begun = _BegunCoroutine(coroutine)
+        context = copy_context() if context is None else context
+        task = Task(begun, loop=loop, context=context)
+        outer = asyncio.current_task(loop)
+        if outer is not None:
+            leave_task(loop, outer)
+        enter_task(loop, task)
+        try:
+            return context.run(begun.step, loop) or task
+        finally:
+            leave_task(loop, task)
+            if outer is not None:
+                enter_task(loop, outer)
+
+    class _BegunCoroutine(Coroutine[Any, Any, None]):
+        """A coroutine whose first step runs before its task does."""
+
+        __slots__ = ("_coroutine", "_has_ended", "_waits_for")
+
+        def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+            self._coroutine = coroutine
+            self._has_ended = False
+            self._waits_for: list[Any] = []  # the future yielded by the first step, until the task's first step
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._coroutine, name)  # `cr_frame`, `__qualname__` and so on, for debuggers
+
+        def step(self, loop: asyncio.AbstractEventLoop) -> Any:
+            """Takes the first step; returns the outcome if it is also the last step."""
+            try:
+                self._waits_for.append(self._coroutine.send(None))
+                return None
+            except BaseException as error:
+                self._has_ended = True
+                outcome: asyncio.Future[None] = loop.create_future()
+                if isinstance(error, StopIteration):
+                    outcome.set_result(None)
+                elif isinstance(error, CancelledError):
+                    outcome.cancel()
+                elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise
+                else:
+                    outcome.set_exception(error)
+                return outcome
+
+        def __await__(self) -> Generator[Any, Any, None]:
+            raise TypeError("drive this object by a task")
+
+        def send(self, value: Any) -> Any:
+            if self._has_ended:
+                raise StopIteration
+            return self._waits_for.pop() if self._waits_for else self._coroutine.send(value)
+
+        def throw(self, *error: Any) -> Any:
+            if self._has_ended:
+                raise StopIteration
+            self._waits_for.clear()
+            return self._coroutine.throw(*error)
+
+        def close(self) -> None:
+            self._coroutine.close()
 
 
 def cancel_again(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:

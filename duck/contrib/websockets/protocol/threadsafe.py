@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from ..codec import SENT
 from ..exceptions import ConnectionClosed
 from ..logging import log_failure
-from .eager import start_eagerly
 from .pending import Pending
+from .stepping import start_task
 
 __all__ = ["Owner", "call_threadsafe"]
 
@@ -111,7 +111,7 @@ class _Call:
 
     def __call__(self) -> None:
         loop = self._owner.loop
-        task = start_eagerly(loop, self._run())
+        task = start_task(loop, self._run())
         if not task.done():
 
             def cancel(result: Future[None]) -> None:
