@@ -1,18 +1,25 @@
 """The standard files of the process: opened if they are closed, and written to without errors."""
 
+import io
 import os
 import sys
 
-__all__ = ["announce", "drop_output", "open_standard_files"]
+__all__ = ["announce", "drop_output", "prepare_standard_files"]
 
 
-def open_standard_files() -> None:
-    """Opens the null device for each closed standard file.
+def prepare_standard_files() -> None:
+    """Opens the null device for each closed standard file, and lets stdout escape letters that its encoding lacks.
 
-    Otherwise sockets would get the numbers 0 to 2, and libuv aborts the process when one of them is closed.
+    Without the first, sockets would get the numbers 0 to 2, and libuv aborts the process when one of them is closed.
+    Without the second, an address or a message with such a letter would be an error.
     """
-    if os.name != "posix":
-        return
+    if os.name == "posix":
+        _open_standard_files()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _open_standard_files() -> None:
     for file, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(file)

@@ -8,7 +8,6 @@ server has answered a ping that follows the last message.
 import argparse
 import asyncio
 import contextlib
-import io
 import sys
 import threading
 import time
@@ -54,8 +53,6 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
         print(f"duck: {address_of(arguments)}: {explain(error)}", file=sys.stderr)
         return 2
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a received letter
     terminal.begin(sys.stdin if lines is None else lines)
     try:
         code = await terminal.wait_closed()

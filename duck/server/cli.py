@@ -10,7 +10,7 @@ from pathlib import Path
 
 from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
-from duck.stdio import drop_output, open_standard_files
+from duck.stdio import drop_output, prepare_standard_files
 
 from .application.target import load
 from .arguments import Parser, add_serve_options, log_options, options
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0; 1 after a failure of the application's lifespan or of the output; 2 for an impossible
         request; 130 after SIGINT, unless the server has begun to start.
     """
-    open_standard_files()
+    prepare_standard_files()
     end_on_sigterm()
     arguments = _parser().parse_args(argv)
     try:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode
-from duck.stdio import announce, open_standard_files
+from duck.stdio import announce, prepare_standard_files
 from duck.views import View
 
 from .application.lifespan import Lifespan
@@ -83,7 +83,7 @@ def run(
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run starts an event loop, but one runs in this thread already: write async with serve(...)")
-    open_standard_files()
+    prepare_standard_files()
     check_whole("workers", workers, 1)
     options = Options(
         host,

@@ -230,18 +230,6 @@ def test_a_close_that_the_server_does_not_answer_is_no_success(run, monkeypatch,
     assert "closed: 1000, not answered by the server" in capsys.readouterr().out
 
 
-def test_letters_that_the_output_lacks_are_escaped(run, serving, monkeypatch):
-    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-
-    async def scenario():
-        async with serving(Echo) as server:
-            assert await connect.run(parse(connect, server), io.StringIO("\u00e9\n")) == 0
-
-    monkeypatch.setattr(sys, "stdout", output)
-    run(scenario())
-    assert rb"< \xe9" in output.buffer.getvalue()
-
-
 def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until, capsys):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):

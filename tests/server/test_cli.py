@@ -34,6 +34,22 @@ def test_a_target_is_served(folder, target):
         assert echo(process.address) == "hello"
 
 
+def test_letters_that_the_encoding_of_the_output_lacks_are_escaped(folder, monkeypatch):
+    """As on Windows into a file, and in a locale without UTF-8."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (folder / "caf\u00e9.py").write_text(
+        "from duck.contrib.websockets import WebSocketView\nfrom duck.urls import path\nclass Greet(WebSocketView):\n"
+        "    async def on_open(self):\n        await self.send('\u00e9')\n"
+        "urlpatterns = [path('/caf\u00e9', lambda request: ''), path('/', Greet)]\n",
+        encoding="utf-8",
+    )
+    with Process(folder, "caf\u00e9.py", "--port", 0) as process:
+        assert process.process.stdout.readline().endswith("/caf\\xe9 in a browser\n")
+        assert "< \\xe9" in run_command(folder, "connect", process.address).stdout
+    with Process(folder, "caf\u00e9.py", "--uds", "caf\u00e9", "--workers", 2) as process:
+        assert process.address == "ws+unix:caf\\xe9"
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of a process's threads")
 def test_serving_takes_no_threads(folder):
     with Process(folder, "echo.py", "--port", 0) as process:
