@@ -21,7 +21,7 @@ from .process.exposition import prometheus
 from .process.loops import LOOPS, loop_factory
 from .process.signals import end_on_sigterm, outlast_signals
 from .process.systemd import passed_by_systemd
-from .runner import run_options
+from .runner import run_target
 from .workers.supervisor import supervise
 from .workers.worker import Job
 
@@ -118,7 +118,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     make_context = _certificates(arguments)
     try:
         if target is not None:
-            run_options(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
+            run_target(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
         else:
             job = Job(arguments.target, options(arguments), arguments.loop, make_context, logs)
             folders = [Path.cwd(), Path(arguments.target).parent.absolute()] if arguments.reload else []

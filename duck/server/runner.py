@@ -1,4 +1,4 @@
-"""`run`: serves in this process, or with workers, until a signal. `duck serve` calls `run_options`."""
+"""`run`: serves in this process, or with workers, until a signal. `duck serve` calls `run_target`."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from .server import Server
 from .workers.supervisor import supervise
 from .workers.worker import Job, is_worker
 
-__all__ = ["run", "run_options"]
+__all__ = ["run", "run_target"]
 
 logger = logging.getLogger("duck.server")
 
@@ -107,10 +107,10 @@ def run(
             raise TypeError("workers cannot share a TLS context: give a function as ssl that makes one")
         supervise(Job(Target(urlpatterns, lifespan), options, loop, ssl), sockets, workers)
     else:
-        run_options(Target(urlpatterns, lifespan), options, sockets, ssl, loop)
+        run_target(Target(urlpatterns, lifespan), options, sockets, ssl, loop)
 
 
-def run_options(
+def run_target(
     target: Target,
     options: Options,
     sockets: Sequence[socket.socket],

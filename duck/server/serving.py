@@ -10,11 +10,12 @@ from duck.contrib.websockets import CloseCode
 from duck.views import View
 
 from .application.lifespan import Lifespan, running_lifespan
+from .application.target import Target
 from .limits import Limits
 from .options import Options
 from .server import Server
 
-__all__ = ["serve", "serve_options"]
+__all__ = ["serve", "serve_target"]
 
 
 @contextlib.asynccontextmanager
@@ -88,21 +89,17 @@ async def serve(
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
     )
-    async with serve_options(urlpatterns, options, sockets, ssl, lifespan) as server:
+    async with serve_target(Target(urlpatterns, lifespan), options, sockets, ssl) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def serve_options(
-    urlpatterns: Iterable[Mapping[str, Any]] | type[View],
-    options: Options,
-    sockets: Sequence[socket.socket],
-    ssl: tls.SSLContext | None,
-    lifespan: Lifespan | None,
+async def serve_target(
+    target: Target, options: Options, sockets: Sequence[socket.socket], ssl: tls.SSLContext | None
 ) -> AsyncIterator[Server]:
     """Serves an application, as `serve` does, with options in one object."""
-    server = Server(urlpatterns, options)
-    async with running_lifespan(lifespan, server, options.shutdown_timeout):
+    server = Server(target.urlpatterns, options)
+    async with running_lifespan(target.lifespan, server, options.shutdown_timeout):
         try:
             await server.listen(sockets, ssl)
             yield server

@@ -13,7 +13,7 @@ from duck.contrib.websockets.metrics import Stats
 from ..application.target import Target
 from ..options import Options
 from ..server import Server
-from ..serving import serve_options
+from ..serving import serve_target
 from .deadline import Deadline
 from .exposition import exposing
 from .signals import call_in_loop
@@ -93,7 +93,7 @@ async def serve_until_stopped(
     stop.begin()
     try:
         stop.deadline.stage = "the start of the server and its lifespan"
-        async with serve_options(target.urlpatterns, options, sockets, ssl, target.lifespan) as server:
+        async with serve_target(target, options, sockets, ssl) as server:
 
             async def stats() -> Stats:
                 return server.stats()
