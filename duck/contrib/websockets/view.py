@@ -252,9 +252,12 @@ class WebSocketView(WebSocketEndpoint, View):
         if self._definition.version != type_version(type(self)) and not self._recheck(self.request):
             return None
         overridden = self._overridden
-        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws", "on_handshake")):
+        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
             upgrade.pause(self.request)
-            return self._start_later(overridden)
+            return asyncio.get_running_loop().create_task(_run(self))
+        if "on_handshake" in overridden:
+            upgrade.pause(self.request)
+            return self._start_decision()
         acceptance = self._agree(self.request)
         if acceptance is None:
             return None
@@ -262,11 +265,9 @@ class WebSocketView(WebSocketEndpoint, View):
             return None
         return self._serve(overridden)
 
-    def _start_later(self, overridden: frozenset[str]) -> "asyncio.Future[None] | None":
-        """`start` of a view with its own steps before the 101 response."""
+    def _start_decision(self) -> "asyncio.Future[None] | None":
+        """`start` of a view with its own `on_handshake`."""
         loop = asyncio.get_running_loop()
-        if not overridden.isdisjoint(("run", "run_forever", "initiate_upgrade_to_ws")):
-            return loop.create_task(_run(self))
         closed: asyncio.Future[None] = loop.create_future()
         self._opening = start_task(loop, self._open(closed))
         has_failed = closed.done() and (closed.cancelled() or closed.exception() is not None)
