@@ -99,15 +99,29 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TargetError(f"{path}: no such file; give the path of a Python file, or a module's name")
     sys.path.insert(0, str(path.parent.resolve()))
-    # Not under the file's own name, which another module may have.
+    try:
+        return importlib.import_module(path.stem) if _has_own_name(path) else _import_nameless(path)
+    except (Exception, SystemExit) as error:
+        raise _failure(str(path), error) from error
+
+
+def _has_own_name(path: Path) -> bool:
+    """Whether the file is the module of its name, which no other one has.
+
+    Child processes of multiprocessing, pickles and other modules of the application import it by that name.
+    """
+    if path.stem in sys.modules or "." in path.stem:
+        return False
+    spec = importlib.util.find_spec(path.stem)
+    return spec is not None and spec.has_location and os.path.samefile(str(spec.origin), path)
+
+
+def _import_nameless(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("__duck_target__", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failure(str(path), error) from error
+    spec.loader.exec_module(module)
     return module
 
 

@@ -1,5 +1,6 @@
 """What the target of `duck serve` names. The errors of wrong targets are among those of the command."""
 
+import asyncio
 import sys
 
 import pytest
@@ -36,3 +37,23 @@ def test_a_view_is_named_or_the_only_one(loaded, target):
 def test_the_lifespan_is_that_of_the_module(loaded, folder, target):
     (folder / "living.py").write_text(f"{ONE_VIEW}\ndef lifespan(server): pass\n")
     assert loaded(target).lifespan.__name__ == "lifespan"
+
+
+def test_a_file_is_the_module_of_its_name(loaded, folder):
+    """So that a pickle, or a child process of multiprocessing, finds its functions, and another module its objects."""
+    (folder / "together.py").write_text("import pickle, pond\nsame = pickle.loads(pickle.dumps(pond.Echo))\n")
+    routes = loaded("pond.py").urlpatterns
+    assert routes[0]["handler"] is __import__("together").same
+
+
+@pytest.mark.parametrize("name", ["asyncio.py", "sys.py", "two.words.py", "two-words.py"])
+def test_a_file_may_have_the_name_of_another_module_or_none(loaded, folder, name):
+    (folder / name).write_text(f"import asyncio, sys\n{ECHO}")
+    assert len(loaded(name).urlpatterns) == 2
+    assert asyncio.run and sys.path
+
+
+def test_a_file_may_have_the_name_of_a_package_beside_it(loaded, folder):
+    (folder / "pond").mkdir()
+    (folder / "pond" / "__init__.py").write_text("")
+    assert len(loaded("pond.py").urlpatterns) == 2
