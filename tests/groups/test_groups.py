@@ -422,6 +422,7 @@ def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log, name):
         ("/venv/bin/uvicorn app:app --workers 2", "--workers=2 processes serve"),
         ("/venv/site-packages/uvicorn/__main__.py --workers=3 app:app", "--workers=3 processes serve"),
         ("gunicorn -w 4 app:app", "-w=4 processes serve"),
+        ("gunicorn -w4 app:app", "-w=4 processes serve"),
         ("uvicorn app:app --workers 1", None),
         ("uvicorn app:app --workers", None),
         ("train.py --workers 4", None),

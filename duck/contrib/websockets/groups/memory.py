@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -180,6 +181,6 @@ def _counts_of_workers() -> Iterator[tuple[str, str]]:
     program = Path(sys.argv[0])
     if not _COMMANDS.isdisjoint({program.stem, program.parent.name}):  # the latter for `python -m`
         for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-            name, _, value = argument.partition("=")
-            if name in ("--workers", "-w"):
-                yield name, value or following
+            option = re.fullmatch(r"(--workers|-w)=?(\d*)", argument)  # also -w4
+            if option:
+                yield option[1], option[2] or following
