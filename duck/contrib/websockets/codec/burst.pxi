@@ -3,6 +3,7 @@
 from weakref import ref as _weakref
 
 
+@cython.final
 cdef class Burst:
     cdef readonly bint gathering
     cdef readonly bint several
@@ -21,10 +22,7 @@ cdef class Burst:
         self.connections = []
         self.patience = patience
 
-    def begin(self):
-        return self.begins()
-
-    cdef bint begins(self) except -1:
+    cpdef bint begin(self) except -1:
         if self.gathering:
             return True
         loop = self.loop()
@@ -34,39 +32,28 @@ cdef class Burst:
             self.gathering = True
         return self.gathering
 
-    def begin_after_broadcast(self):
-        self.begin_sometimes()
-
-    cdef int begin_sometimes(self) except -1:
+    cpdef begin_after_broadcast(self):
         if self.to_skip:
             self.to_skip -= 1
         else:
-            self.begins()
-        return 0
+            self.begin()
 
-    def add(self, connection):
+    cpdef add(self, connection):
         self.connections.append(connection)
 
     def end(self):
         self.gathering = False
         self.pause = 0 if self.connections else min(2 * self.pause + 1, BURST_PAUSE)
         self.to_skip = self.pause
-        self.write_all()
+        self.flush()
 
-    def flush_if_old(self):
-        self.write_if_old()
-
-    cdef int write_if_old(self) except -1:
+    cpdef flush_if_old(self):
         cdef long long now = duck_clock()
         if now - self.since > self.patience:
             self.since = now
-            self.write_all()
-        return 0
+            self.flush()
 
-    def flush(self):
-        self.write_all()
-
-    cdef int write_all(self) except -1:
+    cpdef flush(self):
         self.connections.reverse()
         while self.connections:
             try:  # entered once, and again after each failure
@@ -78,7 +65,6 @@ cdef class Burst:
                         connection.flush()
             except Exception as error:
                 self.report(error)
-        return 0
 
     cdef int report(self, error) except -1:
         loop = self.loop()

@@ -4,6 +4,7 @@ from heapq import heappop as _heappop, heappush as _heappush
 from sys import maxsize as _NEVER
 
 
+@cython.final
 cdef class Clock:
     cdef dict sleepers  # sets by tick; None if all of a tick have been dropped
     cdef list ticks  # the keys of the dict, as a heap
@@ -14,10 +15,7 @@ cdef class Clock:
         self.ticks = []
         self.armed = _NEVER
 
-    def set(self, loop, double when, sleeper):
-        return self.set_tick(loop, when, sleeper)
-
-    cdef object set_tick(self, loop, double when, sleeper):
+    cpdef set(self, loop, double when, sleeper):
         cdef object tick = int(when * CLOCK_TICKS) + 1
         cdef object sleepers = self.sleepers.get(tick, _NEVER)
         if sleepers is not _NEVER and sleepers is not None:
@@ -34,16 +32,12 @@ cdef class Clock:
     def time(tick):
         return <double>tick / CLOCK_TICKS
 
-    def drop(self, tick, sleeper):
-        self.drop_tick(tick, sleeper)
-
-    cdef int drop_tick(self, tick, sleeper) except -1:
+    cpdef drop(self, tick, sleeper):
         cdef object sleepers = self.sleepers.get(tick)
         if sleepers is not None:
             (<set>sleepers).discard(sleeper)
             if not sleepers:
                 self.sleepers[tick] = None
-        return 0
 
     cdef int arm(self, loop) except -1:
         self.armed = self.ticks[0]

@@ -43,6 +43,7 @@ cdef class Histogram:
         self.sum += value * number
 
 
+@cython.final
 cdef class Counters:
     cdef readonly Histogram handlers
     cdef readonly Histogram pings
@@ -90,8 +91,9 @@ cdef class Counters:
     def note(self, tuple event, Py_ssize_t number=1):
         self.events[event] = self.events.get(event, 0) + number
 
-    def note_waiting(self, Py_ssize_t messages, Py_ssize_t size):
-        self.add_waiting(messages, size)
+    cpdef note_waiting(self, Py_ssize_t messages, Py_ssize_t size):
+        self.waiting_peak = max(self.waiting_peak, messages)
+        self.waiting_bytes_peak = max(self.waiting_bytes_peak, size)
 
     def note_write_buffer(self, Py_ssize_t size):
         self.write_buffer_peak = max(self.write_buffer_peak, size)
@@ -102,16 +104,9 @@ cdef class Counters:
             self.inflated_[0] += size
             self.inflated_[1] += plain
 
-    def note_deflated(self, Py_ssize_t size, Py_ssize_t plain):
-        self.add_deflated(size, plain)
-
-    cdef inline void add_deflated(self, Py_ssize_t size, Py_ssize_t plain) noexcept:
+    cpdef note_deflated(self, Py_ssize_t size, Py_ssize_t plain):
         self.deflated_[0] += size
         self.deflated_[1] += plain
-
-    cdef inline void add_waiting(self, Py_ssize_t messages, Py_ssize_t size) noexcept:
-        self.waiting_peak = max(self.waiting_peak, messages)
-        self.waiting_bytes_peak = max(self.waiting_bytes_peak, size)
 
     cdef inline void add_received(self, uint8_t opcode, uint64_t size, bint ends) noexcept:
         self.messages_in[opcode] += ends

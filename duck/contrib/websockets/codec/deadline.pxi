@@ -20,7 +20,7 @@ cdef class Deadline:
     def __enter__(self):
         if self.seconds is not None and self.seconds < LONGEST_DEADLINE:
             loop = self.task.get_loop()
-            self.tick = self.clock.set_tick(loop, loop.time() + self.seconds, self)
+            self.tick = self.clock.set(loop, loop.time() + self.seconds, self)
 
     def expire(self):
         task = self.task
@@ -35,7 +35,7 @@ cdef class Deadline:
     def __exit__(self, kind, error, traceback):
         task, self.task = self.task, None
         if self.tick is not None:
-            self.clock.drop_tick(self.tick, self)
+            self.clock.drop(self.tick, self)
             self.tick = None
         if self.expired and task.uncancel() <= self.cancelling and isinstance(error, self.cancelled):
             raise TimeoutError from None

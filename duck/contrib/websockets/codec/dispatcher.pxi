@@ -62,6 +62,7 @@ cdef _Tasks tasks_of(source):
     return last_tasks
 
 
+@cython.final
 cdef class Dispatcher:
     cdef object owner
     cdef HotPath hot  # the same object, if it is a HotPath
@@ -115,14 +116,11 @@ cdef class Dispatcher:
             worker.task = task
             self.join(task)
 
-    def deliver(self, list messages):
-        self.take_over(messages)
-
-    cdef int take_over(self, list messages) except -1:
+    cpdef deliver(self, list messages):
         cdef Py_ssize_t at
         if self.inbox is not NO_MESSAGES or self.running:
             self.put(messages)
-            return 0
+            return
         at = self.dispatch(messages)
         arrived = self.inbox
         if arrived is not NO_MESSAGES:  # a handler has run the loop
@@ -133,7 +131,6 @@ cdef class Dispatcher:
         if arrived is not NO_MESSAGES:
             self.put(arrived)
             self.drain_soon()
-        return 0
 
     cdef inline bint is_ready(self) noexcept:
         """Whether the idle worker can handle a message at once."""
@@ -146,7 +143,7 @@ cdef class Dispatcher:
         )
 
     cdef int take_one(self, int opcode, bytes payload) except -1:
-        """`take_over` of one plain message, while the dispatcher is ready."""
+        """`deliver` of one plain message, while the dispatcher is ready."""
         cdef Worker worker
         worker, self.idle = self.idle, None
         self.run(worker, None, 0, opcode, payload)
@@ -375,7 +372,7 @@ cdef class Dispatcher:
         for message in messages:
             self.waiting_bytes += len(<bytes>message[1])
         if self.hot is not None and self.hot.counters is not None:
-            self.hot.counters.add_waiting(len(self.inbox), self.waiting_bytes)
+            self.hot.counters.note_waiting(len(self.inbox), self.waiting_bytes)
         if not self.full and (
             len(self.inbox) > self.most_waiting or self.waiting_bytes > self.most_waiting_bytes
         ):

@@ -184,7 +184,7 @@ cdef class HotPath:
         elif messages:
             dispatcher = self.dispatcher
             if type(dispatcher) is Dispatcher:
-                (<Dispatcher>dispatcher).take_over(messages)
+                (<Dispatcher>dispatcher).deliver(messages)
             elif isinstance(dispatcher, Inbox):
                 (<Inbox>dispatcher).put(messages)
             else:
@@ -210,7 +210,7 @@ cdef class HotPath:
                 self.write_out()
                 self.corked_since = now
         if self.burst.gathering:
-            self.burst.write_if_old()
+            self.burst.flush_if_old()
         return 0
 
     def send(self, data, opcode):
@@ -277,7 +277,7 @@ cdef class HotPath:
                 self.deflate.followed = (<tuple>found)[1]
             self.put_serialized(frame)
             if self.counters is not None:
-                self.counters.add_deflated(payload_size(frame), size)
+                self.counters.note_deflated(payload_size(frame), size)
         except:
             if following:
                 self.cut()
@@ -307,7 +307,7 @@ cdef class HotPath:
 
     cdef inline int expect_more(self) except -1:
         if self.burst.several and not self.corked:
-            self.burst.begins()
+            self.burst.begin()
         return 0
 
     cdef inline Py_ssize_t most_waiting(self, Py_ssize_t size) except -1:
@@ -318,7 +318,7 @@ cdef class HotPath:
         if size >= BURST_LIMIT or self.flushing or self.broken or self.lost:
             return 0
         if self.writer.size == 0:
-            self.burst.connections.append(self)
+            self.burst.add(self)
         return BURST_LIMIT
 
     def pace(self):
@@ -346,7 +346,7 @@ cdef class HotPath:
             compressed = True
             self.writer.write(FIN | RSV1 | kind, payload)
             if self.counters is not None:
-                self.counters.add_deflated(len(payload), size)
+                self.counters.note_deflated(len(payload), size)
         except:
             if compressed:
                 self.cut()  # later messages would refer to one that the peer has not received
@@ -471,7 +471,7 @@ def fan_out(members, message):
             rest.append(everyone[at - 1])
     if burst is not None:
         if burst.gathering:
-            burst.write_if_old()
+            burst.flush_if_old()
         elif taken >= BURST_MEMBERS:
-            burst.begin_sometimes()
+            burst.begin_after_broadcast()
     return taken, rest
