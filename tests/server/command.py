@@ -1,11 +1,13 @@
 """Support for tests of the `duck` command: the applications in their folder, a client, and commands that fail."""
 
+import contextlib
 import json
+import subprocess
 import sys
 
 from websockets.sync.client import connect
 
-from ..support.commands import command, run_command
+from ..support.commands import command, environment, run_command
 
 ECHO = """
 from duck.contrib.websockets import WebSocketView
@@ -36,11 +38,36 @@ class Echo(WebSocketView):
         await self.send(message, opcode)
 """
 
+SLOW = """
+import os, time
+os.write(1, b"begun\\n")
+while True:
+    time.sleep(0.01)
+"""
+"""An application whose import does not end.
+
+It writes by one system call, because several workers may do so at once. Its sleeps are short, because a signal that
+comes just before a sleep does not end it.
+"""
+
 
 def echo(address, **options):
     with connect(address, **options) as client:
         client.send("hello")
         return client.recv()
+
+
+@contextlib.contextmanager
+def begun(folder, words, **options):
+    """Runs a command until its application has written "begun", and kills it at the end of the block."""
+    with subprocess.Popen(
+        words, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, **options
+    ) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def ignoring(name, *arguments):

@@ -18,7 +18,7 @@ from websockets.sync.client import connect, unix_connect
 from duck.server.listening.sockets import UnixListener
 
 from ..support.commands import Process, command, environment
-from .command import ONE_VIEW, each_fails, echo, fails
+from .command import ONE_VIEW, SLOW, each_fails, echo, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
@@ -49,8 +49,7 @@ def test_a_unix_socket_whose_folder_has_gone_does_not_disturb_the_shutdown(folde
 
 
 def test_a_unix_socket_is_taken_before_the_workers_serve(folder):
-    # One system call for the line, because both workers write one.
-    (folder / "slow.py").write_text("import os, time\nos.write(1, b'begun\\n')\ntime.sleep(1000)\n")
+    (folder / "slow.py").write_text(SLOW)
     words = command("serve", "slow.py", "--uds", "duck.sock", "--workers", 2)
     with subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.PIPE) as process:
         try:

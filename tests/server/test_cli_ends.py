@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import connect, unix_connect
 
 from ..support.commands import Process, command, environment, run_command
-from .command import ONE_VIEW
+from .command import ONE_VIEW, SLOW, begun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
@@ -85,12 +85,15 @@ def is_served_by(folder, words, **options):
         notices.settimeout(30)
         notify = {"NOTIFY_SOCKET": str(folder / "notices")}
         with subprocess.Popen(words, cwd=folder, env=environment() | notify, **options) as process:
-            assert notices.recv(100) == b"READY=1"
-            with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
-                client.send("hello")
-                assert client.recv() == "hello"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            try:
+                assert notices.recv(100) == b"READY=1"
+                with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
+                    client.send("hello")
+                    assert client.recv() == "hello"
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 0
+            finally:
+                process.kill()
 
 
 def test_a_second_signal_ends_the_process_at_once(folder):
@@ -166,7 +169,8 @@ def listens():
     print("listening on it", flush=True)
 
 def work():
-    time.sleep(1000)
+    while True:  # a signal that comes just before a sleep does not end it
+        time.sleep(0.01)
 
 async def swallow():
     while True:
@@ -254,14 +258,7 @@ async def lifespan(server):
 
 def test_the_lifespan_of_a_module_encloses_serving(folder):
     (folder / "living.py").write_text(ONE_VIEW + LIFESPAN)
-    with subprocess.Popen(
-        command("serve", "living:Echo", "--port", 0),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "begun\n"
+    with begun(folder, command("serve", "living:Echo", "--port", 0)) as process:
         assert process.stdout.readline().startswith("listening on ")
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=30) == ("ended\n", None)
@@ -277,29 +274,19 @@ def test_a_lifespan_that_fails_ends_the_command_with_1(folder):
 
 
 def test_an_interrupt_during_the_import_ends_the_command_with_130(folder):
-    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
-    with subprocess.Popen(
-        command("serve", "slow.py"),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout.readline() == b"begun\n"
+    (folder / "slow.py").write_text(SLOW)
+    with begun(folder, command("serve", "slow.py"), stderr=subprocess.PIPE) as process:
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 130
 
 
 def test_a_signal_during_the_start_of_the_lifespan_ends_the_command_with_0(folder):
     sleep = "import asyncio; await asyncio.sleep(1000)\n    yield"
     (folder / "slow.py").write_text(ONE_VIEW + LIFESPAN.replace("yield", sleep))
-    with subprocess.Popen(
-        command("serve", "slow.py", "--port", 0), cwd=folder, env=environment(), stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"begun\n"
+    with begun(folder, command("serve", "slow.py", "--port", 0)) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == (b"", None)
+        assert process.communicate(timeout=30) == ("", None)
         assert process.returncode == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.client import connect
 
 from ..support.commands import Process, command
-from .command import ONE_VIEW, echo, ignoring
+from .command import ONE_VIEW, SLOW, begun, echo, ignoring
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
@@ -122,14 +122,10 @@ def test_a_second_signal_ends_the_first_process_of_a_container(folder, first_pro
 
 
 def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder, first_process):
-    (folder / "slow.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(1000)\n")
-    with subprocess.Popen([*NAMESPACE, *command("serve", "slow.py")], cwd=folder, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout.readline() == b"begun\n"
-            os.kill(first_process(process), signal.SIGTERM)
-            assert process.wait(30) == 128 + signal.SIGTERM
-        finally:
-            process.kill()
+    (folder / "slow.py").write_text(SLOW)
+    with begun(folder, [*NAMESPACE, *command("serve", "slow.py")]) as process:
+        os.kill(first_process(process), signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
 
 
 FORKING = """

@@ -146,6 +146,8 @@ def test_a_worker_that_does_not_stop_is_killed(folder, client):
 @pytest.mark.parametrize("where", ["port", "uds"])
 def test_a_hangup_replaces_the_workers_without_a_refusal(folder, where):
     """New clients are served all the time; connected ones get 1012."""
+    patient = "import duck.server.shutdown\nduck.server.shutdown._FIRST_REQUEST = 30\n"  # busy machines
+    (folder / "app.py").write_text(patient + APPLICATION)
     address = ("--port", 0) if where == "port" else ("--uds", "duck.sock")
 
     def enter(url):
