@@ -61,9 +61,8 @@ def cluster(masters, runner):
 
 
 async def _clear(servers):
+    await _agreed(servers)
     for server in servers:
-        while not await _is_ready(server):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
         await ask(server, "FLUSHALL")
 
 
@@ -73,15 +72,41 @@ async def _introduce(servers):
         if number:
             await ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             await ask(server, "CLUSTER", "MEET", "127.0.0.1", servers[0].port)
-    for server in servers:
-        while not await _is_ready(server):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await _agreed(servers)
 
 
-async def _is_ready(server):
-    state = await ask(server, "CLUSTER", "INFO")
-    served = sum(last - first + 1 for first, last, *_ in await ask(server, "CLUSTER", "SLOTS"))
-    return b"cluster_state:ok" in state and served == 16384
+async def _agreed(servers):
+    """Waits until all servers have the same map of all slots."""
+    while True:
+        states = [await ask(server, "CLUSTER", "INFO") for server in servers]
+        maps = [sorted(owned[:3] for owned in await ask(server, "CLUSTER", "SLOTS")) for server in servers]
+        served = sum(last - first + 1 for first, last, _ in maps[0])
+        serving = all(b"cluster_state:ok" in state for state in states)
+        if serving and served == 16384 and all(known == maps[0] for known in maps):
+            return
+        await asyncio.sleep(0.05)
+
+
+async def move(cluster, slot, meanwhile=None):
+    """Moves a slot to the next master, as `redis-cli --cluster reshard` does.
+
+    Without IMPORTING the new owner would keep its epoch, and yield the slot to an old one with a later epoch.
+
+    Args:
+        meanwhile: Called once the keys have gone.
+    """
+    owner = await owner_of(cluster, slot)
+    source, target, other = (cluster[(owner + number) % 3] for number in range(3))
+    there = await ask(target, "CLUSTER", "MYID")
+    await ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", await ask(source, "CLUSTER", "MYID"))
+    await ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+    keys = await ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100)
+    if keys:
+        await ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    if meanwhile is not None:
+        await meanwhile()
+    for server in (target, source, other):
+        await ask(server, "CLUSTER", "SETSLOT", slot, "NODE", there)
 
 
 class Told(WebSocketView):
@@ -124,15 +149,10 @@ def test_a_slot_that_moves_to_another_master(run, cluster, meet):
     async def scenario():
         url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
         rooms, writer = Groups(url), Groups(url)
-        slot = slot_of(NAMES[0])
-        owner = await owner_of(cluster, slot)
-        target = (owner + 1) % 3
         async with meet(rooms, NAMES[0], 1, base=Told) as (_, (peer,)):
             await writer.publish(NAMES[0], "before")
             assert await peer.message() == "before"
-            identity = await ask(cluster[target], "CLUSTER", "MYID")
-            for server in (cluster[target], cluster[owner], cluster[3 - owner - target]):
-                await ask(server, "CLUSTER", "SETSLOT", slot, "NODE", identity)
+            await move(cluster, slot_of(NAMES[0]))
             while await peer.message() != f"gap in {NAMES[0]}":
                 pass
             await writer.publish(NAMES[0], "after")
@@ -269,19 +289,6 @@ def test_history_and_presence_on_all_masters(run, cluster, until):
     run(scenario())
 
 
-async def migrate(cluster, slot, owner, target, meanwhile):
-    """Moves a slot with its keys, as `redis-cli --cluster reshard` does; calls back once the keys have gone."""
-    source, there = await ask(cluster[owner], "CLUSTER", "MYID"), await ask(cluster[target], "CLUSTER", "MYID")
-    await ask(cluster[target], "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
-    await ask(cluster[owner], "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
-    keys = await ask(cluster[owner], "CLUSTER", "GETKEYSINSLOT", slot, 100)
-    assert keys
-    await ask(cluster[owner], "MIGRATE", "127.0.0.1", cluster[target].port, "", 0, 5000, "KEYS", *keys)
-    await meanwhile()
-    for server in (cluster[target], cluster[owner], cluster[3 - owner - target]):
-        await ask(server, "CLUSTER", "SETSLOT", slot, "NODE", there)
-
-
 def test_a_slot_that_moves_with_its_history(run, cluster, until):
     """Publishers wait for the end of the move; members get all messages once and in order, without a gap."""
 
@@ -298,9 +305,7 @@ def test_a_slot_that_moves_with_its_history(run, cluster, until):
             await asyncio.sleep(0.1)
             assert not any(publishing.done() for publishing in waiting)
 
-        slot = slot_of(NAMES[0])
-        owner = await owner_of(cluster, slot)
-        await migrate(cluster, slot, owner, (owner + 1) % 3, meanwhile)
+        await move(cluster, slot_of(NAMES[0]), meanwhile)
         assert len(set(await asyncio.gather(*waiting))) == 10
         await writer.publish(NAMES[0], "after")
         await until(lambda: len(sink.messages) == 12)
