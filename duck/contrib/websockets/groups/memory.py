@@ -16,9 +16,6 @@ from .history import History, MemoryHistory
 
 __all__ = ["MemoryBroker"]
 
-_COUNTS_OF_WORKERS = ("DUCK_WORKERS", "WEB_CONCURRENCY")
-"""Environment variables with the number of processes: of `duck serve`, and of uvicorn, gunicorn and hypercorn."""
-
 _COMMANDS = frozenset({"granian", "gunicorn", "hypercorn", "uvicorn"})
 """Servers whose workers have the command line of the server as `sys.argv`."""
 
@@ -176,9 +173,11 @@ def _warn_of_workers() -> None:
 
 def _counts_of_workers() -> Iterator[tuple[str, str]]:
     """Yields the names and values of settings that may have the number of processes."""
-    for name in _COUNTS_OF_WORKERS:
-        yield name, os.environ.get(name, "")
+    yield "DUCK_WORKERS", os.environ.get("DUCK_WORKERS", "")
     program = Path(sys.argv[0])
+    is_duck = program.stem == "duck" or program.parts[-3:-1] == ("duck", "server")  # the latter for `python -m`
+    if not is_duck:  # `duck serve` takes no number of the environment, which some platforms set
+        yield "WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "")
     if not _COMMANDS.isdisjoint({program.stem, program.parent.name}):  # the latter for `python -m`
         for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
             option = re.fullmatch(r"(--workers|-w)=?(\d*)", argument)  # also -w4
