@@ -80,7 +80,7 @@ def test_an_override_is_called_once_for_a_call_from_another_loop(run, connect):
             pinging = asyncio.ensure_future(in_another_loop(view.ping))
             ping = await session.peer.frame()
             session.peer.send(Frame(OpCode.PONG, payload=ping.payload[:-1]))
-            await pinging
+            assert await pinging == view.latency
             closing = asyncio.ensure_future(in_another_loop(lambda: view.close(4000)))
             assert await session.peer.closing() == (4000, "")
             session.peer.close(4000)

@@ -395,13 +395,7 @@ class WebSocketEndpoint:
         """
         protocol = self._open_protocol()
         if protocol.is_elsewhere:
-            seconds: list[float] = []
-
-            async def measure() -> None:
-                seconds.append(await WebSocketEndpoint.ping(self))
-
-            await call_threadsafe(protocol, measure)
-            return seconds[0]
+            return await call_threadsafe(protocol, WebSocketEndpoint.ping, self)
         return await protocol.heartbeat.measure(self.send_ping)
 
     def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Coroutine[Any, Any, None]:

@@ -268,13 +268,7 @@ class Groups:
         home = member._home
         if home is asyncio.get_running_loop():
             return await method(*args)
-        results: list[Result] = []
-
-        async def call() -> None:
-            results.append(await method(*args))
-
-        await call_threadsafe(_Home(home), call)
-        return results[0]
+        return await call_threadsafe(_Home(home), method, *args)
 
 
 class _Home(NamedTuple):

@@ -5,12 +5,14 @@ passed to `asyncio.create_task`, or be dropped: a dropped result causes no "neve
 """
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Pending"]
 
+T = TypeVar("T")
 
-class Pending(Coroutine[Any, Any, None]):
+
+class Pending(Coroutine[Any, Any, T]):
     """An awaitable that creates its coroutine when it is first awaited.
 
     Args:
@@ -19,11 +21,11 @@ class Pending(Coroutine[Any, Any, None]):
 
     __slots__ = ("_coroutine", "_wait")
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._wait = wait
-        self._coroutine: Coroutine[Any, Any, None] | None = None  # when a task drives this object itself
+        self._coroutine: Coroutine[Any, Any, T] | None = None  # when a task drives this object itself
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, T]:
         return self._wait().__await__()
 
     def send(self, value: Any) -> Any:
@@ -39,7 +41,7 @@ class Pending(Coroutine[Any, Any, None]):
         if self._coroutine is not None:
             self._coroutine.close()
 
-    def _driven(self) -> Coroutine[Any, Any, None]:
+    def _driven(self) -> Coroutine[Any, Any, T]:
         if self._coroutine is None:
             self._coroutine = self._wait()
         return self._coroutine

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from ..codec import SENT
 from ..exceptions import ConnectionClosed
@@ -13,6 +13,8 @@ from .pending import Pending
 from .stepping import start_task
 
 __all__ = ["Owner", "call_threadsafe"]
+
+T = TypeVar("T")
 
 
 class Owner(Protocol):
@@ -26,8 +28,8 @@ class Owner(Protocol):
 
 
 def call_threadsafe(
-    owner: Owner, method: Callable[..., Awaitable[None]], *args: Any, closes: bool = False
-) -> Coroutine[Any, Any, None]:
+    owner: Owner, method: Callable[..., Awaitable[T]], *args: Any, closes: bool = False
+) -> Coroutine[Any, Any, T]:
     """Schedules a method in the thread of the connection.
 
     Args:
@@ -35,7 +37,7 @@ def call_threadsafe(
         closes: Whether the end of the connection or of its loop counts as success, as for a call that closes it.
 
     Returns:
-        An awaitable for any thread. If it is dropped, an error of the method is logged.
+        An awaitable of the result, for any thread. If it is dropped, an error of the method is logged.
 
     Raises:
         ConnectionClosed: The loop has ended.
@@ -48,7 +50,7 @@ def call_threadsafe(
     except ConnectionClosed:
         if not closes:
             raise
-        return SENT
+        return cast("Coroutine[Any, Any, T]", SENT)
     return Pending(partial(_wait, result, closes))
 
 
@@ -61,16 +63,16 @@ def _schedule(owner: Owner, call: "_Call") -> None:
         raise owner.closed_error() from None
 
 
-async def _wait(result: "_Result", closes: bool) -> None:
+async def _wait(result: "_Result", closes: bool) -> Any:
     result.awaited = True
     try:
-        await asyncio.wrap_future(result)
+        return await asyncio.wrap_future(result)
     except ConnectionClosed:
         if not closes:
             raise
 
 
-class _Result(Future[None]):
+class _Result(Future[Any]):
     """The outcome of a call.
 
     Attributes:
@@ -100,7 +102,7 @@ class _Call:
     def __init__(
         self,
         owner: Owner,
-        method: Callable[..., Awaitable[None]],
+        method: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         result: _Result,
     ) -> None:
@@ -114,7 +116,7 @@ class _Call:
         task = start_task(loop, self._run())
         if not task.done():
 
-            def cancel(result: Future[None]) -> None:
+            def cancel(result: Future[Any]) -> None:
                 if result.cancelled() and not loop.is_closed():
                     loop.call_soon_threadsafe(task.cancel)
 
@@ -125,19 +127,19 @@ class _Call:
 
     async def _run(self) -> None:
         try:
-            await self._method(*self._args)
+            value = await self._method(*self._args)
         except asyncio.CancelledError:
             self._end(self._owner.closed_error())  # unless the result itself was cancelled
         except Exception as error:
             self._end(error)
         else:
-            self._end(None)
+            self._end(None, value)
 
-    def _end(self, error: Exception | None) -> None:
+    def _end(self, error: Exception | None, value: Any = None) -> None:
         result = self._result
         if result.done() or not result.set_running_or_notify_cancel():
             return
         if error is None:
-            result.set_result(None)
+            result.set_result(value)
         else:
             result.set_exception(error)
