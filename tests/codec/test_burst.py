@@ -36,7 +36,7 @@ def members(codec):
             self.fails = False
             self.reader, self.writer = codec.MessageReader(ENOUGH, False, False), codec.FrameWriter()
             self.buffer, self.burst = codec.ReceiveBuffer(ENOUGH), burst
-            self.transport, self.sent, self.fd, self.deflate, self.threshold = Transport(), codec.SENT, -1, None, 0
+            self.transport, self.fd, self.deflate, self.threshold = Transport(), -1, None, 0
             self.thread, self.max_size = threading.get_ident(), ENOUGH
             self.direct_in = self.direct_out = True
 

@@ -148,7 +148,7 @@ class Path(codec.HotPath):
         raise ConnectionError
 
     def rest(self):
-        return self.sent
+        return codec.SENT
 
     def write_chunks(self, chunks):
         for chunk in chunks:

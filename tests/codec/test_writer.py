@@ -240,7 +240,7 @@ def connected(codec, monkeypatch):
             self.connection = Connection(client=client, extensions=extensions)
             self.reader, self.writer = self.connection.reader, self.connection.writer
             self.dispatcher, self.transport, self.buffer, self.burst = Dispatcher(), Transport(), buffer, burst
-            self.sent, self.thread, self.fd, self.max_size = codec.SENT, threading.get_ident(), -1, codec.MAX_LENGTH
+            self.thread, self.fd, self.max_size = threading.get_ident(), -1, codec.MAX_LENGTH
             self.alive = self.corked = self.lost = self.writes_paused = self.queued = self.busy = False
             self.direct_in, self.direct_out = True, self.connection.is_plain
             self.deflate, self.threshold = (extensions[0], 10) if extensions else (None, 0)
@@ -256,7 +256,7 @@ def connected(codec, monkeypatch):
             """Reads on at once."""
 
         def rest(self):
-            return self.sent
+            return codec.SENT
 
     def feed(end, data):
         while data:

@@ -14,6 +14,8 @@ cdef extern from "_context.h":
     bint duck_same_variables(object context, object other)
 
 
+from collections import deque as _deque
+
 duck_find_map()
 
 cdef object NO_WORKERS = frozenset()
@@ -35,8 +37,6 @@ cdef class _Tasks:
     cdef object retrieve
     cdef object cancelled_error
     cdef object iterator
-    cdef object new_deque
-    cdef tuple opcodes
 
     def __cinit__(self, source):
         self.source = source
@@ -48,8 +48,6 @@ cdef class _Tasks:
         self.retrieve = source.retrieve
         self.cancelled_error = source.CancelledError
         self.iterator = source.iterator
-        self.opcodes = source.OPCODES
-        self.new_deque = source.deque
 
 
 cdef _Tasks last_tasks = None
@@ -367,7 +365,7 @@ cdef class Dispatcher:
     cdef int put(self, messages) except -1:
         """Appends messages to the inbox."""
         if self.inbox is NO_MESSAGES:
-            self.inbox = self.tasks.new_deque()
+            self.inbox = _deque()
         self.inbox.extend(messages)
         for message in messages:
             self.waiting_bytes += len(<bytes>message[1])

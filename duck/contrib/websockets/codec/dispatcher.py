@@ -22,6 +22,7 @@ This file does not import asyncio: `worker.Tasks` is the interface to asyncio, a
 """
 
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from time import perf_counter
@@ -350,7 +351,7 @@ class Dispatcher:
     def _put(self, messages: Iterable[tuple[int, bytes]]) -> None:
         """Appends messages to the inbox."""
         if not self.inbox:
-            self.inbox = self.tasks.deque()
+            self.inbox = deque()
         self.inbox.extend(messages)
         self._waiting_bytes += sum(len(payload) for _, payload in messages)
         if self.owner.counters is not None:

@@ -59,7 +59,6 @@ cdef class HotPath:
     cdef public Burst burst
     cdef public Counters counters
     cdef public object transport
-    cdef public object sent
     cdef public bint alive
     cdef public bint corked
     cdef long long corked_since
@@ -95,7 +94,6 @@ cdef class HotPath:
         self.counters = reader.counters = writer.counters = counters
         self.deflate = deflate
         self.threshold = 0 if deflate is None else deflate.threshold
-        self.sent = SENT
         self.thread = PyThread_get_thread_ident()
         self.fd = -1
 
@@ -241,7 +239,7 @@ cdef class HotPath:
                 self.burst.credit -= size + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
-                return self.pace() if self.burst.credit < 0 else self.sent
+                return self.pace() if self.burst.credit < 0 else all_sent
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message):
@@ -329,7 +327,7 @@ cdef class HotPath:
             burst.looked = now
             return self.rest()
         burst.looked = burst.looked or now
-        return self.sent
+        return all_sent
 
     cdef inline void renew_share(self) noexcept:
         self.burst.credit = SEND_CREDIT

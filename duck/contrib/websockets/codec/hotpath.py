@@ -8,7 +8,7 @@ frames.
 import threading
 from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 from .burst import Burst
 from .counters import Counters
@@ -77,7 +77,6 @@ class HotPath:
         burst: The burst of the loop.
         counters: Counts compressed messages and the time of handlers; None for no counting.
         transport: The transport to write to.
-        sent: The result of `send` when there is nothing to wait for.
         alive: Set by every read.
         corked: Whether sent frames are gathered until the read has been handled.
         lost: Whether the transport is lost.
@@ -103,7 +102,6 @@ class HotPath:
     burst: Burst
     counters: Counters | None = None
     transport: Any
-    sent: Any
     alive: bool = False
     corked: bool = False
     _corked_since: float
@@ -140,7 +138,6 @@ class HotPath:
         self.counters = reader.counters = writer.counters = counters
         self.deflate = deflate
         self.threshold = 0 if deflate is None else deflate.threshold
-        self.sent = SENT
         self.thread = threading.get_ident()
         self.fd = -1
 
@@ -218,7 +215,7 @@ class HotPath:
                 self.burst.credit -= len(payload) + MESSAGE_COST
                 if self.writes_paused:
                     return self.until_writable()
-                return self.pace() if self.burst.credit < 0 else self.sent
+                return self.pace() if self.burst.credit < 0 else SENT
         return self.send_otherwise(data, opcode)
 
     def write_prepared(self, message: Any) -> None:
@@ -291,7 +288,7 @@ class HotPath:
             burst.looked = now
             return self.rest()
         burst.looked = burst.looked or now
-        return cast("Coroutine[Any, Any, None]", self.sent)
+        return SENT
 
     def renew_share(self) -> None:
         """Gives a handler that starts its own share of the loop's time, so that one that sends little never waits.

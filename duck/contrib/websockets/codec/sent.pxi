@@ -21,4 +21,5 @@ cdef class Sent:
         pass
 
 
-SENT = Sent()
+cdef Sent all_sent = Sent()
+SENT = all_sent

@@ -10,19 +10,14 @@ from _asyncio import Task  # nest_asyncio, common in notebooks, replaces `asynci
 from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
-from ..opcodes import OpCode
-
 __all__ = [
-    "OPCODES",
     "CancelledError",
     "cancel_again",
     "current_tasks",
-    "deque",
     "enter_task",
     "is_abandoned",
     "is_cancelled",
@@ -33,8 +28,6 @@ __all__ = [
     "start_task",
     "start_worker",
 ]
-
-OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
