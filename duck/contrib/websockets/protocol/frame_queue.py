@@ -3,10 +3,10 @@
 import asyncio
 from typing import Protocol
 
+from ..codec import Dispatcher
 from ..frame import Frame, message_of
 from .inbox import Inbox
 from .inbox import Owner as InboxOwner
-from .interfaces import Consumer
 
 __all__ = ["FrameQueue"]
 
@@ -17,7 +17,7 @@ class Owner(InboxOwner, Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
-    def dispatcher(self) -> Consumer: ...
+    def dispatcher(self) -> Dispatcher: ...
 
 
 class FrameQueue:

@@ -66,7 +66,6 @@ class Inbox(codec.Inbox):
     inbox: tuple[()] = ()
     workers: frozenset[Any] = frozenset()
     decoding = False
-    full = False
     has_handler = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_bytes: int) -> None:

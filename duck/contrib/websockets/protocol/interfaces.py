@@ -71,7 +71,6 @@ class Consumer(Protocol):
         inbox: Messages that wait for a handler.
         workers: Tasks of handlers that wait.
         decoding: Whether a thread is decoding the next message.
-        full: Whether reading is on hold because too many messages wait.
     """
 
     @property
@@ -80,8 +79,6 @@ class Consumer(Protocol):
     def workers(self) -> Collection[Any]: ...
     @property
     def decoding(self) -> bool: ...
-    @property
-    def full(self) -> bool: ...
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
         """Calls the hook, if there is one, then starts the delivery."""
 

@@ -187,11 +187,6 @@ class StreamQueue:
         return () if self._dispatcher is None else self._dispatcher.workers
 
     @property
-    def full(self) -> bool:
-        """Whether reading is on hold because too many bytes wait."""
-        return self._held
-
-    @property
     def has_ended(self) -> bool:
         """Whether no more parts will be received."""
         return self._ended
