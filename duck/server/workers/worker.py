@@ -74,14 +74,12 @@ class Boot(NamedTuple):
     """The start instructions of a worker.
 
     Attributes:
-        path: `sys.path`.
         argv: `sys.argv`.
         main: The main module to import, as a module name or a file; None if it is not needed.
         job: The pickled job, which may name objects of the main module.
         workers: The number of workers.
     """
 
-    path: list[str]
     argv: list[str]
     main: str | Path | None
     job: bytes
@@ -102,7 +100,7 @@ class Boot(NamedTuple):
                 " ssl at the top of a module, and give no lambda, local function or TLS context"
             ) from error
         main = None if isinstance(job.target, str) else _main_module()
-        return cls(sys.path, sys.argv, main, pickled, workers)
+        return cls(sys.argv, main, pickled, workers)
 
 
 def _main_module() -> str | Path | None:
@@ -119,22 +117,22 @@ def is_worker() -> bool:
     return os.environ.get(_PID) == str(os.getpid())
 
 
-def main(file: int, files: list[int]) -> None:
-    """Serves as a worker.
+def main(supervisor: int, listeners: list[int]) -> None:
+    """Serves as a worker; called with the supervisor's `sys.path`.
 
     Args:
-        file: The socket to the supervisor.
-        files: The listening sockets.
+        supervisor: The file of the socket to the supervisor.
+        listeners: The files of the listening sockets.
     """
     # A terminal that closes, or `systemctl kill`, sends it to each process. The supervisor replaces this one.
     handle([signal.SIGHUP], lambda signum: None)
-    control = _own(file)
+    control = _own(supervisor)
     report = _Report(control)
     with control:
         try:
             with control.makefile("rb") as stream:
                 boot: Boot = pickle.load(stream)
-            _serve(boot, files, control, report)
+            _serve(boot, listeners, control, report)
         except (Exception, SystemExit) as error:
             report.failed(error)
             sys.exit(1)
@@ -187,16 +185,16 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"failed": f"a worker failed: {type(error).__name__}: {error}", "details": details, "status": 1}
 
 
-def _serve(boot: Boot, files: list[int], control: socket.socket, report: _Report) -> None:
+def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Report) -> None:
     os.environ.update({_COUNT: str(boot.workers), _PID: str(os.getpid())})
-    sys.path[:], sys.argv[:] = boot.path, boot.argv
+    sys.argv[:] = boot.argv
     if boot.main is not None:
         _import_main(boot.main)
     job: Job = pickle.loads(boot.job)
     if job.logs is not None:
         job.logs.apply()
     target = load(job.target) if isinstance(job.target, str) else job.target
-    sockets = [_own(file) for file in files]
+    sockets = [_own(file) for file in listeners]
     stop = Stop(Deadline(job.options.patience))
     serving: Server | None = None
 

@@ -69,17 +69,17 @@ class WorkerProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls, boot: Boot, files: list[int]) -> "WorkerProcess":
-        """Starts a process that serves listening sockets, without waiting until it is ready."""
+    async def start(cls, boot: Boot, listeners: list[int]) -> "WorkerProcess":
+        """Starts a process that serves the files of listening sockets, without waiting until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A report may have any length: it quotes an exception of the application.
             reader, writer = await asyncio.open_connection(sock=ours, limit=sys.maxsize)
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            path = [folder for folder in boot.path if isinstance(folder, str)]
-            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), files, path)]
+            path = [folder for folder in sys.path if isinstance(folder, str)]
+            words = [sys.executable, *flags, "-P", "-c", _BOOT.format(theirs.fileno(), listeners, path)]
             try:
-                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *files])
+                process = await asyncio.create_subprocess_exec(*words, pass_fds=[theirs.fileno(), *listeners])
             except BaseException:
                 writer.close()
                 raise

@@ -292,7 +292,7 @@ def test_workers_that_die_again_and_again_are_given_up(folder):
 
 def test_a_worker_is_stopped_at_any_moment_of_its_end():
     async def scenario():
-        worker = await WorkerProcess.start(Boot(sys.path, [], None, b"", 1), [])
+        worker = await WorkerProcess.start(Boot([], None, b"", 1), [])
         while not worker.ended.done():
             worker.stop()
             worker.kill()
@@ -330,7 +330,7 @@ def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
     monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(60)  # {}")
 
     async def scenario():
-        worker = await WorkerProcess.start(Boot(sys.path, [], None, b"", 1), [])
+        worker = await WorkerProcess.start(Boot([], None, b"", 1), [])
         worker._reader.feed_eof()
         ready = asyncio.ensure_future(worker.ready(30))
         await asyncio.sleep(0)
