@@ -1,10 +1,13 @@
 """The client in synchronous code: `with connect(...)`, whose loop runs in a thread."""
 
 import asyncio
+import copy
+import gc
 import os
 import signal
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -96,6 +99,95 @@ def test_messages_are_read_part_by_part(served):
     assert served(talk) == bytes(200_000)
 
 
+def test_the_calling_thread_produces_the_parts_of_a_message(served):
+    def talk(url):
+        threads = []
+
+        def parts(ws):
+            for part in ("in ", "parts"):
+                threads.append(threading.current_thread())
+                ws.ping()
+                yield part
+
+        with connect(url) as ws:
+            ws.send(parts(ws))
+            assert ws.recv() == "in parts"
+            ws.send_binary(iter([b"\0", b"\xff"]))
+            assert ws.recv() == b"\0\xff"
+            ws.send_text(iter([]))
+            assert ws.recv() == ""
+        with pytest.raises(ConnectionClosed, match="1000"):
+            ws.send(parts(ws))
+        return set(threads) == {threading.current_thread()}
+
+    assert served(talk)
+
+
+def test_an_error_of_a_part_is_that_of_send(served):
+    def talk(url):
+        def parts(*before):
+            yield from before
+            raise ZeroDivisionError
+
+        with connect(url) as ws:
+            with pytest.raises(ZeroDivisionError):
+                ws.send(parts())
+            with pytest.raises(TypeError, match="not int"):
+                ws.send(parts(1))
+            ws.send("no message has begun")
+            assert ws.recv() == "no message has begun"
+            with pytest.raises(ZeroDivisionError):
+                ws.send(parts("begun"))
+            with pytest.raises(ConnectionClosed, match="1011 message not finished"):
+                ws.send("more")
+
+    served(talk)
+
+
+def test_a_message_in_parts_ends_with_the_connection(served):
+    def talk(url):
+        def parts(ws):
+            yield "the server does not get "
+            ws.close()
+            yield "the rest"
+
+        with connect(url) as ws, pytest.raises(ConnectionClosed, match="1000"):
+            ws.send(parts(ws))
+
+    served(talk)
+
+
+def test_a_console_completes_the_methods(served):
+    def names(url):
+        with connect(url) as ws:
+            with pytest.raises(TypeError, match="cannot be copied"):
+                copy.copy(ws)
+            return {"recv", "send_json", "close_code"} <= {*dir(ws)}
+
+    assert served(names)
+
+
+def test_an_error_leaves_no_garbage(served):
+    class Large:
+        pass
+
+    def poll(ws):
+        large = Large()
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0)
+        return weakref.ref(large)
+
+    def talk(url):
+        with connect(url) as ws:
+            gc.disable()
+            try:
+                return poll(ws)()
+            finally:
+                gc.enable()
+
+    assert served(talk) is None
+
+
 def test_pings_are_answered_between_the_calls(served):
     measured = threading.Event()
 
@@ -185,15 +277,84 @@ def test_a_call_that_waits_at_the_end_of_the_loop_goes_on_after_it():
     assert calls[1:] == [caller]
 
 
-def test_a_child_process_has_no_loop_to_call():
+def test_an_interrupted_call_ends_in_the_loop(monkeypatch):
+    ended = threading.Event()
+
+    async def method():
+        try:
+            await asyncio.sleep(SECONDS)
+        finally:
+            ended.set()
+
     thread = LoopThread()
+    schedule = thread._loop.call_soon_threadsafe
+
+    def interrupted(callback):
+        monkeypatch.undo()
+        schedule(callback)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.call(method)
+    assert ended.wait(SECONDS)
+    thread.end()
+
+
+def test_a_signal_handler_may_call_a_method_while_another_call_begins(monkeypatch):
+    thread, results = LoopThread(), []
+    schedule = thread._loop.call_soon_threadsafe
+
+    def handler(callback):
+        monkeypatch.undo()
+        results.append(thread.call(asyncio.sleep, 0, "handler"))
+        schedule(callback)
+
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", handler)
+    caller = threading.Thread(target=lambda: results.append(thread.call(asyncio.sleep, 0, "call")), daemon=True)
+    caller.start()
+    caller.join(SECONDS)
+    assert results == ["handler", "call"]
+    thread.end()
+
+
+def test_an_interrupted_start_leaves_no_thread(monkeypatch):
+    started, start = [], threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            LoopThread()
+    started[0].join(SECONDS)
+    assert not started[0].is_alive()
+
+
+def test_a_child_process_has_no_loop_to_call():
+    thread, forked, locked = LoopThread(), threading.Event(), threading.Event()
+
+    def hold():
+        with thread._lock:
+            locked.set()
+            forked.wait(SECONDS)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    locked.wait(SECONDS)
     child = os.fork()
     if child == 0:
+        signal.alarm(SECONDS)
         try:
             thread.call(asyncio.sleep, 0)
         except RuntimeError as error:
             os._exit(int("open another one in this process" in str(error)))
         os._exit(0)
+    forked.set()
+    other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     thread.end()
 

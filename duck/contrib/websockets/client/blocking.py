@@ -6,20 +6,20 @@ The loop runs between the calls as well, so that pings are answered and messages
 """
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import ismethod
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..opcodes import CloseCode, OpCode
-from ..protocol.stepping import start_task
+from ..protocol.stepping import retrieve, start_task
+from ..sansio.payloads import Data
 
 if TYPE_CHECKING:
     from ..extensions import Extension
     from ..frame import Frame
-    from ..sansio.payloads import Data
     from ..state import State
 
 __all__ = ["BlockingConnection", "BlockingMessage", "Call", "LoopThread", "completed"]
@@ -41,16 +41,21 @@ class LoopThread:
     """The event loop of the connection of one `with` block, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # orders calls and the end
+        # Orders calls and the end. A signal handler may call a method while another call has the lock.
+        self._lock = threading.RLock()
         self._has_ended = False
         self._runner = _new_runner()
         self._loop = self._runner.get_loop()
         # A daemon: a block that is never left must not keep a program alive.
         self._thread = threading.Thread(target=self._run, name="duck-client", daemon=True)
+        self._process = os.getpid()
         try:
             self._thread.start()
-        except RuntimeError:
+        except RuntimeError:  # the process has as many threads as it may have
             self._runner.close()
+            raise
+        except BaseException:  # such as KeyboardInterrupt; the thread may have started
+            self._loop.call_soon_threadsafe(self._loop.stop)
             raise
 
     def _run(self) -> None:
@@ -65,39 +70,27 @@ class LoopThread:
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
-        bound = partial(method, *args, **kwargs)
-        result: Future[Any] = Future()
-        if self._submit(result, bound):
-            try:
-                return result.result()
-            except CancelledError:  # the loop has ended meanwhile
-                pass
-            except BaseException:  # such as KeyboardInterrupt
-                result.cancel()
-                raise
+        if os.getpid() != self._process:
+            raise RuntimeError("the connection belongs to the parent process: open another one in this process")
+        running = _Running(self._loop, partial(method, *args, **kwargs))
+        try:
+            if self._schedule(running.start):
+                running.ended.acquire()
+        except BaseException:  # such as KeyboardInterrupt
+            self._schedule(running.cancel)
+            raise
+        if running.succeeded or running.error is not None:
+            return running.result()
         with _new_runner() as runner:
-            return runner.run(completed(bound))
+            return runner.run(completed(running.method))
 
-    def _submit(self, result: Future[Any], method: Callable[[], Any]) -> bool:
-        """Schedules a call in the loop; returns False after its end."""
+    def _schedule(self, callback: Callable[[], None]) -> bool:
+        """Schedules a callback in the loop; returns False after its end."""
         with self._lock:
             if self._has_ended:
                 return False
-            if not self._thread.is_alive():
-                raise RuntimeError("the connection belongs to the parent process: open another one in this process")
-            self._loop.call_soon_threadsafe(self._start, result, method)
+            self._loop.call_soon_threadsafe(callback)
             return True
-
-    def _start(self, result: Future[Any], method: Callable[[], Any]) -> None:
-        # Without `run_coroutine_threadsafe`, whose result takes two more passes of the loop: 80 us in place of 100.
-        task = start_task(self._loop, _complete(result, method))
-        if not task.done():
-
-            def cancel(result: Future[Any]) -> None:
-                if result.cancelled():
-                    self._loop.call_soon_threadsafe(task.cancel)
-
-            result.add_done_callback(cancel)
 
     def end(self) -> None:
         """Ends the loop and its thread; calls that wait in other threads go on as calls after the end."""
@@ -107,18 +100,51 @@ class LoopThread:
         self._thread.join()
 
 
-async def _complete(result: Future[Any], method: Callable[[], Any]) -> None:
-    """Sets the result of a call, unless the caller does not wait for it any more."""
-    try:
-        value = await completed(method)
-    except asyncio.CancelledError:
-        result.cancel()
-    except BaseException as error:
-        if result.set_running_or_notify_cancel():
-            result.set_exception(error)
-    else:
-        if result.set_running_or_notify_cancel():
-            result.set_result(value)
+class _Running:
+    """A call that runs in the loop while its thread waits.
+
+    A message sent and received costs 73 us with it, 91 us with a `concurrent.futures.Future`.
+
+    Attributes:
+        ended: Is released at the end of the call. The end of the loop ends it without success and without an error.
+    """
+
+    __slots__ = ("_loop", "_task", "_value", "ended", "error", "method", "succeeded")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, method: Callable[[], Any]) -> None:
+        self._loop = loop
+        self._task: asyncio.Future[None] | None = None
+        self._value: Any = None
+        self.ended = threading.Lock()
+        self.ended.acquire()
+        self.error: BaseException | None = None
+        self.method = method
+        self.succeeded = False
+
+    def start(self) -> None:
+        self._task = start_task(self._loop, self._run())
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            self._value = await completed(self.method)
+            self.succeeded = True
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.ended.release()
+
+    def result(self) -> Any:
+        if self.error is None:
+            return self._value
+        try:
+            raise self.error
+        finally:
+            self.error = None  # its traceback refers to this object
 
 
 def _new_runner() -> asyncio.Runner:
@@ -150,6 +176,12 @@ class Blocking:
             found = getattr(self._target, name)
             return partial(self._call, found) if ismethod(found) else found  # a view is callable too
 
+    def __reduce__(self) -> Any:
+        return self._target.__reduce__()
+
+    def __dir__(self) -> list[str]:  # completion in a console
+        return sorted({*super().__dir__(), *dir(self._target)})
+
     def __iter__(self) -> Self:
         return self
 
@@ -162,6 +194,53 @@ class Blocking:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._target!r}>"
+
+
+class _Parts:
+    """The parts of a message, which a thread produces while the loop sends them.
+
+    Args:
+        send: Sends them as one message.
+    """
+
+    def __init__(self, send: Callable[[AsyncIterable[Any]], Coroutine[Any, Any, None]]) -> None:
+        self._queue: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()  # at most one part; an empty tuple is the end
+        self._is_wanted = asyncio.Event()  # the next part; also set at the end of the sending
+        self._sending = asyncio.ensure_future(send(self))
+        self._sending.add_done_callback(self._end)
+
+    def _end(self, sending: "asyncio.Future[None]") -> None:
+        retrieve(sending)
+        self._is_wanted.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._is_wanted.set()
+        part = await self._queue.get()
+        if not part:
+            raise StopAsyncIteration
+        return part[0]
+
+    async def wanted(self) -> None:
+        """Waits until the next part is wanted, or until the message is sent; raises the error of the sending."""
+        await self._is_wanted.wait()
+        if self._sending.done():
+            self._sending.result()
+
+    async def put(self, *part: Any) -> None:
+        """Passes on a part, or without one the end of the message; then waits as `wanted` does."""
+        if not self._sending.done():
+            self._is_wanted.clear()
+            self._queue.put_nowait(part)
+        await self.wanted()
+
+    async def cancel(self) -> None:
+        """Stops the sending. A message that has begun ends the connection."""
+        if not self._sending.done():
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
 
 
 class BlockingMessage(Blocking):
@@ -201,9 +280,6 @@ class BlockingConnection(Blocking):
 
         def recv(self, timeout: float | None = None) -> str | bytes: ...
         def recv_json(self, timeout: float | None = None) -> Any: ...
-        def send(self, data: Any, opcode: int = OpCode.TEXT) -> None: ...
-        def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> None: ...
-        def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> None: ...
         def send_json(self, data: Any) -> None: ...
         def send_ping(self, data: Data = b"") -> None: ...
         def send_pong(self, data: Data = b"") -> None: ...
@@ -212,6 +288,29 @@ class BlockingConnection(Blocking):
         def ping(self) -> float: ...
         def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None: ...
         def wait_closed(self) -> int: ...
+
+    def send(self, data: Data | Iterable[Data] | AsyncIterable[Data], opcode: int = OpCode.TEXT) -> None:
+        """Sends a message; see `ClientConnection.send`. An iterable produces its parts in the calling thread."""
+        if isinstance(data, Collection) or not isinstance(data, Iterable):
+            self._call(self._target.send, data, opcode)
+            return
+        parts = self._call(_Parts, lambda parts: self._target.send(parts, opcode))
+        try:
+            self._call(parts.wanted)
+            for part in data:
+                self._call(parts.put, part)
+            self._call(parts.put)
+        except BaseException:
+            self._call(parts.cancel)
+            raise
+
+    def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> None:
+        """Sends a text message; see `send`."""
+        self.send(data, OpCode.TEXT)
+
+    def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> None:
+        """Sends a binary message; see `send`."""
+        self.send(data, OpCode.BINARY)
 
     def recv_stream(self, timeout: float | None = None) -> BlockingMessage:
         """Returns the next message as soon as it begins; see `ClientConnection.recv_stream`."""
