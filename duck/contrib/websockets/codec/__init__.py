@@ -138,37 +138,7 @@ def _pure() -> ModuleType:
 _module, _why = _choose()
 
 if not TYPE_CHECKING:
-    CORK_LIMIT = _module.CORK_LIMIT
-    FIN = _module.FIN
-    MAX_LENGTH = _module.MAX_LENGTH
-    MESSAGE_COST = _module.MESSAGE_COST
-    NOT_TEXT = _module.NOT_TEXT
-    RSV1 = _module.RSV1
-    SECONDS = _module.SECONDS
-    SENT = _module.SENT
-    UTF8_REJECT = _module.UTF8_REJECT
-    Burst = _module.Burst
-    Clock = _module.Clock
-    Counters = _module.Counters
-    Deadline = _module.Deadline
-    Dispatcher = _module.Dispatcher
-    FrameWriter = _module.FrameWriter
-    Histogram = _module.Histogram
-    HotPath = _module.HotPath
-    Inbox = _module.Inbox
-    MaskingWriter = _module.MaskingWriter
-    MessageReader = _module.MessageReader
-    NextMessage = _module.NextMessage
-    ReceiveBuffer = _module.ReceiveBuffer
-    Waiter = _module.Waiter
-    apply_mask = _module.apply_mask
-    build_header = _module.build_header
-    fan_out = _module.fan_out
-    parse_header = _module.parse_header
-    serialize = _module.serialize
-    type_version = _module.type_version
-    utf8_state = _module.utf8_state
-    watching = _module.watching
+    globals().update({name: value for name, value in vars(_module).items() if name in __all__})
 
 
 random_bytes = os.urandom
