@@ -40,15 +40,7 @@ _CLOSE, _PING, _PONG = int(OpCode.CLOSE), int(OpCode.PING), int(OpCode.PONG)
 class Receiving(Sending):
     """The receiving half of one connection. It extends the sending half, because received frames are answered.
 
-    Args:
-        endpoint: The view, or another endpoint.
-        connection: The rules, before anything has been received.
-        handle: The handler, called with (payload, opcode) of each message.
-        pull: The view's own receive loop, which pulls frames; replaces `handle`.
-        send_frame: The view's own method, which sends everything that the view sends.
-        inbox: The queue of messages for tasks that ask for them; replaces `handle`.
-        counters: The counters of the connection; None for no counting.
-        on_stream: The handler of messages that are read part by part; replaces `handle`.
+    The arguments are those of `ConnectionProtocol`.
 
     Attributes:
         HEARTBEAT: The class of the heartbeat.
