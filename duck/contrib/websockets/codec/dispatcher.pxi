@@ -37,6 +37,7 @@ cdef class _Tasks:
     cdef object retrieve
     cdef object cancelled_error
     cdef object iterator
+    cdef tuple opcodes
 
     def __cinit__(self, source):
         self.source = source
@@ -48,6 +49,7 @@ cdef class _Tasks:
         self.retrieve = source.retrieve
         self.cancelled_error = source.CancelledError
         self.iterator = source.iterator
+        self.opcodes = source.OPCODES
 
 
 cdef _Tasks last_tasks = None

@@ -19,11 +19,6 @@ cdef enum State:
     ENDED
 
 
-from .opcodes import OpCode as _OpCode
-
-cdef tuple opcodes = tuple([_OpCode(number) if number in tuple(_OpCode) else None for number in range(16)])
-
-
 cdef class Dispatcher
 
 
@@ -125,7 +120,7 @@ cdef class Worker:
         cdef Dispatcher dispatcher = self.dispatcher
         cdef PyObject *result = NULL
         self.state = STARTING
-        handler = dispatcher.handle(payload, opcodes[opcode])
+        handler = dispatcher.handle(payload, dispatcher.tasks.opcodes[opcode])
         if not PyCoro_CheckExact(handler):
             handler = dispatcher.tasks.iterator(handler)
         self.handler = handler

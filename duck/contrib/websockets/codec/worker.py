@@ -9,17 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import Any, Protocol, Self
 
-from ..opcodes import OpCode
-
 __all__ = ["DRIVEN", "ENDED", "IDLE", "STARTING", "WAITING", "Tasks", "Worker"]
 
 IDLE, STARTING, WAITING, DRIVEN, ENDED = range(5)
 
-OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
-
 
 class Tasks(Protocol):
-    """The interface of dispatchers and workers to asyncio, implemented by a module."""
+    """The interface of dispatchers and workers to asyncio and `opcodes`, implemented by a module."""
 
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
         """Creates the task of a worker.
@@ -49,6 +45,8 @@ class Tasks(Protocol):
 
     @property
     def CancelledError(self) -> type[BaseException]: ...
+    @property
+    def OPCODES(self) -> Any: ...
 
 
 class Connection(Protocol):
@@ -213,7 +211,7 @@ class Worker:
             self.observed = True
         self.state = STARTING
         try:
-            awaitable = dispatcher.handle(payload, OPCODES[opcode])
+            awaitable = dispatcher.handle(payload, dispatcher.tasks.OPCODES[opcode])
             self.handler = handler = dispatcher.tasks.iterator(awaitable)
             self._awaited = handler.send(None)
         except StopIteration as stop:

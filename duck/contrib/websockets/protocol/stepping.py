@@ -14,7 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
+from ..opcodes import OpCode
+
 __all__ = [
+    "OPCODES",
     "CancelledError",
     "cancel_again",
     "current_tasks",
@@ -28,6 +31,8 @@ __all__ = [
     "start_task",
     "start_worker",
 ]
+
+OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
