@@ -58,7 +58,7 @@ class Peer:
         return await Frame.parse(self.reader.readexactly, mask_required=False)
 
     async def joined(self) -> tuple[int, bytes]:
-        """The next message, with its fragments joined and still compressed; or a control frame.
+        """The next message, with its fragments joined and still compressed; or a control frame. Pings are answered.
 
         Returns:
             The first byte of its (first) header, and the payload.
@@ -67,10 +67,14 @@ class Peer:
         joined = b""
         while True:
             first, size = await self.reader.readexactly(2)
-            assert begun is None or first & 0b01111111 == OpCode.CONTINUATION, (begun, first)
             if size >= 126:
                 size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8))
-            joined += await self.reader.readexactly(size)
+            payload = await self.reader.readexactly(size)
+            if first & 0b1111 == OpCode.PING:
+                self.send(Frame(OpCode.PONG, payload=payload))
+                continue
+            assert begun is None or first & 0b01111111 == OpCode.CONTINUATION, (begun, first)
+            joined += payload
             begun = first if begun is None else begun
             if first & 0b10000000:
                 return begun, joined
@@ -81,16 +85,22 @@ class Peer:
         assert first & 0b1111 in (OpCode.TEXT, OpCode.BINARY), (first, payload)
         return deflate.decompress(payload) if first & 0b01000000 else payload
 
+    async def but_pings(self) -> Frame:
+        """The next frame that is no ping. Pings are answered: on a busy machine a test outlasts PING_INTERVAL."""
+        while (frame := await self.frame()).opcode == OpCode.PING:
+            self.send(Frame(OpCode.PONG, payload=frame.payload))
+        return frame
+
     async def message(self) -> str | bytes:
-        """The next frame, which must be a whole message."""
-        frame = await self.frame()
+        """The next frame but pings, which must be a whole message."""
+        frame = await self.but_pings()
         assert frame.fin, frame
         assert frame.opcode in (OpCode.TEXT, OpCode.BINARY), (frame, frame.payload)
         return frame.payload.decode() if frame.opcode == OpCode.TEXT else frame.payload
 
     async def closing(self) -> tuple[int, str]:
-        """Code and reason of the next frame, which must be a close frame."""
-        frame = await self.frame()
+        """Code and reason of the next frame but pings, which must be a close frame."""
+        frame = await self.but_pings()
         assert frame.opcode == OpCode.CLOSE, frame
         return parse_close(frame.payload)
 
