@@ -24,6 +24,8 @@ from .support.fixtures import EAGER  # noqa: E402
 
 
 def pytest_configure():
+    for name in ("FORCE_COLOR", "NOTIFY_SOCKET", "WEB_CONCURRENCY"):  # tests, and the programs that they run, read them
+        os.environ.pop(name, None)
     with suppress(ImportError):  # benchmarks do not need it
         from hypothesis import HealthCheck, settings
 
