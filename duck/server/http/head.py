@@ -6,7 +6,6 @@ connection; then `stopped` is true.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import httptools
 
@@ -30,7 +29,8 @@ _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST")}
 _PROXY = "a header of the PROXY protocol: serve with proxy_protocol, and name the proxy in trusted_proxies"
 
 
-class RequestHead(NamedTuple):
+@dataclass(slots=True)
+class RequestHead:
     """A complete request, or one whose rest will not be read.
 
     Attributes:
@@ -192,7 +192,8 @@ class RequestReader:
     def _cut_short(self, head: RequestHead) -> None:
         """Completes a request without its body; nothing after it can be parsed."""
         self._head = self._body = None
-        self._ready.append(head._replace(keep_alive=False, body=None))
+        head.keep_alive, head.body = False, None
+        self._ready.append(head)
         self.stop()
 
     # Callbacks of httptools, in this order.
@@ -239,9 +240,10 @@ class RequestReader:
         name = parser.get_method()
         method = _METHODS.get(name) or name.decode("ascii")
         head = RequestHead(method, self._target.decode("latin-1"), version, headers, keep_alive)
-        if upgrade and (method == "CONNECT" or headers.announce_body):
+        by_name = headers.by_name
+        if upgrade and (method == "CONNECT" or "content-length" in by_name or "transfer-encoding" in by_name):
             # httptools does not skip the body of such a request, and would parse it as the next request.
-            head = head._replace(keep_alive=False, body=None)
+            head.keep_alive, head.body = False, None
         if not upgrade and "expect" in headers:
             # The client waits for a response before it sends the body; the answer is that response.
             self._cut_short(head)
@@ -272,5 +274,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         self._turns += 1
         if self._head is not None:
-            self._ready.append(self._head._replace(body=bytes(self._body)) if self._body else self._head)
+            if self._body:
+                self._head.body = bytes(self._body)
+            self._ready.append(self._head)
             self._head = self._body = None

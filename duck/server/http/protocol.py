@@ -27,7 +27,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.logging import cut, log_access
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
-from duck.contrib.websockets.protocol.loop import clock, receive_buffer
+from duck.contrib.websockets.protocol.loop import receive_buffer, shared
 from duck.contrib.websockets.protocol.transports import close_transport
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
@@ -143,8 +143,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """
         self._server = server
         self._loop = loop
-        self._buffer = receive_buffer(loop)
-        self._clock = clock(loop)
+        ours = shared(loop)
+        self._buffer = ours.buffer or receive_buffer(loop)
+        self._clock = ours.clock
         self._reader = RequestReader(server.limits)
         self._phase = Phase.COMING
         self._deadline = self._alarm = _NEVER
@@ -297,17 +298,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
         headers = head.headers
         if self._server.proxies is not None:
             client, secure, headers = self._server.proxies.client(client, headers, secure)
-        request = HttpRequest(
-            head.method,
-            head.target,
-            headers,
-            http_version=head.http_version,
-            client_address=client,
-            secure=secure,
-            transport=self._transport,
-            content=head.body or b"",
-            application=self._server.application,
-        )
+        request = HttpRequest(head.method, head.target, headers)
+        request.http_version = head.http_version
+        request.client_address = client
+        request.secure = secure
+        request.transport = self._transport
+        request.content = head.body or b""
+        request.application = self._server.application
         request.metrics = self._server.metrics
         return request
 

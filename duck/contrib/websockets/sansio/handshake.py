@@ -182,14 +182,14 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         raise HandshakeError(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.http_version != "1.1":
         raise HandshakeError(400, "a WebSocket handshake needs HTTP/1.1")
-    header = request.headers.get
+    header = _getter(request)
     if not has_token(header("upgrade", ""), "websocket"):
         missing = "this is a WebSocket endpoint: missing Upgrade: websocket"
         raise HandshakeError(426, missing, _UPGRADE, fields=("Upgrade",))
     if not has_token(header("connection", ""), "upgrade"):
         raise HandshakeError(400, "missing Connection: Upgrade", fields=("Connection",))
     # The new protocol would begin behind the body (RFC 9110, section 7.8), which is not read here.
-    if getattr(request.headers, "announce_body", True) and _has_body(header):  # other hosts' headers lack the flag
+    if _has_body(header):
         body = ("Content-Length", "Transfer-Encoding")
         raise HandshakeError(400, "a WebSocket handshake has no body", fields=body)
     # A repeated field becomes a list, which fails every check here.
@@ -222,12 +222,12 @@ def agree(
         HandshakeError: 400, for malformed offers of extensions.
         Exception: An error of a negotiator, or a TypeError or ValueError for an invalid result of one.
     """
-    header = request.headers.get
+    header = _getter(request)
     subprotocol = None
     if subprotocols:
         offered = offered_subprotocols(header("sec-websocket-protocol", ""))
         subprotocol = next((name for name in offered if name in subprotocols), None)
-    offers = header("sec-websocket-extensions")
+    offers = header("sec-websocket-extensions", "")
     agreed: Sequence[Extension] = ()  # one object for all connections without extensions
     answer = ""
     if offers:
@@ -308,6 +308,13 @@ def has_token(value: str, token: str) -> bool:
     """Whether a comma-separated field value has a member, in any case."""
     value = value.lower()
     return value == token or token in [member.strip(" \t") for member in value.split(",")]
+
+
+def _getter(request: "HttpRequest") -> Callable[[str, str], str]:
+    """Returns a function that looks up header fields, by a name in lower case and a default."""
+    # Other hosts' headers have a `get` alone.
+    get: Callable[[str, str], str] = getattr(request.headers, "by_name", request.headers).get
+    return get
 
 
 def _has_body(header: Callable[[str, str], str]) -> bool:
