@@ -339,7 +339,7 @@ class WebSocketView(WebSocketEndpoint, View):
         """
         try:
             request = await upgrade.adopt(self.request)
-            if not self._recheck(request):
+            if self._definition.version != type_version(type(self)) and not self._recheck(request):
                 return False
             acceptance = self._agree(request)
             if acceptance is None:
