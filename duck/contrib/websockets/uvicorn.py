@@ -77,6 +77,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_bodiless",
         "_config",
         "_denial",
+        "_fields",
         "_key",
         "_loop",
         "_request",
@@ -111,6 +112,7 @@ class WebSocketProtocol(asyncio.Protocol):
         # Until the connection is accepted or denied:
         self._request: HttpRequest | None = None
         self._key = ""  # of the request
+        self._fields: list[tuple[bytes, bytes]] = []  # of the handshake; middleware may replace those of the scope
         self._scope: dict[str, Any] = {}
         self._denial: bytes | None = None  # the head of another response, until it is sent
         self._bodiless = False  # whether that response has no body, even if the application sends one
@@ -180,6 +182,7 @@ class WebSocketProtocol(asyncio.Protocol):
             # connection, and would wait for it at its shutdown.
             self._refuse(HandshakeError(400, "malformed request"))
             return
+        self._fields = [(name, value) for name, value in head.headers if name in HANDSHAKE]
         self._scope = self._make_scope(head)
         context = Context() if getattr(self._config, "reset_contextvars", False) else None
         # In a later callback, because uvicorn sets this object as the transport's protocol only afterwards, and an
@@ -281,10 +284,7 @@ class WebSocketProtocol(asyncio.Protocol):
         received = self._request
         if received is None:
             raise ConnectionClosed  # uvicorn has begun to stop, and the request is answered, while middleware ran
-        # Not from the scope: middleware may have replaced its header fields.
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in received.headers.items()]
-        fields = [(name, value) for name, value in fields if name in HANDSHAKE]
-        self._request = request = request_of(scope, self.transport, fields)
+        self._request = request = request_of(scope, self.transport, self._fields)
         request.content = received.content
         request.metrics = self.metrics
         request.responder = self._responder = responder = _Responder(send)
@@ -349,7 +349,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _accepted(self) -> None:
         self._log("[accepted]")
-        self._request, self._scope = None, {}
+        self._request, self._scope, self._fields = None, {}, []
 
     def ended(self) -> None:
         """Handles the loss of the connection."""
