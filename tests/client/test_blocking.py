@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import tracemalloc
 import weakref
 
 import pytest
@@ -230,6 +231,23 @@ def test_nothing_is_left_of_a_connection_or_a_refusal(served):
         return threading.active_count() - before
 
     assert served(attempts) == 0
+
+
+def test_a_connection_leaves_no_buffer_to_the_garbage_collection(served):
+    def attempts(url):
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(8):
+                with connect(url) as ws:
+                    ws.send("quack")
+                    ws.recv()
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    assert served(attempts) < 4 * 262_144  # bytes; each loop has a buffer of 262 144
 
 
 def test_one_object_opens_one_connection_after_the_other(served):

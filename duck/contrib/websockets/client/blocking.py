@@ -14,6 +14,7 @@ from inspect import ismethod
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..opcodes import CloseCode, OpCode
+from ..protocol.loop import shared
 from ..protocol.stepping import retrieve, start_task
 from ..sansio.payloads import Data
 
@@ -61,6 +62,7 @@ class LoopThread:
     def _run(self) -> None:
         with self._runner:
             self._loop.run_forever()
+        shared(self._loop).buffer = None  # a closed loop is in a cycle, and is freed by a garbage collection only
 
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method in the loop, and waits for its result. After the end of the loop it runs in a loop of its own.
