@@ -195,7 +195,8 @@ def url(listener: Any, secure: bool) -> str:
     address = listener.getsockname()
     scheme = "wss" if secure else "ws"
     if not isinstance(address, tuple):
-        return f"{scheme}+unix:{os.fsdecode(address)}"
+        path = os.fsdecode(address)  # that of an abstract socket begins with NUL, which systemd and others write as @
+        return f"{scheme}+unix:{path.replace(chr(0), '@')}"
     host, port, *rest = address
     if any(rest):  # the address has a zone (RFC 6874)
         host += f"%25{socket.if_indextoname(rest[-1])}"

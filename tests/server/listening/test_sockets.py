@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 
 import pytest
 
@@ -40,3 +41,10 @@ def test_the_url_of_a_socket_has_the_zone_of_its_address():
     assert url(Listener("fe80::d0c", 80, 0, index), secure=False) == f"ws://[fe80::d0c%25{interface}]:80"
     assert url(Listener("::1", 80, 0, 0), secure=True) == "wss://[::1]:80"
     assert url(Listener("127.0.0.1", 80), secure=False) == "ws://127.0.0.1:80"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_the_url_of_an_abstract_socket_has_no_nul():
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("\0duck of the tests")
+        assert url(sock, secure=False) == "ws+unix:@duck of the tests"
