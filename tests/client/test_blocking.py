@@ -377,6 +377,25 @@ def test_a_child_process_has_no_loop_to_call():
     thread.end()
 
 
+def test_a_child_process_leaves_the_block_of_its_parent(served):
+    def fork(url):
+        connecting = connect(url)
+        with connecting as ws:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(SECONDS)
+                try:
+                    connecting.__exit__(SystemExit, SystemExit(0), None)
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            ws.send("still open")
+            return ws.recv()
+
+    assert served(fork) == "still open"
+
+
 def test_after_the_block_methods_do_as_after_the_end_of_any_connection(served):
     def talk(url):
         with connect(url) as ws:

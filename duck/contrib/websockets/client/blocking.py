@@ -64,6 +64,11 @@ class LoopThread:
             self._loop.run_forever()
         shared(self._loop).buffer = None  # a closed loop is in a cycle, and is freed by a garbage collection only
 
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether the caller is a child process, which has neither the thread nor its connection."""
+        return os.getpid() != self._process
+
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method in the loop, and waits for its result. After the end of the loop it runs in a loop of its own.
 
@@ -72,7 +77,7 @@ class LoopThread:
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
-        if os.getpid() != self._process:
+        if self.is_of_parent:
             raise RuntimeError("the connection belongs to the parent process: open another one in this process")
         running = _Running(self._loop, partial(method, *args, **kwargs))
         try:
