@@ -182,17 +182,19 @@ def test_a_refusal_has_headers_and_a_body_of_its_own():
     assert handshake.refusal(HandshakeError(599)).startswith(b"HTTP/1.1 599 \r\n")
 
 
-def test_an_acceptance_has_headers_of_its_own():
+def test_an_acceptance_has_headers_of_its_own_unless_the_host_has_lines():
     agreed = accept()._replace(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], subprotocol="v2")
-    lines = handshake.switching_protocols(agreed, b"Server: duck\r\n").split(b"\r\n")
-    assert lines[4:] == [
-        b"Sec-WebSocket-Protocol: v2",
-        b"Set-Cookie: a=1",
-        b"Set-Cookie: b=2",
-        b"Server: duck",
-        b"",
-        b"",
-    ]
+    before, (*fields, _, _) = parts(handshake.switching_protocols(agreed))
+    assert fields == [b"Set-Cookie: a=1", b"Set-Cookie: b=2"]
+    assert parts(handshake.switching_protocols(agreed, b"Server: duck\r\n")) == (before, [b"Server: duck", b"", b""])
+    assert parts(handshake.switching_protocols(agreed, b"")) == (before, [b"", b""])
+
+
+def parts(response: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The lines of a head up to the subprotocol, and those behind it."""
+    lines = response.split(b"\r\n")
+    at = lines.index(b"Sec-WebSocket-Protocol: v2") + 1
+    return lines[:at], lines[at:]
 
 
 def test_a_refusal_repeats_nothing_of_the_request():

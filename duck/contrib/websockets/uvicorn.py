@@ -441,7 +441,7 @@ class _Responder:
         await self._send(acceptance_event(acceptance))
         if self.fields is None:
             raise ConnectionClosed  # middleware has sent another response
-        return handshake.switching_protocols(acceptance._replace(headers=()), self.fields)
+        return handshake.switching_protocols(acceptance, self.fields)
 
     def refuse(self, error: HandshakeError) -> None:
         self.refusal = error

@@ -123,7 +123,7 @@ class Handshake:
     @property
     def acceptance(self) -> Acceptance:
         """The acceptance with the current subprotocol and header fields."""
-        return self._acceptance._replace(headers=tuple(self._headers))
+        return self._acceptance._replace(headers=tuple(self._headers)) if self._headers else self._acceptance
 
 
 def check_field(name: str, value: str, reserved: Collection[str] = _RESERVED) -> None:
@@ -236,11 +236,11 @@ def agree(
     return Acceptance(accept_key(key), subprotocol, agreed, answer)
 
 
-def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
+def switching_protocols(acceptance: Acceptance, lines: bytes | None = None) -> bytes:
     """Returns the head of the 101 response of HTTP/1.1.
 
     Args:
-        lines: Header lines of the host, each with its CRLF.
+        lines: Header lines of the host, each with its CRLF, in place of the additional fields of the acceptance.
     """
     key, subprotocol, _, extension_answer, headers = acceptance
     head = f"{_SWITCHING}Sec-WebSocket-Accept: {key}\r\n"
@@ -248,9 +248,10 @@ def switching_protocols(acceptance: Acceptance, lines: bytes = b"") -> bytes:
         head += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
     if extension_answer:
         head += f"Sec-WebSocket-Extensions: {extension_answer}\r\n"
-    for name, value in headers:
-        head += f"{name}: {value}\r\n"
-    return head.encode("latin-1") + lines + b"\r\n"
+    if lines is None:
+        for name, value in headers:
+            head += f"{name}: {value}\r\n"
+    return head.encode("latin-1") + (lines or b"") + b"\r\n"
 
 
 def refusal_fields(error: HandshakeError) -> list[tuple[str, str]]:
