@@ -170,3 +170,19 @@ def test_a_task_has_run_to_its_first_wait_once_it_is_started(run):
         assert isinstance(failed.exception(), ValueError)
 
     run(scenario())
+
+
+def test_a_cancellation_before_the_second_step_reaches_the_future_of_the_first_wait(run):
+    async def scenario():
+        waited_for = asyncio.get_running_loop().create_future()
+
+        async def hook():
+            await waited_for
+
+        task = stepping.start_task(asyncio.get_running_loop(), hook())
+        task.cancel()
+        assert waited_for.cancelled()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(scenario())

@@ -315,6 +315,32 @@ def test_a_handler_that_runs_waits_for_nothing(run, connect):
     run(scenario())
 
 
+@pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close"])
+def test_hooks_may_wait_for_the_same_future(run, connect, hook):
+    """As for a value that the first of them has begun to fetch, also where all begin in one pass of the loop."""
+    fetched = None
+    found = []
+
+    async def fetch(self, *arguments):
+        found.append(await fetched)
+
+    async def scenario():
+        nonlocal fetched
+        fetched = asyncio.get_running_loop().create_future()
+        view = type("View", (WebSocketView,), {hook: fetch})
+        async with connect(view) as one, connect(view) as other:
+            for session in (one, other):
+                session.peer.send("first", "second")
+            for session in (one, other):
+                session.peer.leave()
+            asyncio.get_running_loop().call_later(0.01, fetched.set_result, "value")
+            await one.ended()
+            await other.ended()
+        assert found == ["value"] * (4 if hook == "on_receive" else 2)
+
+    run(scenario())
+
+
 def test_messages_are_handled_after_the_cancellation_of_all_tasks(run, connect):
     """The one that is kept for the next message is among them."""
 
@@ -383,8 +409,6 @@ def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
     """As with nest_asyncio: messages of other connections are not mixed with the one being handled."""
     if loop_name == "uvloop":
         pytest.skip("uvloop does not run inside its own callbacks")
-    if sys.version_info < (3, 12):
-        pytest.skip("before Python 3.12 a task's first step is taken by the loop, and not while its context is in use")
 
     class Nested(WebSocketView):
         async def on_receive(self, message, opcode):

@@ -6,13 +6,13 @@ This module is the `tasks` argument of `codec.Dispatcher`, so the codec itself d
 import asyncio
 import inspect
 import sys
-from _asyncio import Task  # nest_asyncio, common in notebooks, replaces `asyncio.Task` by the one in plain Python
+from _asyncio import Future, Task  # nest_asyncio, common in notebooks, replaces those of asyncio by plain Python
 from asyncio import CancelledError
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 from ..opcodes import OpCode
 
@@ -34,7 +34,7 @@ __all__ = [
 
 OPCODES = tuple(OpCode(number) if number in tuple(OpCode) else None for number in range(16))
 
-_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+T = TypeVar("T", bound=Task[Any])
 
 
 def _find_current_tasks() -> dict[Any, Any] | None:
@@ -106,86 +106,53 @@ class HandlerTask(Task[Any]):
             return super().get_context()
 
 
-def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
-    """Starts the task of a worker. On Python 3.12 and later the task has run to its first wait on return."""
-    return HandlerTask(worker, loop=loop, context=context, **_EAGER)
-
-
 if sys.version_info >= (3, 12):
+
+    def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
+        """Starts the task of a worker. It has run to its first wait on return, on every version of Python."""
+        return HandlerTask(worker, loop=loop, context=context, eager_start=True)
 
     def start_task(
         loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
     ) -> Task[None]:
-        """Starts a task for any other coroutine. It has run to its first wait on return, on every version of Python."""
+        """Starts a task for any other coroutine, in the same way."""
         return Task(coroutine, loop=loop, context=context, eager_start=True)
 
 else:
 
+    def start_worker(loop: asyncio.AbstractEventLoop, worker: Any, context: Context) -> HandlerTask:
+        """Starts the task of a worker. It has run to its first wait on return, on every version of Python."""
+        return _begun(HandlerTask, worker, loop, context)
+
     def start_task(
         loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context | None = None
     ) -> Task[None]:
-        """Starts a task that has run to its first wait on return; returns a completed future if it has ended."""
-        begun = _BegunCoroutine(coroutine)
-        context = copy_context() if context is None else context
-        task = Task(begun, loop=loop, context=context)
+        """Starts a task for any other coroutine, in the same way."""
+        return _begun(Task, coroutine, loop, context)
+
+    class _FirstStep:
+        """The loop of a new task, which schedules its first step there, until that step runs."""
+
+        def get_debug(self) -> bool:
+            return False
+
+        def call_soon(self, step: Callable[[], object], *, context: Context) -> None:
+            self.step = step
+            self.context = context
+
+    def _begun(kind: type[T], coroutine: Any, loop: asyncio.AbstractEventLoop, context: Context | None) -> T:
+        first: Any = _FirstStep()
+        task = kind(coroutine, loop=first, context=context)
+        Future.__init__(task, loop=loop)  # the rest of the task does not know its loop
         outer = asyncio.current_task(loop)
         if outer is not None:
             leave_task(loop, outer)
-        enter_task(loop, task)
         try:
-            return context.run(begun.step, loop) or task
+            first.context.run(first.step)
         finally:
-            leave_task(loop, task)
             if outer is not None:
                 enter_task(loop, outer)
-
-    class _BegunCoroutine(Coroutine[Any, Any, None]):
-        """A coroutine whose first step runs before its task does."""
-
-        __slots__ = ("_coroutine", "_has_ended", "_waits_for")
-
-        def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-            self._coroutine = coroutine
-            self._has_ended = False
-            self._waits_for: list[Any] = []  # the future yielded by the first step, until the task's first step
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._coroutine, name)  # `cr_frame`, `__qualname__` and so on, for debuggers
-
-        def step(self, loop: asyncio.AbstractEventLoop) -> Any:
-            """Takes the first step; returns the outcome if it is also the last step."""
-            try:
-                self._waits_for.append(self._coroutine.send(None))
-                return None
-            except BaseException as error:
-                self._has_ended = True
-                outcome: asyncio.Future[None] = loop.create_future()
-                if isinstance(error, StopIteration):
-                    outcome.set_result(None)
-                elif isinstance(error, CancelledError):
-                    outcome.cancel()
-                elif isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    raise
-                else:
-                    outcome.set_exception(error)
-                return outcome
-
-        def __await__(self) -> Generator[Any, Any, None]:
-            raise TypeError("drive this object by a task")
-
-        def send(self, value: Any) -> Any:
-            if self._has_ended:
-                raise StopIteration
-            return self._waits_for.pop() if self._waits_for else self._coroutine.send(value)
-
-        def throw(self, *error: Any) -> Any:
-            if self._has_ended:
-                raise StopIteration
-            self._waits_for.clear()
-            return self._coroutine.throw(*error)
-
-        def close(self) -> None:
-            self._coroutine.close()
+        return task
 
 
 def cancel_again(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
