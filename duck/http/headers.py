@@ -73,7 +73,7 @@ class Headers:
 
     @property
     def by_name(self) -> Mapping[str, str]:
-        """The values by names in lower case, joined as by `get`: for many look-ups, each of which takes less time."""
+        """The values by names in lower case, joined as by `get`. A look-up in it takes less time."""
         return _fields(self._block)
 
     @property
