@@ -9,6 +9,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, ExtensionError, OpCode, PerMessageDeflate
 from duck.contrib.websockets.codec import NextMessage
+from duck.contrib.websockets.protocol.decoding import Decoding
 from duck.contrib.websockets.protocol.flow_control import Hold
 from duck.contrib.websockets.protocol.inbox import Inbox
 from duck.contrib.websockets.sansio.connection import Connection
@@ -240,6 +241,22 @@ def test_cancelling_a_thread_that_decodes_loses_no_message(run):
         (task,) = await begun(inbox.get())
         task.cancel()
         assert await inbox.get() == (2, noise)
+
+    run(scenario())
+
+
+@pytest.mark.in_memory
+def test_a_thread_that_decodes_does_not_prolong_the_wait_for_a_message(run, monkeypatch):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(Decoding, "start", lambda *_: loop.create_future())
+        inbox, _ = inbox_of(compressed=True)
+        (task,) = await begun(inbox.next(10))
+        await asyncio.sleep(6)
+        await delivered(inbox, [compressed(os.urandom(200_000))])
+        with pytest.raises(TimeoutError, match="within 10 seconds"):
+            await task
+        assert loop.time() == pytest.approx(10)
 
     run(scenario())
 

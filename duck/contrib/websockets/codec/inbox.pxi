@@ -91,7 +91,7 @@ cdef class NextMessage(Waiter):
                 if self.timeout is not None and self.deadline == 0:
                     self.deadline = inbox.expire_in(self.timeout)
                 return None
-            self.slow = inbox.get_slowly(self.timeout)
+            self.slow = inbox.get_slowly(self.timeout, self.deadline)
         return self.drive(self.slow.send, None)
 
     cdef tuple drive(self, step, value):

@@ -49,7 +49,7 @@ class NextMessage(Waiter):
             if self.timeout is not None and not self.deadline:
                 self.deadline = inbox.expire_in(self.timeout)
             return self._wait(queue)
-        self._slow = inbox.get_slowly(self.timeout)
+        self._slow = inbox.get_slowly(self.timeout, self.deadline)
         return self._step(self._slow.send, None)
 
     def _finish(self, message: Message) -> Never:
@@ -198,8 +198,13 @@ class Inbox:
         """`take` of a message that must be decoded."""
         raise NotImplementedError
 
-    def get_slowly(self, timeout: float | None) -> Coroutine[Any, Any, Message]:
-        """Returns the next message, which a thread decodes; raises `ConnectionClosed` at the end of the messages."""
+    def get_slowly(self, timeout: float | None, deadline: float) -> Coroutine[Any, Any, Message]:
+        """Returns the next message, which a thread decodes; raises `ConnectionClosed` at the end of the messages.
+
+        Args:
+            timeout: See `NextMessage`.
+            deadline: The end of the wait on the loop's clock; 0 if the wait begins now.
+        """
         raise NotImplementedError
 
     def expire_in(self, seconds: float) -> float:

@@ -95,9 +95,11 @@ class Inbox(codec.Inbox):
             await self.ready()
         return message
 
-    async def get_slowly(self, timeout: float | None) -> Message:
+    async def get_slowly(self, timeout: float | None, deadline: float) -> Message:
+        if timeout is not None and not deadline:
+            deadline = self.loop.time() + timeout
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(None if timeout is None else deadline):
                 return await self.get()
         except TimeoutError:
             raise TimeoutError(self._late(timeout)) from None
