@@ -14,7 +14,7 @@ import pytest
 
 from duck.contrib.websockets import CloseCode, ConnectionClosed, HandshakeError, OpCode, WebSocketView
 from duck.contrib.websockets.client import HandshakeRefused, connect
-from duck.contrib.websockets.client.blocking import LoopThread
+from duck.contrib.websockets.client.loop_thread import LoopThread
 
 from ..support.leftovers import open_files
 

@@ -1,162 +1,27 @@
-"""A connection in synchronous code: `BlockingConnection`, and `LoopThread`, in which its loop runs.
+"""A connection in synchronous code: `BlockingConnection`, whose methods block.
 
-    ws.recv() -> LoopThread.call -> the thread of the loop: await ClientConnection.recv() -> the result
+    ws.recv() -> LoopThread.call -> the thread of the loop: await ClientConnection.recv() -> the message
 
-The loop runs between the calls as well, so that pings are answered and messages are received.
+A test in memory has another way to call: see `testing.blocking`.
 """
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import ismethod
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..opcodes import CloseCode, OpCode
-from ..protocol.loop import shared
-from ..protocol.stepping import retrieve, start_task
+from ..protocol.stepping import retrieve
 from ..sansio.payloads import Data
+from .loop_thread import Call
 
 if TYPE_CHECKING:
     from ..extensions import Extension
     from ..frame import Frame
     from ..state import State
 
-__all__ = ["BlockingConnection", "BlockingMessage", "Call", "LoopThread", "completed"]
-
-
-class Call(Protocol):
-    """Calls a method in the loop of a connection, and returns its result."""
-
-    def __call__(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
-
-
-async def completed(method: Callable[[], Any]) -> Any:
-    """Calls a method, and awaits its result if that is a coroutine."""
-    result = method()
-    return await result if isinstance(result, Coroutine) else result
-
-
-class LoopThread:
-    """The event loop of the connection of one `with` block, in a thread of its own."""
-
-    def __init__(self) -> None:
-        # Orders calls and the end. A signal handler may call a method while another call has the lock.
-        self._lock = threading.RLock()
-        self._has_ended = False
-        self._runner = _new_runner()
-        self._loop = self._runner.get_loop()
-        # A daemon: a block that is never left must not keep a program alive.
-        self._thread = threading.Thread(target=self._run, name="duck-client", daemon=True)
-        self._process = os.getpid()
-        try:
-            self._thread.start()
-        except RuntimeError:  # the process has as many threads as it may have
-            self._runner.close()
-            raise
-        except BaseException:  # such as KeyboardInterrupt; the thread may have started
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            raise
-
-    def _run(self) -> None:
-        with self._runner:
-            self._loop.run_forever()
-        shared(self._loop).buffer = None  # a closed loop is in a cycle, and is freed by a garbage collection only
-
-    @property
-    def is_of_parent(self) -> bool:
-        """Whether the caller is a child process, which has neither the thread nor its connection."""
-        return os.getpid() != self._process
-
-    def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls a method in the loop, and waits for its result. After the end of the loop it runs in a loop of its own.
-
-        Raises:
-            RuntimeError: An event loop runs in the calling thread, or the caller is a child process.
-        """
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
-        if self.is_of_parent:
-            raise RuntimeError("the connection belongs to the parent process: open another one in this process")
-        running = _Running(self._loop, partial(method, *args, **kwargs))
-        try:
-            if self._schedule(running.start):
-                running.ended.acquire()
-        except BaseException:  # such as KeyboardInterrupt
-            self._schedule(running.cancel)
-            raise
-        if running.succeeded or running.error is not None:
-            return running.result()
-        with _new_runner() as runner:
-            return runner.run(completed(running.method))
-
-    def _schedule(self, callback: Callable[[], None]) -> bool:
-        """Schedules a callback in the loop; returns False after its end."""
-        with self._lock:
-            if self._has_ended:
-                return False
-            self._loop.call_soon_threadsafe(callback)
-            return True
-
-    def end(self) -> None:
-        """Ends the loop and its thread; calls that wait in other threads go on as calls after the end."""
-        with self._lock:
-            self._has_ended = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-
-class _Running:
-    """A call that runs in the loop while its thread waits.
-
-    A message sent and received costs 73 us with it, 91 us with a `concurrent.futures.Future`.
-
-    Attributes:
-        ended: Is released at the end of the call. The end of the loop ends it without success and without an error.
-    """
-
-    __slots__ = ("_loop", "_task", "_value", "ended", "error", "method", "succeeded")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, method: Callable[[], Any]) -> None:
-        self._loop = loop
-        self._task: asyncio.Future[None] | None = None
-        self._value: Any = None
-        self.ended = threading.Lock()
-        self.ended.acquire()
-        self.error: BaseException | None = None
-        self.method = method
-        self.succeeded = False
-
-    def start(self) -> None:
-        self._task = start_task(self._loop, self._run())
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        try:
-            self._value = await completed(self.method)
-            self.succeeded = True
-        except asyncio.CancelledError:
-            pass
-        except BaseException as error:
-            self.error = error
-        self.ended.release()
-
-    def result(self) -> Any:
-        if self.error is None:
-            return self._value
-        try:
-            raise self.error
-        finally:
-            self.error = None  # its traceback refers to this object
-
-
-def _new_runner() -> asyncio.Runner:
-    """Returns a runner that leaves the default loop of the thread unchanged."""
-    return asyncio.Runner(loop_factory=asyncio.new_event_loop)
+__all__ = ["BlockingConnection", "BlockingMessage"]
 
 
 class Blocking:

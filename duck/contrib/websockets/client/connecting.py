@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from ..exceptions import ConnectionClosed
 from ..state import State
-from .blocking import BlockingConnection, LoopThread
+from .blocking import BlockingConnection
 from .connection import ClientConnection
+from .loop_thread import LoopThread
 from .options import Options
 from .reconnecting import Attempts, Reconnect, ReconnectingConnection
 from .route import pairs_of

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..client.blocking import BlockingConnection, completed
+from ..client.blocking import BlockingConnection
+from ..client.loop_thread import completed
 
 if TYPE_CHECKING:
     from ..frame import Frame
