@@ -20,8 +20,7 @@ class Tasks(Protocol):
     def start_worker(self, loop: Any, worker: Any, context: Context, /) -> Any:
         """Creates the task of a worker.
 
-        The task reports calls of its methods to the worker (`observed`). It takes its first step at once if Python
-        supports that.
+        The task reports calls of its methods to the worker (`observed`). It takes its first step at once.
         """
 
     def enter_task(self, loop: Any, task: Any, /) -> None:

@@ -270,8 +270,7 @@ class Subscriber:
             elif kind in (b"subscribe", b"ssubscribe"):
                 if self._unanswered:
                     self._unanswered.popleft()
-                if self._confirmed(response[1]):
-                    await asyncio.sleep(0)  # before Python 3.12 the `on_gap` hooks begin in the next pass
+                self._confirmed(response[1])
             elif kind == b"sunsubscribe" and self._wanted.get(response[1]):
                 raise ConnectionError(f"the slot of {response[1]!r} has moved to another node")
             elif self._unanswered and (kind != b"sunsubscribe" or self._unanswered[0] == ("SUNSUBSCRIBE", response[1])):
@@ -309,18 +308,15 @@ class Subscriber:
                     limit.reschedule(loop.time())
                     return
 
-    def _confirmed(self, channel: bytes) -> bool:
-        """Handles the confirmation of a subscription; returns whether a gap was reported."""
-        is_gap = False
+    def _confirmed(self, channel: bytes) -> None:
+        """Handles the confirmation of a subscription."""
         self._take_waiter(channel)
         if channel in self._wanted and channel not in self._waiting:
             self._wanted[channel] = True
             if channel in self._missed:
                 self._missed.discard(channel)
                 self._interrupted(channel)
-                is_gap = True
         self._note_progress()
-        return is_gap
 
     def _refused(self, channel: bytes, error: Exception) -> None:
         """Handles the refusal of a subscription."""
