@@ -110,10 +110,13 @@ def _has_own_name(path: Path) -> bool:
 
     Child processes of multiprocessing, pickles and other modules of the application import it by that name.
     """
-    if path.stem in sys.modules or "." in path.stem:
+    if "." in path.stem:
         return False
-    spec = importlib.util.find_spec(path.stem)
-    return spec is not None and spec.has_location and os.path.samefile(str(spec.origin), path)
+    try:
+        spec = importlib.util.find_spec(path.stem)  # of the imported module, if there is one
+        return spec is not None and spec.has_location and os.path.samefile(str(spec.origin), path)
+    except (ValueError, OSError):  # a module without a spec, or of an archive
+        return False
 
 
 def _import_nameless(path: Path) -> ModuleType:

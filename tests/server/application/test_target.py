@@ -46,7 +46,14 @@ def test_a_file_is_the_module_of_its_name(loaded, folder):
     assert routes[0]["handler"] is __import__("together").same
 
 
-@pytest.mark.parametrize("name", ["asyncio.py", "sys.py", "two.words.py", "two-words.py"])
+def test_a_file_that_is_imported_already_is_no_second_module(loaded, folder, monkeypatch):
+    """As by a logging configuration that names its classes."""
+    monkeypatch.syspath_prepend(folder)
+    pond = __import__("pond")
+    assert loaded("pond.py").urlpatterns is pond.urlpatterns
+
+
+@pytest.mark.parametrize("name", ["__main__.py", "asyncio.py", "sys.py", "two.words.py", "two-words.py"])
 def test_a_file_may_have_the_name_of_another_module_or_none(loaded, folder, name):
     (folder / name).write_text(f"import asyncio, sys\n{ECHO}")
     assert len(loaded(name).urlpatterns) == 2
