@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -42,7 +43,9 @@ def running(tmp_path, module, *options, trust=None):
     with (
         log.open("w") as output,
         # Not from the checkout: servers import from where they are started, and there the codec is not compiled.
-        subprocess.Popen(command, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, env=variables) as process,
+        subprocess.Popen(
+            command, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+        ) as process,
     ):
         try:
             try:
@@ -51,7 +54,7 @@ def running(tmp_path, module, *options, trust=None):
                 pytest.fail(f"{module}: {error}\n{log.read_text()}")
             yield Server(process, port, trust)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has some
 
 
 @pytest.fixture(scope="module", params=[("uvloop", False), ("asyncio", True)], ids=["ws-uvloop", "wss-asyncio"])
