@@ -42,9 +42,8 @@ def check(data: bytes) -> None:
 def _play(script: list[Step], connection: Connection, way: int) -> tuple[Any, ...]:
     answers = [step(connection, way) for step in script]
     outgoing = b"".join(connection.take_outgoing())
-    closed = connection.close_received and connection.close_received.payload
-    how = connection.close_code, connection.close_reason, closed, repr(connection.failed), connection.is_over
-    return answers, outgoing, how
+    codes = connection.close_code, connection.close_reason, connection.received_close
+    return answers, outgoing, (*codes, repr(connection.failed), connection.is_over)
 
 
 def _receive(choices: Choices) -> Step:

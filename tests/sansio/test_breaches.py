@@ -256,7 +256,7 @@ def test_bytes_behind_a_breach_are_not_read():
         assert not server.needs_response
         server.respond()
     assert taken(server) == b""
-    assert server.close_received is None
+    assert server.received_close is None
     assert server.close_code == 1002
 
 

@@ -118,7 +118,7 @@ def test_both_ends_agree_on_the_code_of_a_closing_handshake(client, code, reason
     assert exchange(first, second) == [(CLOSE, code.to_bytes(2) + reason.encode())]
     assert second.is_over
     assert not second.is_open
-    assert second.close_received.payload == code.to_bytes(2) + reason.encode()
+    assert second.received_close == code.to_bytes(2) + reason.encode()
     assert (second.close_code, second.close_reason) == (code, reason)
     # The answer repeats the code (section 5.5.1).
     assert exchange(second, first) == [(CLOSE, code.to_bytes(2))]
@@ -241,7 +241,7 @@ def test_an_invalid_close_frame_is_a_breach(client, payload, code):
     end.respond()
     assert end.failed.close_code == code
     assert end.is_over
-    assert end.close_received is None
+    assert end.received_close is None
     ((opcode, answer),) = peer.receive(taken(end))
     assert (opcode, answer[:2]) == (CLOSE, code.to_bytes(2))
     assert answer[2:].decode()

@@ -52,6 +52,6 @@ def test_states_move_as_their_tables_say(events):
         assert connection.incoming is incoming or connection.incoming in RECEIVING[incoming]
         assert connection.outgoing is Outgoing.CLOSED or not (connection.close_sent or connection.ended)
         assert (connection.incoming is Incoming.FAILED) == (connection.failed is not None)
-        assert connection.incoming is not Incoming.CLOSED or connection.close_received is not None
+        assert connection.incoming is not Incoming.CLOSED or connection.received_close is not None
         assert connection.incoming in (Incoming.OPEN, Incoming.UNANSWERED, Incoming.ANSWERING) or connection.is_over
     assert b"".join(map(bytes, connection.take_outgoing())).count(b"\x88") <= 1

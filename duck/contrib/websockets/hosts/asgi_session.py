@@ -309,7 +309,7 @@ class Session:
         if self._protocol is not None:
             connection = self._protocol.connection
             event["code"] = int(connection.close_code or CloseCode.ABNORMAL_CLOSURE)
-            if connection.close_received is not None or connection.close_reason:
+            if connection.received_close is not None or connection.close_reason:
                 event["reason"] = connection.close_reason
         self._disconnect = event
         self.inbox.wake()

@@ -175,7 +175,7 @@ class Closing:
     def _is_exchanged(self) -> bool:
         """Whether the peer has answered or ended the stream, and the transport is closing."""
         connection = self._owner.connection
-        answered = self._step is _CLOSED or connection.ended or connection.close_received is not None
+        answered = self._step is _CLOSED or connection.ended or connection.received_close is not None
         return answered and (connection.client or self._owner.transport.is_closing())
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..frame import Frame
 from ..logging import log_failure, logger
-from ..opcodes import CloseCode
+from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from . import stepping
 from .interfaces import Consumer, Endpoint
@@ -242,8 +242,10 @@ class Hooks:
     async def _run_on_close(self, on_close: "Callable[[Frame | None], Awaitable[None]]") -> None:
         owner = self._owner
         endpoint = owner.endpoint
+        received = owner.connection.received_close
+        frame = None if received is None else Frame(OpCode.CLOSE, True, received)
         try:
-            await stepping.checked(on_close(owner.connection.close_received))
+            await stepping.checked(on_close(frame))
         except KeyboardInterrupt:
             raise
         except BaseException as error:

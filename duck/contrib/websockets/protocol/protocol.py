@@ -488,7 +488,7 @@ def _close_event(connection: Connection) -> tuple[str, str, str]:
     """
     if connection.own_code is not None:
         return "close", str(int(connection.own_code)), "local"
-    if connection.close_received is None:
+    if connection.received_close is None:
         return "close", _LABELS[CloseCode.ABNORMAL_CLOSURE], "none"
     return "close", _LABELS.get(connection.close_code or 0, "other"), "peer"
 

@@ -54,6 +54,7 @@ class Connection:
         deflate: The permessage-deflate extension, if it is the only one; its messages may take the fast path.
         close_code: The close code: the peer's, else ours; 1006 without a close frame; None before the end.
         close_reason: The reason that belongs to it; ours as well if the peer has repeated our code without a reason.
+        received_close: The payload of the peer's close frame; None before it is answered.
         own_code: The code of our close frame; None before it is sent, or if it answers the peer's.
         failed: The rule that the peer has broken.
         loss: The error of the network that has ended the stream before a close frame.
@@ -62,7 +63,6 @@ class Connection:
     __slots__ = (
         "_breach",
         "_close_frame",
-        "_close_payload",
         "_compressing",
         "_gathered",
         "_is_refused",
@@ -82,6 +82,7 @@ class Connection:
         "own_code",
         "parts",
         "reader",
+        "received_close",
         "writer",
     )
 
@@ -99,7 +100,7 @@ class Connection:
         self.parts = False
         self.writer = codec.MaskingWriter(codec.random_bytes) if client else codec.FrameWriter()
         self._close_frame: bytes | None = None  # payload of a close frame that has not been answered
-        self._close_payload: bytes | None = None  # payload of the close frame of the peer, once it has been answered
+        self.received_close: bytes | None = None
         self._breach: BaseException | None = None
         self._is_refused = False  # whether a message could not be decoded
         self.outgoing = _OPEN
@@ -126,11 +127,6 @@ class Connection:
     def close_sent(self) -> bool:
         """Whether our close frame has been written."""
         return self.writer.closed
-
-    @property
-    def close_received(self) -> Frame | None:
-        """The close frame of the peer, once it has been answered."""
-        return None if self._close_payload is None else Frame(OpCode.CLOSE, True, self._close_payload)
 
     @property
     def is_open(self) -> bool:
@@ -480,7 +476,7 @@ class Connection:
         except ProtocolError as error:
             self.fail(error)
             return
-        self._close_payload = payload
+        self.received_close = payload
         self._note_end(code, reason)
         if not self.writer.closed:
             self._write_close(payload[:2])
