@@ -32,7 +32,7 @@ def inbox_of(codec, most=16, most_bytes=65536):
             self.pop()
             return message[0] & 0b1111, message[1].upper()
 
-        async def get_slowly(self, timeout):
+        async def get_slowly(self, timeout, deadline):
             if self.has_ended:
                 raise ConnectionClosed(4000)
             await self.thread.wait()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def running(tmp_path, module, *options, trust=None):
                 pytest.fail(f"{module}: {error}\n{log.read_text()}")
             yield Server(process, port, trust)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has some
+            with suppress(ProcessLookupError):  # none is left
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has some
 
 
 @pytest.fixture(scope="module", params=[("uvloop", False), ("asyncio", True)], ids=["ws-uvloop", "wss-asyncio"])
