@@ -249,7 +249,7 @@ class Inbox(_speedups.Inbox):
         self.pop()
         return 2, message[1]
 
-    async def get_slowly(self, timeout: float | None) -> tuple[int, bytes]:
+    async def get_slowly(self, timeout: float | None, deadline: float) -> tuple[int, bytes]:
         """Decodes a large message; ends with the connection."""
         if self.has_ended:
             raise EOFError
