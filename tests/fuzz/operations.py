@@ -410,4 +410,5 @@ def main() -> None:
     assert len(after) == len(before), after
 
 
-main()
+if __name__ == "__main__":
+    main()
