@@ -15,13 +15,19 @@ from typing import Any, Protocol
 from ..protocol.loop import shared
 from ..protocol.stepping import start_task
 
-__all__ = ["Call", "LoopThread", "completed"]
+__all__ = ["Call", "LoopThread", "check_blocking", "completed"]
 
 
 class Call(Protocol):
     """Calls a method in the loop of a connection, and returns its result."""
 
     def __call__(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
+
+
+def check_blocking() -> None:
+    """Raises a RuntimeError if an event loop runs in this thread, which a blocking method would stop."""
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
 
 
 async def completed(method: Callable[[], Any]) -> Any:
@@ -67,8 +73,7 @@ class LoopThread:
         Raises:
             RuntimeError: An event loop runs in the calling thread, or the caller is a child process.
         """
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
+        check_blocking()
         if self.is_of_parent:
             raise RuntimeError("the connection belongs to the parent process: open another one in this process")
         running = _Running(self._loop, partial(method, *args, **kwargs))

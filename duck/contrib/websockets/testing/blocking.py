@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..client.blocking import BlockingConnection
-from ..client.loop_thread import completed
+from ..client.loop_thread import check_blocking, completed
 
 if TYPE_CHECKING:
     from ..frame import Frame
@@ -73,8 +73,7 @@ class Turns:
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method in the loop, and runs the loop until the result is there."""
         self.check_block()
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("this method blocks, and an event loop runs in this thread: use async with connect(...)")
+        check_blocking()
         return self._runner.run(completed(partial(method, *args, **kwargs)))
 
 
