@@ -48,7 +48,7 @@ def serving(target: Path, *options: str, trust: ssl.SSLContext | None = None) ->
         trust: As for `Server`.
     """
     # -P, or a source tree in the working directory would precede the installed package.
-    command = [sys.executable, "-P", "-m", "duck.server", "serve", str(target), "--port", "0", *options]
+    command = [sys.executable, "-P", "-m", "duck", "serve", str(target), "--port", "0", *options]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,

@@ -44,7 +44,7 @@ def info(python: Callable[..., Process]) -> Callable[..., dict[str, str]]:
     """The output of `duck info`, with environment variables."""
 
     def run(**variables: str) -> dict[str, str]:
-        process = python("-m", "duck.server", "info", **variables)
+        process = python("-m", "duck", "info", **variables)
         assert process.returncode == 0, process.stderr
         facts = (line.partition(":") for line in process.stdout.splitlines())
         return {name: value.strip() for name, _, value in facts} | {"stderr": process.stderr}

@@ -21,7 +21,7 @@ def compiled():
         (pytest.fail if is_required() else pytest.skip)("the codec is not compiled here")
 
 
-@pytest.mark.parametrize("command", [INFO, ("-m", "duck.server", "info")], ids=" ".join)
+@pytest.mark.parametrize("command", [INFO, ("-m", "duck", "info")], ids=" ".join)
 def test_info_has_a_line_for_each_fact(python, command):
     process = python(*command, DUCK_NO_EXTENSIONS="1")
     assert process.returncode == 0
@@ -56,6 +56,22 @@ def test_a_codec_that_is_switched_off_and_required_is_an_error(python):
     process = python(*INFO, DUCK_NO_EXTENSIONS="1", DUCK_REQUIRE_SPEEDUPS="1")
     assert process.returncode == 1
     assert "ImportError: DUCK_NO_EXTENSIONS and DUCK_REQUIRE_SPEEDUPS are both set" in process.stderr
+
+
+IMPOSSIBLE = {
+    "set it to isal, zlib-ng, zlib, or unset it": {"DUCK_DEFLATE": "gzip", "DUCK_NO_EXTENSIONS": "1"},
+    "are both set: unset one": {"DUCK_NO_EXTENSIONS": "1", "DUCK_REQUIRE_SPEEDUPS": "1"},
+    "set it to one of them, or unset it": {"DUCK_SIMD": "mmx"},
+}
+
+
+@pytest.mark.parametrize(("words", "variables"), IMPOSSIBLE.items())
+def test_an_impossible_environment_ends_the_command_with_one_line(python, compiled, words, variables):
+    process = python("-m", "duck", "info", **variables)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith("duck: DUCK_")
+    assert process.stderr.endswith(f"{words}\n")
+    assert process.stderr.count("\n") == 1
 
 
 def test_a_missing_codec_causes_a_warning(info, tree):

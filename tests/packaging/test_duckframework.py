@@ -48,6 +48,10 @@ def test_a_framework_installed_last_is_an_error(python, beside):
     process = python(*SERVER, PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
     assert process.returncode == 1
     assert f"ImportError: {EXPLAINED}" in process.stderr
+    process = python("-m", "duck", "info", PYTHONPATH=str(beside), DUCK_NO_EXTENSIONS="1")
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"duck: {EXPLAINED}")
+    assert process.stderr.count("\n") == 1
 
 
 def test_info_names_the_framework(info, tree, metadata):

@@ -52,7 +52,7 @@ def test_the_version_is_the_same_everywhere(installed, project, info, python):
     version = project["version"]
     assert installed.version == version
     assert info(DUCK_NO_EXTENSIONS="1")["duck-websockets"] == version
-    process = python("-m", "duck.server", "--version", DUCK_NO_EXTENSIONS="1")
+    process = python("-m", "duck", "--version", DUCK_NO_EXTENSIONS="1")
     assert process.stdout == f"duck-websockets {version}\n"
 
 

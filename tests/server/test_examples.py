@@ -29,7 +29,7 @@ def serve():
     with ExitStack() as stack:
 
         def start(name):
-            words = [sys.executable, "-P", "-m", "duck.server", "serve", EXAMPLES / name, "--port", "0"]
+            words = [sys.executable, "-P", "-m", "duck", "serve", EXAMPLES / name, "--port", "0"]
             process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT))
             stack.callback(process.send_signal, signal.SIGTERM)
             return process.stdout.readline().removeprefix("listening on ").strip()

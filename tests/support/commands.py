@@ -22,7 +22,7 @@ SECONDS = 60
 
 def command(*arguments: object) -> list[str]:
     """The arguments of a process that runs `duck`."""
-    return [sys.executable, "-W", "error", "-m", "duck.server", *map(str, arguments)]
+    return [sys.executable, "-W", "error", "-m", "duck", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:

@@ -51,7 +51,8 @@ def _choose_tier():
 
     name = environ.get("DUCK_SIMD") or duck_tiers[duck_best_tier()].name.decode()
     if name not in SIMD_TIERS:
-        raise ImportError(f"DUCK_SIMD={name!r}: this machine has {', '.join(SIMD_TIERS)}")
+        words = f"DUCK_SIMD={name!r}: this machine has {', '.join(SIMD_TIERS)}; set it to one of them, or unset it"
+        raise ImportError(words, name="DUCK_SIMD")
     return name
 
 

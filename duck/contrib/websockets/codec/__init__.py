@@ -94,6 +94,8 @@ def _choose() -> tuple[ModuleType, str]:
     try:
         from .. import _speedups
     except ImportError as error:
+        if error.name == "DUCK_SIMD":  # it loads, and the twin would not be what was asked for either
+            raise
         # If the codec is built but does not load, the message must show the cause.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -175,10 +175,10 @@ def _counts_of_workers() -> Iterator[tuple[str, str]]:
     """Yields the names and values of settings that may have the number of processes."""
     yield "DUCK_WORKERS", os.environ.get("DUCK_WORKERS", "")
     program = Path(sys.argv[0])
-    is_duck = program.stem == "duck" or program.parts[-3:-1] == ("duck", "server")  # the latter for `python -m`
-    if not is_duck:  # `duck serve` takes no number of the environment, which some platforms set
+    names = {program.stem, program.parent.name}  # the latter for `python -m`
+    if "duck" not in names:  # `duck serve` takes no number of the environment, which some platforms set
         yield "WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "")
-    if not _COMMANDS.isdisjoint({program.stem, program.parent.name}):  # the latter for `python -m`
+    if not _COMMANDS.isdisjoint(names):
         for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
             option = re.fullmatch(r"(--workers|-w)=?(\d*)", argument)  # also -w4
             if option:
