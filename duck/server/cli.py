@@ -28,6 +28,9 @@ from .workers.worker import Job
 __all__ = ["main"]
 
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))  # Windows has no AF_UNIX
+
+
 class UsageError(ServingError):
     """The arguments contradict each other or the system."""
 
@@ -171,6 +174,8 @@ def _passed(file: int, advice: str) -> socket.socket:
         try:
             sock = stack.enter_context(socket.socket(fileno=file))
             sock.set_inheritable(False)  # a child process that inherited it could keep the address bound
+            if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
+                raise OSError("it is neither a TCP socket nor a Unix stream socket")
             name = sock.getsockname()
             if isinstance(name, tuple) and not name[1]:
                 raise UsageError(f"the socket of file descriptor {file} has no port; bind it first")

@@ -100,7 +100,7 @@ def test_a_passed_file_descriptor_is_served(folder):
 def test_a_file_descriptor_that_cannot_listen_is_an_error(folder):
     with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
-        for sock, words in ((unbound, "has no port; bind it first"), (datagrams, "Operation not supported; choose")):
+        for sock, words in ((unbound, "has no port; bind it first"), (datagrams, "nor a Unix stream socket; choose")):
             line = fails(folder, "serve", "echo.py", "--workers", 2, "--fd", sock.fileno(), pass_fds=[sock.fileno()])
             assert words in line
 
@@ -109,21 +109,33 @@ PASSING = """if True:
     import os, sys
     os.dup2(int(sys.argv[1]), 3)
     os.set_inheritable(3, True)
-    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    os.environ.setdefault("LISTEN_FDS", "1")
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
 def test_a_socket_of_systemd_that_cannot_listen_is_an_error(folder):
-    """As from a socket unit with `Accept=yes`, or with `ListenDatagram=`."""
+    """As from a socket unit with `Accept=yes`, or with `ListenDatagram=` or `ListenSequentialPacket=`."""
     serve_ = command("serve", "echo.py")[1:]
     connected, other = socket.socketpair()
-    with connected, other, socket.socket(type=socket.SOCK_DGRAM) as datagrams, open(__file__) as no_socket:
+    datagrams, packets = socket.socket(type=socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with connected, other, datagrams, packets, open(__file__) as no_socket:
         datagrams.bind(("127.0.0.1", 0))
-        for file in (connected.fileno(), datagrams.fileno(), no_socket.fileno()):
+        packets.bind(str(folder / "packets"))
+        for file in (connected.fileno(), datagrams.fileno(), packets.fileno(), no_socket.fileno()):
             words = [sys.executable, "-c", PASSING, str(file), *serve_]
             line = fails(folder, words=words, pass_fds=[file])
             assert re.match(r"duck: cannot listen on file descriptor 3: .*; pass sockets of ListenStream=", line)
+
+
+@pytest.mark.parametrize("number", ["", "-1", "one"])
+def test_a_number_of_sockets_that_systemd_does_not_pass_is_an_error(folder, number):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        file = listening.fileno()
+        passing = ["env", f"LISTEN_FDS={number}", sys.executable, "-c", PASSING, str(file)]
+        line = fails(folder, words=[*passing, *command("serve", "echo.py")[1:]], pass_fds=[file])
+    assert line.startswith(f"duck: LISTEN_FDS={number!r} is not a number of passed sockets")
 
 
 def test_sockets_that_systemd_passes_replace_host_and_port(folder):

@@ -5,6 +5,8 @@ import os
 import socket
 import time
 
+from ..errors import ServingError
+
 __all__ = ["notify", "notify_reloading", "passed_by_systemd"]
 
 logger = logging.getLogger("duck.server")
@@ -12,14 +14,24 @@ logger = logging.getLogger("duck.server")
 _FIRST_PASSED = 3
 
 
-def passed_by_systemd() -> list[int]:
-    """Returns the files that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3)."""
+def passed_by_systemd() -> range:
+    """Returns the files that systemd, or a compatible manager, has opened for this process; see sd_listen_fds(3).
+
+    Raises:
+        ServingError: The environment has no valid number of them.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+        return range(0)
+    number = os.environ.get("LISTEN_FDS", "0")
+    try:
+        count = int(number)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise ServingError(f"LISTEN_FDS={number!r} is not a number of passed sockets; correct it, or unset LISTEN_PID")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # not for child processes
         os.environ.pop(name, None)
-    return list(range(_FIRST_PASSED, _FIRST_PASSED + count))
+    return range(_FIRST_PASSED, _FIRST_PASSED + count)
 
 
 def notify(state: str) -> None:
