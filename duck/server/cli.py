@@ -113,9 +113,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.metrics is not None:
         prometheus()
     workers = arguments.workers > 1 or arguments.reload
-    target = None if workers else load(arguments.target)
-    if target is not None or arguments.loop in LOOPS:
+    if arguments.loop in LOOPS:  # now, because a file beside the application may hide uvloop, or have the other loop
         loop_factory(arguments.loop)
+    target = None if workers else load(arguments.target)
     if arguments.proxy_protocol and not arguments.trusted_proxies:
         raise UsageError("--proxy-protocol needs --trusted-proxies: without it any client could claim any address")
     make_context = _certificates(arguments)

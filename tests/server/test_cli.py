@@ -179,6 +179,15 @@ def test_an_invalid_configuration_of_logging_is_an_error(folder):
     assert "No such file" in missing
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_named_like_a_loop_beside_the_application_does_not_hide_the_loop(folder, workers):
+    pytest.importorskip("uvloop")
+    (folder / "uvloop.py").touch()
+    words = [sys.executable, "-P", "-m", "duck", "serve", "echo.py", "--port", "0", "--workers", str(workers)]
+    with Process(folder, words=words) as process:
+        assert echo(process.address) == "hello"
+
+
 def test_a_missing_uvloop_is_an_error_unless_the_loop_is_auto(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     monkeypatch.chdir(folder)

@@ -39,7 +39,7 @@ from ..errors import ServingError
 from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogOptions
-from ..process.loops import loop_factory
+from ..process.loops import LOOPS, loop_factory
 from ..process.signals import end_by, handle, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
@@ -193,6 +193,8 @@ def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Re
     job: Job = pickle.loads(boot.job)
     if job.logs is not None:
         job.logs.apply()
+    if job.loop in LOOPS:  # now, because a file beside the application may hide uvloop, or have the other loop
+        loop_factory(job.loop)
     target = load(job.target) if isinstance(job.target, str) else job.target
     sockets = [_own(file) for file in listeners]
     stop = Stop(Deadline(job.options.patience))
