@@ -412,7 +412,10 @@ def _changes(folders: Sequence[Path]) -> AsyncIterator[Any]:
     log = logging.getLogger("watchfiles")
     if log.level == logging.NOTSET:  # its line about the number of changes repeats that of `_watch`
         log.setLevel(logging.WARNING)
-    found: AsyncIterator[Any] = watchfiles.awatch(*folders, watch_filter=watchfiles.PythonFilter())
+    # A folder of another user, such as the files of a database, would end the watch of all others.
+    found: AsyncIterator[Any] = watchfiles.awatch(
+        *folders, watch_filter=watchfiles.PythonFilter(), ignore_permission_denied=True
+    )
     return found
 
 

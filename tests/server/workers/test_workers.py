@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -446,10 +447,24 @@ def test_files_that_change_replace_the_workers(folder):
         assert "watchfiles" not in errors
 
 
+def test_a_folder_that_may_not_be_read_does_not_disturb_the_reload(folder):
+    pytest.importorskip("watchfiles")
+    (folder / "private").mkdir(0)
+    words = command("serve", "app.py", "--port", 0, "--reload")
+    if os.geteuid() == 0:  # in a namespace of its own root, too, has only the permissions of an owner
+        words = ["unshare", "--user", *words]
+        if shutil.which("unshare") is None or subprocess.run([*words[:2], "true"], check=False).returncode != 0:
+            pytest.skip("no namespaces of users here")
+    with Process(folder, words=words) as process:
+        (folder / "app.py").touch()
+        process.until_told("app.py changed; the workers are replaced")
+        assert process.stop(signal.SIGTERM)[0] == 0
+
+
 def test_files_that_cannot_be_watched_are_an_error_in_the_log(folder):
     """Such as those beyond the limit of inotify."""
     (folder / "watchfiles.py").write_text(
-        "def PythonFilter():\n    pass\n\nasync def awatch(*folders, watch_filter):\n"
+        "def PythonFilter():\n    pass\n\nasync def awatch(*folders, **options):\n"
         "    raise OSError(28, 'OS file watch limit reached')\n    yield\n"
     )
     words = ["env", f"PYTHONPATH={folder}{os.pathsep}{environment()['PYTHONPATH']}"]
