@@ -60,7 +60,7 @@ class Server(Packaged):
     def command(self, port: int) -> list[str]:
         """Returns the command that starts a process of it."""
         if not self.ws:
-            words = ["duck.server", "serve", self.target, "--port", str(port), "--loop", "uvloop"]
+            words = ["duck", "serve", self.target, "--port", str(port), "--loop", "uvloop"]
         else:
             words = ["uvicorn", self.target, "--port", str(port), "--ws", self.ws, "--lifespan", "off"]
             # By default uvicorn puts the checkout, whose codec may not be built, before the installed packages.

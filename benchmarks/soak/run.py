@@ -80,7 +80,7 @@ class Server:
     @contextlib.asynccontextmanager
     async def running(cls, redis: RedisServer) -> "AsyncIterator[Server]":
         """Runs it while the block runs."""
-        words = ["-m", "duck.server", "serve", str(Path(__file__).parent / "app.py"), "--port", "0", "--workers", "2"]
+        words = ["-m", "duck", "serve", str(Path(__file__).parent / "app.py"), "--port", "0", "--workers", "2"]
         # The workers import the installed package, not the one in the current folder.
         environment = os.environ | {"REDIS_URL": redis.url, "PYTHONSAFEPATH": "1"}
         pipe = asyncio.subprocess.PIPE

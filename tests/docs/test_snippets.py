@@ -375,7 +375,7 @@ def test_the_command_of_the_container_serves(folder):
     (page,) = [page for page in pages() if page.stem == "deploying"]
     (dockerfile,) = blocks(page, "dockerfile")
     _, *words = json.loads(re.search(r"^CMD (\[.*\])$", dockerfile, re.MULTILINE)[1])
-    command = [sys.executable, "-P", "-m", "duck.server", *words, "--port", "0"]
+    command = [sys.executable, "-P", "-m", "duck", *words, "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             address = process.stdout.readline()

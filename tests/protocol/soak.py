@@ -248,7 +248,7 @@ def main(options: argparse.Namespace) -> int:
     """Runs the soak; returns the exit status."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    command = [sys.executable, "-m", "duck.server", "serve", "tests.protocol.soak:Soaked", "--port", "0"]
+    command = [sys.executable, "-m", "duck", "serve", "tests.protocol.soak:Soaked", "--port", "0"]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen([*command, "--loop", options.loop], stdout=subprocess.PIPE, stderr=log, text=True) as process,
