@@ -148,7 +148,7 @@ def test_the_first_waits_too_if_the_read_has_several_messages(run, codec, member
                 for _, text in messages:
                     fan_out(codec, everyone, text)
 
-        path.dispatcher = Dispatcher()
+        path.consumer = Dispatcher()
         read = frames("a", "b")
         path.buffer.data[: len(read)] = read
         path.buffer_updated(len(read))
@@ -255,7 +255,7 @@ def test_sends_of_a_read_with_several_messages_leave_together_too(run, codec, me
                 for opcode, payload in messages:
                     _ = target.send(payload, opcode)
 
-        source.dispatcher = Dispatcher()
+        source.consumer = Dispatcher()
         read = frames("a", "b", "c")
         source.buffer.data[: len(read)] = read
         source.buffer_updated(len(read))

@@ -239,7 +239,7 @@ def connected(codec, monkeypatch):
         def __init__(self, client, extensions):
             self.connection = Connection(client=client, extensions=extensions)
             self.reader, self.writer = self.connection.reader, self.connection.writer
-            self.dispatcher, self.transport, self.buffer, self.burst = Dispatcher(), Transport(), buffer, burst
+            self.consumer, self.transport, self.buffer, self.burst = Dispatcher(), Transport(), buffer, burst
             self.thread, self.fd, self.max_size = threading.get_ident(), -1, codec.MAX_LENGTH
             self.alive = self.corked = self.lost = self.writes_paused = self.queued = self.busy = False
             self.direct_in, self.direct_out = True, self.connection.is_plain
@@ -250,7 +250,7 @@ def connected(codec, monkeypatch):
                 self.transport.write(chunk)
 
         def received(self, messages):
-            self.dispatcher.deliver(self.connection.received(messages))
+            self.consumer.deliver(self.connection.received(messages))
 
         def yield_reading(self):
             """Reads on at once."""
@@ -270,7 +270,7 @@ def connected(codec, monkeypatch):
     def carry(sender, receiver):
         data, sender.transport.data = sender.transport.data, b""
         feed(receiver, data)
-        messages, receiver.dispatcher.messages = receiver.dispatcher.messages, []
+        messages, receiver.consumer.messages = receiver.consumer.messages, []
         return data, [receiver.connection.decode(*one) if one[0] & codec.RSV1 else one for one in messages]
 
     return End, carry

@@ -160,12 +160,12 @@ class Owner:
 
     refuse = hook_failed
 
-    def hold_inbox(self) -> None: ...
+    def hold_reading(self) -> None: ...
 
-    release_inbox = inbox_emptied = hold_inbox
+    release_reading = none_waits = hold_reading
 
-    def drain_inbox(self) -> None:
-        """Drains the inbox."""
+    def drain_waiting(self) -> None:
+        """Starts waiting messages."""
         self.dispatcher.drain()
 
     def decode_later(self, message: tuple[int, bytes]) -> None:

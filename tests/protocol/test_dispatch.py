@@ -343,7 +343,7 @@ def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run
             session.peer.leave()
             protocol = session.view._protocol
             await until(lambda: protocol.hooks._emptied)
-            handlers = {*protocol.dispatcher.workers}
+            handlers = {*protocol.consumer.workers}
             for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
                 task.cancel()
 

@@ -17,6 +17,7 @@ from .protocol.broadcast import Prepared
 from .protocol.frame_queue import FrameQueue
 from .protocol.incoming_message import IncomingMessage
 from .protocol.protocol import ConnectionProtocol
+from .protocol.stream_queue import OnStream, StreamQueue
 from .protocol.threadsafe import call_threadsafe
 from .sansio.connection import Connection
 from .sansio.payloads import Data, check_close
@@ -224,10 +225,11 @@ class WebSocketEndpoint:
             self._receive_frame if "on_new_frame" in overridden else self.on_receive,
             None if overridden.isdisjoint(("read_frame", "_receive_loop")) else self._receive_loop,
             self.send_frame if "send_frame" in overridden else None,
-            None,
-            self._counters,
-            self.on_stream if "on_stream" in overridden else None,
+            self._new_stream_queue(self.on_stream) if "on_stream" in overridden else None,
         )
+
+    def _new_stream_queue(self, on_stream: OnStream | None = None) -> StreamQueue:
+        return StreamQueue(asyncio.get_running_loop(), self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE, on_stream)
 
     @property
     def _counters(self) -> Counters | None:
@@ -465,7 +467,9 @@ class WebSocketEndpoint:
             await call_threadsafe(protocol, WebSocketEndpoint.safe_close, *arguments, closes=True)
         else:
             protocol.close()
-            await protocol.until_lost(call_on_close=call_on_close_handler, log=not disable_logging)
+            protocol.omit_at_end(on_close=not call_on_close_handler, log=disable_logging)
+            protocol.cancel_readers()
+            await protocol.until_lost()
 
     def terminate(self) -> None:
         """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""

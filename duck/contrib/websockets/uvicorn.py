@@ -339,9 +339,14 @@ class WebSocketProtocol(asyncio.Protocol):
             raise ConnectionClosed from None
         response = handshake.switching_protocols(acceptance, header_lines(lines))
         endpoint = Accepted(
-            self._session, label(request), config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout
+            self._session,
+            label(request),
+            config.ws_max_size,
+            config.ws_ping_interval,
+            config.ws_ping_timeout,
+            self._counters,
         )
-        protocol = SessionProtocol(self._session, endpoint, acceptance.extensions, self._counters)
+        protocol = SessionProtocol(self._session, endpoint, acceptance.extensions)
         early = upgrade.attach(request, protocol, response)
         self._accepted()
         protocol.start(early)

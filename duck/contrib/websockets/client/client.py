@@ -228,7 +228,8 @@ class WebSocketClient(WebSocketEndpoint):
             return
         await self.send_close(code, reason)
         if protocol is not None:
-            await protocol.until_lost(call_on_close=True, log=True)
+            protocol.cancel_readers()
+            await protocol.until_lost()
 
     def terminate(self) -> None:
         if self._protocol is None:

@@ -43,17 +43,14 @@ class ClientConnection(WebSocketClient):
         self._configure(url, options)
 
     def _new_protocol(self, connection: Connection, overridden: frozenset[str]) -> ConnectionProtocol:
-        loop = asyncio.get_running_loop()
         if self._in_parts:
             connection.receive_parts(self.MAX_STREAM_SIZE)
             if connection.parts:
-                self._streams = streams = self._new_streams(loop)
-                return self._protocol_type(self, connection, None, None, None, streams, self._counters, None)
+                self._streams = streams = self._new_stream_queue()
+                return self._protocol_type(self, connection, None, None, None, streams)
+        loop = asyncio.get_running_loop()
         self._inbox = inbox = Inbox(loop, self.MAX_WAITING_MESSAGES, self.MAX_WAITING_BYTES)
-        return self._protocol_type(self, connection, None, None, None, inbox, self._counters, None)
-
-    def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
-        return StreamQueue(loop, self.MAX_WAITING_BYTES, self.MAX_FRAME_SIZE)
+        return self._protocol_type(self, connection, None, None, None, inbox)
 
     def recv(self, timeout: float | None = None) -> Coroutine[Any, Any, str | bytes]:
         """Returns an awaitable of the next message: a str for text, bytes for binary.

@@ -86,7 +86,7 @@ cdef class Dispatcher:
     cdef readonly bint full
     cdef readonly object context
     cdef readonly object loop
-    cdef readonly object inbox
+    cdef readonly object waiting
     cdef readonly object workers
 
     def __init__(self, owner, loop, context, handle, Py_ssize_t limit, tuple most_waiting, tasks):
@@ -100,7 +100,7 @@ cdef class Dispatcher:
         self.tasks = tasks_of(tasks)
         self.current_tasks = self.tasks.current_tasks
         self.decoded_at_once = PY_SSIZE_T_MAX
-        self.inbox = NO_MESSAGES
+        self.waiting = NO_MESSAGES
         self.workers = NO_WORKERS
 
     def open(self, on_open):
@@ -118,13 +118,13 @@ cdef class Dispatcher:
 
     cpdef deliver(self, list messages):
         cdef Py_ssize_t at
-        if self.inbox is not NO_MESSAGES or self.running:
+        if self.waiting is not NO_MESSAGES or self.running:
             self.put(messages)
             return
         at = self.dispatch(messages)
-        arrived = self.inbox
+        arrived = self.waiting
         if arrived is not NO_MESSAGES:  # a handler has run the loop
-            self.inbox = NO_MESSAGES
+            self.waiting = NO_MESSAGES
             self.waiting_bytes = 0
         if at < len(messages) and not self.stopped:
             self.put(messages[at:])
@@ -136,7 +136,7 @@ cdef class Dispatcher:
         """Whether the idle worker can handle a message at once."""
         return (
             self.idle is not None
-            and self.inbox is NO_MESSAGES
+            and self.waiting is NO_MESSAGES
             and self.opened
             and not (self.running or self.stopped or self.decoding)
             and duck_same_variables(self.idle.context, self.context)
@@ -147,7 +147,7 @@ cdef class Dispatcher:
         cdef Worker worker
         worker, self.idle = self.idle, None
         self.run(worker, None, 0, opcode, payload)
-        if self.inbox is not NO_MESSAGES:  # a handler has run the loop
+        if self.waiting is not NO_MESSAGES:  # a handler has run the loop
             self.drain_soon()
         return 0
 
@@ -160,26 +160,26 @@ cdef class Dispatcher:
     def drain(self):
         cdef Py_ssize_t at, size
         self.draining = False
-        while self.inbox is not NO_MESSAGES and not (self.running or self.is_blocked()):
-            inbox = self.inbox
-            size = min(<Py_ssize_t>len(inbox), <Py_ssize_t>INBOX_BATCH)
-            messages = [inbox.popleft() for _ in range(size)]
+        while self.waiting is not NO_MESSAGES and not (self.running or self.is_blocked()):
+            waiting = self.waiting
+            size = min(<Py_ssize_t>len(waiting), <Py_ssize_t>WAITING_BATCH)
+            messages = [waiting.popleft() for _ in range(size)]
             at = self.dispatch(messages)
             if self.stopped:
                 break
             for message in messages[:at]:
                 self.waiting_bytes -= len(<bytes>message[1])
-            inbox.extendleft(reversed(messages[at:]))
-            if not inbox:
-                self.inbox = NO_MESSAGES
+            waiting.extendleft(reversed(messages[at:]))
+            if not waiting:
+                self.waiting = NO_MESSAGES
         self.report_room()
 
     def stop(self):
-        cdef Py_ssize_t dropped = len(self.inbox)
+        cdef Py_ssize_t dropped = len(self.waiting)
         if self.stopped:
             return 0
         self.stopped = True
-        self.inbox = NO_MESSAGES
+        self.waiting = NO_MESSAGES
         self.waiting_bytes = 0
         idle, self.idle = self.idle, None
         if idle is not None:
@@ -204,14 +204,14 @@ cdef class Dispatcher:
         if self.opening is worker:
             self.opening = None
             self.opened = True
-        if self.inbox is not NO_MESSAGES:
+        if self.waiting is not NO_MESSAGES:
             self.drain_soon()
         return 0
 
     cdef int drain_soon(self) except -1:
         if not self.draining:
             self.draining = True
-            self.loop.call_soon(self.owner.drain_inbox)
+            self.loop.call_soon(self.owner.drain_waiting)
         return 0
 
     cdef inline bint is_blocked(self) except -1:
@@ -365,29 +365,29 @@ cdef class Dispatcher:
         return 0
 
     cdef int put(self, messages) except -1:
-        """Appends messages to the inbox."""
-        if self.inbox is NO_MESSAGES:
-            self.inbox = _deque()
-        self.inbox.extend(messages)
+        """Appends messages to those that wait."""
+        if self.waiting is NO_MESSAGES:
+            self.waiting = _deque()
+        self.waiting.extend(messages)
         for message in messages:
             self.waiting_bytes += len(<bytes>message[1])
         if self.hot is not None and self.hot.counters is not None:
-            self.hot.counters.note_waiting(len(self.inbox), self.waiting_bytes)
+            self.hot.counters.note_waiting(len(self.waiting), self.waiting_bytes)
         if not self.full and (
-            len(self.inbox) > self.most_waiting or self.waiting_bytes > self.most_waiting_bytes
+            len(self.waiting) > self.most_waiting or self.waiting_bytes > self.most_waiting_bytes
         ):
             self.full = True
-            self.owner.hold_inbox()
+            self.owner.hold_reading()
         return 0
 
     cdef int report_room(self) except -1:
         if (
             self.full
-            and len(self.inbox) <= self.most_waiting // 2
+            and len(self.waiting) <= self.most_waiting // 2
             and self.waiting_bytes <= self.most_waiting_bytes // 2
         ):
             self.full = False
-            self.owner.release_inbox()
-        if self.inbox is NO_MESSAGES and not self.decoding:
-            self.owner.inbox_emptied()
+            self.owner.release_reading()
+        if self.waiting is NO_MESSAGES and not self.decoding:
+            self.owner.none_waits()
         return 0

@@ -15,7 +15,7 @@ context is unchanged and has no new reference, such as that of a kept token. An 
 message. In every other case the task belongs to the handler, and ends with its result, its exception or its
 cancellation.
 
-Messages wait in the inbox while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
+Messages wait while `on_open` runs, while `limit` handlers wait, and while a thread decodes a message.
 Waiting messages stay encoded: a compressed message is decompressed when its handler starts.
 
 This file does not import asyncio: `worker.Tasks` is the interface to asyncio, and `Owner` to the connection.
@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from .counters import Counters
-from .numbers import INBOX_BATCH
+from .numbers import WAITING_BATCH
 from .worker import IDLE, WAITING, Tasks, Worker
 
 __all__ = ["Dispatcher", "Owner"]
@@ -59,16 +59,16 @@ class Owner(Protocol):
     def flush_if_old(self) -> None:
         """Writes the gathered frames if the oldest has waited for too long."""
 
-    def drain_inbox(self) -> None:
+    def drain_waiting(self) -> None:
         """Calls `drain`, from a callback of the loop."""
 
-    def hold_inbox(self) -> None:
+    def hold_reading(self) -> None:
         """Holds reading, because too many messages or bytes wait."""
 
-    def release_inbox(self) -> None:
+    def release_reading(self) -> None:
         """Releases reading, because there is room again."""
 
-    def inbox_emptied(self) -> None:
+    def none_waits(self) -> None:
         """Notes that no message waits for a handler."""
 
 
@@ -85,7 +85,7 @@ class Dispatcher:
         tasks: The interface to asyncio.
 
     Attributes:
-        inbox: Messages that wait for a handler, still encoded.
+        waiting: Messages that wait for a handler, still encoded.
         workers: The tasks of handlers that wait.
         decoding: Whether the owner is decoding a message, for `resume`.
         full: Whether the owner holds reading because too many messages or bytes wait.
@@ -109,12 +109,12 @@ class Dispatcher:
         "full",
         "handle",
         "idle",
-        "inbox",
         "loop",
         "opened",
         "owner",
         "stopped",
         "tasks",
+        "waiting",
         "workers",
     )
 
@@ -148,7 +148,7 @@ class Dispatcher:
         self.full = False
         self._waiting_bytes = 0
         # Created on demand, because most connections never need them.
-        self.inbox: Any = ()
+        self.waiting: Any = ()
         self.workers: set[Any] | frozenset[Any] = NO_WORKERS
 
     def open(self, on_open: Callable[[], Awaitable[None]] | None) -> None:
@@ -166,11 +166,11 @@ class Dispatcher:
 
     def deliver(self, messages: list[tuple[int, bytes]]) -> None:
         """Starts handlers for messages; must be called from a callback of the loop while no task is running."""
-        if self.inbox or self._running:
+        if self.waiting or self._running:
             self._put(messages)
             return
         at = self._dispatch(messages)
-        arrived, self.inbox, self._waiting_bytes = self.inbox, (), 0  # not empty if a handler has run the loop
+        arrived, self.waiting, self._waiting_bytes = self.waiting, (), 0  # not empty if a handler has run the loop
         if at < len(messages) and not self.stopped:
             self._put(messages[at:])
         if arrived:
@@ -191,15 +191,15 @@ class Dispatcher:
     def drain(self) -> None:
         """Starts handlers for waiting messages as far as possible; must be called as `deliver`."""
         self._draining = False
-        while self.inbox and not (self._running or self._is_blocked()):
-            messages = [self.inbox.popleft() for _ in range(min(len(self.inbox), INBOX_BATCH))]
+        while self.waiting and not (self._running or self._is_blocked()):
+            messages = [self.waiting.popleft() for _ in range(min(len(self.waiting), WAITING_BATCH))]
             at = self._dispatch(messages)
             if self.stopped:
                 break
             self._waiting_bytes -= sum(len(payload) for _, payload in messages[:at])
-            self.inbox.extendleft(reversed(messages[at:]))
-            if not self.inbox:
-                self.inbox = ()
+            self.waiting.extendleft(reversed(messages[at:]))
+            if not self.waiting:
+                self.waiting = ()
         self._report_room()
 
     def stop(self) -> int:
@@ -210,9 +210,9 @@ class Dispatcher:
         """
         if self.stopped:
             return 0
-        dropped = len(self.inbox)
+        dropped = len(self.waiting)
         self.stopped = True
-        self.inbox = ()
+        self.waiting = ()
         self._waiting_bytes = 0
         idle, self.idle = self.idle, None
         if idle is not None:
@@ -238,13 +238,13 @@ class Dispatcher:
         if self._opening is worker:
             self._opening = None
             self.opened = True
-        if self.inbox:
+        if self.waiting:
             self._drain_soon()
 
     def _drain_soon(self) -> None:
         if not self._draining:
             self._draining = True
-            self.loop.call_soon(self.owner.drain_inbox)
+            self.loop.call_soon(self.owner.drain_waiting)
 
     def _is_blocked(self) -> bool:
         """Whether a message has to wait."""
@@ -349,22 +349,22 @@ class Dispatcher:
         self.workers.add(task)
 
     def _put(self, messages: Iterable[tuple[int, bytes]]) -> None:
-        """Appends messages to the inbox."""
-        if not self.inbox:
-            self.inbox = deque()
-        self.inbox.extend(messages)
+        """Appends messages to those that wait."""
+        if not self.waiting:
+            self.waiting = deque()
+        self.waiting.extend(messages)
         self._waiting_bytes += sum(len(payload) for _, payload in messages)
         if self.owner.counters is not None:
-            self.owner.counters.note_waiting(len(self.inbox), self._waiting_bytes)
+            self.owner.counters.note_waiting(len(self.waiting), self._waiting_bytes)
         most, most_bytes = self._most_waiting
-        if not self.full and (len(self.inbox) > most or self._waiting_bytes > most_bytes):
+        if not self.full and (len(self.waiting) > most or self._waiting_bytes > most_bytes):
             self.full = True
-            self.owner.hold_inbox()
+            self.owner.hold_reading()
 
     def _report_room(self) -> None:
         most, most_bytes = self._most_waiting
-        if self.full and len(self.inbox) <= most // 2 and self._waiting_bytes <= most_bytes // 2:
+        if self.full and len(self.waiting) <= most // 2 and self._waiting_bytes <= most_bytes // 2:
             self.full = False
-            self.owner.release_inbox()
-        if not (self.inbox or self.decoding):
-            self.owner.inbox_emptied()
+            self.owner.release_reading()
+        if not (self.waiting or self.decoding):
+            self.owner.none_waits()

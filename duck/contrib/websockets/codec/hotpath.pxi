@@ -54,7 +54,7 @@ cdef class ReceiveBuffer:
 cdef class HotPath:
     cdef public MessageReader reader
     cdef public FrameWriter writer
-    cdef public object dispatcher  # a Dispatcher, or another consumer
+    cdef public object consumer  # a Dispatcher, or another consumer
     cdef public ReceiveBuffer buffer
     cdef public Burst burst
     cdef public Counters counters
@@ -156,23 +156,23 @@ cdef class HotPath:
 
         Returns whether it was delivered.
         """
-        cdef bint to_worker = type(self.dispatcher) is Dispatcher
+        cdef bint to_worker = type(self.consumer) is Dispatcher
         cdef bytes payload
         cdef int opcode
         if not self.direct_in or self.writer.closed:
             return False
         if to_worker:
-            if not (<Dispatcher>self.dispatcher).is_ready():
+            if not (<Dispatcher>self.consumer).is_ready():
                 return False
-        elif not (isinstance(self.dispatcher, Inbox) and (<Inbox>self.dispatcher).is_ready()):
+        elif not (isinstance(self.consumer, Inbox) and (<Inbox>self.consumer).is_ready()):
             return False
         payload = self.reader.take_whole(self.buffer.data, nbytes, &opcode)
         if payload is None:
             return False
         if to_worker:
-            (<Dispatcher>self.dispatcher).take_one(opcode, payload)
+            (<Dispatcher>self.consumer).take_one(opcode, payload)
         else:
-            (<Inbox>self.dispatcher).take_one(opcode, payload)
+            (<Inbox>self.consumer).take_one(opcode, payload)
         return True
 
     cdef inline int take(self, list messages) except -1:
@@ -180,13 +180,13 @@ cdef class HotPath:
         if reader.control or reader.error or self.writer.closed or not self.direct_in:
             self.received(messages)
         elif messages:
-            dispatcher = self.dispatcher
-            if type(dispatcher) is Dispatcher:
-                (<Dispatcher>dispatcher).deliver(messages)
-            elif isinstance(dispatcher, Inbox):
-                (<Inbox>dispatcher).put(messages)
+            consumer = self.consumer
+            if type(consumer) is Dispatcher:
+                (<Dispatcher>consumer).deliver(messages)
+            elif isinstance(consumer, Inbox):
+                (<Inbox>consumer).put(messages)
             else:
-                dispatcher.deliver(messages)
+                consumer.deliver(messages)
         return 0
 
     def cork(self):

@@ -72,7 +72,7 @@ class HotPath:
     Attributes:
         reader: Parses received bytes.
         writer: Gathers frames to be sent.
-        dispatcher: The consumer of received messages: a `Dispatcher`, or an inbox.
+        consumer: The consumer of received messages: a `Dispatcher`, an `Inbox`, or another one.
         buffer: The buffer to receive into.
         burst: The burst of the loop.
         counters: Counts compressed messages and the time of handlers; None for no counting.
@@ -80,7 +80,7 @@ class HotPath:
         alive: Set by every read.
         corked: Whether sent frames are gathered until the read has been handled.
         lost: Whether the transport is lost.
-        direct_in: Whether messages go straight from the reader to the dispatcher.
+        direct_in: Whether messages go straight from the reader to the consumer.
         direct_out: Whether messages go straight from `send` to the writer.
         writes_paused: Whether the transport's buffer is above its high-water mark.
         max_size: Bytes of the largest message that may go straight to the writer.
@@ -97,7 +97,7 @@ class HotPath:
 
     reader: MessageReader
     writer: FrameWriter
-    dispatcher: Any
+    consumer: Any
     buffer: ReceiveBuffer
     burst: Burst
     counters: Counters | None = None
@@ -167,7 +167,7 @@ class HotPath:
             if reader.control or reader.error or self.writer.closed or not self.direct_in:
                 self.received(messages)
             elif messages:
-                self.dispatcher.deliver(messages)
+                self.consumer.deliver(messages)
         finally:
             buffer.in_use = self.burst.several = False
             self.uncork()

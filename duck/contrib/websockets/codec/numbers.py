@@ -16,7 +16,6 @@ __all__ = [
     "FRAGMENTED_CONTROL",
     "FRAME_MASKED",
     "FRAME_NOT_MASKED",
-    "INBOX_BATCH",
     "INVALID_UTF8",
     "IN_PLACE",
     "IN_PLACE_STEP",
@@ -41,6 +40,7 @@ __all__ = [
     "UNFINISHED_MESSAGE",
     "UNTOUCHED_STEP",
     "UTF8_REJECT",
+    "WAITING_BATCH",
 ]
 
 # The first byte of a frame (RFC 6455, section 5.2). RSV2 and RSV3 are 0b00110000, and the opcode is 0b00001111.
@@ -90,8 +90,8 @@ MASK_BATCH: Final = 64
 """The number of masks that a writer draws at a time."""
 CORK_LIMIT: Final = 16384
 """Bytes that are gathered at most before they are written, so that the peer can start to process them."""
-INBOX_BATCH: Final = 64
-"""The number of messages that a dispatcher removes from its inbox at a time."""
+WAITING_BATCH: Final = 64
+"""The number of messages that a dispatcher takes from the waiting ones at a time."""
 CORK_TIME: Final = 8
 """Milliseconds after which gathered bytes are written."""
 BURST_LIMIT: Final = 65536

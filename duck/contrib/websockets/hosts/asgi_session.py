@@ -41,9 +41,10 @@ class Accepted:
         max_size: Bytes of the largest accepted message; None for no limit.
         ping_interval: Seconds between pings; None or 0 for none.
         ping_timeout: Seconds in which a ping must be answered; None for no limit.
+        counters: The counters of the connection; None for no counting.
     """
 
-    __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "_label", "_session")
+    __slots__ = ("MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "_counters", "_label", "_session")
 
     MAX_CONCURRENT_MESSAGES = 1  # there are no handlers
     MAX_WAITING_MESSAGES = 1
@@ -63,7 +64,9 @@ class Accepted:
         max_size: int | None,
         ping_interval: float | None,
         ping_timeout: float | None,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = counters
         self._session = session
         self._label = label
         self.MAX_FRAME_SIZE = max_size
@@ -345,9 +348,7 @@ class SessionProtocol(ConnectionProtocol):
 
     HEARTBEAT = KeepAlive
 
-    def __init__(
-        self, session: Session, endpoint: Accepted, extensions: Sequence[Extension], counters: Counters | None = None
-    ) -> None:
+    def __init__(self, session: Session, endpoint: Accepted, extensions: Sequence[Extension]) -> None:
         connection = Connection(max_size=endpoint.MAX_FRAME_SIZE, extensions=extensions)
-        super().__init__(endpoint, connection, inbox=session.inbox, counters=counters)
+        super().__init__(endpoint, connection, queue=session.inbox)
         self.limit_frames(sys.maxsize)  # a message of an application is sent in one frame

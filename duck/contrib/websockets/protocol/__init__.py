@@ -43,7 +43,7 @@ Flags
 `outgoing` is OPEN | `update_direct`, after any change |
 | `direct_out` | the stream has not ended, there is no extension but permessage-deflate, `Sender` is idle, \
 `SlowConsumer` does not lag, and neither `busy` nor `broken` is set | the same; `cut` and `connection_lost` end it |
-| `corked` | one read, `start`, early bytes, the draining of the inbox or the result of a decoding is processed | the \
+| `corked` | one read, `start`, early bytes, waiting messages or the result of a decoding is processed | the \
 same code, which flushes at the end; it does not nest |
 | `Burst.gathering` | messages to connections that are not corked wait for those that follow in this iteration of the \
 loop | the second message of a read, or a broadcast to many; its callback in the next iteration flushes |
@@ -85,7 +85,7 @@ Invariants
 1. Messages are delivered only from a callback of the loop, while no task is running: handlers and tasks that wait at an
    inbox are stepped there and then.
 2. Only `flush` writes to a transport that has been attached. `Closing` ends it.
-3. After `report_closed` no object reachable from a view refers to the endpoint, to the dispatcher's owner or to the
+3. After `report_closed` no object reachable from a view refers to the endpoint, to the consumer's owner or to the
    heartbeat's, so no cycle is left for the garbage collector.
 4. One thread at a time works on a direction of permessage-deflate: the loop's, or one of `loop.threads`.
 5. The arguments of `received` may still be encoded. `respond` answers a close frame or a breach after the earlier

@@ -17,7 +17,7 @@ class Owner(InboxOwner, Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
-    def dispatcher(self) -> Dispatcher: ...
+    def consumer(self) -> Dispatcher: ...
 
 
 class FrameQueue:
@@ -60,7 +60,7 @@ class FrameQueue:
 
     @property
     def _has_room(self) -> bool:
-        return not self._owner.dispatcher.full and self._handed <= self._most_bytes
+        return not self._owner.consumer.full and self._handed <= self._most_bytes
 
     def hand_on(self, frame: Frame) -> None:
         """Passes a message to `on_receive`, in a later callback because no task may be running during a delivery."""
@@ -70,5 +70,5 @@ class FrameQueue:
 
     def _deliver(self, message: tuple[int, bytes]) -> None:
         self._handed -= len(message[1])
-        self._owner.dispatcher.deliver([message])
+        self._owner.consumer.deliver([message])
         self.inbox.wake()

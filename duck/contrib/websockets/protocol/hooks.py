@@ -42,7 +42,7 @@ class Owner(Protocol):
     @property
     def connection(self) -> Connection: ...
     @property
-    def dispatcher(self) -> Consumer: ...
+    def consumer(self) -> Consumer: ...
     @property
     def close_timeout(self) -> float: ...
     @property
@@ -130,7 +130,7 @@ class Hooks:
         for task in self.running():
             task.cancel()
 
-    def inbox_emptied(self) -> None:
+    def none_waits(self) -> None:
         """Notes that no message waits for a handler."""
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
@@ -205,24 +205,24 @@ class Hooks:
 
     def running(self) -> set["asyncio.Task[None]"]:
         """The tasks that have not ended, except the current one."""
-        running = {*self._owner.dispatcher.workers, *self.tasks, *self.started}
+        running = {*self._owner.consumer.workers, *self.tasks, *self.started}
         return {task for task in running if not task.done() and task is not asyncio.current_task()}
 
     async def _until_handled(self, deadline: float) -> None:
         """Waits until every received message has been passed to its handler; then no more handlers start."""
         owner = self._owner
-        dispatcher = owner.dispatcher
+        consumer = owner.consumer
         if self._receiving is not None:
             # A completed task is awaited too: the callbacks that deliver its results may still be queued behind this
             # one.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([self._receiving], timeout=deadline - owner.loop.time())
-        if dispatcher.inbox or dispatcher.decoding:
+        if consumer.waiting or consumer.decoding:
             self._emptied = owner.loop.create_future()
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout_at(deadline):
                     await self._emptied
-        left = dispatcher.stop() + dispatcher.decoding
+        left = consumer.stop() + consumer.decoding
         if left:
             owner.note_unhandled(left)
             logger.warning("%r: %d messages were not handled in time", owner.endpoint._label, left)

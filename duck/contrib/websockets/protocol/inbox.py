@@ -7,7 +7,7 @@ it: a small one in the loop's thread, a large one in another thread, for which `
 ends waits at their deadlines.
 
     inbox = Inbox(loop, most=16, most_bytes=65536)
-    protocol = ConnectionProtocol(endpoint, connection, inbox=inbox)
+    protocol = ConnectionProtocol(endpoint, connection, queue=inbox)
     ...
     opcode, payload = await inbox.get()
 """
@@ -63,7 +63,7 @@ class Inbox(codec.Inbox):
     __slots__ = ("_connection", "_decoding", "_expiry", "_job", "_owner", "_timer")
 
     # Required by `Consumer`. There are no handlers: no message waits for one, and none runs.
-    inbox: tuple[()] = ()
+    waiting: tuple[()] = ()
     workers: frozenset[Any] = frozenset()
     decoding = False
     has_handler = False
@@ -77,11 +77,12 @@ class Inbox(codec.Inbox):
         self._timer: asyncio.Handle | None = None  # of the first deadline; uvloop's may lack `when`, hence `_expiry`
         self._expiry = 0.0  # the time of the timer
 
-    def attach(self, owner: Owner) -> None:
-        """Attaches the inbox to a connection; called by the protocol."""
+    def attach(self, owner: Owner) -> "Inbox":
+        """Attaches the inbox to a connection, and returns its consumer: the inbox; called by the protocol."""
         self._owner = owner
         self._connection = owner.connection
         self.encoded = owner.connection.encoded
+        return self
 
     # For tasks
 

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Collection, Sized
 from typing import Any, Protocol
 
+from ..codec import Counters
+
 __all__ = ["Consumer", "Endpoint", "Settings"]
 
 
@@ -36,7 +38,7 @@ class Settings(Protocol):
 
 
 class Endpoint(Settings, Protocol):
-    """The settings, a label for log lines, a fact about the host, and two notifications.
+    """The settings, a label for log lines, counters, a fact about the host, and two notifications.
 
     The names have an underscore because all names without one in a view belong to its author.
     """
@@ -44,6 +46,11 @@ class Endpoint(Settings, Protocol):
     @property
     def _label(self) -> str:
         """The path of the connection, for log lines."""
+        raise NotImplementedError
+
+    @property
+    def _counters(self) -> Counters | None:
+        """The counters of the connection; None for no counting."""
         raise NotImplementedError
 
     @property
@@ -68,13 +75,13 @@ class Consumer(Protocol):
     It is a `codec.Dispatcher` for handlers, or an `Inbox` or a `StreamQueue` for tasks that receive.
 
     Attributes:
-        inbox: Messages that wait for a handler.
+        waiting: Messages that wait for a handler.
         workers: Tasks of handlers that wait.
         decoding: Whether a thread is decoding the next message.
     """
 
     @property
-    def inbox(self) -> Sized: ...
+    def waiting(self) -> Sized: ...
     @property
     def workers(self) -> Collection[Any]: ...
     @property

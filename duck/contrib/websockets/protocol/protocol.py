@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from .. import codec
 from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..logging import log_failure, logger
@@ -27,7 +26,7 @@ from .inbox import Inbox
 from .interfaces import Endpoint
 from .phases import Phase
 from .receiving import Receiving
-from .stream_queue import OnStream, StreamQueue
+from .stream_queue import StreamQueue
 from .transports import HIGH_WATER, close_transport, plain_socket
 
 __all__ = ["ConnectionProtocol"]
@@ -48,9 +47,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         handle: The handler, called with (payload, opcode) of each message.
         pull: The view's own receive loop, which pulls frames; replaces `handle`.
         send_frame: The view's own method, which sends everything that the view sends.
-        inbox: The queue of messages for tasks that ask for them; replaces `handle`.
-        counters: The counters of the connection; None for no counting.
-        on_stream: The handler of messages that are read part by part; replaces `handle`.
+        queue: The queue of messages for tasks that ask for them, or for `on_stream`; replaces `handle`.
 
     Attributes:
         terminated: Whether the connection ends without a wait for the peer.
@@ -67,11 +64,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None = None,
         pull: Callable[[], Awaitable[None]] | None = None,
         send_frame: Callable[[Frame], Awaitable[None]] | None = None,
-        inbox: Inbox | StreamQueue | None = None,
-        counters: codec.Counters | None = None,
-        on_stream: OnStream | None = None,
+        queue: Inbox | StreamQueue | None = None,
     ) -> None:
-        super().__init__(endpoint, connection, handle, pull, send_frame, inbox, counters, on_stream)
+        super().__init__(endpoint, connection, handle, pull, send_frame, queue)
         self._pull = pull
         self._closing: Closing | None = None
         self._hooks: Hooks | None = None
@@ -103,7 +98,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if heartbeat is None:
             self.heartbeat.start()
         if on_open is None and heartbeat is None and self._pull is None:
-            self.dispatcher.open(None)
+            self.consumer.open(None)
         else:
             self._start_hooks(on_open, heartbeat)
         if early:
@@ -126,13 +121,13 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 self.hooks.start_heartbeat(heartbeat)
             if self._pull is None:
                 try:
-                    self.dispatcher.open(on_open)
+                    self.consumer.open(on_open)
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # from a hook that is not a coroutine function
                     self.hook_failed(error)
             else:
-                self.dispatcher.open(None)
+                self.consumer.open(None)
                 self.hooks.start_receiving(self._pull)
         finally:
             self.uncork()
@@ -211,9 +206,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.frames.inbox.end()
         if self.queue is not None:
             self.queue.end()
-        dispatcher = self.dispatcher
-        if self._hooks is None and not (dispatcher.workers or dispatcher.inbox or dispatcher.decoding):
-            dispatcher.stop()
+        consumer = self.consumer
+        if self._hooks is None and not (consumer.workers or consumer.waiting or consumer.decoding):
+            consumer.stop()
             try:
                 self.report_end()
             finally:  # even where a filter of the log raises
@@ -262,7 +257,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
 
     def stop_handling(self) -> None:
         """Starts no more handlers, because the connection closes for another reason than the peer's close frame."""
-        left = self.dispatcher.stop()
+        left = self.consumer.stop()
         if left:
             self.note_unhandled(left)
             logger.info("%r: closed; %d waiting messages are not handled", self.endpoint._label, left)
@@ -326,7 +321,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     async def drain(self, patience: float) -> None:
         """Waits up to `patience` seconds for the running handlers, except a caller among them. No other one starts."""
         self.stop_handling()
-        workers = {*self.dispatcher.workers} - {asyncio.current_task()}
+        workers = {*self.consumer.workers} - {asyncio.current_task()}
         if workers:
             await asyncio.wait(workers, timeout=patience)
 
@@ -348,7 +343,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
     @property
     def running(self) -> set["asyncio.Task[None]"]:
         """The tasks of hooks and of `create_task` that have not ended."""
-        return {*self.dispatcher.workers} if self._hooks is None else self._hooks.running()
+        return {*self.consumer.workers} if self._hooks is None else self._hooks.running()
 
     @property
     def closed(self) -> "asyncio.Future[None]":
@@ -373,35 +368,33 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not self.closed.done():
             await asyncio.sleep(0)  # a hook is registered as running at its first wait
         if self._is_called_by_hook:
-            await self._until_lost()
+            await self.until_lost()
         elif not self.closed.done():
             await asyncio.shield(self.closed)
 
     @property
     def _is_called_by_hook(self) -> bool:
         task, hooks = asyncio.current_task(), self._hooks
-        return task in self.dispatcher.workers or (hooks is not None and (task in hooks.tasks or task in hooks.started))
+        return task in self.consumer.workers or (hooks is not None and (task in hooks.tasks or task in hooks.started))
 
-    def until_lost(self, call_on_close: bool, log: bool) -> Coroutine[Any, Any, None]:
-        """Returns an awaitable that waits until the transport is lost. Tasks that may read messages are cancelled.
-
-        Args:
-            call_on_close: Whether to call `on_close`.
-            log: Whether to log the end.
-        """
-        if self._hooks is not None:
-            if not call_on_close:
-                self._hooks.on_close = None
-            if self.is_read_by_tasks:
-                self._hooks.cancel()
-        self._log_close = self._log_close and log
-        return self._until_lost()
-
-    async def _until_lost(self) -> None:
+    async def until_lost(self) -> None:
+        """Waits until the transport is lost."""
         while not (self.lost or self.loop.is_closed()):
             await self._wait()
 
     # Hooks
+
+    def omit_at_end(self, on_close: bool, log: bool) -> None:
+        """Has the end of the connection omit the call of `on_close`, or its log record."""
+        if on_close and self._hooks is not None:
+            self._hooks.on_close = None
+        if log:
+            self._log_close = False
+
+    def cancel_readers(self) -> None:
+        """Cancels the tasks of the connection if they may wait for messages, because the endpoint has closed it."""
+        if self._hooks is not None and self.is_read_by_tasks:
+            self._hooks.cancel()
 
     @property
     def hooks(self) -> Hooks:
@@ -423,10 +416,10 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             raise RuntimeError("a task is created in the thread of the connection's loop, by one of its callbacks")
         return self.hooks.create_task(coroutine, name)
 
-    def inbox_emptied(self) -> None:
+    def none_waits(self) -> None:
         """Notes that no message waits for a handler."""
-        if self._hooks is not None and not self.dispatcher.inbox:
-            self._hooks.inbox_emptied()
+        if self._hooks is not None and not self.consumer.waiting:
+            self._hooks.none_waits()
 
     def hook_failed(self, error: BaseException) -> None:
         """Logs the exception of a hook, and closes with a reason that reveals no details.
@@ -473,7 +466,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             # A view still reads the close code and similar facts. Without reference cycles all other objects are freed
             # at once, not by the garbage collector.
             self.heartbeat.forget()
-            self.dispatcher.forget()
+            self.consumer.forget()
             if self._sender is not None:
                 self._sender.forget()
             self._hooks = self._flow_control = self._sender = None

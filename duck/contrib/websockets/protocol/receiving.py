@@ -3,7 +3,7 @@
     transport -> HotPath.buffer_updated -> MessageReader -> Dispatcher -> on_receive
                                                 `-> received ---^
 
-Plain messages go straight from the reader to the dispatcher. `received`, the slow path, handles control frames, users'
+Plain messages go straight from the reader to the consumer. `received`, the slow path, handles control frames, users'
 extensions, breaches of the rules and rate limits. Reading is on hold (`FlowControl`) while too many messages wait.
 """
 
@@ -28,7 +28,7 @@ from .loop import shared
 from .phases import Phase
 from .rate_limit import RateLimit
 from .sending import Sending
-from .stream_queue import OnStream, StreamQueue
+from .stream_queue import StreamQueue
 from .transports import HIGH_WATER, NO_BACKLOG, backlog
 
 __all__ = ["Receiving"]
@@ -59,32 +59,28 @@ class Receiving(Sending):
         handle: Callable[[bytes, OpCode], Awaitable[None]] | None,
         pull: Callable[[], Awaitable[None]] | None,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
-        inbox: Inbox | StreamQueue | None,
-        counters: codec.Counters | None,
-        on_stream: OnStream | None,
+        queue: Inbox | StreamQueue | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         ours = shared(loop)
-        super().__init__(endpoint, connection, send_frame, counters, loop, ours)
+        super().__init__(endpoint, connection, send_frame, loop, ours)
         self._decoding: Decoding | None = None
         self._flow_control: FlowControl | None = None
         self._backlog = NO_BACKLOG
         self._rate_limit = RateLimit(endpoint.RATE_LIMIT, loop.time()) if endpoint.RATE_LIMIT else None
         self.heartbeat = self.HEARTBEAT(self, loop, ours.clock)
         self.frames: FrameQueue | None = None
-        self.queue: Inbox | StreamQueue | None = None
+        self.queue = queue
         if pull is not None:
             self.frames = FrameQueue(self, endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES)
-        if inbox is not None:
-            self.dispatcher = self.queue = inbox
-            inbox.attach(self)
-        elif on_stream is not None:
-            self._dispatch_streams(on_stream)
+        if queue is not None:
+            self.consumer = queue.attach(self)
         else:
             assert handle is not None
-            self.dispatcher = self._new_dispatcher(handle)
+            self.consumer = self.new_dispatcher(handle)
 
-    def _new_dispatcher(self, handle: Callable[[bytes, OpCode], Awaitable[None]]) -> codec.Dispatcher:
+    def new_dispatcher(self, handle: Callable[[bytes, OpCode], Awaitable[None]]) -> codec.Dispatcher:
+        """Returns a dispatcher of messages to `handle`."""
         endpoint, connection = self.endpoint, self.connection
         limit, most = endpoint.MAX_CONCURRENT_MESSAGES, (endpoint.MAX_WAITING_MESSAGES, endpoint.MAX_WAITING_BYTES)
         dispatcher = codec.Dispatcher(self, self.loop, self.context, handle, limit, most, stepping)
@@ -93,14 +89,6 @@ class Receiving(Sending):
             dispatcher.decode = connection.decode
             dispatcher.decoded_at_once = self.decoding.at_once
         return dispatcher
-
-    def _dispatch_streams(self, on_stream: OnStream) -> None:
-        """Passes messages to `on_stream`: part by part, or as a whole if extensions need whole messages."""
-        endpoint = self.endpoint
-        self.queue = streams = StreamQueue(self.loop, endpoint.MAX_WAITING_BYTES, endpoint.MAX_FRAME_SIZE, on_stream)
-        dispatcher = self._new_dispatcher(streams.handle)
-        streams.attach(self, dispatcher)
-        self.dispatcher = streams if self.connection.parts else dispatcher
 
     @property
     def is_read_by_tasks(self) -> bool:
@@ -134,7 +122,7 @@ class Receiving(Sending):
         if self.frames is not None:
             self.frames.inbox.deliver(messages)
         else:
-            self.dispatcher.deliver([message for message in messages if message[0] & 0b1111 < _CLOSE])
+            self.consumer.deliver([message for message in messages if message[0] & 0b1111 < _CLOSE])
         self._respond_if_due()
 
     def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
@@ -174,7 +162,7 @@ class Receiving(Sending):
 
     def _respond_if_due(self) -> None:
         """Answers a close frame or a breach, unless a thread is decoding an earlier message."""
-        if self.connection.needs_response and not self.dispatcher.decoding:
+        if self.connection.needs_response and not self.consumer.decoding:
             self.respond()
 
     def respond(self) -> None:
@@ -221,7 +209,7 @@ class Receiving(Sending):
         try:
             if error is not None:
                 self.refuse(error)
-            self.dispatcher.resume(job.result() if error is None else None)
+            self.consumer.resume(job.result() if error is None else None)
             self._respond_if_due()
         finally:
             self.uncork()
@@ -275,13 +263,13 @@ class Receiving(Sending):
     def _is_on_hold(self) -> bool:
         return self._flow_control is not None and self._flow_control.holds != 0
 
-    def drain_inbox(self) -> None:
+    def drain_waiting(self) -> None:
         """Starts handlers for the waiting messages; called by the loop."""
         if self.phase is Phase.CLOSED:  # all tasks have been cancelled at once
             return
         self.cork()
         try:
-            self.dispatcher.drain()
+            self.consumer.drain()
         finally:
             self.uncork()
         self.move_on()
@@ -295,12 +283,12 @@ class Receiving(Sending):
         if self._flow_control is not None:
             self._flow_control.release(reason)
 
-    def hold_inbox(self) -> None:
-        """Holds reading, because the inbox is full."""
+    def hold_reading(self) -> None:
+        """Holds reading, because too many messages wait for handlers."""
         self.hold(Hold.INBOX)
 
-    def release_inbox(self) -> None:
-        """Releases reading, because the inbox has room."""
+    def release_reading(self) -> None:
+        """Releases reading, because few messages wait for handlers."""
         self.release(Hold.INBOX)
         if self.frames is not None:
             self.frames.inbox.wake()
@@ -334,7 +322,7 @@ class Receiving(Sending):
     def flush_and_move_on(self) -> None:
         raise NotImplementedError
 
-    def inbox_emptied(self) -> None:
+    def none_waits(self) -> None:
         raise NotImplementedError
 
     def hook_failed(self, error: BaseException) -> None:

@@ -49,7 +49,6 @@ class Sending(codec.HotPath):
         endpoint: The view, or another endpoint.
         connection: The rules.
         send_frame: The view's own method, which sends everything that the view sends.
-        counters: The counters of the connection; None for no counting.
         loop: The running loop.
         shared: Its shared objects.
 
@@ -74,13 +73,12 @@ class Sending(codec.HotPath):
         endpoint: Endpoint,
         connection: Connection,
         send_frame: Callable[[Frame], Awaitable[None]] | None,
-        counters: codec.Counters | None,
         loop: asyncio.AbstractEventLoop,
         shared: Shared,
     ) -> None:
         reader, writer, deflate = connection.reader, connection.writer, connection.deflate
         buffer = shared.buffer or receive_buffer(loop)
-        super().__init__(reader, writer, buffer, shared.burst, counters, deflate)
+        super().__init__(reader, writer, buffer, shared.burst, endpoint._counters, deflate)
         self.endpoint = endpoint
         self.connection = connection
         self.loop = loop

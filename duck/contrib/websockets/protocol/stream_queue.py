@@ -41,10 +41,11 @@ class Owner(Protocol):
     def hold(self, reason: Hold) -> None: ...
     def release(self, reason: Hold) -> None: ...
     def refuse(self, error: BaseException) -> None: ...
-    def drain_inbox(self) -> None:
+    def new_dispatcher(self, handle: Callable[[bytes, OpCode], Awaitable[None]]) -> Dispatcher: ...
+    def drain_waiting(self) -> None:
         """Calls `drain` from a callback of the loop."""
 
-    def inbox_emptied(self) -> None:
+    def none_waits(self) -> None:
         """Notes that no message waits for a handler."""
 
 
@@ -104,16 +105,18 @@ class StreamQueue:
         self._is_taken = True  # whether the handler of the current message has begun
         self._held = self._is_busy = self._stopped = self._ended = False
 
-    def attach(self, owner: Owner, dispatcher: Dispatcher | None = None) -> None:
+    def attach(self, owner: Owner) -> "StreamQueue | Dispatcher":
         """Attaches the queue to a connection; called by the protocol.
 
-        Args:
-            owner: The connection.
-            dispatcher: Calls `handle`.
+        Returns:
+            The consumer of its messages: the queue, or, if extensions need whole messages, the dispatcher of `handle`.
         """
         self._owner = owner
         self._connection = owner.connection
-        self._dispatcher = dispatcher
+        if self._on_stream is None:
+            return self
+        self._dispatcher = owner.new_dispatcher(self.handle)
+        return self if owner.connection.parts else self._dispatcher
 
     @property
     def has_handler(self) -> bool:
@@ -175,11 +178,11 @@ class StreamQueue:
     # For the connection, as its consumer
 
     @property
-    def inbox(self) -> Sized:
+    def waiting(self) -> Sized:
         """Messages that wait for a handler."""
         if self._dispatcher is None:
             return ()
-        return self._messages or self._dispatcher.inbox
+        return self._messages or self._dispatcher.waiting
 
     @property
     def workers(self) -> Collection[Any]:
@@ -279,8 +282,8 @@ class StreamQueue:
             self._go_on()
         finally:
             self._is_busy = False
-        if not self.inbox and self._owner is not None:
-            self._owner.inbox_emptied()
+        if not self.waiting and self._owner is not None:
+            self._owner.none_waits()
 
     def stop(self) -> int:
         """Starts no more handlers. The running one gets the rest of its message. Tasks may still get messages.
@@ -300,7 +303,7 @@ class StreamQueue:
         while self._messages:
             self._drop(self._messages.popleft())
         if dropped and self._owner is not None:
-            self._owner.inbox_emptied()
+            self._owner.none_waits()
         return dropped + unstarted
 
     def end(self) -> None:
@@ -369,7 +372,7 @@ class StreamQueue:
         if self._dispatcher is None:
             self._wake_getters()
         elif self._owner is not None:
-            self.loop.call_soon(self._owner.drain_inbox)
+            self.loop.call_soon(self._owner.drain_waiting)
 
     def refuse(self, error: BaseException) -> None:
         """Ends the connection, because a message cannot be decoded, or exceeds the limit of its reader."""

@@ -21,7 +21,7 @@ from ..logging import failures
 from ..opcodes import CloseCode, OpCode
 from ..protocol.incoming_message import IncomingMessage
 from ..protocol.pending import Pending
-from ..protocol.stream_queue import StreamQueue
+from ..protocol.stream_queue import OnStream, StreamQueue
 from .network import Network, frames_of
 from .serving import Server
 
@@ -137,8 +137,8 @@ class TestConnection(ClientConnection):
             opening.agreement.cancel()
         return opening, self._address
 
-    def _new_streams(self, loop: asyncio.AbstractEventLoop) -> StreamQueue:
-        return _Streams(loop, self)
+    def _new_stream_queue(self, on_stream: OnStream | None = None) -> StreamQueue:
+        return _Streams(asyncio.get_running_loop(), self)
 
     # Waiting
 
@@ -209,7 +209,7 @@ class TestConnection(ClientConnection):
             tasks += view._decision.running
         if view is not None and view._protocol is not None:
             tasks += view._protocol.running
-            waiting = len(view._protocol.dispatcher.inbox)
+            waiting = len(view._protocol.consumer.waiting)
             if waiting:
                 words.append(f"{waiting} messages wait for {server.label}")
             code = view._protocol.connection.own_code
