@@ -1,6 +1,7 @@
 """Common parts of all tests: fixtures, loops, and the header that names the tested codec."""
 
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -32,14 +33,32 @@ def pytest_configure():
         # Both measure wall time, and a test machine may be busy.
         settings.register_profile("duck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("duck")
-    if os.environ.get("PYTHONASYNCIODEBUG"):  # it logs selectors and slow callbacks among the records that tests check
+    if sys.flags.dev_mode or os.environ.get("PYTHONASYNCIODEBUG"):
+        # asyncio logs selectors and slow callbacks among the records that tests check.
         logging.getLogger("asyncio").setLevel(logging.ERROR)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background; the tested commands would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector, name, obj):
+    """Requests the fixture `run` for a test that is a coroutine function."""
+    if collector.istestfunction(obj, name) and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("run")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs a test that is a coroutine function, on the loop of `run`."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    pyfuncitem.funcargs["run"](test(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}))
+    return True
+
+
 def pytest_generate_tests(metafunc):
-    """Runs each test on both loops, unless it needs no socket or names its loop."""
+    """Runs each test with a loop on both kinds, unless it needs no socket or names its loop."""
     item = metafunc.definition
     named = any("loop_name" in mark.args[0] for mark in item.iter_markers("parametrize"))
     if "loop_name" in metafunc.fixturenames and not named:

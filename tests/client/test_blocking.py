@@ -411,13 +411,10 @@ def test_after_the_block_methods_do_as_after_the_end_of_any_connection(served):
     assert served(talk) == CloseCode.NORMAL_CLOSURE
 
 
-def test_a_loop_in_the_thread_would_stand_still(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            with pytest.raises(RuntimeError, match="use async with connect"), connect(server.addresses[0]):
-                pass
-
-    run(scenario())
+async def test_a_loop_in_the_thread_would_stand_still(serving):
+    async with serving(Echo) as server:
+        with pytest.raises(RuntimeError, match="use async with connect"), connect(server.addresses[0]):
+            pass
 
 
 INTERRUPTED = """
@@ -431,19 +428,16 @@ with connect(sys.argv[1]) as ws:
 """
 
 
-def test_ctrl_c_ends_a_wait_and_closes_the_connection(run, serving):
+async def test_ctrl_c_ends_a_wait_and_closes_the_connection(serving):
     class Interrupting(WebSocketView):
         async def on_receive(self, message, opcode):
             os.kill(int(message), signal.SIGINT)
 
-    async def scenario():
-        async with serving(Interrupting) as server:
-            arguments = "-P", "-c", INTERRUPTED, server.addresses[0]
-            process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
-            _, errors = await process.communicate()
-            view, end = await server.views.get()
-            await end
-            assert errors.endswith(b"\nKeyboardInterrupt\n")
-            assert (view.close_code, process.returncode) == (CloseCode.GOING_AWAY, -signal.SIGINT)
-
-    run(scenario())
+    async with serving(Interrupting) as server:
+        arguments = "-P", "-c", INTERRUPTED, server.addresses[0]
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        view, end = await server.views.get()
+        await end
+        assert errors.endswith(b"\nKeyboardInterrupt\n")
+        assert (view.close_code, process.returncode) == (CloseCode.GOING_AWAY, -signal.SIGINT)

@@ -11,53 +11,46 @@ from duck.contrib.websockets.sansio.handshake import accept_key
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 
-def test_the_server_closes_the_stream_first(run):
+async def test_the_server_closes_the_stream_first():
     """RFC 6455, section 7.1.1. The client waits for a bounded time."""
+    read = asyncio.Event()
 
-    async def scenario():
-        read = asyncio.Event()
+    async def serve_one(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(agreed(head))
+        await reader.readexactly(8)
+        writer.write(b"\x88\x02\x03\xe8")
+        with pytest.raises(TimeoutError):  # the stream of the client is still open
+            async with asyncio.timeout(0.05):
+                await reader.read(1)
+        read.set()
+        writer.close()
 
-        async def serve_one(reader, writer):
-            head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(agreed(head))
-            await reader.readexactly(8)
-            writer.write(b"\x88\x02\x03\xe8")
-            with pytest.raises(TimeoutError):  # the stream of the client is still open
-                async with asyncio.timeout(0.05):
-                    await reader.read(1)
-            read.set()
-            writer.close()
-
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-        async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
-            pass
-        assert read.is_set()
-        assert ws.close_code == CloseCode.NORMAL_CLOSURE
-
-    run(scenario())
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+        pass
+    assert read.is_set()
+    assert ws.close_code == CloseCode.NORMAL_CLOSURE
 
 
 @pytest.mark.in_memory
-def test_a_close_frame_of_the_server_that_comes_late_is_waited_for(run):
+async def test_a_close_frame_of_the_server_that_comes_late_is_waited_for():
     class Quiet(WebSocketView):
         async def on_receive(self, message, opcode):
             raise AssertionError("nothing is sent to this view")
 
-    async def scenario():
-        async with connect_in_memory(Quiet) as ws:
-            ws.stop_reading()
-            await ws.view.send_close(4001, "bye")
-            await ws.send_close()
-            await asyncio.sleep(Quiet.CLOSE_TIMEOUT / 2)
-            ws.resume_reading()
-            await ws.wait_closed()
-            assert (ws.close_code, ws.close_reason) == (4001, "bye")
-
-    run(scenario())
+    async with connect_in_memory(Quiet) as ws:
+        ws.stop_reading()
+        await ws.view.send_close(4001, "bye")
+        await ws.send_close()
+        await asyncio.sleep(Quiet.CLOSE_TIMEOUT / 2)
+        ws.resume_reading()
+        await ws.wait_closed()
+        assert (ws.close_code, ws.close_reason) == (4001, "bye")
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tls(run, tls):
+async def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tls(tls):
     """Without it, OpenSSL reports a stream that may have been truncated."""
 
     def serve_one(listener):
@@ -71,16 +64,13 @@ def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end_of_tl
             stream.sendall(b"\x88\x02\x03\xe8")
             return stream.recv(1)
 
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            served = asyncio.create_task(asyncio.to_thread(serve_one, listener))
-            url = f"wss://localhost:{listener.getsockname()[1]}"
-            async with connect(url, ssl=tls.client, close_timeout=2) as ws:  # a check for progress each eighth of it
-                pass
-            assert await served == b""
-        assert ws.close_code == CloseCode.NORMAL_CLOSURE
-
-    run(scenario())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = asyncio.create_task(asyncio.to_thread(serve_one, listener))
+        url = f"wss://localhost:{listener.getsockname()[1]}"
+        async with connect(url, ssl=tls.client, close_timeout=2) as ws:  # a check for progress each eighth of it
+            pass
+        assert await served == b""
+    assert ws.close_code == CloseCode.NORMAL_CLOSURE
 
 
 def agreed(head):
@@ -91,7 +81,7 @@ def agreed(head):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_closure(run, stream, is_late):
+async def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_closure(stream, is_late):
     """The close frame is answered before `recv` decompresses the message; an iteration must not end as a normal one."""
     deflate = PerMessageDeflate("permessage-deflate")
     frames = Frame(OpCode.BINARY, payload=deflate.compress(bytes(5000)), rsv1=True).serialize() + b"\x88\x02\x03\xe8"
@@ -102,18 +92,15 @@ def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_closure(
         await reader.read(100)
         writer.close()
 
-    async def scenario():
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with connect(url, max_size=1000, max_stream_size=1000, stream=stream) as ws:
-                if is_late:
-                    await ws.wait_closed()
-                with pytest.raises(ConnectionClosed, match="1009 message too big"):
-                    async for _ in ws:
-                        pass
-            assert ws.close_code == 1009
-
-    run(scenario())
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, max_size=1000, max_stream_size=1000, stream=stream) as ws:
+            if is_late:
+                await ws.wait_closed()
+            with pytest.raises(ConnectionClosed, match="1009 message too big"):
+                async for _ in ws:
+                    pass
+        assert ws.close_code == 1009
 
 
 BREACHES = {
@@ -139,37 +126,34 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("name", BREACHES)
-def test_a_breach_by_the_server_is_answered_with_its_close_code(run, name, log):
+async def test_a_breach_by_the_server_is_answered_with_its_close_code(name, log):
     data, code = BREACHES[name]
     told = []
 
-    async def scenario():
-        async def serve_one(reader, writer):
-            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + data)
-            if code == 1006:
-                writer.close()
-            header = await reader.read(2)
-            if header:
-                payload = await reader.readexactly(4 + (header[1] & 127))
-                told.append(int.from_bytes(payload[4:6]) ^ int.from_bytes(payload[:2]))
+    async def serve_one(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi" + data)
+        if code == 1006:
             writer.close()
+        header = await reader.read(2)
+        if header:
+            payload = await reader.readexactly(4 + (header[1] & 127))
+            told.append(int.from_bytes(payload[4:6]) ^ int.from_bytes(payload[:2]))
+        writer.close()
 
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-        async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
-            assert await ws.recv() == "hi"
-            with pytest.raises(ConnectionClosed) as caught:
-                await ws.recv(timeout=20)
-            assert caught.value.code == code
-            assert isinstance(caught.value.__cause__, ProtocolError) == (code != 1006)
-        assert ws.close_code == code
-
-    run(scenario())
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+        assert await ws.recv() == "hi"
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv(timeout=20)
+        assert caught.value.code == code
+        assert isinstance(caught.value.__cause__, ProtocolError) == (code != 1006)
+    assert ws.close_code == code
     assert told == ([] if code == 1006 else [code])
     assert not log()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_error_of_the_network_is_the_cause_and_in_the_log(run, stream, caplog):
+async def test_an_error_of_the_network_is_the_cause_and_in_the_log(stream, caplog):
     caplog.set_level("INFO", "duck")
 
     async def serve_one(reader, writer):
@@ -178,21 +162,18 @@ def test_an_error_of_the_network_is_the_cause_and_in_the_log(run, stream, caplog
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         writer.transport.abort()
 
-    async def scenario():
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, connect(url, stream=stream) as ws:
-            await ws.send("hi")
-            for call in ws.recv, lambda: ws.send("again"):
-                with pytest.raises(ConnectionClosed, match="1006") as caught:
-                    await call()
-                assert isinstance(caught.value.__cause__, ConnectionResetError)
-            with pytest.raises(ConnectionClosed) as caught:
-                async for _ in ws:
-                    pass
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, connect(url, stream=stream) as ws:
+        await ws.send("hi")
+        for call in ws.recv, lambda: ws.send("again"):
+            with pytest.raises(ConnectionClosed, match="1006") as caught:
+                await call()
             assert isinstance(caught.value.__cause__, ConnectionResetError)
-
-    run(scenario())
+        with pytest.raises(ConnectionClosed) as caught:
+            async for _ in ws:
+                pass
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
     (line,) = [line for line in caplog.messages if "[CLOSE]" in line]
     assert "[CLOSE] 1006 [Errno " in line
 
@@ -207,30 +188,24 @@ def test_an_error_of_the_network_is_the_cause_and_in_the_log(run, stream, caplog
         (b"ssh", InvalidHandshake),
     ],
 )
-def test_an_answer_other_than_101_is_an_error_with_its_content(run, answer, error):
-    async def scenario():
-        async def serve_one(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            writer.close()
+async def test_an_answer_other_than_101_is_an_error_with_its_content(answer, error):
+    async def serve_one(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
 
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-        async with server:
-            with pytest.raises(error) as caught:
-                await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            if error is HandshakeRefused:
-                assert (caught.value.status, caught.value.body) == (503, b"no")
-
-    run(scenario())
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(error) as caught:
+            await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        if error is HandshakeRefused:
+            assert (caught.value.status, caught.value.body) == (503, b"no")
 
 
-def test_a_silent_server_is_a_timeout_and_an_absent_one_an_error(run):
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            with pytest.raises(TimeoutError, match=r"was not open within 0\.05 seconds"):
-                await connect(f"ws://127.0.0.1:{port}", open_timeout=0.05)
-        with pytest.raises(ConnectionRefusedError):
-            await connect(f"ws://127.0.0.1:{port}")
-
-    run(scenario())
+async def test_a_silent_server_is_a_timeout_and_an_absent_one_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(TimeoutError, match=r"was not open within 0\.05 seconds"):
+            await connect(f"ws://127.0.0.1:{port}", open_timeout=0.05)
+    with pytest.raises(ConnectionRefusedError):
+        await connect(f"ws://127.0.0.1:{port}")

@@ -46,37 +46,34 @@ def url_of(server, path="/", scheme="ws"):
     return f"{scheme}://127.0.0.1:{server.port}{path}"
 
 
-def test_every_kind_of_message_goes_both_ways(run, serving):
-    async def scenario():
-        async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
-            assert await ws.recv() == "hello"
-            for message in ("\u00e4", b"\0", "", "x" * 200_000, b"x" * 70_000):
-                await ws.send(message, OpCode.TEXT if isinstance(message, str) else OpCode.BINARY)
-                assert await ws.recv(timeout=20) == message
-            await ws.send(["in ", "parts"])
-            assert await ws.recv() == "in parts"
-            await ws.send_json({"a": 1})
-            assert await ws.recv() == '{"a": 1}'
-            await ws.send_json([{"a": 1.5}])
-            assert await ws.recv_json(timeout=20) == [{"a": 1.5}]
-            await ws.send_binary(b"\xff")
-            with pytest.raises(ValueError, match="utf-8"):
-                await ws.recv_json()
-            for number in range(50):
-                await ws.send(str(number))
-            await ws.send("close")
-            assert [message async for message in _until_closed(ws)] == [str(number) for number in range(50)]
-        assert (ws.close_code, ws.close_reason) == (4001, "as you like")
-        with pytest.raises(ConnectionClosed):
-            await ws.send("late")
-
+async def test_every_kind_of_message_goes_both_ways(serving):
     async def _until_closed(ws):
         with pytest.raises(ConnectionClosed) as caught:
             async for message in ws:
                 yield message
         assert (caught.value.code, caught.value.reason) == (4001, "as you like")
 
-    run(scenario())
+    async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
+        assert await ws.recv() == "hello"
+        for message in ("\u00e4", b"\0", "", "x" * 200_000, b"x" * 70_000):
+            await ws.send(message, OpCode.TEXT if isinstance(message, str) else OpCode.BINARY)
+            assert await ws.recv(timeout=20) == message
+        await ws.send(["in ", "parts"])
+        assert await ws.recv() == "in parts"
+        await ws.send_json({"a": 1})
+        assert await ws.recv() == '{"a": 1}'
+        await ws.send_json([{"a": 1.5}])
+        assert await ws.recv_json(timeout=20) == [{"a": 1.5}]
+        await ws.send_binary(b"\xff")
+        with pytest.raises(ValueError, match="utf-8"):
+            await ws.recv_json()
+        for number in range(50):
+            await ws.send(str(number))
+        await ws.send("close")
+        assert [message async for message in _until_closed(ws)] == [str(number) for number in range(50)]
+    assert (ws.close_code, ws.close_reason) == (4001, "as you like")
+    with pytest.raises(ConnectionClosed):
+        await ws.send("late")
 
 
 @pytest.mark.parametrize(
@@ -114,72 +111,60 @@ def test_unknown_options_are_refused(options, words):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_an_iteration_raises_where_the_server_has_vanished(run, asked):
-    async def scenario():
-        async with connect_in_memory(Echo, ping_interval=0.02, pong_timeout=0.02, close_timeout=0.02) as ws:
-            ws.stop_reading()
-            if asked:
-                await ws.send_close(CloseCode.GOING_AWAY)
-                assert [message async for message in ws] == []
-            else:
-                with pytest.raises(ConnectionClosed, match="1001 no pong"):
-                    [message async for message in ws]
-
-    run(scenario())
+async def test_an_iteration_raises_where_the_server_has_vanished(asked):
+    async with connect_in_memory(Echo, ping_interval=0.02, pong_timeout=0.02, close_timeout=0.02) as ws:
+        ws.stop_reading()
+        if asked:
+            await ws.send_close(CloseCode.GOING_AWAY)
+            assert [message async for message in ws] == []
+        else:
+            with pytest.raises(ConnectionClosed, match="1001 no pong"):
+                [message async for message in ws]
 
 
-def test_an_iteration_ends_with_a_normal_closure(run, serving):
+async def test_an_iteration_ends_with_a_normal_closure(serving):
     class Counting(WebSocketView):
         async def on_open(self):
             for number in range(3):
                 await self.send(str(number))
             await self.send_close()
 
-    async def scenario():
-        async with serving(Counting) as server, connect(url_of(server)) as ws:
-            assert [message async for message in ws] == ["0", "1", "2"]
-            with pytest.raises(ConnectionClosed, match="1000"):
-                await ws.recv()
-
-    run(scenario())
+    async with serving(Counting) as server, connect(url_of(server)) as ws:
+        assert [message async for message in ws] == ["0", "1", "2"]
+        with pytest.raises(ConnectionClosed, match="1000"):
+            await ws.recv()
 
 
-def test_a_timeout_and_a_cancellation_lose_no_message(run, serving):
-    async def scenario():
-        async with serving(Echo) as server, connect(url_of(server)) as ws:
-            with pytest.raises(TimeoutError, match="no message from ws://127"):
-                await ws.recv(timeout=0.01)
-            waiting = asyncio.create_task(ws.recv())
-            await asyncio.sleep(0)
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            await ws.send("a")
-            assert await ws.recv(timeout=20) == "a"
-
-    run(scenario())
+async def test_a_timeout_and_a_cancellation_lose_no_message(serving):
+    async with serving(Echo) as server, connect(url_of(server)) as ws:
+        with pytest.raises(TimeoutError, match="no message from ws://127"):
+            await ws.recv(timeout=0.01)
+        waiting = asyncio.create_task(ws.recv())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await ws.send("a")
+        assert await ws.recv(timeout=20) == "a"
 
 
-def test_the_end_of_a_block_decides_the_close_code(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
+async def test_the_end_of_a_block_decides_the_close_code(serving):
+    async with serving(Echo) as server:
+        async with connect(url_of(server)) as ws:
+            pass
+        assert ws.close_code == CloseCode.NORMAL_CLOSURE
+        with pytest.raises(ZeroDivisionError):
             async with connect(url_of(server)) as ws:
-                pass
-            assert ws.close_code == CloseCode.NORMAL_CLOSURE
-            with pytest.raises(ZeroDivisionError):
-                async with connect(url_of(server)) as ws:
-                    raise ZeroDivisionError
-            assert ws.close_code == CloseCode.INTERNAL_ERROR
-            ws = await connect(url_of(server))
-            await ws.send("drop")
-            with pytest.raises(ConnectionClosed, match="1006"):
-                await ws.recv()
-            await ws.close()
-            assert ws.close_code == CloseCode.ABNORMAL_CLOSURE
-
-    run(scenario())
+                raise ZeroDivisionError
+        assert ws.close_code == CloseCode.INTERNAL_ERROR
+        ws = await connect(url_of(server))
+        await ws.send("drop")
+        with pytest.raises(ConnectionClosed, match="1006"):
+            await ws.recv()
+        await ws.close()
+        assert ws.close_code == CloseCode.ABNORMAL_CLOSURE
 
 
-def test_the_hooks_of_a_client_are_called_in_order(run, serving):
+async def test_the_hooks_of_a_client_are_called_in_order(serving):
     seen = []
 
     class Client(WebSocketClient):
@@ -198,21 +183,18 @@ def test_the_hooks_of_a_client_are_called_in_order(run, serving):
         async def on_close(self, frame=None):
             seen.append(("close", self.close_code))
 
-    async def scenario():
-        async with serving(Echo) as server:
-            client = Client(url_of(server), subprotocols=["other", "unknown"])
-            await client.run()
-            assert seen == [("open", "other"), (b"hi", OpCode.TEXT), ("close", 4000)]
-            assert 0 < client.latency < 5
-            with pytest.raises(RuntimeError, match="create another one"):
-                await client.open()
-            with pytest.raises(AttributeError, match="fixed once the connection is open"):
-                client.MAX_FRAME_SIZE = 1
-
-    run(scenario())
+    async with serving(Echo) as server:
+        client = Client(url_of(server), subprotocols=["other", "unknown"])
+        await client.run()
+        assert seen == [("open", "other"), (b"hi", OpCode.TEXT), ("close", 4000)]
+        assert 0 < client.latency < 5
+        with pytest.raises(RuntimeError, match="create another one"):
+            await client.open()
+        with pytest.raises(AttributeError, match="fixed once the connection is open"):
+            client.MAX_FRAME_SIZE = 1
 
 
-def test_a_hook_waits_for_the_connection_and_not_for_its_own_end(run, serving):
+async def test_a_hook_waits_for_the_connection_and_not_for_its_own_end(serving):
     seen = []
 
     class Client(WebSocketClient):
@@ -228,84 +210,69 @@ def test_a_hook_waits_for_the_connection_and_not_for_its_own_end(run, serving):
         async def on_close(self, frame=None):
             seen.append(("close", await self.wait_closed()))
 
-    async def scenario():
-        async with serving(Echo) as server:
-            await Client(url_of(server)).run()
-        assert seen == [("receive", 4001), ("close", 4001)]
-
-    run(scenario())
+    async with serving(Echo) as server:
+        await Client(url_of(server)).run()
+    assert seen == [("receive", 4001), ("close", 4001)]
 
 
-def test_errors_in_hooks_end_a_connection(run, serving, log):
+async def test_errors_in_hooks_end_a_connection(serving, log):
     class Client(WebSocketClient):
         async def on_open(self):
             raise ZeroDivisionError
 
-    async def scenario():
-        async with serving(Echo) as server:
-            client = Client(url_of(server))
-            await client.run()
-            assert client.close_code == CloseCode.INTERNAL_ERROR
-
-    run(scenario())
+    async with serving(Echo) as server:
+        client = Client(url_of(server))
+        await client.run()
+        assert client.close_code == CloseCode.INTERNAL_ERROR
     assert [type(entry.error) for entry in log()] == [ZeroDivisionError]
 
 
-def test_cancelling_run_closes_the_connection_with_1001(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            client = WebSocketClient(url_of(server))
-            running = asyncio.create_task(client.run())
-            while client._protocol is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            running.cancel()
-            await asyncio.wait([running])
-            assert running.cancelled()
-            assert client.close_code == CloseCode.GOING_AWAY
-
-    run(scenario())
+async def test_cancelling_run_closes_the_connection_with_1001(serving):
+    async with serving(Echo) as server:
+        client = WebSocketClient(url_of(server))
+        running = asyncio.create_task(client.run())
+        while client._protocol is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert client.close_code == CloseCode.GOING_AWAY
 
 
-def test_options_become_header_fields_of_the_request(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            url = f"ws://us%20er:pa%3Ass@127.0.0.1:{server.port}/?a=%20"
-            options = {
-                "headers": {"X-Own": "1", "Cookie": "c=3"},
-                "cookies": {"a": "1", "b": "2"},
-                "origin": "https://example.org",
-            }
-            async with connect(url, **options) as ws:
-                assert "pa" not in ws.url and "pa" not in repr(ws)
+async def test_options_become_header_fields_of_the_request(serving):
+    async with serving(Echo) as server:
+        url = f"ws://us%20er:pa%3Ass@127.0.0.1:{server.port}/?a=%20"
+        options = {
+            "headers": {"X-Own": "1", "Cookie": "c=3"},
+            "cookies": {"a": "1", "b": "2"},
+            "origin": "https://example.org",
+        }
+        async with connect(url, **options) as ws:
+            assert "pa" not in ws.url and "pa" not in repr(ws)
+            await ws.send("headers")
+            assert await ws.recv() == (
+                '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "c=3; a=1; b=2", "x-own": "1", '
+                '"origin": "https://example.org"}'
+            )
+        own = {"Authorization": "Bearer x", "Origin": "https://example.org"}  # beside those of the URL
+        for headers, authorization in (({}, "Basic dXMgZXI6cGE6c3M="), (own, "Bearer x")):
+            async with connect(url, headers=headers, user_agent=None) as ws:
                 await ws.send("headers")
-                assert await ws.recv() == (
-                    '{"authorization": "Basic dXMgZXI6cGE6c3M=", "cookie": "c=3; a=1; b=2", "x-own": "1", '
-                    '"origin": "https://example.org"}'
-                )
-            own = {"Authorization": "Bearer x", "Origin": "https://example.org"}  # beside those of the URL
-            for headers, authorization in (({}, "Basic dXMgZXI6cGE6c3M="), (own, "Bearer x")):
-                async with connect(url, headers=headers, user_agent=None) as ws:
-                    await ws.send("headers")
-                    fields = [authorization, None, None, headers.get("Origin")]
-                    assert list((await ws.recv_json()).values()) == fields
-            with pytest.raises(HandshakeRefused, match="403 Forbidden") as caught:
-                await connect(url_of(server), origin="https://example.com")
-            assert (caught.value.status, caught.value.body) == (403, b"connections from this origin are not allowed\n")
-            assert caught.value.headers["content-type"].startswith("text/plain")
-
-    run(scenario())
+                fields = [authorization, None, None, headers.get("Origin")]
+                assert list((await ws.recv_json()).values()) == fields
+        with pytest.raises(HandshakeRefused, match="403 Forbidden") as caught:
+            await connect(url_of(server), origin="https://example.com")
+        assert (caught.value.status, caught.value.body) == (403, b"connections from this origin are not allowed\n")
+        assert caught.value.headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize("compression", [True, False, Compression(client_context_takeover=False, level=9)])
-def test_large_and_small_messages_pass_under_each_setting_of_compression(run, serving, compression):
-    async def scenario():
-        async with serving(Echo) as server, connect(url_of(server), compression=compression) as ws:
-            assert len(ws.extensions) == (compression is not False)
-            for message in ("duck " * 200, "duck " * 200, "x" * 300_000, "duck"):
-                await ws.send(message)
-                assert await ws.recv() == message
-
-    run(scenario())
+async def test_large_and_small_messages_pass_under_each_setting_of_compression(serving, compression):
+    async with serving(Echo) as server, connect(url_of(server), compression=compression) as ws:
+        assert len(ws.extensions) == (compression is not False)
+        for message in ("duck " * 200, "duck " * 200, "x" * 300_000, "duck"):
+            await ws.send(message)
+            assert await ws.recv() == message
 
 
 def reverse(parameters):
@@ -322,43 +289,37 @@ class Reversed(Extension):
         return frame.replace(payload=frame.payload[::-1])
 
 
-def test_an_extension_of_a_users_own_is_negotiated_beside_compression(run, serving):
+async def test_an_extension_of_a_users_own_is_negotiated_beside_compression(serving):
     class View(WebSocketView):
         EXTENSIONS = MappingProxyType({"x-reversed": reverse})
 
         async def on_receive(self, message, opcode):
             await self.send(message + b"!")
 
-    async def scenario():
-        offer = ClientOffer([("level", "1")], reverse)
-        async with serving(View) as server, connect(url_of(server), extensions={"x-reversed": offer}) as ws:
-            assert [extension.name for extension in ws.extensions] == ["permessage-deflate", "x-reversed"]
-            for message in ("abc", "duck " * 100):
-                await ws.send(message)
-                assert await ws.recv() == f"{message}!"
-
-    run(scenario())
+    offer = ClientOffer([("level", "1")], reverse)
+    async with serving(View) as server, connect(url_of(server), extensions={"x-reversed": offer}) as ws:
+        assert [extension.name for extension in ws.extensions] == ["permessage-deflate", "x-reversed"]
+        for message in ("abc", "duck " * 100):
+            await ws.send(message)
+            assert await ws.recv() == f"{message}!"
 
 
-def test_certificates_are_verified_unless_ssl_is_false(run, serving, tls):
-    async def scenario():
-        async with serving(Echo, tls=tls) as server:
-            url = f"wss://localhost:{server.port}/greeting"
-            async with connect(url, ssl=tls.client) as ws:
-                assert await ws.recv() == "hello"
-                await ws.send("x" * 500_000)
-                assert len(await ws.recv()) == 500_000
-            assert ws.close_code == CloseCode.NORMAL_CLOSURE
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await connect(url)
-            async with connect(url, ssl=False) as ws:
-                assert await ws.recv() == "hello"
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await connect(url, ssl=tls.client, server_hostname="example.org")
-            with pytest.raises(ValueError, match="ssl is for wss"):
-                await connect("ws://localhost", ssl=tls.client)
-
-    run(scenario())
+async def test_certificates_are_verified_unless_ssl_is_false(serving, tls):
+    async with serving(Echo, tls=tls) as server:
+        url = f"wss://localhost:{server.port}/greeting"
+        async with connect(url, ssl=tls.client) as ws:
+            assert await ws.recv() == "hello"
+            await ws.send("x" * 500_000)
+            assert len(await ws.recv()) == 500_000
+        assert ws.close_code == CloseCode.NORMAL_CLOSURE
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(url)
+        async with connect(url, ssl=False) as ws:
+            assert await ws.recv() == "hello"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(url, ssl=tls.client, server_hostname="example.org")
+        with pytest.raises(ValueError, match="ssl is for wss"):
+            await connect("ws://localhost", ssl=tls.client)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -384,21 +345,18 @@ def test_the_certificates_of_the_system_are_loaded_once(run, serving, tls, monke
     assert len(loaded) == 1
 
 
-def test_a_unix_socket_or_a_given_socket_may_lead_to_the_server(run, tmp_path):
-    async def scenario():
-        path = str(tmp_path / "s")
-        async with serve(Echo, uds=path):
-            async with connect("ws://localhost/greeting", unix=path) as ws:
-                assert await ws.recv() == "hello"
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(path)
-            async with connect("ws://localhost/greeting", sock=sock) as ws:
-                assert await ws.recv() == "hello"
-
-    run(scenario())
+async def test_a_unix_socket_or_a_given_socket_may_lead_to_the_server(tmp_path):
+    path = str(tmp_path / "s")
+    async with serve(Echo, uds=path):
+        async with connect("ws://localhost/greeting", unix=path) as ws:
+            assert await ws.recv() == "hello"
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        async with connect("ws://localhost/greeting", sock=sock) as ws:
+            assert await ws.recv() == "hello"
 
 
-def test_the_server_is_slowed_down_while_no_task_receives(run, serving):
+async def test_the_server_is_slowed_down_while_no_task_receives(serving):
     sent = []
 
     class Flood(WebSocketView):
@@ -409,27 +367,21 @@ def test_the_server_is_slowed_down_while_no_task_receives(run, serving):
                 await self.send(bytes(65_536), OpCode.BINARY)
                 sent.append(number)
 
-    async def scenario():
-        async with serving(Flood) as server, connect(url_of(server)) as ws:
-            while True:
-                before = len(sent)
-                await asyncio.sleep(0.1)
-                if before == len(sent):
-                    break
-            assert len(sent) < 390
-            for _ in range(400):
-                assert len(await ws.recv()) == 65_536
-
-    run(scenario())
+    async with serving(Flood) as server, connect(url_of(server)) as ws:
+        while True:
+            before = len(sent)
+            await asyncio.sleep(0.1)
+            if before == len(sent):
+                break
+        assert len(sent) < 390
+        for _ in range(400):
+            assert len(await ws.recv()) == 65_536
 
 
-def test_a_client_works_on_a_loop_with_eager_tasks(run, serving, eager_tasks):
-    async def scenario():
-        asyncio.get_running_loop().set_task_factory(eager_tasks)
-        async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
-            assert await ws.recv() == "hello"
-
-    run(scenario())
+async def test_a_client_works_on_a_loop_with_eager_tasks(serving, eager_tasks):
+    asyncio.get_running_loop().set_task_factory(eager_tasks)
+    async with serving(Echo) as server, connect(url_of(server, "/greeting")) as ws:
+        assert await ws.recv() == "hello"
 
 
 def test_invalid_options_are_refused():
@@ -459,25 +411,22 @@ def test_a_forgotten_await_is_explained():
         connect("ws://localhost").receive()
 
 
-def test_many_connections_leave_no_objects(run, serving, until):
-    async def scenario():
-        async with serving(Echo) as server:
+async def test_many_connections_leave_no_objects(serving, until):
+    async with serving(Echo) as server:
 
-            async def once():
-                async with connect(url_of(server)) as ws:
-                    await ws.send("a")
-                    assert await ws.recv() == "a"
-                await server.views.get()
+        async def once():
+            async with connect(url_of(server)) as ws:
+                await ws.send("a")
+                assert await ws.recv() == "a"
+            await server.views.get()
 
-            files = open_files()
-            await once()
-            await until(lambda: open_files() == files)
-            gc.collect()
-            before = left()
-            for _ in range(25):
-                await asyncio.gather(*(once() for _ in range(8)))
-            await until(lambda: open_files() == files)
-            gc.collect()
-            assert left() == before
-
-    run(scenario())
+        files = open_files()
+        await once()
+        await until(lambda: open_files() == files)
+        gc.collect()
+        before = left()
+        for _ in range(25):
+            await asyncio.gather(*(once() for _ in range(8)))
+        await until(lambda: open_files() == files)
+        gc.collect()
+        assert left() == before

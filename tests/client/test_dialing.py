@@ -122,45 +122,35 @@ def test_the_password_of_an_address_is_not_in_its_repr():
     assert "pa55" not in repr(Address.parse("ws://duck:pa55@example.org/"))
 
 
-def test_a_failure_after_a_cancellation_is_not_reported(run):
+async def test_a_failure_after_a_cancellation_is_not_reported():
     """The transport closes after a cancelled connect, whose outcome is not awaited."""
-
-    async def scenario():
-        loop, reported = asyncio.get_running_loop(), []
-        loop.set_exception_handler(lambda _, context: reported.append(context))
-        opening = Opening(loop, ClientHandshake("/", "localhost"))
-        opening.connection_lost(None)
-        del opening
-        gc.collect()
-        assert reported == []
-
-    run(scenario())
+    loop, reported = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    opening = Opening(loop, ClientHandshake("/", "localhost"))
+    opening.connection_lost(None)
+    del opening
+    gc.collect()
+    assert reported == []
 
 
 @pytest.mark.parametrize("host", ["localhost.", "[::1%25lo]"])
-def test_the_certificate_needs_neither_the_dot_of_an_absolute_name_nor_a_zone(run, serving, tls, host):
-    async def scenario():
-        async with serving(Greeting, tls=tls) as server:
-            sock = socket.create_connection(("127.0.0.1", server.port))  # the system may not resolve the host
-            async with connect(f"wss://{host}:{server.port}/a", sock=sock, ssl=tls.client) as ws:
-                assert await ws.recv_json() == ["/a", None, None]
-
-    run(scenario())
+async def test_the_certificate_needs_neither_the_dot_of_an_absolute_name_nor_a_zone(serving, tls, host):
+    async with serving(Greeting, tls=tls) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))  # the system may not resolve the host
+        async with connect(f"wss://{host}:{server.port}/a", sock=sock, ssl=tls.client) as ws:
+            assert await ws.recv_json() == ["/a", None, None]
 
 
-def test_a_redirect_to_another_host_is_verified_by_its_own_name(run, serving, tls):
+async def test_a_redirect_to_another_host_is_verified_by_its_own_name(serving, tls):
     class Redirecting(WebSocketView):
         async def on_handshake(self, handshake):
             raise HandshakeError(302, headers={"Location": f"wss://{self.request.path[1:]}/"})
 
-    async def scenario():
-        async with serving(Redirecting, tls=tls) as server:
-            url = f"wss://127.0.0.1:{server.port}"
-            host = "127.1"  # resolves to 127.0.0.1, but is not in the certificate
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost")
-
-    run(scenario())
+    async with serving(Redirecting, tls=tls) as server:
+        url = f"wss://127.0.0.1:{server.port}"
+        host = "127.1"  # resolves to 127.0.0.1, but is not in the certificate
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost")
 
 
 @asynccontextmanager
@@ -180,82 +170,69 @@ def see_other(location, status=302):
     return f"HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
-def test_a_socket_that_is_reset_at_once_is_closed_once(run):
+async def test_a_socket_that_is_reset_at_once_is_closed_once():
     """uvloop leaves a closed descriptor in the socket, which would later close another file of the same number."""
-
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            sock = socket.create_connection(listener.getsockname())
-            peer, _ = listener.accept()
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            peer.close()
-            assert select.select([sock], [], [], 10)[0]
-            with pytest.raises(ConnectionResetError):
-                await connect("ws://localhost", sock=sock)
-            await asyncio.sleep(0)
-            assert sock.fileno() == -1
-
-    run(scenario())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        assert select.select([sock], [], [], 10)[0]
+        with pytest.raises(ConnectionResetError):
+            await connect("ws://localhost", sock=sock)
+        await asyncio.sleep(0)
+        assert sock.fileno() == -1
 
 
-def test_a_redirect_of_a_given_socket_is_a_refusal(run):
-    async def scenario():
-        async with answering(lambda target: see_other("/a")) as port:
-            sock = socket.create_connection(("127.0.0.1", port))
-            with pytest.raises(HandshakeRefused) as caught:
-                await connect("ws://localhost", sock=sock)
+async def test_a_redirect_of_a_given_socket_is_a_refusal():
+    async with answering(lambda target: see_other("/a")) as port:
+        sock = socket.create_connection(("127.0.0.1", port))
+        with pytest.raises(HandshakeRefused) as caught:
+            await connect("ws://localhost", sock=sock)
+        assert caught.value.status == 302
+
+
+async def test_redirects_are_followed_without_private_fields_for_other_hosts(serving):
+    targets = []
+
+    def answer(target):
+        targets.append(target)
+        return see_other("/b" if target == "/a" else f"ws://127.0.0.1:{server.port}/end?c", 301)
+
+    async with serving(Greeting) as server, answering(answer) as port:
+        headers = {"Authorization": "x", "X-A": "1"}
+        async with connect(f"ws://127.0.0.1:{port}/a", headers=headers, cookies={"a": "b"}) as ws:
+            assert await ws.recv() == '["/end", null, "1"]'
+            view, _ = await server.views.get()
+            assert "cookie" not in view.request.headers
+            assert ws.url == f"ws://127.0.0.1:{server.port}/end?c"
+        assert targets == ["/a", "/b"]
+        for most, words in ((0, "302"), (1, "more than 1 redirects")):
+            with pytest.raises(HandshakeRefused, match=words) as caught:
+                async with answering(lambda target: see_other("/x")) as other:
+                    await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
             assert caught.value.status == 302
-
-    run(scenario())
-
-
-def test_redirects_are_followed_without_private_fields_for_other_hosts(run, serving):
-    async def scenario():
-        targets = []
-
-        def answer(target):
-            targets.append(target)
-            return see_other("/b" if target == "/a" else f"ws://127.0.0.1:{server.port}/end?c", 301)
-
-        async with serving(Greeting) as server, answering(answer) as port:
-            headers = {"Authorization": "x", "X-A": "1"}
-            async with connect(f"ws://127.0.0.1:{port}/a", headers=headers, cookies={"a": "b"}) as ws:
-                assert await ws.recv() == '["/end", null, "1"]'
-                view, _ = await server.views.get()
-                assert "cookie" not in view.request.headers
-                assert ws.url == f"ws://127.0.0.1:{server.port}/end?c"
-            assert targets == ["/a", "/b"]
-            for most, words in ((0, "302"), (1, "more than 1 redirects")):
-                with pytest.raises(HandshakeRefused, match=words) as caught:
-                    async with answering(lambda target: see_other("/x")) as other:
-                        await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
-                assert caught.value.status == 302
-            for location in ("mailto:a", "http://[::1"):
-                with pytest.raises(HandshakeRefused, match="the redirect of the server cannot be followed"):
-                    async with answering(lambda target, location=location: see_other(location)) as other:
-                        await connect(f"ws://127.0.0.1:{other}/a")
-
-    run(scenario())
+        for location in ("mailto:a", "http://[::1"):
+            with pytest.raises(HandshakeRefused, match="the redirect of the server cannot be followed"):
+                async with answering(lambda target, location=location: see_other(location)) as other:
+                    await connect(f"ws://127.0.0.1:{other}/a")
 
 
-def test_a_redirect_may_have_spaces_and_drops_the_host_of_the_first_request(run, serving):
+async def test_a_redirect_may_have_spaces_and_drops_the_host_of_the_first_request(serving):
     class Hosts(WebSocketView):
         async def on_open(self):
             await self.send(f"{self.request.headers['host']} {self.request.path}")
 
-    async def scenario():
-        async with serving(Hosts) as server:
-            target = f"ws://127.0.0.1:{server.port}/a b"
-            async with (
-                answering(lambda _: see_other(target)) as port,
-                connect(f"ws://127.0.0.1:{port}", headers={"Host": "inner.example"}) as ws,
-            ):
-                assert await ws.recv() == f"127.0.0.1:{server.port} /a b"
-            async with answering(lambda _: see_other(f"/a\r\nLocation: {target}")) as port:
-                with pytest.raises(HandshakeRefused, match="302"):
-                    await connect(f"ws://127.0.0.1:{port}")
-
-    run(scenario())
+    async with serving(Hosts) as server:
+        target = f"ws://127.0.0.1:{server.port}/a b"
+        async with (
+            answering(lambda _: see_other(target)) as port,
+            connect(f"ws://127.0.0.1:{port}", headers={"Host": "inner.example"}) as ws,
+        ):
+            assert await ws.recv() == f"127.0.0.1:{server.port} /a b"
+        async with answering(lambda _: see_other(f"/a\r\nLocation: {target}")) as port:
+            with pytest.raises(HandshakeRefused, match="302"):
+                await connect(f"ws://127.0.0.1:{port}")
 
 
 class Tunnel:
@@ -312,46 +289,42 @@ class Tunnel:
         writer.write_eof()
 
 
-def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(run, serving, monkeypatch):
+async def test_a_connection_goes_through_the_given_proxy_or_that_of_the_environment(serving, monkeypatch):
     pytest.importorskip("python_socks")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ws_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-
-    async def scenario():
-        tunnel = Tunnel()
-        async with serving(Greeting) as server, tunnel.running() as port:
-            url = f"ws://127.0.0.1:{server.port}/a"
-            for proxy, kind in (
-                (f"http://127.0.0.1:{port}", "http"),
-                (f"127.0.0.1:{port}", "http"),
-                (f"HTTP://127.0.0.1:{port}/", "http"),
-                (f"http://u:p@127.0.0.1:{port}", "http"),
-                (f"socks5://127.0.0.1:{port}", "socks5"),
-                (f"socks5h://127.0.0.1:{port}", "socks5"),
-            ):
-                async with connect(url, proxy=proxy) as ws:
-                    assert await ws.recv() == '["/a", null, null]'
-                assert tunnel.asked.pop() == (kind, f"127.0.0.1:{server.port}")
-            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
-            async with connect(url):
-                assert tunnel.asked.pop()[0] == "http"
-            async with connect(url, proxy=None):
-                assert not tunnel.asked
-            with pytest.raises(ProxyError, match="407"):
-                await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
-            for invalid, words in (
-                ("ftp://h", "not a scheme"),
-                ("http://h", "no port"),
-                ("http://:80", "no host"),
-                ("http://h:x", "invalid"),
-            ):
-                with pytest.raises(ValueError, match=words):
-                    await connect(url, proxy=invalid)
-        with pytest.raises(ProxyError, match="did not connect to 127"):
-            await connect(url, proxy=f"socks5://127.0.0.1:{port}")
-
-    run(scenario())
+    tunnel = Tunnel()
+    async with serving(Greeting) as server, tunnel.running() as port:
+        url = f"ws://127.0.0.1:{server.port}/a"
+        for proxy, kind in (
+            (f"http://127.0.0.1:{port}", "http"),
+            (f"127.0.0.1:{port}", "http"),
+            (f"HTTP://127.0.0.1:{port}/", "http"),
+            (f"http://u:p@127.0.0.1:{port}", "http"),
+            (f"socks5://127.0.0.1:{port}", "socks5"),
+            (f"socks5h://127.0.0.1:{port}", "socks5"),
+        ):
+            async with connect(url, proxy=proxy) as ws:
+                assert await ws.recv() == '["/a", null, null]'
+            assert tunnel.asked.pop() == (kind, f"127.0.0.1:{server.port}")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        async with connect(url):
+            assert tunnel.asked.pop()[0] == "http"
+        async with connect(url, proxy=None):
+            assert not tunnel.asked
+        with pytest.raises(ProxyError, match="407"):
+            await connect(url, proxy=f"http://u:wrong@127.0.0.1:{port}")
+        for invalid, words in (
+            ("ftp://h", "not a scheme"),
+            ("http://h", "no port"),
+            ("http://:80", "no host"),
+            ("http://h:x", "invalid"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                await connect(url, proxy=invalid)
+    with pytest.raises(ProxyError, match="did not connect to 127"):
+        await connect(url, proxy=f"socks5://127.0.0.1:{port}")
 
 
 async def head_for_a_proxy(url, user=""):
@@ -380,15 +353,11 @@ def test_a_proxy_gets_no_zone_of_an_address(run):
     assert run(head_for_a_proxy("ws://[fe80::1%25eth0]")).startswith("CONNECT [fe80::1]:80 ")
 
 
-def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters(run):
+async def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters():
     pytest.importorskip("python_socks")
-
-    async def scenario():
-        async with answering(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as port:
-            with pytest.raises(ProxyError, match=r"did not connect to localhost: 403 \\x1b\[31mx{1,200}$"):
-                await connect("ws://localhost", proxy=f"http://127.0.0.1:{port}")
-
-    run(scenario())
+    async with answering(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as port:
+        with pytest.raises(ProxyError, match=r"did not connect to localhost: 403 \\x1b\[31mx{1,200}$"):
+            await connect("ws://localhost", proxy=f"http://127.0.0.1:{port}")
 
 
 def test_the_most_specific_variable_of_the_environment_names_the_proxy(monkeypatch):

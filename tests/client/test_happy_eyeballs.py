@@ -58,54 +58,43 @@ def refusing():
         return listener.getsockname()
 
 
-def test_a_dead_address_does_not_prevent_a_connection(run, serving, either_tls, monkeypatch):
+async def test_a_dead_address_does_not_prevent_a_connection(serving, either_tls, monkeypatch):
     monkeypatch.setattr(happy_eyeballs, "_DELAY", 0.05)
-
-    async def scenario():
-        async with serving(Echo, tls=either_tls) as server:
-            with dead() as first, dead() as second:
-                resolve_to((V4, first), (V4, second), (V4, ("127.0.0.1", server.port)))
-                options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
-                url = f"{'wss' if either_tls else 'ws'}://{NAME}:{server.port}"
-                async with connect(url, **options) as ws:
-                    assert ws.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                    await ws.send("quack")
-                    assert await ws.recv() == "quack"
-
-    run(scenario())
-
-
-def test_an_address_that_fails_is_followed_by_the_next_at_once(run, serving, monkeypatch):
-    monkeypatch.setattr(happy_eyeballs, "_DELAY", 3600)
-
-    async def scenario():
-        async with serving(Echo) as server:
-            resolve_to((V4, refusing()), (V4, refusing()), (V4, ("127.0.0.1", server.port)))
-            async with connect(f"ws://{NAME}:{server.port}") as ws:
+    async with serving(Echo, tls=either_tls) as server:
+        with dead() as first, dead() as second:
+            resolve_to((V4, first), (V4, second), (V4, ("127.0.0.1", server.port)))
+            options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
+            url = f"{'wss' if either_tls else 'ws'}://{NAME}:{server.port}"
+            async with connect(url, **options) as ws:
+                assert ws.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 await ws.send("quack")
                 assert await ws.recv() == "quack"
 
-    run(scenario())
+
+async def test_an_address_that_fails_is_followed_by_the_next_at_once(serving, monkeypatch):
+    monkeypatch.setattr(happy_eyeballs, "_DELAY", 3600)
+    async with serving(Echo) as server:
+        resolve_to((V4, refusing()), (V4, refusing()), (V4, ("127.0.0.1", server.port)))
+        async with connect(f"ws://{NAME}:{server.port}") as ws:
+            await ws.send("quack")
+            assert await ws.recv() == "quack"
 
 
-def test_the_error_of_a_host_tells_of_each_address(run):
-    async def scenario():
-        resolve_to((V4, refusing()))
-        with pytest.raises(ConnectionRefusedError):
-            await connect(f"ws://{NAME}")
-        resolve_to((V4, refusing()), (V4, refusing()))
-        with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1") as caught:
-            await connect(f"ws://{NAME}")
-        assert caught.value.errno == errno.ECONNREFUSED
-        resolve_to((V4, refusing()), (V4, ("255.255.255.255", 1)))
-        with pytest.raises(OSError, match=r"127\.0\.0\.1.*; ") as caught:
-            await connect(f"ws://{NAME}")
-        assert type(caught.value) is OSError
-
-    run(scenario())
+async def test_the_error_of_a_host_tells_of_each_address():
+    resolve_to((V4, refusing()))
+    with pytest.raises(ConnectionRefusedError):
+        await connect(f"ws://{NAME}")
+    resolve_to((V4, refusing()), (V4, refusing()))
+    with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1") as caught:
+        await connect(f"ws://{NAME}")
+    assert caught.value.errno == errno.ECONNREFUSED
+    resolve_to((V4, refusing()), (V4, ("255.255.255.255", 1)))
+    with pytest.raises(OSError, match=r"127\.0\.0\.1.*; ") as caught:
+        await connect(f"ws://{NAME}")
+    assert type(caught.value) is OSError
 
 
-def test_the_families_of_addresses_take_turns(run, monkeypatch):
+async def test_the_families_of_addresses_take_turns(monkeypatch):
     tried = []
 
     async def attempt(loop, info):
@@ -113,17 +102,13 @@ def test_the_families_of_addresses_take_turns(run, monkeypatch):
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     monkeypatch.setattr(happy_eyeballs, "_attempt", attempt)
-
-    async def scenario():
-        resolve_to((V6, 1), (V6, 2), (V6, 3), (V4, 4), (V4, 5))
-        with pytest.raises(ConnectionRefusedError):
-            await connect(f"ws://{NAME}")
-        assert tried == [1, 4, 2, 5, 3]
-
-    run(scenario())
+    resolve_to((V6, 1), (V6, 2), (V6, 3), (V4, 4), (V4, 5))
+    with pytest.raises(ConnectionRefusedError):
+        await connect(f"ws://{NAME}")
+    assert tried == [1, 4, 2, 5, 3]
 
 
-def test_a_connection_that_comes_too_late_is_closed(run, until, monkeypatch):
+async def test_a_connection_that_comes_too_late_is_closed(until, monkeypatch):
     monkeypatch.setattr(happy_eyeballs, "_DELAY", 0)
     begun, made = [], []
 
@@ -135,44 +120,32 @@ def test_a_connection_that_comes_too_late_is_closed(run, until, monkeypatch):
         return ours
 
     monkeypatch.setattr(happy_eyeballs, "_attempt", attempt)
-
-    async def scenario():
-        both = asyncio.Event()
-        resolve_to((V4, both), (V6, both))
-        connecting = asyncio.create_task(happy_eyeballs.connect_to(NAME, 80))
-        await until(lambda: len(begun) == 2)
-        both.set()
-        taken = await connecting
-        assert sorted(sock.fileno() == -1 for sock, _ in made) == [False, True]
-        taken.close()
-        for _, peer in made:
-            peer.close()
-
-    run(scenario())
+    both = asyncio.Event()
+    resolve_to((V4, both), (V6, both))
+    connecting = asyncio.create_task(happy_eyeballs.connect_to(NAME, 80))
+    await until(lambda: len(begun) == 2)
+    both.set()
+    taken = await connecting
+    assert sorted(sock.fileno() == -1 for sock, _ in made) == [False, True]
+    taken.close()
+    for _, peer in made:
+        peer.close()
 
 
-def test_the_end_of_an_opening_closes_its_attempts(run, until, monkeypatch):
+async def test_the_end_of_an_opening_closes_its_attempts(until, monkeypatch):
     monkeypatch.setattr(happy_eyeballs, "_DELAY", 0.05)
-
-    async def scenario():
-        with dead() as first, dead() as second:
-            resolve_to((V4, first), (V4, second))
-            before = open_files()
-            task = asyncio.create_task(happy_eyeballs.connect_to(NAME, 80))
-            await until(lambda: open_files() == before + 2)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await until(lambda: open_files() == before)
-
-    run(scenario())
+    with dead() as first, dead() as second:
+        resolve_to((V4, first), (V4, second))
+        before = open_files()
+        task = asyncio.create_task(happy_eyeballs.connect_to(NAME, 80))
+        await until(lambda: open_files() == before + 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: open_files() == before)
 
 
-def test_the_zone_of_an_address_names_the_interface(run):
+async def test_the_zone_of_an_address_names_the_interface():
     """uvloop drops the zone, and libuv takes the first interface."""
-
-    async def scenario():
-        with pytest.raises(socket.gaierror):
-            await connect("ws://[fe80::1%25no-interface]:1")
-
-    run(scenario())
+    with pytest.raises(socket.gaierror):
+        await connect("ws://[fe80::1%25no-interface]:1")

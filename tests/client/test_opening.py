@@ -15,67 +15,58 @@ from .test_breaches import agreed
 
 
 @pytest.mark.parametrize("way", ["close", "safe_close", "terminate", "from a thread"])
-def test_a_close_ends_the_opening(run, way):
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=None)
-            opening = asyncio.create_task(client.run())
-            accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
-            with accepted:
-                if way == "from a thread":
-                    await asyncio.to_thread(asyncio.run, client.close())
-                elif way == "terminate":
-                    client.terminate()
-                else:
-                    await getattr(client, way)()
-                with pytest.raises(ConnectionClosed):
-                    await opening
-            assert client.state is State.CLOSED
-
-    run(scenario())
+async def test_a_close_ends_the_opening(way):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=None)
+        opening = asyncio.create_task(client.run())
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with accepted:
+            if way == "from a thread":
+                await asyncio.to_thread(asyncio.run, client.close())
+            elif way == "terminate":
+                client.terminate()
+            else:
+                await getattr(client, way)()
+            with pytest.raises(ConnectionClosed):
+                await opening
+        assert client.state is State.CLOSED
 
 
-def test_a_close_during_the_opening_ends_a_series(run):
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=math.inf)
-            series = asyncio.create_task(Reconnect().run(lambda: client))
-            accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
-            with accepted:
-                await client.close()
-                await series
-
-    run(scenario())
+async def test_a_close_during_the_opening_ends_a_series():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=math.inf)
+        series = asyncio.create_task(Reconnect().run(lambda: client))
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with accepted:
+            await client.close()
+            await series
 
 
 @pytest.mark.parametrize(
     ("response", "error"),
     [(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", HandshakeRefused), (b"SSH-2.0-1\r\n", InvalidHandshake)],
 )
-def test_the_client_ends_the_stream_of_an_opening_that_has_failed(run, response, error):
-    async def scenario():
-        ended = asyncio.Event()
+async def test_the_client_ends_the_stream_of_an_opening_that_has_failed(response, error):
+    ended = asyncio.Event()
 
-        async def serve_one(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(response)
-            with suppress(ConnectionResetError):
-                await reader.read()
-            ended.set()
-            writer.close()
+    async def serve_one(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response)
+        with suppress(ConnectionResetError):
+            await reader.read()
+        ended.set()
+        writer.close()
 
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-            with pytest.raises(error):
-                await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            await ended.wait()
-
-    run(scenario())
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        with pytest.raises(error):
+            await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await ended.wait()
 
 
 @pytest.mark.parametrize("kind", ["recv", "hooks"])
-def test_messages_that_tls_ends_with_the_response_are_received(run, tls, kind):
+async def test_messages_that_tls_ends_with_the_response_are_received(tls, kind):
     """A server that closes at once, with a reason: the response, frames and the end of TLS in one read."""
     seen = []
 
@@ -87,36 +78,30 @@ def test_messages_that_tls_ends_with_the_response_are_received(run, tls, kind):
         writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi\x88\x06\x03\xf0nope")
         writer.close()
 
-    async def scenario():
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls.server) as server:
-            url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
-            if kind == "recv":
-                async with connect(url, ssl=tls.client) as ws:
-                    seen.append(await ws.recv())
-            else:
-                ws = Client(url, ssl=tls.client)
-                await ws.run()
-        assert seen == ["hi"]
-        assert (ws.close_code, ws.close_reason) == (1008, "nope")
-
-    run(scenario())
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls.server) as server:
+        url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+        if kind == "recv":
+            async with connect(url, ssl=tls.client) as ws:
+                seen.append(await ws.recv())
+        else:
+            ws = Client(url, ssl=tls.client)
+            await ws.run()
+    assert seen == ["hi"]
+    assert (ws.close_code, ws.close_reason) == (1008, "nope")
 
 
-def test_a_response_to_a_closed_opening_is_not_accepted(run):
+async def test_a_response_to_a_closed_opening_is_not_accepted():
     """The response and the close in one pass of the loop."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             raise AssertionError("nothing is sent to this view")
 
-    async def scenario():
-        connection = await connect_in_memory(View)._make()
-        opening = asyncio.create_task(connection.open())
-        while connection.view is None:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        await connection.send_close()
-        with pytest.raises(ConnectionClosed):
-            await opening
-        assert connection.state is State.CLOSED
-
-    run(scenario())
+    connection = await connect_in_memory(View)._make()
+    opening = asyncio.create_task(connection.open())
+    while connection.view is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await connection.send_close()
+    with pytest.raises(ConnectionClosed):
+        await opening
+    assert connection.state is State.CLOSED

@@ -32,83 +32,73 @@ async def called(function, *args):
     await asyncio.sleep(0)
 
 
-def test_a_task_cancelled_during_a_read_leaves_the_message_to_the_next(run):
-    async def scenario():
-        async with connect(Quiet) as ws:
-            first, second, third = await begun(*(ws._inbox.next() for _ in range(3)))
+async def test_a_task_cancelled_during_a_read_leaves_the_message_to_the_next():
+    async with connect(Quiet) as ws:
+        first, second, third = await begun(*(ws._inbox.next() for _ in range(3)))
 
-            def read():
-                first.cancel("a reason")
-                receive(ws, b"\x81\x01a")
-                assert second.done()
-                third.cancel()
-                receive(ws, b"\x81\x01b")
+        def read():
+            first.cancel("a reason")
+            receive(ws, b"\x81\x01a")
+            assert second.done()
+            third.cancel()
+            receive(ws, b"\x81\x01b")
 
-            await called(read)
-            assert second.result() == "a"
-            with pytest.raises(asyncio.CancelledError, match="a reason"):
-                await first
-            with pytest.raises(asyncio.CancelledError):
-                await third
-            assert await ws.recv() == "b"
-            assert not ws._inbox.waiters
-
-    run(scenario())
+        await called(read)
+        assert second.result() == "a"
+        with pytest.raises(asyncio.CancelledError, match="a reason"):
+            await first
+        with pytest.raises(asyncio.CancelledError):
+            await third
+        assert await ws.recv() == "b"
+        assert not ws._inbox.waiters
 
 
-def test_tasks_in_turn_keep_their_contexts_and_are_stepped_within_the_read(run):
-    async def scenario():
-        async with connect(Quiet) as ws:
-            seen = []
+async def test_tasks_in_turn_keep_their_contexts_and_are_stepped_within_the_read():
+    async with connect(Quiet) as ws:
+        seen = []
 
-            async def reader(number):
-                MINE.set(number)
-                while (message := await ws.recv()) != b"end":
-                    assert MINE.get() == number
-                    assert asyncio.current_task() is tasks[number]
-                    seen.append((number, message))
-                    if message == b"pause":
-                        await asyncio.sleep(0)
+        async def reader(number):
+            MINE.set(number)
+            while (message := await ws.recv()) != b"end":
+                assert MINE.get() == number
+                assert asyncio.current_task() is tasks[number]
+                seen.append((number, message))
+                if message == b"pause":
+                    await asyncio.sleep(0)
 
-            tasks = await begun(reader(0), reader(1))
+        tasks = await begun(reader(0), reader(1))
 
-            def read():
-                for payload in (b"a", b"b", b"c"):
-                    receive(ws, b"\x82\x01" + payload)
-                assert seen == [(0, b"a"), (1, b"b"), (0, b"c")]
-                receive(ws, b"\x82\x05pause")
-                receive(ws, b"\x82\x01d")
-                receive(ws, b"\x82\x01e")
-                receive(ws, b"\x82\x03end\x82\x03end")
+        def read():
+            for payload in (b"a", b"b", b"c"):
+                receive(ws, b"\x82\x01" + payload)
+            assert seen == [(0, b"a"), (1, b"b"), (0, b"c")]
+            receive(ws, b"\x82\x05pause")
+            receive(ws, b"\x82\x01d")
+            receive(ws, b"\x82\x01e")
+            receive(ws, b"\x82\x03end\x82\x03end")
 
-            await called(read)
-            await asyncio.gather(*tasks)
-            assert seen[3:] == [(1, b"pause"), (0, b"d"), (0, b"e")]
-
-    run(scenario())
+        await called(read)
+        await asyncio.gather(*tasks)
+        assert seen[3:] == [(1, b"pause"), (0, b"d"), (0, b"e")]
 
 
-def test_ended_waits_leave_nothing(run):
+async def test_ended_waits_leave_nothing():
     """A wait uses the future of the previous one, which an earlier timeout or cancellation must not affect."""
-
-    async def scenario():
-        async with connect(Quiet) as ws:
-            gone = ws._inbox.next()
-            (task,) = await begun(gone)
-            await called(receive, ws, b"\x81\x01a")
-            assert await task == "a"
-            (task,) = await begun(ws._inbox.next())
-            gone.fail(TimeoutError("late"))
-            gone.close()
-            await called(receive, ws, b"\x81\x01b")
-            assert await task == "b"
-            with pytest.raises(TimeoutError):
-                await ws.recv(timeout=0)
-            (task,) = await begun(ws._inbox.next())
-            await called(receive, ws, b"\x81\x01c")
-            assert await task == "c"
-
-    run(scenario())
+    async with connect(Quiet) as ws:
+        gone = ws._inbox.next()
+        (task,) = await begun(gone)
+        await called(receive, ws, b"\x81\x01a")
+        assert await task == "a"
+        (task,) = await begun(ws._inbox.next())
+        gone.fail(TimeoutError("late"))
+        gone.close()
+        await called(receive, ws, b"\x81\x01b")
+        assert await task == "b"
+        with pytest.raises(TimeoutError):
+            await ws.recv(timeout=0)
+        (task,) = await begun(ws._inbox.next())
+        await called(receive, ws, b"\x81\x01c")
+        assert await task == "c"
 
 
 async def push(end):
@@ -116,7 +106,7 @@ async def push(end):
         await end.send_binary(bytes(32 * KIB))
 
 
-def test_both_ends_may_send_more_than_their_transports_take(run):
+async def test_both_ends_may_send_more_than_their_transports_take():
     """A client reads while its own messages wait, or both ends would wait for each other."""
 
     class Pushing(WebSocketView):
@@ -126,17 +116,14 @@ def test_both_ends_may_send_more_than_their_transports_take(run):
         async def on_receive(self, message, opcode):
             assert len(message) == 32 * KIB
 
-    async def scenario():
-        async with connect(Pushing, compression=False) as ws:
-            pushing = asyncio.create_task(push(ws))
-            for _ in range(20):
-                assert len(await ws.recv()) == 32 * KIB
-            await asyncio.gather(pushing, ws.view.pushing)
-
-    run(scenario())
+    async with connect(Pushing, compression=False) as ws:
+        pushing = asyncio.create_task(push(ws))
+        for _ in range(20):
+            assert len(await ws.recv()) == 32 * KIB
+        await asyncio.gather(pushing, ws.view.pushing)
 
 
-def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(run, until):
+async def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(until):
     go_on = asyncio.Event()
 
     class Busy(WebSocketView):
@@ -147,42 +134,36 @@ def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(run, unt
         async def on_receive(self, message, opcode):
             await go_on.wait()
 
-    async def scenario():
-        async with connect(Busy, compression=False) as ws:
-            pushing = asyncio.create_task(push(ws))
-            await until(lambda: ws.view._protocol.flow_control.holds and ws._protocol.writes_paused)
-            pings = await begun(*(ws.view.ping() for _ in range(5)))
-            await ws.view.send("read on")
-            assert await ws.recv() == "read on"
-            assert not pushing.done()
-            go_on.set()
-            await asyncio.gather(pushing, *pings)
-            assert Busy.METRICS.stats().received["pong"] == 1
-
-    run(scenario())
+    async with connect(Busy, compression=False) as ws:
+        pushing = asyncio.create_task(push(ws))
+        await until(lambda: ws.view._protocol.flow_control.holds and ws._protocol.writes_paused)
+        pings = await begun(*(ws.view.ping() for _ in range(5)))
+        await ws.view.send("read on")
+        assert await ws.recv() == "read on"
+        assert not pushing.done()
+        go_on.set()
+        await asyncio.gather(pushing, *pings)
+        assert Busy.METRICS.stats().received["pong"] == 1
 
 
-def test_a_client_that_receives_nothing_notices_a_close_frame_with_the_loss(run, serving, until):
+async def test_a_client_that_receives_nothing_notices_a_close_frame_with_the_loss(serving, until):
     class Flood(Quiet):
         async def on_open(self):
             for _ in range(client.ClientConnection.MAX_WAITING_MESSAGES + 1):
                 _ = self.send("x")
 
-    async def scenario():
-        async with serving(Flood) as server, client.connect(f"ws://127.0.0.1:{server.port}/") as ws:
-            view, _ = await server.views.get()
-            await until(lambda: ws._protocol.flow_control.holds)
-            (pinging,) = await begun(view.ping())
-            await view.send_close(4000)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert ws.close_code is None
-            view.terminate()
-            assert await ws.wait_closed() == 4000
-            with pytest.raises(ConnectionClosed):
-                await pinging
-
-    run(scenario())
+    async with serving(Flood) as server, client.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        view, _ = await server.views.get()
+        await until(lambda: ws._protocol.flow_control.holds)
+        (pinging,) = await begun(view.ping())
+        await view.send_close(4000)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert ws.close_code is None
+        view.terminate()
+        assert await ws.wait_closed() == 4000
+        with pytest.raises(ConnectionClosed):
+            await pinging
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -38,17 +38,14 @@ class Counting(WebSocketView):
             await self.send_close(code)
 
 
-def test_a_loop_goes_on_until_an_error_is_final(run, serving):
-    async def scenario():
-        Counting.codes = iter((1000, 1001, 1006, 1012, 4000, 1008))
-        seen = []
-        async with serving(Counting) as server:
-            with pytest.raises(ConnectionClosed, match="1008"):
-                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-                    seen += [message async for message in ws]
-        assert [message for message in seen if message != "1006"] == ["1000", "1001", "1012", "4000", "1008"]
-
-    run(scenario())
+async def test_a_loop_goes_on_until_an_error_is_final(serving):
+    Counting.codes = iter((1000, 1001, 1006, 1012, 4000, 1008))
+    seen = []
+    async with serving(Counting) as server:
+        with pytest.raises(ConnectionClosed, match="1008"):
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+                seen += [message async for message in ws]
+    assert [message for message in seen if message != "1006"] == ["1000", "1001", "1012", "4000", "1008"]
 
 
 class Leaving(WebSocketClient):
@@ -68,22 +65,18 @@ class Told(WebSocketView):
 
 
 @pytest.mark.parametrize(("last", "code"), [("left", None), ("1008", 1008)])
-def test_clients_with_hooks_connect_again_until_one_leaves_or_an_error_is_final(run, serving, last, code):
+async def test_clients_with_hooks_connect_again_until_one_leaves_or_an_error_is_final(serving, last, code):
     metrics = Metrics()
-
-    async def scenario():
-        Told.words = iter(("1000", "1012", "4000", last))
-        async with serving(Told) as server:
-            running = SOON.run(lambda: Leaving(f"ws://127.0.0.1:{server.port}", metrics=metrics))
-            if code is None:
+    Told.words = iter(("1000", "1012", "4000", last))
+    async with serving(Told) as server:
+        running = SOON.run(lambda: Leaving(f"ws://127.0.0.1:{server.port}", metrics=metrics))
+        if code is None:
+            await running
+        else:
+            with pytest.raises(ConnectionClosed) as caught:
                 await running
-            else:
-                with pytest.raises(ConnectionClosed) as caught:
-                    await running
-                assert caught.value.code == code
-        assert metrics.stats().opened == 4
-
-    run(scenario())
+            assert caught.value.code == code
+    assert metrics.stats().opened == 4
 
 
 def test_clients_with_hooks_connect_again_after_failures_up_to_the_attempts(caplog):
@@ -203,25 +196,22 @@ def returning(kind, makes):
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
-def test_url_and_header_fields_of_functions_are_made_for_each_attempt(run, serving, kind):
-    async def scenario():
-        tokens, numbers = iter(range(1, 10)), iter(range(1, 10))
-        seen = []
-        async with serving(Numbered) as server:
-            url = returning(kind, lambda: f"ws://127.0.0.1:{server.port}/?key={next(numbers)}")
-            headers = returning(kind, lambda: [("Authorization", f"token {next(tokens)}")])
-            connection = connect(url, headers=headers, reconnect=SOON)
-            async for ws in connection:
-                seen += [message async for message in ws]
-                if len(seen) == 3:
-                    break
-            async with connect(url, headers=headers) as ws:
-                seen.append(await ws.recv())
-            ws = await connect(url, headers=headers)
+async def test_url_and_header_fields_of_functions_are_made_for_each_attempt(serving, kind):
+    tokens, numbers = iter(range(1, 10)), iter(range(1, 10))
+    seen = []
+    async with serving(Numbered) as server:
+        url = returning(kind, lambda: f"ws://127.0.0.1:{server.port}/?key={next(numbers)}")
+        headers = returning(kind, lambda: [("Authorization", f"token {next(tokens)}")])
+        connection = connect(url, headers=headers, reconnect=SOON)
+        async for ws in connection:
+            seen += [message async for message in ws]
+            if len(seen) == 3:
+                break
+        async with connect(url, headers=headers) as ws:
             seen.append(await ws.recv())
-        assert seen == [f"/?key={number} token {number}" for number in (1, 3, 4, 5, 6)]
-
-    run(scenario())
+        ws = await connect(url, headers=headers)
+        seen.append(await ws.recv())
+    assert seen == [f"/?key={number} token {number}" for number in (1, 3, 4, 5, 6)]
 
 
 def test_an_error_of_such_a_function_is_that_of_an_attempt(serving, caplog):
@@ -254,79 +244,66 @@ def test_a_wrong_result_of_such_a_function_is_refused(arguments):
 
 
 @pytest.mark.parametrize("option", ["url", "headers"])
-def test_open_timeout_bounds_a_coroutine_function(run, option):
+async def test_open_timeout_bounds_a_coroutine_function(option):
     async def hanging():
         await asyncio.Event().wait()
 
-    async def scenario():
-        options = {"url": "ws://127.0.0.1:1", option: hanging}
-        with pytest.raises(TimeoutError, match=r"hanging.* 0\.01 seconds: see open_timeout"):
-            await connect(**options, open_timeout=0.01)
-        policy = Reconnect(first=0, attempts=1)
-        with pytest.raises(TimeoutError, match="see open_timeout"):
-            async for _ in connect(**options, open_timeout=0.01, reconnect=policy):
-                pytest.fail("there is no connection")
-
-    run(scenario())
+    options = {"url": "ws://127.0.0.1:1", option: hanging}
+    with pytest.raises(TimeoutError, match=r"hanging.* 0\.01 seconds: see open_timeout"):
+        await connect(**options, open_timeout=0.01)
+    policy = Reconnect(first=0, attempts=1)
+    with pytest.raises(TimeoutError, match="see open_timeout"):
+        async for _ in connect(**options, open_timeout=0.01, reconnect=policy):
+            pytest.fail("there is no connection")
 
 
-def test_a_timeout_of_such_a_function_is_its_own_error(run):
+async def test_a_timeout_of_such_a_function_is_its_own_error():
     async def url():
         raise TimeoutError("the token service")
 
-    async def scenario():
-        with pytest.raises(TimeoutError, match="the token service"):
-            await connect(url)
-
-    run(scenario())
+    with pytest.raises(TimeoutError, match="the token service"):
+        await connect(url)
 
 
-def test_an_object_that_waits_for_such_a_function_opens_one_connection(run, serving):
-    async def scenario():
-        ready = asyncio.Event()
+async def test_an_object_that_waits_for_such_a_function_opens_one_connection(serving):
+    ready = asyncio.Event()
 
-        async def url():
-            await ready.wait()
-            return f"ws://127.0.0.1:{server.port}"
+    async def url():
+        await ready.wait()
+        return f"ws://127.0.0.1:{server.port}"
 
-        async def use():
-            async with connection as ws:
-                await ws.ping()
+    async def use():
+        async with connection as ws:
+            await ws.ping()
 
-        async with serving(WebSocketView) as server:
-            connection = connect(url)
-            uses = [asyncio.create_task(use()), asyncio.create_task(use())]
-            await asyncio.sleep(0)
-            ready.set()
-            _, error = sorted(await asyncio.gather(*uses, return_exceptions=True), key=bool)
-        assert isinstance(error, RuntimeError)
-        assert "in use already" in str(error)
-
-    run(scenario())
+    async with serving(WebSocketView) as server:
+        connection = connect(url)
+        uses = [asyncio.create_task(use()), asyncio.create_task(use())]
+        await asyncio.sleep(0)
+        ready.set()
+        _, error = sorted(await asyncio.gather(*uses, return_exceptions=True), key=bool)
+    assert isinstance(error, RuntimeError)
+    assert "in use already" in str(error)
 
 
-def test_a_loop_connects_once_the_server_is_there(run, caplog):
+async def test_a_loop_connects_once_the_server_is_there(caplog):
     caplog.set_level("INFO", "duck")
-
-    async def scenario():
-        port, attempts = free_port(), 0
-        with pytest.raises(ConnectionRefusedError):
-            policy = Reconnect(first=0, longest=0, attempts=3)
-            async for _ in connect(f"ws://me:secret@127.0.0.1:{port}", reconnect=policy):
-                attempts += 1
-        assert attempts == 0
-        assert caplog.text.count(f"ws://127.0.0.1:{port}/: ") == 3
-        assert "secret" not in caplog.text
-        Counting.codes = iter((4000,))
-        loop = connect(f"ws://127.0.0.1:{port}", reconnect=SOON).__aiter__()
-        waiting = asyncio.create_task(loop.__anext__())
-        await asyncio.sleep(0.02)
-        async with serve(Counting, port=port):
-            ws = await waiting
-            assert await ws.recv() == "4000"
-            await ws.close()
-
-    run(scenario())
+    port, attempts = free_port(), 0
+    with pytest.raises(ConnectionRefusedError):
+        policy = Reconnect(first=0, longest=0, attempts=3)
+        async for _ in connect(f"ws://me:secret@127.0.0.1:{port}", reconnect=policy):
+            attempts += 1
+    assert attempts == 0
+    assert caplog.text.count(f"ws://127.0.0.1:{port}/: ") == 3
+    assert "secret" not in caplog.text
+    Counting.codes = iter((4000,))
+    loop = connect(f"ws://127.0.0.1:{port}", reconnect=SOON).__aiter__()
+    waiting = asyncio.create_task(loop.__anext__())
+    await asyncio.sleep(0.02)
+    async with serve(Counting, port=port):
+        ws = await waiting
+        assert await ws.recv() == "4000"
+        await ws.close()
 
 
 def test_a_server_that_accepts_only_to_close_uses_up_the_attempts(serving):
@@ -364,43 +341,37 @@ def test_a_connection_restarts_the_count_if_it_lasts():
     assert [Reconnect(longest=3).is_stable(seconds) for seconds in (9, 10)] == [False, True]
 
 
-def test_the_next_iteration_or_the_end_of_the_loop_closes_an_open_connection(run, serving):
+async def test_the_next_iteration_or_the_end_of_the_loop_closes_an_open_connection(serving):
     class Open(WebSocketView):
         pass
 
-    async def scenario():
-        async with serving(Open) as server:
-            seen = []
+    async with serving(Open) as server:
+        seen = []
+        async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+            seen.append(ws)
+            if len(seen) == 3:
+                break
+        assert [ws.close_code for ws in seen] == [1000, 1000, None]
+        assert await ws.wait_closed() == 1000, "left open by the break"
+        with pytest.raises(KeyError):
             async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-                seen.append(ws)
-                if len(seen) == 3:
-                    break
-            assert [ws.close_code for ws in seen] == [1000, 1000, None]
-            assert await ws.wait_closed() == 1000, "left open by the break"
-            with pytest.raises(KeyError):
-                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-                    raise KeyError(ws)
-            assert await ws.wait_closed() == 1000, "left open by the exception"
-
-    run(scenario())
+                raise KeyError(ws)
+        assert await ws.wait_closed() == 1000, "left open by the exception"
 
 
-def test_a_loop_of_another_task_is_refused_and_harms_nothing(run, serving):
+async def test_a_loop_of_another_task_is_refused_and_harms_nothing(serving):
     class Greeting(WebSocketView):
         async def on_open(self):
             await self.send("hello")
 
-    async def scenario():
-        async with serving(Greeting) as server:
-            series = connect(f"ws://127.0.0.1:{server.port}")
-            (opening,) = await begun(anext(series))
-            with pytest.raises(RuntimeError, match="another task waits for the next connection: write another connect"):
-                await anext(series)
-            ws = await opening
-            assert await ws.recv() == "hello"
-            await ws.close()
-
-    run(scenario())
+    async with serving(Greeting) as server:
+        series = connect(f"ws://127.0.0.1:{server.port}")
+        (opening,) = await begun(anext(series))
+        with pytest.raises(RuntimeError, match="another task waits for the next connection: write another connect"):
+            await anext(series)
+        ws = await opening
+        assert await ws.recv() == "hello"
+        await ws.close()
 
 
 @given(st.integers(0, 10**6), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100))

@@ -13,41 +13,38 @@ from .test_breaches import agreed
 from .test_reconnecting import SOON
 
 
-def test_unsent_messages_are_reported(run, log):
-    async def scenario():
-        count = 0
-        dropped = asyncio.Event()
+async def test_unsent_messages_are_reported(log):
+    count = 0
+    dropped = asyncio.Event()
 
-        async def serve_one(reader, writer):
-            nonlocal count
-            count += 1
-            writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
-            if count == 1:
-                await reader.readexactly(9)
-                await dropped.wait()
-                writer.transport.abort()
-            else:
-                writer.write(b"\x88\x02\x03\xf0")
-                await reader.read(100)
-                writer.close()
+    async def serve_one(reader, writer):
+        nonlocal count
+        count += 1
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+        if count == 1:
+            await reader.readexactly(9)
+            await dropped.wait()
+            writer.transport.abort()
+        else:
+            writer.write(b"\x88\x02\x03\xf0")
+            await reader.read(100)
+            writer.close()
 
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0, limit=1000) as server:
-            left_over = []
-            with pytest.raises(ConnectionClosed, match="1008"):
-                url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-                async for ws in connect(url, reconnect=SOON, compression=False, max_size=None):
-                    left_over.append([len(data) for data, _ in ws.left_over])
-                    if count == 1:
-                        await ws.send("abc")
-                        assert not ws.unsent
-                        for _ in range(3):
-                            ws.send("x" * 20_000_000)
-                        dropped.set()
-                    async for _ in ws:
-                        pass
-            assert left_over == [[], [20_000_000] * 3]
-
-    run(scenario())
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0, limit=1000) as server:
+        left_over = []
+        with pytest.raises(ConnectionClosed, match="1008"):
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async for ws in connect(url, reconnect=SOON, compression=False, max_size=None):
+                left_over.append([len(data) for data, _ in ws.left_over])
+                if count == 1:
+                    await ws.send("abc")
+                    assert not ws.unsent
+                    for _ in range(3):
+                        ws.send("x" * 20_000_000)
+                    dropped.set()
+                async for _ in ws:
+                    pass
+        assert left_over == [[], [20_000_000] * 3]
     assert [entry.message.partition(": ")[2] for entry in log()] == [
         "messages that may not have been sent: 3, see unsent"
     ]
@@ -65,21 +62,18 @@ class Answering(WebSocketView):
 
 
 @pytest.mark.parametrize("query", ["", "?close=1012"])
-def test_messages_that_have_left_are_not_reported(run, serving, log, query):
-    async def scenario():
-        async with serving(Answering) as server:
-            url = f"ws://127.0.0.1:{server.port}/{query}"
-            async for ws in connect(url, reconnect=SOON, compression=False):
-                ws.send("x" * 20_000_000)
-                assert ws.unsent
-                assert await ws.recv() == "thanks"
-                if not query:
-                    await ws.close()
-                await ws.wait_closed()
-                assert not ws.unsent
-                break
-
-    run(scenario())
+async def test_messages_that_have_left_are_not_reported(serving, log, query):
+    async with serving(Answering) as server:
+        url = f"ws://127.0.0.1:{server.port}/{query}"
+        async for ws in connect(url, reconnect=SOON, compression=False):
+            ws.send("x" * 20_000_000)
+            assert ws.unsent
+            assert await ws.recv() == "thanks"
+            if not query:
+                await ws.close()
+            await ws.wait_closed()
+            assert not ws.unsent
+            break
     assert not log()
 
 
@@ -94,69 +88,57 @@ class Vanishing(WebSocketView):
 
 
 @pytest.mark.parametrize("view", [Vanishing, Answering])
-def test_messages_that_have_left_before_the_end_of_the_stream_are_not_reported(run, serving, either_tls, log, view):
-    async def scenario():
-        async with serving(view, tls=either_tls) as server:
-            url = f"{'wss' if either_tls else 'ws'}://localhost:{server.port}"
-            options = {"ssl": either_tls.client} if either_tls else {}
-            async for ws in connect(url, reconnect=SOON, compression=False, **options):
-                ws.send("x" * 20_000_000)
-                if view is Answering:
-                    await ws.close()
-                await ws.wait_closed()
-                assert not ws.unsent
-                break
-
-    run(scenario())
+async def test_messages_that_have_left_before_the_end_of_the_stream_are_not_reported(serving, either_tls, log, view):
+    async with serving(view, tls=either_tls) as server:
+        url = f"{'wss' if either_tls else 'ws'}://localhost:{server.port}"
+        options = {"ssl": either_tls.client} if either_tls else {}
+        async for ws in connect(url, reconnect=SOON, compression=False, **options):
+            ws.send("x" * 20_000_000)
+            if view is Answering:
+                await ws.close()
+            await ws.wait_closed()
+            assert not ws.unsent
+            break
     assert not log()
 
 
-def test_unsent_messages_are_forgotten_once_they_have_left(run, serving):
-    async def scenario():
-        async with serving(Answering) as server:
-            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
-                ws.send("x" * 20_000_000)
-                assert await ws.recv() == "thanks"
-                async with within(30):
-                    while ws.unsent:  # noqa: ASYNC110 - no event tells
-                        await asyncio.sleep(0.01)
-                await ws.close()
-                break
-
-    run(scenario())
+async def test_unsent_messages_are_forgotten_once_they_have_left(serving):
+    async with serving(Answering) as server:
+        async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
+            ws.send("x" * 20_000_000)
+            assert await ws.recv() == "thanks"
+            async with within(30):
+                while ws.unsent:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.01)
+            await ws.close()
+            break
 
 
-def test_another_thread_sends_in_a_loop_of_connections(run, serving):
-    async def scenario():
-        asyncio.get_running_loop().set_debug(True)  # refuses calls of the loop from other threads
-        async with serving(Answering) as server:
-            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-                await asyncio.to_thread(ws.send_text, "hello")
-                assert await ws.recv() == "thanks"
-                await ws.close()
-                break
-
-    run(scenario())
+async def test_another_thread_sends_in_a_loop_of_connections(serving):
+    asyncio.get_running_loop().set_debug(True)  # refuses calls of the loop from other threads
+    async with serving(Answering) as server:
+        async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
+            await asyncio.to_thread(ws.send_text, "hello")
+            assert await ws.recv() == "thanks"
+            await ws.close()
+            break
 
 
-def test_an_unsent_message_keeps_the_content_of_its_buffer(run, serving, log):
-    async def scenario():
-        async with serving(Answering) as server:
-            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
-                ws.send("x" * 20_000_000)
-                buffer = bytearray(b"first")
-                ws.send(buffer, OpCode.BINARY)
-                ws.send(memoryview(buffer)[:1])
-                buffer[:] = b"other"
-                parts = ["in", "parts"]
-                sending = asyncio.ensure_future(ws.send(parts))
-                await asyncio.sleep(0)
-                assert ws.unsent[1:] == [(b"first", OpCode.BINARY), (b"f", OpCode.TEXT), (parts, OpCode.TEXT)]
-                ws.terminate()
-                await asyncio.gather(sending, return_exceptions=True)
-                break
-
-    run(scenario())
+async def test_an_unsent_message_keeps_the_content_of_its_buffer(serving, log):
+    async with serving(Answering) as server:
+        async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON, compression=False):
+            ws.send("x" * 20_000_000)
+            buffer = bytearray(b"first")
+            ws.send(buffer, OpCode.BINARY)
+            ws.send(memoryview(buffer)[:1])
+            buffer[:] = b"other"
+            parts = ["in", "parts"]
+            sending = asyncio.ensure_future(ws.send(parts))
+            await asyncio.sleep(0)
+            assert ws.unsent[1:] == [(b"first", OpCode.BINARY), (b"f", OpCode.TEXT), (parts, OpCode.TEXT)]
+            ws.terminate()
+            await asyncio.gather(sending, return_exceptions=True)
+            break
     log()
 
 
@@ -188,58 +170,51 @@ def test_messages_in_the_buffer_below_tls_are_unsent(tls, log):
     log()
 
 
-def test_unsent_messages_survive_a_cancelled_pause(run, serving, log):
+async def test_unsent_messages_survive_a_cancelled_pause(serving, log):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):
             pass
 
-    async def scenario():
-        async with serving(Silent) as server:
-            connections = connect(f"ws://127.0.0.1:{server.port}", reconnect=Reconnect(first=60))
-            ws = await anext(connections)
-            ws.send("x" * 20_000_000)
-            ws._protocol.transport.abort()
-            await ws.wait_closed()
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.01):
-                    await anext(connections)
-            ws = await anext(connections)
-            assert [len(data) for data, _ in ws.left_over] == [20_000_000]
-            await ws.close()
-
-    run(scenario())
+    async with serving(Silent) as server:
+        connections = connect(f"ws://127.0.0.1:{server.port}", reconnect=Reconnect(first=60))
+        ws = await anext(connections)
+        ws.send("x" * 20_000_000)
+        ws._protocol.transport.abort()
+        await ws.wait_closed()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(connections)
+        ws = await anext(connections)
+        assert [len(data) for data, _ in ws.left_over] == [20_000_000]
+        await ws.close()
     assert log()
 
 
-def test_messages_are_forgotten_as_they_leave_although_others_wait(run):
+async def test_messages_are_forgotten_as_they_leave_although_others_wait():
     """A client that always has more to send than a slow server takes would keep all of them."""
     message = "x" * 10_000
     size = len(message) + 8  # of the frame
-
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)  # otherwise the kernel would enlarge it
-            listener.setblocking(False)
-            connections = connect(f"ws://127.0.0.1:{listener.getsockname()[1]}", compression=False)
-            opening = asyncio.ensure_future(anext(connections))
-            peer, _ = await loop.sock_accept(listener)
-        with peer:
-            await loop.sock_sendall(peer, agreed(await loop.sock_recv(peer, 10_000)))
-            ws = await opening
-            ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-            while ws._protocol.transport.get_write_buffer_size() < 30 * size:
-                ws.send(message)
-                await asyncio.sleep(0)
-            waiting = len(ws.unsent)
-            assert waiting >= 30
-            for _ in range(10 * waiting):
-                left = size
-                while left:
-                    left -= len(await loop.sock_recv(peer, left))
-                ws.send(message)
-                await asyncio.sleep(0)
-            assert len(ws.unsent) < 2 * waiting
-            ws.terminate()
-
-    run(scenario())
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)  # otherwise the kernel would enlarge it
+        listener.setblocking(False)
+        connections = connect(f"ws://127.0.0.1:{listener.getsockname()[1]}", compression=False)
+        opening = asyncio.ensure_future(anext(connections))
+        peer, _ = await loop.sock_accept(listener)
+    with peer:
+        await loop.sock_sendall(peer, agreed(await loop.sock_recv(peer, 10_000)))
+        ws = await opening
+        ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        while ws._protocol.transport.get_write_buffer_size() < 30 * size:
+            ws.send(message)
+            await asyncio.sleep(0)
+        waiting = len(ws.unsent)
+        assert waiting >= 30
+        for _ in range(10 * waiting):
+            left = size
+            while left:
+                left -= len(await loop.sock_recv(peer, left))
+            ws.send(message)
+            await asyncio.sleep(0)
+        assert len(ws.unsent) < 2 * waiting
+        ws.terminate()

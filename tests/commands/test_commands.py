@@ -50,18 +50,14 @@ def parse(command, server, *options):
     return parser.parse_args([f"ws://127.0.0.1:{server.port}/", *options])
 
 
-def test_connect_sends_lines_runs_commands_and_prints_frames(run, serving, capsys):
+async def test_connect_sends_lines_runs_commands_and_prints_frames(serving, capsys):
     lines = "hello\n//x\n\x1b[2J\n/binary 00 ff\n/binary zz\n/nope\n/ping a\n/ping\n/help\n/close x\n/close 1005\n"
-
-    async def scenario():
-        async with serving(Echo) as server:
-            arguments = parse(connect, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
-            assert await connect.run(arguments, io.StringIO(lines)) == 0
-            assert await connect.run(parse(connect, server), io.StringIO("close\n")) == 1
-            assert await connect.run(parse(connect, server, "--origin", "https://a.b"), io.StringIO()) == 2
-            assert await connect.run(parse(connect, server, "--insecure"), io.StringIO()) == 2
-
-    run(scenario())
+    async with serving(Echo) as server:
+        arguments = parse(connect, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
+        assert await connect.run(arguments, io.StringIO(lines)) == 0
+        assert await connect.run(parse(connect, server), io.StringIO("close\n")) == 1
+        assert await connect.run(parse(connect, server, "--origin", "https://a.b"), io.StringIO()) == 2
+        assert await connect.run(parse(connect, server, "--insecure"), io.StringIO()) == 2
     out, err = capsys.readouterr()
     assert ", subprotocol chat\n" in out
     for line in (
@@ -85,16 +81,13 @@ def test_connect_sends_lines_runs_commands_and_prints_frames(run, serving, capsy
     assert "--insecure is for wss://" in err
 
 
-def test_bench_reports_rates_latencies_and_errors(run, serving, capsys):
-    async def scenario():
-        async with serving(Echo) as server:
-            options = ("-c", "3", "-d", "2", "-s", "10", "--seconds", "0.1")
-            assert await bench.run(parse(bench, server, *options)) == 0
-            assert await bench.run(parse(bench, server, "-c", "2", "--origin", "https://a.b")) == 2
-        async with serving(Mute) as server:
-            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.1")) == 1
-
-    run(scenario())
+async def test_bench_reports_rates_latencies_and_errors(serving, capsys):
+    async with serving(Echo) as server:
+        options = ("-c", "3", "-d", "2", "-s", "10", "--seconds", "0.1")
+        assert await bench.run(parse(bench, server, *options)) == 0
+        assert await bench.run(parse(bench, server, "-c", "2", "--origin", "https://a.b")) == 2
+    async with serving(Mute) as server:
+        assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.1")) == 1
     out, err = capsys.readouterr()
     assert re.search(
         r"opened     3 connections in [\d.]+ s\nmessages   [1-9]\d*/s, \d+ in [\d.]+ s\nlatency    p50", out
@@ -104,28 +97,21 @@ def test_bench_reports_rates_latencies_and_errors(run, serving, capsys):
     assert "(2 times)" in err
 
 
-def test_input_that_is_no_text_ends_connect_with_an_error(run, serving, capsys):
-    async def scenario():
-        async with serving(Echo) as server:
-            lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
-            assert await connect.run(parse(connect, server), lines) == 1
-
-    run(scenario())
+async def test_input_that_is_no_text_ends_connect_with_an_error(serving, capsys):
+    async with serving(Echo) as server:
+        lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
+        assert await connect.run(parse(connect, server), lines) == 1
     out, err = capsys.readouterr()
     assert "closed: 1000" in out
     assert "the input cannot be read any further: 'utf-8' codec" in err
 
 
-def test_any_number_of_lines_is_sent_and_the_end_follows_the_answers(run, serving, capsys, log):
+async def test_any_number_of_lines_is_sent_and_the_end_follows_the_answers(serving, capsys, log):
     numbers = [str(number) for number in range(300)]
     lines = "".join(f"{number}\n/help\n" for number in [*numbers, "end of input"])
-
-    async def scenario():
-        async with serving(Echo) as server:
-            assert await connect.run(parse(connect, server), io.StringIO(lines)) == 0
-            assert await connect.run(parse(connect, server), io.StringIO("/close\nlate\n/ping\n")) == 0
-
-    run(scenario())
+    async with serving(Echo) as server:
+        assert await connect.run(parse(connect, server), io.StringIO(lines)) == 0
+        assert await connect.run(parse(connect, server), io.StringIO("/close\nlate\n/ping\n")) == 0
     out = capsys.readouterr().out
     assert re.findall(r"^< (.*)$", out, re.M) == [*numbers, "end of input", "close 1000", "close 1000"]
     assert not log()
@@ -198,21 +184,17 @@ def test_input_is_read_as_fast_as_the_server_receives(serving):
     asyncio.run(scenario())
 
 
-def test_a_line_without_an_end_ends_connect_with_an_error(run, serving, monkeypatch, capsys):
+async def test_a_line_without_an_end_ends_connect_with_an_error(serving, monkeypatch, capsys):
     monkeypatch.setattr(connect, "_LONGEST", 10)
-
-    async def scenario():
-        async with serving(Echo) as server:
-            assert await connect.run(parse(connect, server), io.StringIO("hello\n" + "x" * 10)) == 1
-
-    run(scenario())
+    async with serving(Echo) as server:
+        assert await connect.run(parse(connect, server), io.StringIO("hello\n" + "x" * 10)) == 1
     out, err = capsys.readouterr()
     assert "< hello" in out
     assert "x" * 10 not in out
     assert "a line has more than 10 characters" in err
 
 
-def test_a_close_that_the_server_does_not_answer_is_no_success(run, monkeypatch, capsys):
+async def test_a_close_that_the_server_does_not_answer_is_no_success(monkeypatch, capsys):
     monkeypatch.setattr(connect, "_PATIENCE", 0.01)
 
     async def deaf(reader, writer):
@@ -220,17 +202,14 @@ def test_a_close_that_the_server_does_not_answer_is_no_success(run, monkeypatch,
         await reader.read()
         writer.close()
 
-    async def scenario():
-        monkeypatch.setattr(connect.Terminal, "CLOSE_TIMEOUT", 0.05)
-        async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            assert await connect.run(parse(connect, SimpleNamespace(port=port)), io.StringIO("hello\n")) == 1
-
-    run(scenario())
+    monkeypatch.setattr(connect.Terminal, "CLOSE_TIMEOUT", 0.05)
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await connect.run(parse(connect, SimpleNamespace(port=port)), io.StringIO("hello\n")) == 1
     assert "closed: 1000, not answered by the server" in capsys.readouterr().out
 
 
-def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until, capsys):
+async def test_bench_counts_missing_echoes_and_may_be_interrupted(serving, until, capsys):
     class Silent(WebSocketView):
         async def on_receive(self, message, opcode):
             pass
@@ -258,39 +237,33 @@ def test_bench_counts_missing_echoes_and_may_be_interrupted(run, serving, until,
         async def on_close(self, frame=None):
             codes.append(self.close_code)
 
-    async def scenario():
-        async with serving(Silent) as server:
-            assert await bench.run(parse(bench, server, "-c", "2", "--seconds", "0.05")) == 1
-        async with serving(Wrong) as server:
-            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.3")) == 1
-        async with serving(Leaving) as server:
-            assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.05")) == 1
-        async with serving(Counting) as server:
-            running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2", "-d", "1")))
-            await Counting.loaded.wait()
-            running.cancel()
-            await asyncio.wait([running])
-            assert running.cancelled()
-            await until(lambda: codes == [1001, 1001])
-
-    run(scenario())
+    async with serving(Silent) as server:
+        assert await bench.run(parse(bench, server, "-c", "2", "--seconds", "0.05")) == 1
+    async with serving(Wrong) as server:
+        assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.3")) == 1
+    async with serving(Leaving) as server:
+        assert await bench.run(parse(bench, server, "-c", "1", "--seconds", "0.05")) == 1
+    async with serving(Counting) as server:
+        running = asyncio.create_task(bench.run(parse(bench, server, "-c", "2", "-d", "1")))
+        await Counting.loaded.wait()
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        await until(lambda: codes == [1001, 1001])
     out = capsys.readouterr().out
     assert "1 times: closed with 4000 enough" in out
     assert "2 times: no echo received" in out
     assert "errors     1\n           1 times: received a message that is not an echo" in out
 
 
-def test_bench_counts_connections_that_end_before_the_first_message(run, capsys):
+async def test_bench_counts_connections_that_end_before_the_first_message(capsys):
     async def serve_one(reader, writer):
         writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x88\x06\x0f\xa0by\x1be")
         writer.close()
 
-    async def scenario():
-        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-            address = SimpleNamespace(port=server.sockets[0].getsockname()[1])
-            assert await bench.run(parse(bench, address, "-c", "2", "--seconds", "0.05")) == 1
-
-    run(scenario())
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        address = SimpleNamespace(port=server.sockets[0].getsockname()[1])
+        assert await bench.run(parse(bench, address, "-c", "2", "--seconds", "0.05")) == 1
     assert "errors     2\n           2 times: closed with 4000 by\\x1be\n" in capsys.readouterr().out
 
 
@@ -347,17 +320,14 @@ def test_a_full_output_closes_the_connection_with_an_error(run, serving, monkeyp
     assert capsys.readouterr().err.endswith(NO_SPACE)
 
 
-def test_faults_of_tls_have_advice(run, tls, capsys):
-    async def scenario():
-        async with serve(Echo, port=0) as plain, serve(Echo, port=0, ssl=tls.server) as secure:
-            for server in (plain, secure):
-                arguments = parse(connect, server)
-                arguments.url = arguments.url.replace("ws:", "wss:")
-                assert await connect.run(arguments, io.StringIO()) == 2
-            arguments.insecure = True
-            assert await connect.run(arguments, io.StringIO("hello\n")) == 0
-
-    run(scenario())
+async def test_faults_of_tls_have_advice(tls, capsys):
+    async with serve(Echo, port=0) as plain, serve(Echo, port=0, ssl=tls.server) as secure:
+        for server in (plain, secure):
+            arguments = parse(connect, server)
+            arguments.url = arguments.url.replace("ws:", "wss:")
+            assert await connect.run(arguments, io.StringIO()) == 2
+        arguments.insecure = True
+        assert await connect.run(arguments, io.StringIO("hello\n")) == 0
     out, err = capsys.readouterr()
     assert "< hello" in out
     assert "the server speaks no TLS there: write ws://" in err
@@ -365,20 +335,16 @@ def test_faults_of_tls_have_advice(run, tls, capsys):
 
 
 @pytest.mark.parametrize("command", [connect, bench])
-def test_a_client_trusts_an_authority_and_shows_its_own_certificate(run, tls, capsys, command):
+async def test_a_client_trusts_an_authority_and_shows_its_own_certificate(tls, capsys, command):
     context = Certificates(tls.certfile, tls.keyfile, ca_certs=tls.cafile)()
-
-    async def scenario():
-        async with serve(Echo, port=0, ssl=context) as server:
-            arguments = parse(command, server, "--ssl-ca-certs", tls.cafile, *tls.options)
-            arguments.url = arguments.url.replace("ws:", "wss:")
-            if command is connect:
-                assert await connect.run(arguments, io.StringIO("hello\n")) == 0
-            else:
-                arguments.connections, arguments.seconds = 2, 0.1
-                assert await bench.run(arguments) == 0
-
-    run(scenario())
+    async with serve(Echo, port=0, ssl=context) as server:
+        arguments = parse(command, server, "--ssl-ca-certs", tls.cafile, *tls.options)
+        arguments.url = arguments.url.replace("ws:", "wss:")
+        if command is connect:
+            assert await connect.run(arguments, io.StringIO("hello\n")) == 0
+        else:
+            arguments.connections, arguments.seconds = 2, 0.1
+            assert await bench.run(arguments) == 0
     assert ("< hello" if command is connect else "errors     0") in capsys.readouterr().out
 
 

@@ -42,24 +42,20 @@ def test_opentelemetry_exports_the_numbers():
     assert found["websocket.refused", "origin"] == 5
 
 
-def test_a_page_has_the_numbers_of_the_application_and_of_its_connections(execute, run):
+async def test_a_page_has_the_numbers_of_the_application_and_of_its_connections(execute):
     pytest.importorskip("prometheus_client")
     page = execute(block("def numbers"))
-
-    async def scenario():
-        async with serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server:
-            page["orders"].inc()
-            async with connect(f"{server.addresses[0]}/shout/lobby") as ws:
-                await ws.send("quack")
-                await ws.recv()
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-                writer.write(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-                text = (await reader.read()).decode()
-                writer.close()
-        assert "orders_total 1.0\n" in text
-        assert "websocket_connections_open 1.0\n" in text
-
-    run(scenario())
+    async with serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server:
+        page["orders"].inc()
+        async with connect(f"{server.addresses[0]}/shout/lobby") as ws:
+            await ws.send("quack")
+            await ws.recv()
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            text = (await reader.read()).decode()
+            writer.close()
+    assert "orders_total 1.0\n" in text
+    assert "websocket_connections_open 1.0\n" in text
 
 
 LOG = """

@@ -102,7 +102,7 @@ def test_an_answer_grows_until_it_is_stopped(execute):
     assert view.answering.cancelled()
 
 
-def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run):
+async def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute):
     codes = [1012, 1008]
 
     class Numbers(WebSocketView):
@@ -112,25 +112,18 @@ def test_a_client_with_hooks_connects_again_until_an_error_is_final(execute, run
             await self.send_json({"number": code})
             await self.close(code)
 
-    async def scenario():
-        page = execute(block("async def follow"))
-        feed = page["Feed"]()
-        async with serve(Numbers, port=0) as server:
-            with pytest.raises(ConnectionClosed, match="1008"):
-                await page["follow"](server.addresses[0], feed)
-        assert (feed.last, feed.gaps) == (1008, 1)
-
-    run(scenario())
+    page = execute(block("async def follow"))
+    feed = page["Feed"]()
+    async with serve(Numbers, port=0) as server:
+        with pytest.raises(ConnectionClosed, match="1008"):
+            await page["follow"](server.addresses[0], feed)
+    assert (feed.last, feed.gaps) == (1008, 1)
 
 
-def test_a_client_in_synchronous_code(execute, run, capsys):
+async def test_a_client_in_synchronous_code(execute, capsys):
     ask = execute(block("def ask"))["ask"]
-
-    async def scenario():
-        async with serve(execute(block("class Shout(WebSocketView):"))["urlpatterns"], port=0) as server:
-            await asyncio.to_thread(ask, f"{server.addresses[0]}/shout/lobby")
-
-    run(scenario())
+    async with serve(execute(block("class Shout(WebSocketView):"))["urlpatterns"], port=0) as server:
+        await asyncio.to_thread(ask, f"{server.addresses[0]}/shout/lobby")
     assert capsys.readouterr().out == "QUACK\n"
 
 
@@ -149,7 +142,7 @@ for (const stop of [false, true]) {
 """
 
 
-def test_an_upload_in_slices_can_be_stopped(folder, run):
+async def test_an_upload_in_slices_can_be_stopped(folder):
     if not has_websocket():
         pytest.skip("Node with a WebSocket is not installed")
     (source,) = blocks(ROOT / "docs/guides/streams.md", "js")
@@ -167,17 +160,14 @@ def test_an_upload_in_slices_can_be_stopped(folder, run):
                     f"{message.decode()} {self.received == CONTENT[: len(self.received)]} {len(self.received)}"
                 )
 
-    async def scenario():
-        async with serve(Slices, port=0) as server:
-            command = [*NODE, folder / "upload.mjs", server.addresses[0]]
-            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            out, _ = await process.communicate()
-            whole, stopped = out.decode().splitlines()
-            assert whole == f"end True {len(CONTENT)}"
-            assert stopped.startswith("stop True ")
-            assert int(stopped.split()[2]) < len(CONTENT)
-
-    run(scenario())
+    async with serve(Slices, port=0) as server:
+        command = [*NODE, folder / "upload.mjs", server.addresses[0]]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        out, _ = await process.communicate()
+        whole, stopped = out.decode().splitlines()
+        assert whole == f"end True {len(CONTENT)}"
+        assert stopped.startswith("stop True ")
+        assert int(stopped.split()[2]) < len(CONTENT)
 
 
 def test_messages_of_several_types(execute):
@@ -195,20 +185,16 @@ def test_messages_of_several_types(execute):
             ws.recv()
 
 
-def test_calls_get_their_answers_or_the_end_of_the_connection(execute, run, capsys):
+async def test_calls_get_their_answers_or_the_end_of_the_connection(execute, capsys):
     page = execute(block("class Remote"))
-
-    async def scenario():
-        async with serve(page["Doubling"], port=0) as server:
-            await page["main"](server.addresses[0])
-            async with page["Remote"](server.addresses[0]) as remote:
-                (view,) = server.connections
-                call = asyncio.create_task(remote.call(number=1))
-                view.terminate()
-                with pytest.raises(ConnectionClosed, match="1001"):
-                    await call
-
-    run(scenario())
+    async with serve(page["Doubling"], port=0) as server:
+        await page["main"](server.addresses[0])
+        async with page["Remote"](server.addresses[0]) as remote:
+            (view,) = server.connections
+            call = asyncio.create_task(remote.call(number=1))
+            view.terminate()
+            with pytest.raises(ConnectionClosed, match="1001"):
+                await call
     assert capsys.readouterr().out == "[0, 2, 4]\n"
 
 
@@ -230,7 +216,7 @@ def test_a_library_calls_recv_of_a_view(execute, message):
         assert ws.view.close_code == 1000
 
 
-def test_a_new_client_gets_a_state_and_then_each_later_change_once(execute, run):
+async def test_a_new_client_gets_a_state_and_then_each_later_change_once(execute):
     page = execute(block("class Document"))
 
     class Editor(page["Editor"]):
@@ -239,19 +225,16 @@ def test_a_new_client_gets_a_state_and_then_each_later_change_once(execute, run)
             if data["text"]:
                 await self.on_receive(b"c", OpCode.TEXT)  # a change between the state and the join
 
-    async def scenario():
-        async with memory(Editor, kwargs={"name": "plan"}) as first:
-            assert await first.recv_json() == {"text": ""}
-            for change in "ab":
-                await first.send(change)
-                assert await first.recv() == change
-            async with memory(Editor, kwargs={"name": "plan"}) as second:
-                assert await second.recv_json() == {"text": "ab"}
-                await first.send("d")
-                assert [await second.recv(), await second.recv()] == ["c", "d"]
-        assert page["documents"]["plan"].text == "abcd"
-
-    run(scenario())
+    async with memory(Editor, kwargs={"name": "plan"}) as first:
+        assert await first.recv_json() == {"text": ""}
+        for change in "ab":
+            await first.send(change)
+            assert await first.recv() == change
+        async with memory(Editor, kwargs={"name": "plan"}) as second:
+            assert await second.recv_json() == {"text": "ab"}
+            await first.send("d")
+            assert [await second.recv(), await second.recv()] == ["c", "d"]
+    assert page["documents"]["plan"].text == "abcd"
 
 
 def test_a_user_has_no_more_connections_than_allowed(execute):
@@ -262,7 +245,7 @@ def test_a_user_has_no_more_connections_than_allowed(execute):
         assert third.view.close_code is None
 
 
-def test_a_relay_passes_on_messages_subprotocols_refusals_and_ends(execute, run):
+async def test_a_relay_passes_on_messages_subprotocols_refusals_and_ends(execute):
     ends = asyncio.Queue()
 
     class Upstream(WebSocketView):
@@ -288,49 +271,43 @@ def test_a_relay_passes_on_messages_subprotocols_refusals_and_ends(execute, run)
         await ws.wait_closed()
         return ws.close_code, ws.close_reason
 
-    async def scenario():
-        page = execute(block("class Relay"))
-        relay = page["Relay"]
-        async with serve(Upstream, port=0) as upstream:
-            relay.UPSTREAM = upstream.addresses[0]
-            async with serve(page["urlpatterns"], port=0) as server:
-                url = f"{server.addresses[0]}/?token=1"
-                async with connect(url, subprotocols=["chat.v2", "chat.v1"], compression=False) as ws:
-                    assert ws.subprotocol == "chat.v1"
-                    for message in ("hello", b"hello", bytes(1 << 20), ""):
-                        await (ws.send if isinstance(message, str) else ws.send_binary)(message)
-                        assert await ws.recv(timeout=30) == message
-                    await ws.close(4001, "done")
-                assert await ends.get() == (4001, "done")
-                assert await end_after(await connect(url), "close") == (4000, "bye")
-                assert await end_after(await connect(url), "vanish") == (1014, "")
-                with pytest.raises(HandshakeRefused, match="401 Unauthorized: no token"):
-                    await connect(server.addresses[0])
-        async with serve(relay, port=0) as server:
-            with pytest.raises(HandshakeRefused, match="502"):
+    page = execute(block("class Relay"))
+    relay = page["Relay"]
+    async with serve(Upstream, port=0) as upstream:
+        relay.UPSTREAM = upstream.addresses[0]
+        async with serve(page["urlpatterns"], port=0) as server:
+            url = f"{server.addresses[0]}/?token=1"
+            async with connect(url, subprotocols=["chat.v2", "chat.v1"], compression=False) as ws:
+                assert ws.subprotocol == "chat.v1"
+                for message in ("hello", b"hello", bytes(1 << 20), ""):
+                    await (ws.send if isinstance(message, str) else ws.send_binary)(message)
+                    assert await ws.recv(timeout=30) == message
+                await ws.close(4001, "done")
+            assert await ends.get() == (4001, "done")
+            assert await end_after(await connect(url), "close") == (4000, "bye")
+            assert await end_after(await connect(url), "vanish") == (1014, "")
+            with pytest.raises(HandshakeRefused, match="401 Unauthorized: no token"):
                 await connect(server.addresses[0])
+    async with serve(relay, port=0) as server:
+        with pytest.raises(HandshakeRefused, match="502"):
+            await connect(server.addresses[0])
 
-    run(scenario())
 
-
-def test_a_silent_feed_is_closed(execute, run):
+async def test_a_silent_feed_is_closed(execute):
     class Silent(WebSocketView):
         async def on_open(self):
             await self.send("hello")
 
-    async def scenario():
-        watched = execute(block("class Watched"))["Watched"]
-        watched.SILENCE = 0.01
-        async with serve(Silent, port=0) as server:
-            client = watched(server.addresses[0])
-            await client.run()
-            assert (client.close_code, client.close_reason) == (4000, "stale")
-
-    run(scenario())
+    watched = execute(block("class Watched"))["Watched"]
+    watched.SILENCE = 0.01
+    async with serve(Silent, port=0) as server:
+        client = watched(server.addresses[0])
+        await client.run()
+        assert (client.close_code, client.close_reason) == (4000, "stale")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a loop has no signal handlers")
-def test_sigterm_closes_the_connection_of_a_client(execute, run):
+async def test_sigterm_closes_the_connection_of_a_client(execute):
     ends = asyncio.Queue()
 
     class Feed(WebSocketView):
@@ -340,14 +317,11 @@ def test_sigterm_closes_the_connection_of_a_client(execute, run):
         async def on_close(self, frame):
             ends.put_nowait(self.close_code)
 
-    async def scenario():
-        page = execute(block("until_sigterm"))
-        async with serve(Feed, port=0) as server:
-            await page["until_sigterm"](Reconnect().run(lambda: WebSocketClient(server.addresses[0])))
-            assert await ends.get() == 1001
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-
-    run(scenario())
+    page = execute(block("until_sigterm"))
+    async with serve(Feed, port=0) as server:
+        await page["until_sigterm"](Reconnect().run(lambda: WebSocketClient(server.addresses[0])))
+        assert await ends.get() == 1001
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)

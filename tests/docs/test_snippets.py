@@ -196,30 +196,27 @@ def test_a_base_class_logs_every_message(execute, caplog):
     assert found == ["received TEXT b'hello'", "sends TEXT b'hello'"]
 
 
-def test_the_page_that_shows_connections_and_tasks(execute, run):
+async def test_the_page_that_shows_connections_and_tasks(execute):
     inside = execute(block("def inside"))["urlpatterns"]
 
     class Waiting(WebSocketView):
         async def on_receive(self, message, opcode):
             await asyncio.Event().wait()
 
-    async def scenario():
-        async with (
-            serve([*inside, path("/waiting", Waiting)], port=0) as server,
-            websockets.connect(f"{server.addresses[0]}/waiting") as peer,
-        ):
-            await peer.send("x")
-            await (await peer.ping())
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET /inside HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            page = (await reader.read()).decode()
-            writer.close()
-            for view in server.connections:
-                view.terminate()
-        assert re.search(r"<Waiting 127\.0\.0\.1:\d+ /waiting OPEN> latency None\n", page)
-        assert re.search(r"Waiting\.on_receive\(\) running at .*test_snippets\.py", page)
-
-    run(scenario())
+    async with (
+        serve([*inside, path("/waiting", Waiting)], port=0) as server,
+        websockets.connect(f"{server.addresses[0]}/waiting") as peer,
+    ):
+        await peer.send("x")
+        await (await peer.ping())
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /inside HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        page = (await reader.read()).decode()
+        writer.close()
+        for view in server.connections:
+            view.terminate()
+    assert re.search(r"<Waiting 127\.0\.0\.1:\d+ /waiting OPEN> latency None\n", page)
+    assert re.search(r"Waiting\.on_receive\(\) running at .*test_snippets\.py", page)
 
 
 def test_too_many_handshakes_are_refused(execute):
@@ -243,43 +240,37 @@ def test_a_player_is_admitted_once_at_a_time(execute):
     assert player.seated == set()
 
 
-def test_an_upload_resumes_while_the_server_has_the_lost_connection(folder, execute, run):
+async def test_an_upload_resumes_while_the_server_has_the_lost_connection(folder, execute):
     names = execute(block("class Resumable"))
     view, urlpatterns, name = names["Resumable"], names["urlpatterns"], "0" * 64
     view.FOLDER = folder / "uploads"
 
-    async def scenario():
-        async def parts(*sent):
-            for part in sent:
-                yield part
-            await asyncio.Event().wait()
+    async def parts(*sent):
+        for part in sent:
+            yield part
+        await asyncio.Event().wait()
 
-        async with memory(urlpatterns, f"/uploads/{name}") as lost:
-            assert await lost.recv_json() == {"stored": 0}
-            sending = asyncio.create_task(lost.send(parts(b"qu", b"ac"), OpCode.BINARY))
-            while await lost.recv_json() != {"stored": 4}:
+    async with memory(urlpatterns, f"/uploads/{name}") as lost:
+        assert await lost.recv_json() == {"stored": 0}
+        sending = asyncio.create_task(lost.send(parts(b"qu", b"ac"), OpCode.BINARY))
+        while await lost.recv_json() != {"stored": 4}:
+            pass
+        async with memory(urlpatterns, f"/uploads/{name}") as ws:
+            assert await ws.recv_json() == {"stored": 4}
+            assert await lost.wait_closed() == 1001
+            await ws.send(b"k")
+            while await ws.recv_json() != {"stored": 5}:
                 pass
-            async with memory(urlpatterns, f"/uploads/{name}") as ws:
-                assert await ws.recv_json() == {"stored": 4}
-                assert await lost.wait_closed() == 1001
-                await ws.send(b"k")
-                while await ws.recv_json() != {"stored": 5}:
-                    pass
-            sending.cancel()
-        assert not view.uploads
-
-    run(scenario())
+        sending.cancel()
+    assert not view.uploads
     assert (view.FOLDER / name).read_bytes() == b"quack"
 
 
-def test_the_first_view_as_a_file(folder, run):
-    async def scenario():
-        with serving(folder / "shout.py", "--log-level", "warning") as server:
-            async with websockets.connect(server.url("/shout/lobby")) as peer:
-                await peer.send("quack")
-                assert await peer.recv() == "QUACK"
-
-    run(scenario())
+async def test_the_first_view_as_a_file(folder):
+    with serving(folder / "shout.py", "--log-level", "warning") as server:
+        async with websockets.connect(server.url("/shout/lobby")) as peer:
+            await peer.send("quack")
+            assert await peer.recv() == "QUACK"
 
 
 def test_serving_from_code(execute, capsys):
@@ -320,21 +311,17 @@ def test_a_dialogue(execute, run):
         ("Basic", 401, {"Authorization": "Basic YWxpY2U6cXVhY2s="}, None),
     ],
 )
-def test_users(execute, run, name, status, headers, greeting):
+async def test_users(execute, name, status, headers, greeting):
     view = execute(block(f"class {name}"))[name]
-
-    async def scenario():
-        async with serve(view, port=0) as server:
-            with pytest.raises(websockets.InvalidStatus, match=str(status)):
-                await websockets.connect(server.addresses[0])
-            async with websockets.connect(server.addresses[0], additional_headers=headers) as peer:
-                if greeting is not None:
-                    assert await peer.recv() == greeting
-
-    run(scenario())
+    async with serve(view, port=0) as server:
+        with pytest.raises(websockets.InvalidStatus, match=str(status)):
+            await websockets.connect(server.addresses[0])
+        async with websockets.connect(server.addresses[0], additional_headers=headers) as peer:
+            if greeting is not None:
+                assert await peer.recv() == greeting
 
 
-def test_hosting_on_a_transport(execute, run):
+async def test_hosting_on_a_transport(execute):
     host = execute(block("async def host"))["host"]
 
     class Head(asyncio.Protocol):
@@ -353,15 +340,12 @@ def test_hosting_on_a_transport(execute, run):
                 headers = [tuple(field.split(": ", 1)) for field in fields]
                 self.serving = asyncio.create_task(host(self.transport, *request.split()[:2], headers))
 
-    async def scenario():
-        server = await asyncio.get_running_loop().create_server(Head, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with server, websockets.connect(f"ws://127.0.0.1:{port}/") as peer:
-            await peer.send("quack")
-            assert await peer.recv() == "QUACK"
-            await peer.close()
-
-    run(scenario())
+    server = await asyncio.get_running_loop().create_server(Head, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, websockets.connect(f"ws://127.0.0.1:{port}/") as peer:
+        await peer.send("quack")
+        assert await peer.recv() == "QUACK"
+        await peer.close()
 
 
 def test_an_extension(execute):
@@ -386,39 +370,31 @@ def test_the_command_of_the_container_serves(folder):
         assert process.wait(30) == 0
 
 
-def test_a_lifespan(execute, run, capsys):
+async def test_a_lifespan(execute, capsys):
     page = execute(block("class Count(WebSocketView)"))
-
-    async def scenario():
-        async with (
-            serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server,
-            websockets.connect(f"{server.addresses[0]}/count") as peer,
-        ):
-            await peer.send("quack")
-            assert await peer.recv() == '{"messages": 1}'
-
-    run(scenario())
+    async with (
+        serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server,
+        websockets.connect(f"{server.addresses[0]}/count") as peer,
+    ):
+        await peer.send("quack")
+        assert await peer.recv() == '{"messages": 1}'
     assert capsys.readouterr().out == "handled 1\n"
 
 
-def test_groups(execute, run):
+async def test_groups(execute):
     urlpatterns = execute(block("/rooms/<name>"))["urlpatterns"]
-
-    async def scenario():
-        async with (
-            serve(urlpatterns, port=0) as server,
-            websockets.connect(f"{server.addresses[0]}/rooms/tea") as alice,
-            websockets.connect(f"{server.addresses[0]}/rooms/tea") as bob,
-        ):
-            await bob.send("me too")  # answered once bob is a member
-            assert await bob.recv() == "me too"
-            await alice.send("hello")
-            assert await bob.recv() == "hello"
-
-    run(scenario())
+    async with (
+        serve(urlpatterns, port=0) as server,
+        websockets.connect(f"{server.addresses[0]}/rooms/tea") as alice,
+        websockets.connect(f"{server.addresses[0]}/rooms/tea") as bob,
+    ):
+        await bob.send("me too")  # answered once bob is a member
+        assert await bob.recv() == "me too"
+        await alice.send("hello")
+        assert await bob.recv() == "hello"
 
 
-def test_a_client_catches_up_after_a_reconnection(execute, run, until, capsys):
+async def test_a_client_catches_up_after_a_reconnection(execute, until, capsys):
     page, printed = execute(block("class News")), []
     news = page["news"]
 
@@ -426,33 +402,26 @@ def test_a_client_catches_up_after_a_reconnection(execute, run, until, capsys):
         printed.extend(re.findall(r"'text': '(\w+)'", capsys.readouterr().out))
         return len(printed) >= count
 
-    async def scenario():
-        async with serve(page["News"], port=0) as server:
-            reading = asyncio.create_task(page["read"](server.addresses[0]))
-            await until(lambda: news.count("news"))
-            await news.publish("news", "first")
-            (view,) = server.connections
-            await view.safe_close()
-            await news.publish("news", "missed")
-            await until(lambda: has_printed(2) and news.count("news"))
-            await news.publish("news", "last")
-            await until(lambda: has_printed(3))
-            reading.cancel()
-
-    run(scenario())
+    async with serve(page["News"], port=0) as server:
+        reading = asyncio.create_task(page["read"](server.addresses[0]))
+        await until(lambda: news.count("news"))
+        await news.publish("news", "first")
+        (view,) = server.connections
+        await view.safe_close()
+        await news.publish("news", "missed")
+        await until(lambda: has_printed(2) and news.count("news"))
+        await news.publish("news", "last")
+        await until(lambda: has_printed(3))
+        reading.cancel()
     assert printed == ["first", "missed", "last"]
 
 
-def test_presence(execute, run):
+async def test_presence(execute):
     view = execute(block("def announce"))["Room"]
-
-    async def scenario():
-        async with serve(view, port=0) as server, websockets.connect(server.addresses[0]) as peer:
-            told = [json.loads(await peer.recv()) for _ in range(2)]
-            assert [one for _, one in told[0]["joined"]] == [{"name": "Anne"}]
-            assert told == [{"joined": told[0]["joined"], "left": []}, {"joined": told[0]["joined"]}]
-
-    run(scenario())
+    async with serve(view, port=0) as server, websockets.connect(server.addresses[0]) as peer:
+        told = [json.loads(await peer.recv()) for _ in range(2)]
+        assert [one for _, one in told[0]["joined"]] == [{"name": "Anne"}]
+        assert told == [{"joined": told[0]["joined"], "left": []}, {"joined": told[0]["joined"]}]
 
 
 @pytest.mark.parametrize(("name", "status"), [("press-1", None), ("lathe", 403)])

@@ -114,124 +114,104 @@ class Told(WebSocketView):
         await self.send(f"gap in {group}")
 
 
-def test_groups_are_spread_over_the_masters(run, cluster, meet):
-    async def scenario():
-        url = f"redis+cluster://127.0.0.1:{cluster[1].port}"
-        rooms, writer = Groups(url), Groups(url)
-        async with meet(rooms, NAMES[0], 2) as (views, peers):
-            for view in views:
-                for name in NAMES[1:]:
-                    await rooms.join(view, name)
-            shares = [await ask(server, "PUBSUB", "SHARDCHANNELS") for server in cluster]
-            assert all(shares)
-            assert sorted(itertools.chain(*shares)) == sorted(f"duck:{name}".encode() for name in NAMES)
-            for name in NAMES:
-                await writer.publish(name, f"to {name}")
-                assert [await peer.message() for peer in peers] == [f"to {name}"] * 2
-            await asyncio.to_thread(writer.publish_sync, NAMES[0], "from a job")
-            assert [await peer.message() for peer in peers] == ["from a job"] * 2
-            await rooms.leave(views[0], NAMES[3])
-            await rooms.leave(views[1], NAMES[3])
-            await writer.publish(NAMES[3], "to nobody")
-            await writer.publish(NAMES[4], "last", exclude=views[0])
-        await writer.close()
-        await rooms.close()
-        for server in cluster:
-            while len((await ask(server, "CLIENT", "LIST")).splitlines()) > 1:
-                pass
-
-    run(scenario())
-
-
-def test_a_slot_that_moves_to_another_master(run, cluster, meet):
-    """Members get `on_gap`, and publishers are not affected."""
-
-    async def scenario():
-        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
-        rooms, writer = Groups(url), Groups(url)
-        async with meet(rooms, NAMES[0], 1, base=Told) as (_, (peer,)):
-            await writer.publish(NAMES[0], "before")
-            assert await peer.message() == "before"
-            await move(cluster, slot_of(NAMES[0]))
-            while await peer.message() != f"gap in {NAMES[0]}":
-                pass
-            await writer.publish(NAMES[0], "after")
-            assert await peer.message() == "after"
-        await writer.close()
-        await rooms.close()
-
-    run(scenario())
-
-
-def test_a_master_that_is_killed_and_comes_back(run, cluster, meet):
-    async def scenario():
-        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
-        rooms, writer, hasty = Groups(url, timeout=20), Groups(url, timeout=20), Groups(url, timeout=0.3)
-        await asyncio.to_thread(writer.publish_sync, NAMES[0], "connected before")
-        async with meet(rooms, NAMES[0], 1, base=Told) as (views, (peer,)):
+async def test_groups_are_spread_over_the_masters(cluster, meet):
+    url = f"redis+cluster://127.0.0.1:{cluster[1].port}"
+    rooms, writer = Groups(url), Groups(url)
+    async with meet(rooms, NAMES[0], 2) as (views, peers):
+        for view in views:
             for name in NAMES[1:]:
-                await rooms.join(views[0], name)
-            lost = {
-                channel.decode().removeprefix("duck:") for channel in await ask(cluster[2], "PUBSUB", "SHARDCHANNELS")
-            }
-            cluster[2].kill()
-            for name in NAMES:
-                if name not in lost:
-                    await rooms.publish(name, name)
-                    assert await peer.message() == name
-            with pytest.raises(BrokerError):
-                await hasty.publish(min(lost), "to nobody")
-            empty = next(name for name in map(str, itertools.count()) if slot_of(name) > 10922)
-            publishing = asyncio.create_task(asyncio.to_thread(writer.publish_sync, empty, "to nobody"))
-            await asyncio.sleep(0.1)
-            assert not publishing.done()
-            cluster[2].start()
-            await publishing
-            assert {await peer.message() for _ in lost} == {f"gap in {name}" for name in lost}
-            for name in lost:
-                await rooms.publish(name, "again")
-                assert await peer.message() == "again"
-        await hasty.close()
-        await writer.close()
-        await rooms.close()
-
-    run(scenario())
+                await rooms.join(view, name)
+        shares = [await ask(server, "PUBSUB", "SHARDCHANNELS") for server in cluster]
+        assert all(shares)
+        assert sorted(itertools.chain(*shares)) == sorted(f"duck:{name}".encode() for name in NAMES)
+        for name in NAMES:
+            await writer.publish(name, f"to {name}")
+            assert [await peer.message() for peer in peers] == [f"to {name}"] * 2
+        await asyncio.to_thread(writer.publish_sync, NAMES[0], "from a job")
+        assert [await peer.message() for peer in peers] == ["from a job"] * 2
+        await rooms.leave(views[0], NAMES[3])
+        await rooms.leave(views[1], NAMES[3])
+        await writer.publish(NAMES[3], "to nobody")
+        await writer.publish(NAMES[4], "last", exclude=views[0])
+    await writer.close()
+    await rooms.close()
+    for server in cluster:
+        while len((await ask(server, "CLIENT", "LIST")).splitlines()) > 1:
+            pass
 
 
-def test_a_cluster_that_is_away(run, meet, log):
+async def test_a_slot_that_moves_to_another_master(cluster, meet):
+    """Members get `on_gap`, and publishers are not affected."""
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    rooms, writer = Groups(url), Groups(url)
+    async with meet(rooms, NAMES[0], 1, base=Told) as (_, (peer,)):
+        await writer.publish(NAMES[0], "before")
+        assert await peer.message() == "before"
+        await move(cluster, slot_of(NAMES[0]))
+        while await peer.message() != f"gap in {NAMES[0]}":
+            pass
+        await writer.publish(NAMES[0], "after")
+        assert await peer.message() == "after"
+    await writer.close()
+    await rooms.close()
+
+
+async def test_a_master_that_is_killed_and_comes_back(cluster, meet):
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    rooms, writer, hasty = Groups(url, timeout=20), Groups(url, timeout=20), Groups(url, timeout=0.3)
+    await asyncio.to_thread(writer.publish_sync, NAMES[0], "connected before")
+    async with meet(rooms, NAMES[0], 1, base=Told) as (views, (peer,)):
+        for name in NAMES[1:]:
+            await rooms.join(views[0], name)
+        lost = {channel.decode().removeprefix("duck:") for channel in await ask(cluster[2], "PUBSUB", "SHARDCHANNELS")}
+        cluster[2].kill()
+        for name in NAMES:
+            if name not in lost:
+                await rooms.publish(name, name)
+                assert await peer.message() == name
+        with pytest.raises(BrokerError):
+            await hasty.publish(min(lost), "to nobody")
+        empty = next(name for name in map(str, itertools.count()) if slot_of(name) > 10922)
+        publishing = asyncio.create_task(asyncio.to_thread(writer.publish_sync, empty, "to nobody"))
+        await asyncio.sleep(0.1)
+        assert not publishing.done()
+        cluster[2].start()
+        await publishing
+        assert {await peer.message() for _ in lost} == {f"gap in {name}" for name in lost}
+        for name in lost:
+            await rooms.publish(name, "again")
+            assert await peer.message() == "again"
+    await hasty.close()
+    await writer.close()
+    await rooms.close()
+
+
+async def test_a_cluster_that_is_away(meet, log):
     pytest.importorskip("redis")
-
-    async def scenario():
-        rooms = Groups("redis+cluster://127.0.0.1:1", timeout=0.3)
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            with pytest.raises(BrokerError, match="no node of the cluster"):
-                await rooms.publish("lobby", "to nobody")
-            peer.send("stays connected")
-        await rooms.close()
-        assert log()
-
-    run(scenario())
+    rooms = Groups("redis+cluster://127.0.0.1:1", timeout=0.3)
+    async with meet(rooms, "lobby", 1) as (_, (peer,)):
+        with pytest.raises(BrokerError, match="no node of the cluster"):
+            await rooms.publish("lobby", "to nobody")
+        peer.send("stays connected")
+    await rooms.close()
+    assert log()
 
 
-def test_a_member_that_gives_up_on_a_silent_cluster_leaves_no_error_behind(run):
+async def test_a_member_that_gives_up_on_a_silent_cluster_leaves_no_error_behind():
     """The slot map is still being asked for, in vain. asyncio would log an error that nobody retrieves."""
     pytest.importorskip("redis")
     told = []
-
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            rooms = Groups(f"redis+cluster://127.0.0.1:{port}", timeout=0.1)
-            await rooms.join(Sink(), "lobby")
-            await asyncio.wait([rooms._hub(asyncio.get_running_loop()).connection._channels._reading])
-            with pytest.raises(BrokerError):
-                await rooms.publish("lobby", "to nobody")  # asks for another map, which replaces the last
-            gc.collect()
-            assert told == []
-            await rooms.close()
-
-    run(scenario())
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        rooms = Groups(f"redis+cluster://127.0.0.1:{port}", timeout=0.1)
+        await rooms.join(Sink(), "lobby")
+        await asyncio.wait([rooms._hub(asyncio.get_running_loop()).connection._channels._reading])
+        with pytest.raises(BrokerError):
+            await rooms.publish("lobby", "to nobody")  # asks for another map, which replaces the last
+        gc.collect()
+        assert told == []
+        await rooms.close()
 
 
 def slot_of(name):
@@ -252,99 +232,87 @@ def announce(change):
     return json.dumps([len(change.joined), -len(change.left)])
 
 
-def test_history_and_presence_on_all_masters(run, cluster, until):
+async def test_history_and_presence_on_all_masters(cluster, until):
     """Members catch up after all subscribers were killed, so `on_gap` is not called."""
     names = [*NAMES[:9], "{tag} of their own", "a}b", "50% of {"]
-
-    async def scenario():
-        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
-        rooms, other = (Groups(url, history=100, announce=announce) for _ in range(2))
-        sinks = {name: Sink() for name in names}
-        for name, sink in sinks.items():
-            first = await other.publish(name, "missed")
-            await other.publish(name, f"history of {name}")
-            assert await rooms.join(sink, name, since=first, data=name)
-        assert all([await ask(server, "DBSIZE") for server in cluster])
-        for server in cluster:
-            await ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
-        for name in names:
-            await asyncio.to_thread(other.publish_sync, name, f"meanwhile in {name}")
-        guests = [Sink() for _ in names]
-        for name, guest in zip(names, guests, strict=True):
-            await other.join(guest, name, data="guest")
-        for name, sink in sinks.items():
-            await until(lambda sink=sink: len(sink.messages) == 4 and "[1, 0]" in sink.messages[1:])
-            messages = [message for message in sink.messages if not message.startswith("[")]
-            assert messages == [f"history of {name}", f"meanwhile in {name}"]
-            assert not sink.gaps
-            assert sorted(one.data for one in await other.presence(name)) == sorted([name, "guest"])
-        for guest in guests:
-            guest.end()
-        for name, sink in sinks.items():
-            await until(lambda sink=sink: sink.messages[-1] == "[0, -1]")
-            assert [one.data for one in await rooms.presence(name)] == [name]
-        await other.close()
-        await rooms.close()
-
-    run(scenario())
-
-
-def test_a_slot_that_moves_with_its_history(run, cluster, until):
-    """Publishers wait for the end of the move; members get all messages once and in order, without a gap."""
-
-    async def scenario():
-        url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
-        rooms, writer = Groups(url, history=100), Groups(url, history=100)
-        sink, waiting = Sink(), []
-        await rooms.join(sink, NAMES[0], data="here")
-        await writer.publish(NAMES[0], "before")
-
-        async def meanwhile():
-            waiting.extend(asyncio.ensure_future(writer.publish(NAMES[0], str(number))) for number in range(9))
-            waiting.append(asyncio.ensure_future(asyncio.to_thread(writer.publish_sync, NAMES[0], "meanwhile")))
-            await asyncio.sleep(0.1)
-            assert not any(publishing.done() for publishing in waiting)
-
-        await move(cluster, slot_of(NAMES[0]), meanwhile)
-        assert len(set(await asyncio.gather(*waiting))) == 10
-        await writer.publish(NAMES[0], "after")
-        await until(lambda: len(sink.messages) == 12)
-        sink.messages.remove("meanwhile")
-        assert sink.messages == ["before", *map(str, range(9)), "after"]
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    rooms, other = (Groups(url, history=100, announce=announce) for _ in range(2))
+    sinks = {name: Sink() for name in names}
+    for name, sink in sinks.items():
+        first = await other.publish(name, "missed")
+        await other.publish(name, f"history of {name}")
+        assert await rooms.join(sink, name, since=first, data=name)
+    assert all([await ask(server, "DBSIZE") for server in cluster])
+    for server in cluster:
+        await ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
+    for name in names:
+        await asyncio.to_thread(other.publish_sync, name, f"meanwhile in {name}")
+    guests = [Sink() for _ in names]
+    for name, guest in zip(names, guests, strict=True):
+        await other.join(guest, name, data="guest")
+    for name, sink in sinks.items():
+        await until(lambda sink=sink: len(sink.messages) == 4 and "[1, 0]" in sink.messages[1:])
+        messages = [message for message in sink.messages if not message.startswith("[")]
+        assert messages == [f"history of {name}", f"meanwhile in {name}"]
         assert not sink.gaps
-        assert [one.data for one in await writer.presence(NAMES[0])] == ["here"]
-        await writer.close()
-        await rooms.close()
+        assert sorted(one.data for one in await other.presence(name)) == sorted([name, "guest"])
+    for guest in guests:
+        guest.end()
+    for name, sink in sinks.items():
+        await until(lambda sink=sink: sink.messages[-1] == "[0, -1]")
+        assert [one.data for one in await rooms.presence(name)] == [name]
+    await other.close()
+    await rooms.close()
 
-    run(scenario())
+
+async def test_a_slot_that_moves_with_its_history(cluster, until):
+    """Publishers wait for the end of the move; members get all messages once and in order, without a gap."""
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    rooms, writer = Groups(url, history=100), Groups(url, history=100)
+    sink, waiting = Sink(), []
+    await rooms.join(sink, NAMES[0], data="here")
+    await writer.publish(NAMES[0], "before")
+
+    async def meanwhile():
+        waiting.extend(asyncio.ensure_future(writer.publish(NAMES[0], str(number))) for number in range(9))
+        waiting.append(asyncio.ensure_future(asyncio.to_thread(writer.publish_sync, NAMES[0], "meanwhile")))
+        await asyncio.sleep(0.1)
+        assert not any(publishing.done() for publishing in waiting)
+
+    await move(cluster, slot_of(NAMES[0]), meanwhile)
+    assert len(set(await asyncio.gather(*waiting))) == 10
+    await writer.publish(NAMES[0], "after")
+    await until(lambda: len(sink.messages) == 12)
+    sink.messages.remove("meanwhile")
+    assert sink.messages == ["before", *map(str, range(9)), "after"]
+    assert not sink.gaps
+    assert [one.data for one in await writer.presence(NAMES[0])] == ["here"]
+    await writer.close()
+    await rooms.close()
 
 
-def test_silent_masters_delay_no_call_beyond_the_timeout(run, cluster, until):
+async def test_silent_masters_delay_no_call_beyond_the_timeout(cluster, until):
     """All calls end after the timeout, for any number of calls that need the map of the slots."""
-
-    async def scenario():
-        rooms = Groups(f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=1, history=10, announce=announce)
-        sink = Sink()
-        await rooms.join(sink, NAMES[0], data="here")
-        for server in cluster:
-            server.freeze()
-        for calls in (
-            (
-                rooms.join(sink, NAMES[1], since="", data="there"),
-                rooms.publish(NAMES[0], "to nobody"),
-                rooms.publish(NAMES[2], "to nobody"),
-                rooms.presence(NAMES[0]),
-            ),
-            (rooms.publish(NAMES[3], "to nobody"), rooms.leave(sink, NAMES[0])),
-        ):
-            async with within(seconds=3):  # three times the timeout of a call
-                results = await asyncio.gather(*calls, return_exceptions=True)
-            assert all(result in (None, False) or isinstance(result, BrokerError) for result in results)
-        for server in cluster:
-            server.thaw()
-        await until(lambda: sink.gaps == [NAMES[1]])
-        await rooms.publish(NAMES[1], "hello")
-        await until(lambda: "hello" in sink.messages)
-        await rooms.close()
-
-    run(scenario())
+    rooms = Groups(f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=1, history=10, announce=announce)
+    sink = Sink()
+    await rooms.join(sink, NAMES[0], data="here")
+    for server in cluster:
+        server.freeze()
+    for calls in (
+        (
+            rooms.join(sink, NAMES[1], since="", data="there"),
+            rooms.publish(NAMES[0], "to nobody"),
+            rooms.publish(NAMES[2], "to nobody"),
+            rooms.presence(NAMES[0]),
+        ),
+        (rooms.publish(NAMES[3], "to nobody"), rooms.leave(sink, NAMES[0])),
+    ):
+        async with within(seconds=3):  # three times the timeout of a call
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(result in (None, False) or isinstance(result, BrokerError) for result in results)
+    for server in cluster:
+        server.thaw()
+    await until(lambda: sink.gaps == [NAMES[1]])
+    await rooms.publish(NAMES[1], "hello")
+    await until(lambda: "hello" in sink.messages)
+    await rooms.close()

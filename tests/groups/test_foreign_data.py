@@ -32,46 +32,37 @@ def rooms(shared_redis, request):
 
 
 @pytest.mark.parametrize("data", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_foreign_message_on_a_channel_is_logged_and_no_group_is_deaf(run, shared_redis, rooms, until, log, data):
-    async def scenario():
-        here, there = Sink(), Sink()
-        await rooms.join(here, "here", data=1)
-        await rooms.join(there, "there")
-        await command(shared_redis, "PUBLISH", rooms._broker.channel("here"), data)
-        for name, sink in ("here", here), ("there", there):
-            await rooms.publish(name, "hello")
-            await until(lambda sink=sink: sink.messages)
-        assert here.messages == there.messages == ["hello"]
-        assert ["does something else publish there?" in entry.message for entry in log()] == [True]
-        await rooms.close()
-
-    run(scenario())
+async def test_a_foreign_message_on_a_channel_is_logged_and_no_group_is_deaf(shared_redis, rooms, until, log, data):
+    here, there = Sink(), Sink()
+    await rooms.join(here, "here", data=1)
+    await rooms.join(there, "there")
+    await command(shared_redis, "PUBLISH", rooms._broker.channel("here"), data)
+    for name, sink in ("here", here), ("there", there):
+        await rooms.publish(name, "hello")
+        await until(lambda sink=sink: sink.messages)
+    assert here.messages == there.messages == ["hello"]
+    assert ["does something else publish there?" in entry.message for entry in log()] == [True]
+    await rooms.close()
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"\xff", b"[" * 100_000], ids=["text", "bytes", "nested"])
-def test_a_foreign_entry_of_presence_is_logged_and_hides_no_other(run, shared_redis, rooms, log, data):
-    async def scenario():
-        channel = rooms._broker.channel("lobby")
-        await rooms.join(Sink(), "lobby", data="before")
-        await command(shared_redis, "HSET", b"{%b}:presence" % channel, b"foreign.1", data)
-        await command(shared_redis, "ZADD", b"{%b}:leases" % channel, "+inf", "foreign")
-        assert [one.data for one in await rooms.presence("lobby")] == ["before"]
-        assert {"does something else write there?" in entry.message for entry in log()} == {True}
-        await rooms.close()
-
-    run(scenario())
+async def test_a_foreign_entry_of_presence_is_logged_and_hides_no_other(shared_redis, rooms, log, data):
+    channel = rooms._broker.channel("lobby")
+    await rooms.join(Sink(), "lobby", data="before")
+    await command(shared_redis, "HSET", b"{%b}:presence" % channel, b"foreign.1", data)
+    await command(shared_redis, "ZADD", b"{%b}:leases" % channel, "+inf", "foreign")
+    assert [one.data for one in await rooms.presence("lobby")] == ["before"]
+    assert {"does something else write there?" in entry.message for entry in log()} == {True}
+    await rooms.close()
 
 
 @pytest.mark.parametrize("epoch", [b"\xff", b"a.b"])
-def test_a_foreign_epoch_of_a_history_is_refused(run, shared_redis, rooms, epoch):
-    async def scenario():
-        await rooms.publish("lobby", "before")
-        await command(shared_redis, "SET", b"{%b}:epoch" % rooms._broker.channel("lobby"), epoch)
-        await rooms.join(Sink(), "lobby")
-        with pytest.raises(BrokerError, match="has been written by something else"):
-            await rooms.publish("lobby", "after")
-        with pytest.raises(BrokerError, match="has been written by something else"):
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "after")
-        await rooms.close()
-
-    run(scenario())
+async def test_a_foreign_epoch_of_a_history_is_refused(shared_redis, rooms, epoch):
+    await rooms.publish("lobby", "before")
+    await command(shared_redis, "SET", b"{%b}:epoch" % rooms._broker.channel("lobby"), epoch)
+    await rooms.join(Sink(), "lobby")
+    with pytest.raises(BrokerError, match="has been written by something else"):
+        await rooms.publish("lobby", "after")
+    with pytest.raises(BrokerError, match="has been written by something else"):
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "after")
+    await rooms.close()

@@ -17,62 +17,53 @@ from duck.contrib.websockets.testing import connect as connect_in_memory
 from .sink import Sink
 
 
-def test_members_get_published_messages(run, rooms, meet):
-    async def scenario():
-        async with meet(rooms, "lobby", 3) as (views, peers), meet(rooms, "other", 1) as (_, (other,)):
-            assert rooms.count("lobby") == 3
-            assert set(rooms.members("lobby")) == set(views)
-            assert list(rooms) == ["lobby", "other"]
-            await rooms.publish("lobby", "hello")
-            await rooms.publish("lobby", b"\x00\r\n\xff", OpCode.BINARY)
-            await rooms.publish("nobody", "hello")
-            await rooms.publish("other", "elsewhere")
-            for peer in peers:
-                assert await peer.message() == "hello"
-                assert await peer.message() == b"\x00\r\n\xff"
-            assert await other.message() == "elsewhere"
-
-    run(scenario())
+async def test_members_get_published_messages(rooms, meet):
+    async with meet(rooms, "lobby", 3) as (views, peers), meet(rooms, "other", 1) as (_, (other,)):
+        assert rooms.count("lobby") == 3
+        assert set(rooms.members("lobby")) == set(views)
+        assert list(rooms) == ["lobby", "other"]
+        await rooms.publish("lobby", "hello")
+        await rooms.publish("lobby", b"\x00\r\n\xff", OpCode.BINARY)
+        await rooms.publish("nobody", "hello")
+        await rooms.publish("other", "elsewhere")
+        for peer in peers:
+            assert await peer.message() == "hello"
+            assert await peer.message() == b"\x00\r\n\xff"
+        assert await other.message() == "elsewhere"
 
 
-def test_publish_may_exclude_a_member(run, rooms, meet):
-    async def scenario():
-        async with meet(rooms, "lobby", 2) as (views, peers):
-            await rooms.publish("lobby", "one", exclude=views[0])
-            await rooms.publish("lobby", "two")
-            assert await peers[0].message() == "two"
-            assert [await peers[1].message() for _ in range(2)] == ["one", "two"]
-            await rooms.publish("other", "to nobody", exclude=views[0])
-            await rooms.leave(views[0], "lobby")
-            await rooms.publish("lobby", "three", exclude=views[0])
-            assert await peers[1].message() == "three"
-
-    run(scenario())
+async def test_publish_may_exclude_a_member(rooms, meet):
+    async with meet(rooms, "lobby", 2) as (views, peers):
+        await rooms.publish("lobby", "one", exclude=views[0])
+        await rooms.publish("lobby", "two")
+        assert await peers[0].message() == "two"
+        assert [await peers[1].message() for _ in range(2)] == ["one", "two"]
+        await rooms.publish("other", "to nobody", exclude=views[0])
+        await rooms.leave(views[0], "lobby")
+        await rooms.publish("lobby", "three", exclude=views[0])
+        assert await peers[1].message() == "three"
 
 
-def test_a_client_is_a_member(run, rooms, serving, until):
+async def test_a_client_is_a_member(rooms, serving, until):
     class Upper(WebSocketView):
         async def on_receive(self, message, opcode):
             await self.send(message.upper(), opcode)
 
-    async def scenario():
-        async with serving(Upper) as server:
-            async with connect(f"ws://127.0.0.1:{server.port}") as one, connect(one.url) as two:
-                for client in (one, one, two):
-                    await rooms.join(client, "up")
-                assert rooms.members("up") == [one, two]
-                await rooms.publish("up", "not one", exclude=one)
-                await rooms.publish("up", b"all", OpCode.BINARY)
-                assert await one.recv(5) == b"ALL"
-                assert [await two.recv(5), await two.recv(5)] == ["NOT ONE", b"ALL"]
-                await rooms.leave(two, "up")
-                await rooms.publish("up", "one")
-                assert await one.recv(5) == "ONE"
-            await until(lambda: not rooms.names())
-            with pytest.raises(ConnectionClosed):
-                await rooms.join(one, "up")
-
-    run(scenario())
+    async with serving(Upper) as server:
+        async with connect(f"ws://127.0.0.1:{server.port}") as one, connect(one.url) as two:
+            for client in (one, one, two):
+                await rooms.join(client, "up")
+            assert rooms.members("up") == [one, two]
+            await rooms.publish("up", "not one", exclude=one)
+            await rooms.publish("up", b"all", OpCode.BINARY)
+            assert await one.recv(5) == b"ALL"
+            assert [await two.recv(5), await two.recv(5)] == ["NOT ONE", b"ALL"]
+            await rooms.leave(two, "up")
+            await rooms.publish("up", "one")
+            assert await one.recv(5) == "ONE"
+        await until(lambda: not rooms.names())
+        with pytest.raises(ConnectionClosed):
+            await rooms.join(one, "up")
 
 
 def test_a_view_cannot_join_before_it_is_open(rooms):
@@ -117,29 +108,26 @@ def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
     asyncio.run(scenario())
 
 
-def test_joining_and_leaving_twice(run, rooms, meet):
-    async def scenario():
-        async with meet(rooms, "lobby", 2) as (views, peers):
-            await rooms.join(views[0], "lobby")
-            await rooms.join(views[0], "second")
-            await rooms.leave(views[0], "lobby")
-            await rooms.leave(views[0], "lobby")
-            await rooms.leave(views[0], "never joined")
-            assert rooms.count("lobby") == 1
-            await rooms.publish("lobby", "not for all")
-            await rooms.publish("second", "for one")
-            assert await peers[0].message() == "for one"
-            assert await peers[1].message() == "not for all"
-            await rooms.leave(views[0], "second")
-            await rooms.join(views[0], "second")
-            await rooms.publish("second", "again")
-            assert await peers[0].message() == "again"
-
-    run(scenario())
+async def test_joining_and_leaving_twice(rooms, meet):
+    async with meet(rooms, "lobby", 2) as (views, peers):
+        await rooms.join(views[0], "lobby")
+        await rooms.join(views[0], "second")
+        await rooms.leave(views[0], "lobby")
+        await rooms.leave(views[0], "lobby")
+        await rooms.leave(views[0], "never joined")
+        assert rooms.count("lobby") == 1
+        await rooms.publish("lobby", "not for all")
+        await rooms.publish("second", "for one")
+        assert await peers[0].message() == "for one"
+        assert await peers[1].message() == "not for all"
+        await rooms.leave(views[0], "second")
+        await rooms.join(views[0], "second")
+        await rooms.publish("second", "again")
+        assert await peers[0].message() == "again"
 
 
 @pytest.mark.parametrize("way", ["close", "leave", "reset", "send_close", "error"])
-def test_a_membership_ends_with_the_connection(run, rooms, serving, dial, until, way):
+async def test_a_membership_ends_with_the_connection(rooms, serving, dial, until, way):
     class Member(WebSocketView):
         CLOSE_TIMEOUT = 0.1
 
@@ -157,110 +145,90 @@ def test_a_membership_ends_with_the_connection(run, rooms, serving, dial, until,
                 await rooms.join(self, "lobby")
 
     seen = []
-
-    async def scenario():
-        async with serving(Member) as server, dial(server) as peer:
-            await peer.head()
-            assert await peer.message() == "joined"
-            view, _ = await server.views.get()
-            if way == "send_close":
-                await view.send_close()
-                peer.close()
-            elif way == "error":
-                peer.send("now")
-                await peer.closing()
-                peer.close()
-            else:
-                getattr(peer, way)()
-            await until(lambda: seen)
-            assert seen == [(0, 0, [])]
-
-    run(scenario())
+    async with serving(Member) as server, dial(server) as peer:
+        await peer.head()
+        assert await peer.message() == "joined"
+        view, _ = await server.views.get()
+        if way == "send_close":
+            await view.send_close()
+            peer.close()
+        elif way == "error":
+            peer.send("now")
+            await peer.closing()
+            peer.close()
+        else:
+            getattr(peer, way)()
+        await until(lambda: seen)
+        assert seen == [(0, 0, [])]
 
 
-def test_a_view_that_is_not_open_cannot_join(run, rooms, connect):
+async def test_a_view_that_is_not_open_cannot_join(rooms, connect):
     class Early(WebSocketView):
         async def initiate_upgrade_to_ws(self):
             with pytest.raises(RuntimeError, match="not open"):
                 await rooms.join(self, "lobby")
             return await super().initiate_upgrade_to_ws()
 
-    async def scenario():
-        async with connect(Early):
-            assert rooms.count("lobby") == 0
-
-    run(scenario())
+    async with connect(Early):
+        assert rooms.count("lobby") == 0
 
 
-def test_publishing_from_synchronous_code(run, new_groups, meet):
+async def test_publishing_from_synchronous_code(new_groups, meet):
     """A task queue publishes so; it has no server, and creates groups of its own."""
+    async with meet(new_groups(), "lobby", 2) as (_, peers):
+        writer = new_groups()
 
-    async def scenario():
-        async with meet(new_groups(), "lobby", 2) as (_, peers):
-            writer = new_groups()
+        def job():
+            for number in range(20):
+                writer.publish_sync("lobby", f"{number}")
 
-            def job():
-                for number in range(20):
-                    writer.publish_sync("lobby", f"{number}")
-
-            await asyncio.to_thread(job)
-            for peer in peers:
-                assert [await peer.message() for _ in range(20)] == [str(number) for number in range(20)]
-            await writer.close()
-
-    run(scenario())
+        await asyncio.to_thread(job)
+        for peer in peers:
+            assert [await peer.message() for _ in range(20)] == [str(number) for number in range(20)]
+        await writer.close()
 
 
-def test_several_loops_of_a_process(run, rooms, meet):
+async def test_several_loops_of_a_process(rooms, meet):
     """Members in two loops, each with publishers; and a member that is made to join from the other loop."""
+    home = asyncio.get_running_loop()
+    async with meet(rooms, "lobby", 1) as (views, peers):
 
-    async def scenario():
-        home = asyncio.get_running_loop()
-        async with meet(rooms, "lobby", 1) as (views, peers):
+        async def afar():
+            async with meet(rooms, "lobby", 1) as ((view,), (peer,)):
+                assert rooms.count("lobby") == 2
+                await rooms.publish("lobby", "from afar")
+                assert await peer.message() == "from afar"
+                await rooms.join(views[0], "second")
+                await rooms.publish("second", "to the other loop")
+                await rooms.publish("lobby", "not to me", exclude=view)
+                await rooms.publish("lobby", "not to it", exclude=views[0])
+                assert await peer.message() == "not to it"
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(rooms.publish("lobby", "from home"), home))
+                assert await peer.message() == "from home"
+            return view
 
-            async def afar():
-                async with meet(rooms, "lobby", 1) as ((view,), (peer,)):
-                    assert rooms.count("lobby") == 2
-                    await rooms.publish("lobby", "from afar")
-                    assert await peer.message() == "from afar"
-                    await rooms.join(views[0], "second")
-                    await rooms.publish("second", "to the other loop")
-                    await rooms.publish("lobby", "not to me", exclude=view)
-                    await rooms.publish("lobby", "not to it", exclude=views[0])
-                    assert await peer.message() == "not to it"
-                    await asyncio.wrap_future(
-                        asyncio.run_coroutine_threadsafe(rooms.publish("lobby", "from home"), home)
-                    )
-                    assert await peer.message() == "from home"
-                return view
-
-            gone = await asyncio.to_thread(lambda: asyncio.run(afar()))
-            received = {await peers[0].message() for _ in range(4)}
-            assert received == {"from afar", "to the other loop", "not to me", "from home"}
-            await rooms.publish("lobby", "last", exclude=gone)
-            assert await peers[0].message() == "last"
-
-    run(scenario())
+        gone = await asyncio.to_thread(lambda: asyncio.run(afar()))
+        received = {await peers[0].message() for _ in range(4)}
+        assert received == {"from afar", "to the other loop", "not to me", "from home"}
+        await rooms.publish("lobby", "last", exclude=gone)
+        assert await peers[0].message() == "last"
 
 
-def test_the_order_of_each_publisher(run, rooms, meet):
-    async def scenario():
-        async with meet(rooms, "lobby", 2) as (_, peers):
+async def test_the_order_of_each_publisher(rooms, meet):
+    async with meet(rooms, "lobby", 2) as (_, peers):
 
-            async def publish(name):
-                for number in range(100):
-                    await rooms.publish("lobby", f"{name} {number}")
+        async def publish(name):
+            for number in range(100):
+                await rooms.publish("lobby", f"{name} {number}")
 
-            await asyncio.gather(*map(publish, "abc"))
-            for peer in peers:
-                messages = [(await peer.message()).split() for _ in range(300)]
-                for name in "abc":
-                    assert [int(number) for who, number in messages if who == name] == list(range(100))
-
-    run(scenario())
+        await asyncio.gather(*map(publish, "abc"))
+        for peer in peers:
+            messages = [(await peer.message()).split() for _ in range(300)]
+            for name in "abc":
+                assert [int(number) for who, number in messages if who == name] == list(range(100))
 
 
-def test_groups_on_uvicorn(run, rooms, serving_asgi, dial, ws):
+async def test_groups_on_uvicorn(rooms, serving_asgi, dial, ws):
     """A view beside an ASGI application, on our protocol and on another; an HTTP route publishes."""
 
     class Member(WebSocketView):
@@ -276,19 +244,16 @@ def test_groups_on_uvicorn(run, rooms, serving_asgi, dial, ws):
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def scenario():
-        async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
-            await peer.head()
-            assert await peer.message() == "joined"
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 204")
-            assert await peer.message() == "from a page"
-            writer.close()
-            await rooms.publish("lobby", "from the program")
-            assert await peer.message() == "from the program"
-
-    run(scenario())
+    async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
+        await peer.head()
+        assert await peer.message() == "joined"
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+        assert await peer.message() == "from a page"
+        writer.close()
+        await rooms.publish("lobby", "from the program")
+        assert await peer.message() == "from the program"
 
 
 names, numbers = st.sampled_from(["a", "b"]), st.integers(0, 3)
@@ -346,7 +311,7 @@ async def _follow(rooms, schedule):
     await rooms.close()
 
 
-def test_a_broker_of_ones_own(run, log):
+async def test_a_broker_of_ones_own(log):
     """A broker consists of three methods and a handler."""
 
     class Echo:
@@ -369,27 +334,23 @@ def test_a_broker_of_ones_own(run, log):
             raise OSError("no broker")
 
     calls = []
-
-    async def scenario():
-        rooms = Groups(Echo())
-        one, two = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        await rooms.join(two, "full")
-        await rooms.publish("lobby", "hello")
-        await rooms.publish("lobby", "hello", exclude=one)
-        await rooms.join(one, "other")
-        with pytest.raises(BrokerError):
-            await rooms.publish("full", "hello", exclude=two)
-        one.end()
-        assert one.messages == ["hello"]
-        assert not two.messages, "it is excluded from a message of unknown outcome, too"
-        assert calls[-2:] == [("unsubscribe", "lobby"), ("unsubscribe", "other")]
-        assert list(rooms) == ["full"]
-        assert [entry.message for entry in log()] == [
-            f"group {name!r}: the broker has failed at the end of a membership" for name in ("lobby", "other")
-        ]
-
-    run(scenario())
+    rooms = Groups(Echo())
+    one, two = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    await rooms.join(two, "full")
+    await rooms.publish("lobby", "hello")
+    await rooms.publish("lobby", "hello", exclude=one)
+    await rooms.join(one, "other")
+    with pytest.raises(BrokerError):
+        await rooms.publish("full", "hello", exclude=two)
+    one.end()
+    assert one.messages == ["hello"]
+    assert not two.messages, "it is excluded from a message of unknown outcome, too"
+    assert calls[-2:] == [("unsubscribe", "lobby"), ("unsubscribe", "other")]
+    assert list(rooms) == ["full"]
+    assert [entry.message for entry in log()] == [
+        f"group {name!r}: the broker has failed at the end of a membership" for name in ("lobby", "other")
+    ]
 
 
 def test_messages_on_their_way():
@@ -402,18 +363,15 @@ def test_messages_on_their_way():
 
 
 @pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "DUCK_WORKERS"])
-def test_groups_in_process_warn_of_several_workers(run, monkeypatch, log, name):
-    async def scenario():
-        monkeypatch.setenv(name, "4")
-        monkeypatch.setenv("DUCK_WORKER_PID", "1")  # of a worker whose child this is
-        await Groups().publish("lobby", "hello")
-        assert not log()
-        monkeypatch.setenv("DUCK_WORKER_PID", str(os.getpid()))
-        await Groups().publish("lobby", "hello")
-        (entry,) = log()
-        assert f"{name}=4 processes serve" in entry.message
-
-    run(scenario())
+async def test_groups_in_process_warn_of_several_workers(monkeypatch, log, name):
+    monkeypatch.setenv(name, "4")
+    monkeypatch.setenv("DUCK_WORKER_PID", "1")  # of a worker whose child this is
+    await Groups().publish("lobby", "hello")
+    assert not log()
+    monkeypatch.setenv("DUCK_WORKER_PID", str(os.getpid()))
+    await Groups().publish("lobby", "hello")
+    (entry,) = log()
+    assert f"{name}=4 processes serve" in entry.message
 
 
 @pytest.mark.parametrize(
@@ -443,18 +401,14 @@ def test_groups_of_the_embedded_server_take_no_number_of_the_environment(run, mo
     assert not log()
 
 
-def test_a_member_of_a_loop_that_has_ended_cannot_join(run, rooms):
+async def test_a_member_of_a_loop_that_has_ended_cannot_join(rooms):
     loop = asyncio.new_event_loop()
     loop.close()
-
-    async def scenario():
-        with pytest.raises(ConnectionClosed):
-            await rooms.join(Sink(loop), "lobby")
-
-    run(scenario())
+    with pytest.raises(ConnectionClosed):
+        await rooms.join(Sink(loop), "lobby")
 
 
-def test_the_loop_of_a_member_ends_while_it_joins(run):
+async def test_the_loop_of_a_member_ends_while_it_joins():
     """The caller is not cancelled: it gets ConnectionClosed."""
     begun = threading.Event()
 
@@ -466,18 +420,15 @@ def test_the_loop_of_a_member_ends_while_it_joins(run):
             begun.set()
             await asyncio.get_running_loop().create_future()
 
-    async def scenario():
-        rooms, sinks = Groups(Silent()), []
+    rooms, sinks = Groups(Silent()), []
 
-        async def until_begun():
-            sinks.append(Sink())
-            await asyncio.to_thread(begun.wait, 10)
+    async def until_begun():
+        sinks.append(Sink())
+        await asyncio.to_thread(begun.wait, 10)
 
-        other = asyncio.create_task(asyncio.to_thread(asyncio.run, until_begun()))
-        while not sinks:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        with pytest.raises(ConnectionClosed):
-            await rooms.join(sinks[0], "lobby")
-        await other
-
-    run(scenario())
+    other = asyncio.create_task(asyncio.to_thread(asyncio.run, until_begun()))
+    while not sinks:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    with pytest.raises(ConnectionClosed):
+        await rooms.join(sinks[0], "lobby")
+    await other

@@ -41,20 +41,16 @@ class Restarted:
         pass
 
 
-def test_a_later_member_does_not_hide_a_gap_of_the_first(run, until):
+async def test_a_later_member_does_not_hide_a_gap_of_the_first(until):
     """The position in the history is that before the first member."""
-
-    async def scenario():
-        broker = Restarted()
-        rooms = Groups(broker, history=1000)
-        one, two = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        await rooms.join(two, "lobby")
-        broker.handler.interrupted("lobby")
-        await until(lambda: one.gaps and two.gaps)
-        await rooms.close()
-
-    run(scenario())
+    broker = Restarted()
+    rooms = Groups(broker, history=1000)
+    one, two = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    await rooms.join(two, "lobby")
+    broker.handler.interrupted("lobby")
+    await until(lambda: one.gaps and two.gaps)
+    await rooms.close()
 
 
 class Silent(Restarted):
@@ -94,22 +90,19 @@ def message_at(number):
     return message
 
 
-def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(run, until):
-    async def scenario():
-        broker = OlderCopy()
-        rooms = Groups(broker, history=1000)
-        one, late = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        broker.handler.interrupted("lobby")
-        await until(lambda: one.messages == ["3", "4"])
-        await rooms.join(late, "lobby", since="one.0-2")
-        broker.handler.interrupted("lobby")
-        await until(lambda: one.gaps and late.gaps)
-        broker.handler.received("lobby", message_at(3))
-        assert one.messages == late.messages == ["3", "4", "3"]
-        await rooms.close()
-
-    run(scenario())
+async def test_messages_after_a_lost_history_are_delivered_though_their_ids_go_back(until):
+    broker = OlderCopy()
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    broker.handler.interrupted("lobby")
+    await until(lambda: one.messages == ["3", "4"])
+    await rooms.join(late, "lobby", since="one.0-2")
+    broker.handler.interrupted("lobby")
+    await until(lambda: one.gaps and late.gaps)
+    broker.handler.received("lobby", message_at(3))
+    assert one.messages == late.messages == ["3", "4", "3"]
+    await rooms.close()
 
 
 class WithoutTheLast(Restarted):
@@ -123,24 +116,20 @@ class WithoutTheLast(Restarted):
         return self.pasts.pop(0)
 
 
-def test_a_gap_is_reported_to_a_member_that_has_got_a_lost_message_from_the_history_alone(run, until):
+async def test_a_gap_is_reported_to_a_member_that_has_got_a_lost_message_from_the_history_alone(until):
     """The other member has not got the message: it catches up, and has no gap. The server assigns the lost id again."""
-
-    async def scenario():
-        broker = WithoutTheLast()
-        rooms = Groups(broker, history=1000)
-        one, late = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        await rooms.join(late, "lobby", since="one.0-2")
-        broker.handler.interrupted("lobby")
-        await until(lambda: late.gaps)
-        broker.handler.received("lobby", message_at(4))
-        assert one.messages == ["3", "4"]
-        assert late.messages == ["3", "4", "4"]
-        assert one.gaps == []
-        await rooms.close()
-
-    run(scenario())
+    broker = WithoutTheLast()
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    await rooms.join(late, "lobby", since="one.0-2")
+    broker.handler.interrupted("lobby")
+    await until(lambda: late.gaps)
+    broker.handler.received("lobby", message_at(4))
+    assert one.messages == ["3", "4"]
+    assert late.messages == ["3", "4", "4"]
+    assert one.gaps == []
+    await rooms.close()
 
 
 class SlowToAnswer(Restarted):
@@ -161,49 +150,42 @@ class SlowToAnswer(Restarted):
         return past
 
 
-def test_a_member_that_joins_while_others_catch_up_on_a_lost_history_gets_no_message_twice(run, until):
-    async def scenario():
-        broker = SlowToAnswer(Past([], False))
-        rooms = Groups(broker, history=1000)
-        one, late = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        broker.handler.interrupted("lobby")
-        for time in (4, 5):
-            broker.handler.received("lobby", message_of("new", time))
-        await rooms.join(late, "lobby", since="")
-        broker.answers.set()
-        await until(lambda: one.gaps and late.gaps)
-        broker.handler.received("lobby", message_of("new", 6))
-        assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
-        await rooms.close()
-
-    run(scenario())
+async def test_a_member_that_joins_while_others_catch_up_on_a_lost_history_gets_no_message_twice(until):
+    broker = SlowToAnswer(Past([], False))
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    broker.handler.interrupted("lobby")
+    for time in (4, 5):
+        broker.handler.received("lobby", message_of("new", time))
+    await rooms.join(late, "lobby", since="")
+    broker.answers.set()
+    await until(lambda: one.gaps and late.gaps)
+    broker.handler.received("lobby", message_of("new", 6))
+    assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
+    await rooms.close()
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_a_gap_during_the_catch_up_on_another_one(is_lost, run, until):
+async def test_a_gap_during_the_catch_up_on_another_one(is_lost, until):
     """A message from between the gaps comes from the history, also for a member that has it; or the gap is reported."""
-
-    async def scenario():
-        messages = [message_of("new", time) for time in range(3, 8)]
-        broker = SlowToAnswer(Past(messages[:2], True), Past([], False) if is_lost else Past(messages, True))
-        rooms = Groups(broker, history=1000)
-        one, late = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        broker.handler.interrupted("lobby")
-        await broker.is_asked.wait()
-        broker.handler.received("lobby", messages[1])
-        await rooms.join(late, "lobby", since="")
-        broker.handler.interrupted("lobby")
-        broker.handler.received("lobby", messages[4])
-        broker.answers.set()
-        await until(lambda: one.messages)
-        assert one.messages == [f"new {time}" for time in ([7] if is_lost else range(3, 8))]
-        assert late.messages == ["new 4", "new 5", *(f"new {time}" for time in ([7] if is_lost else [6, 7]))]
-        assert one.gaps == late.gaps == (["lobby"] if is_lost else [])
-        await rooms.close()
-
-    run(scenario())
+    messages = [message_of("new", time) for time in range(3, 8)]
+    broker = SlowToAnswer(Past(messages[:2], True), Past([], False) if is_lost else Past(messages, True))
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    broker.handler.interrupted("lobby")
+    await broker.is_asked.wait()
+    broker.handler.received("lobby", messages[1])
+    await rooms.join(late, "lobby", since="")
+    broker.handler.interrupted("lobby")
+    broker.handler.received("lobby", messages[4])
+    broker.answers.set()
+    await until(lambda: one.messages)
+    assert one.messages == [f"new {time}" for time in ([7] if is_lost else range(3, 8))]
+    assert late.messages == ["new 4", "new 5", *(f"new {time}" for time in ([7] if is_lost else [6, 7]))]
+    assert one.gaps == late.gaps == (["lobby"] if is_lost else [])
+    await rooms.close()
 
 
 class Flushed(Restarted):
@@ -223,38 +205,31 @@ def message_of(epoch, time):
     return message
 
 
-def test_messages_of_a_deleted_history_precede_those_of_the_next_and_none_is_repeated(run):
-    async def scenario():
-        broker, member = Flushed(), Sink()
-        rooms = Groups(broker, history=1000)
-        await rooms.join(member, "lobby", since="")
-        assert member.messages == ["old 1", "new 3"]
-        for message in (message_of("old", 2), message_of("new", 3), message_of("new", 4)):
-            broker.handler.received("lobby", message)
-        assert member.messages[2:] == ["old 2", "new 4"]
-        await rooms.close()
-
-    run(scenario())
+async def test_messages_of_a_deleted_history_precede_those_of_the_next_and_none_is_repeated():
+    broker, member = Flushed(), Sink()
+    rooms = Groups(broker, history=1000)
+    await rooms.join(member, "lobby", since="")
+    assert member.messages == ["old 1", "new 3"]
+    for message in (message_of("old", 2), message_of("new", 3), message_of("new", 4)):
+        broker.handler.received("lobby", message)
+    assert member.messages[2:] == ["old 2", "new 4"]
+    await rooms.close()
 
 
-def test_a_history_that_came_before_the_notice_of_a_gap_is_not_delivered_twice(run, until):
+async def test_a_history_that_came_before_the_notice_of_a_gap_is_not_delivered_twice(until):
     """Commands and subscriptions have separate connections, so that the history may be from after the gap."""
-
-    async def scenario():
-        broker = SlowToAnswer(Past([], False))
-        rooms = Groups(broker, history=1000)
-        one, late = Sink(), Sink()
-        await rooms.join(one, "lobby")
-        await rooms.join(late, "lobby", since="")
-        broker.handler.interrupted("lobby")
-        for time in (4, 5, 6):
-            broker.handler.received("lobby", message_of("new", time))
-        broker.answers.set()
-        await until(lambda: one.gaps and late.gaps)
-        assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
-        await rooms.close()
-
-    run(scenario())
+    broker = SlowToAnswer(Past([], False))
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    await rooms.join(late, "lobby", since="")
+    broker.handler.interrupted("lobby")
+    for time in (4, 5, 6):
+        broker.handler.received("lobby", message_of("new", time))
+    broker.answers.set()
+    await until(lambda: one.gaps and late.gaps)
+    assert one.messages == late.messages == ["new 4", "new 5", "new 6"]
+    await rooms.close()
 
 
 class LostAgain(SlowToAnswer):
@@ -266,21 +241,18 @@ class LostAgain(SlowToAnswer):
         return await super().after(group, since)
 
 
-def test_a_second_gap_is_reported_if_the_history_cannot_be_read_again(run, until):
-    async def scenario():
-        broker = LostAgain(Past([], True))
-        rooms = Groups(broker, history=1000)
-        member = Sink()
-        await rooms.join(member, "lobby")
-        broker.handler.interrupted("lobby")
-        await broker.is_asked.wait()
-        broker.handler.received("lobby", message_of("old", 3))
-        broker.handler.interrupted("lobby")
-        broker.answers.set()
-        await until(lambda: member.gaps)
-        await rooms.close()
-
-    run(scenario())
+async def test_a_second_gap_is_reported_if_the_history_cannot_be_read_again(until):
+    broker = LostAgain(Past([], True))
+    rooms = Groups(broker, history=1000)
+    member = Sink()
+    await rooms.join(member, "lobby")
+    broker.handler.interrupted("lobby")
+    await broker.is_asked.wait()
+    broker.handler.received("lobby", message_of("old", 3))
+    broker.handler.interrupted("lobby")
+    broker.answers.set()
+    await until(lambda: member.gaps)
+    await rooms.close()
 
 
 class SlowPosition(Restarted):
@@ -311,34 +283,28 @@ class SlowPosition(Restarted):
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
-def test_a_member_whose_join_ends_before_the_subscription_catches_up_or_is_told(is_kept, run, until):
-    async def scenario():
-        broker = SlowPosition(Past([message_of("old", 3)] if is_kept else [], is_kept))
-        rooms = Groups(broker, history=1000, timeout=0.01)
-        member = Sink()
-        await rooms.join(member, "lobby")
-        assert not broker.subscribed
-        broker.answers.set()
-        await until(lambda: member.messages or member.gaps)
-        assert (member.messages, member.gaps) == ((["old 3"], []) if is_kept else ([], ["lobby"]))
-        await rooms.close()
-
-    run(scenario())
+async def test_a_member_whose_join_ends_before_the_subscription_catches_up_or_is_told(is_kept, until):
+    broker = SlowPosition(Past([message_of("old", 3)] if is_kept else [], is_kept))
+    rooms = Groups(broker, history=1000, timeout=0.01)
+    member = Sink()
+    await rooms.join(member, "lobby")
+    assert not broker.subscribed
+    broker.answers.set()
+    await until(lambda: member.messages or member.gaps)
+    assert (member.messages, member.gaps) == ((["old 3"], []) if is_kept else ([], ["lobby"]))
+    await rooms.close()
 
 
-def test_a_member_that_leaves_before_its_late_subscription_leaves_none_behind(run, until):
-    async def scenario():
-        broker = SlowPosition(Past([], True))
-        rooms = Groups(broker, history=1000, timeout=0.01)
-        member = Sink()
-        await rooms.join(member, "lobby")
-        await rooms.leave(member, "lobby")
-        broker.answers.set()
-        await until(lambda: len(asyncio.all_tasks()) == 1)
-        assert not broker.subscribed
-        await rooms.close()
-
-    run(scenario())
+async def test_a_member_that_leaves_before_its_late_subscription_leaves_none_behind(until):
+    broker = SlowPosition(Past([], True))
+    rooms = Groups(broker, history=1000, timeout=0.01)
+    member = Sink()
+    await rooms.join(member, "lobby")
+    await rooms.leave(member, "lobby")
+    broker.answers.set()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+    assert not broker.subscribed
+    await rooms.close()
 
 
 class SlowHistory(Restarted):
@@ -355,20 +321,17 @@ class SlowHistory(Restarted):
         return Past([message_of("new", 1)] if since is None else [], True)
 
 
-def test_a_member_that_leaves_during_its_join_and_joins_again_gets_the_history_of_the_second_join(run, until):
-    async def scenario():
-        broker = SlowHistory()
-        rooms = Groups(broker, history=1000)
-        other, member = Sink(), Sink()
-        await rooms.join(other, "lobby")
-        joins = [asyncio.create_task(rooms.join(member, "lobby", since=""))]
-        await until(lambda: broker.asked == 1)
-        await rooms.leave(member, "lobby")
-        joins.append(asyncio.create_task(rooms.join(member, "lobby", since="new.1-0")))
-        await until(lambda: broker.asked == 2)
-        broker.answers.set()
-        await asyncio.gather(*joins)
-        assert member.messages == []
-        await rooms.close()
-
-    run(scenario())
+async def test_a_member_that_leaves_during_its_join_and_joins_again_gets_the_history_of_the_second_join(until):
+    broker = SlowHistory()
+    rooms = Groups(broker, history=1000)
+    other, member = Sink(), Sink()
+    await rooms.join(other, "lobby")
+    joins = [asyncio.create_task(rooms.join(member, "lobby", since=""))]
+    await until(lambda: broker.asked == 1)
+    await rooms.leave(member, "lobby")
+    joins.append(asyncio.create_task(rooms.join(member, "lobby", since="new.1-0")))
+    await until(lambda: broker.asked == 2)
+    broker.answers.set()
+    await asyncio.gather(*joins)
+    assert member.messages == []
+    await rooms.close()

@@ -41,52 +41,46 @@ def new_rooms(request):
     return lambda: Groups(server.url, prefix=prefix, announce=announce)
 
 
-def test_presence_lists_members_of_all_processes(run, new_rooms, until):
-    async def scenario():
-        here, there = new_rooms(), new_rooms()
-        anne, bert, carl, mute = Sink(), Sink(), Sink(), Sink()
-        assert await here.presence("lobby") == []
-        await here.join(anne, "lobby", data="anne")
-        await there.join(bert, "lobby", data="bert")
-        await there.join(mute, "lobby")
-        await here.join(carl, "lobby", data="carl")
-        await here.join(carl, "other", data=["carl", {"of": "other"}])
-        for rooms in (here, there):
-            assert await data_of(rooms) == ["anne", "bert", "carl"]
-            assert await data_of(rooms, "other") == [["carl", {"of": "other"}]]
-        before = {one.id for one in await here.presence("lobby")}
-        await there.join(bert, "lobby", data="bert, away")
-        assert {one.id for one in await here.presence("lobby")} == before
-        await here.leave(carl, "lobby")
-        bert.end()
-        await until(lambda: len(told(mute)[1]) == 2)
-        await until(lambda: len(told(anne)[1]) == 2)
-        assert told(anne) == (["anne", "bert", "carl", "bert, away"], ["carl", "bert, away"])
-        assert sorted(told(bert)[0]) == ["bert", "bert, away", "carl"]
-        assert await data_of(there) == ["anne"]
-        assert ["carl", {"of": "other"}] in told(carl)[0]
-        await here.close()
-        await there.close()
-
-    run(scenario())
+async def test_presence_lists_members_of_all_processes(new_rooms, until):
+    here, there = new_rooms(), new_rooms()
+    anne, bert, carl, mute = Sink(), Sink(), Sink(), Sink()
+    assert await here.presence("lobby") == []
+    await here.join(anne, "lobby", data="anne")
+    await there.join(bert, "lobby", data="bert")
+    await there.join(mute, "lobby")
+    await here.join(carl, "lobby", data="carl")
+    await here.join(carl, "other", data=["carl", {"of": "other"}])
+    for rooms in (here, there):
+        assert await data_of(rooms) == ["anne", "bert", "carl"]
+        assert await data_of(rooms, "other") == [["carl", {"of": "other"}]]
+    before = {one.id for one in await here.presence("lobby")}
+    await there.join(bert, "lobby", data="bert, away")
+    assert {one.id for one in await here.presence("lobby")} == before
+    await here.leave(carl, "lobby")
+    bert.end()
+    await until(lambda: len(told(mute)[1]) == 2)
+    await until(lambda: len(told(anne)[1]) == 2)
+    assert told(anne) == (["anne", "bert", "carl", "bert, away"], ["carl", "bert, away"])
+    assert sorted(told(bert)[0]) == ["bert", "bert, away", "carl"]
+    assert await data_of(there) == ["anne"]
+    assert ["carl", {"of": "other"}] in told(carl)[0]
+    await here.close()
+    await there.close()
 
 
-def test_the_end_of_all_members_at_once(run, new_rooms, until):
-    async def scenario():
-        here, there = new_rooms(), new_rooms()
-        watcher, sinks = Sink(), [Sink() for _ in range(50)]
-        await here.join(watcher, "lobby")
-        await asyncio.gather(*(there.join(sink, "lobby", data=at) for at, sink in enumerate(sinks)))
-        await until(lambda: len(told(watcher)[0]) == 50)
-        for sink in sinks:
-            sink.end()
-        await until(lambda: len(told(watcher)[1]) == 50)
-        assert [sorted(each) for each in told(watcher)] == [list(range(50))] * 2
-        assert await here.presence("lobby") == []
-        await there.close()
-        await here.close()
-
-    run(scenario())
+async def test_the_end_of_all_members_at_once(new_rooms, until):
+    here, there = new_rooms(), new_rooms()
+    watcher, sinks = Sink(), [Sink() for _ in range(50)]
+    await here.join(watcher, "lobby")
+    await asyncio.gather(*(there.join(sink, "lobby", data=at) for at, sink in enumerate(sinks)))
+    await until(lambda: len(told(watcher)[0]) == 50)
+    for sink in sinks:
+        sink.end()
+    await until(lambda: len(told(watcher)[1]) == 50)
+    assert [sorted(each) for each in told(watcher)] == [list(range(50))] * 2
+    assert await here.presence("lobby") == []
+    await there.close()
+    await here.close()
 
 
 def test_members_of_a_loop_that_has_ended_are_gone():
@@ -107,7 +101,7 @@ def test_members_of_a_loop_that_has_ended_are_gone():
     asyncio.run(look())
 
 
-def test_invalid_data_and_brokers_are_refused(run, log):
+async def test_invalid_data_and_brokers_are_refused(log):
     class Broker:
         def connect(self, handler, loop):
             return object()
@@ -115,25 +109,22 @@ def test_invalid_data_and_brokers_are_refused(run, log):
     def broken(change):
         raise ArithmeticError("on purpose")
 
-    async def scenario():
-        rooms = Groups(announce=broken)
-        sink = Sink()
-        for data, error in (("x" * 1100, ValueError), ({1, 2}, TypeError), (float("nan"), ValueError)):
-            with pytest.raises(error):
-                await rooms.join(sink, "lobby", data=data)
-        assert rooms.count("lobby") == 0
-        with pytest.raises(ValueError, match="keeps no presence"):
-            await Groups(Broker()).join(sink, "lobby", data=1)
-        with pytest.raises(ValueError, match="keeps no presence"):
-            await Groups(Broker()).presence("lobby")
-        with pytest.raises(ValueError, match="presence_ttl"):
-            Groups(presence_ttl=0)
-        await rooms.join(sink, "lobby", data=1)
-        (entry,) = log()
-        assert "cannot be announced" in entry.message
-        assert await data_of(rooms) == [1]
-
-    run(scenario())
+    rooms = Groups(announce=broken)
+    sink = Sink()
+    for data, error in (("x" * 1100, ValueError), ({1, 2}, TypeError), (float("nan"), ValueError)):
+        with pytest.raises(error):
+            await rooms.join(sink, "lobby", data=data)
+    assert rooms.count("lobby") == 0
+    with pytest.raises(ValueError, match="keeps no presence"):
+        await Groups(Broker()).join(sink, "lobby", data=1)
+    with pytest.raises(ValueError, match="keeps no presence"):
+        await Groups(Broker()).presence("lobby")
+    with pytest.raises(ValueError, match="presence_ttl"):
+        Groups(presence_ttl=0)
+    await rooms.join(sink, "lobby", data=1)
+    (entry,) = log()
+    assert "cannot be announced" in entry.message
+    assert await data_of(rooms) == [1]
 
 
 def test_many_changes_are_announced_in_parts():
@@ -237,164 +228,142 @@ def end_gap(rooms):
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_the_members_of_a_dead_process_leave_once(run, own_redis, until):
+async def test_the_members_of_a_dead_process_leave_once(own_redis, until):
     """The remaining members get one announcement, although each of three processes renews its lease."""
-
-    async def scenario():
-        own_redis.start()
-        made = [Groups(own_redis.url, announce=announce) for _ in range(3)]
-        sinks = [Sink() for _ in made]
-        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
-            await rooms.join(sink, "lobby", data=at or None)
-        for at in range(10, 30):
-            await made[2].join(Sink(), "lobby", data=at)
-        for sink in sinks[:2]:
-            await until(lambda sink=sink: len(told(sink)[0]) >= 20)
-        await end_lease(own_redis, await hang_up(made[2]))
-        for sink in sinks[:2]:
-            await until(lambda sink=sink: told(sink)[1])
-        assert await data_of(made[0]) == [1]
-        await end_lease(own_redis, await hang_up(made[1]))
-        await until(lambda: 1 in told(sinks[0])[1])  # no present member remains, only one that is told
-        renewed = await commands(own_redis)
-        while await commands(own_redis) < renewed + 3:
-            pass
-        assert sorted(told(sinks[0])[1]) == [1, 2, *range(10, 30)]
-        assert sorted(told(sinks[1])[1]) == [2, *range(10, 30)]
-        await made[0].close()
-
-    run(scenario())
+    own_redis.start()
+    made = [Groups(own_redis.url, announce=announce) for _ in range(3)]
+    sinks = [Sink() for _ in made]
+    for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+        await rooms.join(sink, "lobby", data=at or None)
+    for at in range(10, 30):
+        await made[2].join(Sink(), "lobby", data=at)
+    for sink in sinks[:2]:
+        await until(lambda sink=sink: len(told(sink)[0]) >= 20)
+    await end_lease(own_redis, await hang_up(made[2]))
+    for sink in sinks[:2]:
+        await until(lambda sink=sink: told(sink)[1])
+    assert await data_of(made[0]) == [1]
+    await end_lease(own_redis, await hang_up(made[1]))
+    await until(lambda: 1 in told(sinks[0])[1])  # no present member remains, only one that is told
+    renewed = await commands(own_redis)
+    while await commands(own_redis) < renewed + 3:
+        pass
+    assert sorted(told(sinks[0])[1]) == [1, 2, *range(10, 30)]
+    assert sorted(told(sinks[1])[1]) == [2, *range(10, 30)]
+    await made[0].close()
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_lease_that_is_not_renewed_ends(run, shared_redis, until):
-    async def scenario():
-        here = Groups(shared_redis.url, prefix="lease:", announce=announce)
-        there = Groups(shared_redis.url, prefix="lease:", presence_ttl=0.2)
-        watcher = Sink()
-        await here.join(watcher, "lobby")
-        await there.join(Sink(), "lobby", data="there")
-        await until(lambda: told(watcher)[0])
-        await hang_up(there)
-        while await data_of(here):
-            pass
-        await until(lambda: len(told(watcher)[0]) == len(told(watcher)[1]))  # more than one if the machine has stopped
-        await here.close()
-
-    run(scenario())
+async def test_a_lease_that_is_not_renewed_ends(shared_redis, until):
+    here = Groups(shared_redis.url, prefix="lease:", announce=announce)
+    there = Groups(shared_redis.url, prefix="lease:", presence_ttl=0.2)
+    watcher = Sink()
+    await here.join(watcher, "lobby")
+    await there.join(Sink(), "lobby", data="there")
+    await until(lambda: told(watcher)[0])
+    await hang_up(there)
+    while await data_of(here):
+        pass
+    await until(lambda: len(told(watcher)[0]) == len(told(watcher)[1]))  # more than one if the machine has stopped
+    await here.close()
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_leases_are_renewed_while_the_memory_is_full(run, own_redis):
-    async def scenario():
-        own_redis.start()
-        made = [Groups(own_redis.url, announce=announce) for _ in range(2)]
-        sinks = [Sink() for _ in made]
-        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
-            await rooms.join(sink, "lobby", data=at)
-        from redis import Redis
+async def test_leases_are_renewed_while_the_memory_is_full(own_redis):
+    own_redis.start()
+    made = [Groups(own_redis.url, announce=announce) for _ in range(2)]
+    sinks = [Sink() for _ in made]
+    for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+        await rooms.join(sink, "lobby", data=at)
+    from redis import Redis
 
-        with Redis(port=own_redis.port) as admin:
-            admin.config_set("maxmemory", 1)
-        before = await leases(own_redis)
-        assert len(before) == 2
-        while any(end <= before[owner] for owner, end in (await leases(own_redis)).items()):
-            pass
-        assert await data_of(made[0]) == await data_of(made[1]) == [0, 1]
-        assert not told(sinks[0])[1]
-        for rooms in made:
-            await rooms.close()
-
-    run(scenario())
-
-
-def test_the_cost_of_staying_present(run, own_redis):
-    """A renewal costs one command for a group, for any number of members."""
-
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url, presence_ttl=0.6)
-        for at in range(100):
-            await rooms.join(Sink(), f"room {at % 2}", data=at)
-        before = await commands(own_redis)
-        while (cost := await commands(own_redis) - before) < 2:
-            pass
-        assert cost < 50
-        while len(await rooms.presence("room 1")) != 50:  # a machine that stops for longer lets the lease end
-            pass
+    with Redis(port=own_redis.port) as admin:
+        admin.config_set("maxmemory", 1)
+    before = await leases(own_redis)
+    assert len(before) == 2
+    while any(end <= before[owner] for owner, end in (await leases(own_redis)).items()):
+        pass
+    assert await data_of(made[0]) == await data_of(made[1]) == [0, 1]
+    assert not told(sinks[0])[1]
+    for rooms in made:
         await rooms.close()
 
-    run(scenario())
+
+async def test_the_cost_of_staying_present(own_redis):
+    """A renewal costs one command for a group, for any number of members."""
+    own_redis.start()
+    rooms = Groups(own_redis.url, presence_ttl=0.6)
+    for at in range(100):
+        await rooms.join(Sink(), f"room {at % 2}", data=at)
+    before = await commands(own_redis)
+    while (cost := await commands(own_redis) - before) < 2:
+        pass
+    assert cost < 50
+    while len(await rooms.presence("room 1")) != 50:  # a machine that stops for longer lets the lease end
+        pass
+    await rooms.close()
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_server_that_has_lost_its_data(run, own_redis, until):
+async def test_a_server_that_has_lost_its_data(own_redis, until):
     """The entries return, without an announcement of members who left or joined."""
-
-    async def scenario():
-        own_redis.start()
-        made = [Groups(own_redis.url, announce=announce) for _ in range(2)]
-        sinks = [Sink() for _ in made]
-        for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
-            await rooms.join(sink, "lobby", data=at)
-        await until(lambda: len(told(sinks[0])[0]) == 2)
-        own_redis.kill()
-        own_redis.start()
-        for sink in sinks:
-            await until(lambda sink=sink: sink.gaps)
-        late = Sink()
-        await made[0].join(late, "lobby", data=2)
-        assert await data_of(made[0]) == [0, 1, 2]
-        await until(lambda: len(told(sinks[1])[0]) == 2)
-        while len(await leases(own_redis)) < len(made):
-            pass
-        for rooms in made:
-            end_gap(rooms)
-            watched = presence_of(rooms)._watched[b"duck:lobby"]
-            await until(lambda watched=watched: watched.settles is None)
-        assert [told(sink) for sink in sinks] == [([0, 1, 2], []), ([1, 2], [])]
-        assert [await data_of(rooms) for rooms in made] == [[0, 1, 2]] * 2
-        for rooms in made:
-            await rooms.close()
-
-    run(scenario())
+    own_redis.start()
+    made = [Groups(own_redis.url, announce=announce) for _ in range(2)]
+    sinks = [Sink() for _ in made]
+    for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
+        await rooms.join(sink, "lobby", data=at)
+    await until(lambda: len(told(sinks[0])[0]) == 2)
+    own_redis.kill()
+    own_redis.start()
+    for sink in sinks:
+        await until(lambda sink=sink: sink.gaps)
+    late = Sink()
+    await made[0].join(late, "lobby", data=2)
+    assert await data_of(made[0]) == [0, 1, 2]
+    await until(lambda: len(told(sinks[1])[0]) == 2)
+    while len(await leases(own_redis)) < len(made):
+        pass
+    for rooms in made:
+        end_gap(rooms)
+        watched = presence_of(rooms)._watched[b"duck:lobby"]
+        await until(lambda watched=watched: watched.settles is None)
+    assert [told(sink) for sink in sinks] == [([0, 1, 2], []), ([1, 2], [])]
+    assert [await data_of(rooms) for rooms in made] == [[0, 1, 2]] * 2
+    for rooms in made:
+        await rooms.close()
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_missed_changes_are_announced_later(run, own_redis, until):
+async def test_missed_changes_are_announced_later(own_redis, until):
     """A process without its connections for a while: some have joined, some have left, and its own were removed."""
-
-    async def scenario():
-        own_redis.start()
-        here = Groups(own_redis.url, announce=announce)
-        there = Groups(own_redis.url, announce=announce)
-        watcher, other, leaver = Sink(), Sink(), Sink()
-        await here.join(watcher, "lobby", data="watcher")
-        await there.join(other, "lobby", data="other")
-        await there.join(leaver, "lobby", data="leaver")
-        await until(lambda: len(told(watcher)[0]) == 3)
-        server = here._broker.server
-        port, server._options["port"] = server._options["port"], 1
-        await kill_all(own_redis)
-        await until(lambda: presence_of(there)._watched[b"duck:lobby"].settles)  # it is subscribed again
-        await end_lease(own_redis, presence_of(here)._owner)
-        await until(lambda: told(other)[1] == ["watcher"])
-        leaver.end()
-        await there.join(Sink(), "lobby", data="late")
-        timeout, server.timeout = server.timeout, 0.05
-        with pytest.raises(BrokerError):
-            await here.presence("lobby")
-        server._options["port"], server.timeout = port, timeout
-        await until(lambda: "late" in told(watcher)[0])
-        end_gap(here)
-        await until(lambda: told(watcher)[1])
-        await until(lambda: told(other)[0].count("watcher") == 1)
-        assert told(watcher) == (["watcher", "other", "leaver", "late"], ["leaver"])
-        assert await data_of(here) == await data_of(there) == ["late", "other", "watcher"]
-        await here.close()
-        await there.close()
-
-    run(scenario())
+    own_redis.start()
+    here = Groups(own_redis.url, announce=announce)
+    there = Groups(own_redis.url, announce=announce)
+    watcher, other, leaver = Sink(), Sink(), Sink()
+    await here.join(watcher, "lobby", data="watcher")
+    await there.join(other, "lobby", data="other")
+    await there.join(leaver, "lobby", data="leaver")
+    await until(lambda: len(told(watcher)[0]) == 3)
+    server = here._broker.server
+    port, server._options["port"] = server._options["port"], 1
+    await kill_all(own_redis)
+    await until(lambda: presence_of(there)._watched[b"duck:lobby"].settles)  # it is subscribed again
+    await end_lease(own_redis, presence_of(here)._owner)
+    await until(lambda: told(other)[1] == ["watcher"])
+    leaver.end()
+    await there.join(Sink(), "lobby", data="late")
+    timeout, server.timeout = server.timeout, 0.05
+    with pytest.raises(BrokerError):
+        await here.presence("lobby")
+    server._options["port"], server.timeout = port, timeout
+    await until(lambda: "late" in told(watcher)[0])
+    end_gap(here)
+    await until(lambda: told(watcher)[1])
+    await until(lambda: told(other)[0].count("watcher") == 1)
+    assert told(watcher) == (["watcher", "other", "leaver", "late"], ["leaver"])
+    assert await data_of(here) == await data_of(there) == ["late", "other", "watcher"]
+    await here.close()
+    await there.close()
 
 
 async def kill_all(server):
@@ -425,37 +394,31 @@ class SlowToSubscribe(MemoryBroker):
 
 
 @pytest.mark.parametrize("options", [{}, {"since": ""}])
-def test_a_member_that_leaves_during_its_join_and_joins_again_is_present_once(options, run, until):
-    async def scenario():
-        broker = SlowToSubscribe()
-        broker.history = MemoryHistory(History(10, 60))
-        rooms = Groups(broker, announce=announce, history=10)
-        member, other = Sink(), Sink()
-        joins = [asyncio.create_task(rooms.join(other, "lobby"))]
-        joins.append(asyncio.create_task(rooms.join(member, "lobby", data="gone", **options)))
-        await until(lambda: rooms.count("lobby") == 2)
-        await rooms.leave(member, "lobby")
-        joins.append(asyncio.create_task(rooms.join(member, "lobby", data="here", **options)))
-        await until(lambda: rooms.count("lobby") == 2)
-        broker.answers.set()
-        await asyncio.gather(*joins)
-        assert told(other) == (["here"], [])
-        await rooms.close()
-
-    run(scenario())
+async def test_a_member_that_leaves_during_its_join_and_joins_again_is_present_once(options, until):
+    broker = SlowToSubscribe()
+    broker.history = MemoryHistory(History(10, 60))
+    rooms = Groups(broker, announce=announce, history=10)
+    member, other = Sink(), Sink()
+    joins = [asyncio.create_task(rooms.join(other, "lobby"))]
+    joins.append(asyncio.create_task(rooms.join(member, "lobby", data="gone", **options)))
+    await until(lambda: rooms.count("lobby") == 2)
+    await rooms.leave(member, "lobby")
+    joins.append(asyncio.create_task(rooms.join(member, "lobby", data="here", **options)))
+    await until(lambda: rooms.count("lobby") == 2)
+    broker.answers.set()
+    await asyncio.gather(*joins)
+    assert told(other) == (["here"], [])
+    await rooms.close()
 
 
-def test_a_member_whose_join_is_cancelled_before_the_subscription_learns_of_changes(run, shared_redis, until):
-    async def scenario():
-        here, there = (Groups(shared_redis.url, prefix="cancelled:", announce=announce) for _ in range(2))
-        member, other = Sink(), Sink()
-        join = asyncio.create_task(here.join(member, "lobby"))
-        await until(lambda: here.count("lobby"))
-        join.cancel()
-        await asyncio.wait([join])
-        await there.join(other, "lobby", data="there")
-        await until(lambda: told(member) == (["there"], []))
-        await here.close()
-        await there.close()
-
-    run(scenario())
+async def test_a_member_whose_join_is_cancelled_before_the_subscription_learns_of_changes(shared_redis, until):
+    here, there = (Groups(shared_redis.url, prefix="cancelled:", announce=announce) for _ in range(2))
+    member, other = Sink(), Sink()
+    join = asyncio.create_task(here.join(member, "lobby"))
+    await until(lambda: here.count("lobby"))
+    join.cancel()
+    await asyncio.wait([join])
+    await there.join(other, "lobby", data="there")
+    await until(lambda: told(member) == (["there"], []))
+    await here.close()
+    await there.close()

@@ -21,68 +21,46 @@ from .sink import Sink
 KIB = 2**10
 
 
-def test_publishes_that_come_together_leave_in_few_pipelines(run, shared_redis, meet):
-    async def scenario():
-        rooms = Groups(shared_redis.url, prefix="pipelines:")
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await rooms.publish("lobby", "first")
-            with Redis(port=shared_redis.port) as admin:
-                before = admin.info("stats")["total_reads_processed"]
-                await asyncio.gather(*(rooms.publish("lobby", f"{number}") for number in range(500)))
-                assert admin.info("stats")["total_reads_processed"] - before < 50
-            assert await peer.message() == "first"
-            assert [await peer.message() for _ in range(500)] == [str(number) for number in range(500)]
-
-    run(scenario())
+async def test_publishes_that_come_together_leave_in_few_pipelines(shared_redis, meet):
+    rooms = Groups(shared_redis.url, prefix="pipelines:")
+    async with meet(rooms, "lobby", 1) as (_, (peer,)):
+        await rooms.publish("lobby", "first")
+        with Redis(port=shared_redis.port) as admin:
+            before = admin.info("stats")["total_reads_processed"]
+            await asyncio.gather(*(rooms.publish("lobby", f"{number}") for number in range(500)))
+            assert admin.info("stats")["total_reads_processed"] - before < 50
+        assert await peer.message() == "first"
+        assert [await peer.message() for _ in range(500)] == [str(number) for number in range(500)]
 
 
-def test_an_idle_publisher_reconnects(run, own_redis, monkeypatch):
+async def test_an_idle_publisher_reconnects(own_redis, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
+    own_redis.start()
+    rooms = Groups(own_redis.url)
+    await rooms.publish("lobby", "one")
+    own_redis.kill()
+    own_redis.start()
+    await asyncio.sleep(0.1)
+    await rooms.publish("lobby", "two")
+    await rooms.close()
 
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url)
-        await rooms.publish("lobby", "one")
-        own_redis.kill()
-        own_redis.start()
-        await asyncio.sleep(0.1)
+
+async def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(own_redis, monkeypatch):
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
+    own_redis.start()
+    rooms = Groups(own_redis.url, timeout=0.5)
+    await rooms.publish("lobby", "one")
+    own_redis.freeze()
+    await asyncio.sleep(0.1)
+    with pytest.raises(BrokerError, match="was not sent") as caught:
         await rooms.publish("lobby", "two")
-        await rooms.close()
-
-    run(scenario())
-
-
-def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(run, own_redis, monkeypatch):
-    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
-
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url, timeout=0.5)
-        await rooms.publish("lobby", "one")
-        own_redis.freeze()
-        await asyncio.sleep(0.1)
-        with pytest.raises(BrokerError, match="was not sent") as caught:
-            await rooms.publish("lobby", "two")
-        assert caught.value.not_published
-        own_redis.thaw()
-        await rooms.close()
-
-    run(scenario())
+    assert caught.value.not_published
+    own_redis.thaw()
+    await rooms.close()
 
 
-def test_the_error_of_a_server_that_accepts_and_is_silent_has_a_reason(run):
+async def test_the_error_of_a_server_that_accepts_and_is_silent_has_a_reason():
     """The second message meets a server that is known to be away, by a TimeoutError without a text."""
-
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            errors = await asyncio.gather(
-                *(errors_of(f"{scheme}://127.0.0.1:{port}{path}") for scheme, path in schemes.items())
-            )
-        for error in (error for pair in errors for error in pair):
-            assert re.fullmatch(r"a message was not sent to Redis at \S+: \S.*", str(error))
-            assert str(error).count("Redis") == 1
-            assert error.not_published
 
     async def errors_of(url):
         rooms = Groups(url, timeout=0.1)
@@ -95,39 +73,40 @@ def test_the_error_of_a_server_that_accepts_and_is_silent_has_a_reason(run):
         return caught
 
     schemes = {"redis": "", "redis+sentinel": "/main", "redis+cluster": ""}
-    run(scenario())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        errors = await asyncio.gather(
+            *(errors_of(f"{scheme}://127.0.0.1:{port}{path}") for scheme, path in schemes.items())
+        )
+    for error in (error for pair in errors for error in pair):
+        assert re.fullmatch(r"a message was not sent to Redis at \S+: \S.*", str(error))
+        assert str(error).count("Redis") == 1
+        assert error.not_published
 
 
-def test_a_full_queue_is_an_error_at_once(run, own_redis, monkeypatch):
+async def test_a_full_queue_is_an_error_at_once(own_redis, monkeypatch):
     monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 64 * KIB)
-
-    async def scenario():
-        rooms = Groups(own_redis.url, timeout=20)
-        tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
-        await asyncio.sleep(0)
-        with pytest.raises(BrokerError, match=r"not sent.* bytes wait"):
-            await rooms.publish("lobby", "x" * 10 * KIB)
-        own_redis.start()
-        assert await asyncio.gather(*tasks) == [None] * 6
-        await rooms.publish("lobby", "again")
-        await rooms.close()
-
-    run(scenario())
+    rooms = Groups(own_redis.url, timeout=20)
+    tasks = [asyncio.ensure_future(rooms.publish("lobby", "x" * 10 * KIB)) for _ in range(6)]
+    await asyncio.sleep(0)
+    with pytest.raises(BrokerError, match=r"not sent.* bytes wait"):
+        await rooms.publish("lobby", "x" * 10 * KIB)
+    own_redis.start()
+    assert await asyncio.gather(*tasks) == [None] * 6
+    await rooms.publish("lobby", "again")
+    await rooms.close()
 
 
-def test_a_publisher_that_gives_up_has_not_published(run, own_redis, meet):
-    async def scenario():
-        rooms = Groups(own_redis.url)
-        task = asyncio.ensure_future(rooms.publish("lobby", "never"))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        own_redis.start()
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
-        await rooms.close()
-
-    run(scenario())
+async def test_a_publisher_that_gives_up_has_not_published(own_redis, meet):
+    rooms = Groups(own_redis.url)
+    task = asyncio.ensure_future(rooms.publish("lobby", "never"))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    own_redis.start()
+    async with meet(rooms, "lobby", 1) as (_, (peer,)):
+        await rooms.publish("lobby", "hello")
+        assert await peer.message() == "hello"
+    await rooms.close()
 
 
 def test_publish_sync_where_no_server_is():
@@ -223,47 +202,40 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         run(demoted(admin))
 
 
-def test_a_user_with_few_rights(run, own_redis, monkeypatch, log, until):
+async def test_a_user_with_few_rights(own_redis, monkeypatch, log, until):
     """A PING that is refused to an idle connection does not end it; the log has a refusal of presence, once."""
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.05)
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
     rights = ["-@all", "+publish", "+subscribe", "+unsubscribe"]
-
-    async def scenario():
-        rooms = Groups(own_redis.url.replace("//", "//writer:x@"), presence_ttl=0.1)
-        sink = Sink()
-        await rooms.join(sink, "lobby", data="here")
-        await asyncio.sleep(0.2)
-        await rooms.publish("lobby", "hello")
-        await asyncio.to_thread(rooms.publish_sync, "lobby", "hello")
-        await until(lambda: len(sink.messages) == 2)
-        assert not sink.gaps
-        (entry,) = log()
-        assert "do not see the members" in entry.message and "no permissions to run the 'eval'" in entry.message
-        await rooms.close()
-
     own_redis.start()
     with Redis(port=own_redis.port) as admin:
         admin.acl_setuser("writer", enabled=True, passwords=["+x"], commands=rights, channels=["*"])
-    run(scenario())
+    rooms = Groups(own_redis.url.replace("//", "//writer:x@"), presence_ttl=0.1)
+    sink = Sink()
+    await rooms.join(sink, "lobby", data="here")
+    await asyncio.sleep(0.2)
+    await rooms.publish("lobby", "hello")
+    await asyncio.to_thread(rooms.publish_sync, "lobby", "hello")
+    await until(lambda: len(sink.messages) == 2)
+    assert not sink.gaps
+    (entry,) = log()
+    assert "do not see the members" in entry.message and "no permissions to run the 'eval'" in entry.message
+    await rooms.close()
 
 
-def test_a_connection_that_lost_its_password_publishes_nothing(run, own_redis):
-    async def scenario():
-        rooms = Groups(own_redis.url, timeout=5)
-        await rooms.publish("lobby", "hello")
-        with Redis(port=own_redis.port) as admin:
-            # Connected clients stay authenticated as the default user until the user loses its rights.
-            admin.acl_setuser("default", enabled=True, passwords=["+x"], commands=["-publish"])
-        results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
-        assert all("has refused a message" in str(result) for result in results)
-        await rooms.close()
-
+async def test_a_connection_that_lost_its_password_publishes_nothing(own_redis):
     own_redis.start()
-    run(scenario())
+    rooms = Groups(own_redis.url, timeout=5)
+    await rooms.publish("lobby", "hello")
+    with Redis(port=own_redis.port) as admin:
+        # Connected clients stay authenticated as the default user until the user loses its rights.
+        admin.acl_setuser("default", enabled=True, passwords=["+x"], commands=["-publish"])
+    results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
+    assert all("has refused a message" in str(result) for result in results)
+    await rooms.close()
 
 
-def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monkeypatch):
+async def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(monkeypatch):
     """The queue no longer has the command when its caller resumes. The command itself knows whether it has left."""
 
     async def fail_behind_the_timeout(self):
@@ -273,14 +245,10 @@ def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(run, monke
         self._drop_given_up()
 
     monkeypatch.setattr(Publisher, "_run", fail_behind_the_timeout)
-
-    async def scenario():
-        publisher = Publisher(Server(None, {}, "redis://test", 0))
-        with pytest.raises(BrokerError, match=r"was not sent to .*redis://test: refused") as caught:
-            await publisher.execute(b"lobby", "PUBLISH", "lobby", "x")
-        assert caught.value.not_published
-
-    run(scenario())
+    publisher = Publisher(Server(None, {}, "redis://test", 0))
+    with pytest.raises(BrokerError, match=r"was not sent to .*redis://test: refused") as caught:
+        await publisher.execute(b"lobby", "PUBLISH", "lobby", "x")
+    assert caught.value.not_published
 
 
 @asynccontextmanager
@@ -310,30 +278,22 @@ async def answering(pongs=()):
 
 
 @pytest.mark.parametrize("is_sync", [False, True])
-def test_a_message_waits_for_a_server_that_loads_its_data(run, is_sync):
+async def test_a_message_waits_for_a_server_that_loads_its_data(is_sync):
     """A real one has loaded a small set of data before it answers, or not."""
-
-    async def scenario():
-        async with answering([b"-LOADING Redis is loading the dataset in memory\r\n", b"+PONG\r\n"]) as (url, _):
-            rooms = Groups(url)
-            await (asyncio.to_thread(rooms.publish_sync, "lobby", "x") if is_sync else rooms.publish("lobby", "x"))
-            await rooms.close()
-
-    run(scenario())
+    async with answering([b"-LOADING Redis is loading the dataset in memory\r\n", b"+PONG\r\n"]) as (url, _):
+        rooms = Groups(url)
+        await (asyncio.to_thread(rooms.publish_sync, "lobby", "x") if is_sync else rooms.publish("lobby", "x"))
+        await rooms.close()
 
 
-def test_a_publisher_whose_connection_was_reset_connects_again(run):
+async def test_a_publisher_whose_connection_was_reset_connects_again():
     """A killed server resets connections with unread data."""
-
-    async def scenario():
-        async with answering() as (url, writers):
-            rooms = Groups(url)
-            await rooms.publish("lobby", "one")
-            (writer,) = writers
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-            await asyncio.sleep(0.05)
-            await rooms.publish("lobby", "two")
-            await rooms.close()
-
-    run(scenario())
+    async with answering() as (url, writers):
+        rooms = Groups(url)
+        await rooms.publish("lobby", "one")
+        (writer,) = writers
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        await rooms.publish("lobby", "two")
+        await rooms.close()

@@ -45,56 +45,49 @@ async def statistics(server):
         return await client.info("all")
 
 
-def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_for_a_group(run, shared_redis, meet, until):
-    async def scenario():
-        rooms = Groups(shared_redis.url, prefix="few:")
-        before = (await statistics(shared_redis))["connected_clients"]
-        async with meet(rooms, "lobby", 10) as (views, _):
-            for view in views:
-                await rooms.join(view, "second")
-            await rooms.publish("lobby", "hello")
-            assert await command(shared_redis, "PUBSUB", "NUMSUB", "few:lobby", "few:second") == [
-                b"few:lobby",
-                1,
-                b"few:second",
-                1,
-            ]
-            assert (await statistics(shared_redis))["connected_clients"] == before + 2
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
-            assert (await statistics(shared_redis))["connected_clients"] == before + 3
-        while await command(shared_redis, "PUBSUB", "CHANNELS", "few:*"):
-            pass
-        await rooms.close()
-
-    run(scenario())
+async def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_for_a_group(shared_redis, meet, until):
+    rooms = Groups(shared_redis.url, prefix="few:")
+    before = (await statistics(shared_redis))["connected_clients"]
+    async with meet(rooms, "lobby", 10) as (views, _):
+        for view in views:
+            await rooms.join(view, "second")
+        await rooms.publish("lobby", "hello")
+        assert await command(shared_redis, "PUBSUB", "NUMSUB", "few:lobby", "few:second") == [
+            b"few:lobby",
+            1,
+            b"few:second",
+            1,
+        ]
+        assert (await statistics(shared_redis))["connected_clients"] == before + 2
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+        assert (await statistics(shared_redis))["connected_clients"] == before + 3
+    while await command(shared_redis, "PUBSUB", "CHANNELS", "few:*"):
+        pass
+    await rooms.close()
 
 
-def test_a_server_that_is_away_at_the_start(run, own_redis, meet, log):
+async def test_a_server_that_is_away_at_the_start(own_redis, meet, log):
     """Members join, and get `on_gap` once the server is there; the log has one line, for any duration."""
-
-    async def scenario():
-        rooms, hasty = Groups(own_redis.url), Groups(own_redis.url, timeout=0.3)
-        async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
-            for publishing in (
-                hasty.publish("lobby", "to nobody"),
-                asyncio.to_thread(hasty.publish_sync, "lobby", "to nobody"),
-            ):
-                with pytest.raises(BrokerError, match="was not sent") as caught:
-                    await publishing
-                assert caught.value.not_published
-            own_redis.start()
-            for peer in peers:
-                assert await peer.message() == "gap in lobby"
-            await rooms.publish("lobby", "hello")
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "again")
-            for peer in peers:
-                assert [await peer.message() for _ in range(2)] == ["hello", "again"]
-            (entry,) = log()
-            assert entry.message.startswith(f"Redis at {own_redis.url} is unavailable")
-        await hasty.close()
-        await rooms.close()
-
-    run(scenario())
+    rooms, hasty = Groups(own_redis.url), Groups(own_redis.url, timeout=0.3)
+    async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
+        for publishing in (
+            hasty.publish("lobby", "to nobody"),
+            asyncio.to_thread(hasty.publish_sync, "lobby", "to nobody"),
+        ):
+            with pytest.raises(BrokerError, match="was not sent") as caught:
+                await publishing
+            assert caught.value.not_published
+        own_redis.start()
+        for peer in peers:
+            assert await peer.message() == "gap in lobby"
+        await rooms.publish("lobby", "hello")
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "again")
+        for peer in peers:
+            assert [await peer.message() for _ in range(2)] == ["hello", "again"]
+        (entry,) = log()
+        assert entry.message.startswith(f"Redis at {own_redis.url} is unavailable")
+    await hasty.close()
+    await rooms.close()
 
 
 def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, monkeypatch):
@@ -125,7 +118,7 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
     assert "is unavailable" in entry.message and "Authentication required" in entry.message
 
 
-def test_each_kind_of_error_of_a_server_is_logged_once(run, own_redis, log, until, monkeypatch):
+async def test_each_kind_of_error_of_a_server_is_logged_once(own_redis, log, until, monkeypatch):
     attempts = 0
 
     def next_pause(backoff):
@@ -133,100 +126,89 @@ def test_each_kind_of_error_of_a_server_is_logged_once(run, own_redis, log, unti
         attempts += 1
         return 0.01
 
-    async def scenario():
-        rooms = Groups(own_redis.url.replace("//", "//:wrong@"))
-        await rooms.join(Sink(), "lobby")
-        await until(lambda: attempts >= 3)
-        own_redis.start()
-        await until(lambda: len(log()) == 2)
-        seen = attempts
-        await until(lambda: attempts >= seen + 3)
-        await rooms.close()
-
     monkeypatch.setattr(Backoff, "next", next_pause)
-    run(scenario())
+    rooms = Groups(own_redis.url.replace("//", "//:wrong@"))
+    await rooms.join(Sink(), "lobby")
+    await until(lambda: attempts >= 3)
+    own_redis.start()
+    await until(lambda: len(log()) == 2)
+    seen = attempts
+    await until(lambda: attempts >= seen + 3)
+    await rooms.close()
     down, refused = (entry.message for entry in log())
     assert "Connect" in down
     assert "AUTH" in refused
 
 
-def test_a_server_that_is_killed_and_comes_back(run, own_redis, meet, log):
+async def test_a_server_that_is_killed_and_comes_back(own_redis, meet, log):
     """Connections stay open, every member gets `on_gap`, and messages are delivered again within three seconds."""
-
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url, timeout=5)
-        async with meet(rooms, "lobby", 2, base=Told) as (_, one), meet(rooms, "other", 1, base=Told) as (_, two):
-            await rooms.publish("lobby", "before")
-            assert [await peer.message() for peer in one] == ["before"] * 2
-            for _ in range(2):
-                own_redis.kill()
-                waiting = asyncio.ensure_future(rooms.publish("lobby", "meanwhile"))
-                await asyncio.sleep(0.2)
-                own_redis.start()
-                async with within(seconds=3):
-                    assert [await peer.message() for peer in one] == ["gap in lobby"] * 2
-                    assert [await peer.message() for peer in two] == ["gap in other"]
-                # Either it has been published, or the outcome is unknown and it may be published again.
-                (result,) = await asyncio.gather(waiting, return_exceptions=True)
-                assert result is None or isinstance(result, BrokerError)
-                await rooms.publish("lobby", "after")
-                for peer in one:
-                    while (message := await peer.message()) != "after":
-                        assert message == "meanwhile"
-            named = [entry.message.partition(" is unavailable")[0] for entry in log()]
-            assert named == [f"Redis at {own_redis.url}"] * 2
-        await rooms.close()
-
-    run(scenario())
+    own_redis.start()
+    rooms = Groups(own_redis.url, timeout=5)
+    async with meet(rooms, "lobby", 2, base=Told) as (_, one), meet(rooms, "other", 1, base=Told) as (_, two):
+        await rooms.publish("lobby", "before")
+        assert [await peer.message() for peer in one] == ["before"] * 2
+        for _ in range(2):
+            own_redis.kill()
+            waiting = asyncio.ensure_future(rooms.publish("lobby", "meanwhile"))
+            await asyncio.sleep(0.2)
+            own_redis.start()
+            async with within(seconds=3):
+                assert [await peer.message() for peer in one] == ["gap in lobby"] * 2
+                assert [await peer.message() for peer in two] == ["gap in other"]
+            # Either it has been published, or the outcome is unknown and it may be published again.
+            (result,) = await asyncio.gather(waiting, return_exceptions=True)
+            assert result is None or isinstance(result, BrokerError)
+            await rooms.publish("lobby", "after")
+            for peer in one:
+                while (message := await peer.message()) != "after":
+                    assert message == "meanwhile"
+        named = [entry.message.partition(" is unavailable")[0] for entry in log()]
+        assert named == [f"Redis at {own_redis.url}"] * 2
+    await rooms.close()
 
 
-def test_a_server_that_does_not_answer(run, own_redis, meet, monkeypatch, log):
+async def test_a_server_that_does_not_answer(own_redis, meet, monkeypatch, log):
     """A handler waits for at most the timeout."""
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.1)
     for module in ("publisher", "sync"):  # a slow machine would check first
         monkeypatch.setattr(f"duck.contrib.websockets.groups.redis.{module}.SURE", 60)
-
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url, timeout=1)
-        async with meet(rooms, "lobby", 1, base=Told) as (views, (peer,)):
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "before")
-            await rooms.publish("lobby", "before")
-            assert [await peer.message() for _ in range(2)] == ["before", "before"]
-            own_redis.freeze()
-            *published, present, one, other = await asyncio.gather(
-                rooms.publish("lobby", "then"),
-                asyncio.to_thread(rooms.publish_sync, "lobby", "then"),
-                rooms.presence("lobby"),
-                rooms.join(views[0], "second"),
-                rooms.join(views[0], "third", data="there"),
-                return_exceptions=True,
-            )
-            for error in published:
-                assert isinstance(error, BrokerError) and "may or may not have reached" in str(error)
-                assert not error.not_published
-            assert isinstance(present, BrokerError)
-            assert [one, other] == [True, True]  # members join nevertheless
-            await rooms.leave(views[0], "second")
-            while not log():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            own_redis.thaw()
-            while await peer.message() != "gap in lobby":
-                pass
-            is_published = False
-            while not is_published:
-                with suppress(BrokerError):  # a busy machine needs more than the timeout
-                    await rooms.publish("lobby", "after")
-                    is_published = True
-            while await peer.message() != "after":
-                pass
-        await rooms.close()
-
-    run(scenario())
+    own_redis.start()
+    rooms = Groups(own_redis.url, timeout=1)
+    async with meet(rooms, "lobby", 1, base=Told) as (views, (peer,)):
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "before")
+        await rooms.publish("lobby", "before")
+        assert [await peer.message() for _ in range(2)] == ["before", "before"]
+        own_redis.freeze()
+        *published, present, one, other = await asyncio.gather(
+            rooms.publish("lobby", "then"),
+            asyncio.to_thread(rooms.publish_sync, "lobby", "then"),
+            rooms.presence("lobby"),
+            rooms.join(views[0], "second"),
+            rooms.join(views[0], "third", data="there"),
+            return_exceptions=True,
+        )
+        for error in published:
+            assert isinstance(error, BrokerError) and "may or may not have reached" in str(error)
+            assert not error.not_published
+        assert isinstance(present, BrokerError)
+        assert [one, other] == [True, True]  # members join nevertheless
+        await rooms.leave(views[0], "second")
+        while not log():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        own_redis.thaw()
+        while await peer.message() != "gap in lobby":
+            pass
+        is_published = False
+        while not is_published:
+            with suppress(BrokerError):  # a busy machine needs more than the timeout
+                await rooms.publish("lobby", "after")
+                is_published = True
+        while await peer.message() != "after":
+            pass
+    await rooms.close()
 
 
-def test_a_busy_loop_does_not_give_up_a_server_that_answers(run, own_redis, meet, monkeypatch):
+async def test_a_busy_loop_does_not_give_up_a_server_that_answers(own_redis, meet, monkeypatch):
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.1)
     send, stalled, over = Subscriber._send, asyncio.Event(), asyncio.Event()
 
@@ -244,62 +226,52 @@ def test_a_busy_loop_does_not_give_up_a_server_that_answers(run, own_redis, meet
         send(self, *words)
 
     monkeypatch.setattr(Subscriber, "_send", send_and_stall)
-
-    async def scenario():
-        own_redis.start()
-        rooms = Groups(own_redis.url, timeout=0.5)
-        async with meet(rooms, "lobby", 1, base=Told) as (_, (peer,)):
-            await over.wait()
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
-        await rooms.close()
-
-    run(scenario())
+    own_redis.start()
+    rooms = Groups(own_redis.url, timeout=0.5)
+    async with meet(rooms, "lobby", 1, base=Told) as (_, (peer,)):
+        await over.wait()
+        await rooms.publish("lobby", "hello")
+        assert await peer.message() == "hello"
+    await rooms.close()
 
 
-def test_a_slow_member_delays_no_other(run, shared_redis, meet, serving, dial):
-    async def scenario():
-        rooms = Groups(shared_redis.url, prefix="slow:")
+async def test_a_slow_member_delays_no_other(shared_redis, meet, serving, dial):
+    rooms = Groups(shared_redis.url, prefix="slow:")
 
-        class Slow(WebSocketView):
-            SLOW_CONSUMER = "drop"
+    class Slow(WebSocketView):
+        SLOW_CONSUMER = "drop"
 
-            async def on_open(self):
-                await rooms.join(self, "lobby")
+        async def on_open(self):
+            await rooms.join(self, "lobby")
 
-        async with (
-            meet(rooms, "lobby", 2) as (_, peers),
-            serving(Slow) as server,
-            dial(server, receive_buffer=4 * KIB, read_limit=4 * KIB) as slow,
-        ):
-            await slow.head()
-            view, _ = await server.views.get()
-            for number in range(200):
-                await rooms.publish("lobby", bytes([number]) * 64 * KIB, OpCode.BINARY)
-                for peer in peers:
-                    assert await peer.message() == bytes([number]) * 64 * KIB
-            assert view.dropped > 0
-
-    run(scenario())
+    async with (
+        meet(rooms, "lobby", 2) as (_, peers),
+        serving(Slow) as server,
+        dial(server, receive_buffer=4 * KIB, read_limit=4 * KIB) as slow,
+    ):
+        await slow.head()
+        view, _ = await server.views.get()
+        for number in range(200):
+            await rooms.publish("lobby", bytes([number]) * 64 * KIB, OpCode.BINARY)
+            for peer in peers:
+                assert await peer.message() == bytes([number]) * 64 * KIB
+        assert view.dropped > 0
 
 
-def test_an_error_in_on_gap_ends_that_connection_alone(run, own_redis, meet, log):
+async def test_an_error_in_on_gap_ends_that_connection_alone(own_redis, meet, log):
     class Broken(WebSocketView):
         async def on_gap(self, group):
             raise ArithmeticError("on purpose")
 
-    async def scenario():
-        rooms = Groups(own_redis.url)
-        async with meet(rooms, "lobby", 1, base=Broken) as (_, (bad,)), meet(rooms, "lobby", 1) as (_, (good,)):
-            own_redis.start()
-            assert await bad.closing() == (1011, "internal error")
-            bad.close()
-            await rooms.publish("lobby", "hello")
-            assert await good.message() == "hello"
-            assert [type(entry.error) for entry in log()] == [type(None), ArithmeticError]
-        await rooms.close()
-
-    run(scenario())
+    rooms = Groups(own_redis.url)
+    async with meet(rooms, "lobby", 1, base=Broken) as (_, (bad,)), meet(rooms, "lobby", 1) as (_, (good,)):
+        own_redis.start()
+        assert await bad.closing() == (1011, "internal error")
+        bad.close()
+        await rooms.publish("lobby", "hello")
+        assert await good.message() == "hello"
+        assert [type(entry.error) for entry in log()] == [type(None), ArithmeticError]
+    await rooms.close()
 
 
 # Several processes
@@ -407,18 +379,15 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
 
 
 @pytest.mark.parametrize("delay", [0, 0.001])
-def test_groups_that_are_closed_while_a_view_joins_leave_no_task(run, shared_redis, delay):
-    async def scenario():
-        before = asyncio.all_tasks()
-        for history in (0, 5):
-            rooms = Groups(shared_redis.url, history=history, announce=lambda change: None)
-            joining = asyncio.ensure_future(rooms.join(Sink(), "lobby", data="x"))
-            await asyncio.sleep(delay)
-            await rooms.close()
-            await joining
-            assert asyncio.all_tasks() == before
-
-    run(scenario())
+async def test_groups_that_are_closed_while_a_view_joins_leave_no_task(shared_redis, delay):
+    before = asyncio.all_tasks()
+    for history in (0, 5):
+        rooms = Groups(shared_redis.url, history=history, announce=lambda change: None)
+        joining = asyncio.ensure_future(rooms.join(Sink(), "lobby", data="x"))
+        await asyncio.sleep(delay)
+        await rooms.close()
+        await joining
+        assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("history", [0, 10])
@@ -452,21 +421,18 @@ def test_a_forbidden_channel_fails_its_own_group_alone(run, own_redis, meet, unt
         run(scenario())
 
 
-def test_an_older_copy_of_the_server_brings_back_nobody_who_has_left(run, shared_redis):
-    async def scenario():
-        here, there = (Groups(shared_redis.url, prefix="older:") for _ in range(2))
-        anne, bert = Sink(), Sink()
-        await here.join(anne, "lobby", data="anne")
-        keys = [key.decode() for key in await command(shared_redis, "KEYS", "*older:*")]
-        copy = {key: await command(shared_redis, "DUMP", key) for key in keys}
-        assert copy
-        await here.leave(anne, "lobby")
-        for key, value in copy.items():
-            await command(shared_redis, "RESTORE", key, 0, value, "REPLACE")
-        assert [one.data for one in await there.presence("lobby")] == ["anne"]
-        await here.join(bert, "lobby", data="bert")
-        assert [one.data for one in await there.presence("lobby")] == ["bert"]
-        await here.close()
-        await there.close()
-
-    run(scenario())
+async def test_an_older_copy_of_the_server_brings_back_nobody_who_has_left(shared_redis):
+    here, there = (Groups(shared_redis.url, prefix="older:") for _ in range(2))
+    anne, bert = Sink(), Sink()
+    await here.join(anne, "lobby", data="anne")
+    keys = [key.decode() for key in await command(shared_redis, "KEYS", "*older:*")]
+    copy = {key: await command(shared_redis, "DUMP", key) for key in keys}
+    assert copy
+    await here.leave(anne, "lobby")
+    for key, value in copy.items():
+        await command(shared_redis, "RESTORE", key, 0, value, "REPLACE")
+    assert [one.data for one in await there.presence("lobby")] == ["anne"]
+    await here.join(bert, "lobby", data="bert")
+    assert [one.data for one in await there.presence("lobby")] == ["bert"]
+    await here.close()
+    await there.close()

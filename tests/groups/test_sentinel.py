@@ -56,27 +56,23 @@ def servers(tmp_path_factory):
             server.kill()
 
 
-def test_a_replica_is_not_taken_for_the_master(run, servers):
+async def test_a_replica_is_not_taken_for_the_master(servers):
     """After a failover a Sentinel may still name a server that has become a replica."""
     _, replica, sentinel = servers
-
-    async def scenario():
-        await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
-        rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=2)
-        nowhere = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/nowhere", timeout=2)
-        publishing = [
-            rooms.publish("lobby", "to nobody"),
-            asyncio.to_thread(rooms.publish_sync, "lobby", "to nobody"),
-            nowhere.publish("lobby", "to nobody"),
-        ]
-        *demoted, unknown = await asyncio.gather(*publishing, return_exceptions=True)
-        for error in demoted:
-            assert isinstance(error, BrokerError) and "is no longer a master" in str(error)
-        assert isinstance(unknown, BrokerError) and "no Sentinel knows a master 'nowhere'" in str(unknown)
-        await rooms.close()
-        await nowhere.close()
-
-    run(scenario())
+    await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
+    rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=2)
+    nowhere = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/nowhere", timeout=2)
+    publishing = [
+        rooms.publish("lobby", "to nobody"),
+        asyncio.to_thread(rooms.publish_sync, "lobby", "to nobody"),
+        nowhere.publish("lobby", "to nobody"),
+    ]
+    *demoted, unknown = await asyncio.gather(*publishing, return_exceptions=True)
+    for error in demoted:
+        assert isinstance(error, BrokerError) and "is no longer a master" in str(error)
+    assert isinstance(unknown, BrokerError) and "no Sentinel knows a master 'nowhere'" in str(unknown)
+    await rooms.close()
+    await nowhere.close()
 
 
 def test_a_failover(run, servers, meet):

@@ -50,68 +50,61 @@ class Connection:
         return answer
 
 
-def test_a_member_that_joins_during_a_reconnection_does_not_delay_the_report_of_the_gap(run):
+async def test_a_member_that_joins_during_a_reconnection_does_not_delay_the_report_of_the_gap():
     """Messages come from the first confirmation on. Reported after them, the gap would be looked for behind them."""
+    connections = asyncio.Queue()
+    events = asyncio.Queue()
 
-    async def scenario():
-        connections = asyncio.Queue()
-        events = asyncio.Queue()
+    def connection():
+        connections.put_nowait(new := Connection())
+        return new
 
-        def connection():
-            connections.put_nowait(new := Connection())
-            return new
-
-        subscriber = Subscriber(
-            Server(connection, {}, "a test", 30.0),
-            lambda channel, data: events.put_nowait(data),
-            lambda channel: events.put_nowait("gap"),
-        )
-        joining = asyncio.create_task(subscriber.subscribe(b"c"))
-        before = await connections.get()
-        assert await before.sent.get() == [("SUBSCRIBE", b"c")]
-        before.answers.put_nowait(CONFIRMED)
-        await joining
-        before.answers.put_nowait(ConnectionError())
-        after = await connections.get()
-        assert await after.sent.get() == [("SUBSCRIBE", b"c")]
-        joining = asyncio.create_task(subscriber.subscribe(b"c"))
-        await asyncio.sleep(0)
-        after.answers.put_nowait(CONFIRMED)
-        after.answers.put_nowait([b"message", b"c", b"new"])
-        assert [await events.get() for _ in range(2)] == ["gap", b"new"]
-        await joining
-        assert after.sent.empty()
-        await subscriber.close()
-
-    run(scenario())
+    subscriber = Subscriber(
+        Server(connection, {}, "a test", 30.0),
+        lambda channel, data: events.put_nowait(data),
+        lambda channel: events.put_nowait("gap"),
+    )
+    joining = asyncio.create_task(subscriber.subscribe(b"c"))
+    before = await connections.get()
+    assert await before.sent.get() == [("SUBSCRIBE", b"c")]
+    before.answers.put_nowait(CONFIRMED)
+    await joining
+    before.answers.put_nowait(ConnectionError())
+    after = await connections.get()
+    assert await after.sent.get() == [("SUBSCRIBE", b"c")]
+    joining = asyncio.create_task(subscriber.subscribe(b"c"))
+    await asyncio.sleep(0)
+    after.answers.put_nowait(CONFIRMED)
+    after.answers.put_nowait([b"message", b"c", b"new"])
+    assert [await events.get() for _ in range(2)] == ["gap", b"new"]
+    await joining
+    assert after.sent.empty()
+    await subscriber.close()
 
 
-def test_a_member_that_joins_while_the_server_is_away_is_told_of_the_gap(run, until):
-    async def scenario():
-        connections = asyncio.Queue()
-        gaps = asyncio.Queue()
+async def test_a_member_that_joins_while_the_server_is_away_is_told_of_the_gap(until):
+    connections = asyncio.Queue()
+    gaps = asyncio.Queue()
 
-        def connection():
-            connections.put_nowait(new := Connection())
-            return new
+    def connection():
+        connections.put_nowait(new := Connection())
+        return new
 
-        subscriber = Subscriber(Server(connection, {}, "a test", 30.0), lambda channel, data: None, gaps.put_nowait)
-        joining = asyncio.create_task(subscriber.subscribe(b"c"))
-        before = await connections.get()
-        await before.sent.get()
-        before.answers.put_nowait(CONFIRMED)
-        await joining
-        before.answers.put_nowait(ConnectionError())
-        await until(lambda: subscriber._away)
-        await subscriber.subscribe(b"d")
-        after = await connections.get()
-        sent = await after.sent.get()
-        if len(sent) == 1:  # the task that writes has begun eagerly
-            sent += await after.sent.get()
-        assert sent == [("SUBSCRIBE", b"c"), ("SUBSCRIBE", b"d")]
-        for channel in (b"c", b"d"):
-            after.answers.put_nowait([b"subscribe", channel, 1])
-            assert await gaps.get() == channel
-        await subscriber.close()
-
-    run(scenario())
+    subscriber = Subscriber(Server(connection, {}, "a test", 30.0), lambda channel, data: None, gaps.put_nowait)
+    joining = asyncio.create_task(subscriber.subscribe(b"c"))
+    before = await connections.get()
+    await before.sent.get()
+    before.answers.put_nowait(CONFIRMED)
+    await joining
+    before.answers.put_nowait(ConnectionError())
+    await until(lambda: subscriber._away)
+    await subscriber.subscribe(b"d")
+    after = await connections.get()
+    sent = await after.sent.get()
+    if len(sent) == 1:  # the task that writes has begun eagerly
+        sent += await after.sent.get()
+    assert sent == [("SUBSCRIBE", b"c"), ("SUBSCRIBE", b"d")]
+    for channel in (b"c", b"d"):
+        after.answers.put_nowait([b"subscribe", channel, 1])
+        assert await gaps.get() == channel
+    await subscriber.close()

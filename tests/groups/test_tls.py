@@ -58,17 +58,14 @@ async def _take_all_slots(node, tls):
 
 
 @pytest.mark.parametrize("kind", ["rediss", "rediss+sentinel", "rediss+cluster"])
-def test_messages_pass_with_a_ca_of_ones_own(run, meet, urls, tls, kind):
-    async def scenario():
-        rooms = Groups(f"{urls[kind]}?ssl_ca_certs={tls.cafile}")
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
-            assert await peer.message() == "from a thread"
-        await rooms.close()
-
-    run(scenario())
+async def test_messages_pass_with_a_ca_of_ones_own(meet, urls, tls, kind):
+    rooms = Groups(f"{urls[kind]}?ssl_ca_certs={tls.cafile}")
+    async with meet(rooms, "lobby", 1) as (_, (peer,)):
+        await rooms.publish("lobby", "hello")
+        assert await peer.message() == "hello"
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+        assert await peer.message() == "from a thread"
+    await rooms.close()
 
 
 def test_a_server_with_an_unknown_ca_gets_no_messages(urls):

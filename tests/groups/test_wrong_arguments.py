@@ -16,15 +16,12 @@ from duck.contrib.websockets.testing import connect as connect_in_memory
 from .sink import Sink
 
 
-def test_invalid_messages_are_refused(run, rooms):
-    async def scenario():
-        for data, opcode, error in ((b"\xff", 1, ValueError), ("a", 9, ValueError), (["a"], 1, TypeError)):
-            with pytest.raises(error):
-                await rooms.publish("lobby", data, opcode)
-        with pytest.raises(RuntimeError, match="await publish"):
-            rooms.publish_sync("lobby", "from a loop")
-
-    run(scenario())
+async def test_invalid_messages_are_refused(rooms):
+    for data, opcode, error in ((b"\xff", 1, ValueError), ("a", 9, ValueError), (["a"], 1, TypeError)):
+        with pytest.raises(error):
+            await rooms.publish("lobby", data, opcode)
+    with pytest.raises(RuntimeError, match="await publish"):
+        rooms.publish_sync("lobby", "from a loop")
 
 
 def test_equal_members_are_refused():

@@ -55,16 +55,13 @@ def test_the_tasks_of_a_group_send(talk):
     talk("/group", "one two three", expected=["one", "two", "three", "all sent"])
 
 
-def test_a_task_that_fails_cancels_its_group_and_nothing_else(server, run):
-    async def scenario():
-        async with websockets.connect(server.url("/failing")) as socket:
-            for number in range(3):
-                for message in (f"before {number}", "fail", f"behind {number}"):
-                    await socket.send(message)
-                answers = {await socket.recv() for _ in range(3)}  # those that wait less come first
-                assert answers == {f"before {number}", "cancelled fail", f"behind {number}"}
-
-    run(scenario())
+async def test_a_task_that_fails_cancels_its_group_and_nothing_else(server):
+    async with websockets.connect(server.url("/failing")) as socket:
+        for number in range(3):
+            for message in (f"before {number}", "fail", f"behind {number}"):
+                await socket.send(message)
+            answers = {await socket.recv() for _ in range(3)}  # those that wait less come first
+            assert answers == {f"before {number}", "cancelled fail", f"behind {number}"}
 
 
 @pytest.mark.parametrize("message", ["at once", "wait"])
@@ -79,14 +76,11 @@ def test_a_scope_is_cancelled_from_another_handler(talk):
     )  # fmt: skip
 
 
-def test_handlers_that_wait_in_scopes_end_with_the_connection(server, run):
-    async def scenario():
-        for _ in range(3):
-            async with websockets.connect(server.url("/scopes")) as socket:
-                await socket.send("wait a")
-                assert await socket.recv() == "a waits"
-
-    run(scenario())
+async def test_handlers_that_wait_in_scopes_end_with_the_connection(server):
+    for _ in range(3):
+        async with websockets.connect(server.url("/scopes")) as socket:
+            await socket.send("wait a")
+            assert await socket.recv() == "a waits"
 
 
 def test_a_memory_stream_leads_to_a_task_of_the_connection(talk):

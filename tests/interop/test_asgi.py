@@ -108,60 +108,42 @@ async def ending(server, name):
                 return code
 
 
-def test_messages_are_echoed(echo, run):
+async def test_messages_are_echoed(echo):
     messages = ["", "mixed: é ✓ 🦆\0", b"\0" + bytes(range(256)), "🦆" * 20_000, *(f"message {i}" for i in range(50))]
-
-    async def scenario():
-        async with echo("messages") as peer:
-            for message in messages:
-                await peer.send(message)
-            assert [await peer.receive() for _ in messages] == messages
-
-    run(scenario())
+    async with echo("messages") as peer:
+        for message in messages:
+            await peer.send(message)
+        assert [await peer.receive() for _ in messages] == messages
 
 
-def test_a_message_of_5_mib_is_echoed(echo, run):
-    async def scenario():
-        async with echo("mib") as peer:
-            assert await peer.echoes(bytes(range(256)), 5 * MIB // 256)
-
-    run(scenario())
+async def test_a_message_of_5_mib_is_echoed(echo):
+    async with echo("mib") as peer:
+        assert await peer.echoes(bytes(range(256)), 5 * MIB // 256)
 
 
-def test_the_application_gets_the_clients_close_code(echo, server, run):
+async def test_the_application_gets_the_clients_close_code(echo, server):
     name = uuid.uuid4().hex
-
-    async def scenario():
-        async with echo(name) as peer:
-            await peer.send("here")
-            assert await peer.receive() == "here"
-            await peer.close(4000, "enough")
-        assert await ending(server, name) == 4000
-
-    run(scenario())
+    async with echo(name) as peer:
+        await peer.send("here")
+        assert await peer.receive() == "here"
+        await peer.close(4000, "enough")
+    assert await ending(server, name) == 4000
 
 
-def test_the_client_gets_the_applications_close_code(echo, run):
-    async def scenario():
-        async with echo("closes") as peer:
-            await peer.send("close")
-            assert await peer.closed() == (4001, "as asked")
-
-    run(scenario())
+async def test_the_client_gets_the_applications_close_code(echo):
+    async with echo("closes") as peer:
+        await peer.send("close")
+        assert await peer.closed() == (4001, "as asked")
 
 
-def test_an_endpoint_of_starlette_chooses_its_subprotocol(connect, server, run):
+async def test_an_endpoint_of_starlette_chooses_its_subprotocol(connect, server):
     name = uuid.uuid4().hex
-
-    async def scenario():
-        async with connect(f"/starlette/echo/{name}", ["one", "two"]) as peer:
-            assert peer.subprotocol == "two"
-            await peer.send(b"bytes")
-            assert await peer.receive() == b"bytes"
-            await peer.close(4000, "")
-        assert await ending(server, name) == 4000
-
-    run(scenario())
+    async with connect(f"/starlette/echo/{name}", ["one", "two"]) as peer:
+        assert peer.subprotocol == "two"
+        await peer.send(b"bytes")
+        assert await peer.receive() == b"bytes"
+        await peer.close(4000, "")
+    assert await ending(server, name) == 4000
 
 
 @pytest.mark.parametrize(
@@ -172,15 +154,12 @@ def test_an_endpoint_of_starlette_chooses_its_subprotocol(connect, server, run):
     ],
     ids=["fastapi", "channels"],
 )
-def test_a_chat_of_fastapi_or_channels_reaches_all_clients(connect, run, path, said, heard):
-    async def scenario():
-        async with connect(path) as one, connect(path) as two, connect(path) as three:
-            await two.send(said)
-            for peer in (one, two, three):
-                message = await peer.receive()
-                assert (json.loads(message) if isinstance(heard, dict) else message) == heard
-
-    run(scenario())
+async def test_a_chat_of_fastapi_or_channels_reaches_all_clients(connect, path, said, heard):
+    async with connect(path) as one, connect(path) as two, connect(path) as three:
+        await two.send(said)
+        for peer in (one, two, three):
+            message = await peer.receive()
+            assert (json.loads(message) if isinstance(heard, dict) else message) == heard
 
 
 @pytest.mark.parametrize(
@@ -191,50 +170,37 @@ def test_a_chat_of_fastapi_or_channels_reaches_all_clients(connect, run, path, s
         ("/fastapi/denied", 401, b'{"detail":"who are you?"}'),
     ],
 )
-def test_a_refusal_of_the_application_reaches_the_client(server, run, path, status, body):
-    async def scenario():
-        with pytest.raises(websockets.InvalidStatus) as refused:
-            await websockets.connect(server.url(path), ssl=server.trust)
-        assert (refused.value.response.status_code, refused.value.response.body) == (status, body)
-
-    run(scenario())
+async def test_a_refusal_of_the_application_reaches_the_client(server, path, status, body):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(server.url(path), ssl=server.trust)
+    assert (refused.value.response.status_code, refused.value.response.body) == (status, body)
 
 
-def test_an_application_that_fails_closes_with_1011(connect, run):
-    async def scenario():
-        async with connect("/fastapi/fails") as peer:
-            await peer.send("now")
-            assert (await peer.closed())[0] == 1011
-
-    run(scenario())
+async def test_an_application_that_fails_closes_with_1011(connect):
+    async with connect("/fastapi/fails") as peer:
+        await peer.send("now")
+        assert (await peer.closed())[0] == 1011
 
 
-def test_a_client_that_is_killed_is_1006(server, run, place):
+async def test_a_client_that_is_killed_is_1006(server, place):
     name = uuid.uuid4().hex
-
-    async def scenario():
-        async with websockets.connect(server.url(f"{place}/{name}"), ssl=server.trust) as peer:
-            await peer.send("here")
-            assert await peer.recv() == "here"
-            peer.transport.abort()
-            assert await ending(server, name) == 1006
-
-    run(scenario())
+    async with websockets.connect(server.url(f"{place}/{name}"), ssl=server.trust) as peer:
+        await peer.send("here")
+        assert await peer.recv() == "here"
+        peer.transport.abort()
+        assert await ending(server, name) == 1006
 
 
-def test_uvicorn_closes_with_1012_as_it_stops(tmp_path, run):
-    async def scenario():
-        with running(tmp_path, "uvicorn", *UVICORN) as server:
-            async with (
-                websockets.connect(server.url("/fastapi/echo/stops")) as one,
-                websockets.connect(server.url("/view/echo/stops")) as two,
-            ):
-                server.process.terminate()
-                await asyncio.gather(one.wait_closed(), two.wait_closed())
-                assert (one.close_code, two.close_code) == (1012, 1012)
-                assert await asyncio.to_thread(server.process.wait, 30) is not None
-
-    run(scenario())
+async def test_uvicorn_closes_with_1012_as_it_stops(tmp_path):
+    with running(tmp_path, "uvicorn", *UVICORN) as server:
+        async with (
+            websockets.connect(server.url("/fastapi/echo/stops")) as one,
+            websockets.connect(server.url("/view/echo/stops")) as two,
+        ):
+            server.process.terminate()
+            await asyncio.gather(one.wait_closed(), two.wait_closed())
+            assert (one.close_code, two.close_code) == (1012, 1012)
+            assert await asyncio.to_thread(server.process.wait, 30) is not None
 
 
 OTHERS = {
@@ -247,30 +213,26 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_view_is_served_by_another_asgi_server(tmp_path, run, name):
+async def test_a_view_is_served_by_another_asgi_server(tmp_path, name):
     pytest.importorskip(name)
     messages = ["text", "🦆" * 1000, bytes(range(256)), *(f"message {i}" for i in range(100)), bytes(500_000)]
-
-    async def scenario():
-        with running(tmp_path, name, *OTHERS[name]) as server:
-            url = f"ws://127.0.0.1:{server.port}/view/echo"
-            async with websockets.connect(f"{url}/messages") as peer:
-                for message in messages:
-                    await peer.send(message)
-                assert [await peer.recv() for _ in messages] == messages
-            async with websockets.connect(f"{url}/closes") as peer:
-                await peer.send("close")
+    with running(tmp_path, name, *OTHERS[name]) as server:
+        url = f"ws://127.0.0.1:{server.port}/view/echo"
+        async with websockets.connect(f"{url}/messages") as peer:
+            for message in messages:
+                await peer.send(message)
+            assert [await peer.recv() for _ in messages] == messages
+        async with websockets.connect(f"{url}/closes") as peer:
+            await peer.send("close")
+            await peer.wait_closed()
+            # Daphne does not pass reasons on.
+            assert (peer.close_code, peer.close_reason) == (4001, "" if name == "daphne" else "as asked")
+        # Daphne sends of these codes only the one for an application that has failed.
+        for message, code in ("against the policy", 1011 if name == "daphne" else 1008), ("fail", 1011):
+            async with websockets.connect(f"{url}/ends") as peer:
+                await peer.send(message)
                 await peer.wait_closed()
-                # Daphne does not pass reasons on.
-                assert (peer.close_code, peer.close_reason) == (4001, "" if name == "daphne" else "as asked")
-            # Daphne sends of these codes only the one for an application that has failed.
-            for message, code in ("against the policy", 1011 if name == "daphne" else 1008), ("fail", 1011):
-                async with websockets.connect(f"{url}/ends") as peer:
-                    await peer.send(message)
-                    await peer.wait_closed()
-                    assert peer.close_code == code
-            with pytest.raises(websockets.InvalidStatus) as refused:
-                await websockets.connect(f"{url}/origin", origin="http://example.org")
-            assert refused.value.response.status_code == 403
-
-    run(scenario())
+                assert peer.close_code == code
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(f"{url}/origin", origin="http://example.org")
+        assert refused.value.response.status_code == 403

@@ -21,13 +21,10 @@ APP = Path(__file__).with_name("app.py")
 
 
 @pytest.mark.parametrize("message", TEXTS + BINARIES, ids=lambda message: f"{type(message).__name__}-{len(message)}")
-def test_a_message_is_echoed(connect, run, message):
-    async def scenario():
-        async with connect("/echo") as peer:
-            await peer.send(message)
-            assert await peer.receive() == message
-
-    run(scenario())
+async def test_a_message_is_echoed(connect, message):
+    async with connect("/echo") as peer:
+        await peer.send(message)
+        assert await peer.receive() == message
 
 
 def test_messages_keep_their_order(connect, run):
@@ -43,138 +40,95 @@ def test_messages_keep_their_order(connect, run):
 
 
 @pytest.mark.parametrize("unit", ["0123456789é🦆", b"0123456789\xff\0\x80\n"], ids=["text", "binary"])
-def test_a_message_of_5_mib_is_echoed(connect, run, unit):
+async def test_a_message_of_5_mib_is_echoed(connect, unit):
     size = len(unit.encode() if isinstance(unit, str) else unit)
-
-    async def scenario():
-        async with connect("/echo") as peer:
-            assert await peer.echoes(unit, 5 * MIB // size)
-
-    run(scenario())
+    async with connect("/echo") as peer:
+        assert await peer.echoes(unit, 5 * MIB // size)
 
 
 @pytest.mark.parametrize("message", ["a🦆" * 1000, b"\xf0" * 2999], ids=["text", "binary"])
-def test_fragments_of_the_server_are_joined(connect, run, message):
-    async def scenario():
-        async with connect("/fragments") as peer:
-            await peer.send(message)
-            assert await peer.receive() == message
-
-    run(scenario())
+async def test_fragments_of_the_server_are_joined(connect, message):
+    async with connect("/fragments") as peer:
+        await peer.send(message)
+        assert await peer.receive() == message
 
 
-def test_a_long_message_leaves_in_fragments(server, run):
-    async def scenario():
-        async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
-            await socket.send(["dr", "", "ake"] * 1000)
-            fragments = [fragment async for fragment in socket.recv_streaming()]
-            assert [len(fragment) for fragment in fragments] == [1000] * 5 + [0]
-            assert "".join(fragments) == "drake" * 1000
-
-    run(scenario())
+async def test_a_long_message_leaves_in_fragments(server):
+    async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
+        await socket.send(["dr", "", "ake"] * 1000)
+        fragments = [fragment async for fragment in socket.recv_streaming()]
+        assert [len(fragment) for fragment in fragments] == [1000] * 5 + [0]
+        assert "".join(fragments) == "drake" * 1000
 
 
-def test_a_ping_between_fragments_is_answered(server, run):
-    async def scenario():
-        async with websockets.connect(server.url("/echo"), ssl=server.trust) as socket:
+async def test_a_ping_between_fragments_is_answered(server):
+    async with websockets.connect(server.url("/echo"), ssl=server.trust) as socket:
 
-            async def parts():
-                yield b"one, "
-                await (await socket.ping(b"in between"))
-                yield b"two"
+        async def parts():
+            yield b"one, "
+            await (await socket.ping(b"in between"))
+            yield b"two"
 
-            await socket.send(parts())
-            assert await socket.recv() == b"one, two"
-
-    run(scenario())
+        await socket.send(parts())
+        assert await socket.recv() == b"one, two"
 
 
 @pytest.mark.parametrize("code", [1000, 3000, 4999])
-def test_the_view_gets_the_clients_close_code_and_reason(connect, server, run, code):
+async def test_the_view_gets_the_clients_close_code_and_reason(connect, server, code):
     name = str(uuid.uuid4())
-
-    async def scenario():
-        async with websockets_peer(server, f"/ending/{name}") as witness:
-            async with connect(f"/echo/{name}") as peer:
-                await peer.close(code, "the cliént's reason")
-            assert json.loads(await witness.receive()) == [code, "the cliént's reason"]
-
-    run(scenario())
+    async with websockets_peer(server, f"/ending/{name}") as witness:
+        async with connect(f"/echo/{name}") as peer:
+            await peer.close(code, "the cliént's reason")
+        assert json.loads(await witness.receive()) == [code, "the cliént's reason"]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4999])
-def test_the_client_gets_the_views_close_code_and_reason(connect, run, code):
-    async def scenario():
-        async with connect(f"/close/{code}") as peer:
-            assert await peer.closed() == (code, "the sërver's reason")
-
-    run(scenario())
+async def test_the_client_gets_the_views_close_code_and_reason(connect, code):
+    async with connect(f"/close/{code}") as peer:
+        assert await peer.closed() == (code, "the sërver's reason")
 
 
-def test_a_client_that_vanishes_is_1006(server, run):
+async def test_a_client_that_vanishes_is_1006(server):
     name = str(uuid.uuid4())
-
-    async def scenario():
-        async with websockets_peer(server, f"/ending/{name}") as witness:
-            async with websockets.connect(server.url(f"/echo/{name}"), ssl=server.trust) as socket:
-                socket.transport.abort()
-            assert json.loads(await witness.receive()) == [1006, ""]
-
-    run(scenario())
+    async with websockets_peer(server, f"/ending/{name}") as witness:
+        async with websockets.connect(server.url(f"/echo/{name}"), ssl=server.trust) as socket:
+            socket.transport.abort()
+        assert json.loads(await witness.receive()) == [1006, ""]
 
 
-def test_a_message_over_the_limit_closes_with_1009(connect, run):
-    async def scenario():
-        async with connect("/fail") as peer:  # 1 MiB
-            await peer.send(bytes(2 * MIB))
-            assert await peer.closed() == (1009, "message too big")
-
-    run(scenario())
+async def test_a_message_over_the_limit_closes_with_1009(connect):
+    async with connect("/fail") as peer:  # 1 MiB
+        await peer.send(bytes(2 * MIB))
+        assert await peer.closed() == (1009, "message too big")
 
 
-def test_a_handler_that_fails_closes_with_1011(connect, run):
-    async def scenario():
-        async with connect("/fail") as peer:
-            await peer.send("anything")
-            assert await peer.closed() == (1011, "internal error")
-
-    run(scenario())
+async def test_a_handler_that_fails_closes_with_1011(connect):
+    async with connect("/fail") as peer:
+        await peer.send("anything")
+        assert await peer.closed() == (1011, "internal error")
 
 
-def test_a_subprotocol_is_agreed_on(connect, run):
-    async def scenario():
-        async with connect("/echo", ["goose", "chat", "duck"]) as peer:
-            assert peer.subprotocol == "chat"
-
-    run(scenario())
+async def test_a_subprotocol_is_agreed_on(connect):
+    async with connect("/echo", ["goose", "chat", "duck"]) as peer:
+        assert peer.subprotocol == "chat"
 
 
-def test_without_an_offer_there_is_no_subprotocol(connect, run):
-    async def scenario():
-        async with connect("/echo") as peer:
-            assert peer.subprotocol is None
-
-    run(scenario())
+async def test_without_an_offer_there_is_no_subprotocol(connect):
+    async with connect("/echo") as peer:
+        assert peer.subprotocol is None
 
 
-def test_a_page_of_another_origin_is_refused(devtools, server, run):
+async def test_a_page_of_another_origin_is_refused(devtools, server):
     elsewhere = server.page("/").replace("localhost", "127.0.0.1")
-
-    async def scenario():
-        async with chromium.open_page(devtools, elsewhere) as page:
-            with pytest.raises(RuntimeError, match="no connection"):
-                await page.evaluate(f"globalThis.peer = new Peer({server.url('/echo')!r}); peer.opened")
-
-    run(scenario())
+    async with chromium.open_page(devtools, elsewhere) as page:
+        with pytest.raises(RuntimeError, match="no connection"):
+            await page.evaluate(f"globalThis.peer = new Peer({server.url('/echo')!r}); peer.opened")
 
 
-def test_a_stopping_server_sends_its_close_code(run):
-    async def scenario():
-        with serving(APP) as server:
-            async with websockets.connect(server.url("/echo")) as socket:
-                server.process.send_signal(signal.SIGTERM)
-                await socket.wait_closed()
-                assert (socket.close_code, socket.close_reason) == (1001, "server shutting down")
-            assert server.process.wait(30) == 0
-
-    run(scenario())
+async def test_a_stopping_server_sends_its_close_code():
+    with serving(APP) as server:
+        async with websockets.connect(server.url("/echo")) as socket:
+            server.process.send_signal(signal.SIGTERM)
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1001, "server shutting down")
+        assert server.process.wait(30) == 0

@@ -30,66 +30,54 @@ CLIENT_WINDOWS = [None, True, 9, 12, 15]
 
 @pytest.mark.parametrize("server_window", WINDOWS)
 @pytest.mark.parametrize("client_window", CLIENT_WINDOWS)
-def test_websockets_agrees_on_every_set_of_parameters(server, run, server_window, client_window):
-    async def scenario():
-        for alone in itertools.product((False, True), repeat=2):
-            factory = ClientPerMessageDeflateFactory(
-                *alone, server_max_window_bits=server_window, client_max_window_bits=client_window
-            )
-            async with websockets.connect(
-                server.url("/echo"), ssl=server.trust, compression=None, extensions=[factory], max_size=None
-            ) as socket:
-                (extension,) = socket.protocol.extensions
-                assert extension.remote_max_window_bits == min(server_window or 15, 12)
-                for message in MESSAGES:
-                    await socket.send(message)
-                    assert await socket.recv() == message
-                await socket.send([JSON[:300], "", JSON[300:]])
-                assert await socket.recv() == JSON
-
-    run(scenario())
-
-
-def test_compressed_fragments_of_the_server_are_joined(server, run):
-    async def scenario():
-        async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
-            assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]
-            for message in (JSON, "small", JSON):
+async def test_websockets_agrees_on_every_set_of_parameters(server, server_window, client_window):
+    for alone in itertools.product((False, True), repeat=2):
+        factory = ClientPerMessageDeflateFactory(
+            *alone, server_max_window_bits=server_window, client_max_window_bits=client_window
+        )
+        async with websockets.connect(
+            server.url("/echo"), ssl=server.trust, compression=None, extensions=[factory], max_size=None
+        ) as socket:
+            (extension,) = socket.protocol.extensions
+            assert extension.remote_max_window_bits == min(server_window or 15, 12)
+            for message in MESSAGES:
                 await socket.send(message)
                 assert await socket.recv() == message
+            await socket.send([JSON[:300], "", JSON[300:]])
+            assert await socket.recv() == JSON
 
-    run(scenario())
+
+async def test_compressed_fragments_of_the_server_are_joined(server):
+    async with websockets.connect(server.url("/fragments"), ssl=server.trust) as socket:
+        assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]
+        for message in (JSON, "small", JSON):
+            await socket.send(message)
+            assert await socket.recv() == message
 
 
 @pytest.mark.parametrize("window", [9, 12, 15])
-def test_aiohttp_exchanges_compressed_messages(server, run, window):
-    async def scenario():
-        async with aiohttp_peer(server, "/echo", compress=window) as peer:
-            assert peer.compress
-            for message in MESSAGES:
-                await peer.send(message)
-                assert await peer.receive() == message
-
-    run(scenario())
+async def test_aiohttp_exchanges_compressed_messages(server, window):
+    async with aiohttp_peer(server, "/echo", compress=window) as peer:
+        assert peer.compress
+        for message in MESSAGES:
+            await peer.send(message)
+            assert await peer.receive() == message
 
 
-def test_chromium_exchanges_compressed_messages(server, devtools, run):
-    async def scenario():
-        async with open_page(devtools, server.page("/")) as page:
-            url = json.dumps(server.url("/echo"))
-            await page.evaluate(f"globalThis.peer = new Peer({url}, []); peer.opened")
-            assert await page.evaluate("peer.socket.extensions") == (
-                "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
-            )
-            for message in MESSAGES:
-                if isinstance(message, str):
-                    await page.evaluate(f"peer.socket.send({json.dumps(message)})")
-                    assert (await page.evaluate("peer.receive()"))["text"] == message
-                else:
-                    await page.evaluate(f"peer.sendBinary('{base64.b64encode(message).decode()}')")
-                    assert base64.b64decode((await page.evaluate("peer.receive()"))["base64"]) == message
-
-    run(scenario())
+async def test_chromium_exchanges_compressed_messages(server, devtools):
+    async with open_page(devtools, server.page("/")) as page:
+        url = json.dumps(server.url("/echo"))
+        await page.evaluate(f"globalThis.peer = new Peer({url}, []); peer.opened")
+        assert await page.evaluate("peer.socket.extensions") == (
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+        )
+        for message in MESSAGES:
+            if isinstance(message, str):
+                await page.evaluate(f"peer.socket.send({json.dumps(message)})")
+                assert (await page.evaluate("peer.receive()"))["text"] == message
+            else:
+                await page.evaluate(f"peer.sendBinary('{base64.b64encode(message).decode()}')")
+                assert base64.b64decode((await page.evaluate("peer.receive()"))["base64"]) == message
 
 
 NODE_OPTIONS = {

@@ -195,152 +195,114 @@ async def ending(site, name):
     return found[name]
 
 
-def test_messages_are_echoed(site, run):
-    async def scenario():
-        async with site.connect("/echo/messages") as socket:
-            for message in ("", "duck 🦆", b"", bytes(range(256))):
-                await socket.send(message)
-                assert await socket.recv() == message
-            messages = [f"message {i}" for i in range(300)]
-            for message in messages:
-                await socket.send(message)
-            assert [await socket.recv() for _ in messages] == messages
-            await (await socket.ping())
-
-    run(scenario())
-
-
-def test_a_message_of_5_mib_is_echoed(site, run):
-    message = bytes(range(256)) * (5 * MIB // 256)
-
-    async def scenario():
-        async with site.connect("/echo/5-mib", compression=None) as socket:
+async def test_messages_are_echoed(site):
+    async with site.connect("/echo/messages") as socket:
+        for message in ("", "duck 🦆", b"", bytes(range(256))):
             await socket.send(message)
-            assert (await socket.recv() == message) is True
-
-    run(scenario())
-
-
-def test_fragments_go_both_ways(site, run):
-    async def scenario():
-        async with site.connect("/echo/fragments", compression=None) as socket:
-            await socket.send(["in ", "three ", "parts"])
-            assert await socket.recv() == "in three parts"
-            await socket.send("fragments")
-            assert [part async for part in socket.recv_streaming()] == ["frag", "ments", ""]
-
-    run(scenario())
+            assert await socket.recv() == message
+        messages = [f"message {i}" for i in range(300)]
+        for message in messages:
+            await socket.send(message)
+        assert [await socket.recv() for _ in messages] == messages
+        await (await socket.ping())
 
 
-def test_the_view_gets_the_clients_close_code(site, run):
-    async def scenario():
-        async with site.connect("/echo/client-closes") as socket:
-            await socket.close(4000, "enough")
-            assert socket.close_code == 4000
-        assert await ending(site, "client-closes") == [4000, "enough", True]
-
-    run(scenario())
+async def test_a_message_of_5_mib_is_echoed(site):
+    message = bytes(range(256)) * (5 * MIB // 256)
+    async with site.connect("/echo/5-mib", compression=None) as socket:
+        await socket.send(message)
+        assert (await socket.recv() == message) is True
 
 
-def test_the_client_gets_the_views_close_code(site, run):
-    async def scenario():
-        async with site.connect("/echo/view-closes") as socket:
-            await socket.send("close")
-            await socket.wait_closed()
-            assert (socket.close_code, socket.close_reason) == (4001, "as asked")
-        assert await ending(site, "view-closes") == [4001, "as asked", True]
-
-    run(scenario())
+async def test_fragments_go_both_ways(site):
+    async with site.connect("/echo/fragments", compression=None) as socket:
+        await socket.send(["in ", "three ", "parts"])
+        assert await socket.recv() == "in three parts"
+        await socket.send("fragments")
+        assert [part async for part in socket.recv_streaming()] == ["frag", "ments", ""]
 
 
-def test_a_client_that_vanishes_is_1006(site, run):
-    async def scenario():
-        async with site.connect("/echo/client-goes") as socket:
-            await socket.send("here")
-            assert await socket.recv() == "here"
-            socket.transport.abort()
-        assert await ending(site, "client-goes") == [1006, "", False]
-
-    run(scenario())
+async def test_the_view_gets_the_clients_close_code(site):
+    async with site.connect("/echo/client-closes") as socket:
+        await socket.close(4000, "enough")
+        assert socket.close_code == 4000
+    assert await ending(site, "client-closes") == [4000, "enough", True]
 
 
-def test_an_error_in_a_hook_closes_with_1011(site, run):
-    async def scenario():
-        async with site.connect("/echo/hook-fails") as socket:
-            await socket.send("fail")
-            await socket.wait_closed()
-            assert socket.close_code == 1011
-        assert (await ending(site, "hook-fails"))[0] == 1011
-
-    run(scenario())
+async def test_the_client_gets_the_views_close_code(site):
+    async with site.connect("/echo/view-closes") as socket:
+        await socket.send("close")
+        await socket.wait_closed()
+        assert (socket.close_code, socket.close_reason) == (4001, "as asked")
+    assert await ending(site, "view-closes") == [4001, "as asked", True]
 
 
-def test_another_origin_is_refused(site, run):
-    async def scenario():
-        with pytest.raises(websockets.InvalidStatus) as refused:
-            await site.dial("/echo/origin", origin="http://example.org")
-        assert refused.value.response.status_code == 403
-
-    run(scenario())
-
-
-def test_a_view_decides_on_its_handshake(site, run):
-    async def scenario():
-        with pytest.raises(websockets.InvalidStatus) as refused:
-            await site.dial("/member")
-        response = refused.value.response
-        assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Cookie")
-        assert response.body == b"log in first\n"
-        options = {"additional_headers": {"Cookie": "session=3f9a"}, "subprotocols": ["v1", "v2"]}
-        async with site.connect("/member", **options) as socket:
-            assert await socket.recv() == "alice"
-            assert socket.subprotocol == "v2"
-            assert socket.response.headers["Set-Cookie"] == "seen=1"
-
-    run(scenario())
+async def test_a_client_that_vanishes_is_1006(site):
+    async with site.connect("/echo/client-goes") as socket:
+        await socket.send("here")
+        assert await socket.recv() == "here"
+        socket.transport.abort()
+    assert await ending(site, "client-goes") == [1006, "", False]
 
 
-def test_a_client_may_leave_while_a_view_decides(site, run):
-    async def scenario():
-        url = f"ws{site.origin.removeprefix('http')}/undecided"
-        while "undecided" not in await endings(site):
-            with pytest.raises((TimeoutError, ConnectionError, ssl.SSLError)):
-                await websockets.connect(url, ssl=site.trust, origin=site.origin, open_timeout=0.5)
-
-    run(scenario())
+async def test_an_error_in_a_hook_closes_with_1011(site):
+    async with site.connect("/echo/hook-fails") as socket:
+        await socket.send("fail")
+        await socket.wait_closed()
+        assert socket.close_code == 1011
+    assert (await ending(site, "hook-fails"))[0] == 1011
 
 
-def test_many_connections_are_served_at_once(site, run):
-    async def scenario():
-        gate = asyncio.Semaphore(TLS_AT_A_TIME if site.mode.secure else 1000)
-
-        async def dial(i):
-            async with gate:
-                return await site.dial(f"/echo/many-{i}")
-
-        sockets = await asyncio.gather(*(dial(i) for i in range(CONNECTIONS[site.mode.asynchronous])))
-        for turn in range(10):
-            messages = [f"{i}, turn {turn}" for i in range(len(sockets))]
-            await asyncio.gather(*(socket.send(message) for socket, message in zip(sockets, messages, strict=True)))
-            assert await asyncio.gather(*(socket.recv() for socket in sockets)) == messages
-        await asyncio.gather(*(socket.close() for socket in sockets))
-        assert {socket.close_code for socket in sockets} == {1000}
-
-    run(scenario())
+async def test_another_origin_is_refused(site):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await site.dial("/echo/origin", origin="http://example.org")
+    assert refused.value.response.status_code == 403
 
 
-def test_a_click_on_a_lively_component_is_handled(site, run, devtools):
+async def test_a_view_decides_on_its_handshake(site):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await site.dial("/member")
+    response = refused.value.response
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Cookie")
+    assert response.body == b"log in first\n"
+    options = {"additional_headers": {"Cookie": "session=3f9a"}, "subprotocols": ["v1", "v2"]}
+    async with site.connect("/member", **options) as socket:
+        assert await socket.recv() == "alice"
+        assert socket.subprotocol == "v2"
+        assert socket.response.headers["Set-Cookie"] == "seen=1"
+
+
+async def test_a_client_may_leave_while_a_view_decides(site):
+    url = f"ws{site.origin.removeprefix('http')}/undecided"
+    while "undecided" not in await endings(site):
+        with pytest.raises((TimeoutError, ConnectionError, ssl.SSLError)):
+            await websockets.connect(url, ssl=site.trust, origin=site.origin, open_timeout=0.5)
+
+
+async def test_many_connections_are_served_at_once(site):
+    gate = asyncio.Semaphore(TLS_AT_A_TIME if site.mode.secure else 1000)
+
+    async def dial(i):
+        async with gate:
+            return await site.dial(f"/echo/many-{i}")
+
+    sockets = await asyncio.gather(*(dial(i) for i in range(CONNECTIONS[site.mode.asynchronous])))
+    for turn in range(10):
+        messages = [f"{i}, turn {turn}" for i in range(len(sockets))]
+        await asyncio.gather(*(socket.send(message) for socket, message in zip(sockets, messages, strict=True)))
+        assert await asyncio.gather(*(socket.recv() for socket in sockets)) == messages
+    await asyncio.gather(*(socket.close() for socket in sockets))
+    assert {socket.close_code for socket in sockets} == {1000}
+
+
+async def test_a_click_on_a_lively_component_is_handled(site, devtools):
     """Its handler waits for the answer to a message that it sends, while its own message is being handled."""
     if site.mode.secure:
         pytest.skip("a browser does not try again as `Site.dial` does")
-
-    async def scenario():
-        async with chromium.open_page(devtools, f"{site.origin}/page") as page:
-            # Until Lively is connected it lets clicks go by.
-            await page.evaluate("""
+    async with chromium.open_page(devtools, f"{site.origin}/page") as page:
+        # Until Lively is connected it lets clicks go by.
+        await page.evaluate("""
                 window.clicking = setInterval(() => document.getElementById("button").click(), 300);
             """)
-            await page.until("document.getElementById('button').textContent.includes('It is 42.')")
-            await page.evaluate("clearInterval(window.clicking)")
-
-    run(scenario())
+        await page.until("document.getElementById('button').textContent.includes('It is 42.')")
+        await page.evaluate("clearInterval(window.clicking)")

@@ -55,7 +55,7 @@ def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 process.terminate()
 
 
-def test_websockets_reads_a_refusal_while_it_sends(refusing, run):
+async def test_websockets_reads_a_refusal_while_it_sends(refusing):
     async def send():
         async with websockets.connect(refusing, compression=None) as peer:
             with pytest.raises(websockets.ConnectionClosed):
@@ -63,10 +63,7 @@ def test_websockets_reads_a_refusal_while_it_sends(refusing, run):
                 await peer.recv()
         return peer.close_code
 
-    async def scenario():
-        assert await asyncio.gather(*(send() for _ in range(ROUNDS))) == [1009] * ROUNDS
-
-    run(scenario())
+    assert await asyncio.gather(*(send() for _ in range(ROUNDS))) == [1009] * ROUNDS
 
 
 def test_node_reads_a_refusal_while_it_sends(refusing, ws):

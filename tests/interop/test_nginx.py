@@ -81,32 +81,23 @@ def connect(port: int, origin: str, **headers: str) -> websockets.connect:
     )
 
 
-def test_a_page_of_the_host_that_nginx_was_asked_for_connects(port, run):
-    async def scenario():
-        # The client's own field is ignored.
-        async with connect(port, "https://app.example.org", Forwarded='for=192.0.2.1;host="evil.test') as peer:
-            told = json.loads(await peer.recv())
-            assert told == [*peer.local_address[:2], True, "app.example.org"]
-
-    run(scenario())
+async def test_a_page_of_the_host_that_nginx_was_asked_for_connects(port):
+    # The client's own field is ignored.
+    async with connect(port, "https://app.example.org", Forwarded='for=192.0.2.1;host="evil.test') as peer:
+        told = json.loads(await peer.recv())
+        assert told == [*peer.local_address[:2], True, "app.example.org"]
 
 
 @pytest.mark.parametrize("origin", ["https://evil.test", "http://app.example.org"])
-def test_a_page_of_another_origin_is_refused_behind_nginx(port, run, origin):
-    async def scenario():
-        with pytest.raises(websockets.InvalidStatus) as caught:
-            async with connect(port, origin):
-                pass
-        assert caught.value.response.status_code == 403
-
-    run(scenario())
+async def test_a_page_of_another_origin_is_refused_behind_nginx(port, origin):
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        async with connect(port, origin):
+            pass
+    assert caught.value.response.status_code == 403
 
 
-def test_our_client_connects_through_nginx(port, run):
-    async def scenario():
-        async with client.connect(f"ws://127.0.0.1:{port}/", headers={"X-A": "b"}) as ws:
-            assert ws.extensions
-            assert json.loads(await ws.recv(timeout=10))[0] == "127.0.0.1"
-        assert ws.close_code == 1000
-
-    run(scenario())
+async def test_our_client_connects_through_nginx(port):
+    async with client.connect(f"ws://127.0.0.1:{port}/", headers={"X-A": "b"}) as ws:
+        assert ws.extensions
+        assert json.loads(await ws.recv(timeout=10))[0] == "127.0.0.1"
+    assert ws.close_code == 1000

@@ -86,12 +86,9 @@ async def talk(port: int, compression: bool) -> None:
 
 @pytest.mark.parametrize("compression", [True, False])
 @pytest.mark.parametrize("name", SERVERS)
-def test_our_client_connects_to_servers_in_python(run, name, compression):
-    async def scenario():
-        async with SERVERS[name]() as port:
-            await talk(port, compression)
-
-    run(scenario())
+async def test_our_client_connects_to_servers_in_python(name, compression):
+    async with SERVERS[name]() as port:
+        await talk(port, compression)
 
 
 @pytest.mark.parametrize("compression", [True, False])

@@ -35,35 +35,29 @@ def check(stats, handlers=0):
     assert stats.handlers.count == handlers
 
 
-def test_the_embedded_server_and_a_client_count_the_same_connection(run, serving, monkeypatch):
-    async def scenario():
-        metrics = Metrics()
-        monkeypatch.setattr(ClientConnection, "METRICS", metrics)
-        async with serving(Echo) as server:
-            await talk(server.addresses[0])
-        check(server.stats(), handlers=1)
-        check(metrics.stats())
-        assert server.stats().closed == {"peer": {"1000": 1}}
-        assert metrics.stats().closed == {"local": {"1000": 1}}
-
-    run(scenario())
+async def test_the_embedded_server_and_a_client_count_the_same_connection(serving, monkeypatch):
+    metrics = Metrics()
+    monkeypatch.setattr(ClientConnection, "METRICS", metrics)
+    async with serving(Echo) as server:
+        await talk(server.addresses[0])
+    check(server.stats(), handlers=1)
+    check(metrics.stats())
+    assert server.stats().closed == {"peer": {"1000": 1}}
+    assert metrics.stats().closed == {"local": {"1000": 1}}
 
 
 @pytest.mark.parametrize("app", [application, Echo.as_asgi()], ids=["events", "view"])
-def test_uvicorn_counts_connections_and_refusals(run, serving_asgi, until, monkeypatch, app):
+async def test_uvicorn_counts_connections_and_refusals(serving_asgi, until, monkeypatch, app):
     from duck.contrib.websockets.uvicorn import WebSocketProtocol
 
-    async def scenario():
-        metrics = Metrics()
-        monkeypatch.setattr(WebSocketProtocol, "metrics", metrics)
-        async with serving_asgi(app) as server:
-            await talk(f"ws://127.0.0.1:{server.port}")
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            await reader.readline()
-            writer.close()
-            await until(lambda: metrics.stats().closed)
-        check(metrics.stats(), handlers=app is not application)
-        assert metrics.stats().refused == {"upgrade_required": 1}
-
-    run(scenario())
+    metrics = Metrics()
+    monkeypatch.setattr(WebSocketProtocol, "metrics", metrics)
+    async with serving_asgi(app) as server:
+        await talk(f"ws://127.0.0.1:{server.port}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await reader.readline()
+        writer.close()
+        await until(lambda: metrics.stats().closed)
+    check(metrics.stats(), handlers=app is not application)
+    assert metrics.stats().refused == {"upgrade_required": 1}

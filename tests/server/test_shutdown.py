@@ -72,101 +72,84 @@ def serving(view, **options):
     return Prepared()
 
 
-def test_a_handler_at_work_gives_its_answer(run, until, either_tls):
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
-        async with (
-            serving(Working, ssl=ssl) as running,
-            ws_connect(running.addresses[0] + "/room", **options) as busy,
-            ws_connect(running.addresses[0] + "/room", **options) as idle,
-        ):
-            await busy.send(b"one")
-            await running.begun.wait()
-            serving_forever = asyncio.create_task(running.serve_forever())
-            closing = asyncio.create_task(running.close())
-            with pytest.raises(ConnectionClosedOK):
-                await idle.recv()
-            await busy.send(b"two")
-            await busy.ping()  # behind which the message has come
-            assert not closing.done()
-            assert not serving_forever.done()
-            running.let_go.set()
-            assert await busy.recv() == b"answer to one"
-            with pytest.raises(ConnectionClosedOK):
-                await busy.recv()
-            assert (busy.close_code, busy.close_reason) == (1001, "server shutting down")
-            await closing
-            await serving_forever
-            assert running.handled == [b"one"]
-
-    run(scenario())
+async def test_a_handler_at_work_gives_its_answer(until, either_tls):
+    ssl = either_tls and either_tls.server
+    options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
+    async with (
+        serving(Working, ssl=ssl) as running,
+        ws_connect(running.addresses[0] + "/room", **options) as busy,
+        ws_connect(running.addresses[0] + "/room", **options) as idle,
+    ):
+        await busy.send(b"one")
+        await running.begun.wait()
+        serving_forever = asyncio.create_task(running.serve_forever())
+        closing = asyncio.create_task(running.close())
+        with pytest.raises(ConnectionClosedOK):
+            await idle.recv()
+        await busy.send(b"two")
+        await busy.ping()  # behind which the message has come
+        assert not closing.done()
+        assert not serving_forever.done()
+        running.let_go.set()
+        assert await busy.recv() == b"answer to one"
+        with pytest.raises(ConnectionClosedOK):
+            await busy.recv()
+        assert (busy.close_code, busy.close_reason) == (1001, "server shutting down")
+        await closing
+        await serving_forever
+        assert running.handled == [b"one"]
 
 
-def test_a_handler_that_takes_too_long_is_cancelled(run, until):
-    async def scenario():
-        async with (
-            serving(Working, shutdown_timeout=0.2) as running,
-            ws_connect(running.addresses[0] + "/room") as client,
-        ):
-            await client.send(b"one")
-            await running.begun.wait()
-            await running.close()
-            assert running.hung == []
-            with pytest.raises(ConnectionClosedOK):
-                await client.recv()
-
-    run(scenario())
+async def test_a_handler_that_takes_too_long_is_cancelled(until):
+    async with (
+        serving(Working, shutdown_timeout=0.2) as running,
+        ws_connect(running.addresses[0] + "/room") as client,
+    ):
+        await client.send(b"one")
+        await running.begun.wait()
+        await running.close()
+        assert running.hung == []
+        with pytest.raises(ConnectionClosedOK):
+            await client.recv()
 
 
-def test_a_run_that_takes_too_long_is_cancelled(run, connect):
-    async def scenario():
-        async with serving(Owning, shutdown_timeout=0.1) as running, connect(running) as client:
+async def test_a_run_that_takes_too_long_is_cancelled(connect):
+    async with serving(Owning, shutdown_timeout=0.1) as running, connect(running) as client:
+        client.send(upgrade("/room"))
+        await running.begun.wait()
+        await running.close()
+        assert running.hung == []
+        assert running._limiter.count == 0
+        assert await client.end() == b""
+
+
+async def test_a_run_that_ignores_its_cancellation_loses_its_connection(connect, monkeypatch):
+    monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
+    async with serving(StubbornlyOwning, shutdown_timeout=0.1) as running:
+        async with connect(running) as client:
             client.send(upgrade("/room"))
             await running.begun.wait()
             await running.close()
-            assert running.hung == []
-            assert running._limiter.count == 0
+            assert running.hung == ["StubbornlyOwning at '/room'"]
             assert await client.end() == b""
+        running.let_go.set()
+        await asyncio.wait(running._work.views)
 
-    run(scenario())
 
-
-def test_a_run_that_ignores_its_cancellation_loses_its_connection(run, connect, monkeypatch):
+async def test_a_handler_that_ignores_its_cancellation_is_named_and_abandoned(caplog, monkeypatch):
     monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
-
-    async def scenario():
-        async with serving(StubbornlyOwning, shutdown_timeout=0.1) as running:
-            async with connect(running) as client:
-                client.send(upgrade("/room"))
-                await running.begun.wait()
-                await running.close()
-                assert running.hung == ["StubbornlyOwning at '/room'"]
-                assert await client.end() == b""
-            running.let_go.set()
-            await asyncio.wait(running._work.views)
-
-    run(scenario())
-
-
-def test_a_handler_that_ignores_its_cancellation_is_named_and_abandoned(run, caplog, monkeypatch):
-    monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
-
-    async def scenario():
-        async with serving(Stubborn, shutdown_timeout=0.1) as running:
-            async with ws_connect(running.addresses[0] + "/room") as client:
-                await client.send(b"one")
-                await running.begun.wait()
-                await running.close()
-                assert running.hung == ["Stubborn at '/room'"]
-            running.let_go.set()
-            await asyncio.wait(running._work.views)
-
-    run(scenario())
+    async with serving(Stubborn, shutdown_timeout=0.1) as running:
+        async with ws_connect(running.addresses[0] + "/room") as client:
+            await client.send(b"one")
+            await running.begun.wait()
+            await running.close()
+            assert running.hung == ["Stubborn at '/room'"]
+        running.let_go.set()
+        await asyncio.wait(running._work.views)
     assert "1 did not end when cancelled, and were abandoned: Stubborn at '/room'" in caplog.messages
 
 
-def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, monkeypatch):
+async def test_a_page_that_ignores_its_cancellation_is_named(connect, caplog, monkeypatch):
     monkeypatch.setattr(Work, "CANCEL_TIMEOUT", 0.1)
     begun, let_go = asyncio.Event(), asyncio.Event()
 
@@ -177,55 +160,45 @@ def test_a_page_that_ignores_its_cancellation_is_named(run, connect, caplog, mon
                 await let_go.wait()
         return ""
 
-    async def scenario():
-        async with serve([path("/slow", page)], port=0, shutdown_timeout=0.1) as running, connect(running) as client:
-            client.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
-            await begun.wait()
-            await running.close()
-            let_go.set()
-            await asyncio.wait(list(running._work.answers))
-
-    run(scenario())
+    async with serve([path("/slow", page)], port=0, shutdown_timeout=0.1) as running, connect(running) as client:
+        client.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+        await begun.wait()
+        await running.close()
+        let_go.set()
+        await asyncio.wait(list(running._work.answers))
     assert "1 did not end when cancelled, and were abandoned: the page at '/slow'" in caplog.messages
 
 
-def test_a_tls_handshake_that_has_not_begun_does_not_delay_the_end(run, tls, until):
-    async def scenario():
-        async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
-            with socket.create_connection(("127.0.0.1", running.port)):
-                await until(lambda: running._work.protocols)
-                await running.close()
-                assert not running._work.protocols
-
-    run(scenario())
+async def test_a_tls_handshake_that_has_not_begun_does_not_delay_the_end(tls, until):
+    async with serve(Working, port=0, ssl=tls.server, shutdown_timeout=1000) as running:
+        with socket.create_connection(("127.0.0.1", running.port)):
+            await until(lambda: running._work.protocols)
+            await running.close()
+            assert not running._work.protocols
 
 
-def test_a_tls_connection_accepted_right_before_the_end_is_closed(run, tls, monkeypatch):
+async def test_a_tls_connection_accepted_right_before_the_end_is_closed(tls, monkeypatch):
     """A full server looks at a connection two passes of the loop later: here, in the pass in which it stops."""
     limits = Limits(connections=1)
     accepted = Server._accepted
+    loop = asyncio.get_running_loop()
+    closing = loop.create_future()
 
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        closing = loop.create_future()
+    def accept(server, sock, peer):
+        accepted(server, sock, peer)
+        if server._limiter.is_full:
+            closing.set_result(asyncio.Task(server.close(), loop=loop))  # never eager: it begins in the next pass
 
-        def accept(server, sock, peer):
-            accepted(server, sock, peer)
-            if server._limiter.is_full:
-                closing.set_result(asyncio.Task(server.close(), loop=loop))  # never eager: it begins in the next pass
-
-        monkeypatch.setattr(Server, "_accepted", accept)
-        async with serve(Working, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as server:
-            server._limiter.acquire()
-            with socket.create_connection(("127.0.0.1", server.port)) as client:
-                await (await closing)
-                assert not server._work.protocols
-                assert await loop.run_in_executor(None, client.recv, 1) == b""
-
-    run(scenario())
+    monkeypatch.setattr(Server, "_accepted", accept)
+    async with serve(Working, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as server:
+        server._limiter.acquire()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            await (await closing)
+            assert not server._work.protocols
+            assert await loop.run_in_executor(None, client.recv, 1) == b""
 
 
-def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(run, tls):
+async def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(tls):
     """Pools of clients check a connection only when they use it again."""
     limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
 
@@ -235,18 +208,15 @@ def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited_for(r
         assert client.recv(1024).startswith(b"HTTP/1.1 200 ")
         return client
 
-    async def scenario():
-        routes = [path("/", lambda request: "")]
-        async with serve(routes, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as running:
-            with await asyncio.to_thread(get, running.port):
-                await running.close()
-                assert not running._work.protocols
-
-    run(scenario())
+    routes = [path("/", lambda request: "")]
+    async with serve(routes, port=0, ssl=tls.server, limits=limits, shutdown_timeout=1000) as running:
+        with await asyncio.to_thread(get, running.port):
+            await running.close()
+            assert not running._work.protocols
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
+async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls):
     """The client may read the refusal. A connection left open by `close` would be open when the loop is closed."""
     limits = Limits(linger_timeout=0.2, keep_alive_timeout=1000)
 
@@ -258,16 +228,11 @@ def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
         assert client.recv(1024).startswith(b"HTTP/1.1 400 ")
         return client
 
-    async def scenario():
-        async with serving(
-            Working, ssl=either_tls and either_tls.server, limits=limits, shutdown_timeout=1000
-        ) as server:
-            with await asyncio.to_thread(ask, server.port):
-                assert server._limiter.count == 1
-                await server.close()
-                assert server._limiter.count == 0
-
-    run(scenario())
+    async with serving(Working, ssl=either_tls and either_tls.server, limits=limits, shutdown_timeout=1000) as server:
+        with await asyncio.to_thread(ask, server.port):
+            assert server._limiter.count == 1
+            await server.close()
+            assert server._limiter.count == 0
 
 
 @pytest.mark.parametrize(
@@ -278,23 +243,16 @@ def test_a_refused_client_is_waited_for_and_then_let_go(run, either_tls):
         (Failing, upgrade("/room"), 500),
     ],
 )
-def test_a_client_that_stays_behind_its_last_response_is_disconnected(run, connect, view, request_, status):
+async def test_a_client_that_stays_behind_its_last_response_is_disconnected(connect, view, request_, status):
     limits = Limits(linger_timeout=1000, keep_alive_timeout=1000)
-
-    async def scenario():
-        async with serving(view, limits=limits, shutdown_timeout=0.1) as server, connect(server) as client:
-            client.send(request_)
-            assert (await client.response()).status == status
-            await server.close()
-            assert server._limiter.count == 0
-
-    run(scenario())
+    async with serving(view, limits=limits, shutdown_timeout=0.1) as server, connect(server) as client:
+        client.send(request_)
+        assert (await client.response()).status == status
+        await server.close()
+        assert server._limiter.count == 0
 
 
-def test_a_shutdown_code_that_may_not_be_sent_is_refused(run):
-    async def scenario():
-        with pytest.raises(ValueError, match="1006"):
-            async with serve(Working, port=0, shutdown_code=1006):
-                pass
-
-    run(scenario())
+async def test_a_shutdown_code_that_may_not_be_sent_is_refused():
+    with pytest.raises(ValueError, match="1006"):
+        async with serve(Working, port=0, shutdown_code=1006):
+            pass

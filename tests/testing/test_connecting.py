@@ -67,18 +67,15 @@ async def echo(scope, receive, send):
         await send({"type": "websocket.send", "text": event["text"]})
 
 
-def test_messages_pass_on_any_loop(run):
-    async def scenario():
-        async with connect(Echo, "/a?b", subprotocols=["chat"], headers={"X-A": "b"}) as ws:
-            for message in ("hello", "x" * 300_000, ""):
-                await ws.send(message)
-                assert await ws.recv() == message
-            assert ws.subprotocol == ws.view.subprotocol == "chat"
-            assert ws.extensions and ws.view.extensions
-            assert ws.view.request.path == "/a" and ws.view.request.headers["x-a"] == "b"
-        assert ws.close_code == ws.view.ended == CloseCode.NORMAL_CLOSURE
-
-    run(scenario())
+async def test_messages_pass_on_any_loop():
+    async with connect(Echo, "/a?b", subprotocols=["chat"], headers={"X-A": "b"}) as ws:
+        for message in ("hello", "x" * 300_000, ""):
+            await ws.send(message)
+            assert await ws.recv() == message
+        assert ws.subprotocol == ws.view.subprotocol == "chat"
+        assert ws.extensions and ws.view.extensions
+        assert ws.view.request.path == "/a" and ws.view.request.headers["x-a"] == "b"
+    assert ws.close_code == ws.view.ended == CloseCode.NORMAL_CLOSURE
 
 
 def test_with_serves_a_synchronous_test(websocket):
@@ -293,21 +290,18 @@ def test_errors_before_a_connection_is_open_are_raised_by_connect():
 
 
 @pytest.mark.in_memory
-def test_a_timeout_names_the_position_of_the_view(run):
-    async def scenario():
-        async with connect(Echo, timeout=0.05) as ws:
-            with pytest.raises(
-                TimeoutError, match=r"timeout after 0\.05 seconds, waiting for a message: .*no hook of Echo is"
-            ):
-                await ws.recv()
-            await ws.send("wait")
-            words = r"Echo\.on_receive is at line \d+ of .*test_connecting\.py: await asyncio\.Event\(\)\.wait\(\)"
-            with pytest.raises(TimeoutError, match=words):
-                await ws.recv(timeout=0.01)
-            with pytest.raises(TimeoutError, match="waiting for the end of the connection"):
-                await ws.wait_closed(timeout=0.01)
-
-    run(scenario())
+async def test_a_timeout_names_the_position_of_the_view():
+    async with connect(Echo, timeout=0.05) as ws:
+        with pytest.raises(
+            TimeoutError, match=r"timeout after 0\.05 seconds, waiting for a message: .*no hook of Echo is"
+        ):
+            await ws.recv()
+        await ws.send("wait")
+        words = r"Echo\.on_receive is at line \d+ of .*test_connecting\.py: await asyncio\.Event\(\)\.wait\(\)"
+        with pytest.raises(TimeoutError, match=words):
+            await ws.recv(timeout=0.01)
+        with pytest.raises(TimeoutError, match="waiting for the end of the connection"):
+            await ws.wait_closed(timeout=0.01)
 
 
 def test_a_timeout_reports_messages_that_nobody_receives():
@@ -335,27 +329,21 @@ class Undecided(WebSocketView):
 
 @pytest.mark.in_memory
 @pytest.mark.parametrize(("application", "name"), [(deaf, "deaf"), (Undecided, r"Undecided\.on_handshake")])
-def test_a_handshake_that_hangs_leaves_no_task(run, application, name):
-    async def scenario():
-        with pytest.raises(TimeoutError, match=rf"an answer .* {name} is at line \d+ of .*test_connecting\.py"):
-            await connect(application, timeout=0.05)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(scenario())
+async def test_a_handshake_that_hangs_leaves_no_task(application, name):
+    with pytest.raises(TimeoutError, match=rf"an answer .* {name} is at line \d+ of .*test_connecting\.py"):
+        await connect(application, timeout=0.05)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.in_memory
-def test_an_on_close_that_hangs_fails_the_test_with_its_name(run):
+async def test_an_on_close_that_hangs_fails_the_test_with_its_name():
     class Hanging(WebSocketView):
         async def on_close(self, frame=None):
             await asyncio.Event().wait()
 
-    async def scenario():
-        with pytest.raises(TimeoutError, match=r"0\.05 seconds after .*Hanging\.on_close is at line \d+ of"):
-            async with connect(Hanging, timeout=0.05):
-                pass
-
-    run(scenario())
+    with pytest.raises(TimeoutError, match=r"0\.05 seconds after .*Hanging\.on_close is at line \d+ of"):
+        async with connect(Hanging, timeout=0.05):
+            pass
 
 
 def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
@@ -404,35 +392,32 @@ def test_a_client_may_stop_reading():
 
 
 @pytest.mark.in_memory
-def test_an_asgi_application_is_tested_as_a_view_is(run):
-    async def scenario():
-        async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
-            await ws.send("hello")
-            assert (await ws.recv(), ws.subprotocol, ws.response_headers["x-a"]) == ("hello", "a", "b")
-        refusal = await connect(echo, "/deny").refusal()
-        assert (refusal.status, refusal.headers["x-a"], refusal.body) == (451, "b", b"no")
-        assert (await connect(echo, "/silent").refusal()).status == 500
-        with pytest.raises(ZeroDivisionError, match="duck"):
-            async with connect(echo, subprotocols=["a"], scope={"user": "duck"}) as ws:
-                await ws.send("fail")
+async def test_an_asgi_application_is_tested_as_a_view_is():
+    async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
+        await ws.send("hello")
+        assert (await ws.recv(), ws.subprotocol, ws.response_headers["x-a"]) == ("hello", "a", "b")
+    refusal = await connect(echo, "/deny").refusal()
+    assert (refusal.status, refusal.headers["x-a"], refusal.body) == (451, "b", b"no")
+    assert (await connect(echo, "/silent").refusal()).status == 500
+    with pytest.raises(ZeroDivisionError, match="duck"):
+        async with connect(echo, subprotocols=["a"], scope={"user": "duck"}) as ws:
+            await ws.send("fail")
+            await ws.recv()
+    for message, code in (("fail", 1011), ("return", 1000)):
+        async with connect(echo, subprotocols=["a"], raise_errors=False) as ws:
+            await ws.send(message)
+            assert await ws.wait_closed() == code
+    framework = {"app": echo}
+    source = "async def call(scope, receive, send): await app(scope, receive, send)"
+    exec(compile(source, "/site-packages/framework.py", "exec"), framework)
+    for application in (echo, framework["call"]):
+        with pytest.raises(TimeoutError, match=r"; echo is at line \d+"):
+            async with connect(application, subprotocols=["a"], timeout=0.05) as ws:
+                await ws.send("wait")
                 await ws.recv()
-        for message, code in (("fail", 1011), ("return", 1000)):
-            async with connect(echo, subprotocols=["a"], raise_errors=False) as ws:
-                await ws.send(message)
-                assert await ws.wait_closed() == code
-        framework = {"app": echo}
-        source = "async def call(scope, receive, send): await app(scope, receive, send)"
-        exec(compile(source, "/site-packages/framework.py", "exec"), framework)
-        for application in (echo, framework["call"]):
-            with pytest.raises(TimeoutError, match=r"; echo is at line \d+"):
-                async with connect(application, subprotocols=["a"], timeout=0.05) as ws:
-                    await ws.send("wait")
-                    await ws.recv()
-        async with connect(Echo.as_asgi(), subprotocols=["chat"]) as ws:
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-
-    run(scenario())
+    async with connect(Echo.as_asgi(), subprotocols=["chat"]) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
 
 
 @pytest.mark.parametrize("application", [Count, [path("/", Count)]])

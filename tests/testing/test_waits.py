@@ -34,30 +34,24 @@ class Half(WebSocketView):
 
 
 @pytest.mark.in_memory
-def test_a_send_to_a_view_that_does_not_receive_ends(run):
-    async def scenario():
-        words = r"waiting for room to send: .* wait for Stuck; Stuck\.on_receive is at line"
-        with pytest.raises(TimeoutError, match=words):
-            async with connect(Stuck, timeout=0.05, compression=False) as ws:  # no thread, whose time is real
-                while True:
-                    await ws.send(b"x" * 300_000)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(scenario())
+async def test_a_send_to_a_view_that_does_not_receive_ends():
+    words = r"waiting for room to send: .* wait for Stuck; Stuck\.on_receive is at line"
+    with pytest.raises(TimeoutError, match=words):
+        async with connect(Stuck, timeout=0.05, compression=False) as ws:  # no thread, whose time is real
+            while True:
+                await ws.send(b"x" * 300_000)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.in_memory
-def test_reading_a_message_whose_rest_is_not_sent_ends(run):
-    async def scenario():
-        async with connect(Half, timeout=0.05, stream=True) as ws:
-            await ws.send("")
-            message = await ws.recv_stream()
-            with pytest.raises(TimeoutError, match=r"waiting for the rest of a message: .*Half\.on_receive is at line"):
-                await message.read()
-            with pytest.raises(TimeoutError, match="waiting for a message: 1 messages were received; "):
-                await ws.recv_stream()
-
-    run(scenario())
+async def test_reading_a_message_whose_rest_is_not_sent_ends():
+    async with connect(Half, timeout=0.05, stream=True) as ws:
+        await ws.send("")
+        message = await ws.recv_stream()
+        with pytest.raises(TimeoutError, match=r"waiting for the rest of a message: .*Half\.on_receive is at line"):
+            await message.read()
+        with pytest.raises(TimeoutError, match="waiting for a message: 1 messages were received; "):
+            await ws.recv_stream()
 
 
 def test_a_failed_task_of_the_view_is_named():
@@ -98,16 +92,11 @@ def test_an_error_of_a_task_that_is_one_of_a_hook_is_named_once():
 
 
 @pytest.mark.in_memory
-def test_a_close_that_is_not_answered_ends(run):
-    async def scenario():
-        async with connect(Half, timeout=0.05) as ws:
-            ws.stop_reading()
-            with pytest.raises(
-                TimeoutError, match=r"waiting for the end of the connection: .*; the client does not read"
-            ):
-                await ws.close()
-
-    run(scenario())
+async def test_a_close_that_is_not_answered_ends():
+    async with connect(Half, timeout=0.05) as ws:
+        ws.stop_reading()
+        with pytest.raises(TimeoutError, match=r"waiting for the end of the connection: .*; the client does not read"):
+            await ws.close()
 
 
 def test_a_view_that_waits_for_the_close_frame_of_the_client_says_so():
@@ -140,7 +129,7 @@ def test_a_loop_over_messages_has_the_timeout_of_recv():
         list(ws)
 
 
-def test_a_test_may_drop_the_connection_in_the_step_that_receives(run):
+async def test_a_test_may_drop_the_connection_in_the_step_that_receives():
     """The step is taken while the network delivers the bytes."""
 
     class Two(WebSocketView):
@@ -148,17 +137,14 @@ def test_a_test_may_drop_the_connection_in_the_step_that_receives(run):
             await self.send("a")
             await self.send("b" * 100_000)
 
-    async def scenario():
-        async with connect(Two) as ws:
-            ws.slow_down(200)
-            await ws.recv()
-            ws.drop()
-            assert await ws.wait_closed() == 1006
-
-    run(scenario())
+    async with connect(Two) as ws:
+        ws.slow_down(200)
+        await ws.recv()
+        ws.drop()
+        assert await ws.wait_closed() == 1006
 
 
-def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error(run):
+async def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error():
     """A CancelledError would be taken for a cancellation of the test."""
 
     class Hanging(WebSocketView):
@@ -167,13 +153,10 @@ def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error(run):
         async def on_close(self, frame=None):
             await asyncio.Event().wait()
 
-    async def scenario():
-        with pytest.raises(RuntimeError, match=r"a hook of Hanging was cancelled, .* CLOSE_TIMEOUT") as caught:
-            async with connect(Hanging):
-                pass
-        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
-
-    run(scenario())
+    with pytest.raises(RuntimeError, match=r"a hook of Hanging was cancelled, .* CLOSE_TIMEOUT") as caught:
+        async with connect(Hanging):
+            pass
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 
 
 def test_a_connect_object_serves_one_block_at_a_time():

@@ -23,7 +23,7 @@ class Greeting(WebSocketView):
         self.server.state["ended"].append("connection")
 
 
-def test_a_lifespan_encloses_all_connections(run):
+async def test_a_lifespan_encloses_all_connections():
     ended = []
 
     @contextlib.asynccontextmanager
@@ -32,52 +32,43 @@ def test_a_lifespan_encloses_all_connections(run):
         yield {"greeting": "hello", "ended": ended}
         ended.append("lifespan")
 
-    async def scenario():
-        with pytest.raises(ZeroDivisionError):
-            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
-                assert await client.recv() == "hello"
-                assert ended == []
-                await server.close()
-                raise ZeroDivisionError
-        assert ended == ["connection", "lifespan"]
-
-    run(scenario())
+    with pytest.raises(ZeroDivisionError):
+        async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+            assert await client.recv() == "hello"
+            assert ended == []
+            await server.close()
+            raise ZeroDivisionError
+    assert ended == ["connection", "lifespan"]
 
 
-def test_an_error_at_startup_comes_before_anything_is_served(run):
+async def test_an_error_at_startup_comes_before_anything_is_served():
     @contextlib.asynccontextmanager
     async def lifespan(server):
         raise ConnectionRefusedError("no database")
         yield
 
-    async def scenario():
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            with pytest.raises(LifespanError, match="failed at startup: ConnectionRefusedError: no database") as caught:
-                async with serve(Greeting, sockets=[sock], lifespan=lifespan):
-                    pass
-            assert isinstance(caught.value.__cause__, ConnectionRefusedError)
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(sock.getsockname())
-
-    run(scenario())
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        with pytest.raises(LifespanError, match="failed at startup: ConnectionRefusedError: no database") as caught:
+            async with serve(Greeting, sockets=[sock], lifespan=lifespan):
+                pass
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(sock.getsockname())
 
 
-def test_an_end_that_hangs_is_cancelled(run):
+async def test_an_end_that_hangs_is_cancelled():
     @contextlib.asynccontextmanager
     async def lifespan(server):
         yield
         await asyncio.Event().wait()
 
-    async def scenario():
-        with pytest.raises(LifespanError, match=r"did not end within .* 0\.01 s, and was cancelled"):
-            async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
-                pass
-
-    run(scenario())
+    with pytest.raises(LifespanError, match=r"did not end within .* 0\.01 s, and was cancelled"):
+        async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+            pass
 
 
-def test_an_end_that_swallows_its_cancellation_is_named_in_the_log(run, monkeypatch, caplog):
+async def test_an_end_that_swallows_its_cancellation_is_named_in_the_log(monkeypatch, caplog):
     @contextlib.asynccontextmanager
     async def lifespan(server):
         yield
@@ -86,33 +77,26 @@ def test_an_end_that_swallows_its_cancellation_is_named_in_the_log(run, monkeypa
         while not caplog.records:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
-    async def scenario():
-        async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
-            pass
-
     monkeypatch.setattr("duck.server.application.lifespan._GRACE", 0.01)
-    run(scenario())
+    async with serve(Greeting, port=0, lifespan=lifespan, shutdown_timeout=0.01):
+        pass
     assert "nor when cancelled: it swallows CancelledError" in caplog.text
 
 
-def test_an_error_at_shutdown_comes_after_the_last_connection(run):
+async def test_an_error_at_shutdown_comes_after_the_last_connection():
     @contextlib.asynccontextmanager
     async def lifespan(server):
         yield {"greeting": "hello", "ended": ended}
         raise OSError("not flushed")
 
     ended = []
-
-    async def scenario():
-        with pytest.raises(LifespanError, match="lifespan failed: OSError: not flushed"):
-            async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
-                await client.recv()
-        assert ended == ["connection"]
-
-    run(scenario())
+    with pytest.raises(LifespanError, match="lifespan failed: OSError: not flushed"):
+        async with serve(Greeting, port=0, lifespan=lifespan) as server, ws_connect(server.addresses[0]) as client:
+            await client.recv()
+    assert ended == ["connection"]
 
 
-def test_an_error_of_a_task_group_in_the_lifespan_stops_the_server(run):
+async def test_an_error_of_a_task_group_in_the_lifespan_stops_the_server():
     async def fail():
         await asyncio.sleep(0)
         raise OSError("no feed")
@@ -123,15 +107,12 @@ def test_an_error_of_a_task_group_in_the_lifespan_stops_the_server(run):
             tasks.create_task(fail())
             yield
 
-    async def scenario():
-        with pytest.raises(LifespanError, match="lifespan failed: OSError: no feed"):
-            async with serve(Greeting, port=0, lifespan=lifespan) as server:
-                await server.serve_forever()
-
-    run(scenario())
+    with pytest.raises(LifespanError, match="lifespan failed: OSError: no feed"):
+        async with serve(Greeting, port=0, lifespan=lifespan) as server:
+            await server.serve_forever()
 
 
-def test_functions_that_are_no_lifespan_are_refused(run):
+async def test_functions_that_are_no_lifespan_are_refused():
     async def generator(server):
         yield
 
@@ -142,20 +123,17 @@ def test_functions_that_are_no_lifespan_are_refused(run):
     async def without_argument():
         yield
 
-    async def scenario():
-        for lifespan in (generator, coroutine):
-            with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
-                async with serve(Greeting, port=0, lifespan=lifespan):
-                    pass
-        with pytest.raises(LifespanError, match=r"failed at startup: TypeError: .*takes 0 positional arguments"):
-            async with serve(Greeting, port=0, lifespan=without_argument):
+    for lifespan in (generator, coroutine):
+        with pytest.raises(TypeError, match=r"decorate it with contextlib\.asynccontextmanager"):
+            async with serve(Greeting, port=0, lifespan=lifespan):
                 pass
-
-    run(scenario())
+    with pytest.raises(LifespanError, match=r"failed at startup: TypeError: .*takes 0 positional arguments"):
+        async with serve(Greeting, port=0, lifespan=without_argument):
+            pass
 
 
 @pytest.mark.parametrize("failure", ["failed at startup", "failed"])
-def test_a_lifespan_that_cancels_itself_has_failed(run, failure):
+async def test_a_lifespan_that_cancels_itself_has_failed(failure):
     @contextlib.asynccontextmanager
     async def lifespan(server):
         if failure == "failed at startup":
@@ -163,35 +141,29 @@ def test_a_lifespan_that_cancels_itself_has_failed(run, failure):
         yield
         raise asyncio.CancelledError
 
-    async def scenario():
-        with pytest.raises(LifespanError, match=f"the lifespan {failure}: CancelledError"):
-            async with serve(Greeting, port=0, lifespan=lifespan):
-                pass
-
-    run(scenario())
+    with pytest.raises(LifespanError, match=f"the lifespan {failure}: CancelledError"):
+        async with serve(Greeting, port=0, lifespan=lifespan):
+            pass
 
 
 @pytest.mark.parametrize("moment", ["startup", "shutdown"])
-def test_a_cancelled_program_has_no_failed_lifespan(run, moment):
-    async def scenario():
-        reached = asyncio.Event()
+async def test_a_cancelled_program_has_no_failed_lifespan(moment):
+    reached = asyncio.Event()
 
-        @contextlib.asynccontextmanager
-        async def lifespan(server):
-            if moment == "shutdown":
-                yield
-            reached.set()
-            await asyncio.Event().wait()
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        if moment == "shutdown":
             yield
+        reached.set()
+        await asyncio.Event().wait()
+        yield
 
-        async def program():
-            async with serve(Greeting, port=0, lifespan=lifespan):
-                pass
+    async def program():
+        async with serve(Greeting, port=0, lifespan=lifespan):
+            pass
 
-        task = asyncio.create_task(program())
-        await reached.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(scenario())
+    task = asyncio.create_task(program())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

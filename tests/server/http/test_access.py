@@ -150,18 +150,14 @@ def test_a_refused_origin_is_logged_with_its_host_and_the_setting(ask, caplog):
 
 
 @pytest.mark.parametrize("target", ["/%0A%1B%5B31m", "/%E2%80%A8", "/%C2%85"])
-def test_a_path_does_not_break_a_line(run, connect, caplog, target):
+async def test_a_path_does_not_break_a_line(connect, caplog, target):
     caplog.set_level("INFO")
     caplog.set_level("INFO", "duck.access")
-
-    async def scenario():
-        async with serve(WebSocketView, port=0) as server, connect(server) as client:
-            client.send(request(target, *LINES))
-            assert (await client.response()).status == 101
-            client.send(b"\x88\x82\0\0\0\0\x03\xe8")
-            await client.rest()
-
-    run(scenario())
+    async with serve(WebSocketView, port=0) as server, connect(server) as client:
+        client.send(request(target, *LINES))
+        assert (await client.response()).status == 101
+        client.send(b"\x88\x82\0\0\0\0\x03\xe8")
+        await client.rest()
     assert len(caplog.messages) == 3
     for message in caplog.messages:
         assert message.isprintable()

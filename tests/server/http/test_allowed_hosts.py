@@ -87,20 +87,16 @@ def request(target, host, *lines, method="GET"):
     ("host", "status"), [("localhost", 200), ("localhost:8000", 200), ("a.example.org", 200), ("evil.test", 421)]
 )
 @pytest.mark.parametrize("target", ["/page", "/ws"])
-def test_a_request_for_another_host_is_misdirected(run, connect, host, status, target):
+async def test_a_request_for_another_host_is_misdirected(connect, host, status, target):
     """A page whose name resolves to this server sends it as Host and as Origin, so both agree."""
-
-    async def scenario():
-        hosts = ["localhost", "*.example.org"]
-        async with serve(ROUTES, port=0, allowed_hosts=hosts) as server, connect(server) as client:
-            lines = [f"Origin: http://{host}"]
-            if target == "/ws":
-                lines += LINES
-            client.send(request(target, host, *lines))
-            expected = 101 if (target, status) == ("/ws", 200) else status
-            assert (await client.response()).status == expected
-
-    run(scenario())
+    hosts = ["localhost", "*.example.org"]
+    async with serve(ROUTES, port=0, allowed_hosts=hosts) as server, connect(server) as client:
+        lines = [f"Origin: http://{host}"]
+        if target == "/ws":
+            lines += LINES
+        client.send(request(target, host, *lines))
+        expected = 101 if (target, status) == ("/ws", 200) else status
+        assert (await client.response()).status == expected
 
 
 @pytest.mark.parametrize(
@@ -113,48 +109,34 @@ def test_a_request_for_another_host_is_misdirected(run, connect, host, status, t
         ("http://a@localhost/page", "localhost", 400),
     ],
 )
-def test_a_host_in_the_target_counts_and_not_the_field(run, connect, target, host, status):
+async def test_a_host_in_the_target_counts_and_not_the_field(connect, target, host, status):
     """RFC 9112, section 3.2.2."""
-
-    async def scenario():
-        async with serve(ROUTES, port=0, allowed_hosts=["localhost"]) as server, connect(server) as client:
-            client.send(request(target, host))
-            assert (await client.response()).status == status
-
-    run(scenario())
+    async with serve(ROUTES, port=0, allowed_hosts=["localhost"]) as server, connect(server) as client:
+        client.send(request(target, host))
+        assert (await client.response()).status == status
 
 
-def test_by_default_a_server_goes_by_any_name(run, connect):
-    async def scenario():
-        async with serve(ROUTES, port=0) as server, connect(server) as client:
-            client.send(request("/page", "anything.test"))
-            assert (await client.response()).status == 200
-
-    run(scenario())
+async def test_by_default_a_server_goes_by_any_name(connect):
+    async with serve(ROUTES, port=0) as server, connect(server) as client:
+        client.send(request("/page", "anything.test"))
+        assert (await client.response()).status == 200
 
 
-def test_the_host_that_a_trusted_proxy_was_asked_for_counts(run, connect):
-    async def scenario():
-        options = {"allowed_hosts": ["app.example.org"], "trusted_proxies": ["127.0.0.1"]}
-        async with serve(ROUTES, port=0, **options) as server, connect(server) as client:
-            client.send(request("/page", "10.0.0.1", "X-Forwarded-Host: app.example.org"))
-            assert (await client.response()).status == 200
-            client.send(request("/page", "app.example.org", "X-Forwarded-Host: evil.test"))
-            assert (await client.response()).status == 421
-
-    run(scenario())
+async def test_the_host_that_a_trusted_proxy_was_asked_for_counts(connect):
+    options = {"allowed_hosts": ["app.example.org"], "trusted_proxies": ["127.0.0.1"]}
+    async with serve(ROUTES, port=0, **options) as server, connect(server) as client:
+        client.send(request("/page", "10.0.0.1", "X-Forwarded-Host: app.example.org"))
+        assert (await client.response()).status == 200
+        client.send(request("/page", "app.example.org", "X-Forwarded-Host: evil.test"))
+        assert (await client.response()).status == 421
 
 
-def test_a_refused_host_is_logged_with_the_setting(run, connect, caplog):
+async def test_a_refused_host_is_logged_with_the_setting(connect, caplog):
     caplog.set_level("INFO", "duck.server")
-
-    async def scenario():
-        async with serve(ROUTES, port=0, allowed_hosts=["localhost"]) as server, connect(server) as client:
-            client.send(request("/page", "evil.test", method="HEAD"))
-            response = await client.response(head_only=True)
-            assert (response.status, await client.rest()) == (421, b"")
-
-    run(scenario())
+    async with serve(ROUTES, port=0, allowed_hosts=["localhost"]) as server, connect(server) as client:
+        client.send(request("/page", "evil.test", method="HEAD"))
+        response = await client.response(head_only=True)
+        assert (response.status, await client.rest()) == (421, b"")
     (message,) = [record.getMessage() for record in caplog.records if "421" in record.getMessage()]
     assert "'evil.test'" in message and "allowed_hosts" in message
 
@@ -170,34 +152,25 @@ def test_a_refused_host_is_logged_with_the_setting(run, connect, caplog):
         ("/closed", "https://app.example.org", 403),
     ],
 )
-def test_allowed_origins_hold_for_views_that_name_none(run, connect, target, origin, status):
-    async def scenario():
-        origins = ["https://app.example.org", "https://*.example.net"]
-        async with serve(ROUTES, port=0, allowed_origins=origins) as server, connect(server) as client:
-            client.send(request(target, "localhost", f"Origin: {origin}", *LINES))
-            assert (await client.response()).status == status
-
-    run(scenario())
+async def test_allowed_origins_hold_for_views_that_name_none(connect, target, origin, status):
+    origins = ["https://app.example.org", "https://*.example.net"]
+    async with serve(ROUTES, port=0, allowed_origins=origins) as server, connect(server) as client:
+        client.send(request(target, "localhost", f"Origin: {origin}", *LINES))
+        assert (await client.response()).status == status
 
 
 @pytest.mark.parametrize(("origin", "status"), [("http://localhost", 101), ("https://app.example.org", 403)])
-def test_origins_of_a_property_are_the_views_own(run, connect, origin, status):
+async def test_origins_of_a_property_are_the_views_own(connect, origin, status):
     class Own(WebSocketView):
         ALLOWED_ORIGINS = property(lambda self: None)
 
-    async def scenario():
-        async with serve(Own, port=0, allowed_origins=["https://app.example.org"]) as server, connect(server) as client:
-            client.send(request("/", "localhost", f"Origin: {origin}", *LINES))
-            assert (await client.response()).status == status
-
-    run(scenario())
+    async with serve(Own, port=0, allowed_origins=["https://app.example.org"]) as server, connect(server) as client:
+        client.send(request("/", "localhost", f"Origin: {origin}", *LINES))
+        assert (await client.response()).status == status
 
 
 @pytest.mark.parametrize("origins", ["https://example.org", ["example.org"], [None]])
-def test_invalid_origins_are_refused(run, origins):
-    async def scenario():
-        with pytest.raises((TypeError, ValueError), match=r"^allowed_origins "):
-            async with serve(ROUTES, port=0, allowed_origins=origins):
-                pass
-
-    run(scenario())
+async def test_invalid_origins_are_refused(origins):
+    with pytest.raises((TypeError, ValueError), match=r"^allowed_origins "):
+        async with serve(ROUTES, port=0, allowed_origins=origins):
+            pass

@@ -47,45 +47,30 @@ async def close(client):
     assert await client.rest() == b"\x88\x00"
 
 
-def test_connections_are_limited(run, connect, until, caplog):
-    async def scenario():
-        async with (
-            serving(connections=2) as server,
-            connect(server) as one,
-            connect(server) as two,
-        ):
-            await upgraded(one)
-            two.send(PAGE)
-            assert (await two.response()).status == 200
-            for _ in range(3):
-                async with connect(server) as three:
-                    await turned_away(three)
-            # Open connections are not affected.
-            one.send(Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
-            assert await one.reader.readexactly(5) == b"\x81\x03Hi!"
-            await close(one)
-            await until(lambda: not server._work.views)
-            async with connect(server) as four:
-                await upgraded(four)
-
-    run(scenario())
+async def test_connections_are_limited(connect, until, caplog):
+    async with (
+        serving(connections=2) as server,
+        connect(server) as one,
+        connect(server) as two,
+    ):
+        await upgraded(one)
+        two.send(PAGE)
+        assert (await two.response()).status == 200
+        for _ in range(3):
+            async with connect(server) as three:
+                await turned_away(three)
+        # Open connections are not affected.
+        one.send(Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
+        assert await one.reader.readexactly(5) == b"\x81\x03Hi!"
+        await close(one)
+        await until(lambda: not server._work.views)
+        async with connect(server) as four:
+            await upgraded(four)
     assert caplog.messages.count("2 connections are open: more are refused") == 1  # in a minute
 
 
-def test_refusals_for_lack_of_room_are_bounded(run, connect):
+async def test_refusals_for_lack_of_room_are_bounded(connect):
     """Clients that are turned away may read the reason, a bounded number of them at a time."""
-
-    async def scenario():
-        async with serving(connections=1) as server, connect(server) as one:
-            await upgraded(one)
-            waiting = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(TURNED_AWAY + 10)]
-            for _, writer in waiting:
-                writer.write(PAGE)
-            answers = await asyncio.gather(*(told(reader) for reader, _ in waiting))
-            assert 10 <= answers.count(b"") < TURNED_AWAY + 10
-            assert {answer[:13] for answer in answers} == {b"HTTP/1.1 503 ", b""}
-            for _, writer in waiting:
-                writer.transport.abort()
 
     async def told(reader):
         try:
@@ -93,56 +78,56 @@ def test_refusals_for_lack_of_room_are_bounded(run, connect):
         except ConnectionResetError:
             return b""
 
-    run(scenario())
-
-
-def test_connections_of_an_address_are_limited(run, connect, until, caplog):
-    async def scenario():
-        async with serving(connections_per_address=1) as server, connect(server) as one:
-            await upgraded(one)
-            async with connect(server) as two:
-                await turned_away(two)
-            assert server.stats().refused == {"no_room": 1}
-            await until(lambda: not server._turned_away)
-            assert server._limiter.count == 1
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
-            writer.write(HANDSHAKE)
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    async with serving(connections=1) as server, connect(server) as one:
+        await upgraded(one)
+        waiting = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(TURNED_AWAY + 10)]
+        for _, writer in waiting:
+            writer.write(PAGE)
+        answers = await asyncio.gather(*(told(reader) for reader, _ in waiting))
+        assert 10 <= answers.count(b"") < TURNED_AWAY + 10
+        assert {answer[:13] for answer in answers} == {b"HTTP/1.1 503 ", b""}
+        for _, writer in waiting:
             writer.transport.abort()
-            await close(one)
-            await until(lambda: not server._work.views)
-            async with connect(server) as three:
-                await upgraded(three)
 
-    run(scenario())
+
+async def test_connections_of_an_address_are_limited(connect, until, caplog):
+    async with serving(connections_per_address=1) as server, connect(server) as one:
+        await upgraded(one)
+        async with connect(server) as two:
+            await turned_away(two)
+        assert server.stats().refused == {"no_room": 1}
+        await until(lambda: not server._turned_away)
+        assert server._limiter.count == 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+        writer.write(HANDSHAKE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        writer.transport.abort()
+        await close(one)
+        await until(lambda: not server._work.views)
+        async with connect(server) as three:
+            await upgraded(three)
     assert "127.0.0.1 has 1 connections: more from there are refused" in caplog.messages
 
 
-def test_a_client_beyond_the_limit_has_little_time_for_its_request(run, connect):
-    async def scenario():
-        async with serving(connections=1, linger_timeout=0.05) as server, connect(server) as one:
-            await upgraded(one)
-            async with connect(server) as two:
-                assert await two.end() == b""
-            async with connect(server) as three:
-                three.send(PAGE[:10])
-                assert (await three.response()).status == 408
-
-    run(scenario())
+async def test_a_client_beyond_the_limit_has_little_time_for_its_request(connect):
+    async with serving(connections=1, linger_timeout=0.05) as server, connect(server) as one:
+        await upgraded(one)
+        async with connect(server) as two:
+            assert await two.end() == b""
+        async with connect(server) as three:
+            three.send(PAGE[:10])
+            assert (await three.response()).status == 408
 
 
 @pytest.mark.parametrize("request_", [PAGE, b"no HTTP\r\n\r\n", HANDSHAKE.replace(b"13", b"12"), b"", PAGE[:10]])
-def test_a_client_that_has_left_does_not_count(run, connect, until, request_):
-    async def scenario():
-        async with serving(connections=1, linger_timeout=0.05) as server:
-            for _ in range(3):
-                async with connect(server) as client:
-                    client.send(request_)
-                    if request_.endswith(b"\r\n\r\n"):
-                        assert (await client.response()).status != 503
-                await until(lambda: server._limiter.count == 0)
-
-    run(scenario())
+async def test_a_client_that_has_left_does_not_count(connect, until, request_):
+    async with serving(connections=1, linger_timeout=0.05) as server:
+        for _ in range(3):
+            async with connect(server) as client:
+                client.send(request_)
+                if request_.endswith(b"\r\n\r\n"):
+                    assert (await client.response()).status != 503
+            await until(lambda: server._limiter.count == 0)
 
 
 def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
@@ -179,16 +164,13 @@ def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
         (None, "/run/socket", True),
     ],
 )
-def test_addresses_of_one_owner_share_a_limit(run, one, other, same):
-    async def scenario():
-        limiter = ConnectionLimiter(Limits(connections_per_address=1), Metrics())
-        first, second = limiter.acquire(), limiter.acquire()
-        assert first.assign(one)
-        assert second.assign(other) is not same
-        first.release()
-        assert second.assign(one)
-
-    run(scenario())
+async def test_addresses_of_one_owner_share_a_limit(one, other, same):
+    limiter = ConnectionLimiter(Limits(connections_per_address=1), Metrics())
+    first, second = limiter.acquire(), limiter.acquire()
+    assert first.assign(one)
+    assert second.assign(other) is not same
+    first.release()
+    assert second.assign(one)
 
 
 def test_the_limit_of_open_files_is_the_default():

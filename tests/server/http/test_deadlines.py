@@ -11,7 +11,7 @@ GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 urlpatterns = [path("/", lambda request: "a page")]
 
 
-def test_a_request_that_does_not_end_is_answered_408(run, connect):
+async def test_a_request_that_does_not_end_is_answered_408(connect):
     """The first one and a later one, wherever it stops."""
 
     async def answered(server, part):
@@ -25,43 +25,34 @@ def test_a_request_that_does_not_end_is_answered_408(run, connect):
             client.send(part)
             assert (await client.response()).status == 408
 
-    async def scenario():
-        limits = Limits(head_timeout=0.1, linger_timeout=0.1, keep_alive_timeout=1000)
-        parts = [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
-        async with serve(urlpatterns, port=0, limits=limits) as server:
-            await asyncio.gather(*(answered(server, part) for part in parts))
-
-    run(scenario())
+    limits = Limits(head_timeout=0.1, linger_timeout=0.1, keep_alive_timeout=1000)
+    parts = [GET[:1], GET[:-1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+    async with serve(urlpatterns, port=0, limits=limits) as server:
+        await asyncio.gather(*(answered(server, part) for part in parts))
 
 
-def test_a_request_that_came_while_the_loop_was_busy_is_answered(run, connect):
-    async def scenario():
-        limits = Limits(head_timeout=0.1)
-        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
-            while not server._work.protocols:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            time.sleep(0.2)  # noqa: ASYNC251
+async def test_a_request_that_came_while_the_loop_was_busy_is_answered(connect):
+    limits = Limits(head_timeout=0.1)
+    async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+        while not server._work.protocols:  # noqa: ASYNC110
             await asyncio.sleep(0)
-            client.send(GET)  # before the deadline is noticed
-            assert (await client.response()).status == 200
+        time.sleep(0.2)  # noqa: ASYNC251
+        await asyncio.sleep(0)
+        client.send(GET)  # before the deadline is noticed
+        assert (await client.response()).status == 200
 
-    run(scenario())
 
-
-def test_a_dripped_request_is_not_given_more_time(run, connect):
+async def test_a_dripped_request_is_not_given_more_time(connect):
     async def drip(client):
         for byte in GET * 1000:
             client.send(bytes([byte]))
             await asyncio.sleep(0.02)
 
-    async def scenario():
-        limits = Limits(head_timeout=0.2, linger_timeout=0.1)
-        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
-            dripping = asyncio.create_task(drip(client))
-            assert (await client.response()).status == 408
-            dripping.cancel()
-
-    run(scenario())
+    limits = Limits(head_timeout=0.2, linger_timeout=0.1)
+    async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+        dripping = asyncio.create_task(drip(client))
+        assert (await client.response()).status == 408
+        dripping.cancel()
 
 
 def test_reads_arm_no_timers(connect):
@@ -88,18 +79,15 @@ def test_reads_arm_no_timers(connect):
     assert len(armed) == 1
 
 
-def test_a_silent_connection_is_closed_without_an_answer(run, connect, either_tls):
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        limits = Limits(head_timeout=0.1)
-        serving = serve(urlpatterns, port=0, limits=limits, ssl=ssl)
-        async with serving as server, connect(server, either_tls) as client:
-            assert await client.rest() == b""
-
-    run(scenario())
+async def test_a_silent_connection_is_closed_without_an_answer(connect, either_tls):
+    ssl = either_tls and either_tls.server
+    limits = Limits(head_timeout=0.1)
+    serving = serve(urlpatterns, port=0, limits=limits, ssl=ssl)
+    async with serving as server, connect(server, either_tls) as client:
+        assert await client.rest() == b""
 
 
-def test_an_idle_connection_is_closed(run, connect):
+async def test_an_idle_connection_is_closed(connect):
     """Also where a request would have more, or less time."""
 
     async def closed(head_timeout):
@@ -108,30 +96,24 @@ def test_an_idle_connection_is_closed(run, connect):
             assert (await client.get()).status == 200
             assert await client.rest() == b""
 
-    async def scenario():
-        await asyncio.gather(closed(0.1), closed(10))
-
-    run(scenario())
+    await asyncio.gather(closed(0.1), closed(10))
 
 
-def test_a_slow_view_has_no_deadline(run, connect):
+async def test_a_slow_view_has_no_deadline(connect):
     release = asyncio.Event()
 
     async def view(request):
         await release.wait()
         return "late"
 
-    async def scenario():
-        limits = Limits(head_timeout=0.05, keep_alive_timeout=0.05)
-        async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
-            client.send(GET)
-            asyncio.get_running_loop().call_later(0.15, release.set)
-            assert (await client.response()).body == b"late"
-
-    run(scenario())
+    limits = Limits(head_timeout=0.05, keep_alive_timeout=0.05)
+    async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
+        client.send(GET)
+        asyncio.get_running_loop().call_later(0.15, release.set)
+        assert (await client.response()).body == b"late"
 
 
-def test_a_client_that_does_not_read_gets_no_more_answers_and_is_dropped(run, connect, until):
+async def test_a_client_that_does_not_read_gets_no_more_answers_and_is_dropped(connect, until):
     asked = []
     page = b"x" * 1_000_000
 
@@ -139,29 +121,22 @@ def test_a_client_that_does_not_read_gets_no_more_answers_and_is_dropped(run, co
         asked.append(request)
         return page
 
-    async def scenario():
-        limits = Limits(keep_alive_timeout=0.1)
-        async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
-            client.writer.transport.pause_reading()
-            client.send(GET * 1000)
-            await until(lambda: asked and asked[0].transport.is_closing())
-
-    run(scenario())
+    limits = Limits(keep_alive_timeout=0.1)
+    async with serve([path("/", view)], port=0, limits=limits) as server, connect(server) as client:
+        client.writer.transport.pause_reading()
+        client.send(GET * 1000)
+        await until(lambda: asked and asked[0].transport.is_closing())
     assert len(asked) < 100
 
 
-def test_a_client_that_reads_slowly_is_served(run, connect):
+async def test_a_client_that_reads_slowly_is_served(connect):
     page = b"x" * 8_000_000
-
-    async def scenario():
-        limits = Limits(keep_alive_timeout=1)
-        serving = serve([path("/", lambda request: page)], port=0, limits=limits)
-        async with serving as server, connect(server) as client:
-            client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            size = 0
-            while data := await client.reader.read(1_000_000):
-                size += len(data)
-                await asyncio.sleep(0.02)
-            assert size > len(page)
-
-    run(scenario())
+    limits = Limits(keep_alive_timeout=1)
+    serving = serve([path("/", lambda request: page)], port=0, limits=limits)
+    async with serving as server, connect(server) as client:
+        client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        size = 0
+        while data := await client.reader.read(1_000_000):
+            size += len(data)
+            await asyncio.sleep(0.02)
+        assert size > len(page)

@@ -110,96 +110,80 @@ def serve_view(view_class, either_tls):
     return start
 
 
-def test_a_view_gets_its_request(run, connect, serve_view, view_class, either_tls):
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            view = await view_class.views.get()
-            request = view.request
-            assert view.kwargs == {"n": 7}
-            assert (request.method, request.path, request.query_string) == ("GET", "/a/7", "b")
-            assert request.get_header("upgrade") == "websocket"
-            assert request.application.server is server
-            assert request.secure is (either_tls is not None)
-            assert request.client_address == client.writer.get_extra_info("sockname")
-            assert [*server._work.views.values()] == [view]
-            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
-            client.writer.transport.abort()
-            await view.protocol.lost
-            await asyncio.sleep(0)
-            assert not server._work.views
-
-    run(scenario())
+async def test_a_view_gets_its_request(connect, serve_view, view_class, either_tls):
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        view = await view_class.views.get()
+        request = view.request
+        assert view.kwargs == {"n": 7}
+        assert (request.method, request.path, request.query_string) == ("GET", "/a/7", "b")
+        assert request.get_header("upgrade") == "websocket"
+        assert request.application.server is server
+        assert request.secure is (either_tls is not None)
+        assert request.client_address == client.writer.get_extra_info("sockname")
+        assert [*server._work.views.values()] == [view]
+        assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+        client.writer.transport.abort()
+        await view.protocol.lost
+        await asyncio.sleep(0)
+        assert not server._work.views
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
-def test_bytes_behind_the_request_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
+async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view_class, either_tls, size):
     """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
     early = pattern(size)
-
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(UPGRADE + early)
-            view = await view_class.views.get()
-            assert await view.protocol.until(size) == early
-            client.send(b"more")
-            assert await view.protocol.until(size + 4) == early + b"more"
-
-    run(scenario())
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(UPGRADE + early)
+        view = await view_class.views.get()
+        assert await view.protocol.until(size) == early
+        client.send(b"more")
+        assert await view.protocol.until(size + 4) == early + b"more"
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-def test_bytes_that_come_while_reading_is_paused_reach_the_view(run, connect, serve_view, view_class, either_tls, size):
+async def test_bytes_that_come_while_reading_is_paused_reach_the_view(
+    connect, serve_view, view_class, either_tls, size
+):
     view_class.hold = asyncio.Event()
     early = pattern(size)
-
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            view = await view_class.views.get()
-            assert not view.request.transport.is_reading()
-            client.send(early)
-            await asyncio.sleep(0.05)  # for an iteration of the loop, in which it must not read the socket
-            assert view.request.transport.get_protocol().__class__ is HttpProtocol
-            view_class.hold.set()
-            await client.reader.readexactly(len(SWITCH))
-            assert await view.protocol.until(size) == early
-
-    run(scenario())
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        view = await view_class.views.get()
+        assert not view.request.transport.is_reading()
+        client.send(early)
+        await asyncio.sleep(0.05)  # for an iteration of the loop, in which it must not read the socket
+        assert view.request.transport.get_protocol().__class__ is HttpProtocol
+        view_class.hold.set()
+        await client.reader.readexactly(len(SWITCH))
+        assert await view.protocol.until(size) == early
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
-def test_head_and_bytes_behind_it_may_come_in_small_pieces(run, connect, serve_view, view_class, either_tls, step):
+async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_view, view_class, either_tls, step):
     data = UPGRADE + bytes(range(64))
-
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            for start in range(0, len(data), step):
-                client.send(data[start : start + step])
-                await asyncio.sleep(0)
-            view = await view_class.views.get()
-            assert await view.protocol.until(64) == bytes(range(64))
-
-    run(scenario())
+    async with serve_view() as server, connect(server, either_tls) as client:
+        for start in range(0, len(data), step):
+            client.send(data[start : start + step])
+            await asyncio.sleep(0)
+        view = await view_class.views.get()
+        assert await view.protocol.until(64) == bytes(range(64))
 
 
-def test_an_upgrade_may_follow_pipelined_requests(run, connect, view_class, either_tls):
+async def test_an_upgrade_may_follow_pipelined_requests(connect, view_class, either_tls):
     async def page(request):
         await asyncio.sleep(0)
         return "page"
 
-    async def scenario():
-        patterns = [path("/", page), path("/a/<int:n>", view_class)]
-        ssl = either_tls and either_tls.server
-        async with serve(patterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
-            client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 300 + UPGRADE + b"early")
-            for _ in range(300):
-                assert (await client.response()).body == b"page"
-            assert await client.reader.readexactly(len(SWITCH)) == SWITCH
-            view = await view_class.views.get()
-            assert await view.protocol.until(5) == b"early"
-
-    run(scenario())
+    patterns = [path("/", page), path("/a/<int:n>", view_class)]
+    ssl = either_tls and either_tls.server
+    async with serve(patterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 300 + UPGRADE + b"early")
+        for _ in range(300):
+            assert (await client.response()).body == b"page"
+        assert await client.reader.readexactly(len(SWITCH)) == SWITCH
+        view = await view_class.views.get()
+        assert await view.protocol.until(5) == b"early"
 
 
 @pytest.mark.parametrize(
@@ -212,47 +196,37 @@ def test_an_upgrade_may_follow_pipelined_requests(run, connect, view_class, eith
         b"GET /a/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ],
 )
-def test_any_request_to_the_route_goes_to_the_view(run, connect, serve_view, view_class, either_tls, data):
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(data)
-            view = await view_class.views.get()
-            assert view.request.method == data.split()[0].decode()
-            assert view.request.content == b""
-
-    run(scenario())
+async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, view_class, either_tls, data):
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(data)
+        view = await view_class.views.get()
+        assert view.request.method == data.split()[0].decode()
+        assert view.request.content == b""
 
 
-def test_no_deadline_of_http_is_left(run, connect, serve_view, view_class, either_tls):
-    async def scenario():
-        limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
-        async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            view = await view_class.views.get()
-            await asyncio.sleep(0.35)
-            client.send(b"still there")
-            assert await view.protocol.until(11) == b"still there"
-
-    run(scenario())
+async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, either_tls):
+    limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
+    async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        view = await view_class.views.get()
+        await asyncio.sleep(0.35)
+        client.send(b"still there")
+        assert await view.protocol.until(11) == b"still there"
 
 
 @pytest.mark.usefixtures("without_collector")
-def test_a_websocket_keeps_no_object_of_http(run, connect, serve_view, view_class, either_tls):
+async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class, either_tls):
     """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
-
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            await view_class.views.get()
-            await client.reader.readexactly(len(SWITCH))
-            http = (HttpProtocol, RequestReader)
-            assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
-
-    run(scenario())
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        await view_class.views.get()
+        await client.reader.readexactly(len(SWITCH))
+        http = (HttpProtocol, RequestReader)
+        assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
 
 
 @pytest.mark.usefixtures("without_collector")
-def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
+async def test_a_closed_connection_is_freed_at_once(connect, until, either_tls):
     """Memory that waits for the collector is cold when it is used again, and the collector has work."""
     views = weakref.WeakSet()
 
@@ -261,53 +235,42 @@ def test_a_closed_connection_is_freed_at_once(run, connect, until, either_tls):
             views.add(self)
             await self.send(message, opcode)
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(Echo, port=0, ssl=ssl) as server:
-            async with connect(server, either_tls) as client:
-                client.send(HANDSHAKE + Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
-                await client.reader.readuntil(b"Hi!")
-                assert len(views) == 1
-                client.send(Frame(OpCode.CLOSE).serialize(mask=True))
-                assert await client.rest() == b"\x88\x00"
-            await until(lambda: not server._work.views)
-            await until(lambda: not views)
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve(Echo, port=0, ssl=ssl) as server:
+        async with connect(server, either_tls) as client:
+            client.send(HANDSHAKE + Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
+            await client.reader.readuntil(b"Hi!")
+            assert len(views) == 1
+            client.send(Frame(OpCode.CLOSE).serialize(mask=True))
+            assert await client.rest() == b"\x88\x00"
+        await until(lambda: not server._work.views)
+        await until(lambda: not views)
 
 
-def test_an_error_in_the_init_of_a_view_is_answered_500(run, connect, serve_view, view_class, either_tls, caplog):
+async def test_an_error_in_the_init_of_a_view_is_answered_500(connect, serve_view, view_class, either_tls, caplog):
     def fail(self, request, **kwargs):
         raise RuntimeError("a secret")
 
     view_class.__init__ = fail
-
-    async def scenario():
-        async with serve_view() as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            response = await client.response()
-            assert (response.status, response.body) == (500, b"500\n")
-            assert response.headers["connection"] == "close"
-
-    run(scenario())
+    async with serve_view() as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        response = await client.response()
+        assert (response.status, response.body) == (500, b"500\n")
+        assert response.headers["connection"] == "close"
     assert "a secret" in caplog.text
 
 
-def test_a_view_that_fails_leaves_no_connection(run, connect, serve_view, view_class, either_tls, caplog):
+async def test_a_view_that_fails_leaves_no_connection(connect, serve_view, view_class, either_tls, caplog):
     async def fail(self, *_, **__):
         raise RuntimeError("not in the plan")
 
     view_class.run = fail
-
-    async def scenario():
-        async with serve_view(limits=QUICKLY) as server, connect(server, either_tls) as client:
-            client.send(UPGRADE)
-            response = await client.response()
-            assert (response.status, response.body) == (500, b"500\n")
-            assert await client.end() == b""
-            assert not server._work.views
-
-    run(scenario())
+    async with serve_view(limits=QUICKLY) as server, connect(server, either_tls) as client:
+        client.send(UPGRADE)
+        response = await client.response()
+        assert (response.status, response.body) == (500, b"500\n")
+        assert await client.end() == b""
+        assert not server._work.views
     assert "not in the plan" in caplog.text
 
 
@@ -318,27 +281,23 @@ def count(view_class):
 
 
 @pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
-def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
-    run, connect, serve_view, either_tls, until, count, caplog, step
+async def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
+    connect, serve_view, either_tls, until, count, caplog, step
 ):
     async def nothing(self, *_, **__):
         return None
 
     view = type("Silent", (WebSocketView,), {step: nothing})
-
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(view, port=0, ssl=ssl, limits=QUICKLY) as server:
-            async with connect(server, either_tls) as client:
-                client.send(HANDSHAKE + b"more")
-                response = await client.response()
-                assert (response.status, response.headers["connection"]) == (500, "close")
-                assert count(server) == 1
-                assert await client.end() == b""
-            await until(lambda: not count(server))
-            assert not server._work.views and not server._work.protocols
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve(view, port=0, ssl=ssl, limits=QUICKLY) as server:
+        async with connect(server, either_tls) as client:
+            client.send(HANDSHAKE + b"more")
+            response = await client.response()
+            assert (response.status, response.headers["connection"]) == (500, "close")
+            assert count(server) == 1
+            assert await client.end() == b""
+        await until(lambda: not count(server))
+        assert not server._work.views and not server._work.protocols
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
 
 
@@ -366,46 +325,40 @@ VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
 @pytest.mark.parametrize(
     ("view_class", "words"), [(Exits, VIEW_FAILED), (Cancelled, VIEW_FAILED), (Unwritable, "bytes, not str")]
 )
-def test_any_exception_of_a_view_is_answered_500(run, connect, until, count, caplog, view_class, words):
-    async def scenario():
-        async with serve(view_class, port=0, limits=QUICKLY) as server:
-            async with connect(server) as client:
-                client.send(HANDSHAKE)
-                assert (await client.response()).status == 500
-                assert await client.end() == b""
-            await until(lambda: not count(server))
-
-    run(scenario())
+async def test_any_exception_of_a_view_is_answered_500(connect, until, count, caplog, view_class, words):
+    async with serve(view_class, port=0, limits=QUICKLY) as server:
+        async with connect(server) as client:
+            client.send(HANDSHAKE)
+            assert (await client.response()).status == 500
+            assert await client.end() == b""
+        await until(lambda: not count(server))
     assert words in caplog.text
 
 
-def test_the_response_that_a_view_returns_is_sent(run, connect, either_tls, until, count, caplog):
+async def test_the_response_that_a_view_returns_is_sent(connect, either_tls, until, count, caplog):
     class View(WebSocketView):
         async def run(self, *_, **__):
             return HttpResponse("log in first\n", 401, "text/plain", [("WWW-Authenticate", "Basic")])
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(View, port=0, ssl=ssl, limits=QUICKLY) as server:
-            async with connect(server, either_tls) as client:
-                client.send(HANDSHAKE)
-                response = await client.response()
-                assert (response.status, response.body) == (401, b"log in first\n")
-                assert response.headers["www-authenticate"] == "Basic"
-                assert await client.end() == b""
-            async with connect(server, either_tls) as client:
-                client.send(HANDSHAKE.replace(b"GET", b"HEAD"))
-                assert (await client.response(head_only=True)).status == 401
-                assert await client.end() == b""
-            await until(lambda: not count(server))
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve(View, port=0, ssl=ssl, limits=QUICKLY) as server:
+        async with connect(server, either_tls) as client:
+            client.send(HANDSHAKE)
+            response = await client.response()
+            assert (response.status, response.body) == (401, b"log in first\n")
+            assert response.headers["www-authenticate"] == "Basic"
+            assert await client.end() == b""
+        async with connect(server, either_tls) as client:
+            client.send(HANDSHAKE.replace(b"GET", b"HEAD"))
+            assert (await client.response(head_only=True)).status == 401
+            assert await client.end() == b""
+        await until(lambda: not count(server))
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
-    run, connect, either_tls, until, count, caplog, fails
+async def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
+    connect, either_tls, until, count, caplog, fails
 ):
     class View(WebSocketView):
         async def run(self, *_, **__):
@@ -413,21 +366,18 @@ def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
             if fails:
                 raise RuntimeError("not in the plan")
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(View, port=0, ssl=ssl) as server:
-            async with connect(server, either_tls) as client:
-                client.send(HANDSHAKE)
-                assert (await client.response(head_only=True)).status == 101
-                assert (await client.end())[2:4] == (1011).to_bytes(2)
-            await until(lambda: not count(server))
-            assert not server._work.views
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve(View, port=0, ssl=ssl) as server:
+        async with connect(server, either_tls) as client:
+            client.send(HANDSHAKE)
+            assert (await client.response(head_only=True)).status == 101
+            assert (await client.end())[2:4] == (1011).to_bytes(2)
+        await until(lambda: not count(server))
+        assert not server._work.views
     assert ("not in the plan" if fails else "View left the connection") in caplog.text
 
 
-def test_a_view_may_use_the_transport_itself_until_it_ends(run, connect, view_class, either_tls, until, count):
+async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_class, either_tls, until, count):
     """The view has ended, so its connection ends after a while for the last bytes."""
 
     class View(RawView):
@@ -436,19 +386,16 @@ def test_a_view_may_use_the_transport_itself_until_it_ends(run, connect, view_cl
             transport.write(b"good bye")
             transport.set_protocol(asyncio.Protocol())
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        limits = Limits(linger_timeout=0.1)
-        async with serve([path("/a/<int:n>", View)], port=0, ssl=ssl, limits=limits) as server:
-            async with connect(server, either_tls) as client:
-                client.send(UPGRADE)
-                assert await client.end() == b"good bye"
-            await until(lambda: not count(server))
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    limits = Limits(linger_timeout=0.1)
+    async with serve([path("/a/<int:n>", View)], port=0, ssl=ssl, limits=limits) as server:
+        async with connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            assert await client.end() == b"good bye"
+        await until(lambda: not count(server))
 
 
-def test_a_client_may_leave_a_view_that_answers_nothing(run, connect, view_class, either_tls, until, count):
+async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_class, either_tls, until, count):
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     class View(WebSocketView):
@@ -457,29 +404,22 @@ def test_a_client_may_leave_a_view_that_answers_nothing(run, connect, view_class
             await let_go.wait()
             self.request.transport.abort()
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(View, port=0, ssl=ssl) as server:
-            for _ in range(2):
-                async with connect(server, either_tls) as client:
-                    client.send(HANDSHAKE)
-                    await begun.wait()
-                let_go.set()
-                await until(lambda: not count(server) and not server._work.protocols)
-
-    run(scenario())
-
-
-def test_a_client_may_be_gone_before_the_101(run, connect, serve_view, view_class, either_tls, until):
-    view_class.hold = asyncio.Event()
-
-    async def scenario():
-        async with serve_view() as server:
+    ssl = either_tls and either_tls.server
+    async with serve(View, port=0, ssl=ssl) as server:
+        for _ in range(2):
             async with connect(server, either_tls) as client:
-                client.send(UPGRADE)
-                view = await view_class.views.get()
-            view_class.hold.set()
-            await until(lambda: not server._work.views)
-            assert view.request.transport.is_closing()
+                client.send(HANDSHAKE)
+                await begun.wait()
+            let_go.set()
+            await until(lambda: not count(server) and not server._work.protocols)
 
-    run(scenario())
+
+async def test_a_client_may_be_gone_before_the_101(connect, serve_view, view_class, either_tls, until):
+    view_class.hold = asyncio.Event()
+    async with serve_view() as server:
+        async with connect(server, either_tls) as client:
+            client.send(UPGRADE)
+            view = await view_class.views.get()
+        view_class.hold.set()
+        await until(lambda: not server._work.views)
+        assert view.request.transport.is_closing()

@@ -86,56 +86,47 @@ urlpatterns = [
 ]
 
 
-def test_pages_of_every_kind_of_view_are_served(run, connect, either_tls):
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
-            page = await client.get("/?a=b")
-            assert (page.status, page.body) == (200, b"/ {}")
-            assert page.headers["content-type"] == "text/html; charset=utf-8"
-            assert "connection" not in page.headers
-            page = await client.get("/async")
-            assert (page.status, page.body, page.headers["x-a"]) == (201, b"async", "b")
-            assert (await client.get("/hello/w%C3%A9")).body == "w\xe9".encode()
-            assert (await client.get("/page/7/")).body == b"/page/7/ {'number': 7}"
-            assert (await client.get("/coroutine")).body == b"coroutine"
-
-    run(scenario())
+async def test_pages_of_every_kind_of_view_are_served(connect, either_tls):
+    ssl = either_tls and either_tls.server
+    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+        page = await client.get("/?a=b")
+        assert (page.status, page.body) == (200, b"/ {}")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "connection" not in page.headers
+        page = await client.get("/async")
+        assert (page.status, page.body, page.headers["x-a"]) == (201, b"async", "b")
+        assert (await client.get("/hello/w%C3%A9")).body == "w\xe9".encode()
+        assert (await client.get("/page/7/")).body == b"/page/7/ {'number': 7}"
+        assert (await client.get("/coroutine")).body == b"coroutine"
 
 
-def test_a_page_gets_its_request(run, connect, either_tls):
+async def test_a_page_gets_its_request(connect, either_tls):
     seen = []
 
     def view(request):
         seen.append(request)
         return ""
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve([path("/", view)], port=0, ssl=ssl) as server, connect(server, either_tls) as client:
-            await client.get("/?q=1")
-            (request,) = seen
-            assert request.application.server is server
-            assert request.secure is (either_tls is not None)
-            assert request.client_address == client.writer.get_extra_info("sockname")
-            assert request.client_socket.fileno() >= 0
-            assert request.get_header("HOST") == "test"
-            assert request.query == {"q": ["1"]}
-            assert request.content == b""
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve([path("/", view)], port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+        await client.get("/?q=1")
+        (request,) = seen
+        assert request.application.server is server
+        assert request.secure is (either_tls is not None)
+        assert request.client_address == client.writer.get_extra_info("sockname")
+        assert request.client_socket.fileno() >= 0
+        assert request.get_header("HOST") == "test"
+        assert request.query == {"q": ["1"]}
+        assert request.content == b""
 
 
-def test_a_head_request_gets_the_length_without_the_body(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            for target, length in (("/coroutine", "9"), ("/head", "9"), ("/nowhere", "4")):
-                client.send(f"HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-                response = await client.response(head_only=True)
-                assert response.headers["content-length"] == length
-            assert (await client.get("/coroutine")).body == b"coroutine"
-
-    run(scenario())
+async def test_a_head_request_gets_the_length_without_the_body(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        for target, length in (("/coroutine", "9"), ("/head", "9"), ("/nowhere", "4")):
+            client.send(f"HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            response = await client.response(head_only=True)
+            assert response.headers["content-length"] == length
+        assert (await client.get("/coroutine")).body == b"coroutine"
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -158,31 +149,25 @@ FORM = b"Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n"
     ],
     ids=["form", "empty", "other type", "foreign origin", "own origin", "long", "expectation"],
 )
-def test_a_form_is_accepted_from_the_servers_own_pages(run, connect, fields, body, expected):
-    async def scenario():
-        routes = [path("/", sign_in, methods=["POST"])]
-        async with serve(routes, port=0) as server, connect(server) as client:
-            client.send(b"POST / HTTP/1.1\r\nHost: test\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body))
-            response = await client.response()
-            assert (response.status, response.body) == expected
-            if response.status == 303:
-                assert (await client.get("/")).headers["allow"] == "POST"
-
-    run(scenario())
+async def test_a_form_is_accepted_from_the_servers_own_pages(connect, fields, body, expected):
+    routes = [path("/", sign_in, methods=["POST"])]
+    async with serve(routes, port=0) as server, connect(server) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: test\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body))
+        response = await client.response()
+        assert (response.status, response.body) == expected
+        if response.status == 303:
+            assert (await client.get("/")).headers["allow"] == "POST"
 
 
-def test_an_unknown_path_is_404_and_an_unknown_method_405(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            assert (await client.get("/nowhere")).status == 404
-            client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc")
-            response = await client.response()
-            assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
-            response = await client.get("/head")
-            assert (response.status, response.headers["allow"]) == (405, "HEAD")
-            assert (await client.get("/")).status == 200
-
-    run(scenario())
+async def test_an_unknown_path_is_404_and_an_unknown_method_405(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        assert (await client.get("/nowhere")).status == 404
+        client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc")
+        response = await client.response()
+        assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
+        response = await client.get("/head")
+        assert (response.status, response.headers["allow"]) == (405, "HEAD")
+        assert (await client.get("/")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -197,48 +182,39 @@ def test_an_unknown_path_is_404_and_an_unknown_method_405(run, connect):
         ("/none", "returned NoneType, not a response: return a str, bytes or an HttpResponse"),
     ],
 )
-def test_an_error_in_a_page_is_logged_and_answered_500(run, connect, caplog, target, words):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            response = await client.get(target)
-            assert (response.status, response.body) == (500, b"500\n")
-            assert (await client.get("/")).status == 200
-
-    run(scenario())
+async def test_an_error_in_a_page_is_logged_and_answered_500(connect, caplog, target, words):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        response = await client.get(target)
+        assert (response.status, response.body) == (500, b"500\n")
+        assert (await client.get("/")).status == 200
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("duck.server", logging.ERROR)
     assert words in str(record.exc_info[1])
 
 
-def test_a_response_that_cannot_be_sent_leaves_no_client_without_an_end(run, connect, caplog):
+async def test_a_response_that_cannot_be_sent_leaves_no_client_without_an_end(connect, caplog):
     class Huge(HttpResponse):
         def to_bytes(self, **kwargs):
             raise MemoryError("a secret")
 
-    async def scenario():
-        async with serve([path("/", lambda request: Huge(""))], port=0) as server, connect(server) as client:
-            client.send(GET)
-            assert await client.end() == b""
-
-    run(scenario())
+    async with serve([path("/", lambda request: Huge(""))], port=0) as server, connect(server) as client:
+        client.send(GET)
+        assert await client.end() == b""
     (record,) = caplog.records
     assert "a secret" in str(record.exc_info[1])
 
 
-def test_a_view_that_cancels_itself_costs_its_connection_only(run, connect):
+async def test_a_view_that_cancels_itself_costs_its_connection_only(connect):
     async def view(request):
         asyncio.current_task().cancel()
         await asyncio.sleep(1)
 
-    async def scenario():
-        async with serve([*urlpatterns, path("/cancel", view)], port=0) as server:
-            async with connect(server) as client:
-                client.send(GET.replace(b"/ ", b"/cancel "))
-                assert await client.end() == b""
-            async with connect(server) as client:
-                assert (await client.get()).status == 200
-
-    run(scenario())
+    async with serve([*urlpatterns, path("/cancel", view)], port=0) as server:
+        async with connect(server) as client:
+            client.send(GET.replace(b"/ ", b"/cancel "))
+            assert await client.end() == b""
+        async with connect(server) as client:
+            assert (await client.get()).status == 200
 
 
 def test_a_page_whose_loop_has_stopped_ends_without_an_error(caplog):
@@ -259,7 +235,7 @@ def test_a_page_whose_loop_has_stopped_ends_without_an_error(caplog):
     assert caplog.messages == []
 
 
-def test_state_of_one_request_does_not_reach_the_next(run, connect):
+async def test_state_of_one_request_does_not_reach_the_next(connect):
     seen = []
 
     def view(request, **kwargs):
@@ -267,13 +243,10 @@ def test_state_of_one_request_does_not_reach_the_next(run, connect):
         seen.append((request, kwargs))
         return ""
 
-    async def scenario():
-        async with serve([path("/a", view), path("/b/<x>", view)], port=0) as server, connect(server) as client:
-            client.send(b"GET /b/1 HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n")
-            await client.response()
-            await client.get("/a")
-
-    run(scenario())
+    async with serve([path("/a", view), path("/b/<x>", view)], port=0) as server, connect(server) as client:
+        client.send(b"GET /b/1 HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n")
+        await client.response()
+        await client.get("/a")
     (_, first), (request, second) = seen
     assert (first, second) == ({"x": "1"}, {})
     assert request.get_header("x") is None

@@ -22,18 +22,15 @@ pytestmark = pytest.mark.usefixtures("impatient", "quick_collection")
 urlpatterns = [path("/", lambda request: "page")]
 
 
-def test_nagle_is_off(run, connect):
+async def test_nagle_is_off(connect):
     delays = []
 
     def view(request):
         delays.append(request.client_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         return ""
 
-    async def scenario():
-        async with serve([path("/", view)], port=0) as server, connect(server) as client:
-            await client.get()
-
-    run(scenario())
+    async with serve([path("/", view)], port=0) as server, connect(server) as client:
+        await client.get()
     assert delays != [0]
 
 
@@ -51,7 +48,7 @@ REFUSED = [
 ]
 
 
-def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls):
+async def test_refusals_can_be_read_and_end_the_connection(connect, either_tls):
     async def refused(server, data):
         async with connect(server, either_tls) as client:
             client.send(data)
@@ -61,15 +58,12 @@ def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls):
             assert await (client.rest() if either_tls is None else client.end()) == b""
             return response.status
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(urlpatterns, port=0, ssl=ssl, limits=Limits(linger_timeout=0.2)) as server:
-            statuses = await asyncio.gather(*(refused(server, data) for data, _ in REFUSED))
-            assert statuses == [status for _, status in REFUSED]
-            async with connect(server, either_tls) as client:
-                assert (await client.get()).status == 200
-
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    async with serve(urlpatterns, port=0, ssl=ssl, limits=Limits(linger_timeout=0.2)) as server:
+        statuses = await asyncio.gather(*(refused(server, data) for data, _ in REFUSED))
+        assert statuses == [status for _, status in REFUSED]
+        async with connect(server, either_tls) as client:
+            assert (await client.get()).status == 200
 
 
 @pytest.mark.parametrize(
@@ -83,32 +77,26 @@ def test_refusals_can_be_read_and_end_the_connection(run, connect, either_tls):
         (b"HEAD / HTTP/1.1\r\nHost: test\r\n", 408),
     ],
 )
-def test_a_head_request_is_refused_without_a_body(run, connect, data, status):
-    async def scenario():
-        limits = Limits(linger_timeout=0.2, head_timeout=0.2)
-        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
-            client.send(data)
-            response = await client.response(head_only=True)
-            assert (response.status, int(response.headers["content-length"]) > 0) == (status, True)
-            assert await client.rest() == b""
-
-    run(scenario())
+async def test_a_head_request_is_refused_without_a_body(connect, data, status):
+    limits = Limits(linger_timeout=0.2, head_timeout=0.2)
+    async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+        client.send(data)
+        response = await client.response(head_only=True)
+        assert (response.status, int(response.headers["content-length"]) > 0) == (status, True)
+        assert await client.rest() == b""
 
 
 @pytest.mark.parametrize("cookie", ["city=Łódź", "price=5€", "mood=😀"])
-def test_a_cookie_in_utf_8_comes_through(run, connect, cookie):
-    async def scenario():
-        def page(request):
-            value = request.get_header("cookie")
-            return HttpResponse(value.encode("latin-1"), headers=[("X-Cookie", value)])
+async def test_a_cookie_in_utf_8_comes_through(connect, cookie):
+    def page(request):
+        value = request.get_header("cookie")
+        return HttpResponse(value.encode("latin-1"), headers=[("X-Cookie", value)])
 
-        async with serve([path("/", page)], port=0) as server, connect(server) as client:
-            client.send(f"GET / HTTP/1.1\r\nHost: test\r\nCookie: {cookie}\r\n\r\n".encode())
-            response = await client.response()
-            assert (response.status, response.body.decode()) == (200, cookie)
-            assert response.headers["x-cookie"].encode("latin-1").decode() == cookie
-
-    run(scenario())
+    async with serve([path("/", page)], port=0) as server, connect(server) as client:
+        client.send(f"GET / HTTP/1.1\r\nHost: test\r\nCookie: {cookie}\r\n\r\n".encode())
+        response = await client.response()
+        assert (response.status, response.body.decode()) == (200, cookie)
+        assert response.headers["x-cookie"].encode("latin-1").decode() == cookie
 
 
 @pytest.mark.parametrize(
@@ -119,32 +107,26 @@ def test_a_cookie_in_utf_8_comes_through(run, connect, cookie):
         b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
-def test_a_connection_that_is_not_kept_closes_after_the_response(run, connect, either_tls, data):
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
-            client.send(data)
+async def test_a_connection_that_is_not_kept_closes_after_the_response(connect, either_tls, data):
+    ssl = either_tls and either_tls.server
+    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+        client.send(data)
+        response = await client.response()
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        assert await client.rest() == b""
+
+
+async def test_an_upgrade_that_is_not_wanted_is_ignored(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        client.send(upgrade + upgrade)
+        for _ in range(2):
             response = await client.response()
-            assert (response.status, response.headers["connection"]) == (200, "close")
-            assert await client.rest() == b""
-
-    run(scenario())
+            assert (response.status, response.body) == (200, b"page")
+        assert (await client.get()).status == 200
 
 
-def test_an_upgrade_that_is_not_wanted_is_ignored(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-            client.send(upgrade + upgrade)
-            for _ in range(2):
-                response = await client.response()
-                assert (response.status, response.body) == (200, b"page")
-            assert (await client.get()).status == 200
-
-    run(scenario())
-
-
-def test_pipelined_requests_are_answered_in_order_one_at_a_time(run, connect):
+async def test_pipelined_requests_are_answered_in_order_one_at_a_time(connect):
     running = 0
 
     async def view(request, number):
@@ -155,54 +137,42 @@ def test_pipelined_requests_are_answered_in_order_one_at_a_time(run, connect):
         running -= 1
         return str(number)
 
-    async def scenario():
-        async with serve([path("/<int:number>", view)], port=0) as server, connect(server) as client:
-            count = 500
-            for number in range(count):
-                client.send(b"GET /%d HTTP/1.1\r\nHost: test\r\n\r\n" % number)
-            for number in range(count):
-                assert (await client.response()).body == b"%d" % number
-
-    run(scenario())
+    async with serve([path("/<int:number>", view)], port=0) as server, connect(server) as client:
+        count = 500
+        for number in range(count):
+            client.send(b"GET /%d HTTP/1.1\r\nHost: test\r\n\r\n" % number)
+        for number in range(count):
+            assert (await client.response()).body == b"%d" % number
 
 
-def test_requests_before_a_malformed_one_are_answered(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            client.send(GET + GET + b"nonsense\r\n\r\n" + GET)
-            statuses = [(await client.response()).status for _ in range(3)]
-            assert statuses == [200, 200, 400]
-            assert await client.end() == b""
-
-    run(scenario())
+async def test_requests_before_a_malformed_one_are_answered(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        client.send(GET + GET + b"nonsense\r\n\r\n" + GET)
+        statuses = [(await client.response()).status for _ in range(3)]
+        assert statuses == [200, 200, 400]
+        assert await client.end() == b""
 
 
-def test_a_head_may_come_in_single_bytes(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            client.writer.transport.set_write_buffer_limits(0)
-            for _ in range(2):
-                for byte in GET:
-                    client.send(bytes([byte]))
-                    await client.writer.drain()
-                    await asyncio.sleep(0)
-                assert (await client.response()).status == 200
-
-    run(scenario())
-
-
-def test_a_client_that_stops_sending_still_gets_its_answer(run, connect):
-    async def scenario():
-        async with serve(urlpatterns, port=0) as server, connect(server) as client:
-            client.send(GET)
-            client.writer.write_eof()
+async def test_a_head_may_come_in_single_bytes(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        client.writer.transport.set_write_buffer_limits(0)
+        for _ in range(2):
+            for byte in GET:
+                client.send(bytes([byte]))
+                await client.writer.drain()
+                await asyncio.sleep(0)
             assert (await client.response()).status == 200
-            assert await client.rest() == b""
-
-    run(scenario())
 
 
-def test_a_client_that_is_gone_before_the_answer_leaves_nothing(run, connect, either_tls, until, caplog):
+async def test_a_client_that_stops_sending_still_gets_its_answer(connect):
+    async with serve(urlpatterns, port=0) as server, connect(server) as client:
+        client.send(GET)
+        client.writer.write_eof()
+        assert (await client.response()).status == 200
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_is_gone_before_the_answer_leaves_nothing(connect, either_tls, until, caplog):
     asked, release = asyncio.Queue(), asyncio.Event()
 
     async def view(request):
@@ -213,28 +183,25 @@ def test_a_client_that_is_gone_before_the_answer_leaves_nothing(run, connect, ei
     def connections():
         return [each for each in gc.get_objects() if issubclass(type(each), HttpProtocol)]
 
-    async def scenario():
-        ssl = either_tls and either_tls.server
-        limits = Limits(keep_alive_timeout=1000)
-        async with serve([path("/", view)], port=0, ssl=ssl, limits=limits) as server:
-            async with connect(server, either_tls) as client:
-                client.send(GET)
-                request = await asked.get()
-                reset = struct.pack("ii", 1, 0)
-                sock = client.writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-            if ssl:  # where the end is noticed while reading is paused
-                await until(request.transport.is_closing)
-            release.set()
-            del request
-            await until(lambda: gc.collect() >= 0 and not connections())  # no timer holds it
-
     gc.collect()
-    run(scenario())
+    ssl = either_tls and either_tls.server
+    limits = Limits(keep_alive_timeout=1000)
+    async with serve([path("/", view)], port=0, ssl=ssl, limits=limits) as server:
+        async with connect(server, either_tls) as client:
+            client.send(GET)
+            request = await asked.get()
+            reset = struct.pack("ii", 1, 0)
+            sock = client.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        if ssl:  # where the end is noticed while reading is paused
+            await until(request.transport.is_closing)
+        release.set()
+        del request
+        await until(lambda: gc.collect() >= 0 and not connections())  # no timer holds it
     assert caplog.records == []
 
 
-def test_connections_do_not_disturb_each_other(run, connect):
+async def test_connections_do_not_disturb_each_other(connect):
     """All connections share one receive buffer."""
 
     async def echo(request, number):
@@ -252,44 +219,34 @@ def test_connections_do_not_disturb_each_other(run, connect):
                 client.send(request[number * 37 :])
                 assert (await client.response()).body == mark
 
-    async def scenario():
-        async with serve([path("/<number>", echo)], port=0) as server:
-            await asyncio.gather(*(talk(server, number) for number in range(30)))
-
-    run(scenario())
+    async with serve([path("/<number>", echo)], port=0) as server:
+        await asyncio.gather(*(talk(server, number) for number in range(30)))
 
 
-def test_a_view_that_does_not_call_the_init_of_its_base_is_answered_500(run, connect, caplog, until):
+async def test_a_view_that_does_not_call_the_init_of_its_base_is_answered_500(connect, caplog, until):
     class Forgetful(WebSocketView):
         def __init__(self, request, **kwargs):
             self.name = "forgetful"
 
-    async def scenario():
-        limits = Limits(connections_per_address=1, linger_timeout=0.05)
-        async with serve(Forgetful, port=0, limits=limits) as server:
-            for _ in range(2):  # the first has left its place
-                async with connect(server) as client:
-                    client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-                    assert (await client.response()).status == 500
-                await until(lambda: not server._work.protocols)
-
-    run(scenario())
+    limits = Limits(connections_per_address=1, linger_timeout=0.05)
+    async with serve(Forgetful, port=0, limits=limits) as server:
+        for _ in range(2):  # the first has left its place
+            async with connect(server) as client:
+                client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                assert (await client.response()).status == 500
+            await until(lambda: not server._work.protocols)
     assert "Forgetful.__init__ must call super().__init__(request, **kwargs)" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["__init__", "run"])
-def test_a_system_exit_at_the_start_of_a_view_gives_500(run, connect, caplog, step):
+async def test_a_system_exit_at_the_start_of_a_view_gives_500(connect, caplog, step):
     def leave(*args, **kwargs):
         sys.exit("a secret")
 
     Leaving = type("Leaving", (WebSocketView,), {step: leave})
-
-    async def scenario():
-        async with serve(Leaving, port=0) as server, connect(server) as client:
-            client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            assert (await client.response()).status == 500
-
-    run(scenario())
+    async with serve(Leaving, port=0) as server, connect(server) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await client.response()).status == 500
     assert "a secret" in caplog.text
 
 
@@ -308,44 +265,37 @@ def raising_filter(caplog):
 
 
 @pytest.mark.parametrize("request_", [b"GET /missing HTTP/1.1\r\nHost: test\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT"])
-def test_a_connection_ends_though_a_filter_of_the_log_raises(run, connect, until, raising_filter, request_):
+async def test_a_connection_ends_though_a_filter_of_the_log_raises(connect, until, raising_filter, request_):
     """An answer that cannot be logged, a refusal, and a request that does not end, whose refusal has no caller."""
-
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
-        limits = Limits(head_timeout=0.05, linger_timeout=0.05, keep_alive_timeout=1000)
-        async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
-            client.send(request_)
-            await client.end()
-            await until(lambda: not server._work.protocols)
-            assert server._limiter.count == 0
-        gc.collect()
-
     told = []
-    run(scenario())
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    limits = Limits(head_timeout=0.05, linger_timeout=0.05, keep_alive_timeout=1000)
+    async with serve(urlpatterns, port=0, limits=limits) as server, connect(server) as client:
+        client.send(request_)
+        await client.end()
+        await until(lambda: not server._work.protocols)
+        assert server._limiter.count == 0
+    gc.collect()
     assert {*map(type, told)} == {ArithmeticError}
 
 
 @pytest.mark.parametrize("kind", ["view", "TLS"])
-def test_a_permit_is_released_though_a_filter_of_the_log_raises(run, until, raising_filter, tls, kind):
+async def test_a_permit_is_released_though_a_filter_of_the_log_raises(until, raising_filter, tls, kind):
     """The failure of a view, and that of a TLS handshake, is logged at the end of the connection."""
 
     class View(WebSocketView):
         async def run(self):
             raise LookupError
 
-    async def scenario():
-        # The handler is told of the ArithmeticError.
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
-        ssl = tls.server if kind == "TLS" else None
-        async with serve(View, port=0, limits=limits, ssl=ssl) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(GET)
-            answer = await reader.read()
-            writer.close()
-            assert answer.startswith(b"HTTP/1.1 500") or kind == "TLS"
-            await until(lambda: not server._work.protocols)
-            assert server._limiter.count == 0
-
-    run(scenario())
+    # The handler is told of the ArithmeticError.
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    limits = Limits(linger_timeout=0.05, keep_alive_timeout=1000)
+    ssl = tls.server if kind == "TLS" else None
+    async with serve(View, port=0, limits=limits, ssl=ssl) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(GET)
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 500") or kind == "TLS"
+        await until(lambda: not server._work.protocols)
+        assert server._limiter.count == 0

@@ -213,7 +213,7 @@ def test_an_invalid_trusted_proxy_is_refused(trusted):
         Proxies(trusted)
 
 
-def test_a_server_believes_trusted_proxies_only(run, connect):
+async def test_a_server_believes_trusted_proxies_only(connect):
     def tell(request):
         return f"{request.client_address[0]} {request.secure} {request.headers['host']}"
 
@@ -222,14 +222,11 @@ def test_a_server_believes_trusted_proxies_only(run, connect):
             one.send(head("/", "Host: test", *fields))
             return (await one.response()).body
 
-    async def scenario():
-        one_by_one = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: outside")
-        together = ("Forwarded: for=203.0.113.7;proto=https;host=outside",)
-        for fields in (one_by_one, together):
-            assert await ask(*fields) == b"127.0.0.1 False test"
-            assert await ask(*fields, trusted_proxies=["127.0.0.0/8"]) == b"203.0.113.7 True outside"
-
-    run(scenario())
+    one_by_one = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: outside")
+    together = ("Forwarded: for=203.0.113.7;proto=https;host=outside",)
+    for fields in (one_by_one, together):
+        assert await ask(*fields) == b"127.0.0.1 False test"
+        assert await ask(*fields, trusted_proxies=["127.0.0.0/8"]) == b"203.0.113.7 True outside"
 
 
 @pytest.mark.parametrize(
@@ -248,10 +245,7 @@ def test_a_server_believes_trusted_proxies_only(run, connect):
         ("https://evil.test", ["127.0.0.1"], 403),
     ],
 )
-def test_pages_of_the_host_that_a_proxy_was_asked_for_may_connect(run, connect, fields, origin, trusted, status):
-    async def scenario():
-        async with serve(WebSocketView, port=0, trusted_proxies=trusted) as server, connect(server) as one:
-            one.send(head("/", "Host: 10.0.0.9:8000", *LINES, *fields, f"Origin: {origin}"))
-            assert (await one.response()).status == status
-
-    run(scenario())
+async def test_pages_of_the_host_that_a_proxy_was_asked_for_may_connect(connect, fields, origin, trusted, status):
+    async with serve(WebSocketView, port=0, trusted_proxies=trusted) as server, connect(server) as one:
+        one.send(head("/", "Host: 10.0.0.9:8000", *LINES, *fields, f"Origin: {origin}"))
+        assert (await one.response()).status == status

@@ -138,143 +138,113 @@ def serving(**options):
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("together", [True, False])
-def test_the_client_in_the_header_is_that_of_the_request(run, connect, header, together):
-    async def scenario():
-        async with serving() as server, connect(server) as client:
-            if together:
-                client.send(header + GET)
-            else:
-                client.writer.transport.set_write_buffer_limits(0)
-                for at in range(len(header)):
-                    client.send(header[at : at + 1])
-                    await client.writer.drain()
-                    await asyncio.sleep(0)
-                client.send(GET)
-            assert (await client.response()).body == b"('192.0.2.1', 4711) False"
-
-    run(scenario())
+async def test_the_client_in_the_header_is_that_of_the_request(connect, header, together):
+    async with serving() as server, connect(server) as client:
+        if together:
+            client.send(header + GET)
+        else:
+            client.writer.transport.set_write_buffer_limits(0)
+            for at in range(len(header)):
+                client.send(header[at : at + 1])
+                await client.writer.drain()
+                await asyncio.sleep(0)
+            client.send(GET)
+        assert (await client.response()).body == b"('192.0.2.1', 4711) False"
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_tls_may_follow_the_header(run, tls, header):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        async with serving(ssl=tls.server) as server:
-            sock = socket.create_connection(("127.0.0.1", server.port))
-            sock.setblocking(False)
-            await loop.sock_sendall(sock, header)
-            reader, writer = await asyncio.open_connection(sock=sock, ssl=tls.client, server_hostname="localhost")
-            writer.write(GET)
-            assert (await reader.read()).endswith(b"\r\n\r\n('192.0.2.1', 4711) True")
-            writer.close()
-            await writer.wait_closed()
-
-    run(scenario())
+async def test_tls_may_follow_the_header(tls, header):
+    loop = asyncio.get_running_loop()
+    async with serving(ssl=tls.server) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        sock.setblocking(False)
+        await loop.sock_sendall(sock, header)
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=tls.client, server_hostname="localhost")
+        writer.write(GET)
+        assert (await reader.read()).endswith(b"\r\n\r\n('192.0.2.1', 4711) True")
+        writer.close()
+        await writer.wait_closed()
 
 
-def test_the_header_tells_that_the_client_uses_tls(run, connect):
+async def test_the_header_tells_that_the_client_uses_tls(connect):
     header = version_2(addresses(ONE, TWO, (1, 2)) + vectors([(0x20, b"\x01\0\0\0\0")]), 0x11)
-
-    async def scenario():
-        async with serving() as server, connect(server) as client:
-            client.send(header + GET)
-            assert (await client.response()).body == b"('192.0.2.1', 1) True"
-
-    run(scenario())
+    async with serving() as server, connect(server) as client:
+        client.send(header + GET)
+        assert (await client.response()).body == b"('192.0.2.1', 1) True"
 
 
-def test_a_trusted_proxy_that_sends_no_header_is_dropped(run, connect, until, caplog):
+async def test_a_trusted_proxy_that_sends_no_header_is_dropped(connect, until, caplog):
     caplog.set_level("INFO", "duck.server")
-
-    async def scenario():
-        async with serving() as server:
-            async with connect(server) as client:
-                client.send(GET)
-                assert await client.end() == b""
-            await until(lambda: not server._work.protocols)
-        async with serving(limits=Limits(head_timeout=0.1)) as server:
-            async with connect(server) as client:
-                client.send(HEADERS[0][:-1])
-                assert await client.end() == b""
-            async with connect(server) as client:
-                client.send(HEADERS[0][:-1])
-                client.writer.write_eof()
-                assert await client.end() == b""
-            await until(lambda: not server._work.protocols and not server._limiter.count)
-
-    run(scenario())
+    async with serving() as server:
+        async with connect(server) as client:
+            client.send(GET)
+            assert await client.end() == b""
+        await until(lambda: not server._work.protocols)
+    async with serving(limits=Limits(head_timeout=0.1)) as server:
+        async with connect(server) as client:
+            client.send(HEADERS[0][:-1])
+            assert await client.end() == b""
+        async with connect(server) as client:
+            client.send(HEADERS[0][:-1])
+            client.writer.write_eof()
+            assert await client.end() == b""
+        await until(lambda: not server._work.protocols and not server._limiter.count)
     dropped = r"127\.0\.0\.1:\d+ dropped: no PROXY protocol header; a trusted proxy must send a header .*"
     assert re.fullmatch(dropped, caplog.messages[0])
 
 
-def test_a_silent_proxy_does_not_delay_the_end(run, connect, until):
-    async def scenario():
-        async with serving(shutdown_timeout=1000) as server, connect(server) as client:
-            await until(lambda: server._handshakes)
-            await server.close()
-            assert await client.end() == b""
-
-    run(scenario())
+async def test_a_silent_proxy_does_not_delay_the_end(connect, until):
+    async with serving(shutdown_timeout=1000) as server, connect(server) as client:
+        await until(lambda: server._handshakes)
+        await server.close()
+        assert await client.end() == b""
 
 
-def test_connections_of_others_have_no_header(run, connect):
-    async def scenario():
-        async with serving(trusted_proxies=["192.0.2.9"]) as server:
-            async with connect(server) as client:
-                client.send(GET)
-                name = client.writer.get_extra_info("sockname")
-                assert (await client.response()).body == f"{name} False".encode()
-            async with connect(server) as client:
-                client.send(HEADERS[0] + GET)
-                assert (await client.response()).status == 400
-
-    run(scenario())
+async def test_connections_of_others_have_no_header(connect):
+    async with serving(trusted_proxies=["192.0.2.9"]) as server:
+        async with connect(server) as client:
+            client.send(GET)
+            name = client.writer.get_extra_info("sockname")
+            assert (await client.response()).body == f"{name} False".encode()
+        async with connect(server) as client:
+            client.send(HEADERS[0] + GET)
+            assert (await client.response()).status == 400
 
 
-def test_clients_behind_the_proxy_count(run, connect, until):
-    async def scenario():
-        async with (
-            serving(limits=Limits(connections_per_address=1)) as server,
-            connect(server) as one,
-            connect(server) as two,
-            connect(server) as three,
-        ):
-            keep = GET.replace(b"close", b"keep-alive")
-            one.send(HEADERS[0] + keep)
-            assert (await one.response()).status == 200
-            two.send(HEADERS[1] + keep)
-            assert (await two.response()).status == 503
-            three.send(version_1(TWO, ONE, (1, 2)) + keep)
-            assert (await three.response()).status == 200
-            assert server.stats().refused == {"no_room": 1}
-            assert server._turned_away == 1
-            two.writer.transport.abort()
-            await until(lambda: not server._turned_away)
-            assert server._limiter.count == 2
-
-    run(scenario())
+async def test_clients_behind_the_proxy_count(connect, until):
+    async with (
+        serving(limits=Limits(connections_per_address=1)) as server,
+        connect(server) as one,
+        connect(server) as two,
+        connect(server) as three,
+    ):
+        keep = GET.replace(b"close", b"keep-alive")
+        one.send(HEADERS[0] + keep)
+        assert (await one.response()).status == 200
+        two.send(HEADERS[1] + keep)
+        assert (await two.response()).status == 503
+        three.send(version_1(TWO, ONE, (1, 2)) + keep)
+        assert (await three.response()).status == 200
+        assert server.stats().refused == {"no_room": 1}
+        assert server._turned_away == 1
+        two.writer.transport.abort()
+        await until(lambda: not server._turned_away)
+        assert server._limiter.count == 2
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_header_without_the_option_is_logged(run, connect, caplog, header):
+async def test_a_header_without_the_option_is_logged(connect, caplog, header):
     caplog.set_level("INFO")
-
-    async def scenario():
-        async with serve([path("/", who)], port=0) as server, connect(server) as client:
-            client.send(header + GET)
-            assert (await client.response()).status == 400
-
-    run(scenario())
+    async with serve([path("/", who)], port=0) as server, connect(server) as client:
+        client.send(header + GET)
+        assert (await client.response()).status == 400
     assert "a header of the PROXY protocol: serve with proxy_protocol" in caplog.text
 
 
-def test_the_proxy_protocol_needs_trusted_proxies(run):
-    async def scenario():
-        with pytest.raises(ValueError, match="proxy_protocol needs trusted_proxies"):
-            async with serving(trusted_proxies=()):
-                pass
-
-    run(scenario())
+async def test_the_proxy_protocol_needs_trusted_proxies():
+    with pytest.raises(ValueError, match="proxy_protocol needs trusted_proxies"):
+        async with serving(trusted_proxies=()):
+            pass
 
 
 HAPROXY = """
@@ -294,28 +264,24 @@ backend servers
 
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
-def test_haproxy_sends_headers_that_are_understood(run, connect, either_tls, tmp_path, option):
+async def test_haproxy_sends_headers_that_are_understood(connect, either_tls, tmp_path, option):
     executable = program("haproxy")
-
-    async def scenario():
-        async with serving(ssl=either_tls and either_tls.server) as server:
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                server_behind = server.port
-                (tmp_path / "haproxy.cfg").write_text(
-                    HAPROXY.format(listener=listener.fileno(), port=server_behind, option=option)
-                )
-                command = [executable, "-db", "-f", str(tmp_path / "haproxy.cfg")]
-                with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:  # noqa: ASYNC220
-                    try:
-                        options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
-                        reader, writer = await asyncio.open_connection(*listener.getsockname(), **options)
-                        writer.write(GET)
-                        name = writer.get_extra_info("sockname")
-                        expected = f"\r\n\r\n{name} {either_tls is not None}".encode()
-                        assert (await reader.read()).endswith(expected)
-                        writer.close()
-                        await writer.wait_closed()
-                    finally:
-                        process.terminate()
-
-    run(scenario())
+    async with serving(ssl=either_tls and either_tls.server) as server:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server_behind = server.port
+            (tmp_path / "haproxy.cfg").write_text(
+                HAPROXY.format(listener=listener.fileno(), port=server_behind, option=option)
+            )
+            command = [executable, "-db", "-f", str(tmp_path / "haproxy.cfg")]
+            with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:  # noqa: ASYNC220
+                try:
+                    options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
+                    reader, writer = await asyncio.open_connection(*listener.getsockname(), **options)
+                    writer.write(GET)
+                    name = writer.get_extra_info("sockname")
+                    expected = f"\r\n\r\n{name} {either_tls is not None}".encode()
+                    assert (await reader.read()).endswith(expected)
+                    writer.close()
+                    await writer.wait_closed()
+                finally:
+                    process.terminate()

@@ -58,33 +58,27 @@ def serving(request, either_tls):
     return start
 
 
-def test_a_page_sees_nothing_of_the_request_before(run, connect, serving, either_tls):
-    async def scenario():
-        async with serving([path("/page", page)]) as server, connect(server, either_tls) as client:
-            for _ in range(2):
-                assert (await client.get("/page")).body == b"nobody"
-            client.send(GET * 3)
-            for _ in range(3):
+async def test_a_page_sees_nothing_of_the_request_before(connect, serving, either_tls):
+    async with serving([path("/page", page)]) as server, connect(server, either_tls) as client:
+        for _ in range(2):
+            assert (await client.get("/page")).body == b"nobody"
+        client.send(GET * 3)
+        for _ in range(3):
+            assert (await client.response()).body == b"nobody"
+
+
+async def test_a_view_sees_nothing_of_the_page_before(connect, serving, either_tls):
+    async with serving([path("/page", page), path("/ws", Named)]) as server:
+        for _ in range(2):
+            async with connect(server, either_tls) as client:
+                client.send(GET + HANDSHAKE)
                 assert (await client.response()).body == b"nobody"
-
-    run(scenario())
-
-
-def test_a_view_sees_nothing_of_the_page_before(run, connect, serving, either_tls):
-    async def scenario():
-        async with serving([path("/page", page), path("/ws", Named)]) as server:
-            for _ in range(2):
-                async with connect(server, either_tls) as client:
-                    client.send(GET + HANDSHAKE)
-                    assert (await client.response()).body == b"nobody"
-                    assert (await client.response(head_only=True)).status == 101
-                    expected = greeting("nobody, bob")
-                    assert await client.reader.readexactly(len(expected)) == expected
-
-    run(scenario())
+                assert (await client.response(head_only=True)).status == 101
+                expected = greeting("nobody, bob")
+                assert await client.reader.readexactly(len(expected)) == expected
 
 
-def test_a_page_sees_no_variables_of_the_page_before_it(run, connect, serving, either_tls):
+async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, either_tls):
     """Writing is resumed in the context in which something was written."""
     size = 5_000_000
 
@@ -93,21 +87,14 @@ def test_a_page_sees_no_variables_of_the_page_before_it(run, connect, serving, e
         user.set("alice")
         return before.ljust(size)
 
-    async def scenario():
-        async with serving([path("/page", large)]) as server, connect(server, either_tls) as client:
-            client.send(GET * 3)
-            for _ in range(3):
-                assert (await client.response()).body.strip() == b"nobody"
-
-    run(scenario())
+    async with serving([path("/page", large)]) as server, connect(server, either_tls) as client:
+        client.send(GET * 3)
+        for _ in range(3):
+            assert (await client.response()).body.strip() == b"nobody"
 
 
-def test_many_pipelined_requests_are_answered_without_nesting(run, connect, serving, either_tls):
+async def test_many_pipelined_requests_are_answered_without_nesting(connect, serving, either_tls):
     count = 2000
-
-    async def scenario():
-        async with serving([path("/page", lambda request: "")]) as server, connect(server, either_tls) as client:
-            client.send(GET * (count - 1) + LAST)
-            assert (await client.rest()).count(b"HTTP/1.1 200 ") == count
-
-    run(scenario())
+    async with serving([path("/page", lambda request: "")]) as server, connect(server, either_tls) as client:
+        client.send(GET * (count - 1) + LAST)
+        assert (await client.rest()).count(b"HTTP/1.1 200 ") == count

@@ -10,20 +10,16 @@ from duck.server import serve
 from duck.server.listening.sockets import url
 
 
-def test_a_server_listens_on_the_interface_of_an_address_with_a_zone(run):
+async def test_a_server_listens_on_the_interface_of_an_address_with_a_zone():
     """uvloop drops the zone, and the system then refuses an address that belongs to one interface."""
     interface = socket.if_nameindex()[0][1]
-
-    async def scenario():
-        with pytest.raises(OSError) as caught:
-            async with serve([], f"fe80::d0c%{interface}", 0):  # no interface has this address
-                pass
-        assert caught.value.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-        with pytest.raises(socket.gaierror):
-            async with serve([], "fe80::d0c%no-interface", 0):
-                pass
-
-    run(scenario())
+    with pytest.raises(OSError) as caught:
+        async with serve([], f"fe80::d0c%{interface}", 0):  # no interface has this address
+            pass
+    assert caught.value.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    with pytest.raises(socket.gaierror):
+        async with serve([], "fe80::d0c%no-interface", 0):
+            pass
 
 
 class Listener:

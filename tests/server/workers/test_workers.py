@@ -304,26 +304,22 @@ def test_a_worker_is_stopped_at_any_moment_of_its_end():
     asyncio.run(scenario())
 
 
-def test_orders_of_the_supervisor_that_arrive_together_are_all_obeyed(run):
+async def test_orders_of_the_supervisor_that_arrive_together_are_all_obeyed():
     """A scrape of the metrics while the worker is replaced."""
-
-    async def scenario():
-        supervisor, control = socket.socketpair()
-        stop = Stop(SimpleNamespace(start=lambda: None))
-        reports = []
-        with supervisor, control:
-            _listen_to_supervisor(control, stop, lambda: reports.append("stats"))
-            supervisor.sendall(b"m")
-            while not reports:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            assert not stop.is_set()
-            supervisor.sendall(b"rm")
-            await stop.wait()
-            asyncio.get_running_loop().remove_reader(control)
-        assert reports == ["stats", "stats"]
-        assert stop.replaced
-
-    run(scenario())
+    supervisor, control = socket.socketpair()
+    stop = Stop(SimpleNamespace(start=lambda: None))
+    reports = []
+    with supervisor, control:
+        _listen_to_supervisor(control, stop, lambda: reports.append("stats"))
+        supervisor.sendall(b"m")
+        while not reports:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert not stop.is_set()
+        supervisor.sendall(b"rm")
+        await stop.wait()
+        asyncio.get_running_loop().remove_reader(control)
+    assert reports == ["stats", "stats"]
+    assert stop.replaced
 
 
 def test_the_end_of_a_worker_is_awaited_by_several(monkeypatch):
