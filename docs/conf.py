@@ -10,6 +10,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["html_image"]  # forges show it as well
 suppress_warnings = ["misc.highlighting_failure"]
 default_role = "code"  # docstrings have single backticks around names
 autodoc_member_order = "bysource"

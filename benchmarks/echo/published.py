@@ -77,9 +77,7 @@ def draw(folder: Path = RESULTS) -> dict[str, str]:
             chart.draw_ratios(found, folder / "ratios.svg", OURS, ["picows", "websockets"])
             blocks["broadcast"] = _paragraphs(_broadcasts(found))
         rows = _by_server(found) if run.name == "rivals" else _by_workload(found, run.ours)
-        image = (
-            f"```{{image}} ../../benchmarks/results/{run.name}.svg\n:alt: The same as bars, with ranges of rounds\n```"
-        )
+        image = f"![The same as bars, with ranges of rounds](../../benchmarks/results/{run.name}.svg)"
         blocks[run.name] = _paragraphs(_origin(found), rows, image)
     return blocks
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 import pytest
 
 from duck.contrib.websockets import Compression, WebSocketView
-from duck.contrib.websockets.client import WebSocketClient
+from duck.contrib.websockets.client import Options, WebSocketClient
+from duck.contrib.websockets.client.options import ATTRIBUTES
+from duck.contrib.websockets.client.route import Route
 from duck.contrib.websockets.settings import BY_NAME, markdown_table
 from duck.server.cli import _parser
 
@@ -32,6 +34,18 @@ def test_the_settings_of_a_view_are_those_of_their_table(root):
 def test_every_setting_of_compression_has_its_default(root):
     settings = {name: repr(one.default) for name, one in inspect.signature(Compression).parameters.items()}
     assert table((root / "docs/guides/compression.md").read_text()) == settings
+
+
+def test_the_options_of_a_client_are_those_of_their_table(root):
+    page = (root / "docs/reference/client.md").read_text()
+    rows, others = page.split("## Options")[1].split("The other options are ")
+    defaults = {name: repr(getattr(Route, name)) for name in Options.__annotations__ if hasattr(Route, name)}
+    defaults |= {name: repr(getattr(WebSocketClient, one, False)) for name, one in ATTRIBUTES.items()}
+    meanings = inspect.getdoc(Options).split("Attributes:")[1].split(" The other options")[0].split()
+    described = re.findall(r"^\| `(\w+)` \| `(.+)` \| (.+) \|$", rows, re.MULTILINE)
+    assert [word for name, _, meaning in described for word in [f"{name}:", *meaning.split()]] == meanings
+    assert {name: default for name, default, _ in described}.items() <= defaults.items()
+    assert {name for name, *_ in described} | set(re.findall(r"`(\w+)`", others)) == set(Options.__annotations__)
 
 
 def test_the_extras_install_what_their_table_has(root):
@@ -92,7 +106,7 @@ def test_the_commands_of_the_documents_have_valid_options():
 
 def prose(page):
     """A page without its blocks of code."""
-    return re.sub(r"^```(?!\{image\}).*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page):
@@ -105,7 +119,7 @@ def anchors(page):
 def test_local_links_and_pictures_lead_somewhere(page):
     text = prose(page)
     broken = []
-    for target in re.findall(r"\]\((?!\w+:)([^)]+)\)", text) + re.findall(r"^```\{image\} (\S+)", text, re.MULTILINE):
+    for target in re.findall(r"\]\((?!\w+:)([^)]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
         name, _, anchor = target.partition("#")
         file = page.parent / name if name else page
         if not file.exists() or (anchor and anchor not in anchors(file)):
